@@ -1,0 +1,71 @@
+# One command for each thing one wants: `make help` lists them. Everything is made from what is in git, in .venv,
+# and only what is older than its sources is made again.
+
+PYTHON   ?= python3
+VENV     := .venv
+BIN      := $(VENV)/bin
+SET_UP   := $(VENV)/set-up
+BOOK     := _build/html/index.html
+
+SOURCES  := $(wildcard notebooks/*.py)
+PAGES    := $(SOURCES:notebooks/%.py=book/executed/%.ipynb)
+LIBRARY  := $(shell find robustness_lib -type f -not -path '*/__pycache__/*')
+RESULTS  := $(wildcard book/results/*.jsonl)
+PROSE    := _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_static/*)
+
+export PYDEVD_DISABLE_FILE_VALIDATION := 1
+
+.DELETE_ON_ERROR:
+.SUFFIXES:
+.PHONY: help book test lint notebooks readme clean
+.DEFAULT_GOAL := help
+
+help: ## this list
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+
+book: _build/book ## set up, execute what changed, build the book and say where it is
+	@echo "The book: file://$(CURDIR)/$(BOOK)"
+
+test: lint ## everything that CI runs: style, types, tests, and the book with warnings as errors
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2
+	@$(MAKE) --no-print-directory book
+
+lint: $(SET_UP) ## style and types
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+notebooks: $(SOURCES:.py=.ipynb) ## bring notebooks/*.ipynb into step with their sources, notebooks/*.py
+
+readme: $(SET_UP) ## write the results and the picture in README.md from the recorded results
+	$(BIN)/python -m robustness_lib.readme
+
+clean: ## remove what is made, but neither .venv nor results (runs/, book/results/)
+	rm -rf _build book/executed runs/notebooks .mypy_cache .pytest_cache .ruff_cache
+
+# ---- what is made from what
+
+$(SET_UP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
+	@echo "Setting up $(VENV): a few minutes, 6 GB on Linux (PyTorch with its CUDA libraries)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[book,test]'
+	@touch $@
+
+notebooks/%.ipynb: notebooks/%.py jupytext.toml | $(SET_UP)
+	$(BIN)/jupytext --quiet --to ipynb --update $<
+	@touch $@
+
+# A page reads its section's recorded results; the pages about everything read them all.
+book/executed/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(SET_UP)
+	@mkdir -p runs/notebooks
+	$(BIN)/papermill --log-level WARNING --no-progress-bar $< runs/notebooks/$*.ipynb
+	@$(BIN)/python -m robustness_lib.notebook runs/notebooks/$*.ipynb $@
+
+$(foreach file,$(RESULTS),$(eval book/executed/$(basename $(notdir $(file))).ipynb: $(file)))
+book/executed/claims.ipynb book/executed/provenance.ipynb: $(RESULTS)
+
+_build/book: $(PAGES) $(PROSE) $(LIBRARY) $(SET_UP)
+	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going --all
+	@test -f $(BOOK)
+	@touch $@

@@ -1,0 +1,82 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # The scoreboard
+#
+# Every claim of the two papers, the numbers they give for it, ours, and a verdict. Nothing on this page is typed: it is
+# computed from the papers' published numbers and from the recorded results whenever the book is built.
+
+# %% tags=["parameters"]
+results = "book/results"  # folder of the recorded results
+
+# %% tags=["remove-cell"]
+from pathlib import Path
+
+import pandas as pd
+
+from robustness_lib import notebook, records, report
+from robustness_lib.paper import SECTIONS, VERDICTS
+
+notebook.check_parameters(globals())
+recorded = records.frame(records.load_published(folder=Path(results)))
+
+# %% [markdown]
+# ## In short
+#
+# {numref}`tab-summary` counts the verdicts.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+rows = report.scoreboard_rows(recorded)
+counts = pd.crosstab(rows["section"], rows["verdict"]).reindex(index=SECTIONS, columns=VERDICTS, fill_value=0)
+cells = [[f"[{title}]({name}.ipynb)", *counts.loc[name].map(str)] for name, title in SECTIONS.items()]
+report.myst_table(
+    ["Section", *VERDICTS],
+    [*cells, ["**all**", *counts.sum().map(str)]],
+    caption="Number of claims by section and verdict.",
+    name="tab-summary",
+)
+
+# %% [markdown]
+# ## How a verdict is reached
+#
+# The rule was fixed before any number was measured.
+#
+# Two arms of a claim are compared at the same seed, since they share every random draw but what is compared. Each seed
+# gives one effect: a difference, a ratio or a relative reduction, as the claim has it. The interval is the 95 % interval
+# of Student's t distribution over the seeds.
+#
+# holds
+# : The whole interval lies on the claimed side and, where the paper states a size, reaches it.
+#
+# holds in direction
+# : The mean lies on the claimed side, but the interval includes no effect at all, or stays below the stated size.
+#
+# does not hold
+# : The mean does not lie on the claimed side.
+#
+# not yet measured
+# : There are fewer than two seeds with both arms.
+#
+# Where a claim says that some harm is at most a certain size, the whole interval has to stay within it.
+#
+# The highest profile with two seeds decides: `paper` before `cpu`. A verdict at `cpu` says that the effect is there, or is
+# not, in a small network and a part of the data; it does not say how large it is at the papers' scale. `smoke` never
+# counts.
+
+# %% [markdown]
+# ## All claims
+#
+# An arrow leads from the reference to the arm whose merit is claimed. *Here* gives mean and standard deviation over n
+# seeds, and the profile. The section pages say how each number was measured and with which command.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.scoreboard(recorded, {section: f"{section}.ipynb" for section in SECTIONS})
+
+# %% [markdown]
+# This page is made by {download}`claims.py </notebooks/claims.py>`.

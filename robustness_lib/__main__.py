@@ -1,0 +1,5 @@
+"""``python -m robustness_lib`` is the ``robustness`` command."""
+
+from robustness_lib.cli import main
+
+main()

@@ -1,0 +1,199 @@
+"""The ``robustness`` command: a thin layer over the library."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import pandas as pd
+import torch
+import typer
+
+from robustness_lib import data, networks, pretraining, sections
+from robustness_lib.errors import UserError
+from robustness_lib.networks import Context
+from robustness_lib.profiles import PROFILES, Target, profile
+from robustness_lib.records import PUBLISHED, Store, load_published, publish
+from robustness_lib.sweep import sweep
+from robustness_lib.training import Runtime
+
+app = typer.Typer(
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measures again what two papers found about pre-training and robustness.",
+)
+data_app = typer.Typer(no_args_is_help=True, help="Image sets: what they are, whether they are here, how to get them.")
+app.add_typer(data_app, name="data")
+
+ProfileName = Annotated[str, typer.Option("--profile", help=f"Scale: {', '.join(PROFILES)}.")]
+DataRoot = Annotated[Path | None, typer.Option(help="Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.")]
+StoreFolder = Annotated[Path, typer.Option("--store", help="Folder for records, networks and checkpoints.")]
+Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads; all by default.")]
+Settings = Annotated[
+    list[str],
+    typer.Option(
+        "--set",
+        help="NAME=VALUE, a setting of the recipe; scratch., tuned. or pretraining. before the name restricts it.",
+    ),
+]
+
+
+def _context(data_root: Path | None, store: Path, device: str, precision: str, threads: int | None) -> Context:
+    runtime = Runtime.detect(device, precision, threads)
+    torch.set_num_threads(runtime.threads)
+    return Context(data=data_root, store=store, runtime=runtime)
+
+
+@app.command()
+def run(
+    section: Annotated[str, typer.Argument(help=f"Section: {', '.join(sections.SECTIONS)}.")],
+    profile_name: ProfileName = "smoke",
+    dataset: Annotated[str, typer.Option(help="Data sets, separated by commas; the profile's by default.")] = "all",
+    method: Annotated[str, typer.Option(help="Methods, separated by commas; all by default.")] = "all",
+    seeds: Annotated[str, typer.Option(help="0,1,2 or 0-4; the profile's by default.")] = "default",
+    settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
+    init: Annotated[str | None, typer.Option(help="Id of a checkpoint to tune instead of the profile's.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; one a GPU by default, one on a CPU.")] = None,
+    time_budget: Annotated[
+        float | None, typer.Option(help="Seconds; no job is started that would not end within them.")
+    ] = None,
+    data_root: DataRoot = None,
+    store: StoreFolder = Path("runs"),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+) -> None:
+    """Measure what is not recorded yet of a section."""
+    if workers is not None and workers < 1:
+        raise UserError(f"--workers is {workers} but must be at least 1")
+    _, outcome = sections.measure_section(
+        section,
+        profile_name,
+        _context(data_root, store, device, precision, threads),
+        datasets=sections.parse_names(dataset),
+        methods=sections.parse_names(method),
+        seeds=sections.parse_seeds(seeds),
+        overrides=sections.parse_overrides(settings),
+        init=init,
+        workers=workers,
+        time_budget=time_budget,
+    )
+    print(f"{section}: {outcome.summary()}")
+    for job, error in outcome.failed:
+        print(f"failed: {job.label}: {error}", file=sys.stderr)
+    if outcome.failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+def pretrain(
+    profile_name: ProfileName = "smoke",
+    corpus: Annotated[str | None, typer.Option(help="Image set to pre-train on; the profile's by default.")] = None,
+    seed: Annotated[int | None, typer.Option(help="Seed; the profile's by default.")] = None,
+    settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
+    data_root: DataRoot = None,
+    store: StoreFolder = Path("runs"),
+    device: Device = "auto",
+    precision: Precision = "auto",
+    threads: Threads = None,
+) -> None:
+    """Pre-train a network, unless it is there, and print its checkpoint's id."""
+    context = _context(data_root, store, device, precision, threads)
+    scale = profile(profile_name)
+    target: Target = next(iter(scale.targets.values()))
+    if corpus is not None:
+        target = next((t for t in scale.targets.values() if t.corpus == corpus), target)
+    holds = pretraining.with_counts(context.images(corpus or target.corpus, "train"))
+    overrides = sections.parse_overrides(settings)
+    job = pretraining.job(scale, target, corpus_holds=holds, seed=seed, overrides=overrides)
+    name = pretraining.checkpoint_id(job)
+    kept = Store(store)
+    if networks.find_checkpoint(name, store) is None:
+        kept.path(job).unlink(missing_ok=True)
+    outcome = sweep([job], pretraining.run, context)
+    if outcome.failed:
+        raise UserError(outcome.failed[0][1])
+    record = kept.get(job)
+    error = record.metrics["error"] if record is not None else float("nan")
+    print(f"{name}\n{networks.find_checkpoint(name, store)}: validation error {100 * float(str(error)):.1f} %")
+
+
+@app.command()
+def status(store: StoreFolder = Path("runs")) -> None:
+    """Show how much of each section is recorded."""
+    kept = Store(store)
+    table = sections.status(kept, load_published())
+    _print_table(table)
+    for path in kept.damaged():
+        print(
+            f"{path} is not a whole record; its job counts as not recorded and will run again",
+            file=sys.stderr,
+        )
+
+
+@app.command("publish")
+def publish_records(store: StoreFolder = Path("runs")) -> None:
+    """Merge the store's records into book/results, which the book reads."""
+    result = publish(Store(store))
+    if not result:
+        print(f"nothing to publish: {store} holds no record of the profiles cpu or paper")
+    for section, (count, changed) in result.items():
+        print(f"{PUBLISHED / section}.jsonl: {count} records, {changed} of them new or changed")
+
+
+@data_app.command("list")
+def list_data(data_root: DataRoot = None) -> None:
+    """What each image set is, and whether it is here."""
+    _print_table(pd.DataFrame(data.catalogue(data_root)))
+
+
+@data_app.command("check")
+def check_data(
+    names: Annotated[list[str] | None, typer.Argument(help="Image sets; all that are here by default.")] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """Read image sets from end to end and say whether each is intact."""
+    everything = [str(row["name"]) for row in data.catalogue(data_root)]
+    bad = False
+    for name in names or everything:
+        found = data.check(name, data_root)
+        if names or found.state != "missing":
+            print(found)
+        bad = bad or found.state == "damaged" or (bool(names) and found.state == "missing")
+    if bad:
+        raise typer.Exit(1)
+
+
+@data_app.command("fetch")
+def fetch_data(
+    names: Annotated[list[str], typer.Argument(help="Image sets.")],
+    data_root: DataRoot = None,
+) -> None:
+    """Download image sets that can be downloaded; say how to get the others."""
+    for name in names:
+        print(data.fetch(name, data_root))
+
+
+def _print_table(table: pd.DataFrame) -> None:
+    widths = {column: max(len(str(column)), *(len(str(v)) for v in table[column])) for column in table}
+    last = table.columns[-1]
+    for row in [dict(zip(table, table, strict=True)), *table.to_dict("records")]:
+        print("  ".join(str(row[c]) if c == last else str(row[c]).ljust(widths[c]) for c in table).rstrip())
+
+
+def main() -> None:
+    """Run the command; a mistake that the user can mend is one sentence and exit status 2."""
+    try:
+        app()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("interrupted: what was recorded is kept; run the same command again to go on", file=sys.stderr)
+        sys.stderr.flush()
+        os._exit(130)

@@ -1,0 +1,315 @@
+"""Every image set: what it is, where it is looked for, whether it is there and intact, how to get it."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from robustness_lib.data import download
+from robustness_lib.data.cifar import (
+    CIFAR10N_LABELS,
+    load_cifar10,
+    load_cifar10n,
+    load_cifar100,
+    load_cifar101,
+)
+from robustness_lib.data.downsampled import (
+    EXCLUSIONS,
+    check_corpus,
+    how_to_get,
+    load_corpus,
+    load_tiny_imagenet32,
+)
+from robustness_lib.data.files import MissingData, read_bundle
+from robustness_lib.data.folders import (
+    load_lsun,
+    load_places365,
+    load_svhn,
+    load_textures,
+    load_tiny_imagenet,
+)
+from robustness_lib.data.imageset import ImageSet, data_root
+from robustness_lib.data.synthetic import load_synthetic
+from robustness_lib.errors import UserError, choose
+
+SPLITS = ("train", "test")
+
+
+@dataclass(frozen=True)
+class Source:
+    """An image set that this package knows.
+
+    Attributes:
+        name: As :func:`load` takes it.
+        what: What it is, in a line.
+        location: Where its published files lie below the data root; empty where it needs none.
+        origin: Who published it, under which terms.
+        read: Reads a split: name, split, data root.
+        splits: The splits that were published (or are made).
+        fetch: Downloads it into a data root; None where a person must.
+        how: How a person gets it, where ``fetch`` is None.
+    """
+
+    name: str
+    what: str
+    location: str
+    origin: str
+    read: Callable[[str, str, Path], ImageSet]
+    splits: tuple[str, ...] = SPLITS
+    fetch: Callable[[str, Path], None] | None = None
+    how: str = ""
+
+    @property
+    def way(self) -> str:
+        """How to get it, as the end of a sentence."""
+        if not self.location:
+            return "it is made on the fly and needs no file"
+        return f"'robustness data fetch {self.name}' downloads it" if self.fetch else self.how
+
+
+def _sources() -> Iterator[Source]:
+    krizhevsky = "Krizhevsky (2009); no licence stated, research use"
+    image_net = "Chrabaszcz et al. (2017), from ILSVRC 2012; ImageNet's terms, non-commercial research"
+    tiny = "Stanford CS231n, from ILSVRC 2012; ImageNet's terms, non-commercial research"
+    cifar10, cifar100 = "cifar-10-batches-py", "cifar-100-python"
+    tv = download.torchvision_set
+    yield Source("cifar10", "CIFAR-10", cifar10, krizhevsky, load_cifar10, fetch=tv)
+    yield Source("cifar100", "CIFAR-100", cifar100, krizhevsky, load_cifar100, fetch=tv)
+    for suffix, column in CIFAR10N_LABELS.items():
+        yield Source(
+            f"cifar10n-{suffix}",
+            f"CIFAR-10 with human annotators' labels ({column})",
+            "cifar10n",
+            "Wei et al. (2022), CC BY-NC 4.0",
+            load_cifar10n,
+            fetch=download.cifar10n,
+        )
+    for version, number in (("v4", "2,021"), ("v6", "2,000")):
+        yield Source(
+            f"cifar10.1-{version}",
+            f"CIFAR-10.1 {version}: {number} new test images for CIFAR-10",
+            "cifar10.1",
+            "Recht et al. (2018), from Tiny Images; terms of Tiny Images",
+            load_cifar101,
+            ("test",),
+            fetch=download.cifar101,
+        )
+    for size in (32, 64):
+        for suffix in ("", *EXCLUSIONS):
+            left_out = {"": "", "no-cifar10": " without 153 CIFAR-10-related classes"}
+            yield Source(
+                f"imagenet{size}" + (f"-{suffix}" if suffix else ""),
+                f"Downsampled ImageNet {size}x{size}" + left_out.get(suffix, " without Tiny ImageNet's 200 classes"),
+                f"imagenet{size}",
+                image_net,
+                load_corpus,
+                how=how_to_get(size),
+            )
+    yield Source(
+        "tiny_imagenet32",
+        "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet",
+        "imagenet32",
+        image_net,
+        load_tiny_imagenet32,
+        how=how_to_get(32),
+    )
+    yield Source(
+        "tiny_imagenet",
+        "Tiny ImageNet, 64x64",
+        "tiny-imagenet-200",
+        tiny,
+        load_tiny_imagenet,
+        fetch=download.tiny_imagenet,
+    )
+    svhn_origin = "Netzer et al. (2011), non-commercial use"
+    yield Source("svhn", "Street View House Numbers", "svhn", svhn_origin, load_svhn, fetch=tv)
+    dtd_origin = "Cimpoi et al. (2014), research use"
+    yield Source("textures", "DTD, 32x32", "dtd/dtd", dtd_origin, load_textures, ("test",), tv)
+    places_origin = "Zhou et al. (2017), terms of the Places project"
+    yield Source("places365", "Places365, 32x32", "places365", places_origin, load_places365, fetch=tv)
+    yield Source(
+        "lsun",
+        "LSUN test scenes, 32x32",
+        "lsun/test",
+        "Yu et al. (2015), research use",
+        load_lsun,
+        ("test",),
+        how=(
+            "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
+            "them into the folder lsun/test of the data root"
+        ),
+    )
+    own = "made by this package"
+    yield Source("synthetic-source", "Synthetic, 40 classes to pre-train on", "", own, load_synthetic)
+    yield Source("synthetic", "Synthetic, 10 other classes of the same visual parts", "", own, load_synthetic)
+    yield Source("synthetic-shifted", "The target under other conditions", "", own, load_synthetic)
+
+
+SOURCES: dict[str, Source] = {source.name: source for source in _sources()}
+"""The image sets by name."""
+
+
+def _bundle(name: str, split: str, root: Path) -> Path:
+    return root / name / f"{split}.npz"
+
+
+def _own_sets(root: Path) -> list[str]:
+    """The names of the user's own bundles."""
+    found = {path.parent.name for split in SPLITS for path in root.glob(f"*/{split}.npz")}
+    return sorted(name for name in found - set(SOURCES) if re.fullmatch(r"[\w+-][\w.+-]*", name))
+
+
+def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageSet:
+    """Load an image set.
+
+    Args:
+        name: A name of :data:`SOURCES`, or of a folder of the data root that holds bundles ``train.npz`` or
+            ``test.npz`` with ``images`` (uint8 [N, H, W, 3]), ``labels`` (0..K-1) and ``class_names``. Where
+            the published files of a known set are not there, a bundle under its name is read in their place.
+        split: ``"train"`` or ``"test"`` (the published test or validation part).
+        root: The data root (see :func:`~robustness_lib.data.data_root`).
+
+    Returns:
+        The image set.
+
+    Raises:
+        UserError: The name or split is unknown, the data root or a file is missing (says how to get it), or a
+            file is damaged (says which, with both checksums where one was published).
+    """
+    choose(split, SPLITS, "split")
+    folder = data_root(root)
+    source = SOURCES.get(name)
+    if source and not source.location:
+        return source.read(name, split, folder)
+    if not folder.is_dir():
+        raise MissingData(
+            f"the data root {folder} does not exist; make it, or name another with --data-root or the "
+            "environment variable ROBUSTNESS_DATA"
+        )
+    if source is None:
+        own = _own_sets(folder)
+        choose(name, [*SOURCES, *own], "data set")
+        if not _bundle(name, split, folder).is_file():
+            raise MissingData(f"{_bundle(name, split, folder)} is missing; write it, or ask for the other split")
+        return read_bundle(_bundle(name, split, folder), name)
+    published, bundle = folder / source.location, _bundle(name, split, folder)
+    if bundle.is_file() and not published.exists():
+        return read_bundle(bundle, name)
+    if split not in source.splits:
+        raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; ask for that one")
+    if not published.exists():
+        raise MissingData(f"{published} is missing (nor is there a bundle {bundle}): {source.way}")
+    return source.read(name, split, folder)
+
+
+@dataclass(frozen=True)
+class Status:
+    """How an image set is found.
+
+    Attributes:
+        name: Its name.
+        state: ``"intact"``, ``"damaged"`` or ``"missing"``.
+        message: What was found, or one sentence on what is wrong and what to do.
+    """
+
+    name: str
+    state: str
+    message: str
+
+
+def check(name: str, root: Path | str | None = None) -> Status:
+    """Read the whole of an image set and say whether it is there and intact.
+
+    Published checksums are compared where there are any; elsewhere everything must be readable (``.npz``
+    files against their own checksums), with the shapes, types and label ranges that the format has.
+
+    Args:
+        name: As for :func:`load`.
+        root: The data root.
+
+    Returns:
+        The status.
+
+    Raises:
+        UserError: The name is unknown.
+    """
+    folder = data_root(root)
+    if name not in SOURCES:
+        choose(name, [*SOURCES, *_own_sets(folder)], "data set")
+    found, missing = [], []
+    source = SOURCES.get(name)
+    try:
+        if source and source.read is load_corpus and (folder / source.location).is_dir():
+            return Status(name, "intact", check_corpus(name, folder))
+        for split in SPLITS:
+            try:
+                images = load(name, split, folder)
+            except MissingData as error:
+                missing.append(str(error))
+            else:
+                shape = "x".join(str(side) for side in images.images.shape[2:])
+                found.append(f"{split}: {len(images)} images, {shape}, {images.num_classes} classes")
+    except MissingData as error:
+        return Status(name, "missing", str(error))
+    except UserError as error:
+        return Status(name, "damaged", str(error))
+    return Status(name, "intact", "; ".join(found)) if found else Status(name, "missing", missing[-1])
+
+
+def catalogue(root: Path | str | None = None) -> list[dict[str, str]]:
+    """All image sets, the user's own bundles among them, without reading any.
+
+    Args:
+        root: The data root.
+
+    Returns:
+        One row a set: ``name``, ``what``, ``where`` (path), ``found`` ("yes", "no", "made on the fly"),
+        ``origin`` (publisher and terms) and ``get`` (how to get it).
+    """
+    folder = data_root(root)
+    rows = []
+    for source in SOURCES.values():
+        places = [folder / source.location, *(_bundle(source.name, split, folder) for split in SPLITS)]
+        place = next((path for path in places if path.exists()), places[0])
+        found = "yes" if place.exists() else "no"
+        rows.append(
+            {
+                "name": source.name,
+                "what": source.what,
+                "where": str(place) if source.location else "",
+                "found": found if source.location else "made on the fly",
+                "origin": source.origin,
+                "get": source.way,
+            }
+        )
+    for name in _own_sets(folder):
+        row = {"name": name, "what": "your own bundle", "where": str(folder / name), "found": "yes"}
+        rows.append({**row, "origin": "", "get": ""})
+    return rows
+
+
+def fetch(name: str, root: Path | str | None = None) -> Status:
+    """Download an image set into the data root, unless it is there and intact, and check it.
+
+    Args:
+        name: As for :func:`load`.
+        root: The data root; made if it does not exist.
+
+    Returns:
+        The status afterwards.
+
+    Raises:
+        UserError: The name is unknown, the set cannot be downloaded without a person, or the download failed;
+            then nothing is left of it.
+    """
+    choose(name, SOURCES, "data set")
+    source, folder = SOURCES[name], data_root(root)
+    status = check(name, folder)
+    if status.state == "intact":
+        return status
+    if source.fetch is None:
+        raise UserError(f"{name} cannot be downloaded by this command: {source.way}")
+    source.fetch(name, folder)
+    return check(name, folder)

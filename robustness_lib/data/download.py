@@ -1,0 +1,133 @@
+"""Downloads, only on request: into a temporary folder, checked there, then moved into place."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pooch
+from torchvision.datasets import CIFAR10, CIFAR100, DTD, SVHN, Places365
+
+from robustness_lib.data import cifar
+from robustness_lib.data.files import write_npz
+from robustness_lib.errors import UserError
+
+TINY_IMAGENET_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
+TINY_IMAGENET_HASH = "md5:90528d7ca1a48142e341f4ef8d21d0de"
+
+CIFAR10N_SHA256 = {
+    "clean_label": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
+    "aggre_label": "2bd5e02e39c9c79772cf4c794f7b74630ac1aaeeac4b807a63c11e9a375f8404",
+    "worse_label": "11a306ed336e3bc81aaac36322ddf12de379d0df1883aa43e10ba562a98f6b2a",
+    "random_label1": "8d01b5a5af048e84bf6e964c86e1133e95d5b22c07763e23705b714ad0f32d8b",
+    "random_label2": "7ea04c887750912f49669282a75e78df380077766b361fb6cb5200999ad6dcda",
+    "random_label3": "cdbfad7e15bfc8fc83bc7c6e30b692e2aa1186660d82738b7543a6012d6ca46f",
+}
+"""SHA-256 sums of CIFAR-10N's label arrays, as 50,000 bytes each (the published file is a pickle, whose bytes
+depend on the library that wrote it)."""
+
+
+@contextlib.contextmanager
+def _staging(name: str, root: Path) -> Iterator[Path]:
+    """A temporary folder below the data root; what is in it at the end moves there."""
+    try:
+        root.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
+            yield Path(folder)
+            for path in sorted(Path(folder).rglob("*")):
+                if path.is_file():
+                    target = root / path.relative_to(folder)
+                    target.parent.mkdir(parents=True, exist_ok=True)
+                    os.replace(path, target)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a server, a proxy or a disk may do
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise UserError(f"downloading {name} into {root} failed: {reason}; try again") from error
+
+
+def _retrieve(address: str, known_hash: str | None, folder: Path) -> Path:
+    """Download one file with pooch, which removes what has not the known hash."""
+    name = address.rsplit("/", 1)[-1]
+    return Path(pooch.retrieve(address, known_hash=known_hash, fname=name, path=folder))
+
+
+def _unpack(archive: Path, folder: Path) -> None:
+    """Unpack a zip archive, and refuse one with a member that would lie outside of ``folder``."""
+    with zipfile.ZipFile(archive) as file:
+        for member in file.namelist():
+            if not (folder / member).resolve().is_relative_to(folder.resolve()):
+                raise UserError(f"{archive.name} wants to write {member!r} outside of its folder; nothing was unpacked")
+        file.extractall(folder)
+    archive.unlink()
+
+
+def torchvision_set(name: str, root: Path) -> None:
+    """Download CIFAR-10, CIFAR-100, SVHN, DTD or Places365's test images with torchvision's class.
+
+    Raises:
+        UserError: The download failed or has not the published MD5 sum.
+    """
+    with _staging(name, root) as folder:
+        if name == "cifar10":
+            CIFAR10(str(folder), download=True)
+        elif name == "cifar100":
+            CIFAR100(str(folder), download=True)
+        elif name == "svhn":
+            for split in ("train", "test"):
+                SVHN(str(folder / "svhn"), split=split, download=True)
+        elif name == "textures":
+            DTD(str(folder), download=True)
+        else:
+            (folder / "places365").mkdir()
+            Places365(str(folder / "places365"), split="test", small=True, download=True)
+        for archive in folder.rglob("*.tar*"):
+            archive.unlink()
+
+
+def cifar101(name: str, root: Path) -> None:
+    """Download a version of CIFAR-10.1 against its pinned SHA-256 sums.
+
+    Raises:
+        UserError: The download failed or has not the pinned sum.
+    """
+    with _staging(name, root) as folder:
+        for filename, digest in cifar.CIFAR101_SHA256.items():
+            if filename.startswith(name.replace("-", "_")):
+                _retrieve(cifar.CIFAR101_ADDRESS + filename, f"sha256:{digest}", folder / "cifar10.1")
+
+
+def cifar10n(name: str, root: Path) -> None:
+    """Download CIFAR-10N's labels and keep them as ``cifar10n/labels.npz``, checked against pinned sums.
+
+    Raises:
+        UserError: The download failed or the labels are not the published ones.
+    """
+    with _staging(name, root) as folder:
+        published = _retrieve(cifar.CIFAR10N_ADDRESS, None, folder)
+        labels = cifar.read_human_labels(published)
+        for key, expected in CIFAR10N_SHA256.items():
+            found = hashlib.sha256(labels[key].astype(np.uint8).tobytes()).hexdigest()
+            if found != expected:
+                raise UserError(
+                    f"{cifar.CIFAR10N_ADDRESS}: the SHA-256 sum of {key} is {found}, expected {expected}; "
+                    "nothing was kept"
+                )
+        published.unlink()
+        write_npz(folder / "cifar10n" / "labels.npz", {k: v.astype(np.uint8) for k, v in labels.items()})
+
+
+def tiny_imagenet(name: str, root: Path) -> None:
+    """Download and unpack Tiny ImageNet's archive against its known MD5 sum.
+
+    Raises:
+        UserError: The download failed or has not the sum.
+    """
+    with _staging(name, root) as folder:
+        _unpack(_retrieve(TINY_IMAGENET_ADDRESS, TINY_IMAGENET_HASH, folder), folder)

@@ -1,0 +1,256 @@
+"""Downsampled ImageNet at 32 and 64 pixels (Chrabaszcz et al., 2017), the corpus of P1's pre-training."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustness_lib.data.files import MissingData, damaged, integer_labels, read_npz, read_pickle
+from robustness_lib.data.imageset import ImageSet
+from robustness_lib.errors import UserError
+
+EXCLUSIONS = {"no-cifar10": "cifar10_related", "no-tiny": "tiny_imagenet"}
+"""The class lists that a corpus's suffix leaves out (P1 appendix A; P1 §4, the 64-pixel corpus)."""
+
+
+def how_to_get(size: int) -> str:
+    """The way to Downsampled ImageNet at ``size`` pixels, for messages."""
+    return (
+        f"Downsampled ImageNet {size}x{size} is to be had from image-net.org (download page, free "
+        f"registration); unpack its files into the folder imagenet{size} of the data root"
+    )
+
+
+@cache
+def class_list(name: str) -> tuple[str, ...]:
+    """WordNet ids that ship with the package, sorted.
+
+    Args:
+        name: ``"cifar10_related"`` (the 153 classes of P1 appendix A) or ``"tiny_imagenet"`` (the 200 classes
+            of Tiny ImageNet).
+
+    Returns:
+        The ids, for example ``"n02119789"``.
+    """
+    return tuple((files("robustness_lib.data") / "class_lists" / f"{name}.txt").read_text().split())
+
+
+def read_class_map(path: Path | None = None) -> tuple[tuple[str, str], ...]:
+    """The 1000 classes in development-kit order: label l of a batch is entry l-1.
+
+    Args:
+        path: A ``map_clsloc.txt`` (lines "id number name"), or None for the one that ships with the package.
+
+    Returns:
+        1000 pairs of WordNet id and name ("kit fox").
+
+    Raises:
+        UserError: The file is not such a map.
+    """
+    source = path or files("robustness_lib.data") / "class_lists" / "imagenet.txt"
+    lines = source.read_bytes().decode(errors="replace").splitlines()
+    rows = [line.split() for line in lines if line.strip()]
+    if [row[1:2] for row in rows] != [[str(number)] for number in range(1, 1001)] or {len(r) for r in rows} != {3}:
+        raise damaged(Path(str(source)), "1000 lines 'id number name' with numbers 1..1000 in order were expected")
+    return tuple((wnid, name.replace("_", " ")) for wnid, _, name in rows)
+
+
+def find_batches(folder: Path, split: str) -> list[Path]:
+    """The batch files of one split, ``.npz`` or pickled, in the order of their numbers.
+
+    Args:
+        folder: Where they lie, directly or in a folder one level below (``Imagenet32_train`` …).
+        split: ``"train"`` (``train_data_batch_1`` …, whatever number is there) or ``"test"`` (``val_data``).
+
+    Returns:
+        The files; none where there is none. Where a batch is there in both formats, the ``.npz`` file.
+    """
+    pattern = re.compile(r"train_data_batch_(\d+)(\.npz)?" if split == "train" else r"val_data()(\.npz)?")
+    found: dict[int, Path] = {}
+    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+        match = pattern.fullmatch(path.name)
+        if match and path.is_file():
+            number = int(match[1] or 0)
+            if number not in found or path.suffix == ".npz":
+                found[number] = path
+    return [found[number] for number in sorted(found)]
+
+
+def _read(path: Path, *keys: str) -> dict[str, Any]:
+    if path.suffix == ".npz":
+        return dict(read_npz(path, keys))
+    content = read_pickle(path)
+    if missing := [key for key in keys if key not in content]:
+        raise damaged(path, f"no {missing[0]!r} in it")
+    return {key: content[key] for key in keys}
+
+
+def batch_labels(path: Path) -> np.ndarray:
+    """The labels of a batch file, int64 [N], values 1..1000."""
+    return integer_labels(path, _read(path, "labels")["labels"], 1, 1000)
+
+
+def _checked(path: Path, data: Any, size: int, labels: np.ndarray) -> np.ndarray:
+    """The images of a batch file, uint8 [N, 3, size, size]."""
+    array = np.asarray(data)
+    if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != 3 * size * size:
+        raise damaged(path, f"data must be uint8 [N, {3 * size * size}], not {array.dtype} {list(array.shape)}")
+    if len(array) != len(labels):
+        raise damaged(path, f"{len(array)} images but {len(labels)} labels")
+    return array.reshape(-1, 3, size, size)
+
+
+def read_downsampled(
+    folder: Path,
+    split: str,
+    size: int,
+    name: str,
+    *,
+    exclude: Iterable[str] = (),
+    only: Sequence[str] | None = None,
+    per_class: int | None = None,
+) -> ImageSet:
+    """Read Downsampled ImageNet, or the part of it that has some classes and not others.
+
+    Labels are re-indexed to 0..K-1 over the classes that the *training* batches hold (those of the test batch
+    where there is no training batch), in development-kit order or, with ``only``, in the order of that list;
+    so both splits agree. Test images of other classes are left out.
+
+    Args:
+        folder: Where the batch files lie (see :func:`find_batches`) and, if it is there, ``map_clsloc.txt``.
+        split: ``"train"`` or ``"test"``.
+        size: 32 or 64 pixels.
+        name: The name of the result.
+        exclude: WordNet ids to leave out.
+        only: WordNet ids to keep; None for all.
+        per_class: Keep this many images of each class, the first in the order of the batches; None for all.
+
+    Returns:
+        The image set; class names are the map's.
+
+    Raises:
+        UserError: A file is missing or damaged, or no image is left.
+    """
+    batches = find_batches(folder, split)
+    if not batches:
+        wanted = "train_data_batch_1 …" if split == "train" else "val_data"
+        raise MissingData(f"{folder} holds no {wanted} (.npz or pickled): {how_to_get(size)}")
+    own_map = folder / "map_clsloc.txt"
+    classes = read_class_map(own_map if own_map.exists() else None)
+    number = {wnid: label for label, (wnid, _) in enumerate(classes, start=1)}
+    if unknown := sorted({*exclude, *(only or ())} - set(number)):
+        raise UserError(f"{unknown[0]!r} is not the WordNet id of one of the 1000 classes of ImageNet")
+
+    labels = [batch_labels(path) for path in batches]
+    training = labels if split == "train" else [batch_labels(path) for path in find_batches(folder, "train")]
+    present = np.unique(np.concatenate(training or labels))
+    wanted_numbers = [number[wnid] for wnid in only] if only is not None else range(1, 1001)
+    barred = {number[wnid] for wnid in exclude}
+    kept = [label for label in wanted_numbers if label in set(present.tolist()) and label not in barred]
+    new_label = np.full(1001, -1)
+    new_label[kept] = np.arange(len(kept))
+
+    keep = [new_label[part] >= 0 for part in labels]
+    if per_class is not None:
+        keep = _first_of_each_class(labels, keep, per_class)
+    total = sum(int(mask.sum()) for mask in keep)
+    if not total:
+        raise UserError(f"no image of the wanted classes is in the batches of {folder}")
+    images = torch.empty((total, 3, size, size), dtype=torch.uint8)
+    start = 0
+    for path, mask in zip(batches, keep, strict=True):
+        data = _checked(path, _read(path, "data")["data"], size, mask)
+        end = start + int(mask.sum())
+        images[start:end].numpy()[...] = data if mask.all() else data[mask]
+        start = end
+    new = torch.from_numpy(np.concatenate([new_label[part[mask]] for part, mask in zip(labels, keep, strict=True)]))
+    return ImageSet(name, images, new.long(), tuple(classes[label - 1][1] for label in kept))
+
+
+def _first_of_each_class(labels: list[np.ndarray], keep: list[np.ndarray], per_class: int) -> list[np.ndarray]:
+    """The masks ``keep`` with only the first ``per_class`` images of each label left in them."""
+    everything, kept = np.concatenate(labels), np.concatenate(keep)
+    order = np.argsort(everything, kind="stable")
+    _, starts, counts = np.unique(everything[order], return_index=True, return_counts=True)
+    rank = np.empty(len(order), dtype=np.int64)
+    rank[order] = np.arange(len(order)) - np.repeat(starts, counts)
+    return np.split(kept & (rank < per_class), np.cumsum([len(part) for part in labels])[:-1])
+
+
+def load_corpus(name: str, split: str, root: Path) -> ImageSet:
+    """Load ``imagenet32`` or ``imagenet64``, perhaps with a suffix of :data:`EXCLUSIONS`, from a data root.
+
+    Args:
+        name: For example ``"imagenet32-no-cifar10"``.
+        split: ``"train"`` or ``"test"``.
+        root: The data root; the batches lie in ``<root>/imagenet32``.
+
+    Returns:
+        The image set; its name ends with its numbers of images and classes, ``"imagenet32_160000x275"``.
+
+    Raises:
+        UserError: As :func:`read_downsampled`.
+    """
+    base, _, suffix = name.partition("-")
+    exclude = class_list(EXCLUSIONS[suffix]) if suffix else ()
+    size = int(base.removeprefix("imagenet"))
+    corpus = read_downsampled(root / base, split, size, name, exclude=exclude)
+    return ImageSet(f"{name}_{len(corpus)}x{corpus.num_classes}", corpus.images, corpus.labels, corpus.class_names)
+
+
+def load_tiny_imagenet32(name: str, split: str, root: Path) -> ImageSet:
+    """Tiny ImageNet's 200 classes at 32 pixels, from the batches of Downsampled ImageNet 32.
+
+    Of each class, the first 500 images in the order of the training batches, as many as Tiny ImageNet's own
+    training set has, and as the test split those of ``val_data``. Labels are in the order of the WordNet
+    ids, as in Tiny ImageNet.
+
+    Args:
+        name: The name of the result.
+        split: ``"train"`` or ``"test"``.
+        root: The data root; the batches lie in ``<root>/imagenet32``.
+
+    Returns:
+        The image set.
+
+    Raises:
+        UserError: As :func:`read_downsampled`.
+    """
+    per_class = 500 if split == "train" else None
+    wnids = class_list("tiny_imagenet")
+    return read_downsampled(root / "imagenet32", split, 32, name, only=wnids, per_class=per_class)
+
+
+def check_corpus(name: str, root: Path) -> str:
+    """Read every batch of a corpus, one at a time, and check format, sizes and labels.
+
+    Args:
+        name: As for :func:`load_corpus`; the exclusion does not matter.
+        root: The data root.
+
+    Returns:
+        What was found, for example ``"3 training batches, 160000 images"``.
+
+    Raises:
+        UserError: A batch is missing or damaged.
+    """
+    base = name.partition("-")[0]
+    size = int(base.removeprefix("imagenet"))
+    found = []
+    for split, what in (("train", "training"), ("test", "test")):
+        batches, total = find_batches(root / base, split), 0
+        for path in batches:
+            content = _read(path, "data", "labels")
+            total += len(_checked(path, content["data"], size, integer_labels(path, content["labels"], 1, 1000)))
+        if batches:
+            found.append(f"{len(batches)} {what} batches, {total} images")
+    if not found:
+        raise MissingData(f"{root / base} holds no batches: {how_to_get(size)}")
+    return "; ".join(found)

@@ -1,0 +1,234 @@
+"""Reading arrays from files that others wrote, checked as far as formats allow; nothing in them is run."""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import pickle
+import struct
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from robustness_lib.data.imageset import ImageSet
+from robustness_lib.errors import UserError
+
+DAMAGE: tuple[type[Exception], ...] = (
+    zipfile.BadZipFile,
+    zlib.error,
+    struct.error,
+    pickle.UnpicklingError,
+    ArithmeticError,
+    AssertionError,
+    AttributeError,
+    EOFError,
+    LookupError,
+    MemoryError,
+    OSError,
+    RuntimeError,
+    SyntaxError,
+    TypeError,
+    ValueError,
+)
+"""What the readers of the standard library and NumPy raise on damaged files."""
+
+# The only names that a pickled batch may use: they make arrays, types and text, and can do nothing else.
+_ADMITTED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")} | {
+    (f"numpy.{core}.{module}", name)
+    for core in ("core", "_core")
+    for module, name in (
+        ("multiarray", "_reconstruct"),
+        ("multiarray", "scalar"),
+        ("numeric", "_frombuffer"),
+    )
+}
+
+
+class _ArrayUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in _ADMITTED:
+            raise pickle.UnpicklingError(f"it wants to use {module}.{name}, and a batch of images has no need to")
+        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
+
+
+class MissingData(UserError):
+    """An image set, or one split of it, is not there (rather than there and damaged)."""
+
+
+def damaged(path: Path, reason: object, remedy: str = "replace it by a fresh copy") -> UserError:
+    """The sentence for a file that cannot be used."""
+    return UserError(f"{path} is damaged or not in the expected format ({reason}); {remedy}")
+
+
+def file_digest(path: Path, algorithm: str) -> str:
+    """The hexadecimal checksum of a file's bytes (``algorithm`` as in :mod:`hashlib`)."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()
+
+
+def expect_digest(path: Path, algorithm: str, expected: str, remedy: str) -> None:
+    """Check a file against its published checksum.
+
+    Args:
+        path: The file.
+        algorithm: As in :mod:`hashlib`.
+        expected: The published checksum, hexadecimal.
+        remedy: What to do where it differs; the end of the sentence.
+
+    Raises:
+        UserError: The file is missing or its checksum differs; the message has the path and both checksums.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing; {remedy}")
+    found = file_digest(path, algorithm)
+    if found != expected:
+        name = algorithm.upper().replace("SHA256", "SHA-256")
+        raise UserError(f"{path} is damaged: its {name} sum is {found}, expected {expected}; {remedy}")
+
+
+def read_pickle(path: Path) -> dict[str, Any]:
+    """Read a pickled dictionary of arrays, lists, numbers and text, and refuse everything else.
+
+    Args:
+        path: A file written by Python 2 or 3 (text of Python 2 is read as Latin-1).
+
+    Returns:
+        The dictionary.
+
+    Raises:
+        UserError: The file is truncated, no pickle, no dictionary, or wants to use anything but NumPy arrays.
+    """
+    try:
+        with path.open("rb") as file:
+            content = _ArrayUnpickler(file, encoding="latin1").load()
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+    if not isinstance(content, dict):
+        raise damaged(path, f"a {type(content).__name__} where a dictionary was expected")
+    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+
+
+def read_npz(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
+    """Read the named arrays of an ``.npz`` file, each against its stored CRC; no pickled arrays.
+
+    Args:
+        path: The file.
+        keys: Names of the arrays that are wanted.
+
+    Returns:
+        The arrays by name.
+
+    Raises:
+        UserError: The file is truncated, a byte of a wanted array is not what was written, or an array is not
+            there.
+    """
+    if not path.is_file():
+        raise UserError(f"{path} is missing")
+    arrays = {}
+    try:
+        with zipfile.ZipFile(path) as archive:
+            held = {name.removesuffix(".npy") for name in archive.namelist()}
+            for key in keys:
+                if key not in held:
+                    raise damaged(path, f"no array {key!r} in it, only {', '.join(sorted(held)) or 'nothing'}")
+                stream = io.BytesIO(archive.read(f"{key}.npy"))
+                arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
+    except UserError:
+        raise
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+    return arrays
+
+
+def read_npy(path: Path) -> np.ndarray:
+    """Read an ``.npy`` file; no pickled arrays.
+
+    Raises:
+        UserError: The file is truncated or not in the format.
+    """
+    try:
+        return np.asarray(np.load(path, allow_pickle=False))
+    except DAMAGE as error:
+        raise damaged(path, error) from error
+
+
+def integer_labels(path: Path, labels: Any, low: int, high: int) -> np.ndarray:
+    """Labels as int64 [N], checked to be whole numbers in ``low..high``.
+
+    Raises:
+        UserError: They are not.
+    """
+    array = np.asarray(labels)
+    if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
+        raise damaged(path, f"labels must be a list of whole numbers, not {array.dtype} of shape {list(array.shape)}")
+    array = array.astype(np.int64)
+    if array.size and not low <= array.min() <= array.max() <= high:
+        raise damaged(path, f"labels must lie in {low}..{high}, not in {array.min()}..{array.max()}")
+    return array
+
+
+def read_bundle(path: Path, name: str) -> ImageSet:
+    """Read a bundle: an ``.npz`` file with ``images``, ``labels`` and ``class_names``.
+
+    Args:
+        path: The file. ``images`` is uint8 [N, H, W, 3] (or [N, 3, H, W]), ``labels`` whole numbers [N] in
+            0..K-1, ``class_names`` K texts.
+        name: The name of the image set.
+
+    Returns:
+        The image set.
+
+    Raises:
+        UserError: The file is damaged or its arrays are not as described.
+    """
+    arrays = read_npz(path, ("images", "labels", "class_names"))
+    images, names = arrays["images"], arrays["class_names"]
+    if images.ndim != 4 or images.dtype != np.uint8 or 3 not in (images.shape[1], images.shape[3]):
+        shape = list(images.shape)
+        raise damaged(path, f"images must be uint8 [N, H, W, 3] or [N, 3, H, W], not {images.dtype} {shape}")
+    if names.ndim != 1 or names.dtype.kind not in "US":
+        raise damaged(path, f"class_names must be a list of texts, not {names.dtype} {list(names.shape)}")
+    labels = integer_labels(path, arrays["labels"], 0, len(names) - 1)
+    if len(labels) != len(images):
+        raise damaged(path, f"{len(images)} images but {len(labels)} labels")
+    if images.shape[3] == 3:
+        images = images.transpose(0, 3, 1, 2)
+    class_names = tuple(text.decode() if isinstance(text, bytes) else str(text) for text in names.tolist())
+    return ImageSet(name, torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), class_names)
+
+
+def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
+    """Write arrays to an ``.npz`` file that is either whole or not there.
+
+    The file is written under another name in the same folder, flushed to the disk and renamed.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
+        try:
+            np.savez(file, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+            os.chmod(file.name, 0o644)
+            os.replace(file.name, path)
+        except BaseException:
+            os.unlink(file.name)
+            raise
+
+
+def write_bundle(path: Path, images: ImageSet) -> None:
+    """Write an image set as a bundle (see :func:`read_bundle`), whole or not at all."""
+    write_npz(
+        path,
+        {
+            "images": images.images.permute(0, 2, 3, 1).contiguous().numpy(),
+            "labels": images.labels.numpy(),
+            "class_names": np.array(images.class_names),
+        },
+    )

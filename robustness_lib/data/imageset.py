@@ -1,0 +1,127 @@
+"""What an image set is, where data are looked for, and how a balanced part of one is drawn."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from functools import cached_property
+from pathlib import Path
+
+import torch
+
+from robustness_lib.errors import UserError
+from robustness_lib.randomness import generator
+
+
+def data_root(root: Path | str | None = None) -> Path:
+    """The folder that image sets are looked for in.
+
+    Args:
+        root: A folder, or None for the environment variable ``ROBUSTNESS_DATA`` and, where that is not set,
+            the folder ``data`` of the working directory.
+
+    Returns:
+        The folder; it need not exist (the synthetic sets need none).
+    """
+    return Path(root if root is not None else os.environ.get("ROBUSTNESS_DATA") or "data").expanduser()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ImageSet:
+    """Images and labels, whole, in memory.
+
+    Attributes:
+        name: What is in the set, for example ``"cifar10"`` or ``"imagenet32_160000x275"``.
+        images: uint8 tensor [N, C, H, W], values 0..255.
+        labels: int64 tensor [N], values 0..K-1.
+        class_names: The K names of the classes.
+    """
+
+    name: str
+    images: torch.Tensor
+    labels: torch.Tensor
+    class_names: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        """Check shapes, types and the range of labels.
+
+        Raises:
+            UserError: The parts do not make an image set.
+        """
+        images, labels = self.images, self.labels
+        if images.ndim != 4 or images.dtype != torch.uint8:
+            raise UserError(
+                f"image set {self.name!r}: images must be uint8 of shape [N, C, H, W], "
+                f"not {images.dtype} of shape {list(images.shape)}"
+            )
+        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            raise UserError(
+                f"image set {self.name!r}: labels must be int64 of shape [{len(images)}], one an image, "
+                f"not {labels.dtype} of shape {list(labels.shape)}"
+            )
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            raise UserError(
+                f"image set {self.name!r}: labels must lie in 0..{self.num_classes - 1} "
+                f"({self.num_classes} class names), not in {int(labels.min())}..{int(labels.max())}"
+            )
+
+    def __len__(self) -> int:
+        """The number of images, N."""
+        return len(self.images)
+
+    @property
+    def num_classes(self) -> int:
+        """The number of classes, K (of which some may have no image in this split)."""
+        return len(self.class_names)
+
+    @cached_property
+    def checksum(self) -> str:
+        """SHA-256 (hexadecimal) of the content: shape, images, labels and class names, but not the name."""
+        digest = hashlib.sha256(f"{list(self.images.shape)} {list(self.class_names)}".encode())
+        for part in (self.images, self.labels):
+            digest.update(part.detach().cpu().contiguous().numpy().data)
+        return digest.hexdigest()
+
+    def subset(self, indices: torch.Tensor, name: str | None = None) -> ImageSet:
+        """The images at ``indices`` (int64 [M], or bool [N]), in that order, with the same classes."""
+        return ImageSet(name or self.name, self.images[indices], self.labels[indices], self.class_names)
+
+    def with_labels(self, labels: torch.Tensor, name: str | None = None) -> ImageSet:
+        """The same images with other labels (int64 [N], values 0..K-1)."""
+        return ImageSet(name or self.name, self.images, labels, self.class_names)
+
+
+def class_balanced_subset(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
+    """Draw ``count`` images, from every class as equally many as can be.
+
+    A class with too few images gives all it has and the others make up for it; where the count does not
+    divide evenly, the classes that give one more are drawn too.
+
+    Args:
+        labels: int64 tensor [N].
+        count: How many images to draw, 1..N.
+        seed: The job's seed; the draw has a stream of its own.
+
+    Returns:
+        int64 tensor [count]: distinct indices into ``labels``, ascending (file order).
+
+    Raises:
+        UserError: ``count`` is not in 1..N.
+    """
+    if not 1 <= count <= len(labels):
+        raise UserError(f"a subset must have between 1 and {len(labels)} images, not {count}")
+    stream = generator(seed, "subset")
+    classes, sizes = torch.unique(labels, return_counts=True)
+    share = torch.zeros_like(sizes)
+    while (left := count - int(share.sum())) > 0:
+        able = torch.nonzero(share < sizes).flatten()
+        if left >= len(able):
+            share[able] = torch.minimum(share[able] + left // len(able), sizes[able])
+        else:
+            share[able[torch.randperm(len(able), generator=stream)[:left]]] += 1
+    parts = []
+    for label, number in zip(classes, share.tolist(), strict=True):
+        members = torch.nonzero(labels == label).flatten()
+        parts.append(members[torch.randperm(len(members), generator=stream)[:number]])
+    return torch.cat(parts).sort().values

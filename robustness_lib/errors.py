@@ -1,0 +1,36 @@
+"""The one exception for mistakes that a user can mend."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+
+class UserError(ValueError):
+    """A mistake that the user can mend.
+
+    The message is one clear sentence: what was wrong, what was expected, and what to do. The command line
+    prints it without a traceback and exits with status 2; a notebook stops on it.
+    """
+
+
+def choose(value: str, valid: Iterable[str], what: str) -> str:
+    """Return ``value`` if it is one of ``valid``.
+
+    Args:
+        value: What the user gave.
+        valid: The values that are allowed.
+        what: The kind of thing, for the message ("data set", "profile").
+
+    Returns:
+        ``value``, unchanged.
+
+    Raises:
+        UserError: ``value`` is not allowed; the message lists the valid values and names the nearest one.
+    """
+    options = list(valid)
+    if value in options:
+        return value
+    near = difflib.get_close_matches(str(value), options, n=1)
+    hint = f" (did you mean {near[0]!r}?)" if near else ""
+    raise UserError(f"unknown {what} {value!r}{hint}; choose one of: {', '.join(options)}")

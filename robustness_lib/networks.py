@@ -1,0 +1,288 @@
+"""Trained networks, each made once.
+
+Several jobs need the same network: the tuned CIFAR network serves calibration and out-of-distribution detection.
+So a network is described by a :class:`Training`, made by :func:`trained`, and kept as safetensors under the key of
+its description. Pre-trained checkpoints are found by their id, in the working store or among those that come with
+the repository.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustness_lib.data import ImageSet, class_balanced_subset, data_root, load
+from robustness_lib.errors import UserError
+from robustness_lib.models import build, load_trunk, load_weights, new_head, save_weights
+from robustness_lib.records import SCRATCH, Job, locked, short_hash, write_atomically
+from robustness_lib.training import History, Recipe, Runtime, predict, train
+
+SHIPPED = Path("book/checkpoints")
+"""Pre-trained checkpoints that come with the repository, relative to its root."""
+
+HELD_OUT = 0.1
+"""The share of the training images that temperature tuning holds out (P1 §4.2)."""
+
+
+@dataclass(kw_only=True)
+class Context:
+    """What a job needs beside its description; nothing in it changes a result beyond rounding.
+
+    Attributes:
+        data: The data root; None for ``$ROBUSTNESS_DATA`` or ``data``.
+        store: The folder that networks, checkpoints and outputs are kept in.
+        runtime: Where networks run.
+        progress: Whether trainings show a progress bar.
+        checkpoint_every: Least time between two checkpoints of a running training, in seconds.
+    """
+
+    data: Path | None = None
+    store: Path = Path("runs")
+    runtime: Runtime = field(default_factory=Runtime.detect)
+    progress: bool = True
+    checkpoint_every: float = 30.0
+    _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
+    _used: dict[str, str] = field(default_factory=dict, repr=False)
+
+    def images(self, name: str, split: str) -> ImageSet:
+        """An image set, read once, its checksum noted for the provenance of the running job."""
+        if (name, split) not in self._images:
+            self._images[name, split] = load(name, split, data_root(self.data))
+        found = self._images[name, split]
+        self._used[f"{name}/{split}"] = found.checksum
+        return found
+
+    def take_used_data(self) -> dict[str, str]:
+        """Checksums of the image sets used since the last call, by ``name/split``."""
+        used, self._used = self._used, {}
+        return dict(sorted(used.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The complete description of a trained network.
+
+    Attributes:
+        dataset: Name of the training images.
+        init: ``"scratch"`` or a checkpoint id.
+        seed: From which the subset, initialisation, order, augmentation and dropout are drawn.
+        recipe: How it is trained.
+        held_out: Whether a tenth of the training images is kept aside for temperature tuning.
+        variant: What else determines the network, such as a corruption of its labels; empty for nothing.
+    """
+
+    dataset: str
+    init: str
+    seed: int
+    recipe: Recipe
+    held_out: bool = False
+    variant: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The description as plain values."""
+        return {
+            "dataset": self.dataset,
+            "init": self.init,
+            "seed": self.seed,
+            "recipe": self.recipe.training_part().as_dict(),
+            "held_out": self.held_out,
+            "variant": self.variant,
+        }
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits, equal for equal descriptions."""
+        return short_hash(self.as_dict())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and what was seen of it on the way.
+
+    Attributes:
+        network: In evaluation mode, on the runtime's device.
+        epochs: int64 [E], the observed epochs, from 1.
+        confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
+        correct: bool [E, N], whether the prediction was right.
+    """
+
+    network: nn.Module
+    epochs: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
+
+
+def held_out_split(data: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Split training images for temperature tuning (P1 §4.2).
+
+    Args:
+        data: N training images.
+
+    Returns:
+        The first 90 % to train on, and the last 10 % to tune the temperature on, in file order. A set whose files
+        are sorted by class is first put in the order of one permutation from NumPy seed 0, as the authors do for
+        Tiny ImageNet.
+    """
+    order = np.arange(len(data))
+    if bool((data.labels.diff() >= 0).all()):
+        order = np.random.RandomState(0).permutation(len(data))
+    kept = len(data) - int(HELD_OUT * len(data))
+    first, last = torch.from_numpy(order[:kept]), torch.from_numpy(order[kept:])
+    return data.subset(first, f"{data.name}[:90%]"), data.subset(last, f"{data.name}[90%:]")
+
+
+def target_images(training: Training, context: Context) -> ImageSet:
+    """The training images of the target that a job may use, before any is held out.
+
+    Raises:
+        UserError: The recipe asks for more images than there are.
+    """
+    data = context.images(training.dataset, "train")
+    count = training.recipe.train_images
+    if count > len(data):
+        raise UserError(
+            f"train_images is {count} but {data.name} has {len(data)} training images; give at most that many"
+        )
+    return data.subset(class_balanced_subset(data.labels, count, training.seed)) if count else data
+
+
+def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
+    """The file of a pre-trained checkpoint: in the store, or among those that come with the repository."""
+    places = (store / "checkpoints", SHIPPED)
+    return next((p for folder in places if (p := folder / f"{checkpoint}.safetensors").is_file()), None)
+
+
+def initialise(training: Training, num_classes: int, context: Context) -> nn.Module:
+    """The network before its training: random, or the pre-trained trunk under a new head.
+
+    Raises:
+        UserError: The checkpoint is not there, is damaged, or is of another architecture.
+    """
+    recipe = training.recipe
+    network = build(recipe.architecture, num_classes, recipe.dropout, training.seed)
+    if training.init == SCRATCH:
+        return network
+    path = find_checkpoint(training.init, context.store)
+    if path is None:
+        raise UserError(
+            f"the checkpoint {training.init} is neither in {context.store / 'checkpoints'} nor in {SHIPPED}; "
+            "make it with 'robustness pretrain', or choose another with --init"
+        )
+    load_trunk(network, read_trained(path)[0])
+    return new_head(network, num_classes, training.seed)
+
+
+def trained(training: Training, context: Context, *, progress: str | None = None, **hooks: Any) -> Trained:
+    """The network that ``training`` describes: read if it was trained before, else trained and kept.
+
+    Args:
+        training: Its description.
+        context: Where data and kept networks are.
+        progress: Label of the progress bar; None for no bar.
+        **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.train`; the description's
+            ``variant`` must then say what they do.
+
+    Returns:
+        The network and its observations.
+    """
+    test = context.images(training.dataset, "test")
+    data = target_images(training, context)
+    if training.held_out:
+        data = held_out_split(data)[0]
+    recipe = training.recipe.training_part()
+    path = context.store / "networks" / f"{training.key}.safetensors"
+    with locked(context.store / "locks" / f"{training.key}.lock"):
+        if not path.exists():
+            _train_and_keep(training, recipe, data, test, path, context, progress, hooks)
+        weights, observed, _ = read_trained(path)
+    network = build(recipe.architecture, data.num_classes, recipe.dropout)
+    network.load_state_dict(weights)
+    network.to(context.runtime.device).eval()
+    return Trained(network, **{name: value.numpy() for name, value in observed.items()})
+
+
+def _train_and_keep(
+    training: Training,
+    recipe: Recipe,
+    data: ImageSet,
+    test: ImageSet,
+    path: Path,
+    context: Context,
+    progress: str | None,
+    hooks: Mapping[str, Any],
+) -> None:
+    network = initialise(training, data.num_classes, context)
+
+    def observe(network: nn.Module) -> dict[str, Tensor]:
+        logits = predict(network, test, recipe.normalisation, context.runtime)
+        confidence, prediction = logits.softmax(1).max(1)
+        return {"confidence": confidence, "correct": prediction == test.labels}
+
+    history = train(
+        network,
+        data,
+        recipe,
+        seed=training.seed,
+        runtime=context.runtime,
+        observe=observe,
+        checkpoint=path.with_suffix(".partial.safetensors"),
+        checkpoint_every=context.checkpoint_every,
+        progress=progress if context.progress else None,
+        **hooks,
+    )
+    save_trained(path, network, history, training.as_dict())
+
+
+def read_trained(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """Read what :func:`save_trained` wrote.
+
+    Returns:
+        The network's state, what was observed of it (``epochs``, ``confidence``, ``correct``), and the metadata.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    tensors, metadata = load_weights(path)
+    weights: dict[str, Tensor] = {}
+    observed: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        kind, _, quantity = name.rpartition("/")
+        (observed if kind == "observed" else weights)[quantity] = value
+    return weights, observed, metadata
+
+
+def save_trained(path: Path, network: nn.Module, history: History, description: Mapping[str, Any]) -> None:
+    """Keep a network with what was observed of it; its description and the course of its training as metadata."""
+    epochs = sorted(history.observed)
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    tensors["observed/epochs"] = torch.tensor(epochs, dtype=torch.int64)
+    for name in ("confidence", "correct"):
+        rows = [history.observed[epoch][name] for epoch in epochs]
+        tensors[f"observed/{name}"] = torch.stack(rows) if rows else torch.zeros(0)
+    metadata = {
+        "training": json.dumps(description, sort_keys=True),
+        "losses": json.dumps([round(loss, 5) for loss in history.losses]),
+        "images_per_second": f"{history.images / max(history.seconds, 1e-9):.0f}",
+    }
+    save_weights(path, tensors, metadata)
+
+
+def keep_outputs(job: Job, context: Context, outputs: Mapping[str, np.ndarray]) -> None:
+    """Keep what an evaluation computed for each example, so that any metric can be computed again without training.
+
+    Args:
+        job: The job that evaluated.
+        context: Its store receives ``outputs/<section>/<key>.npz``.
+        outputs: Arrays by name, for example ``logits`` float32 [N, K] and ``labels`` int64 [N].
+    """
+    content = io.BytesIO()
+    np.savez_compressed(content, **dict(outputs))  # type: ignore[arg-type]
+    write_atomically(context.store / "outputs" / job.section / f"{job.key}.npz", content.getvalue())

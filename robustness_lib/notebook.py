@@ -1,0 +1,137 @@
+"""What a notebook needs around its cells: checked parameters, and an executed copy that is fit to publish.
+
+papermill sets a notebook's parameters but does not check them: a name that the notebook does not know is one
+line in a log, and the run goes on with the defaults. :func:`check_parameters`, called in the cell after the
+parameters cell, refuses such a run at its start.
+
+``python -m robustness_lib.notebook EXECUTED PAGE`` writes the copy that the book shows (:func:`write_page`).
+"""
+
+from __future__ import annotations
+
+import ast
+import json
+import sys
+from collections.abc import MutableMapping
+from pathlib import Path
+from typing import Any
+
+from robustness_lib.errors import UserError, choose
+from robustness_lib.records import write_atomically
+
+_INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after the parameters cell
+
+
+def check_parameters(namespace: MutableMapping[str, Any]) -> None:
+    """Refuse unknown parameters and values of the wrong kind.
+
+    The defaults in the parameters cell say which parameters there are and of which kind each is: text, a
+    whole number, a number, or true and false. A number given for text becomes text (``-p seeds 0`` means
+    ``"0"``), and a whole number given for a number becomes a number.
+
+    Args:
+        namespace: The notebook's ``globals()``. Values are converted in place.
+
+    Raises:
+        UserError: A parameter was given that the notebook does not have, or a value is of another kind than
+            its default; the message says what was expected.
+    """
+    history = [str(cell) for cell in namespace.get("In", ())]
+    defaults = next((found for cell in history if (found := _constants(cell))), {})
+    for cell in history:
+        if cell.startswith(_INJECTED):
+            for name in _assigned(cell):
+                choose(name, defaults, "parameter")
+    for name, default in defaults.items():
+        namespace[name] = _as_kind_of(default, namespace[name], name)
+
+
+def _constants(cell: str) -> dict[str, Any]:
+    """Names and values of a cell that holds nothing but plain assignments; otherwise nothing."""
+    found: dict[str, Any] = {}
+    try:
+        for statement in ast.parse(cell).body:
+            match statement:
+                case ast.Assign(targets=[ast.Name(id=name)], value=value):
+                    found[name] = ast.literal_eval(value)
+                case _:
+                    return {}
+    except (SyntaxError, ValueError):
+        return {}
+    return found
+
+
+def _assigned(cell: str) -> list[str]:
+    """The names that a cell's plain assignments set."""
+    targets = [s.targets[0] for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
+    return [target.id for target in targets if isinstance(target, ast.Name)]
+
+
+def _as_kind_of(default: Any, value: Any, name: str) -> Any:
+    """``value``, as the kind of thing that ``default`` is."""
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    match default:
+        case bool():
+            fits, expected = isinstance(value, bool), "True or False"
+        case int():
+            fits, expected = number and isinstance(value, int), "a whole number"
+        case float():
+            fits, expected = number, "a number (write 0.001 rather than 1e-3)"
+            value = float(value) if number else value
+        case str():
+            fits, expected = number or isinstance(value, str), "text"
+            value = str(value) if number else value
+        case _:
+            fits, expected = default is None or isinstance(value, type(default)), type(default).__name__
+    if not fits:
+        raise UserError(
+            f"the parameter {name} is {value!r}, but {expected} was expected, such as its default {default!r}"
+        )
+    return value
+
+
+def write_page(executed: Path, page: Path) -> None:
+    """Write the copy of an executed notebook that the book shows.
+
+    The copy lacks what papermill noted about the run (paths of this machine, times).
+
+    Args:
+        executed: The notebook as papermill wrote it.
+        page: Where the copy goes; written whole or not at all.
+
+    Raises:
+        UserError: The notebook is not fit to publish: parameters were given to it (the book shows the
+            defaults), it stopped with an error, or an output holds a path of this machine.
+    """
+    notebook = json.loads(executed.read_text())
+    parameters = notebook["metadata"].pop("papermill", {}).get("parameters", {})
+    if parameters:
+        raise UserError(f"{executed} was run with {', '.join(parameters)} given; the book shows runs at the defaults")
+    here = {str(path) for path in (Path.cwd(), Path.home(), Path(sys.prefix))} - {"/"}
+    for number, cell in enumerate(notebook["cells"], start=1):
+        for name in ("papermill", "execution"):
+            cell["metadata"].pop(name, None)
+        shown = cell.get("outputs", [])
+        if any(output["output_type"] == "error" for output in shown):
+            raise UserError(f"{executed} stopped with an error in cell {number}; mend it and run it again")
+        if found := sorted(path for path in here if f"{path}/" in json.dumps(shown)):
+            raise UserError(
+                f"an output of cell {number} of {executed} holds the path {found[0]} of this machine; "
+                "print paths relative to the repository"
+            )
+    write_atomically(page, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def main() -> int:
+    """Write one page from the command line; a mistake is one sentence on stderr and status 2."""
+    try:
+        executed, page = map(Path, sys.argv[1:])
+        write_page(executed, page)
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return 2
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

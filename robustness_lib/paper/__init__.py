@@ -1,0 +1,61 @@
+"""The papers' published numbers and claims, and the rule by which a claim is judged.
+
+Two papers are reproduced here: **P1**, *Using Pre-Training Can Improve Model Robustness and Uncertainty*
+(Hendrycks, Lee, Mazeika, ICML 2019; BibTeX key ``hendrycks2019using``; "P1v1" is the first arXiv version,
+where it differs), and **P2**, *The Evolution of Out-of-Distribution Robustness Throughout Fine-Tuning* (2021;
+``anonymous2022evolution``).
+
+* :mod:`~robustness_lib.paper.numbers`: every published number as one long table, read from the package's data
+  files;
+* :mod:`~robustness_lib.paper.claims`: what the papers claim, each as a comparison of two sides;
+* :mod:`~robustness_lib.paper.verdicts`: the rule that turns records into a verdict, fixed before the numbers.
+
+Nothing here trains, draws or reads a record from disk.
+"""
+
+from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims, paper_effect, paper_text
+from robustness_lib.paper.numbers import (
+    SECTIONS,
+    Metric,
+    figure_area,
+    label,
+    metric,
+    published,
+    select,
+    tolerance,
+)
+from robustness_lib.paper.verdicts import (
+    VERDICTS,
+    Verdict,
+    evaluate,
+    mean_interval,
+    per_seed,
+    profile_of,
+    runs,
+    verdict_of,
+)
+
+__all__ = [
+    "CLAIMS",
+    "SECTIONS",
+    "VERDICTS",
+    "Claim",
+    "Metric",
+    "Side",
+    "Verdict",
+    "claims",
+    "evaluate",
+    "figure_area",
+    "label",
+    "mean_interval",
+    "metric",
+    "paper_effect",
+    "paper_text",
+    "per_seed",
+    "profile_of",
+    "published",
+    "runs",
+    "select",
+    "tolerance",
+    "verdict_of",
+]

@@ -1,0 +1,244 @@
+"""What the two papers claim, each claim as a comparison of two sides that records can decide.
+
+A claim names two sides, the treated one and the reference, and how they are compared:
+
+* ``kind`` is the effect: "difference" = treated - reference, "ratio" = reference / treated (the factor by
+  which the treatment lowers the metric), "reduction" = 1 - treated / reference (relative reduction);
+* ``direction`` is the sign of a difference that the paper claims (-1: the treated side is lower); a ratio and
+  a reduction are claimed to be large, +1;
+* ``magnitude`` names the published number that states a size, if the paper states one;
+* ``test`` is "beyond" (the effect has the claimed sign and, if a size is stated, reaches it) or "within" (a
+  harm, the effect in ``direction``, is at most the stated size).
+
+The claims are the rows of the data file ``published/claims.csv``, one column an attribute of :class:`Claim`.
+The papers' numbers are not in it: they are looked up in :func:`robustness_lib.paper.numbers.published`.
+"""
+
+from __future__ import annotations
+
+import csv
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from robustness_lib.errors import choose
+from robustness_lib.paper.numbers import DATA, SECTIONS, metric, select
+
+Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
+At: TypeAlias = Literal["last", "half"] | None
+Levels: TypeAlias = Literal["area", "mean"] | None
+Floats: TypeAlias = npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison.
+
+    Attributes:
+        arm: "scratch", "pre-trained", or "none" (a testbed: records of either arm).
+        method: Method of the records.
+        metric: Their metric.
+        at: Which value of a list metric (one value an epoch): "last" or "half" (after half of the epochs);
+            None for a number.
+    """
+
+    arm: str
+    method: str
+    metric: str
+    at: At = None
+
+
+@dataclass(frozen=True)
+class Claim:
+    """A claim of one of the papers; the module's text explains how it is compared.
+
+    Attributes:
+        id: Unique; starts with a short form of the section's name.
+        section: One of :data:`robustness_lib.paper.numbers.SECTIONS`.
+        statement: The claim in one sentence.
+        locator: Where the paper makes it.
+        dataset: Target image set.
+        treated: The side whose merit is claimed.
+        reference: What it is compared with.
+        direction: -1 or +1.
+        kind: The effect.
+        test: "beyond" or "within".
+        magnitude: Metric name of the published number that states the size, or None.
+        level: The records' level, or None for records without one.
+        over_levels: "area" (trapezoid over the levels) or "mean" (over the levels) instead of one level.
+        exact: Whether the measurement has no randomness (a fixed set of published predictions), so that one
+            record decides.
+    """
+
+    id: str
+    section: str
+    statement: str
+    locator: str
+    dataset: str
+    treated: Side
+    reference: Side
+    direction: int = -1
+    kind: Kind = "difference"
+    test: Literal["beyond", "within"] = "beyond"
+    magnitude: str | None = None
+    level: float | None = None
+    over_levels: Levels = None
+    exact: bool = False
+
+    @property
+    def stated(self) -> float | None:
+        """The stated size, positive, in the unit of the effect; None if the paper states none."""
+        row = stated_row(self)
+        return None if row is None else float(row["value"])
+
+    @property
+    def paper(self) -> str:
+        """The paper's numbers as text (see :func:`paper_text`)."""
+        return paper_text(self)
+
+
+def _read() -> tuple[Claim, ...]:
+    with (DATA / "claims.csv").open(encoding="utf-8", newline="") as stream:
+        return tuple(_claim(row) for row in csv.DictReader(stream))
+
+
+def _claim(row: dict[str, str]) -> Claim:
+    treated, reference = (
+        Side(
+            row[f"{side}_arm"],
+            row[f"{side}_method"],
+            row[f"{side}_metric"],
+            cast("At", row[f"{side}_at"] or None),
+        )
+        for side in ("treated", "reference")
+    )
+    return Claim(
+        id=row["id"],
+        section=row["section"],
+        statement=row["statement"],
+        locator=row["locator"],
+        dataset=row["dataset"],
+        treated=treated,
+        reference=reference,
+        direction=int(row["direction"]),
+        kind=cast("Kind", row["kind"]),
+        test=cast('Literal["beyond", "within"]', row["test"]),
+        magnitude=row["magnitude"] or None,
+        level=float(row["level"]) if row["level"] else None,
+        over_levels=cast("Levels", row["over_levels"] or None),
+        exact=row["exact"] == "yes",
+    )
+
+
+CLAIMS: tuple[Claim, ...] = _read()
+"""All claims of both papers, in the sections' order."""
+
+
+def claims(section: str) -> list[Claim]:
+    """The claims of one section.
+
+    Raises:
+        UserError: No such section.
+    """
+    choose(section, SECTIONS, "section")
+    return [claim for claim in CLAIMS if claim.section == section]
+
+
+def effect(kind: Kind, treated: Floats, reference: Floats) -> Floats:
+    """The effect of each pair of values.
+
+    Args:
+        kind: How the two are compared.
+        treated: Values of the treated side, any shape.
+        reference: Values of the reference, the same shape.
+
+    Returns:
+        The effects, the same shape; not finite where one is not defined (division by zero, a NaN).
+    """
+    with np.errstate(divide="ignore", invalid="ignore"):
+        if kind == "difference":
+            return treated - reference
+        return reference / treated if kind == "ratio" else 1 - treated / reference
+
+
+def stated_row(claim: Claim) -> pd.Series | None:
+    """The published number that states the claim's size, or None if the claim has no size.
+
+    Raises:
+        LookupError: The claim names a size of which there is not exactly one published number.
+    """
+    if claim.magnitude is None:
+        return None
+    rows = select(claim.section, dataset=claim.dataset, metric=claim.magnitude)
+    if len(rows) != 1:
+        raise LookupError(f"{claim.id}: {len(rows)} published numbers are named {claim.magnitude!r}, not one")
+    return rows.iloc[0]
+
+
+def paper_rows(claim: Claim, side: Side) -> pd.DataFrame:
+    """The published numbers of one side, those printed at the claim's locator first.
+
+    A claim over all levels is looked up as the printed area (metric ``<metric>_area``), or as all levels'
+    numbers.
+
+    Returns:
+        Rows of :func:`robustness_lib.paper.numbers.published`: one, several for a mean over levels, or none.
+    """
+    rows = select(
+        claim.section,
+        dataset=claim.dataset,
+        arm=side.arm,
+        method=side.method,
+        metric=f"{side.metric}_area" if claim.over_levels == "area" else side.metric,
+        level=claim.level,
+        locator=claim.locator,
+        curve=side.at is not None,
+    )
+    if side.at is not None and not rows.empty:
+        epochs = rows.set_index("position", drop=False).sort_index()
+        return epochs.loc[: epochs.index[-1] / (1 if side.at == "last" else 2)].iloc[[-1]]
+    return rows if claim.over_levels == "mean" else rows.iloc[:1]
+
+
+def paper_effect(claim: Claim) -> float | None:
+    """The effect computed from the paper's own numbers; None where it prints none for one of the sides."""
+    treated, reference = (paper_rows(claim, side)["value"] for side in (claim.treated, claim.reference))
+    if treated.empty or reference.empty:
+        return None
+    return float(effect(claim.kind, np.array([treated.mean()]), np.array([reference.mean()]))[0])
+
+
+def paper_text(claim: Claim) -> str:
+    """The paper's numbers of a claim, as printed: "reference → treated", and the stated size.
+
+    Means over several printed numbers have one decimal.
+
+    Returns:
+        For example ``"13.3 → 3.6 %"``; "stated without numbers" where the paper prints none.
+    """
+    parts = []
+    shown = metric(claim.treated.metric)
+    sides = [paper_rows(claim, side) for side in (claim.reference, claim.treated)]
+    if not any(rows.empty for rows in sides):
+        numbers = [
+            str(rows["printed"].iloc[0]) if len(rows) == 1 else f"{rows['value'].mean() * shown.scale:.1f}"
+            for rows in sides
+        ]
+        mean = " (mean over levels)" if claim.over_levels == "mean" else ""
+        parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + mean)
+    row = stated_row(claim)
+    if row is not None:
+        parts.append(f"stated: {_size_text(claim, str(row['printed']))}")
+    return "; ".join(parts) or "stated without numbers"
+
+
+def _size_text(claim: Claim, number: str) -> str:
+    """A stated size with its unit: "a factor of 4.1", "45 %", "11.6 points"."""
+    if claim.kind == "ratio":
+        return f"a factor of {number}"
+    if claim.kind == "reduction":
+        return f"{number} %"
+    return f"{'at most ' if claim.test == 'within' else ''}{number} point{'' if number == '1' else 's'}"

@@ -1,0 +1,278 @@
+"""Every number that the papers print, as one long table a section.
+
+The data files ``published/<section>.csv`` hold one number a row:
+
+* ``section``: one of :data:`SECTIONS`
+* ``quantity``: what it is, in words
+* ``locator``: where it is printed: "P1 Table 5", "P1v1 Figure 4", "P2 Table 3"; "P1 log" are the training
+  logs that P1's authors released, "Outlier Exposure log" those of the same authors' next paper, whose
+  baselines are P1's networks with another input normalisation
+* ``dataset``: our name of the target image set ("none": the number belongs to no set)
+* ``arm``: "scratch", "pre-trained", or "none" where the number compares both or belongs to neither
+* ``method``: our name of the method, the one that records carry
+* ``level``: corruption strength, imbalance exponent, ...; NaN where there is none
+* ``metric``: our name of the metric, the one that records carry
+* ``axis``: what ``position`` counts: "epoch" (from 1: the number of epochs trained) or "class" (from 1)
+* ``position``: place on a curve; NaN for a single number
+* ``value``: the number in our unit: percentages as fractions, everything else as printed
+* ``printed``: the number as printed (percentages in percent)
+* ``precision``: "rounded", "truncated", "read from figure" (to about 0.02 of the plotted unit), "about",
+  "bound", "exact"
+
+Names of methods, with the arm where a name alone would not tell:
+
+* adversarial: ``normal`` (no adversary), ``adversarial`` (P1 Table 1), ``last-layer``, ``full`` and
+  ``excluded`` (WRN-40-2 with and without the class-excluded corpus);
+* label noise: ``none``, ``forward``, ``glc-5``, ``glc-10`` (per cent of trusted labels), ``none-excluded``,
+  ``none-allconv``, ``none-places365``, and ``longer`` (P1 Figure 1);
+* imbalance: ``normal``, ``cost-sensitive``, ``oversampling``, ``smote``, ``excluded``; P1's row
+  "Pre-Training" is ``normal`` in the pre-trained arm;
+* OOD detection: ``standard``; the metric names the set (``auroc_svhn``), ``auroc_mean`` is the mean over the
+  eight sets;
+* calibration: ``standard``, ``temperature`` (trained on 90 %, temperature tuned on the rest), ``places365``;
+* effective robustness: ``standard``, ``last-layer``, ``replay``, ``hard``, ``easy``, ``larger-network``,
+  ``smaller-corpus``; the testbed's fits are ``fit-linear``, ``fit-probit``, ``fit-logit``.
+"""
+
+from __future__ import annotations
+
+import functools
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from robustness_lib.errors import choose
+
+DATA = Path(__file__).parents[1] / "published"
+"""The data files."""
+
+SECTIONS = {
+    "adversarial": "Adversarial robustness",
+    "label_noise": "Label noise",
+    "imbalance": "Class imbalance",
+    "ood": "Out-of-distribution detection",
+    "calibration": "Calibration",
+    "effective_robustness": "Effective robustness",
+}
+"""Name of each section, in the papers' order."""
+
+_LABELS = {
+    "scratch": "from scratch",
+    "pre-trained": "pre-trained",
+    "cifar10": "CIFAR-10",
+    "cifar100": "CIFAR-100",
+    "tiny_imagenet": "Tiny ImageNet",
+    "tiny_imagenet32": "Tiny ImageNet (32 px)",
+    "imagenet32": "ImageNet (32 px)",
+    "imagenet": "ImageNet",
+    "imagenet-r": "ImageNet-R",
+    "objectnet": "ObjectNet",
+    "synthetic": "synthetic",
+    "gaussian": "Gaussian noise",
+    "rademacher": "Rademacher noise",
+    "blobs": "blobs",
+    "textures": "textures",
+    "svhn": "SVHN",
+    "places365": "Places365",
+    "lsun": "LSUN",
+    "imagenet21k": "ImageNet-21K",
+    "mean": "mean",
+    "standard": "standard",
+    "temperature": "temperature tuned",
+    "normal": "normal training",
+    "adversarial": "adversarial training",
+    "last-layer": "last layer only",
+    "full": "whole corpus",
+    "excluded": "related classes excluded",
+    "none": "no correction",
+    "forward": "Forward correction",
+    "glc-5": "GLC, 5 % trusted",
+    "glc-10": "GLC, 10 % trusted",
+    "none-excluded": "no correction, related classes excluded",
+    "none-allconv": "no correction, AllConv",
+    "none-places365": "no correction, Places365",
+    "longer": "longer training",
+    "cost-sensitive": "cost sensitive",
+    "oversampling": "oversampling",
+    "smote": "SMOTE",
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a metric is shown.
+
+    Attributes:
+        label: Its name in words, without the unit.
+        unit: "%" (then records hold fractions), "nats", "s", or "" for a pure number.
+        better: -1 if lower is better, +1 if higher is better, 0 if neither.
+    """
+
+    label: str
+    unit: str = "%"
+    better: int = -1
+
+    @property
+    def axis(self) -> str:
+        """Label of an axis, with the unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
+    def scale(self) -> float:
+        """Factor from the recorded value to the shown one: 100 for fractions, else 1."""
+        return 100.0 if self.unit == "%" else 1.0
+
+
+_METRICS = {
+    "error": Metric("test error"),
+    "error_area": Metric("area under the error curve"),
+    "minority_error": Metric("minority test error"),
+    "class_error": Metric("class-wise test error"),
+    "accuracy": Metric("accuracy", better=1),
+    "clean_accuracy": Metric("clean accuracy", better=1),
+    "adversarial_accuracy": Metric("adversarial accuracy", better=1),
+    "adversarial_accuracy_100_steps": Metric("adversarial accuracy, 100 steps", better=1),
+    "adversarial_accuracy_1000_restarts": Metric("adversarial accuracy, 1000 restarts", better=1),
+    "rms_calibration_error": Metric("RMS calibration error"),
+    "mad_calibration_error": Metric("MAD calibration error"),
+    "expected_calibration_error": Metric("expected calibration error"),
+    "negative_log_likelihood": Metric("negative log-likelihood", "nats"),
+    "brier_score": Metric("Brier score", ""),
+    "temperature": Metric("temperature", "", 0),
+    "history_error": Metric("test error"),
+    "history_train_error": Metric("train error"),
+    "history_rms_calibration_error": Metric("RMS calibration error"),
+    "history_loss": Metric("test loss", "nats"),
+    "history_train_loss": Metric("train loss", "nats"),
+    "seconds_per_epoch": Metric("time an epoch", "s"),
+    "slope": Metric("slope", "", 0),
+    "intercept": Metric("intercept", "", 0),
+    "r_squared": Metric("R²", "", 1),
+    "source_accuracy": Metric("accuracy on the pre-training task", better=1),
+    "maximum_effective_robustness": Metric("maximum effective robustness", better=1),
+    "final_effective_robustness": Metric("effective robustness at the end", better=1),
+    "hard_share_correct": Metric("share right of the images that all others get wrong", better=1),
+}
+_PREFIXES = {"auroc_": ("AUROC", 1), "aupr_": ("AUPR", 1), "fpr95_": ("FPR95", -1)}
+_SUFFIXES = {"_tempered": "temperature tuned", "_dropped_bin": "last bin dropped"}
+
+
+def metric(name: str) -> Metric:
+    """How the metric ``name`` is shown: label, unit and which way is better.
+
+    OOD metrics are named ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``; the suffixes ``_tempered`` and
+    ``_dropped_bin`` are understood after any name.
+
+    Raises:
+        UserError: No metric has this name.
+    """
+    for suffix, words in _SUFFIXES.items():
+        if name.endswith(suffix):
+            base = metric(name.removesuffix(suffix))
+            return Metric(f"{base.label}, {words}", base.unit, base.better)
+    for prefix, (words, better) in _PREFIXES.items():
+        if name.startswith(prefix):
+            return Metric(f"{words}, {label(name.removeprefix(prefix))}", "%", better)
+    return _METRICS[choose(name, _METRICS, "metric")]
+
+
+def label(name: str) -> str:
+    """A data set, arm, method or OOD set in words, as the papers print it; an unknown name as it is."""
+    return _LABELS.get(name, name)
+
+
+@functools.cache
+def _table(section: str) -> pd.DataFrame:
+    text = {"printed": str, "axis": str, "dataset": str, "arm": str, "method": str}
+    blank = {"level": "", "position": ""}
+    return pd.read_csv(DATA / f"{section}.csv", dtype=text, keep_default_na=False, na_values=blank)
+
+
+def published(section: str) -> pd.DataFrame:
+    """All published numbers of one section.
+
+    Args:
+        section: One of :data:`SECTIONS`.
+
+    Returns:
+        The columns listed above, one number a row, tables first, then text, figures and logs; a copy, so that
+        it may be changed.
+
+    Raises:
+        UserError: No such section.
+    """
+    return _table(choose(section, SECTIONS, "section")).copy()
+
+
+def select(
+    section: str,
+    *,
+    dataset: str | None = None,
+    arm: str | None = None,
+    method: str | None = None,
+    metric: str | None = None,
+    level: float | None = None,
+    locator: str | None = None,
+    curve: bool = False,
+) -> pd.DataFrame:
+    """The published numbers that match.
+
+    Args:
+        section: One of :data:`SECTIONS`.
+        dataset: Target image set, or None for all; so are the next three.
+        arm: "scratch", "pre-trained" or "none".
+        method: Method.
+        metric: Metric.
+        level: A level; None: all levels.
+        locator: The place that is preferred: if any matching row is printed there, only those rows are
+            returned.
+        curve: Whether to return points of curves (with a position) instead of single numbers.
+
+    Returns:
+        Rows of :func:`published`, in its order. Final and lowest values of the logs count as single numbers.
+    """
+    rows = published(section)
+    for column, wanted in (("dataset", dataset), ("arm", arm), ("method", method), ("metric", metric)):
+        if wanted is not None:
+            rows = rows[rows[column] == wanted]
+    if level is not None:
+        rows = rows[np.isclose(rows["level"], level)]
+    on_curve = rows["metric"].str.startswith("history_") | (rows["metric"] == "class_error")
+    rows = rows[on_curve == curve]
+    if locator is not None and (rows["locator"] == locator).any():
+        rows = rows[rows["locator"] == locator]
+    return rows
+
+
+def tolerance(row: pd.Series) -> tuple[float, float]:
+    """How far below and above the printed value the true one may lie.
+
+    Half of the last printed digit to either side if rounded, one whole unit of it upwards if truncated, and
+    the reading precision of 0.02 plotted units (or half of the last digit, if that is more) for a figure.
+
+    Args:
+        row: A row of :func:`published`.
+
+    Returns:
+        Two non-negative numbers in the unit of ``value``.
+    """
+    printed = str(row["printed"])
+    digit = 10.0 ** -len(printed.partition(".")[2])
+    number = float(printed)
+    unit = float(row["value"]) / number if number else 0.01
+    if row["precision"] == "truncated":
+        return 0.0, digit * unit
+    half = digit / 2 if row["precision"] != "read from figure" else max(0.02, digit / 2)
+    return half * unit, half * unit
+
+
+def figure_area(dataset: str, arm: str, method: str) -> float:
+    """Area under an error curve of P1 Figure 2 by the trapezoid rule over strengths 0, 0.1, ..., 1 (P1 §3.2).
+
+    Returns:
+        The area, a fraction like the errors (the strengths span a range of 1).
+    """
+    rows = select("label_noise", dataset=dataset, arm=arm, method=method, metric="error").sort_values("level")
+    return float(np.trapezoid(rows["value"], rows["level"]))

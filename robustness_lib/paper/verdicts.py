@@ -1,0 +1,324 @@
+"""The rule that turns records into a verdict. It was fixed before any number was measured.
+
+**Pairs.** The two sides of a claim are compared at the same seed, since they share every random draw that is
+not compared. Each seed gives one effect (difference, ratio or relative reduction, see
+:mod:`robustness_lib.paper.claims`). For a claim over all levels the area (trapezoid) or the mean is taken
+first, over the levels that both sides have; a seed that lacks one of them is left out, and so is a seed whose
+effect is not finite.
+
+**Interval.** The mean effect over the n seeds, with the two-sided 95 % interval of Student's t distribution
+with n - 1 degrees of freedom. Where the seeds share one pre-trained checkpoint, the interval covers the
+fine-tuning's randomness (and that of training from scratch), not that of the pre-training.
+
+**Verdict.** Turn the effect so that the claimed side is positive, measured from the point of no effect (0;
+for a ratio 1). For a claim that an effect goes *beyond* that point:
+
+* "holds": the interval lies wholly above it and, if the paper states a size, the interval's upper end reaches
+  that size (the size lies in the interval, or the whole interval exceeds it);
+* "holds in direction": the mean is above it, but the interval includes it or stays wholly below the stated
+  size;
+* "does not hold": the mean is not above it.
+
+For a claim that a harm stays *within* a stated bound: "holds" if the whole interval is at most the bound,
+"holds in direction" if only the mean is, otherwise "does not hold". A stated size counts with the precision
+of its print: "4.1" is reached from 4.05 on. With fewer than two paired seeds: "not yet measured". Only a
+measurement without randomness (a fit to published predictions) is decided by one record; its interval is a
+point.
+
+**Scale.** The highest profile that has two paired seeds decides: "paper", else "cpu"; "smoke" never counts. A
+data set may be replaced by its stand-in (:data:`STAND_INS`) where it has no records at that profile; the
+verdict names the set that was used.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from robustness_lib.paper.claims import CLAIMS, At, Claim, Floats, Levels, Side, effect, stated_row
+from robustness_lib.paper.numbers import tolerance
+
+HOLDS = "holds"
+IN_DIRECTION = "holds in direction"
+FAILS = "does not hold"
+UNMEASURED = "not yet measured"
+VERDICTS = (HOLDS, IN_DIRECTION, FAILS, UNMEASURED)
+
+PROFILES = ("paper", "cpu")
+"""Profiles that count as evidence, the highest first."""
+
+STAND_INS = {"tiny_imagenet": "tiny_imagenet32"}
+"""Data sets that may take another's place: Tiny ImageNet at 32 pixels."""
+
+AREA_RANGE = (0.0, 1.0)
+"""First and last corruption strength of the area under an error curve (P1 §3.2); both must be recorded."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say about a claim.
+
+    Attributes:
+        claim: The claim.
+        effect: Mean effect over the seeds, in the unit of the claim's ``kind``; NaN if not measured.
+        low: Lower end of its 95 % interval; NaN if not measured.
+        high: Upper end.
+        n: Number of paired seeds.
+        profile: The profile whose records decided, or "" if not measured.
+        dataset: The image set that was used (the claim's, or its stand-in).
+        verdict: One of :data:`VERDICTS`.
+        treated: The treated side's value at each seed.
+        reference: The reference's value at each seed, in the same order.
+    """
+
+    claim: Claim
+    effect: float
+    low: float
+    high: float
+    n: int
+    profile: str
+    dataset: str
+    verdict: str
+    treated: tuple[float, ...] = ()
+    reference: tuple[float, ...] = ()
+
+
+def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float]:
+    """Mean and two-sided 95 % t-interval.
+
+    Args:
+        values: At least one value; one value has the interval (-inf, inf).
+
+    Returns:
+        Mean, lower end, upper end.
+    """
+    numbers = np.asarray(values, dtype=float)
+    mean = float(numbers.mean())
+    if len(numbers) < 2:
+        return mean, -np.inf, np.inf
+    half = float(stats.t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    return mean, mean - half, mean + half
+
+
+def verdict_of(claim: Claim, mean: float, low: float, high: float) -> str:
+    """The rule above, for one mean effect and its interval.
+
+    Args:
+        claim: The claim.
+        mean: Mean effect, finite.
+        low: Lower end of the interval.
+        high: Upper end.
+
+    Returns:
+        "holds", "holds in direction" or "does not hold".
+    """
+    sign = claim.direction if claim.kind == "difference" else 1
+    low, mean, high = sorted((sign * low, sign * mean, sign * high))
+    none = 1.0 if claim.kind == "ratio" else 0.0
+    row = stated_row(claim)
+    size = none if row is None else float(row["value"])
+    below, above = (0.0, 0.0) if row is None else tolerance(row)
+    if claim.test == "within":
+        return HOLDS if high <= size + above else IN_DIRECTION if mean <= size + above else FAILS
+    if low > none and high >= size - below:
+        return HOLDS
+    return IN_DIRECTION if mean > none else FAILS
+
+
+def evaluate(claim: Claim, frame: pd.DataFrame) -> Verdict:
+    """Judge one claim by the records.
+
+    Args:
+        claim: The claim.
+        frame: Records as by :func:`robustness_lib.records.frame`; other sections' rows are ignored.
+
+    Returns:
+        The verdict, by the rule in this module's text.
+    """
+    needed = 1 if claim.exact else 2
+    for profile in PROFILES:
+        for dataset in (claim.dataset, STAND_INS.get(claim.dataset)):
+            if dataset is None:
+                continue
+            treated, reference = _pairs(claim, frame, profile, dataset)
+            if len(treated) < needed:
+                continue
+            effects = effect(claim.kind, treated, reference)
+            mean, low, high = mean_interval(effects)
+            if len(effects) == 1:
+                low = high = mean
+            word = verdict_of(claim, mean, low, high)
+            return Verdict(
+                claim, mean, low, high, len(effects), profile, dataset, word, tuple(treated), tuple(reference)
+            )
+    return Verdict(claim, np.nan, np.nan, np.nan, 0, "", claim.dataset, UNMEASURED)
+
+
+def verdicts(frame: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
+    """The verdict on each claim, in order."""
+    return [evaluate(claim, frame) for claim in claims]
+
+
+def profile_of(frame: pd.DataFrame, section: str, dataset: str | None = None) -> str | None:
+    """The highest profile that has records of a section (and a data set), or None; "smoke" never counts."""
+    rows = frame[frame["section"] == section]
+    if dataset is not None:
+        rows = rows[rows["dataset"] == dataset]
+    present = set(rows["profile"])
+    return next((profile for profile in PROFILES if profile in present), None)
+
+
+def per_seed(
+    frame: pd.DataFrame,
+    *,
+    section: str,
+    profile: str,
+    dataset: str,
+    arm: str,
+    method: str,
+    metric: str,
+    level: float | None = None,
+    over_levels: Levels = None,
+    at: At = None,
+) -> pd.Series:
+    """The measured values of one setting, one a seed.
+
+    Only the records of :func:`runs` count; several checkpoints at one seed are averaged.
+
+    Args:
+        frame: Records, as by :func:`robustness_lib.records.frame`.
+        section: Section, like the next four a condition on the records.
+        profile: Profile.
+        dataset: Image set.
+        arm: "scratch", "pre-trained", or "none" for either.
+        method: Method.
+        metric: Column to read.
+        level: The level; None: records without a level. Ignored with ``over_levels``.
+        over_levels: Reduce all levels to their "area" or "mean"; only seeds with all levels count.
+        at: For list metrics: the "last" value, or that at "half" of the list.
+
+    Returns:
+        Floats, indexed by seed in ascending order; empty where nothing is recorded.
+    """
+    table = _by_level(frame, section, profile, dataset, Side(arm, method, metric, at), level, over_levels)
+    return _over_levels(table.dropna(), over_levels)
+
+
+def _pairs(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> tuple[Floats, Floats]:
+    """Values of both sides at the paired seeds with a finite effect."""
+    treated, reference = (
+        _by_level(frame, claim.section, profile, dataset, side, claim.level, claim.over_levels)
+        for side in (claim.treated, claim.reference)
+    )
+    treated, reference = treated.align(reference, join="inner")
+    both = treated.notna() & reference.notna()
+    levels = both.columns[both.any()]
+    seeds = both.index[both[levels].all(axis=1)]
+    left, right = (
+        _over_levels(side.loc[seeds, levels], claim.over_levels).to_numpy(dtype=np.float64)
+        for side in (treated, reference)
+    )
+    finite = np.isfinite(effect(claim.kind, left, right))
+    return left[finite], right[finite]
+
+
+def _by_level(
+    frame: pd.DataFrame,
+    section: str,
+    profile: str,
+    dataset: str,
+    side: Side,
+    level: float | None,
+    over_levels: Levels,
+) -> pd.DataFrame:
+    """Values of one side: a row a seed, a column a level (one column where a single level is asked for)."""
+    if side.metric not in frame:
+        return pd.DataFrame(dtype=float)
+    rows = runs(frame, section=section, profile=profile, dataset=dataset, arm=side.arm, method=side.method)
+    levels = rows["level"].astype(float).round(9)
+    if over_levels is None:
+        rows = rows[levels.isna() if level is None else np.isclose(levels, level)]
+        levels = pd.Series(0.0, index=rows.index)
+    epochs = rows["history_epoch"] if "history_epoch" in rows else [None] * len(rows)
+    values = [_number(cell, side.at, places) for cell, places in zip(rows[side.metric], epochs, strict=True)]
+    table = pd.DataFrame({"seed": rows["seed"], "level": levels, "value": values})
+    table = table[np.isfinite(table["value"]) & table["level"].notna()]
+    if table.empty:
+        return pd.DataFrame(dtype=float)
+    pivot: pd.DataFrame = table.pivot_table(index="seed", columns="level", values="value", aggfunc="mean")
+    return pivot
+
+
+def runs(
+    frame: pd.DataFrame, *, section: str, profile: str, dataset: str, arm: str, method: str
+) -> pd.DataFrame:
+    """The records of one setting that count, at all levels.
+
+    Where records with several recipes share a setting and level (settings were overridden on the command
+    line), the recipe with the most seeds counts, the one with the latest record at a tie.
+
+    Args:
+        frame: Records, as by :func:`robustness_lib.records.frame`.
+        section: Section, like the others a condition on the records.
+        profile: Profile.
+        dataset: Image set.
+        arm: "scratch", "pre-trained", or "none" for either.
+        method: Method.
+
+    Returns:
+        Rows of ``frame``.
+    """
+    wanted = {"section": section, "profile": profile, "dataset": dataset, "method": method}
+    if arm != "none":
+        wanted["arm"] = arm
+    keep = pd.Series(True, index=frame.index)
+    for column, value in wanted.items():
+        keep &= frame[column] == value
+    rows: pd.DataFrame = frame[keep]
+    parts = [_main_recipe(part) for _, part in rows.groupby(rows["level"].astype(float), dropna=False)]
+    return pd.concat(parts) if parts else rows
+
+
+def _main_recipe(rows: pd.DataFrame) -> pd.DataFrame:
+    """The records of the recipe with the most seeds; at a tie, the one with the latest record."""
+    recipe = rows["recipe"].map(lambda value: json.dumps(value, sort_keys=True, default=str))
+
+    def weight(name: Any) -> tuple[int, str]:
+        mine = rows[recipe == name]
+        return mine["seed"].nunique(), max(str(_date(value)) for value in mine["provenance"])
+
+    chosen: pd.DataFrame = rows[recipe == max(recipe.unique(), key=weight)]
+    return chosen
+
+
+def _date(provenance: Any) -> Any:
+    return provenance.get("date", "") if isinstance(provenance, Mapping) else ""
+
+
+def _over_levels(table: pd.DataFrame, over_levels: Levels) -> pd.Series:
+    """One number a seed from its levels; none where an area lacks an end of its range."""
+    levels = table.columns.to_numpy(dtype=float)
+    if table.empty or (over_levels == "area" and not np.allclose([levels.min(), levels.max()], AREA_RANGE)):
+        return pd.Series(dtype=float)
+    if over_levels == "area":
+        return pd.Series(np.trapezoid(table.to_numpy(dtype=float), levels, axis=1), index=table.index)
+    return table.mean(axis=1)
+
+
+def _number(cell: Any, at: At, epochs: Any) -> float:
+    """A record's cell as a float; NaN where it holds none. ``epochs`` says to which epochs a list belongs."""
+    if at is not None:
+        if not isinstance(cell, Sequence) or not cell:
+            return float("nan")
+        if not isinstance(epochs, Sequence) or len(epochs) != len(cell):
+            epochs = range(1, len(cell) + 1)
+        end = epochs[-1] / (1 if at == "last" else 2)
+        reached = [value for value, epoch in zip(cell, epochs, strict=True) if epoch <= end]
+        cell = reached[-1] if reached else None
+    return float(cell) if isinstance(cell, int | float) else float("nan")

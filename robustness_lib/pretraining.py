@@ -1,0 +1,245 @@
+"""Pre-training, a job like any other, whose checkpoint has an id that says what it is.
+
+The id names the network, the corpus with its counts of images and classes, the epochs and the seed, and ends with
+the first digits of the job's key, so that two checkpoints that differ in any setting never share an id.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from torch.nn import functional as F
+
+from robustness_lib.data import ImageSet
+from robustness_lib.errors import UserError, choose
+from robustness_lib.models import build
+from robustness_lib.networks import SHIPPED, Context, find_checkpoint, read_trained, save_trained
+from robustness_lib.profiles import Profile, Target, profile
+from robustness_lib.records import SCRATCH, Job, Metrics, Store, locked, short_hash
+from robustness_lib.sweep import sweep
+from robustness_lib.training import Recipe, predict, train
+
+SECTION = "pretraining"
+
+R = TypeVar("R", bound=Recipe)
+
+
+def job(
+    scale: Profile,
+    target: Target,
+    *,
+    corpus_holds: str | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Job:
+    """The pre-training for one target of a profile.
+
+    Args:
+        scale: The profile.
+        target: One of its targets.
+        corpus_holds: Another corpus: the name of its training set, with its counts.
+        seed: Another seed than the profile's.
+        overrides: Settings of the recipe to change, as text by name.
+
+    Returns:
+        The job; its ``dataset`` is the corpus with its counts of images and classes.
+    """
+    return Job(
+        section=SECTION,
+        profile=scale.name,
+        dataset=corpus_holds or target.corpus_holds,
+        init=SCRATCH,
+        method="supervised",
+        level=None,
+        seed=scale.pretraining_seed if seed is None else seed,
+        recipe=target.pretraining.with_overrides(overrides or {}).as_dict(),
+    )
+
+
+def checkpoint_id(job: Job) -> str:
+    """The id of the checkpoint that ``job`` makes, for example ``wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd``.
+
+    The profile's name is not part of what it is made from.
+    """
+    description = {"dataset": job.dataset, "seed": job.seed, "recipe": dict(job.recipe)}
+    recipe = job.recipe
+    return f"{recipe['architecture']}_{job.dataset}_e{recipe['epochs']}_s{job.seed}_{short_hash(description, 6)}"
+
+
+def run(job: Job, context: Context) -> Metrics:
+    """Pre-train, keep the checkpoint in the store, and measure it on the corpus's validation images.
+
+    A checkpoint that is there already is not trained again.
+
+    Args:
+        job: From :func:`job`.
+        context: Where data and store are.
+
+    Returns:
+        ``error`` (fraction) and ``negative_log_likelihood`` (nats) on the validation images whose classes the
+        network knows, ``images`` and ``classes`` of the corpus, ``training_seconds``, and the training
+        ``losses`` by epoch (nats).
+
+    Raises:
+        UserError: The corpus at hand holds other images or classes than the job says.
+    """
+    corpus = corpus_name(job.dataset)
+    data = context.images(corpus, "train")
+    if job.dataset not in (corpus, with_counts(data)):
+        raise _different(job, with_counts(data))
+    recipe = Recipe(**job.recipe)  # type: ignore[arg-type]
+    name = checkpoint_id(job)
+    path = context.store / "checkpoints" / f"{name}.safetensors"
+    network = build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
+    with locked(context.store / "locks" / f"{name}.lock"):
+        if (found := find_checkpoint(name, context.store)) is None:
+            history = train(
+                network,
+                data,
+                recipe,
+                seed=job.seed,
+                runtime=context.runtime,
+                checkpoint=path.with_suffix(".partial.safetensors"),
+                checkpoint_every=context.checkpoint_every,
+                progress=name if context.progress else None,
+            )
+            save_trained(path, network, history, {"id": name, **job.as_dict()})
+            found = path
+    weights, _, metadata = read_trained(found)
+    network.load_state_dict(weights)
+    test = context.images(corpus, "test")
+    logits = predict(network, test, recipe.normalisation, context.runtime)
+    return {
+        "error": float((logits.argmax(1) != test.labels).double().mean()),
+        "negative_log_likelihood": float(F.cross_entropy(logits.double(), test.labels)),
+        "images": float(len(data)),
+        "classes": float(data.num_classes),
+        "training_seconds": len(data) * recipe.epochs / float(metadata["images_per_second"]),
+        "losses": json.loads(metadata["losses"]),
+    }
+
+
+def _different(job: Job, found: str) -> UserError:
+    return UserError(
+        f"the job pre-trains on {job.dataset} but the data root holds {found}; run 'robustness pretrain --profile "
+        f"{job.profile} --corpus {corpus_name(found)}' for a checkpoint of what is there and give its id to --init"
+    )
+
+
+def with_counts(corpus: ImageSet) -> str:
+    """What a corpus holds: its name, its images and its classes, for example ``imagenet32_160000x275``."""
+    return f"{corpus_name(corpus.name)}_{len(corpus)}x{corpus.num_classes}"
+
+
+def corpus_name(holds: str) -> str:
+    """The image set's name without its counts: ``imagenet32_160000x275`` is of ``imagenet32``."""
+    return re.sub(r"_\d+x\d+$", "", holds)
+
+
+ARMS = ("scratch", "tuned", "pretraining")
+"""What a setting can be restricted to, as in ``tuned.epochs=5``."""
+
+
+@dataclass(frozen=True)
+class Arm(Generic[R]):
+    """One side of the comparison.
+
+    Attributes:
+        init: ``"scratch"`` or the id of the checkpoint that is tuned.
+        recipe: How the network is trained.
+    """
+
+    init: str
+    recipe: R
+
+
+def arms(
+    scale: Profile,
+    dataset: str,
+    recipe_type: type[R],
+    overrides: Mapping[str, str] | None = None,
+    init: str | None = None,
+) -> list[Arm[R]]:
+    """The two sides of every comparison: from scratch, and pre-trained then tuned.
+
+    Args:
+        scale: The profile.
+        dataset: One of its targets, or any other data set, which is then treated as the first target is.
+        recipe_type: The section's recipe: the profile's settings and the section's own with their defaults.
+        overrides: Settings to change, as text by name; ``scratch.``, ``tuned.`` or ``pretraining.`` before a name
+            restricts it to that training; without, it holds for both arms (the architecture for all three).
+        init: A checkpoint id to tune instead of the profile's own.
+
+    Returns:
+        The scratch arm and the tuned arm.
+
+    Raises:
+        UserError: A setting is unknown or has an unsuitable value.
+    """
+    target = scale.targets.get(dataset, next(iter(scale.targets.values())))
+    scratch = recipe_type(**target.scratch.as_dict()).with_overrides(overrides_for("scratch", overrides))
+    tuned = recipe_type(**target.tuned.as_dict()).with_overrides(overrides_for("tuned", overrides))
+    checkpoint = init or checkpoint_id(job(scale, target, overrides=overrides_for("pretraining", overrides)))
+    return [Arm(SCRATCH, scratch), Arm(checkpoint, tuned)]
+
+
+def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, str]:
+    """The settings that hold for one of :data:`ARMS`; those restricted to it win."""
+    everywhere, own = {}, {}
+    for name, value in (overrides or {}).items():
+        before, dot, after = name.partition(".")
+        if dot:
+            choose(before, ARMS, "training to restrict a setting to")
+        if dot and before == arm:
+            own[after] = value
+        elif not dot and (arm != "pretraining" or name == "architecture"):
+            everywhere[name] = value
+    return everywhere | own
+
+
+def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path) -> list[Job]:
+    """The pre-trainings that must come first, because jobs start from checkpoints that are not there yet.
+
+    Args:
+        jobs: Jobs of any sections.
+        overrides: The settings that the jobs were made with.
+        store: The working store.
+
+    Returns:
+        Pre-training jobs, one a checkpoint.
+
+    Raises:
+        UserError: A checkpoint is not there and none of the profile's pre-trainings makes it.
+    """
+    found: dict[str, Job] = {}
+    for wanted in jobs:
+        if wanted.init == SCRATCH or wanted.init in found or find_checkpoint(wanted.init, store):
+            continue
+        scale = profile(wanted.profile)
+        changes = overrides_for("pretraining", overrides)
+        possible = {checkpoint_id(j): j for j in (job(scale, t, overrides=changes) for t in scale.targets.values())}
+        if wanted.init not in possible:
+            raise UserError(
+                f"the checkpoint {wanted.init} is neither in {store / 'checkpoints'} nor in {SHIPPED}; "
+                "make it with 'robustness pretrain', or choose another with --init"
+            )
+        found[wanted.init] = possible[wanted.init]
+    return list(found.values())
+
+
+def ensure(jobs: Iterable[Job], overrides: Mapping[str, str] | None, context: Context) -> None:
+    """Pre-train what :func:`missing` finds, so that the jobs can run.
+
+    Raises:
+        UserError: A pre-training failed, or a checkpoint cannot be made.
+    """
+    first = missing(jobs, overrides, context.store)
+    for job in first:  # a record without its checkpoint, as after a clean-up, does not count
+        Store(context.store).path(job).unlink(missing_ok=True)
+    if failed := sweep(first, run, context).failed:
+        raise UserError(failed[0][1])

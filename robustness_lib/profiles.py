@@ -1,0 +1,134 @@
+"""The scales at which everything can be measured: ``smoke``, ``cpu`` and ``paper``.
+
+A profile says on which images networks are pre-trained, on which data sets they are compared, and by which recipes
+they are pre-trained, trained from scratch and tuned. Sections change what is special to them
+(``dataclasses.replace``); any field can be overridden from the command line or a notebook's parameters cell.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from robustness_lib.errors import choose
+from robustness_lib.training import Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Target:
+    """How one target data set is treated.
+
+    Attributes:
+        corpus: The image set of pre-training.
+        corpus_holds: Its images and classes, as :func:`robustness_lib.data.load` names them; the corpus's name alone
+            where the counts cannot be known before the data are there.
+        pretraining: The recipe of pre-training.
+        scratch: The recipe of training from scratch.
+        tuned: The recipe of tuning the pre-trained network.
+    """
+
+    corpus: str
+    corpus_holds: str
+    pretraining: Recipe
+    scratch: Recipe
+    tuned: Recipe
+
+
+@dataclass(frozen=True, kw_only=True)
+class Profile:
+    """A scale of measurement.
+
+    Attributes:
+        name: ``"smoke"``, ``"cpu"`` or ``"paper"``.
+        purpose: One line about what it is for.
+        targets: By name, the data sets that are compared on, and how.
+        seeds: The seeds that a complete set of records has.
+        pretraining_seed: The seed of the one pre-training that all of them share (P1: 1).
+    """
+
+    name: str
+    purpose: str
+    targets: dict[str, Target]
+    seeds: tuple[int, ...]
+    pretraining_seed: int = 1
+
+    @property
+    def datasets(self) -> tuple[str, ...]:
+        """Names of the targets."""
+        return tuple(self.targets)
+
+
+_SMOKE = Target(
+    corpus="synthetic-source",
+    corpus_holds="synthetic-source_4000x40",
+    pretraining=Recipe(architecture="wrn-10-1", epochs=4),
+    scratch=Recipe(architecture="wrn-10-1", train_images=400, epochs=10, batch_size=64, observations=5),
+    tuned=Recipe(
+        architecture="wrn-10-1", train_images=400, epochs=5, batch_size=64, learning_rate=0.02, observations=5
+    ),
+)
+
+_CPU = Target(
+    corpus="imagenet32",
+    corpus_holds="imagenet32_160000x275",
+    pretraining=Recipe(architecture="wrn-16-1", epochs=10),
+    scratch=Recipe(architecture="wrn-16-1", train_images=5000, epochs=60, observations=10),
+    tuned=Recipe(architecture="wrn-16-1", train_images=5000, epochs=20, learning_rate=0.02, observations=10),
+)
+
+_PAPER = Target(
+    corpus="imagenet32",
+    corpus_holds="imagenet32_1281167x1000",
+    pretraining=Recipe(architecture="wrn-40-2", epochs=100, batch_size=256),
+    scratch=Recipe(architecture="wrn-40-2", epochs=100, dropout=0.3, observations=100),
+    tuned=Recipe(architecture="wrn-40-2", epochs=10, learning_rate=0.001, observations=10),
+)
+
+PROFILES: dict[str, Profile] = {
+    scale.name: scale
+    for scale in (
+        Profile(
+            name="smoke",
+            purpose="shows in seconds that the machinery works, on synthetic images; proves nothing about the papers",
+            targets={"synthetic": _SMOKE},
+            seeds=(0, 1, 2),
+        ),
+        Profile(
+            name="cpu",
+            purpose="real images and a small network: evidence from two CPU cores in minutes to an hour",
+            targets={
+                "cifar10": _CPU,
+                "cifar100": _CPU,
+                "tiny_imagenet32": replace(
+                    _CPU, corpus="imagenet32-no-tiny", corpus_holds="imagenet32-no-tiny_45000x75"
+                ),
+            },
+            seeds=(0, 1, 2),
+        ),
+        Profile(
+            name="paper",
+            purpose="the papers' networks, data and schedules, on a GPU",
+            targets={
+                "cifar10": _PAPER,
+                "cifar100": _PAPER,
+                "tiny_imagenet": Target(
+                    corpus="imagenet64-no-tiny",
+                    corpus_holds="imagenet64-no-tiny",
+                    pretraining=replace(_PAPER.pretraining, crop_padding=8),
+                    scratch=replace(_PAPER.scratch, crop_padding=8),
+                    tuned=replace(_PAPER.tuned, crop_padding=8, epochs=20, observations=20),
+                ),
+            },
+            seeds=(0, 1, 2, 3, 4),
+        ),
+    )
+}
+"""The profiles by name."""
+
+
+def profile(name: str) -> Profile:
+    """The profile called ``name``.
+
+    Raises:
+        UserError: There is none; the message lists them.
+    """
+    return PROFILES[choose(name, PROFILES, "profile")]

@@ -1,0 +1,32 @@
+"""The only place where a job's seed becomes streams of random numbers.
+
+Every purpose (initialisation, data order, augmentation, corruption, attack, draw of out-of-distribution images)
+has a stream of its own, derived from the seed and the purpose's name. So a change of one purpose, a longer
+training for instance, never changes another, such as which labels are corrupted; and arms that are compared at
+one seed share every draw but those that are compared.
+"""
+
+from __future__ import annotations
+
+import hashlib
+
+import torch
+
+
+def stream_seed(seed: int, *purpose: str | int) -> int:
+    """The seed of one purpose's stream.
+
+    Args:
+        seed: The job's seed, any integer.
+        *purpose: What the numbers are for, for example ``("order", epoch)``.
+
+    Returns:
+        An integer in [0, 2**63), the same on every machine; different purposes give unrelated values.
+    """
+    text = "/".join(str(part) for part in (seed, *purpose))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *purpose: str | int) -> torch.Generator:
+    """A CPU generator at the start of one purpose's stream (see :func:`stream_seed`)."""
+    return torch.Generator().manual_seed(stream_seed(seed, *purpose))

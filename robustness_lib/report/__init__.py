@@ -1,0 +1,40 @@
+"""Tables and figures that put the papers' numbers beside ours.
+
+Everything here is a pure function of records (a frame as by :func:`robustness_lib.records.frame`) and of the
+published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number is typed.
+
+* :mod:`~robustness_lib.report.style`: the one look of all figures;
+* :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
+* :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
+* :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
+  again.
+"""
+
+from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
+from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
+from robustness_lib.report.style import arm_style, legend_outside, new_figure, use_style
+from robustness_lib.report.tables import (
+    comparison_rows,
+    comparison_table,
+    myst_table,
+    scoreboard,
+    scoreboard_rows,
+)
+
+__all__ = [
+    "arm_style",
+    "bars_with_paper",
+    "comparison_rows",
+    "comparison_table",
+    "curves_with_paper",
+    "legend_outside",
+    "made_by",
+    "myst_table",
+    "new_figure",
+    "provenance_table",
+    "reliability_diagram",
+    "rerun_command",
+    "scoreboard",
+    "scoreboard_rows",
+    "use_style",
+]

@@ -1,0 +1,307 @@
+"""Figures that show the paper's values with ours: bars, curves and reliability diagrams.
+
+Ours are means over seeds with their standard deviation (a bar or a band) and every seed as a point; the
+paper's are black diamonds or dashed lines. The legend stands above the data, axes carry units, captions
+belong to the page.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from robustness_lib.errors import UserError
+from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
+from robustness_lib.paper.claims import Floats, Levels
+from robustness_lib.report.style import PAPER, arm_style, legend_outside, new_figure
+from robustness_lib.report.tables import ARMS, comparison_rows
+
+
+def bars_with_paper(
+    section: str,
+    records: pd.DataFrame,
+    name: str,
+    *,
+    datasets: Sequence[str],
+    methods: Sequence[str] = ("standard",),
+    level: float | None = None,
+    over_levels: Levels = None,
+    locator: str | None = None,
+    profile: str | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """One metric as bars: mean and standard deviation, every seed a point, the paper's value a black diamond.
+
+    Args:
+        section: Section.
+        records: Records, as by :func:`robustness_lib.records.frame`; the highest profile of each setting
+            counts.
+        name: Metric.
+        datasets: Image sets, one group of bars each (times methods).
+        methods: Methods.
+        level: Level, or None.
+        over_levels: Reduce all levels to their "area" or "mean".
+        locator: Place in the paper that is preferred.
+        profile: The records' profile; None: the highest with records, "paper" or "cpu".
+        axes: Where to draw; None: a new figure with a legend. (With axes given, call
+            :func:`~robustness_lib.report.style.legend_outside` when all panels are drawn.)
+
+    Returns:
+        The figure. Where neither the paper nor the records have a value, the place stays empty.
+    """
+    figure, panel = _panel(axes)
+    shown = metric(name)
+    table = comparison_rows(
+        section,
+        records,
+        metrics=[name],
+        datasets=datasets,
+        methods=methods,
+        levels=[level],
+        over_levels=over_levels,
+        locator=locator,
+        profile=profile,
+    )
+    groups = list(product(datasets, methods))
+    offsets = dict(zip(ARMS, (-0.2, 0.2), strict=True))
+    for row in table.to_dict("records"):
+        place = groups.index((row["dataset"], row["method"])) + offsets[row["arm"]]
+        if row["n"]:
+            values = per_seed(
+                records,
+                section=section,
+                profile=row["profile"],
+                dataset=row["measured_on"],
+                arm=row["arm"],
+                method=row["method"],
+                metric=name,
+                level=level,
+                over_levels=over_levels,
+            )
+            _bar(panel, place, values.to_numpy(dtype=float) * shown.scale, row["arm"])
+        if row["printed"]:
+            panel.plot(place, row["paper"] * shown.scale, label="paper", **PAPER)
+    several = len(set(methods)) > 1
+    words = [label(m if several and len(datasets) == 1 else d) for d, m in groups]
+    if several and len(datasets) > 1:
+        words = [f"{label(d)},\n{label(m)}" for d, m in groups]
+    panel.set_xticks(range(len(groups)), [_broken(text) for text in words])
+    panel.set_xlim(-0.5, len(groups) - 0.5)
+    panel.set_xlabel("method" if several and len(datasets) == 1 else "data set")
+    panel.set_ylabel(_wrapped(shown.axis))
+    panel.grid(axis="x", visible=False)
+    if shown.unit:
+        panel.set_ylim(bottom=0)
+    if axes is None:
+        legend_outside(figure)
+    return figure
+
+
+def curves_with_paper(
+    section: str,
+    records: pd.DataFrame,
+    name: str,
+    *,
+    dataset: str,
+    method: str = "standard",
+    arms: Sequence[str] = ARMS,
+    x: str = "level",
+    x_label: str | None = None,
+    locator: str | None = None,
+    profile: str | None = None,
+    axes: Axes | None = None,
+) -> Figure:
+    """One metric against level or epoch: our mean with a band of one s.d., and the paper's curve dashed.
+
+    Args:
+        section: Section.
+        records: Records; the highest profile that has the section and data set counts.
+        name: Metric: a number a record for ``x="level"``, a list a record (one value an epoch) otherwise.
+        dataset: Image set.
+        method: Method.
+        arms: Arms.
+        x: "level", or the list metric that holds the places of ``name``'s values, such as
+            ``"history_epoch"``.
+        x_label: Label of the x axis with its unit; None: "level" or "epoch".
+        locator: Place in the paper that is preferred.
+        profile: The records' profile; None: the highest with records, "paper" or "cpu".
+        axes: Where to draw; None: a new figure with a legend.
+
+    Returns:
+        The figure.
+    """
+    figure, panel = _panel(axes)
+    shown = metric(name)
+    profile = profile or profile_of(records, section, dataset)
+    for arm in arms:
+        style = arm_style(arm)
+        paper = select(
+            section, dataset=dataset, arm=arm, method=method, metric=name, locator=locator, curve=x != "level"
+        )
+        if len(paper) > 1:
+            place = paper["level" if x == "level" else "position"]
+            mark = style["marker"] if len(paper) < 15 else ""
+            panel.plot(place, paper["value"] * shown.scale, "--", color=style["color"], alpha=0.7, lw=1.5,
+                       marker=mark, mfc="white", ms=5, label=f"{label(arm)}, paper")  # fmt: skip
+        curves = _curves(records, section, profile, dataset, arm, method, name, x) if profile else {}
+        places, mean, spread = _mean_curve(curves)
+        if len(places):
+            marks: dict[str, Any] = {**style, "marker": style["marker"] if len(places) < 15 else ""}
+            panel.plot(places, mean * shown.scale, label=f"{label(arm)}, here", **marks)
+            low, high = (mean - spread) * shown.scale, (mean + spread) * shown.scale
+            panel.fill_between(places, low, high, color=style["color"], alpha=0.2, lw=0)
+    panel.set_xlabel(x_label or ("level" if x == "level" else "epoch"))
+    panel.set_ylabel(_wrapped(shown.axis))
+    if axes is None:
+        legend_outside(figure, columns=2)
+    return figure
+
+
+def reliability_diagram(
+    records: pd.DataFrame,
+    *,
+    dataset: str,
+    profile: str | None = None,
+    method: str = "standard",
+    section: str = "calibration",
+    arms: Sequence[str] = ARMS,
+    merge: int = 5,
+) -> Figure:
+    """Accuracy against confidence in adaptive bins, a panel an arm; calibrated networks lie on the diagonal.
+
+    Args:
+        records: Records with the list metrics ``reliability_confidence`` and ``reliability_accuracy``, one
+            value a bin of equally many examples, in ascending order of confidence, fractions.
+        dataset: Image set.
+        profile: Profile; None: the highest that has records.
+        method: Method.
+        section: Section.
+        arms: Arms, one panel each.
+        merge: How many neighbouring bins are drawn as one point: small bins scatter by chance.
+
+    Returns:
+        The figure: a thin line a seed, and the mean over seeds of bins of the same rank as points.
+
+    Raises:
+        UserError: ``merge`` is not positive.
+    """
+    if merge < 1:
+        raise UserError(f"merge is {merge}, but at least one bin makes a point; give a positive number")
+    figure, panels = new_figure(columns=len(arms), height=3.8)
+    profile = profile or profile_of(records, section, dataset)
+    for panel, arm in zip(panels, arms, strict=True):
+        style = arm_style(arm)
+        panel.plot([0, 100], [0, 100], color="#555555", lw=1.2, ls=":", label="perfectly calibrated")
+        rows = runs(records, section=section, profile=profile or "", dataset=dataset, arm=arm, method=method)
+        seeds = []
+        for row in rows.to_dict("records"):
+            bins = (row.get("reliability_confidence"), row.get("reliability_accuracy"))
+            if all(isinstance(cells, Sequence) and len(cells) for cells in bins):
+                points = np.stack([_merged(np.asarray(cells, dtype=float), merge) for cells in bins]) * 100
+                panel.plot(*points, color=style["color"], lw=0.8, alpha=0.5)
+                seeds.append(points)
+        if seeds and len({points.shape for points in seeds}) == 1:
+            confidence, accuracy = np.mean(seeds, axis=0)
+            count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
+            panel.plot(confidence, accuracy, color=style["color"], marker=style["marker"], ms=5, ls="none",
+                       label=f"{label(arm)}, mean of {count}")  # fmt: skip
+        if not seeds:
+            panel.annotate("not run", (50, 50), ha="center", va="center")
+        panel.set(xlim=(0, 102), ylim=(0, 102), box_aspect=1, xlabel="confidence (%)")
+        panel.set_xticks(range(0, 101, 25))
+        panel.set_yticks(range(0, 101, 25))
+    panels[0].set_ylabel("accuracy (%)")
+    legend_outside(figure, columns=2)
+    return figure
+
+
+def _panel(axes: Axes | None) -> tuple[Figure, Axes]:
+    if axes is None:
+        figure, panels = new_figure()
+        return figure, panels[0]
+    owner = axes.get_figure(root=True)
+    if owner is None:
+        raise UserError("the axes given belong to no figure; make them with new_figure()")
+    return owner, axes
+
+
+def _bar(panel: Axes, place: float, values: Floats, arm: str) -> None:
+    """Mean as a bar, standard deviation as an error bar, seeds as points."""
+    style = arm_style(arm)
+    spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
+    panel.bar(place, values.mean(), width=0.36, color=style["color"], alpha=0.45, label=f"{label(arm)}, here",
+              hatch="" if arm == "scratch" else "//", edgecolor=style["color"])  # fmt: skip
+    jitter = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(1)
+    seeds = {"color": style["color"], "marker": style["marker"], "ms": 5, "mec": "white", "ls": "none"}
+    panel.plot(place + jitter, values, **seeds)
+    panel.errorbar(place, values.mean(), yerr=spread, color="#333333", capsize=6, lw=1.5, zorder=3)
+
+
+def _curves(
+    records: pd.DataFrame,
+    section: str,
+    profile: str,
+    dataset: str,
+    arm: str,
+    method: str,
+    name: str,
+    x: str,
+) -> dict[Any, pd.Series]:
+    """One curve a run (a seed, or a record with lists): values indexed by place."""
+    if name not in records:
+        return {}
+    rows = runs(records, section=section, profile=profile, dataset=dataset, arm=arm, method=method)
+    if x == "level":
+        rows = rows[rows["level"].notna() & rows[name].notna()]
+        return {
+            seed: group.astype({"level": float, name: float}).groupby("level")[name].mean()
+            for seed, group in rows.groupby("seed")
+        }
+    return {
+        row["key"]: pd.Series(row[name], index=row[x], dtype=float)
+        for row in rows.to_dict("records")
+        if isinstance(row[name], Sequence)
+        and isinstance(row.get(x), Sequence)
+        and len(row[name]) == len(row[x])
+    }
+
+
+def _mean_curve(
+    curves: dict[Any, pd.Series],
+) -> tuple[Floats, Floats, Floats]:
+    """Places that all runs have, mean and standard deviation over the runs (0 with a single run)."""
+    if not curves:
+        return np.array([]), np.array([]), np.array([])
+    table = pd.DataFrame(curves).dropna().sort_index()
+    return (
+        table.index.to_numpy(),
+        table.mean(axis=1).to_numpy(),
+        table.std(axis=1, ddof=1).fillna(0).to_numpy(),
+    )
+
+
+def _merged(values: Floats, size: int) -> Floats:
+    """Means of ``size`` neighbours; the last group may be smaller."""
+    starts = np.arange(0, len(values), size)
+    means: Floats = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
+    return means
+
+
+def _wrapped(text: str, width: int = 26) -> str:
+    """A long axis label on two lines, so that it fits beside the axis."""
+    if len(text) <= width:
+        return text
+    middle = min((abs(i - len(text) / 2), i) for i, letter in enumerate(text) if letter == " ")[1]
+    return f"{text[:middle]}\n{text[middle + 1 :]}"
+
+
+def _broken(text: str, width: int = 14) -> str:
+    """A tick label of several words with a line break where it is too long."""
+    return text if len(text) <= width or "\n" in text or " " not in text else _wrapped(text, width)

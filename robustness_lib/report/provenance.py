@@ -1,0 +1,149 @@
+"""Where each number was measured, and the command that measures it again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from robustness_lib.paper import SECTIONS, label
+from robustness_lib.report.tables import Markdown, myst_table, short_revision
+
+
+def rerun_command(section: str, profile: str, dataset: str | None, seeds: Iterable[int]) -> str:
+    """The command that measures one data set's results again.
+
+    Args:
+        section: Section.
+        profile: Profile.
+        dataset: Image set; None: all of the section's sets.
+        seeds: Seeds; none: the profile's own.
+
+    Returns:
+        For example ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``.
+    """
+    parts = ["robustness run", section, "--profile", profile]
+    if dataset is not None:
+        parts += ["--dataset", dataset]
+    numbers = ",".join(str(int(seed)) for seed in sorted(set(seeds)))
+    return " ".join([*parts, "--seeds", numbers] if numbers else parts)
+
+
+def duration(seconds: float) -> str:
+    """A time in words: "42 s", "12 min", "3.4 h"."""
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
+
+
+def provenance_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdown:
+    """Where each result was measured: one row a section, profile and data set.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        caption: Caption of the table.
+        name: Its label for references, such as ``"tab-provenance"``.
+
+    Returns:
+        A numbered MyST table; the last column is the exact command that measures the row again.
+    """
+    header = ["Results", "Records", "Device and precision", "Software", "Measured", "Command"]
+    rows = []
+    for (section, profile, dataset), group in _groups(records):
+        facts = _facts(group)
+        seeds = sorted({int(seed) for seed in group["seed"]})
+        count = f"{len(group)} ({len(seeds)} seed{'s' if len(seeds) != 1 else ''})"
+        rows.append(
+            [
+                f"{SECTIONS.get(section, section)}, {label(dataset)}, `{profile}`",
+                count,
+                f"{facts['device']}; {facts['precision']}",
+                f"{facts['versions']}; code {facts['revision']}",
+                f"{facts['dates']}; {facts['time']} of computing",
+                f"`{rerun_command(section, profile, dataset, seeds)}`",
+            ]
+        )
+    return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
+
+
+def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
+    """A closed drop-down "How this page was made" for one section at one profile.
+
+    Args:
+        records: Records; those of other sections and profiles are ignored.
+        section: Section.
+        profile: Profile.
+
+    Returns:
+        Commands, code revision, device, software, time, and the checksums of the data, as MyST Markdown.
+    """
+    mine = records[(records["section"] == section) & (records["profile"] == profile)]
+    lines = [":::{dropdown} How this page was made", ""]
+    if mine.empty:
+        lines += [f"Nothing is recorded yet at the `{profile}` profile. This command records it:", ""]
+        lines += _code([rerun_command(section, profile, None, [])])
+    else:
+        groups = [(dataset, set(group["seed"])) for (_, _, dataset), group in _groups(mine)]
+        lines += ["These commands measure the recorded results again:", ""]
+        lines += _code([rerun_command(section, profile, dataset, seeds) for dataset, seeds in groups])
+        facts = _facts(mine)
+        words = {
+            "revision": "Code revision",
+            "device": "Device",
+            "precision": "Precision",
+            "versions": "Software",
+        }
+        words |= {"dates": "Measured", "time": "Time of computing, all records together"}
+        lines += ["", f"Scale\n: profile `{profile}`, {len(mine)} records", ""]
+        for key, text in words.items():
+            lines += [f"{text}\n: {facts[key]}", ""]
+        sums = _checksums(mine)
+        if sums:
+            lines += ["SHA-256 of the data", *(f": {name} `{value}`" for name, value in sums), ""]
+    return Markdown("\n".join([*lines, ":::", ""]))
+
+
+def _code(commands: list[str]) -> list[str]:
+    return ["```bash", *commands, "```"]
+
+
+def _groups(records: pd.DataFrame) -> list[tuple[tuple[str, str, str], pd.DataFrame]]:
+    """Records by section (in the papers' order), profile and data set."""
+    order = {section: place for place, section in enumerate(SECTIONS)}
+    groups = [
+        ((str(key[0]), str(key[1]), str(key[2])), group)
+        for key, group in records.groupby(["section", "profile", "dataset"])
+    ]
+    return sorted(groups, key=lambda item: (order.get(item[0][0], len(order)), item[0]))
+
+
+def _facts(group: pd.DataFrame) -> dict[str, str]:
+    """What a group of records has in common, each fact as text; several values are all listed."""
+    sources: list[Mapping[str, Any]] = list(group["provenance"])
+    versions = {
+        f"{package} {number}"
+        for source in sources
+        for package, number in source.get("versions", {}).items()
+        if package in ("python", "torch", "torchvision")
+    }
+    dates = sorted(str(source["date"])[:10] for source in sources if source.get("date"))
+    return {
+        "device": _listed(source.get("device") for source in sources),
+        "precision": _listed(source.get("precision") for source in sources),
+        "versions": ", ".join(sorted(versions)) or "unknown",
+        "revision": _listed(
+            f"`{short_revision(str(r))}`" for source in sources if (r := source.get("revision"))
+        ),
+        "dates": "unknown" if not dates else " to ".join(dict.fromkeys((dates[0], dates[-1]))),
+        "time": duration(sum(float(source.get("seconds") or 0) for source in sources)),
+    }
+
+
+def _listed(values: Iterable[Any]) -> str:
+    return ", ".join(dict.fromkeys(str(value) for value in values if value)) or "unknown"
+
+
+def _checksums(group: pd.DataFrame) -> list[tuple[str, str]]:
+    pairs = {(str(k), str(v)) for source in group["provenance"] for k, v in source.get("data", {}).items()}
+    return sorted(pairs)

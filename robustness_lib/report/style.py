@@ -1,0 +1,140 @@
+"""The one look of all figures.
+
+Colours are Okabe and Ito's, which colour-blind readers tell apart; an arm has besides its colour a marker and
+a line style, so that it is known in black and white too. The background is opaque and light, since pages have
+a dark mode. Figures are 6 inches wide (a page's text width) with 12-point text: still readable when a phone
+shows them at half that width. Captions belong to the page, so figures have no titles.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any, TypedDict
+
+import matplotlib as mpl
+import matplotlib.pyplot as plt
+import numpy as np
+from cycler import cycler
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from robustness_lib.errors import choose
+
+OKABE_ITO = {
+    "black": "#000000",
+    "orange": "#E69F00",
+    "sky blue": "#56B4E9",
+    "green": "#009E73",
+    "yellow": "#F0E442",
+    "blue": "#0072B2",
+    "vermilion": "#D55E00",
+    "purple": "#CC79A7",
+}
+
+WIDTH = 6.0
+"""Width of a figure in inches."""
+
+STYLE: Any = {
+    "figure.figsize": (WIDTH, 3.6),
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 100,
+    "savefig.facecolor": "white",
+    "savefig.dpi": 200,
+    "svg.hashsalt": "robustness_lib",
+    "font.size": 12,
+    "axes.facecolor": "white",
+    "axes.labelsize": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": "#DDDDDD",
+    "grid.linewidth": 0.8,
+    "axes.prop_cycle": cycler(
+        color=[OKABE_ITO[name] for name in ("vermilion", "blue", "green", "orange", "sky blue", "purple")]
+    ),
+    "xtick.labelsize": 11,
+    "ytick.labelsize": 11,
+    "legend.fontsize": 11,
+    "legend.frameon": False,
+    "lines.linewidth": 2.0,
+    "lines.markersize": 6,
+}
+
+
+class ArmStyle(TypedDict):
+    """Keyword arguments of a line in one arm's style."""
+
+    color: str
+    marker: str
+    linestyle: str
+
+
+_ARMS = {
+    "scratch": ArmStyle(color=OKABE_ITO["vermilion"], marker="o", linestyle="-"),
+    "pre-trained": ArmStyle(color=OKABE_ITO["blue"], marker="s", linestyle="-."),
+}
+PAPER: dict[str, Any] = {"color": OKABE_ITO["black"], "marker": "D", "linestyle": "none", "zorder": 4}
+"""How a value of the paper is drawn: a black diamond."""
+
+
+def arm_style(arm: str) -> ArmStyle:
+    """Colour, marker and line style of an arm, for ``axes.plot(..., **arm_style(arm))``.
+
+    Args:
+        arm: "scratch" or "pre-trained".
+
+    Raises:
+        UserError: No such arm.
+    """
+    return _ARMS[choose(arm, _ARMS, "arm")].copy()
+
+
+def use_style() -> None:
+    """Make the style the default, and figures in a notebook SVG; called once, at a notebook's top."""
+    mpl.rcParams.update(STYLE)
+    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
+        sys.modules["IPython"].get_ipython().run_line_magic(
+            "config", "InlineBackend.figure_formats = ['svg']"
+        )
+
+
+def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Figure, list[Axes]]:
+    """A figure in the project's style, as wide as the text.
+
+    Args:
+        columns: Panels side by side; they share the y axis.
+        rows: Panels one above another.
+        height: Height of a row in inches.
+
+    Returns:
+        The figure and its ``rows * columns`` axes, row by row.
+    """
+    with mpl.rc_context(STYLE):
+        figure, axes = plt.subplots(
+            rows,
+            columns,
+            figsize=(WIDTH, height * rows),
+            sharey=columns > 1,
+            squeeze=False,
+            layout="constrained",
+        )
+    return figure, list(np.ravel(axes))
+
+
+def legend_outside(figure: Figure, columns: int = 3) -> None:
+    """Put one legend with the labelled artists of all axes above the data, outside the axes.
+
+    Args:
+        figure: A figure with constrained layout.
+        columns: Entries in one row of the legend.
+    """
+    entries: dict[str, Any] = {}
+    for axes in figure.axes:
+        for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
+            entries.setdefault(text, handle)
+    if entries:
+        with mpl.rc_context(STYLE):
+            columns = min(columns, len(entries))
+            figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns)

@@ -1,0 +1,380 @@
+"""Comparison tables and the scoreboard of claims, as MyST Markdown.
+
+A notebook cell that returns one of these tables needs the cell metadata ``mystnb={"markdown_format":
+"myst"}``: the book then shows a numbered table with a caption. Every measured value has its spread (standard
+deviation over seeds) and the profile it was measured at; what has no record says "not run".
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from robustness_lib.paper import SECTIONS, Verdict, claims, evaluate, label, metric, per_seed, select
+from robustness_lib.paper.claims import CLAIMS, Claim, Levels
+from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED
+
+NOT_RUN = "not run"
+ARMS = ("scratch", "pre-trained")
+_DASH = "–"
+
+
+class Markdown(str):
+    """Markdown text that a notebook shows as Markdown."""
+
+    def _repr_markdown_(self) -> str:
+        return str(self)
+
+
+def myst_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, name: str) -> Markdown:
+    """A numbered table with a caption.
+
+    Args:
+        header: Column titles.
+        rows: Cells, Markdown; each row as long as the header.
+        caption: Caption, Markdown.
+        name: Label for references, such as ``"tab-calibration"``.
+
+    Returns:
+        The table as a MyST ``table`` directive.
+
+    Raises:
+        ValueError: A row has another length than the header.
+    """
+    for row in rows:
+        if len(row) != len(header):
+            raise ValueError(
+                f"a row of table {name!r} has {len(row)} cells instead of {len(header)}: {list(row)}"
+            )
+    lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, *rows)]
+    lines.insert(1, "|" + " --- |" * len(header))
+    return Markdown("\n".join([f":::{{table}} {caption}", f":name: {name}", "", *lines, ":::", ""]))
+
+
+def number(value: float, name: str, decimals: int = 1, signed: bool = False) -> str:
+    """A value of a metric in its unit, without the unit: percentages in percent, a true minus sign.
+
+    Args:
+        value: The value as recorded.
+        name: The metric.
+        decimals: Digits after the point of a percentage; other units get three.
+        signed: Whether a positive value gets a plus sign.
+
+    Returns:
+        For example ``"13.3"`` or ``"−0.4"``; a dash for NaN.
+    """
+    if not math.isfinite(value):
+        return _DASH
+    shown = metric(name)
+    digits = decimals if shown.unit == "%" else 3
+    return f"{value * shown.scale:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+
+
+def comparison_rows(
+    section: str,
+    records: pd.DataFrame,
+    *,
+    metrics: Sequence[str],
+    datasets: Sequence[str],
+    arms: Sequence[str] = ARMS,
+    methods: Sequence[str] = ("standard",),
+    levels: Sequence[float | None] = (None,),
+    over_levels: Levels = None,
+    locator: str | None = None,
+    profile: str | None = None,
+) -> pd.DataFrame:
+    """The paper's values beside ours, one setting a row, as numbers.
+
+    Args:
+        section: Section.
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        metrics: Metrics, as recorded.
+        datasets: Image sets; a set without records is replaced by its stand-in, where it has one.
+        arms: Arms.
+        methods: Methods.
+        levels: Levels; None: without a level.
+        over_levels: Reduce all levels to their "area" or "mean" (``levels`` is then ignored).
+        locator: Place in the paper that is preferred where it prints a number more than once.
+        profile: The records' profile; None: the highest with records, "paper" or "cpu", for each setting.
+
+    Returns:
+        Columns ``dataset``, ``measured_on`` (the set or its stand-in), ``method``, ``level``, ``metric``,
+        ``arm``, ``printed`` (string, "" if the paper has none), ``paper``, ``mean``, ``sd`` (NaN with one
+        seed), ``n``, ``profile`` ("" if not run), ``difference`` (ours - paper), ``verdict`` (of the claim
+        about this setting), ``claim`` (its id), ``revision``. A setting that neither the paper nor the
+        records have is left out.
+    """
+    rows = []
+    for dataset, method, level, name, arm in product(
+        datasets, methods, levels[:1] if over_levels else levels, metrics, arms
+    ):
+        paper, printed = _paper_value(section, dataset, arm, method, name, level, over_levels, locator)
+        setting: dict[str, Any] = {
+            "section": section,
+            "arm": arm,
+            "method": method,
+            "metric": name,
+            "level": level,
+            "over_levels": over_levels,
+        }
+        values, scale, measured_on = _measured(records, dataset, setting, profile)
+        if not printed and values.empty:
+            continue
+        claim = _claim_about(section, dataset, arm, method, name, level, over_levels)
+        mine = records[(records["section"] == section) & (records["dataset"] == measured_on)]
+        mine = mine[(mine["profile"] == scale) & (mine["arm"] == arm) & (mine["method"] == method)]
+        mean = float(values.mean()) if len(values) else math.nan
+        rows.append(
+            {
+                "dataset": dataset,
+                "measured_on": measured_on,
+                "method": method,
+                "level": math.nan if level is None else level,
+                "metric": name,
+                "arm": arm,
+                "printed": printed,
+                "paper": paper,
+                "mean": mean,
+                "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
+                "n": len(values),
+                "profile": scale,
+                "difference": mean - paper,
+                "verdict": evaluate(claim, records).verdict if claim else "",
+                "claim": claim.id if claim else "",
+                "revision": _revisions(mine),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def comparison_table(
+    section: str,
+    records: pd.DataFrame,
+    *,
+    caption: str,
+    name: str,
+    made_by: str = "",
+    **settings: Any,
+) -> Markdown:
+    """The paper's values beside ours, as a numbered table.
+
+    Columns: Setting | Paper | Here (mean ± s.d., n seeds) | Difference | Verdict | Made by. The verdict is
+        that of
+    the claim whose treated side the row is; "reference" marks the scratch arm, which claims compare with.
+
+    Args:
+        section: Section.
+        records: Records.
+        caption: Caption of the table, Markdown.
+        name: Its label for references.
+        made_by: Markdown for the last column, such as a link to the page's provenance; profile and code
+            revision are always given.
+        **settings: What to compare: the keyword arguments of :func:`comparison_rows`.
+
+    Returns:
+        The table as MyST Markdown.
+    """
+    table = comparison_rows(section, records, **settings)
+    header = ["Setting", "Paper", "Here (mean ± s.d., n seeds)", "Difference", "Verdict", "Made by"]
+    varied = {
+        column for column in ("dataset", "method", "metric") if len(table) and table[column].nunique() > 1
+    }
+    cells = [_comparison_cells(row, varied, made_by) for row in table.to_dict("records")]
+    return myst_table(header, cells or [[NOT_RUN, *[_DASH] * 5]], caption=caption, name=name)
+
+
+def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
+    """All verdicts as numbers, one claim a row (to filter, count, or offer as a download).
+
+    Args:
+        frame: Records of any sections.
+        section: Only the claims of this section; None: all.
+
+    Returns:
+        Columns ``id``, ``section``, ``statement``, ``locator``, ``paper``, ``dataset``, ``reference`` and
+        ``treated`` (means of both sides), ``effect``, ``low``, ``high``, ``kind``, ``n``, ``profile``,
+        ``verdict``.
+    """
+    verdicts = [evaluate(claim, frame) for claim in (claims(section) if section else CLAIMS)]
+    return pd.DataFrame(
+        {
+            "id": verdict.claim.id,
+            "section": verdict.claim.section,
+            "statement": verdict.claim.statement,
+            "locator": verdict.claim.locator,
+            "paper": verdict.claim.paper,
+            "dataset": verdict.dataset,
+            "reference": _mean(verdict.reference),
+            "treated": _mean(verdict.treated),
+            "effect": verdict.effect,
+            "low": verdict.low,
+            "high": verdict.high,
+            "kind": verdict.claim.kind,
+            "n": verdict.n,
+            "profile": verdict.profile,
+            "verdict": verdict.verdict,
+        }
+        for verdict in verdicts
+    )
+
+
+def scoreboard(
+    frame: pd.DataFrame,
+    links: Mapping[str, str] | None = None,
+    *,
+    sections: Sequence[str] = tuple(SECTIONS),
+    name: str = "tab-claims",
+) -> Markdown:
+    """Every claim with the paper's numbers, ours, the effect with its interval and the verdict.
+
+    Args:
+        frame: Records of any sections.
+        links: Page of each section shown, relative to the page that shows the table; None: no such column.
+        sections: The sections to show, in this order.
+        name: Start of the tables' labels: ``tab-claims-calibration`` and so on.
+
+    Returns:
+        Numbered tables as MyST Markdown, one a section.
+    """
+    header = ["Claim", "Paper", "Here", "Effect [95 % interval]", "Verdict", *(["Page"] if links else [])]
+    tables = []
+    for section in sections:
+        rows = [_claim_cells(evaluate(claim, frame), links or {}) for claim in claims(section)]
+        caption = f"{SECTIONS[section]}: the papers' claims and what was measured here."
+        tables.append(myst_table(header, rows, caption=caption, name=f"{name}-{section.replace('_', '-')}"))
+    return Markdown("\n".join(tables))
+
+
+def effect_text(verdict: Verdict) -> str:
+    """The effect with its interval: "−2.3 points [−3.1, −1.5]", "a factor of 4.1 [3.2, 5.0]"."""
+    if verdict.verdict == UNMEASURED:
+        return _DASH
+    claim = verdict.claim
+    numbers = (verdict.effect, verdict.low, verdict.high)
+    if claim.kind == "ratio":
+        mean, low, high = (f"{value:.1f}".replace("-", "−") for value in numbers)
+        return f"a factor of {mean} [{low}, {high}]"
+    if claim.kind == "reduction":
+        mean, low, high = (f"{value * 100:.0f}".replace("-", "−") for value in numbers)
+        return f"{mean} % less [{low}, {high}]"
+    name = claim.treated.metric
+    mean, low, high = (number(value, name, signed=True) for value in numbers)
+    unit = {"%": " points", "": ""}.get(metric(name).unit, f" {metric(name).unit}")
+    return f"{mean}{unit} [{low}, {high}]"
+
+
+def _mean(values: Sequence[float]) -> float:
+    return float(np.mean(values)) if len(values) else math.nan
+
+
+def _spread(values: Sequence[float], name: str) -> str:
+    spread = f" ± {number(float(np.std(values, ddof=1)), name)}" if len(values) > 1 else ""
+    return number(_mean(values), name) + spread
+
+
+def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
+    claim = verdict.claim
+    here = NOT_RUN
+    if verdict.n:
+        unit = metric(claim.treated.metric).unit
+        sides = (
+            _spread(verdict.reference, claim.reference.metric),
+            _spread(verdict.treated, claim.treated.metric),
+        )
+        used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
+        here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n})"
+    cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
+    return [*cells, f"[{SECTIONS[claim.section]}]({links[claim.section]})"] if links else cells
+
+
+def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) -> list[str]:
+    name, unit = str(row["metric"]), metric(str(row["metric"])).unit
+    setting = [label(row["dataset"])] if "dataset" in varied or not varied else []
+    setting += [label(row["method"])] if "method" in varied else []
+    setting += [f"level {row['level']:g}"] if math.isfinite(row["level"]) else []
+    setting += [metric(name).label] if "metric" in varied else []
+    setting += [label(row["arm"])]
+    decimals = min(max(len(str(row["printed"]).partition(".")[2]), 1), 2)
+    here, origin = NOT_RUN, _DASH
+    if row["n"]:
+        spread = f" ± {number(row['sd'], name, decimals)}" if row["n"] > 1 else ""
+        used = f", {label(row['measured_on'])}" if row["measured_on"] != row["dataset"] else ""
+        here = f"{number(row['mean'], name, decimals)}{spread} {unit}".strip()
+        here += f" (`{row['profile']}`{used}, n = {row['n']})"
+        origin = f"`{row['profile']}`, {row['revision']}" + (f", {made_by}" if made_by else "")
+    paper = f"{row['printed']} {unit}".strip() if row["printed"] else _DASH
+    return [
+        ", ".join(setting),
+        paper,
+        here,
+        number(row["difference"], name, decimals, signed=True),
+        _word(row),
+        origin,
+    ]
+
+
+def _word(row: Mapping[Any, Any]) -> str:
+    return str(row["verdict"]) or ("reference" if row["arm"] == "scratch" else "no claim")
+
+
+def _paper_value(
+    section: str,
+    dataset: str,
+    arm: str,
+    method: str,
+    name: str,
+    level: float | None,
+    over_levels: Levels,
+    locator: str | None,
+) -> tuple[float, str]:
+    """The published value of a setting and how it is printed: NaN and "" if there is none."""
+    wanted = f"{name}_area" if over_levels == "area" else name
+    rows = select(
+        section, dataset=dataset, arm=arm, method=method, metric=wanted, level=level, locator=locator
+    )
+    if rows.empty:
+        return math.nan, ""
+    if over_levels == "mean":
+        mean = float(rows["value"].mean())
+        return mean, number(mean, name)
+    return float(rows["value"].iloc[0]), str(rows["printed"].iloc[0])
+
+
+def _measured(
+    records: pd.DataFrame, dataset: str, setting: Mapping[str, Any], profile: str | None
+) -> tuple[pd.Series, str, str]:
+    """Values at the given profile, or the highest that has any; the profile; and the set or its stand-in."""
+    for scale, name in product((profile,) if profile else PROFILES, (dataset, STAND_INS.get(dataset))):
+        if name is not None:
+            values = per_seed(records, profile=scale, dataset=name, **setting)
+            if len(values):
+                return values, scale, name
+    return pd.Series(dtype=float), "", dataset
+
+
+def _claim_about(
+    section: str, dataset: str, arm: str, method: str, name: str, level: float | None, over_levels: Levels
+) -> Claim | None:
+    """The claim whose treated side is this setting, compared with the same method from scratch."""
+    for claim in claims(section):
+        treated = (claim.treated.arm, claim.treated.method, claim.treated.metric)
+        where = (claim.dataset, claim.level, claim.over_levels, claim.treated.at)
+        same = claim.reference.metric == name or name == f"{claim.reference.metric}_tempered"
+        if treated == (arm, method, name) and where == (dataset, level, over_levels, None) and same:
+            return claim
+    return None
+
+
+def short_revision(revision: str) -> str:
+    """A commit in seven digits, and whether the code was changed since: "0123456-dirty"."""
+    return revision[:7] + ("-dirty" if revision.endswith("-dirty") else "")
+
+
+def _revisions(rows: pd.DataFrame) -> str:
+    found = {f"`{short_revision(str(r))}`" for source in rows["provenance"] if (r := source.get("revision"))}
+    return ", ".join(sorted(found)) or "revision unknown"

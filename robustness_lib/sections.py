@@ -1,0 +1,169 @@
+"""The sections that can be measured, and what each offers.
+
+A section is one module with ``SECTION``, ``METHODS``, ``jobs`` and ``run``; adding one is one entry here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Protocol, cast
+
+import pandas as pd
+
+from robustness_lib import calibration, pretraining, recipe_choice
+from robustness_lib.errors import UserError, choose
+from robustness_lib.networks import Context
+from robustness_lib.profiles import PROFILES, profile
+from robustness_lib.records import Job, Metrics, Record, Store, frame, load_published
+from robustness_lib.sweep import Outcome, default_workers, sweep
+
+
+class Section(Protocol):
+    """What a section's module offers."""
+
+    SECTION: str
+    METHODS: tuple[str, ...]
+
+    def jobs(
+        self,
+        profile_name: str,
+        *,
+        datasets: Sequence[str] | None = None,
+        methods: Sequence[str] | None = None,
+        seeds: Sequence[int] | None = None,
+        overrides: Mapping[str, str] | None = None,
+        init: str | None = None,
+    ) -> list[Job]:
+        """The measurements of the section at one scale."""
+
+    def run(self, job: Job, context: Context) -> Metrics:
+        """Measure one of them."""
+
+
+SECTIONS: dict[str, Section] = {module.SECTION: cast(Section, module) for module in (calibration, recipe_choice)}
+"""By name, in the papers' order."""
+
+
+def section(name: str) -> Section:
+    """The section called ``name``.
+
+    Raises:
+        UserError: There is none that can be measured; the message lists them.
+    """
+    return SECTIONS[choose(name, SECTIONS, "section")]
+
+
+def measure_section(
+    name: str,
+    profile_name: str,
+    context: Context,
+    *,
+    datasets: Sequence[str] | None = None,
+    methods: Sequence[str] | None = None,
+    seeds: Sequence[int] | None = None,
+    overrides: Mapping[str, str] | None = None,
+    init: str | None = None,
+    workers: int | None = None,
+    time_budget: float | None = None,
+) -> tuple[list[Job], Outcome]:
+    """Plan a section and measure what is not recorded, pre-training first where a checkpoint is missing.
+
+    Args:
+        name: The section.
+        profile_name: The scale.
+        context: Data, store and runtime.
+        datasets: Target data sets; None for the profile's.
+        methods: The section's methods; None for all.
+        seeds: Seeds; None for the profile's.
+        overrides: Settings to change, as text by name.
+        init: A checkpoint id to tune instead of the profile's.
+        workers: Processes; None for one a GPU, or one on a CPU.
+        time_budget: Seconds; no job is started that is not expected to end within them.
+
+    Returns:
+        The planned jobs, and what was done.
+
+    Raises:
+        UserError: A name or value is unsuitable, or pre-training failed.
+    """
+    chosen = section(name)
+    planned = chosen.jobs(profile_name, datasets=datasets, methods=methods, seeds=seeds, overrides=overrides, init=init)
+    for dataset in {job.dataset for job in planned}:
+        context.images(dataset, "test")
+    store = Store(context.store)
+    pretraining.ensure([job for job in planned if store.get(job) is None], overrides, context)
+    count = default_workers(context.runtime, len(planned)) if workers is None else workers
+    known = load_published(name)
+    return planned, sweep(planned, chosen.run, context, workers=count, time_budget=time_budget, known=known)
+
+
+def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
+    """The records of ``jobs`` in the store, as a frame (:func:`robustness_lib.records.frame`)."""
+    return frame(record for job in jobs if (record := store.get(job)) is not None)
+
+
+def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
+    """How many of the planned measurements are recorded.
+
+    Args:
+        store: The working store.
+        published: The published records.
+
+    Returns:
+        One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, ``recorded``
+        (in the store or published), ``published``.
+    """
+    public = {record.job.key for record in published}
+    kept = {record.job.key for record in store.records()}
+    rows = []
+    for name, module in SECTIONS.items():
+        for scale in PROFILES:
+            planned = module.jobs(scale)
+            for dataset in profile(scale).datasets:
+                keys = {job.key for job in planned if job.dataset == dataset}
+                counts = {
+                    "planned": len(keys),
+                    "recorded": len(keys & (kept | public)),
+                    "published": len(keys & public),
+                }
+                rows.append({"section": name, "profile": scale, "dataset": dataset, **counts})
+    return pd.DataFrame(rows)
+
+
+def parse_seeds(text: str) -> list[int] | None:
+    """Seeds as a user writes them: ``"0,1,2"``, ``"0-4"``, or ``"default"`` for the profile's (None).
+
+    Raises:
+        UserError: The text is neither.
+    """
+    if text.strip() in ("", "default"):
+        return None
+    try:
+        seeds: list[int] = []
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+    except ValueError:
+        raise UserError(f"seeds={text!r} cannot be read; write whole numbers such as 0,1,2 or 0-4") from None
+    return seeds
+
+
+def parse_names(text: str) -> list[str] | None:
+    """Names separated by commas; None for an empty text or ``"all"``."""
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return None if names in ([], ["all"]) else names
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
+    """``name=value`` pairs as a dict.
+
+    Raises:
+        UserError: A pair lacks its ``=``.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"{pair!r} is not of the form NAME=VALUE; write for example epochs=5 or tuned.epochs=5")
+        found[name.strip()] = value.strip()
+    return found

@@ -1,0 +1,614 @@
+"""The one training loop that every section uses, and prediction.
+
+Images stay on the device as uint8; cropping, flipping and normalising happen there in batches. On a processor
+that has bfloat16 arithmetic the forward and backward passes run under autocast (weights, batch statistics, the
+loss and every evaluation stay float32). None of this changes the recipe: batch size, schedule and number of
+updates are those asked for, and the last partial batch of an epoch is kept.
+
+Every random draw of epoch e comes from streams of the seed that are named after e, so a training that was killed
+goes on from its last checkpoint to the weights it would have had.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import math
+import platform
+import time
+import types
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, Protocol, Self, get_args, get_type_hints
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from tqdm.auto import tqdm
+
+from robustness_lib.data import ImageSet
+from robustness_lib.errors import UserError, choose
+from robustness_lib.models import head, load_weights, save_weights
+from robustness_lib.randomness import generator, stream_seed
+
+NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "cifar": ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and standard deviation per channel, of images in [0, 1]: ``half`` maps to [-1, 1] (P1, almost everywhere),
+``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``imagenet`` ImageNet's (P2)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained (P1 §3-4: SGD with Nesterov momentum and a cosine schedule per step).
+
+    Attributes:
+        architecture: A name that :func:`robustness_lib.models.build` knows.
+        train_images: Size of a class-balanced subset of the training set; 0 for the whole set.
+        epochs: Passes over the training images.
+        batch_size: Images per update.
+        learning_rate: At the start of the cosine, lr_max.
+        final_learning_rate: At its end, lr_min.
+        momentum: Nesterov momentum.
+        weight_decay: L2 factor on all parameters, batch normalisation and biases included.
+        dropout: Rate inside the blocks of a Wide ResNet.
+        crop_padding: Black pixels around an image before the random crop; 0 for no crop.
+        flip: Whether images are mirrored at random.
+        normalisation: A key of :data:`NORMALISATIONS`.
+        trainable: ``"all"`` or ``"head"``.
+        observations: How many times the test set is looked at during training, evenly spread over the epochs,
+            the last epoch always among them; 0 for never. Looking does not change the training.
+    """
+
+    architecture: str = "wrn-40-2"
+    train_images: int = 0
+    epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    final_learning_rate: float = 1e-6
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    dropout: float = 0.0
+    crop_padding: int = 4
+    flip: bool = True
+    normalisation: str = "half"
+    trainable: str = "all"
+    observations: int = 0
+
+    def __post_init__(self) -> None:
+        choose(self.normalisation, NORMALISATIONS, "normalisation")
+        choose(self.trainable, ("all", "head"), "value of trainable")
+        for name in ("epochs", "batch_size"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("train_images", "crop_padding", "observations"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("learning_rate", "final_learning_rate", "weight_decay"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, name, value, "a finite number, at least 0")
+        for name in ("momentum", "dropout"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings by name."""
+        return asdict(self)
+
+    def with_overrides(self, overrides: Mapping[str, str]) -> Self:
+        """A copy with some settings replaced, as given on a command line.
+
+        Args:
+            overrides: New values as text, by the setting's name.
+
+        Returns:
+            The changed copy.
+
+        Raises:
+            UserError: A name is unknown, or a value has not the setting's type or range.
+        """
+        types_by_name = get_type_hints(type(self))
+        values = self.as_dict()
+        for name, text in overrides.items():
+            choose(name, values, "setting of a recipe")
+            values[name] = parse_value(text, types_by_name[name], name)
+        return type(self)(**values)
+
+    def training_part(self) -> Recipe:
+        """Only what determines the trained network: a section's recipe without what the section adds to it."""
+        return Recipe(**{f.name: getattr(self, f.name) for f in fields(Recipe)})
+
+    def observed_epochs(self) -> list[int]:
+        """The epochs (from 1) after which the test set is looked at."""
+        count = min(self.observations, self.epochs)
+        return sorted({round(self.epochs * (k + 1) / count) for k in range(count)})
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise UserError(f"{name} is {value!r} but must be {expected}; give another value")
+
+
+def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | None:
+    """Read a value of the type ``kind`` from text.
+
+    Args:
+        text: As typed by a user.
+        kind: ``str``, ``int``, ``float``, ``bool``, or a union of one of them with None.
+        name: The setting's name, for the message.
+
+    Returns:
+        The value.
+
+    Raises:
+        UserError: The text is not such a value.
+    """
+    if isinstance(kind, types.UnionType):
+        if text.lower() == "none":
+            return None
+        kind = next(k for k in get_args(kind) if k is not type(None))
+    text = str(text).strip()
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        return kind(text)  # type: ignore[no-any-return]
+    except (KeyError, ValueError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
+        raise UserError(
+            f"{name}={text} cannot be read: {expected} was expected; give {name}=VALUE with such a value"
+        ) from None
+
+
+def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
+    """The learning rate of update number ``step`` = 1 ... ``total_steps``.
+
+    A cosine from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
+    code: the first update is already one step down, the last uses exactly the final value.
+    """
+    half_wave = 0.5 * (1 + math.cos(math.pi * step / total_steps))
+    return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * half_wave
+
+
+# --------------------------------------------------------------------------------------------- where it runs
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and with which arithmetic networks run; :meth:`detect` finds what the machine has.
+
+    Attributes:
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+        precision: ``"bfloat16"`` (autocast during training) or ``"float32"``.
+        threads: CPU threads that PyTorch uses.
+    """
+
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 1
+
+    @classmethod
+    def detect(cls, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Runtime:
+        """The best that this machine has.
+
+        Args:
+            device: ``"auto"`` for the GPU where there is one, or a device.
+            precision: ``"auto"`` for bfloat16 where the hardware computes in it, or a precision.
+            threads: CPU threads; None for as many as PyTorch would use.
+
+        Returns:
+            The runtime.
+
+        Raises:
+            UserError: The device is not there or a value is unknown.
+        """
+        choose(precision, ("auto", "bfloat16", "float32"), "precision")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = choose(device.split(":")[0], ("cpu", "cuda"), "device")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"device {device} was asked for but PyTorch finds no CUDA GPU here; use --device cpu")
+        if precision == "auto":
+            precision = "bfloat16" if _computes_in_bfloat16(kind) else "float32"
+        return cls(device=device, precision=precision, threads=threads or torch.get_num_threads())
+
+    def describe(self) -> dict[str, str | int | float | bool | None]:
+        """Device name, threads and precision, for a record's provenance."""
+        on_gpu = self.device.startswith("cuda")
+        name = torch.cuda.get_device_name(self.device) if on_gpu else f"CPU {cpu_name()}"
+        return {"device": name, "threads": self.threads, "precision": self.precision}
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The arithmetic of training steps."""
+        kind = self.device.split(":")[0]
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def _computes_in_bfloat16(kind: str) -> bool:
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
+
+
+# --------------------------------------------------------------------------------------------- batches
+
+
+class DeviceImages:
+    """An image set on the device as uint8, from which augmented batches are cut.
+
+    Args:
+        images: The set, uint8 [N, C, H, W].
+        padding: Black pixels added on each side, so that a random crop is a window of the padded image. They
+            are black before normalisation, as in the authors' code.
+        device: Where the pixels are kept.
+    """
+
+    def __init__(self, images: Tensor, padding: int, device: str) -> None:
+        count, channels, self.height, self.width = images.shape
+        self.padding = padding
+        self.padded_height, self.padded_width = self.height + 2 * padding, self.width + 2 * padding
+        padded = torch.zeros((count, self.padded_height, self.padded_width, channels), dtype=torch.uint8)
+        inside = padded[:, padding : padding + self.height, padding : padding + self.width]
+        inside.copy_(images.permute(0, 2, 3, 1))
+        self.pixels = padded.view(-1, channels).to(device)
+        self.rows = torch.arange(self.height, device=device)
+        self.columns = torch.arange(self.width, device=device)
+
+    def crop(self, indices: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
+        """Windows of the padded images.
+
+        Args:
+            indices: int64 [B], which images.
+            top: int64 [B] in [0, 2 padding], first row of the window.
+            left: int64 [B] in [0, 2 padding], first column.
+            mirrored: bool [B], whether the window is flipped left to right.
+
+        Returns:
+            uint8 [B, C, H, W] in channels-last memory.
+        """
+        rows = indices[:, None] * self.padded_height + top[:, None] + self.rows
+        columns = left[:, None] + torch.where(mirrored[:, None], self.columns.flip(0), self.columns)
+        positions = rows[:, :, None] * self.padded_width + columns[:, None, :]
+        crops = self.pixels.index_select(0, positions.view(-1))
+        return crops.view(len(indices), self.height, self.width, -1).permute(0, 3, 1, 2)
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] to float32 in [0, 1], channels last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def normalise(images: Tensor, normalisation: str) -> Tensor:
+    """Images in [0, 1], float [B, 3, H, W], to the network's input (:data:`NORMALISATIONS`)."""
+    mean, std = (
+        torch.tensor(values, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
+        for values in NORMALISATIONS[normalisation]
+    )
+    return (images - mean) / std
+
+
+# --------------------------------------------------------------------------------------------- training
+
+
+class Forward(Protocol):
+    """A network as losses and attacks see it: images in the unit range to logits."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Float images [B, C, H, W] in [0, 1] to logits [B, K]."""
+
+
+Loss = Callable[[Forward, Tensor, Tensor, Tensor], Tensor]
+"""``loss(network, images, labels, indices)``: a scalar from images in [0, 1] (float [B, C, H, W]), their labels
+(int64 [B]) and their positions in the training set (int64 [B]). It calls the network itself, so it may do so more
+than once a batch, as Gold Loss Correction does."""
+
+Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
+"""``perturb(network, images, labels)``: the images to train on instead, same shape and range."""
+
+Sampler = Callable[[int, torch.Generator], Tensor]
+"""``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order."""
+
+Observe = Callable[[nn.Module], Mapping[str, Tensor]]
+"""``observe(network)``: called in evaluation mode after the epochs that the recipe observes; what it returns is kept
+in the history, and in the checkpoint of an unfinished training."""
+
+
+def cross_entropy(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+    """Mean cross-entropy of a batch: the default loss."""
+    return F.cross_entropy(network(images).float(), labels)
+
+
+def weighted_cross_entropy(weights: Tensor) -> Loss:
+    """Cross-entropy with one weight an example, divided by the sum of the batch's weights.
+
+    Args:
+        weights: float [N], at least 0, by position in the training set.
+    """
+
+    def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        each = F.cross_entropy(network(images).float(), labels, reduction="none")
+        batch = weights.to(each.device)[indices]
+        return (batch * each).sum() / batch.sum()
+
+    return loss
+
+
+class TrainingDiverged(UserError):
+    """The loss was not finite."""
+
+
+@dataclass
+class History:
+    """What a training reports.
+
+    Attributes:
+        losses: Mean training loss (nats) of each epoch.
+        seconds: Wall time spent in training steps (of all runs of a resumed training).
+        images: Images processed in that time.
+        observed: By epoch (from 1), what ``observe`` returned.
+    """
+
+    losses: list[float] = field(default_factory=list)
+    seconds: float = 0.0
+    images: int = 0
+    observed: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+
+
+def train(
+    network: nn.Module,
+    data: ImageSet,
+    recipe: Recipe,
+    *,
+    seed: int,
+    runtime: Runtime,
+    loss: Loss = cross_entropy,
+    perturb: Perturb | None = None,
+    sampler: Sampler | None = None,
+    observe: Observe | None = None,
+    checkpoint: Path | None = None,
+    checkpoint_every: float = 30.0,
+    progress: str | None = None,
+) -> History:
+    """Train ``network`` in place.
+
+    Args:
+        network: Takes normalised images; moved to the runtime's device.
+        data: The training images; ``recipe.train_images`` is not applied here.
+        recipe: How to train.
+        seed: From which order, augmentation and dropout are drawn.
+        runtime: Where, and in which precision.
+        loss: What is minimised.
+        perturb: Replaces the images of every batch before the step, as adversarial training does; by default
+            images are used as they are.
+        sampler: Which images an epoch has, in order; by default all of them, shuffled.
+        observe: Called after the epochs named by ``recipe.observed_epochs()``.
+        checkpoint: A file to resume from and to keep the state in while training; removed at the end.
+        checkpoint_every: Least time between two checkpoints, in seconds; they are written at ends of epochs.
+        progress: Label of a progress bar with loss, images/s and time left; None for no bar.
+
+    Returns:
+        The history.
+
+    Raises:
+        TrainingDiverged: The loss became NaN or infinite; says at which step, epoch and learning rate.
+        UserError: The checkpoint belongs to another training.
+    """
+    device = torch.device(runtime.device)
+    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    trained = _trainable_parameters(network, recipe)
+    optimiser = torch.optim.SGD(
+        trained.values(),
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        weight_decay=recipe.weight_decay,
+        nesterov=recipe.momentum > 0,
+        fused=True,
+    )
+    images = DeviceImages(data.images, recipe.crop_padding, runtime.device)
+    labels = data.labels.to(device)
+
+    per_epoch = len(data) if sampler is None else len(sampler(1, generator(seed, "order", 1)))
+    steps = math.ceil(per_epoch / recipe.batch_size)
+    total_steps = recipe.epochs * steps
+    forward = _forward(network, recipe.normalisation)
+
+    history = History()
+    state = _State(
+        network,
+        optimiser,
+        trained,
+        history,
+        {"recipe": recipe.as_dict(), "seed": seed, "data": data.checksum},
+    )
+    first_epoch = state.load(checkpoint) if checkpoint is not None else 1
+    saved_at = time.monotonic()
+    observed = set(recipe.observed_epochs()) if observe is not None else set()
+    bar = tqdm(
+        total=recipe.epochs * per_epoch,
+        initial=(first_epoch - 1) * per_epoch,
+        desc=progress,
+        unit="img",
+        unit_scale=True,
+        disable=progress is None,
+        dynamic_ncols=True,
+        mininterval=1.0,
+    )
+    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        for epoch in range(first_epoch, recipe.epochs + 1):
+            started = time.monotonic()
+            network.train()
+            if recipe.trainable == "head":
+                network.eval()
+            torch.manual_seed(stream_seed(seed, "dropout", epoch))
+            order_stream = generator(seed, "order", epoch)
+            order = (
+                torch.randperm(len(data), generator=order_stream) if sampler is None else sampler(epoch, order_stream)
+            )
+            order, top, left, mirrored = (part.to(device) for part in _augmentation(order, recipe, seed, epoch))
+            losses = torch.zeros(steps, device=device)
+            for step in range(steps):
+                part = slice(step * recipe.batch_size, (step + 1) * recipe.batch_size)
+                indices = order[part]
+                batch = to_unit_range(images.crop(indices, top[part], left[part], mirrored[part]))
+                for group in optimiser.param_groups:
+                    group["lr"] = learning_rate_at((epoch - 1) * steps + step + 1, total_steps, recipe)
+                with runtime.autocast():
+                    if perturb is not None:
+                        batch = perturb(forward, batch, labels[indices])
+                    value = loss(forward, batch, labels[indices], indices)
+                optimiser.zero_grad(set_to_none=True)
+                value.backward()  # type: ignore[no-untyped-call]
+                optimiser.step()
+                losses[step] = value.detach()
+                bar.update(len(indices))
+                if device.type == "cpu" and step % 50 == 49:
+                    _check_finite(losses[: step + 1], epoch, steps, total_steps, recipe)
+                    bar.set_postfix(
+                        epoch=f"{epoch}/{recipe.epochs}",
+                        loss=f"{losses[max(0, step - 49) : step + 1].mean():.3f}",
+                    )
+            _check_finite(losses, epoch, steps, total_steps, recipe)
+            history.losses.append(float(losses.mean()))
+            history.seconds += time.monotonic() - started
+            history.images += len(order)
+            bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{history.losses[-1]:.3f}")
+            if epoch in observed and observe is not None:
+                network.eval()
+                history.observed[epoch] = dict(observe(network))
+            due = time.monotonic() - saved_at >= checkpoint_every
+            if checkpoint is not None and due and epoch < recipe.epochs:
+                state.save(checkpoint, epoch)
+                saved_at = time.monotonic()
+    network.eval()
+    if checkpoint is not None:
+        checkpoint.unlink(missing_ok=True)
+    return history
+
+
+def _trainable_parameters(network: nn.Module, recipe: Recipe) -> dict[str, nn.Parameter]:
+    chosen = {id(p) for p in (network if recipe.trainable == "all" else head(network)).parameters()}
+    for parameter in network.parameters():
+        parameter.requires_grad_(id(parameter) in chosen)
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+def _augmentation(order: Tensor, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The epoch's order with a crop position and a flip for each of its images, all on the CPU."""
+    stream = generator(seed, "augmentation", epoch)
+    window = (2, len(order))
+    top, left = torch.randint(0, 2 * recipe.crop_padding + 1, window, generator=stream)
+    mirrored = torch.rand(len(order), generator=stream) < 0.5
+    return order, top, left, mirrored if recipe.flip else torch.zeros_like(mirrored)
+
+
+def _forward(network: Callable[[Tensor], Tensor], normalisation: str) -> Forward:
+    return lambda images, /: network(normalise(images, normalisation))
+
+
+def _check_finite(losses: Tensor, epoch: int, steps: int, total_steps: int, recipe: Recipe) -> None:
+    bad = torch.nonzero(~torch.isfinite(losses))
+    if len(bad):
+        step = (epoch - 1) * steps + int(bad[0]) + 1
+        rate = learning_rate_at(step, total_steps, recipe)
+        raise TrainingDiverged(
+            f"the training diverged: the loss was {float(losses[bad[0]])} at step {step} of {total_steps} "
+            f"(epoch {epoch}, learning rate {rate:.3g}) with the recipe {json.dumps(recipe.as_dict())}; lower the learning rate"
+        )
+
+
+class _State:
+    """All that a training needs to go on: weights, momentum, epoch and history, in one safetensors file."""
+
+    def __init__(
+        self,
+        network: nn.Module,
+        optimiser: torch.optim.Optimizer,
+        trained: Mapping[str, nn.Parameter],
+        history: History,
+        description: dict[str, Any],
+    ) -> None:
+        self.network, self.optimiser, self.trained = network, optimiser, trained
+        self.history, self.description = history, json.dumps(description, sort_keys=True)
+
+    def save(self, path: Path, epoch: int) -> None:
+        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
+        for name, parameter in self.trained.items():
+            if (buffer := self.optimiser.state[parameter].get("momentum_buffer")) is not None:
+                tensors[f"momentum/{name}"] = buffer
+        for observed_epoch, values in self.history.observed.items():
+            tensors |= {f"observed/{observed_epoch}/{name}": value for name, value in values.items()}
+        so_far = {name: getattr(self.history, name) for name in ("losses", "seconds", "images")}
+        metadata = {"epoch": str(epoch), "history": json.dumps(so_far), "training": self.description}
+        save_weights(path, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
+
+    def load(self, path: Path) -> int:
+        """Take the state from ``path`` if it is there; return the first epoch to run."""
+        if not path.exists():
+            return 1
+        tensors, metadata = load_weights(path)
+        if metadata.get("training") != self.description:
+            raise UserError(f"{path} belongs to another training; remove it or choose another folder")
+        self.network.load_state_dict(
+            {name.removeprefix("network/"): v for name, v in tensors.items() if name.startswith("network/")}
+        )
+        for name, parameter in self.trained.items():
+            if (buffer := tensors.get(f"momentum/{name}")) is not None:
+                self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
+        for name, value in tensors.items():
+            if name.startswith("observed/"):
+                _, observed_epoch, quantity = name.split("/")
+                self.history.observed.setdefault(int(observed_epoch), {})[quantity] = value
+        for name, value in json.loads(metadata["history"]).items():
+            setattr(self.history, name, value)
+        return int(metadata["epoch"]) + 1
+
+
+# --------------------------------------------------------------------------------------------- prediction
+
+
+@torch.no_grad()
+def predict(
+    network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime, *, batch_size: int = 500
+) -> Tensor:
+    """Logits of all images, in evaluation mode and float32 (ties and small differences matter to the metrics).
+
+    Args:
+        network: Takes normalised images; its training mode is restored afterwards.
+        data: N images.
+        normalisation: A key of :data:`NORMALISATIONS`.
+        runtime: Where to run.
+        batch_size: Images at a time; it does not change the result beyond rounding.
+
+    Returns:
+        float32 [N, K] on the CPU.
+    """
+    was_training = network.training
+    network.to(runtime.device).eval()
+    try:
+        parts = [
+            network(normalise(to_unit_range(part.to(runtime.device)), normalisation)).float().cpu()
+            for part in torch.split(data.images, batch_size)
+        ]
+    finally:
+        network.train(was_training)
+    return torch.cat(parts)
+
+
+@contextlib.contextmanager
+def cpu_threads(count: int) -> Iterator[None]:
+    """Run with so many CPU threads, then restore the number."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(count)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

@@ -1,0 +1,149 @@
+"""The book's scaffold: complete, consistent, and the same as what the code says."""
+
+from __future__ import annotations
+
+import json
+import re
+import tomllib
+from importlib import metadata
+from pathlib import Path
+
+import pytest
+import yaml
+
+ROOT = Path(__file__).parents[1]
+PROSE = sorted((ROOT / "book").glob("*.md"))
+NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
+EXECUTED = sorted((ROOT / "book/executed").glob("*.ipynb"))
+
+
+class UniqueKeys(yaml.SafeLoader):
+    """YAML that refuses a key given twice, where the usual loader keeps the last one."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
+        keys = [key.value for key, _ in node.value]
+        assert len(keys) == len(set(keys)), f"a key is given twice: {keys}"
+        return super().construct_mapping(node, deep)
+
+
+def load(name: str) -> dict[str, object]:
+    return yaml.load((ROOT / name).read_text(), UniqueKeys)
+
+
+def toc_files() -> list[str]:
+    toc = load("_toc.yml")
+    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
+
+
+def test_configuration_is_for_this_stack() -> None:
+    assert metadata.version("jupyter-book").startswith("1.0."), (
+        "version 2 reads neither _config.yml nor _toc.yml"
+    )
+    config = load("_config.yml")
+    assert config["only_build_toc_files"] is True
+    assert config["execute"] == {"execute_notebooks": "off", "stderr_output": "remove-warn"}
+    assert ".*" in config["exclude_patterns"]
+
+
+def test_every_page_is_in_the_table_of_contents_once() -> None:
+    files = toc_files()
+    assert len(files) == len(set(files))
+    pages = {f"book/{path.stem}" for path in PROSE} | {f"book/executed/{path.stem}" for path in NOTEBOOKS}
+    assert set(files) == pages
+
+
+def test_every_module_is_in_the_reference() -> None:
+    package = ROOT / "robustness_lib"
+    modules = {
+        ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__")
+        for path in package.rglob("*.py")
+        if not path.name.startswith("_") or path.name == "__init__.py"
+    } - {"robustness_lib"}
+    listed = re.findall(r"^\.\. automodule:: (\S+)$", (ROOT / "book/api.md").read_text(), re.MULTILINE)
+    assert sorted(listed) == sorted(modules)
+
+
+def sources() -> str:
+    library = (path.read_text() for path in (ROOT / "robustness_lib").rglob("*.py"))
+    return "\n".join([*(path.read_text() for path in [*PROSE, *NOTEBOOKS]), *library])
+
+
+def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited() -> None:
+    entries = re.findall(r"^@\w+\{(\S+),$", (ROOT / "book/references.bib").read_text(), re.MULTILINE)
+    cited = {
+        key.strip() for keys in re.findall(r"\{cite:[pt]\}`([^`]+)`", sources()) for key in keys.split(",")
+    }
+    assert len(entries) == len(set(entries))
+    assert cited == set(entries)
+
+
+def test_every_label_is_referred_to() -> None:
+    """A notebook that was not run loses its figures: only a reference to each makes the build notice."""
+    text = sources()
+    equations = set(re.findall(r"\$\$ \((eq-[a-z-]+)\)", text))
+    figures = set(re.findall(r'"name": "(fig-[a-z-]+)"', text))
+    assert equations <= set(re.findall(r"\{eq\}`(eq-[a-z-]+)`", text))
+    assert figures <= set(re.findall(r"\{numref\}`(?:[^`<]*<)?(fig-[a-z-]+)>?`", text))
+
+
+def test_no_address_and_no_path_of_a_machine_in_the_repository() -> None:
+    """What is installed from where is the user's choice, and no file knows where it lies."""
+    files = [ROOT / name for name in ("constraints.txt", "pyproject.toml", "environment.yml", "Makefile")]
+    files += [*PROSE, *NOTEBOOKS, *(ROOT / "book/results").glob("*.jsonl"), ROOT / "README.md"]
+    for path in files:
+        text = path.read_text()
+        assert not re.search(r"(?<![\w.])/(home|root|Users|tmp|work)/", text), path.name
+        assert not re.search(r"--(extra-)?index-url|--find-links|pypi\.|anaconda\.org", text), path.name
+
+
+def test_constraints_pin_what_is_declared_and_what_is_installed() -> None:
+    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
+    pin = re.compile(r'([A-Za-z0-9._-]+)==([^ ;]+)( ; sys_platform == "linux")?')
+    pins = {}
+    for line in lines:
+        match = pin.fullmatch(line)
+        assert match, f"not a plain pin: {line}"
+        pins[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    extras = project["optional-dependencies"]
+    for requirement in [*project["dependencies"], *extras["book"], *extras["test"]]:
+        name = re.match(r"[A-Za-z0-9_-]+", requirement)[0].lower()
+        assert name in pins, f"{name} is declared but not pinned"
+        assert metadata.version(name).partition("+")[0] == pins[name].partition("+")[0], name
+
+
+def test_conda_installs_what_make_installs() -> None:
+    pip = next(item["pip"] for item in load("environment.yml")["dependencies"] if isinstance(item, dict))
+    makefile = (ROOT / "Makefile").read_text()
+    assert pip == ["--constraint constraints.txt", "--editable .[book,test]"]
+    assert "--constraint constraints.txt --editable '.[book,test]'" in makefile
+
+
+def test_make_help_lists_every_target_that_a_page_names() -> None:
+    makefile = (ROOT / "Makefile").read_text()
+    listed = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
+    pages = "\n".join(path.read_text() for path in [*PROSE, ROOT / "README.md"])
+    assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|\n| +#)", pages)) <= listed
+
+
+def test_citation_file_names_both_papers() -> None:
+    citation = load("CITATION.cff")
+    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
+    assert citation["version"] == version
+    bibliography = (ROOT / "book/references.bib").read_text()
+    for reference in citation["references"]:
+        assert f"title     = {{{reference['title']}}}" in re.sub(r"title +=", "title     =", bibliography)
+
+
+@pytest.mark.parametrize("page", EXECUTED, ids=lambda path: path.stem)
+def test_executed_page_is_fit_to_publish(page: Path) -> None:
+    """Of the last build, where there was one; the build itself refuses such pages too."""
+    notebook = json.loads(page.read_text())
+    assert "papermill" not in notebook["metadata"]
+    for cell in notebook["cells"]:
+        assert "injected-parameters" not in cell["metadata"].get("tags", [])
+        for output in cell.get("outputs", []):
+            assert output["output_type"] != "error"
+            if "remove-stderr" not in cell["metadata"].get("tags", []):
+                assert output.get("name") != "stderr", output
+    assert f"{Path.cwd()}/" not in page.read_text()

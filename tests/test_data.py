@@ -1,0 +1,707 @@
+"""Image sets: the type, every reader against small files in the published format, damage, the catalogue."""
+
+from __future__ import annotations
+
+import io
+import pickle
+import re
+import struct
+import time
+from pathlib import Path
+
+import formats
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.datasets import CIFAR10
+
+from robustness_lib.data import (
+    SOURCES,
+    ImageSet,
+    Status,
+    catalogue,
+    check,
+    class_balanced_subset,
+    class_list,
+    data_root,
+    load,
+    write_bundle,
+)
+from robustness_lib.data.downsampled import read_class_map, read_downsampled
+from robustness_lib.data.files import read_bundle, read_pickle
+from robustness_lib.data.folders import load_textures, read_image, read_tiny_imagenet
+from robustness_lib.errors import UserError
+
+
+def numbers(count: int, classes: int = 3) -> ImageSet:
+    images = torch.from_numpy(formats.some_images(count)).permute(0, 3, 1, 2).contiguous()
+    return ImageSet("some", images, torch.arange(count) % classes, tuple(f"c{k}" for k in range(classes)))
+
+
+# The type
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "expected"),
+    [
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), "uint8"),
+        (torch.zeros(2, 3, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), r"\[N, C, H, W\]"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int32), "int64"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), r"shape \[2\]"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 2]), r"0\.\.1"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, -1]), r"0\.\.1"),
+    ],
+)
+def test_an_image_set_checks_its_parts(images: torch.Tensor, labels: torch.Tensor, expected: str) -> None:
+    with pytest.raises(UserError, match=expected):
+        ImageSet("wrong", images, labels, ("a", "b"))
+
+
+def test_checksum_is_of_the_content_and_not_of_the_name() -> None:
+    data = numbers(6)
+    assert data.checksum == ImageSet("other", data.images.clone(), data.labels, data.class_names).checksum
+    assert len(data.checksum) == 64
+    changed = data.images.clone()
+    changed[5, 2, 31, 31] ^= 1
+    variants = [
+        ImageSet("some", changed, data.labels, data.class_names),
+        data.with_labels(data.labels.flip(0)),
+        ImageSet("some", data.images, data.labels, ("c0", "c1", "C2")),
+        ImageSet("some", data.images.reshape(6, 3, 64, 16), data.labels, data.class_names),
+    ]
+    assert len({data.checksum, *(variant.checksum for variant in variants)}) == 5
+
+
+def test_checksum_does_not_depend_on_memory_layout() -> None:
+    data = numbers(4)
+    last = data.images.to(memory_format=torch.channels_last)
+    assert ImageSet("some", last, data.labels, data.class_names).checksum == data.checksum
+
+
+def test_subset_and_with_labels() -> None:
+    data = numbers(6)
+    part = data.subset(torch.tensor([4, 1]), "part")
+    assert (part.name, len(part), part.num_classes) == ("part", 2, 3)
+    assert torch.equal(part.images, data.images[[4, 1]])
+    assert torch.equal(data.subset(data.labels == 2).labels, torch.tensor([2, 2]))
+    assert data.with_labels(torch.zeros(6, dtype=torch.int64)).images is data.images
+
+
+@given(
+    sizes=st.lists(st.integers(0, 12), min_size=1, max_size=6).filter(sum),
+    share=st.floats(0, 1),
+    seed=st.integers(0, 2**40),
+)
+def test_a_balanced_subset_is_as_even_as_can_be(sizes: list[int], share: float, seed: int) -> None:
+    labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
+    labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
+    count = 1 + int(share * (len(labels) - 1))
+    chosen = class_balanced_subset(labels, count, seed)
+    assert len(chosen) == count
+    assert bool((chosen.diff() > 0).all())
+    drawn = torch.bincount(labels[chosen], minlength=len(sizes)).tolist()
+    full = max(drawn)
+    assert all(n >= min(size, full - 1) for n, size in zip(drawn, sizes, strict=True))
+    assert torch.equal(chosen, class_balanced_subset(labels, count, seed))
+
+
+def test_subsets_of_different_seeds_differ() -> None:
+    labels = torch.arange(1000) % 10
+    assert not torch.equal(class_balanced_subset(labels, 100, 0), class_balanced_subset(labels, 100, 1))
+
+
+@pytest.mark.parametrize("count", [0, -1, 7])
+def test_a_subset_of_impossible_size_is_refused(count: int) -> None:
+    with pytest.raises(UserError, match="between 1 and 6"):
+        class_balanced_subset(torch.zeros(6, dtype=torch.int64), count, 0)
+
+
+# Where things are looked for
+
+
+def test_data_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
+    assert data_root() == Path("data")
+    monkeypatch.setenv("ROBUSTNESS_DATA", str(tmp_path))
+    assert data_root() == tmp_path
+    assert data_root("elsewhere") == Path("elsewhere")
+
+
+def test_a_wrong_data_root_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=f"data root {tmp_path / 'no'} does not exist.*ROBUSTNESS_DATA"):
+        load("cifar10", root=tmp_path / "no")
+
+
+@pytest.mark.parametrize("name", ["cifar11", "../cifar10", "", "/etc", ".cache"])
+def test_an_unknown_set_is_refused_with_the_list(tmp_path: Path, name: str) -> None:
+    formats.write_bundle(tmp_path, "mine", "train")
+    formats.write_bundle(tmp_path, ".cache", "train")
+    with pytest.raises(UserError, match=r"unknown data set.*cifar10,.*mine"):
+        load(name, root=tmp_path)
+
+
+def test_an_unknown_split_is_refused() -> None:
+    with pytest.raises(UserError, match=r"unknown split 'val'.*train, test"):
+        load("synthetic", "val")
+
+
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.location])
+def test_a_missing_set_says_where_and_how_to_get_it(tmp_path: Path, name: str) -> None:
+    split = SOURCES[name].splits[-1]
+    with pytest.raises(UserError, match=r"is missing.*(robustness data fetch|to be had|download)") as caught:
+        load(name, split, tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert check(name, tmp_path).state == "missing"
+
+
+# Bundles
+
+
+def test_a_bundle_of_ones_own(tmp_path: Path) -> None:
+    formats.write_bundle(tmp_path, "mine", "train", count=5, size=20)
+    data = load("mine", root=tmp_path)
+    assert (data.name, tuple(data.images.shape), data.class_names[0]) == ("mine", (5, 3, 20, 20), "class 0")
+    assert torch.equal(data.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(5, 20)))
+    with pytest.raises(UserError, match=r"test\.npz is missing"):
+        load("mine", "test", tmp_path)
+    write_bundle(tmp_path / "copy" / "test.npz", data)
+    assert load("copy", "test", tmp_path).checksum == data.checksum
+    assert check("mine", tmp_path).state == "intact"
+    assert [row["found"] for row in catalogue(tmp_path) if row["name"] in ("copy", "mine")] == ["yes", "yes"]
+
+
+def test_channel_first_bundles_are_read_too(tmp_path: Path) -> None:
+    images = formats.some_images(4).transpose(0, 3, 1, 2)
+    np.savez(tmp_path / "x.npz", images=images, labels=np.zeros(4, np.uint8), class_names=np.array([b"one"]))
+    data = read_bundle(tmp_path / "x.npz", "x")
+    assert torch.equal(data.images, torch.from_numpy(images.copy()))
+    assert data.class_names == ("one",)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"images": np.zeros((12, 32, 32, 3))}, "images must be uint8"),
+        ({"images": np.zeros((12, 32, 32), np.uint8)}, "images must be uint8"),
+        ({"labels": np.full(12, 3)}, r"labels must lie in 0\.\.2"),
+        ({"labels": np.zeros(12)}, "whole numbers"),
+        ({"labels": np.zeros(11, np.int64)}, "12 images but 11 labels"),
+        ({"class_names": np.arange(3)}, "class_names must be"),
+        ({"class_names": np.array(["a", None, "b"], dtype=object)}, "damaged"),
+    ],
+)
+def test_a_bundle_that_is_not_as_described(tmp_path: Path, change: dict[str, np.ndarray], expected: str) -> None:
+    path = formats.write_bundle(tmp_path, "mine", "train")
+    with np.load(path) as content:
+        np.savez(path, **{**dict(content), **change})
+    with pytest.raises(UserError, match=expected) as caught:
+        load("mine", root=tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_bundle_without_labels(tmp_path: Path) -> None:
+    np.savez(tmp_path / "x.npz", images=formats.some_images(2))
+    with pytest.raises(UserError, match="no array 'labels' in it, only images"):
+        read_bundle(tmp_path / "x.npz", "x")
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@given(place=st.floats(0, 1, exclude_max=True), cut=st.booleans())
+def test_a_damaged_bundle_is_refused_or_read_unchanged(tmp_path: Path, place: float, cut: bool) -> None:
+    path = formats.write_bundle(tmp_path, "mine", "train", count=2, size=4)
+    expected = load("mine", root=tmp_path).checksum
+    whole = len(path.read_bytes())
+    if cut:
+        formats.truncate(path, place)
+    else:
+        formats.flip_byte(path, int(place * whole))
+    status = check("mine", tmp_path)
+    if status.state == "damaged":
+        with pytest.raises(UserError, match=re.escape(str(path))):
+            load("mine", root=tmp_path)
+    else:  # a byte that says nothing about the content, such as a time stamp
+        assert not cut
+        assert load("mine", root=tmp_path).checksum == expected
+
+
+# CIFAR
+
+
+def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats.write_cifar10(tmp_path, monkeypatch)
+    train, test = load("cifar10", "train", tmp_path), load("cifar10", "test", tmp_path)
+    assert (len(train), len(test), train.num_classes, train.class_names[9]) == (50, 10, 10, "truck")
+    assert train.labels[:11].tolist() == [*range(10), 0]
+    assert torch.equal(test.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(10, seed=5)))
+    assert check("cifar10", tmp_path).message.startswith("train: 50 images, 32x32, 10 classes")
+
+
+def test_cifar100_and_its_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats.write_bundle(tmp_path, "cifar100", "train", classes=4)
+    assert load("cifar100", root=tmp_path).num_classes == 4
+    formats.write_cifar100(tmp_path, monkeypatch)
+    official = load("cifar100", root=tmp_path)
+    assert (len(official), official.num_classes) == (20, 100)
+    assert torch.equal(official.labels, torch.arange(20))
+
+
+@pytest.mark.parametrize("damage", ["flip", "cut", "missing"])
+def test_a_damaged_cifar_file_is_named_with_both_checksums(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
+) -> None:
+    path = formats.write_cifar10(tmp_path, monkeypatch) / "data_batch_3"
+    expected = formats.md5(path)
+    if damage == "missing":
+        path.unlink()
+    elif damage == "flip":
+        formats.flip_byte(path, 1000)
+    else:
+        formats.truncate(path)
+    for _ in range(2):
+        with pytest.raises(UserError) as caught:
+            load("cifar10", "test", tmp_path)
+        message = str(caught.value)
+        assert str(path) in message
+        assert "robustness data fetch cifar10" in message
+        if damage != "missing":
+            assert expected in message
+            assert formats.md5(path) in message
+    assert check("cifar10", tmp_path) == Status("cifar10", "damaged", message)
+
+
+@pytest.mark.parametrize("version", ["v4", "v6"])
+def test_cifar101(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    folder = formats.write_cifar101(tmp_path, monkeypatch, version)
+    data = load(f"cifar10.1-{version}", "test", tmp_path)
+    assert data.labels.tolist() == list(range(10))
+    assert torch.equal(data.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(10)))
+    assert data.class_names == tuple(CIFAR10_NAMES)
+    with pytest.raises(UserError, match="no train split"):
+        load(f"cifar10.1-{version}", "train", tmp_path)
+    for part in ("data", "labels"):
+        formats.flip_byte(folder / f"cifar10.1_{version}_{part}.npy", -1)
+        with pytest.raises(UserError, match=f"{part}.npy is damaged: its SHA-256 sum is [0-9a-f]{{64}}, expected"):
+            load(f"cifar10.1-{version}", "test", tmp_path)
+        formats.flip_byte(folder / f"cifar10.1_{version}_{part}.npy", -1)
+
+
+CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
+
+def test_cifar10n(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats.write_cifar10(tmp_path, monkeypatch)
+    clean = load("cifar10", root=tmp_path)
+    path = formats.write_human_labels(tmp_path, clean.labels.tolist())
+    for shift, suffix in enumerate(("clean", "aggre", "worse", "random1", "random2", "random3")):
+        data = load(f"cifar10n-{suffix}", root=tmp_path)
+        assert data.name == f"cifar10n-{suffix}"
+        assert torch.equal(data.labels, (clean.labels + shift) % 10)
+        assert torch.equal(data.images, clean.images)
+    assert torch.equal(load("cifar10n-worse", "test", tmp_path).labels, load("cifar10", "test", tmp_path).labels)
+    with np.load(path) as arrays:
+        published = dict(arrays)
+    path.unlink()
+    torch.save(published, path.with_name("CIFAR-10_human.pt"))
+    assert torch.equal(load("cifar10n-aggre", root=tmp_path).labels, (clean.labels + 1) % 10)
+
+
+def test_human_labels_of_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats.write_cifar10(tmp_path, monkeypatch)
+    formats.write_human_labels(tmp_path, [0] * 50)
+    with pytest.raises(UserError, match="not those of CIFAR-10"):
+        load("cifar10n-worse", root=tmp_path)
+
+
+# Downsampled ImageNet
+
+
+BATCHES = ([450, 1, 450, 2], [2, 1000], [388])
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("size", [32, 64])
+def test_downsampled_imagenet(tmp_path: Path, pickled: bool, size: int) -> None:
+    formats.write_downsampled(tmp_path, BATCHES, [1, 3, 1000], size, pickled)
+    name = f"imagenet{size}"
+    train, test = load(name, "train", tmp_path), load(name, "test", tmp_path)
+    # 1 (kit fox), 2 (English setter), 388, 450, 1000 become 0..4.
+    assert train.name == f"{name}_7x5"
+    assert train.labels.tolist() == [3, 0, 3, 1, 1, 4, 2]
+    assert train.class_names[:2] == ("kit fox", "English setter")
+    published = train.images[:, 0, 0, :3].tolist()
+    assert published == [[label // 256, label % 256, k] for batch in BATCHES for k, label in enumerate(batch)]
+    assert (test.name, test.labels.tolist(), test.class_names) == (f"{name}_2x5", [0, 4], train.class_names)
+    assert check(name, tmp_path).message == "3 training batches, 7 images; 1 test batches, 3 images"
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@given(
+    batches=st.lists(st.lists(st.integers(1, 1000), max_size=12), min_size=1, max_size=3).filter(any),
+    barred=st.sets(st.integers(1, 1000), max_size=5),
+)
+def test_exclusion_keeps_the_other_images_and_their_classes(
+    tmp_path: Path, batches: list[list[int]], barred: set[int]
+) -> None:
+    folder = formats.write_downsampled(tmp_path, batches, [])
+    for extra in range(len(batches) + 1, 4):
+        (folder / f"train_data_batch_{extra}.npz").unlink(missing_ok=True)
+    wnids = [wnid for wnid, _ in read_class_map()]
+    everything = [label for batch in batches for label in batch]
+    barred = {*barred, *everything[::4]}
+    left = [label for label in everything if label not in barred]
+    exclude = [wnids[label - 1] for label in barred]
+    if not left:
+        with pytest.raises(UserError, match="no image of the wanted classes"):
+            read_downsampled(folder, "train", 32, "x", exclude=exclude)
+        return
+    data = read_downsampled(folder, "train", 32, "x", exclude=exclude)
+    classes = sorted(set(left))
+    assert [classes[label] for label in data.labels.tolist()] == left
+    assert [256 * high + low for high, low in data.images[:, 0, 0, :2].int().tolist()] == left
+
+
+def test_the_named_exclusions(tmp_path: Path) -> None:
+    formats.write_downsampled(tmp_path, [list(range(1, 1001))], list(range(1, 1001)))
+    assert load("imagenet32-no-cifar10", root=tmp_path).name == "imagenet32-no-cifar10_847x847"
+    left = load("imagenet32-no-tiny", "test", tmp_path)
+    assert left.name == "imagenet32-no-tiny_800x800"
+    tiny = load("tiny_imagenet32", "test", tmp_path)
+    assert (tiny.name, len(tiny), tiny.num_classes) == ("tiny_imagenet32", 200, 200)
+    assert not set(tiny.class_names) & set(left.class_names) - {"crane", "maillot"}
+    labels = [256 * high + low for high, low in tiny.images[:, 0, 0, :2].int().tolist()]
+    by_class = [read_class_map()[label - 1][0] for label in labels]
+    assert [class_list("tiny_imagenet")[label] for label in tiny.labels.tolist()] == by_class
+
+
+def test_tiny_imagenet32_has_the_first_500_images_of_each_class(tmp_path: Path) -> None:
+    goldfish = 1 + [wnid for wnid, _ in read_class_map()].index("n01443537")
+    formats.write_downsampled(tmp_path, [[goldfish] * 255 + [1], [1] * 3 + [goldfish] * 253], [goldfish])
+    data = load("tiny_imagenet32", root=tmp_path)
+    assert data.class_names == ("goldfish",)
+    assert data.images[:, 0, 0, 2].tolist() == [k % 256 for k in range(255)] + [k % 256 for k in range(3, 248)]
+
+
+def test_nested_folders_and_a_gap_in_the_numbers(tmp_path: Path) -> None:
+    folder = formats.write_downsampled(tmp_path, [[5], [6], [7]], [5], pickled=True)
+    (folder / "train_data_batch_2").unlink()
+    (folder / "Imagenet32_train").mkdir()
+    for k in (1, 3):
+        (folder / f"train_data_batch_{k}").rename(folder / "Imagenet32_train" / f"train_data_batch_{k}")
+    assert load("imagenet32", root=tmp_path).name == "imagenet32_2x2"
+
+
+def test_batches_of_python_2_are_read(tmp_path: Path) -> None:
+    """What cPickle of Python 2 wrote: byte strings for keys and for the array's buffer, protocol 2."""
+    folder = formats.write_downsampled(tmp_path, [[9]], [9])
+    (folder / "train_data_batch_1.npz").unlink()
+    buffer = bytes(range(256)) * 12
+    text = b"\x80\x02}(U\x06labelsq\x01]q\x02K\x09aU\x04data"
+    text += b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
+    text += b"K\x00\x85U\x01b\x87R(K\x01K\x01M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
+    text += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<i", len(buffer)) + buffer + b"tbu."
+    (folder / "train_data_batch_1").write_bytes(text)
+    data = load("imagenet32", root=tmp_path)
+    assert data.images.flatten().tolist() == list(buffer)
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"labels": [0, 1]}, r"labels must lie in 1\.\.1000"),
+        ({"labels": [1, 1001]}, r"labels must lie in 1\.\.1000"),
+        ({"labels": [1.0, 2.0]}, "whole numbers"),
+        ({"labels": [1]}, "2 images but 1 labels"),
+        ({"data": np.zeros((2, 12288), np.uint8)}, r"data must be uint8 \[N, 3072\]"),
+        ({"data": np.zeros((2, 3072), np.float32)}, r"data must be uint8"),
+    ],
+)
+def test_batches_that_are_not_in_the_format(
+    tmp_path: Path, pickled: bool, change: dict[str, object], expected: str
+) -> None:
+    folder = formats.write_downsampled(tmp_path, [[1, 2]], [1], pickled=pickled)
+    content = {"data": np.zeros((2, 3072), np.uint8), "labels": [1, 2], **change}
+    if pickled:
+        path = folder / "train_data_batch_1"
+        path.write_bytes(pickle.dumps(content))
+    else:
+        path = folder / "train_data_batch_1.npz"
+        np.savez(path, **content)  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=expected) as caught:
+        load("imagenet32", root=tmp_path)
+    assert str(path) in str(caught.value)
+    assert check("imagenet32", tmp_path).state == "damaged"
+
+
+@pytest.mark.parametrize("pickled", [False, True])
+@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
+def test_a_truncated_batch_is_refused(tmp_path: Path, pickled: bool, share: float) -> None:
+    folder = formats.write_downsampled(tmp_path, [[1, 2]], [1], pickled=pickled)
+    path = folder / ("train_data_batch_1" + ("" if pickled else ".npz"))
+    formats.truncate(path, share)
+    with pytest.raises(UserError, match="damaged or not in the expected format") as caught:
+        load("imagenet32", root=tmp_path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_flipped_pixel_of_an_npz_batch_is_refused(tmp_path: Path) -> None:
+    path = formats.write_downsampled(tmp_path, [[1, 2]], [1]) / "train_data_batch_1.npz"
+    formats.flip_byte(path, 4000)
+    with pytest.raises(UserError, match="CRC"):
+        load("imagenet32", root=tmp_path)
+
+
+class Malice:
+    def __init__(self, call: object, *arguments: object) -> None:
+        self.reduced = (call, arguments)
+
+    def __reduce__(self) -> object:
+        return self.reduced
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        Malice(Path.touch, Path("touched")),
+        {"data": Malice(eval, "1 + 1"), "labels": [1]},
+        {"data": Malice(np.load, "x"), "labels": [1]},
+        {"data": Malice(getattr, "x", "upper"), "labels": [1]},
+    ],
+)
+def test_a_pickle_that_wants_more_than_arrays_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: object
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "batch").write_bytes(pickle.dumps(content))
+    with pytest.raises(UserError, match="it wants to use"):
+        read_pickle(tmp_path / "batch")
+    assert not (tmp_path / "touched").exists()
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_every_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> None:
+    content = {
+        "data": formats.some_images(1),
+        "labels": [1, 2],
+        "mean": np.float64(3),
+        "name": "batch",
+        b"key": b"x",
+    }
+    (tmp_path / "batch").write_bytes(pickle.dumps(content, protocol=protocol))
+    found = read_pickle(tmp_path / "batch")
+    assert np.array_equal(found["data"], content["data"])
+    assert (found["labels"], found["mean"], found["name"], found["key"]) == ([1, 2], 3.0, "batch", b"x")
+
+
+# The 153 classes as development-kit numbers.
+PRINTED_NUMBERS = """
+2 3 4 5 8 10 15 17 18 19 20 21 25 26 27 29 31 32 33 36 41 42 43 45 46 47 49 50 51 55 56 59 60 63 64
+66 68 69 70 71 72 77 79 82 84 86 87 88 89 90 91 93 94 95 97 98 99 105 106 107 109 110 112 113 114
+115 116 117 118 119 123 124 125 126 127 128 130 131 132 133 134 139 140 141 143 144 145 146 148 149
+150 151 152 154 156 158 160 161 168 170 171 172 173 174 176 177 179 180 181 184 187 189 191 192 196
+197 198 200 204 207 208 210 211 243 245 279 280 282 283 293 383 384 385 386 387 388 389 390 391 392
+393 394 395 396 397 398 399 400 499 500 501 563 576
+"""
+
+
+def test_the_class_lists_are_the_papers() -> None:
+    numbers_of = {wnid: number for number, (wnid, _) in enumerate(read_class_map(), start=1)}
+    cifar10, tiny = class_list("cifar10_related"), class_list("tiny_imagenet")
+    assert (len(set(cifar10)), len(set(tiny)), len(numbers_of)) == (153, 200, 1000)
+    assert list(cifar10) == sorted(cifar10)
+    assert list(tiny) == sorted(tiny)
+    assert len(set(cifar10) & set(tiny)) == 11
+    assert set(cifar10) | set(tiny) <= set(numbers_of)
+    assert [numbers_of[wnid] for wnid in ("n02119789", "n02100735", "n02110185")] == [1, 2, 3]
+    assert sorted(numbers_of[wnid] for wnid in cifar10) == [int(number) for number in PRINTED_NUMBERS.split()]
+    names = dict(read_class_map())
+    for wnid, name in (("n03345487", "fire engine"), ("n03947888", "pirate"), ("n01641577", "bullfrog")):
+        assert names[wnid] == name
+        assert wnid in cifar10
+
+
+def test_a_class_map_beside_the_batches_is_read_and_checked(tmp_path: Path) -> None:
+    folder = formats.write_downsampled(tmp_path, [[1, 2]], [1])
+    rows = [f"{wnid} {number} other_name" for number, (wnid, _) in enumerate(read_class_map(), start=1)]
+    (folder / "map_clsloc.txt").write_text("\n".join(rows))
+    assert load("imagenet32", root=tmp_path).class_names == ("other name", "other name")
+    (folder / "map_clsloc.txt").write_text("\n".join(rows[1:]))
+    with pytest.raises(UserError, match=r"map_clsloc.txt is damaged.*1000 lines"):
+        load("imagenet32", root=tmp_path)
+
+
+# Folders of image files
+
+
+WNIDS = ("n02", "n01")
+
+
+def test_tiny_imagenet(tmp_path: Path) -> None:
+    folder = formats.write_tiny_imagenet(tmp_path, WNIDS)
+    train, test = load("tiny_imagenet", "train", tmp_path), load("tiny_imagenet", "test", tmp_path)
+    assert tuple(train.images.shape) == (6, 3, 64, 64)
+    assert train.class_names == ("name of n01", "name of n02")
+    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    with Image.open(folder / "train" / "n01" / "images" / "n01_1.JPEG") as image:
+        assert torch.equal(train.images[1].permute(1, 2, 0), torch.from_numpy(np.array(image)))
+    grey = train.images[0]
+    assert torch.equal(grey[0], grey[1])
+    assert test.labels.tolist() == [1, 0]
+    small = read_tiny_imagenet("tiny", folder, "test", size=32)
+    assert tuple(small.images.shape) == (2, 3, 32, 32)
+
+
+def test_a_missing_or_damaged_image_is_named_every_time(tmp_path: Path) -> None:
+    folder = formats.write_tiny_imagenet(tmp_path, WNIDS)
+    load("tiny_imagenet", "train", tmp_path)
+    path = folder / "train" / "n02" / "images" / "n02_2.JPEG"
+    formats.truncate(path, 0.6)
+    for _ in range(2):
+        with pytest.raises(UserError, match=f"{path.name} is damaged"):
+            load("tiny_imagenet", "train", tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match=f"{path.name} is missing"):
+        load("tiny_imagenet", "train", tmp_path)
+    (folder / "wnids.txt").unlink()
+    with pytest.raises(UserError, match=r"wnids.txt is missing"):
+        load("tiny_imagenet", "train", tmp_path)
+
+
+def test_decoded_images_are_kept_and_made_anew_when_files_change(tmp_path: Path) -> None:
+    folder = formats.write_tiny_imagenet(tmp_path, WNIDS)
+    first = load("tiny_imagenet", "test", tmp_path)
+    (cached,) = (tmp_path / ".cache").glob("*.npz")
+    assert load("tiny_imagenet", "test", tmp_path).checksum == first.checksum
+    formats.truncate(cached)
+    assert load("tiny_imagenet", "test", tmp_path).checksum == first.checksum
+    assert read_bundle(cached, "x").checksum == first.checksum
+    formats.save_image(folder / "val" / "images" / "val_0.JPEG", formats.some_images(1, 64, seed=7)[0])
+    changed = load("tiny_imagenet", "test", tmp_path)
+    assert not torch.equal(changed.images[0], first.images[0])
+    assert torch.equal(changed.images[1], first.images[1])
+
+
+def test_a_set_is_read_where_nothing_can_be_cached(tmp_path: Path) -> None:
+    formats.write_tiny_imagenet(tmp_path, WNIDS)
+    (tmp_path / ".cache").write_text("a file where the folder should be")
+    assert len(load("tiny_imagenet", "test", tmp_path)) == 2
+
+
+def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = formats.write_svhn(tmp_path, monkeypatch)
+    data = load("svhn", "test", tmp_path)
+    assert data.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
+    assert torch.equal(data.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(10)))
+    formats.flip_byte(folder / "test_32x32.mat", 200)
+    with pytest.raises(UserError, match=r"test_32x32.mat is damaged: its MD5 sum is \w{32}, expected \w{32}"):
+        load("svhn", "test", tmp_path)
+    (folder / "test_32x32.mat").unlink()
+    with pytest.raises(UserError, match=r"test_32x32.mat is missing"):
+        load("svhn", "test", tmp_path)
+
+
+def test_textures(tmp_path: Path) -> None:
+    formats.write_bundle(tmp_path, "textures", "test", count=7)
+    assert len(load("textures", "test", tmp_path)) == 7
+    folder = formats.write_textures(tmp_path)
+    data = load("textures", "test", tmp_path)
+    assert (len(data), data.class_names, data.labels.tolist()) == (
+        6,
+        ("banded", "dotted"),
+        [0, 0, 0, 1, 1, 1],
+    )
+    assert tuple(load_textures("textures", "test", tmp_path, size=24).images.shape) == (6, 3, 24, 24)
+    (folder / "labels" / "val1.txt").unlink()
+    with pytest.raises(UserError, match="not complete"):
+        load("textures", "test", tmp_path)
+
+
+def test_resizing_is_of_the_shorter_side_then_a_centre_crop(tmp_path: Path) -> None:
+    pixels = np.zeros((32, 96, 3), np.uint8)
+    pixels[:, 32:64] = 255
+    formats.save_image(tmp_path / "wide.png", pixels)
+    assert read_image(tmp_path / "wide.png", 32).min() == 255
+    squeezed = read_image(tmp_path / "wide.png", 3, "squeeze")
+    assert squeezed[0].tolist() == [[0, 255, 0]] * 3
+    with Image.open(tmp_path / "wide.png") as image:
+        resized = np.array(image.resize((48, 16), Image.Resampling.BILINEAR))
+    expected = torch.from_numpy(resized[:, 16:32]).permute(2, 0, 1)
+    assert torch.equal(read_image(tmp_path / "wide.png", 16), expected)
+
+
+def test_places365(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = formats.write_places365(tmp_path, monkeypatch)
+    test, train = load("places365", "test", tmp_path), load("places365", "train", tmp_path)
+    assert (tuple(test.images.shape), test.class_names) == ((4, 3, 32, 32), ("unlabelled",))
+    assert (train.labels.tolist(), train.class_names) == ([0, 1, 0, 1], ("airfield", "bakery/shop"))
+    path = folder / "categories_places365.txt"
+    path.write_text("/a/airport 0\n")
+    with pytest.raises(UserError, match="MD5 sum"):
+        load("places365", "test", tmp_path)
+    path.unlink()
+    with pytest.raises(UserError, match="is missing; 'robustness data fetch places365'"):
+        load("places365", "test", tmp_path)
+
+
+def test_lsun(tmp_path: Path) -> None:
+    (tmp_path / "lsun" / "test").mkdir(parents=True)
+    with pytest.raises(UserError, match="holds no image file"):
+        load("lsun", "test", tmp_path)
+    for index, name in enumerate(("b.webp", "a/z.jpg", "a/y.png")):
+        formats.save_image(tmp_path / "lsun" / "test" / name, formats.some_images(1, 40, seed=index)[0])
+    data = load("lsun", "test", tmp_path)
+    assert tuple(data.images.shape) == (3, 3, 32, 32)
+    assert torch.equal(data.images[0], read_image(tmp_path / "lsun" / "test" / "a" / "y.png", 32))
+
+
+# The catalogue
+
+
+def test_the_catalogue_says_what_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    formats.write_cifar10(tmp_path, monkeypatch)
+    formats.write_bundle(tmp_path, "cifar100", "test")
+    rows = {row["name"]: row for row in catalogue(tmp_path)}
+    assert list(rows) == list(SOURCES)
+    assert rows["cifar10"]["found"] == rows["cifar100"]["found"] == "yes"
+    assert rows["cifar10"]["where"] == str(tmp_path / "cifar-10-batches-py")
+    assert rows["svhn"]["found"] == "no"
+    assert rows["synthetic"]["found"] == "made on the fly"
+    for row in rows.values():
+        assert all(row[key] for key in ("what", "origin", "get"))
+
+
+def test_the_catalogue_of_a_root_that_does_not_exist(tmp_path: Path) -> None:
+    rows = catalogue(tmp_path / "no")
+    assert {row["found"] for row in rows} == {"no", "made on the fly"}
+
+
+def test_reading_is_fast_enough(tmp_path: Path) -> None:
+    """A guard against a reader that goes image by image."""
+    images = np.zeros((20_000, 32, 32, 3), np.uint8)
+    (tmp_path / "large").mkdir()
+    np.savez(tmp_path / "large" / "train.npz", images=images, labels=np.zeros(20_000, int), class_names=["a"])
+    start = time.process_time()
+    load("large", root=tmp_path)
+    assert time.process_time() - start < 1.5
+
+
+def test_writing_a_bundle_leaves_nothing_half_done(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    data = numbers(3)
+    write_bundle(tmp_path / "x" / "train.npz", data)
+
+    def full_disk(file: io.BufferedIOBase, **arrays: np.ndarray) -> None:
+        file.write(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np, "savez", full_disk)
+    with pytest.raises(OSError, match="No space"):
+        write_bundle(tmp_path / "x" / "train.npz", numbers(5))
+    assert load("x", root=tmp_path).checksum == data.checksum
+    assert [path.name for path in (tmp_path / "x").iterdir()] == ["train.npz"]
+
+
+def test_the_published_checksums_of_cifar10_are_torchvisions() -> None:
+    assert dict(CIFAR10.train_list)["data_batch_1"] == "c99cafc152244af753f735de768cd75f"

@@ -1,0 +1,96 @@
+"""The synthetic image sets: the same on every machine and call, and hard enough that pre-training shows."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import torch
+
+from robustness_lib import models, training
+from robustness_lib.data import ImageSet, load
+from robustness_lib.data.synthetic import COUNTS, SHAPES, TEXTURES, load_synthetic
+
+
+@pytest.mark.parametrize("name", list(COUNTS))
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_counts_and_classes(name: str, split: str) -> None:
+    data = load(name, split, "no such root")
+    assert tuple(data.images.shape) == (COUNTS[name][split], 3, 16, 16)
+    sizes = torch.bincount(data.labels)
+    assert int(sizes.max() - sizes.min()) <= 1
+    assert data.labels[:20].diff().unique().numel() > 2
+    assert 60 < float(data.images.float().mean()) < 195
+
+
+def test_a_corpus_names_what_it_holds() -> None:
+    assert load("synthetic-source").name == "synthetic-source_4000x40"
+    assert load("synthetic").name == "synthetic"
+
+
+def test_target_classes_are_others_made_of_the_same_parts() -> None:
+    source, target = load("synthetic-source", "test").class_names, load("synthetic", "test").class_names
+    assert (len(set(source)), len(set(target)), set(source) & set(target)) == (40, 10, set())
+    for part, kinds in ((0, TEXTURES), (1, SHAPES)):
+        assert {name.split()[part] for name in source} == {name.split()[part] for name in target} == set(kinds)
+    assert load("synthetic-shifted", "test").class_names == target
+
+
+def test_the_same_seed_gives_the_same_images_and_splits_differ() -> None:
+    first = load_synthetic("synthetic", "test")
+    assert load("synthetic", "test").checksum == first.checksum
+    others = [
+        load_synthetic("synthetic", "test", seed=1),
+        load("synthetic-shifted", "test"),
+        load("synthetic"),
+    ]
+    assert len({first.checksum, *(other.checksum for other in others)}) == 4
+    both = torch.cat([first.images, load("synthetic").images]).flatten(1)
+    assert len(torch.unique(both, dim=0)) == len(both)
+
+
+def test_the_shifted_images_are_fainter_and_noisier() -> None:
+    normal, shifted = (load(name, "test").images.float() for name in ("synthetic", "synthetic-shifted"))
+
+    def roughness(images: torch.Tensor) -> float:
+        return float((images[..., 1:-1] - (images[..., 2:] + images[..., :-2]) / 2).std() / images.std())
+
+    assert shifted.std() < 0.85 * normal.std()
+    assert roughness(shifted) > 1.1 * roughness(normal)
+    assert float(shifted[:, 0].mean() - shifted[:, 2].mean()) > 20
+
+
+def test_making_images_takes_milliseconds() -> None:
+    load("synthetic")
+    times = []
+    for _ in range(3):
+        start = time.process_time()
+        load("synthetic")
+        times.append(time.process_time() - start)
+    assert min(times) < 0.15
+
+
+def test_pretraining_beats_training_from_scratch() -> None:
+    """A small network tuned for 5 epochs on 400 target images, against one from scratch that is given 10."""
+    architecture, target = "wrn-10-1", load("synthetic").subset(torch.arange(400))
+    test, shifted = load("synthetic", "test"), load("synthetic-shifted", "test")
+    runtime = training.Runtime.detect("cpu", threads=1)
+
+    def fit(network: torch.nn.Module, data: ImageSet, epochs: int, rate: float) -> torch.nn.Module:
+        recipe = training.Recipe(
+            architecture=architecture, epochs=epochs, batch_size=32, learning_rate=rate, crop_padding=2
+        )
+        training.train(network, data, recipe, seed=0, runtime=runtime)
+        return network
+
+    def error(network: torch.nn.Module, data: ImageSet) -> float:
+        logits = training.predict(network, data, "half", runtime)
+        return float((logits.argmax(1) != data.labels).float().mean())
+
+    pretrained = fit(models.build(architecture, 40, seed=0), load("synthetic-source"), epochs=6, rate=0.1)
+    models.new_head(pretrained, 10, seed=0)
+    tuned = fit(pretrained, target, epochs=5, rate=0.05)
+    scratch = fit(models.build(architecture, 10, seed=0), target, epochs=10, rate=0.1)
+    assert error(tuned, test) < 0.25
+    assert error(tuned, test) < error(scratch, test) - 0.1
+    assert error(tuned, test) + 0.05 < error(tuned, shifted) < 0.6

@@ -1,0 +1,684 @@
+"""Networks, heads and weight files."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import math
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import Tensor, nn
+
+from robustness_lib import models
+from robustness_lib.errors import UserError
+from robustness_lib.models import StateDict
+
+PARAMETERS = {
+    "wrn-40-2": {10: 2_243_546, 100: 2_255_156, 200: 2_268_056, 1000: 2_371_256},
+    "wrn-28-10": {10: 36_479_194, 100: 36_536_884, 200: 36_600_984, 1000: 37_113_784},
+}
+
+
+def on_meta(architecture: str, num_classes: int = 10) -> nn.Module:
+    with torch.device("meta"):
+        return models.build(architecture, num_classes)
+
+
+def lively(architecture: str, num_classes: int = 10, dropout: float = 0.0) -> nn.Module:
+    """A network in which every entry of the state dict matters."""
+    network = models.build(architecture, num_classes, dropout, seed=3)
+    stream = torch.Generator().manual_seed(4)
+    for name, value in network.state_dict().items():
+        if value.dim() == 1:
+            value.copy_(torch.rand(value.shape, generator=stream) * 0.8 + (0.6 if "var" in name else -0.2))
+    return network.eval()
+
+
+def images(count: int = 3, size: int = 32, seed: int = 0) -> Tensor:
+    return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+# --- architectures ---
+
+
+@pytest.mark.parametrize(("architecture", "entries"), [("wrn-40-2", 227), ("wrn-28-10", 155)])
+def test_wide_resnets_have_the_published_sizes(architecture: str, entries: int) -> None:
+    for num_classes, parameters in PARAMETERS[architecture].items():
+        assert models.count_parameters(on_meta(architecture, num_classes)) == parameters
+    assert len(on_meta(architecture).state_dict()) == entries
+
+
+@pytest.mark.parametrize(("depth", "width"), [(10, 1), (16, 2), (40, 2), (28, 10)])
+def test_wide_resnets_have_the_authors_names_and_shapes(depth: int, width: int) -> None:
+    expected: dict[str, tuple[int, ...]] = {}
+
+    def norm(name: str, channels: int) -> None:
+        for entry in ("weight", "bias", "running_mean", "running_var"):
+            expected[f"{name}.{entry}"] = (channels,)
+        expected[f"{name}.num_batches_tracked"] = ()
+
+    expected["conv1.weight"] = (16, 3, 3, 3)
+    previous = 16
+    for group in (1, 2, 3):
+        out = 16 * width * 2 ** (group - 1)
+        for index in range((depth - 4) // 6):
+            block = f"block{group}.layer.{index}"
+            norm(f"{block}.bn1", previous)
+            expected[f"{block}.conv1.weight"] = (out, previous, 3, 3)
+            norm(f"{block}.bn2", out)
+            expected[f"{block}.conv2.weight"] = (out, out, 3, 3)
+            if index == 0 and previous != out:
+                expected[f"{block}.convShortcut.weight"] = (out, previous, 1, 1)
+            previous = out
+    norm("bn1", previous)
+    expected |= {"fc.weight": (7, previous), "fc.bias": (7,)}
+
+    network = on_meta(f"wrn-{depth}-{width}", 7)
+    assert [(name, tuple(value.shape)) for name, value in network.state_dict().items()] == list(
+        expected.items()
+    )
+    children = [name for name, _ in network.named_children()]
+    assert children == ["conv1", "block1", "block2", "block3", "bn1", "relu", "fc"]
+
+
+def plain_wide_resnet(state: StateDict, x: Tensor, training: bool = False, dropout: float = 0.0) -> Tensor:
+    """The network once more, from the description alone."""
+    state = {name: value.clone() for name, value in state.items()}
+
+    def activated(name: str, x: Tensor) -> Tensor:
+        mean, variance = state[f"{name}.running_mean"], state[f"{name}.running_var"]
+        if training:
+            mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
+        x = (x - mean[:, None, None]) / torch.sqrt(variance[:, None, None] + 1e-5)
+        return (x * state[f"{name}.weight"][:, None, None] + state[f"{name}.bias"][:, None, None]).clamp(
+            min=0
+        )
+
+    out = F.conv2d(x, state["conv1.weight"], padding=1)
+    for group in (1, 2, 3):
+        for index in range(len({name.split(".")[2] for name in state if name.startswith("block1.")})):
+            block = f"block{group}.layer.{index}"
+            stride = 2 if group > 1 and index == 0 else 1
+            first = activated(f"{block}.bn1", out)
+            inner = F.conv2d(first, state[f"{block}.conv1.weight"], stride=stride, padding=1)
+            inner = F.dropout(activated(f"{block}.bn2", inner), dropout, training)
+            inner = F.conv2d(inner, state[f"{block}.conv2.weight"], padding=1)
+            projection = state.get(f"{block}.convShortcut.weight")
+            out = inner + (out if projection is None else F.conv2d(first, projection, stride=stride))
+    out = F.avg_pool2d(activated("bn1", out), out.shape[-1]).flatten(1)
+    return out @ state["fc.weight"].T + state["fc.bias"]
+
+
+@pytest.mark.parametrize("size", [16, 32, 64])
+def test_wide_resnet_computes_what_the_description_says(size: int) -> None:
+    network = lively("wrn-16-2", 7)
+    x = images(size=size)
+    with torch.no_grad():
+        torch.testing.assert_close(
+            network(x), plain_wide_resnet(network.state_dict(), x), rtol=1e-4, atol=1e-5
+        )
+
+
+def test_wide_resnet_drops_out_before_the_second_convolution_in_training_only() -> None:
+    network, x = lively("wrn-16-1", 7, dropout=0.3), images(8)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    with torch.no_grad():
+        torch.testing.assert_close(network(x), plain_wide_resnet(state, x), rtol=1e-4, atol=1e-5)
+        torch.manual_seed(5)
+        expected = plain_wide_resnet(state, x, training=True, dropout=0.3)
+        torch.manual_seed(5)
+        torch.testing.assert_close(network.train()(x), expected, rtol=1e-4, atol=1e-5)
+        assert not torch.allclose(network(x), expected, atol=1e-3)  # other draws, other values
+
+
+def test_wide_resnet_learns_through_every_parameter() -> None:
+    network = models.build("wrn-10-2", 4, seed=0)
+    F.cross_entropy(network(images(6)), torch.arange(6) % 4).backward()
+    assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
+
+
+def test_wide_resnet_runs_channels_last_in_bf16_as_one_graph() -> None:
+    network, x = lively("wrn-10-1"), images(8)
+    expected = network(x)
+    network = network.to(memory_format=torch.channels_last)
+    compiled = torch.compile(network, backend="eager", fullgraph=True)
+    torch.testing.assert_close(
+        compiled(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5
+    )
+    torch.testing.assert_close(
+        models.head(compiled)(models.features(compiled, x)), expected, rtol=1e-4, atol=1e-5
+    )
+    with torch.autocast("cpu", torch.bfloat16):
+        low = compiled(x)
+    assert low.dtype == torch.bfloat16
+    assert (low.float() - expected).abs().max() < 0.05 * expected.abs().max()
+
+
+def test_allconv_has_the_authors_size_and_names() -> None:
+    network = on_meta("allconv")
+    names = {"classifier.weight", "classifier.bias"}
+    names |= {
+        f"features.{i}.{entry}" for i in (0, 3, 6, 11, 14, 17, 22, 25, 28) for entry in ("weight", "bias")
+    }
+    for i in (1, 4, 7, 12, 15, 18, 23, 26, 29):
+        entries = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
+        names |= {f"features.{i}.{entry}" for entry in entries}
+    assert set(network.state_dict()) == names
+    assert len(names) == 65
+    assert models.count_parameters(network) == 1_409_674
+    assert models.feature_dimension(network) == 192
+    assert models.count_parameters(on_meta("allconv-64")) == 1_409_674
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_allconv_computes_what_the_description_says(size: int) -> None:
+    network, x = lively("allconv" if size == 32 else "allconv-64", 5), images(2, size)
+    state = network.state_dict()
+
+    def stage(x: Tensor, index: int, padding: int = 1) -> Tensor:
+        norm = {
+            name: state[f"features.{index + 1}.{name}"]
+            for name in ("running_mean", "running_var", "weight", "bias")
+        }
+        x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=padding)
+        x = F.batch_norm(x, **norm)
+        return x / (1 + torch.exp(-1.702 * x)) if size == 32 else x.clamp(min=0)
+
+    with torch.no_grad():
+        out = F.max_pool2d(stage(stage(stage(x, 0), 3), 6), 2)
+        out = F.max_pool2d(stage(stage(stage(out, 11), 14), 17), 2)
+        out = stage(stage(stage(out, 22, padding=0), 25), 28)
+        assert out.shape[-1] == size // 4 + 2
+        kept = 8 * (out.shape[-1] // 8)
+        out = out[:, :, :kept, :kept].mean((2, 3))  # of the pooled windows, and of them all at 64 pixels
+        expected = out @ state["classifier.weight"].T + state["classifier.bias"]
+        torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(models.features(network, x), out, rtol=1e-4, atol=1e-5)
+
+
+def test_allconv_has_its_own_dropout_and_image_size() -> None:
+    rates = [
+        module.p
+        for module in models.build("allconv", 10, dropout=0.3).modules()
+        if isinstance(module, nn.Dropout)
+    ]
+    assert rates == [0.5, 0.5]
+    with pytest.raises(UserError, match=r"takes 32-pixel images, not 64x64; use .*'allconv-64'"):
+        on_meta("allconv")(torch.empty(1, 3, 64, 64, device="meta"))
+
+
+@pytest.mark.parametrize(
+    ("architecture", "features"),
+    [
+        ("resnet18", 512),
+        ("resnet50", 2048),
+        ("resnet152", 2048),
+        ("wide_resnet50_2", 2048),
+        ("alexnet", 4096),
+        ("vgg11_bn", 4096),
+    ],
+)
+def test_torchvision_networks_come_through_the_same_door(architecture: str, features: int) -> None:
+    network = on_meta(architecture, 1000).eval()
+    published = torchvision.models.get_model_weights(architecture)["IMAGENET1K_V1"].meta["num_params"]
+    assert models.count_parameters(network) == published
+    assert models.feature_dimension(network) == features
+    seen = models.features(network, torch.empty(2, 3, 224, 224, device="meta"))
+    assert seen.shape == (2, features)
+    assert models.head(network)(seen).shape == (2, 1000)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size"), [("wrn-10-1", 32), ("allconv", 32), ("resnet18", 64), ("alexnet", 64)]
+)
+def test_features_are_what_the_head_sees(architecture: str, size: int) -> None:
+    network, x = models.build(architecture, 6, seed=1).eval(), images(2, size)
+    with torch.no_grad():
+        seen = models.features(network, x)
+        assert seen.shape == (2, models.feature_dimension(network))
+        assert torch.equal(models.head(network)(seen), network(x))
+
+
+def test_unknown_features_are_refused() -> None:
+    with pytest.raises(UserError, match="features of a Sequential"):
+        models.features(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2))
+
+
+@pytest.mark.parametrize(
+    "architecture", ["wrn-41-2", "wrn-4-2", "wrn-40-0", "wrn-0-1", "wrn-40", "wrn-40-2-1", "wrn"]
+)
+def test_impossible_wide_resnets_are_refused(architecture: str) -> None:
+    with pytest.raises(
+        UserError, match=f"no '{architecture}': .* a depth 4 more than a .* for example wrn-40-2"
+    ):
+        models.build(architecture, 10)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ("allconv-32", 10),
+            r"unknown architecture 'allconv-32' .*did you mean 'allconv.*wrn-<depth>-<width>",
+        ),
+        (("resnet34", 10), r"unknown architecture 'resnet34'.*resnet18"),
+        (("wrn-<depth>-<width>", 10), r"there is no 'wrn-<depth>-<width>'"),
+        (("wrn-10-1", 0), "at least 1 class, not 0"),
+        (("wrn-10-1", 10, 1.0), "dropout must be at least 0 and below 1, not 1.0"),
+        (("wrn-10-1", 10, -0.1), "dropout"),
+        (("wrn-10-1", 10, math.nan), "dropout"),
+    ],
+)
+def test_bad_requests_are_refused(arguments: tuple[str, int], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        models.build(*arguments)
+
+
+# --- initialisation and heads ---
+
+
+@pytest.mark.parametrize("architecture", ["wrn-16-4", "allconv"])
+def test_initialisation_is_that_of_the_authors(architecture: str) -> None:
+    network = models.build(architecture, 1000, seed=0)
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            sigma = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
+            spread = 5 / math.sqrt(2 * module.weight.numel())
+            assert module.weight.std().item() == pytest.approx(sigma, rel=spread)
+            assert abs(module.weight.mean().item()) < 5 * sigma / math.sqrt(module.weight.numel())
+            assert module.weight.abs().max() > 2.5 * sigma  # a normal distribution, not a uniform one
+            assert module.bias is None or 0 < module.bias.abs().max() <= module.weight[0].numel() ** -0.5
+        elif isinstance(module, nn.BatchNorm2d):
+            assert torch.equal(module.weight, torch.ones_like(module.weight))
+            assert not module.bias.any()
+    head = models.head(network)
+    bound = head.in_features**-0.5
+    assert 0.999 * bound < head.weight.abs().max() <= bound
+    assert head.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
+    assert not head.bias.any()
+
+
+@pytest.mark.parametrize("architecture", ["wrn-16-1", "allconv", "resnet18"])
+def test_weights_are_a_function_of_the_seed_alone(architecture: str) -> None:
+    torch.manual_seed(1)
+    before = torch.get_rng_state()
+    first = models.weights_checksum(models.build(architecture, 10, seed=7).state_dict())
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(2)
+    assert models.weights_checksum(models.build(architecture, 10, 0.3, seed=7).state_dict()) == first
+    assert models.weights_checksum(models.build(architecture, 10, seed=8).state_dict()) != first
+    unseeded = [models.weights_checksum(models.build(architecture, 10).state_dict()) for _ in range(2)]
+    assert len({first, *unseeded}) == 3
+
+
+@pytest.mark.parametrize(
+    ("architecture", "name"),
+    [
+        ("wrn-10-2", "fc"),
+        ("allconv", "classifier"),
+        ("resnet18", "fc"),
+        ("alexnet", "classifier.6"),
+        ("vgg11_bn", "classifier.6"),
+    ],
+)
+def test_a_new_head_takes_the_place_of_the_old(architecture: str, name: str) -> None:
+    network = on_meta(architecture, 1000)
+    old = models.head(network)
+    assert network.get_submodule(name) is old
+    assert models.new_head(network, 7, seed=0) is network
+    head = models.head(network)
+    assert network.get_submodule(name) is head is not old
+    assert (head.in_features, head.out_features) == (old.in_features, 7)
+    assert head.weight.is_meta
+    assert len(on_meta(architecture).state_dict()) == len(network.state_dict())
+
+
+def test_a_new_head_is_drawn_from_its_own_stream_bias_included() -> None:
+    network = models.build("wrn-10-2", 1000, seed=0)
+    trunk = {
+        name: value.clone() for name, value in network.state_dict().items() if not name.startswith("fc.")
+    }
+    before = torch.get_rng_state()
+    head = models.head(models.new_head(network, 100, seed=5))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert all(torch.equal(network.state_dict()[name], value) for name, value in trunk.items())
+    bound = 128**-0.5
+    for values in (head.weight, head.bias):
+        assert 0.95 * bound < values.abs().max() <= bound
+        assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
+    bare = models.head(models.new_head(models.build("wrn-10-2", 10), 100, seed=5, bias=False))
+    assert bare.bias is None
+    assert torch.equal(bare.weight, head.weight)
+    other = models.head(models.new_head(network, 100, seed=6))
+    assert not torch.equal(other.weight, head.weight)
+    with pytest.raises(UserError, match="at least 1 class"):
+        models.new_head(network, 0, seed=1)
+
+
+def test_only_the_head_trains_and_statistics_stay() -> None:
+    network = models.build("wrn-10-1", 4, dropout=0.5, seed=0)
+    models.freeze_all_but_head(network)
+    assert models.count_parameters(network, trainable_only=True) == 64 * 4 + 4
+    before = {name: value.clone() for name, value in network.state_dict().items()}
+    x = images(8)
+    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
+    models.train_mode(network)
+    assert models.head(network).training
+    assert torch.equal(network(x), network(x))  # nothing drops out below the head
+    F.cross_entropy(network(x), torch.arange(8) % 4).backward()
+    optimiser.step()
+    changed = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
+    assert changed == ["fc.weight", "fc.bias"]
+    network.requires_grad_(True)
+    models.train_mode(network)
+    assert all(module.training for module in network.modules())
+
+
+def test_description_has_name_and_numbers() -> None:
+    network = on_meta("wrn-40-2")
+    assert models.describe(network) == "wrn-40-2: 2,243,546 parameters, 128 features, 10 classes"
+    models.freeze_all_but_head(network)
+    assert "2,243,546 parameters (1,290 train)" in models.describe(network)
+
+
+def test_a_trunk_is_loaded_under_another_head() -> None:
+    source, network = lively("wrn-10-1", 1000), models.build("wrn-10-1", 10, seed=9)
+    head = models.head(network).weight.clone()
+    weights = {name: value for name, value in source.state_dict().items() if "num_batches" not in name}
+    models.load_trunk(network, weights)
+    assert torch.equal(models.head(network).weight, head)
+    x = images()
+    with torch.no_grad():
+        assert torch.equal(models.features(network.eval(), x), models.features(source, x))
+    trunk = {name: value for name, value in weights.items() if not name.startswith("fc.")}
+    models.load_trunk(network, trunk)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            lambda s: s.pop("conv1.weight"),
+            r"trunk of wrn-10-1.*: missing 'conv1\.weight'$",
+        ),
+        (lambda s: s.update(extra=torch.zeros(1)), "unexpected 'extra'$"),
+        (lambda s: s.update({"bn1.bias": torch.zeros(9)}), r"'bn1.bias' has shape \(9,\) instead of \(64,\)"),
+        (
+            lambda s: s.update(models.build("wrn-16-1", 10).state_dict()),
+            r"unexpected 'block1\.layer\.1\.bn1\.weight' and 35 more$",
+        ),
+    ],
+)
+def test_a_trunk_that_does_not_fit_changes_nothing(
+    change: Callable[[StateDict], object], message: str
+) -> None:
+    weights = dict(lively("wrn-10-1").state_dict())
+    change(weights)
+    network = models.build("wrn-10-1", 10, seed=9)
+    before = models.weights_checksum(network.state_dict())
+    with pytest.raises(UserError, match=message):
+        models.load_trunk(network, weights)
+    assert models.weights_checksum(network.state_dict()) == before
+
+
+# --- our weight files ---
+
+
+def test_weights_survive_the_round_trip(tmp_path: Path) -> None:
+    state = dict(lively("wrn-10-1").to(memory_format=torch.channels_last).state_dict())
+    state |= {"half": torch.randn(3).bfloat16(), "none": torch.empty(0, 2), "counts": torch.arange(5)}
+    path = tmp_path / "new" / "folder" / "a.safetensors"
+    metadata = {"seed": "1", "corpus": "zażółć"}
+    models.save_weights(path, state, metadata)
+    loaded, read = models.load_weights(str(path))
+    assert read == metadata
+    assert set(loaded) == set(state)
+    for name, value in state.items():
+        assert loaded[name].dtype == value.dtype
+        assert torch.equal(loaded[name], value)
+        loaded[name].zero_()  # a copy of its own, which may be written to
+    assert models.weights_checksum(models.load_weights(path)[0]) == models.weights_checksum(state)
+    assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
+
+
+def test_the_checksum_sees_every_bit() -> None:
+    state = {"a": torch.zeros(2, 3), "b": torch.zeros(1)}
+    changes: list[StateDict] = [
+        state | {"a": torch.zeros(3, 2)},
+        state | {"b": torch.full((1,), -0.0)},
+        state | {"b": torch.zeros(1, dtype=torch.int32)},
+        {"a": state["a"]},
+        {"b": state["a"], "a": state["b"]},
+    ]
+    sums = {models.weights_checksum(changed) for changed in (state, *changes)}
+    assert len(sums) == 6
+    assert models.weights_checksum(dict(reversed(state.items()))) in sums
+
+
+def test_damaged_weights_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    models.save_weights(path, {"w": torch.arange(50.0), "v": torch.ones(3)}, {"note": "x"})
+    content = path.read_bytes()
+    for length in range(0, len(content), 7):
+        path.write_bytes(content[:length])
+        with pytest.raises(UserError, match=r"a\.safetensors"):
+            models.load_weights(path)
+    for position in range(len(content)):
+        path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
+        try:
+            loaded, metadata = models.load_weights(path)
+        except UserError:
+            continue
+        # Only the name of the sum itself can change unseen by it, and it is seen by its absence.
+        assert metadata.keys() - {"note"}, position
+        assert torch.equal(loaded["w"], torch.arange(50.0))
+
+
+def test_missing_weights_are_refused(tmp_path: Path) -> None:
+    for path in (tmp_path / "none.safetensors", tmp_path):
+        with pytest.raises(UserError, match="there is no file"):
+            models.load_weights(path)
+
+
+@pytest.mark.parametrize("failing", ["fsync", "replace"])
+def test_a_failed_write_leaves_the_old_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
+) -> None:
+    path = tmp_path / "a.safetensors"
+    models.save_weights(path, {"w": torch.ones(3)}, {})
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, failing, full)
+        with pytest.raises(UserError, match="No space left on device"):
+            models.save_weights(path, {"w": torch.zeros(3)}, {})
+    assert torch.equal(models.load_weights(path)[0]["w"], torch.ones(3))
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(UserError, match=r"cannot write weights to .*(Not a directory|File exists)"):
+        models.save_weights(tmp_path / "file" / "a.safetensors", {"w": torch.ones(1)}, {})
+
+
+# --- the authors' files ---
+
+
+def wrapped(state: StateDict, classes: int, bias: bool) -> StateDict:
+    """A state dict of the wrapper of the label corruption scripts around the children of a network."""
+    network = models.build("wrn-10-1", models.architecture_of(state)[1])
+    network.load_state_dict(state)
+    wrapper = nn.Module()
+    wrapper.trunk = nn.Sequential(*list(network.children())[:-1])
+    wrapper.classifier = nn.Linear(64, classes, bias=bias)
+    return dict(wrapper.state_dict())
+
+
+def prefixed(state: StateDict) -> StateDict:
+    return {f"module.{name}": value for name, value in state.items()}
+
+
+def untracked(state: StateDict) -> StateDict:
+    return {name: value for name, value in state.items() if "num_batches_tracked" not in name}
+
+
+@pytest.mark.parametrize(
+    ("form", "classes"),
+    [
+        (lambda s: s, 1000),
+        (prefixed, 365),
+        (untracked, 10),
+        (lambda s: prefixed(untracked(s)), 1000),
+        (lambda s: {"state_dict": prefixed(s)}, 10),
+        (lambda s: wrapped(s, 100, bias=True), 100),
+        (lambda s: prefixed(wrapped(s, 10, bias=True)), 10),
+        (lambda s: wrapped(s, 10, bias=False), 10),
+    ],
+)
+@pytest.mark.parametrize("zipped", [True, False])
+def test_the_authors_files_are_read(
+    form: Callable[[StateDict], object], classes: int, zipped: bool, tmp_path: Path
+) -> None:
+    source = lively("wrn-10-1", classes)
+    path = tmp_path / "imagenet_wrn_baseline_epoch_99.pt"
+    torch.save(form(dict(source.state_dict())), path, _use_new_zipfile_serialization=zipped)
+    weights = models.load_authors_checkpoint(path)
+    assert models.architecture_of(weights) == ("wrn-10-1", classes)
+    missing = set(source.state_dict()) - set(weights)
+    assert missing <= {"fc.bias"}
+    network = models.build("wrn-10-1", 3)
+    models.load_trunk(network, weights)
+    x = images()
+    with torch.no_grad():
+        assert torch.equal(models.features(network.eval(), x), models.features(source, x))
+    if not missing:
+        same = models.build("wrn-10-1", classes)
+        same.load_state_dict(weights)
+        assert same(x).shape == (3, classes)
+
+
+def test_the_authors_allconv_is_read(tmp_path: Path) -> None:
+    source = lively("allconv", 10)
+    torch.save(prefixed(untracked(dict(source.state_dict()))), tmp_path / "a.pt")
+    weights = models.load_authors_checkpoint(tmp_path / "a.pt")
+    assert models.architecture_of(weights) == ("allconv", 10)
+    network = models.build("allconv", 10).eval()
+    network.load_state_dict(weights)
+    with torch.no_grad():
+        assert torch.equal(network(images()), source(images()))
+
+
+class Bomb:
+    """Runs code when it is unpickled."""
+
+    def __init__(self, target: Path) -> None:
+        self.target = target
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return os.mkdir, (str(self.target),)
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
+    path = tmp_path / "a.pt"
+    content = {"conv1.weight": Bomb(tmp_path / "exploded")}
+    torch.save(content, path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        UserError, match=r"holds more than weights: it asks to run 'posix\.mkdir', which is refused"
+    ):
+        models.load_authors_checkpoint(path)
+    assert not (tmp_path / "exploded").exists()
+    torch.save(models.build("wrn-10-1", 10), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(UserError, match=r"robustness_lib\.models\.WideResNet.*save it again as a state dict"):
+        models.load_authors_checkpoint(path)
+
+
+def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.pt"
+    with pytest.raises(UserError, match="there is no file"):
+        models.load_authors_checkpoint(path)
+    for page in (b"", b"<!DOCTYPE html><html>Not found</html>", b"version https://git-lfs", bytes(100)):
+        path.write_bytes(page)
+        with pytest.raises(UserError, match=r"a\.pt is not a PyTorch checkpoint"):
+            models.load_authors_checkpoint(path)
+    for zipped in (True, False):
+        torch.save(lively("wrn-10-1").state_dict(), path, _use_new_zipfile_serialization=zipped)
+        content = path.read_bytes()
+        for length in (2, 50, len(content) // 2, len(content) - 30):
+            path.write_bytes(content[:length])
+            with pytest.raises(UserError, match=r"a\.pt (is damaged|does not hold)"):
+                models.load_authors_checkpoint(path)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: [torch.zeros(1)], "does not hold a state dict .* but a list"),
+        (lambda: {"epoch": 3}, "does not hold a state dict"),
+        (lambda: {}, "found 0 entries, such as none"),
+        (
+            lambda: {"fc.weight": torch.zeros(2, 2)},
+            r"not the weights of a Wide ResNet .*such as 'fc\.weight'",
+        ),
+        (
+            lambda: models.build("resnet18", 2).state_dict(),
+            r"not the weights of a Wide ResNet .*found 122 entries, such as 'conv1\.weight'",
+        ),
+        (
+            lambda: {**lively("wrn-10-1").state_dict(), "bn1.bias": torch.zeros(9)},
+            r"looks like weights of wrn-10-1, but does not fit it: 'bn1\.bias' has shape \(9,\) instead",
+        ),
+        (
+            lambda: {k: v for k, v in lively("wrn-10-1").state_dict().items() if k != "bn1.bias"},
+            r"wrn-10-1, but does not fit it: missing 'bn1\.bias'$",
+        ),
+        (
+            lambda: {**lively("wrn-10-1").state_dict(), "block1.layer.4.x": torch.zeros(1)},
+            "looks like .* wrn-16-1",
+        ),
+    ],
+)
+def test_other_weights_are_refused(make: Callable[[], object], message: str, tmp_path: Path) -> None:
+    torch.save(make(), tmp_path / "a.pt")
+    with pytest.raises(UserError, match=message) as caught:
+        models.load_authors_checkpoint(tmp_path / "a.pt")
+    assert "a.pt" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_imagenet_weights_are_checked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(
+        UserError, match=r"no ImageNet weights of alexnet at .*alexnet-owt-7be5be79\.pth; download http"
+    ):
+        models.load_imagenet_weights("alexnet", tmp_path)
+    with pytest.raises(UserError, match="unknown torchvision network 'wrn-40-2'"):
+        models.load_imagenet_weights("wrn-40-2", tmp_path)
+
+    torch.manual_seed(0)
+    source = models.build("resnet18", 1000, seed=0)
+    torch.save(source.state_dict(), tmp_path / "weights")
+    digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
+    path = (tmp_path / "weights").rename(tmp_path / f"resnet18-{digest[:8]}.pth")
+    monkeypatch.setattr(models, "_imagenet_address", lambda _: f"https://example.org/models/{path.name}")
+    weights = models.load_imagenet_weights("resnet18", tmp_path)
+    network = models.build("resnet18", 10)
+    models.load_trunk(network, weights)
+    assert torch.equal(
+        network.get_parameter("layer4.1.conv2.weight"), source.get_parameter("layer4.1.conv2.weight")
+    )
+    with pytest.raises(UserError, match="does not hold the weights of resnet50"):
+        models.load_imagenet_weights("resnet50", tmp_path)
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(
+        UserError, match=f"is damaged: its SHA-256 is [0-9a-f]{{64}}, .* begin with {digest[:8]}"
+    ):
+        models.load_imagenet_weights("resnet18", tmp_path)

@@ -1,0 +1,233 @@
+"""The notebooks: in step with their sources, small, labelled; their parameters are checked."""
+
+from __future__ import annotations
+
+import ast
+import itertools
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jupytext
+import pytest
+from nbformat import NotebookNode
+
+from robustness_lib.errors import UserError
+from robustness_lib.notebook import check_parameters, write_page
+
+ROOT = Path(__file__).parents[1]
+SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
+NOTEBOOKS = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
+
+
+def read(path: Path) -> list[NotebookNode]:
+    return list(jupytext.read(path).cells)
+
+
+def code_cells(source: Path) -> list[NotebookNode]:
+    return [cell for cell in read(source) if cell.cell_type == "code"]
+
+
+def tags(cell: NotebookNode) -> list[str]:
+    return list(cell.metadata.get("tags", []))
+
+
+# ------------------------------------------------------------------------------------- what is in git
+
+
+def test_every_section_has_a_notebook() -> None:
+    from robustness_lib.paper import SECTIONS
+
+    assert {path.stem for path in SOURCES} == {*SECTIONS, "claims", "provenance"}
+
+
+@NOTEBOOKS
+def test_pair_is_in_step(source: Path) -> None:
+    def content(path: Path) -> list[tuple[str, str, dict[str, object]]]:
+        return [(c.cell_type, c.source, {k: c.metadata[k] for k in sorted(c.metadata)}) for c in read(path)]
+
+    pair = source.with_suffix(".ipynb")
+    assert pair.is_file(), f"{pair.name} is missing: run make notebooks"
+    assert content(source) == content(pair), f"{pair.name} is not what {source.name} says: run make notebooks"
+
+
+@NOTEBOOKS
+def test_notebook_in_git_has_no_outputs(source: Path) -> None:
+    notebook = json.loads(source.with_suffix(".ipynb").read_text())
+    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    for cell in notebook["cells"]:
+        assert not cell.get("outputs")
+        assert cell.get("execution_count") is None
+
+
+@NOTEBOOKS
+def test_parameters_cell_comes_first_and_is_plain(source: Path) -> None:
+    first, check, *others = code_cells(source)
+    assert tags(first) == ["parameters"]
+    assert not any("parameters" in tags(cell) for cell in (check, *others))
+    for statement in ast.parse(first.source).body:
+        assert isinstance(statement, ast.Assign)
+        assert isinstance(ast.literal_eval(statement.value), str | int | float | bool)
+    for line in first.source.splitlines():
+        assert "#" in line, f"papermill --help-notebook shows the comment: {line!r} has none"
+    assert "check_parameters(globals())" in check.source
+
+
+@NOTEBOOKS
+def test_cells_compile_and_are_short(source: Path) -> None:
+    for cell in code_cells(source):
+        compile(cell.source, source.name, "exec")
+        lines = [
+            line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")
+        ]
+        assert len(lines) <= 12, f"belongs in the library: {lines[0]} ..."
+        assert not any(line.startswith(("%", "!")) for line in lines)
+
+
+@NOTEBOOKS
+def test_figures_have_caption_label_and_alternative_text(source: Path) -> None:
+    for cell in code_cells(source):
+        shown = cell.metadata.get("mystnb", {})
+        if "figure" in shown or "image" in shown:
+            assert shown["figure"]["name"].startswith("fig-")
+            assert len(shown["figure"]["caption"]) > 20
+            assert len(shown["image"]["alt"]) > 40
+            assert shown["image"]["alt"] != shown["figure"]["caption"]
+        if re.search(r"\b(bars_with_paper|curves_with_paper|reliability_diagram|new_figure)\(", cell.source):
+            assert "figure" in shown, f"a figure without a caption: {cell.source}"
+
+
+@NOTEBOOKS
+def test_one_title_and_no_skipped_level(source: Path) -> None:
+    text = "\n".join(cell.source for cell in read(source) if cell.cell_type == "markdown")
+    levels = [len(marks) for marks in re.findall(r"^(#+) ", text, re.MULTILINE)]
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+# ------------------------------------------------------------------------------------- parameters
+
+DEFAULTS = 'profile = "smoke"  # scale\nseeds = "0,1,2"\nworkers = 0\nrate = 0.1\nquick = False'
+
+
+def run(injected: str = "") -> dict[str, object]:
+    """A namespace as a kernel has it after the parameters cell and the cell that papermill put after it."""
+    namespace: dict[str, object] = {}
+    cells = [DEFAULTS, *([f"# Parameters\n{injected}\n"] if injected else [])]
+    for cell in cells:
+        exec(cell, namespace)
+    namespace["In"] = ["", *cells, "check_parameters(globals())"]
+    check_parameters(namespace)
+    return namespace
+
+
+def test_parameters_of_the_right_kind_are_accepted() -> None:
+    assert run()["seeds"] == "0,1,2"
+    given = run('profile = "cpu"\nworkers = 2\nrate = 1\nquick = True\nseeds = 0')
+    assert [given[name] for name in ("profile", "workers", "rate", "quick", "seeds")] == [
+        "cpu",
+        2,
+        1.0,
+        True,
+        "0",
+    ]
+    assert isinstance(given["rate"], float)
+
+
+def test_unknown_parameter_is_refused_with_the_nearest_name() -> None:
+    with pytest.raises(
+        UserError, match=r"unknown parameter 'profil' \(did you mean 'profile'\?\).*seeds, workers"
+    ):
+        run('profil = "cpu"')
+
+
+@pytest.mark.parametrize(
+    ("injected", "message"),
+    [
+        ("workers = 1.5", "workers is 1.5, but a whole number"),
+        ("workers = True", "workers is True, but a whole number"),
+        ('rate = "1e-3"', "rate is '1e-3', but a number"),
+        ("quick = 1", "quick is 1, but True or False"),
+        ("seeds = [0, 1]", r"seeds is \[0, 1\], but text was expected, such as its default '0,1,2'"),
+        ("profile = None", "profile is None, but text"),
+        ("profile = True", "profile is True, but text"),
+    ],
+)
+def test_value_of_another_kind_is_refused(injected: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        run(injected)
+
+
+def test_source_runs_as_a_script_without_a_history() -> None:
+    namespace: dict[str, object] = {"seeds": "0"}
+    check_parameters(namespace)
+    assert namespace == {"seeds": "0"}
+
+
+def test_papermill_run_with_an_unknown_parameter_fails(tmp_path: Path) -> None:
+    """The real thing, once: kernel, injected cell, refusal, exit status."""
+    command = [sys.executable, "-m", "papermill", "notebooks/ood.ipynb", str(tmp_path / "out.ipynb")]
+    done = subprocess.run(
+        [*command, "--no-progress-bar", "-p", "reslts", "x"],
+        capture_output=True,
+        text=True,
+        cwd=ROOT,
+        timeout=120,
+    )
+    assert done.returncode != 0
+    assert "unknown parameter 'reslts' (did you mean 'results'?)" in done.stdout + done.stderr
+
+
+# ------------------------------------------------------------------------------------- pages
+
+
+def executed(path: Path, **change: object) -> Path:
+    """An executed notebook as papermill writes it."""
+    output = {"output_type": "stream", "name": "stdout", "text": ["done\n"]}
+    cell = {
+        "cell_type": "code",
+        "source": "1",
+        "execution_count": 1,
+        "metadata": {"papermill": {"duration": 1.0}, "tags": ["hide-input"]},
+        "outputs": [output | change],
+    }
+    metadata = {
+        "kernelspec": {"name": "python3"},
+        "papermill": {"input_path": "/somewhere", "parameters": {}},
+    }
+    path.write_text(json.dumps({"cells": [cell], "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def test_page_lacks_what_papermill_noted(tmp_path: Path) -> None:
+    write_page(executed(tmp_path / "run.ipynb"), tmp_path / "page.ipynb")
+    page = json.loads((tmp_path / "page.ipynb").read_text())
+    assert page["metadata"] == {"kernelspec": {"name": "python3"}}
+    assert page["cells"][0]["metadata"] == {"tags": ["hide-input"]}
+    assert page["cells"][0]["outputs"][0]["text"] == ["done\n"]
+
+
+def test_page_with_given_parameters_is_refused(tmp_path: Path) -> None:
+    run_path = executed(tmp_path / "run.ipynb")
+    run_path.write_text(run_path.read_text().replace('"parameters": {}', '"parameters": {"seeds": "0"}'))
+    with pytest.raises(UserError, match="seeds given"):
+        write_page(run_path, tmp_path / "page.ipynb")
+    assert not (tmp_path / "page.ipynb").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"output_type": "error"}, "stopped with an error in cell 1"),
+        ({"text": [f"{Path.cwd()}/runs/x\n"]}, "holds the path .* of this machine"),
+        ({"text": [f"{Path.home()}/x\n"]}, "holds the path .* of this machine"),
+    ],
+)
+def test_page_that_is_not_fit_to_publish_is_refused(
+    tmp_path: Path, change: dict[str, object], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        write_page(executed(tmp_path / "run.ipynb", **change), tmp_path / "page.ipynb")
