@@ -18,7 +18,7 @@ import platform
 import time
 import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any, Protocol, Self, get_args, get_type_hints
 
@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
-from robustness_lib.models import head, load_weights, save_weights
+from robustness_lib.models import freeze_all_but_head, load_weights, save_weights, train_mode
 from robustness_lib.randomness import generator, stream_seed
 
 NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
@@ -92,8 +92,13 @@ class Recipe:
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings by name."""
-        return asdict(self)
+        """All settings by name, as they go into a job's key.
+
+        A setting that is added once results are recorded is declared ``field(default=..., metadata={"added": True})``:
+        it is left out while it has its default, so that the keys of older records still fit.
+        """
+        settings = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: settings[f.name] for f in fields(self) if not f.metadata or settings[f.name] != f.default}
 
     def with_overrides(self, overrides: Mapping[str, str]) -> Self:
         """A copy with some settings replaced, as given on a command line.
@@ -108,7 +113,7 @@ class Recipe:
             UserError: A name is unknown, or a value has not the setting's type or range.
         """
         types_by_name = get_type_hints(type(self))
-        values = self.as_dict()
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, text in overrides.items():
             choose(name, values, "setting of a recipe")
             values[name] = parse_value(text, types_by_name[name], name)
@@ -445,9 +450,7 @@ def train(
     with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         for epoch in range(first_epoch, recipe.epochs + 1):
             started = time.monotonic()
-            network.train()
-            if recipe.trainable == "head":
-                network.eval()
+            train_mode(network)
             torch.manual_seed(stream_seed(seed, "dropout", epoch))
             order_stream = generator(seed, "order", epoch)
             order = (
@@ -495,9 +498,9 @@ def train(
 
 
 def _trainable_parameters(network: nn.Module, recipe: Recipe) -> dict[str, nn.Parameter]:
-    chosen = {id(p) for p in (network if recipe.trainable == "all" else head(network)).parameters()}
-    for parameter in network.parameters():
-        parameter.requires_grad_(id(parameter) in chosen)
+    network.requires_grad_(True)
+    if recipe.trainable == "head":
+        freeze_all_but_head(network)
     return {name: p for name, p in network.named_parameters() if p.requires_grad}
 
 
@@ -548,7 +551,7 @@ class _State:
             tensors |= {f"observed/{observed_epoch}/{name}": value for name, value in values.items()}
         so_far = {name: getattr(self.history, name) for name in ("losses", "seconds", "images")}
         metadata = {"epoch": str(epoch), "history": json.dumps(so_far), "training": self.description}
-        save_weights(path, {name: value.detach().cpu().contiguous() for name, value in tensors.items()}, metadata)
+        save_weights(path, tensors, metadata)
 
     def load(self, path: Path) -> int:
         """Take the state from ``path`` if it is there; return the first epoch to run."""

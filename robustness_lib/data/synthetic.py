@@ -180,7 +180,7 @@ def load_synthetic(name: str, split: str, root: Path | None = None, seed: int = 
     labels = torch.arange(COUNTS[name][split]) % len(pairs)
     labels = labels[torch.randperm(len(labels), generator=stream)]
     conditions = SHIFTED if name == "synthetic-shifted" else NORMAL
-    parts = [draw(pairs[part, 0], pairs[part, 1], stream, conditions) for part in labels.split(500)]
+    parts = [draw(pairs[part, 0], pairs[part, 1], stream, conditions) for part in torch.split(labels, 500)]
     counts = f"_{len(labels)}x{len(pairs)}" if name == "synthetic-source" else ""
     names = tuple(f"{TEXTURES[texture]} {SHAPES[shape]}" for shape, texture in pairs.tolist())
     return ImageSet(name + counts, torch.cat(parts), labels, names)
