@@ -123,7 +123,7 @@ def train_textbook(network: nn.Module, loader: Loader, recipe: Recipe, device: s
 
 @contextlib.contextmanager
 def cudnn_benchmark() -> Iterator[None]:
-    """cuDNN picks the fastest algorithms by trial, which the textbook loop switches on."""
+    """Let cuDNN pick the fastest algorithms by trial, which the textbook loop switches on."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:

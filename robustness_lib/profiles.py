@@ -57,14 +57,13 @@ class Profile:
         return tuple(self.targets)
 
 
+_SMOKE_RECIPE = Recipe(architecture="wrn-10-1", batch_size=32, crop_padding=2)
 _SMOKE = Target(
     corpus="synthetic-source",
     corpus_holds="synthetic-source_4000x40",
-    pretraining=Recipe(architecture="wrn-10-1", epochs=4),
-    scratch=Recipe(architecture="wrn-10-1", train_images=400, epochs=10, batch_size=64, observations=5),
-    tuned=Recipe(
-        architecture="wrn-10-1", train_images=400, epochs=5, batch_size=64, learning_rate=0.02, observations=5
-    ),
+    pretraining=replace(_SMOKE_RECIPE, epochs=6),
+    scratch=replace(_SMOKE_RECIPE, train_images=400, epochs=10, observations=5),
+    tuned=replace(_SMOKE_RECIPE, train_images=400, epochs=5, learning_rate=0.05, observations=5),
 )
 
 _CPU = Target(
@@ -72,7 +71,7 @@ _CPU = Target(
     corpus_holds="imagenet32_160000x275",
     pretraining=Recipe(architecture="wrn-16-1", epochs=10),
     scratch=Recipe(architecture="wrn-16-1", train_images=5000, epochs=60, observations=10),
-    tuned=Recipe(architecture="wrn-16-1", train_images=5000, epochs=20, learning_rate=0.02, observations=10),
+    tuned=Recipe(architecture="wrn-16-1", train_images=5000, epochs=20, learning_rate=0.03, observations=10),
 )
 
 _PAPER = Target(

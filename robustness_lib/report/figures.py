@@ -87,7 +87,7 @@ def bars_with_paper(
             )
             _bar(panel, place, values.to_numpy(dtype=float) * shown.scale, row["arm"])
         if row["printed"]:
-            panel.plot(place, row["paper"] * shown.scale, label="paper", **PAPER)
+            panel.plot(place + 0.1, row["paper"] * shown.scale, label="paper", **PAPER)
     several = len(set(methods)) > 1
     words = [label(m if several and len(datasets) == 1 else d) for d, m in groups]
     if several and len(datasets) > 1:
@@ -233,13 +233,13 @@ def _panel(axes: Axes | None) -> tuple[Figure, Axes]:
 
 
 def _bar(panel: Axes, place: float, values: Floats, arm: str) -> None:
-    """Mean as a bar, standard deviation as an error bar, seeds as points."""
+    """Mean as a bar, standard deviation as an error bar in its middle, seeds as points to the left."""
     style = arm_style(arm)
     spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
     panel.bar(place, values.mean(), width=0.36, color=style["color"], alpha=0.45, label=f"{label(arm)}, here",
               hatch="" if arm == "scratch" else "//", edgecolor=style["color"])  # fmt: skip
-    jitter = np.linspace(-0.1, 0.1, len(values)) if len(values) > 1 else np.zeros(1)
-    seeds = {"color": style["color"], "marker": style["marker"], "ms": 5, "mec": "white", "ls": "none"}
+    jitter = np.linspace(-0.14, -0.06, len(values)) if len(values) > 1 else np.array([-0.1])
+    seeds: dict[str, Any] = {**style, "linestyle": "none", "markersize": 5, "markeredgecolor": "white"}
     panel.plot(place + jitter, values, **seeds)
     panel.errorbar(place, values.mean(), yerr=spread, color="#333333", capsize=6, lw=1.5, zorder=3)
 
@@ -267,9 +267,7 @@ def _curves(
     return {
         row["key"]: pd.Series(row[name], index=row[x], dtype=float)
         for row in rows.to_dict("records")
-        if isinstance(row[name], Sequence)
-        and isinstance(row.get(x), Sequence)
-        and len(row[name]) == len(row[x])
+        if isinstance(row[name], Sequence) and isinstance(row.get(x), Sequence) and len(row[name]) == len(row[x])
     }
 
 

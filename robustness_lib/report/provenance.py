@@ -132,9 +132,7 @@ def _facts(group: pd.DataFrame) -> dict[str, str]:
         "device": _listed(source.get("device") for source in sources),
         "precision": _listed(source.get("precision") for source in sources),
         "versions": ", ".join(sorted(versions)) or "unknown",
-        "revision": _listed(
-            f"`{short_revision(str(r))}`" for source in sources if (r := source.get("revision"))
-        ),
+        "revision": _listed(f"`{short_revision(str(r))}`" for source in sources if (r := source.get("revision"))),
         "dates": "unknown" if not dates else " to ".join(dict.fromkeys((dates[0], dates[-1]))),
         "time": duration(sum(float(source.get("seconds") or 0) for source in sources)),
     }

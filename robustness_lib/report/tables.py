@@ -48,9 +48,7 @@ def myst_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption:
     """
     for row in rows:
         if len(row) != len(header):
-            raise ValueError(
-                f"a row of table {name!r} has {len(row)} cells instead of {len(header)}: {list(row)}"
-            )
+            raise ValueError(f"a row of table {name!r} has {len(row)} cells instead of {len(header)}: {list(row)}")
     lines = ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in (header, *rows)]
     lines.insert(1, "|" + " --- |" * len(header))
     return Markdown("\n".join([f":::{{table}} {caption}", f":name: {name}", "", *lines, ":::", ""]))
@@ -181,9 +179,7 @@ def comparison_table(
     """
     table = comparison_rows(section, records, **settings)
     header = ["Setting", "Paper", "Here (mean ± s.d., n seeds)", "Difference", "Verdict", "Made by"]
-    varied = {
-        column for column in ("dataset", "method", "metric") if len(table) and table[column].nunique() > 1
-    }
+    varied = {column for column in ("dataset", "method", "metric") if len(table) and table[column].nunique() > 1}
     cells = [_comparison_cells(row, varied, made_by) for row in table.to_dict("records")]
     return myst_table(header, cells or [[NOT_RUN, *[_DASH] * 5]], caption=caption, name=name)
 
@@ -289,7 +285,10 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
         used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
         here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n})"
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
-    return [*cells, f"[{SECTIONS[claim.section]}]({links[claim.section]})"] if links else cells
+    if links:
+        page, title = links.get(claim.section), SECTIONS[claim.section]
+        cells.append(f"[{title}]({page})" if page else title)
+    return cells
 
 
 def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) -> list[str]:
@@ -334,9 +333,7 @@ def _paper_value(
 ) -> tuple[float, str]:
     """The published value of a setting and how it is printed: NaN and "" if there is none."""
     wanted = f"{name}_area" if over_levels == "area" else name
-    rows = select(
-        section, dataset=dataset, arm=arm, method=method, metric=wanted, level=level, locator=locator
-    )
+    rows = select(section, dataset=dataset, arm=arm, method=method, metric=wanted, level=level, locator=locator)
     if rows.empty:
         return math.nan, ""
     if over_levels == "mean":

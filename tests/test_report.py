@@ -1,0 +1,336 @@
+"""Tables and figures that put the papers' numbers beside ours."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+from test_paper import record
+
+from robustness_lib import paper, report
+from robustness_lib.errors import UserError
+
+LISTS = {
+    "reliability_confidence": list(np.linspace(0.2, 1, 17)),
+    "reliability_accuracy": list(np.linspace(0.1, 1, 17)),
+    "history_epoch": [1.0, 2.0, 3.0],
+    "history_rms_calibration_error": [0.3, 0.2, 0.1],
+}
+
+
+def records() -> pd.DataFrame:
+    rng = np.random.default_rng(0)
+    rows = []
+    for dataset in ("cifar10", "tiny_imagenet32"):
+        for arm, value in (("scratch", 0.2), ("pre-trained", 0.1)):
+            for seed in range(3):
+                noise = float(rng.normal(0, 0.001))
+                rows.append(
+                    record(
+                        dataset=dataset, arm=arm, seed=seed, rms_calibration_error=value + noise, error=value + noise,
+                        provenance={
+                            "seconds": 600.0, "device": "2 CPU cores", "precision": "bfloat16",
+                            "versions": {"torch": "2.11.0"},
+                            "revision": "0123456789ab-dirty", "data": {f"{dataset}/test": "ab" * 32},
+                            "date": f"2025-01-0{seed + 1}T00:00:00+00:00",
+                        },
+                        **LISTS,
+                    )
+                )  # fmt: skip
+    for arm in ("scratch", "pre-trained"):
+        for level in (0.0, 0.5, 1.0):
+            rows.append(record(section="label_noise", method="none", arm=arm, level=level, error=0.2 + level / 2))
+    return pd.DataFrame(rows)
+
+
+@pytest.fixture(autouse=True)
+def _no_figure_left():
+    yield
+    plt.close("all")
+
+
+def parse(table: str) -> tuple[list[str], list[list[str]]]:
+    """Header and rows of the one pipe table in a directive."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    cells = [[cell.strip() for cell in re.split(r"(?<!\\)\|", line)[1:-1]] for line in lines]
+    assert set("".join(cells[1])) <= set("-: ")
+    assert {len(row) for row in cells} == {len(cells[0])}
+    return cells[0], cells[2:]
+
+
+# ---------------------------------------------------------------------------------------- tables
+
+
+def comparison(frame: pd.DataFrame) -> str:
+    return report.comparison_table(
+        "calibration", frame, metrics=["rms_calibration_error"], datasets=["cifar10", "cifar100", "tiny_imagenet"],
+        caption="Calibration {cite:p}`hendrycks2019using`.", name="tab-cal", made_by="[how](#how)",
+    )  # fmt: skip
+
+
+def test_comparison_table_is_a_numbered_myst_table():
+    table = comparison(records())
+    assert table.startswith(":::{table} Calibration {cite:p}`hendrycks2019using`.\n:name: tab-cal\n\n|")
+    assert table.rstrip().endswith(":::")
+    header, rows = parse(table)
+    assert header == ["Setting", "Paper", "Here (mean ± s.d., n seeds)", "Difference", "Verdict", "Made by"]
+    assert [row[0] for row in rows] == [
+        f"{data}, {arm}"
+        for data in ("CIFAR-10", "CIFAR-100", "Tiny ImageNet")
+        for arm in ("from scratch", "pre-trained")
+    ]
+    assert table._repr_markdown_() == table
+
+
+def test_comparison_table_cells():
+    frame = records()
+    _, rows = parse(comparison(frame))
+    ours = frame[(frame["arm"] == "scratch") & (frame["dataset"] == "cifar10")]["rms_calibration_error"] * 100
+    paper_value = float(rows[0][1].removesuffix(" %"))
+    assert rows[0][2] == f"{ours.mean():.1f} ± {ours.std():.1f} % (`cpu`, n = 3)"
+    assert rows[0][3] == f"{ours.mean() - paper_value:+.1f}"
+    assert rows[0][4:] == ["reference", "`cpu`, `0123456-dirty`, [how](#how)"]
+    assert rows[1][4] == "holds"
+    assert rows[2][2:4] == ["not run", "–"]
+    assert rows[3][4] == "not yet measured"
+    assert "Tiny ImageNet (32 px)" in rows[4][2]
+
+
+def test_comparison_uses_a_true_minus_and_the_papers_decimals():
+    frame = records()
+    frame["error"] /= 100
+    _, rows = parse(
+        report.comparison_table("calibration", frame, metrics=["error"], datasets=["cifar10"], caption="c", name="t")
+    )
+    assert rows[0][1] == "5.32 %"
+    assert re.fullmatch(r"−5\.1\d", rows[0][3])
+
+
+def test_comparison_of_areas_and_of_means():
+    rows = report.comparison_rows(
+        "label_noise", records(), metrics=["error"], datasets=["cifar10"], methods=["none"], over_levels="area"
+    )
+    assert list(rows["printed"]) == ["28.7", "15.9"]
+    assert rows["mean"].to_list() == pytest.approx([0.45, 0.45])
+    assert rows["sd"].isna().all()
+    mean = report.comparison_rows(
+        "imbalance", records(), metrics=["error"], datasets=["cifar10"], methods=["smote"], over_levels="mean"
+    )
+    assert mean["paper"].iloc[0] == pytest.approx(
+        paper.select("imbalance", dataset="cifar10", method="smote", metric="error")["value"].mean()
+    )
+
+
+def test_comparison_at_a_given_profile():
+    smoke = records().assign(profile="smoke")
+    settings = {"metrics": ["error"], "datasets": ["cifar10"]}
+    assert set(report.comparison_rows("calibration", smoke, **settings)["n"]) == {0}
+    rows = report.comparison_rows("calibration", smoke, **settings, profile="smoke")
+    assert set(rows["profile"]) == {"smoke"}
+    assert set(rows["n"]) == {3}
+
+
+def test_one_seed_shows_no_spread():
+    frame = records()
+    _, rows = parse(comparison(frame[frame["seed"] == 0]))
+    assert "±" not in rows[0][2]
+    assert rows[0][2].endswith("(`cpu`, n = 1)")
+
+
+def test_tables_of_no_records():
+    empty = records().iloc[:0]
+    assert "not run" in comparison(empty)
+    assert "not run" in report.provenance_table(empty, caption="c", name="t")
+    assert "Nothing is recorded yet" in report.made_by(empty, "calibration", "cpu")
+    assert set(report.scoreboard_rows(empty)["verdict"]) == {"not yet measured"}
+
+
+def test_myst_table_escapes_pipes_and_refuses_ragged_rows():
+    _, rows = parse(report.myst_table(["a", "b"], [["x|y", "z"]], caption="c", name="t"))
+    assert rows == [["x\\|y", "z"]]
+    with pytest.raises(ValueError, match="2"):
+        report.myst_table(["a", "b"], [["x"]], caption="c", name="t")
+
+
+def test_scoreboard_has_every_claim_once():
+    board = report.scoreboard(records(), {section: f"{section}.ipynb" for section in paper.SECTIONS})
+    tables = board.split(":::{table}")[1:]
+    assert len(tables) == len(paper.SECTIONS)
+    names = re.findall(r":name: (\S+)", board)
+    assert names[4] == "tab-claims-calibration"
+    assert len(set(names)) == len(names)
+    rows = [row for table in tables for row in parse(table)[1]]
+    assert [row[0] for row in rows] == [claim.statement for claim in paper.CLAIMS]
+    assert all(row[4] in paper.VERDICTS for row in rows)
+    first = next(row for row in rows if "RMS calibration error on CIFAR-10." in row[0])
+    assert first[1] == "6.4 → 2.9 % (P1 Table 5)"
+    assert re.fullmatch(r"[\d.]+ ± [\d.]+ → [\d.]+ ± [\d.]+ % \(`cpu`, n = 3\)", first[2])
+    assert re.fullmatch(r"−\d+\.\d points \[−\d+\.\d, −\d+\.\d\]", first[3])
+    assert first[4:] == ["holds", "[Calibration](calibration.ipynb)"]
+
+
+def test_scoreboard_on_a_sections_own_page_needs_no_link():
+    header, _ = parse(report.scoreboard(records(), sections=["calibration"], name="tab-verdicts"))
+    assert header[-1] == "Verdict"
+
+
+def test_scoreboard_rows_are_numbers():
+    rows = report.scoreboard_rows(records(), "calibration").set_index("id")
+    row = rows.loc["cal-rms-cifar10"]
+    assert row["effect"] == pytest.approx(row["treated"] - row["reference"])
+    assert row["low"] < row["effect"] < row["high"] < 0
+    assert len(rows) == len(paper.claims("calibration"))
+
+
+# ---------------------------------------------------------------------------------------- provenance
+
+
+def test_rerun_command():
+    command = report.rerun_command("calibration", "cpu", "cifar10", [2, 0, 1, 1])
+    assert command == "robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2"
+    assert report.rerun_command("ood", "paper", None, []) == "robustness run ood --profile paper"
+
+
+def test_provenance_table_and_dropdown():
+    frame = records()
+    frame = frame[frame["section"] == "calibration"]
+    header, rows = parse(report.provenance_table(frame, caption="c", name="tab-provenance"))
+    assert header[-1] == "Command"
+    assert rows[0] == [
+        "Calibration, CIFAR-10, `cpu`",
+        "6 (3 seeds)",
+        "2 CPU cores; bfloat16",
+        "torch 2.11.0; code `0123456-dirty`",
+        "2025-01-01 to 2025-01-03; 60 min of computing",
+        "`robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2`",
+    ]
+    text = report.made_by(frame, "calibration", "cpu")
+    assert text.startswith(":::{dropdown} How this page was made\n")
+    assert text.rstrip().endswith(":::")
+    for fact in ("--dataset tiny_imagenet32", "0123456-dirty", "2 CPU cores", "2.0 h", "ab" * 32, "12 records"):
+        assert fact in text
+
+
+# ---------------------------------------------------------------------------------------- figures
+
+
+def every_figure() -> dict[str, plt.Figure]:
+    frame = records()
+    return {
+        "bars": report.bars_with_paper(
+            "calibration", frame, "rms_calibration_error", datasets=["cifar10", "cifar100", "tiny_imagenet"]
+        ),
+        "methods": report.bars_with_paper(
+            "imbalance", frame, "error", datasets=["cifar10"], methods=["normal", "smote"], over_levels="mean"
+        ),
+        "levels": report.curves_with_paper(
+            "label_noise", frame, "error", dataset="cifar10", method="none", x_label="corruption strength"
+        ),
+        "epochs": report.curves_with_paper(
+            "calibration", frame, "history_rms_calibration_error", dataset="cifar100", x="history_epoch"
+        ),
+        "reliability": report.reliability_diagram(frame, dataset="cifar10"),
+    }
+
+
+def test_figures_have_labels_units_and_legends_outside_the_axes():
+    for name, figure in every_figure().items():
+        figure.canvas.draw()
+        assert figure.get_figwidth() == 6.0
+        assert figure.get_facecolor() == (1, 1, 1, 1)
+        left = [axes for axes in figure.axes if axes.get_subplotspec().is_first_col()]
+        assert all("(%)" in axes.get_ylabel() for axes in left), name
+        assert all(axes.get_xlabel() for axes in figure.axes), name
+        assert not any(axes.get_title() for axes in figure.axes)
+        assert not any(axes.get_legend() for axes in figure.axes)
+        [legend] = figure.legends
+        words = [text.get_text() for text in legend.get_texts()]
+        assert len(words) == len(set(words))
+        box = legend.get_window_extent()
+        assert box.x0 >= 0
+        assert box.x1 <= figure.bbox.x1, name
+        for axes in figure.axes:
+            assert not box.overlaps(axes.get_window_extent()), name
+            assert axes.get_tightbbox().y0 >= -1, f"{name}: labels are cut off"
+
+
+def test_text_is_readable_when_a_phone_halves_the_figure():
+    figure = every_figure()["bars"]
+    sizes = [text.get_fontsize() for text in figure.axes[0].get_xticklabels()]
+    assert min(sizes) >= 11
+
+
+def test_bars_show_mean_seeds_and_the_papers_value():
+    frame = records()
+    figure = report.bars_with_paper("calibration", frame, "rms_calibration_error", datasets=["cifar10"])
+    [axes] = figure.axes
+    ours = frame[(frame["section"] == "calibration") & (frame["dataset"] == "cifar10")]
+    means = ours.groupby("arm")["rms_calibration_error"].mean() * 100
+    heights = [bar.get_height() for bar in axes.patches]
+    assert heights == pytest.approx([means["scratch"], means["pre-trained"]])
+    diamonds = [line for line in axes.lines if line.get_label() == "paper"]
+    printed = paper.select("calibration", dataset="cifar10", locator="P1 Table 5", metric="rms_calibration_error")
+    assert [line.get_ydata()[0] for line in diamonds] == pytest.approx(list(printed["value"] * 100))
+    assert sorted(len(line.get_ydata()) for line in axes.lines if line.get_marker() in "os") == [3, 3]
+
+
+def test_curves_show_the_papers_points_and_ours():
+    frame = records()
+    figure = report.curves_with_paper("label_noise", frame, "error", dataset="cifar10", method="none")
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    assert len(lines["from scratch, paper"].get_xdata()) == 11
+    assert list(lines["pre-trained, here"].get_xdata()) == [0.0, 0.5, 1.0]
+    assert list(lines["pre-trained, here"].get_ydata()) == pytest.approx([20, 45, 70])
+
+
+def test_reliability_diagram_merges_neighbouring_bins():
+    figure = report.reliability_diagram(records(), dataset="cifar10", merge=5)
+    points = [line for line in figure.axes[0].lines if "mean of 3 seeds" in str(line.get_label())]
+    confidence = np.array(LISTS["reliability_confidence"]) * 100
+    expected = [confidence[i : i + 5].mean() for i in (0, 5, 10, 15)]
+    assert list(points[0].get_xdata()) == pytest.approx(expected)
+    with pytest.raises(UserError, match="merge"):
+        report.reliability_diagram(records(), dataset="cifar10", merge=0)
+    empty = report.reliability_diagram(records(), dataset="cifar100")
+    assert [text.get_text() for text in empty.axes[0].texts] == ["not run"]
+
+
+def test_arms_differ_in_colour_marker_and_line():
+    scratch, tuned = report.arm_style("scratch"), report.arm_style("pre-trained")
+    assert all(scratch[key] != tuned[key] for key in scratch)
+    with pytest.raises(UserError, match="scratch"):
+        report.arm_style("tuned")
+
+
+def test_figures_compose():
+    figure, axes = report.new_figure(columns=2)
+    for panel, dataset in zip(axes, ("cifar10", "cifar100"), strict=True):
+        report.curves_with_paper("label_noise", records(), "error", dataset=dataset, method="none", axes=panel)
+    assert not figure.legends
+    report.legend_outside(figure)
+    assert len(figure.legends) == 1
+
+
+def test_use_style_sets_the_defaults():
+    with mpl.rc_context():
+        report.use_style()
+        assert mpl.rcParams["axes.spines.top"] is False
+        assert mpl.rcParams["savefig.facecolor"] == "white"
+
+
+def test_no_published_number_is_typed_in_the_report():
+    folder = Path(report.__file__).parent
+    printed = {
+        number for section in paper.SECTIONS for number in paper.published(section)["printed"] if len(number) >= 4
+    }
+    for path in folder.glob("*.py"):
+        typed = set(re.findall(r"(?<![\w.])\d+\.\d+(?![\w.])", path.read_text(encoding="utf-8")))
+        assert not typed & printed, path.name
