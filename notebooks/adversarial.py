@@ -13,7 +13,7 @@
 # CIFAR for a few epochs, withstands attacks better than one trained on CIFAR alone. Its accuracy on clean images stays
 # the same. Robustness, it follows, can be carried from one task to another {cite:p}`hendrycks2019using`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell"]

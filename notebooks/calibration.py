@@ -103,7 +103,7 @@ jobs, outcome = sections.measure_section(
     seeds=sections.parse_seeds(seeds),
     overrides=sections.parse_overrides([pair for pair in overrides.split(",") if pair.strip()]),
 )
-assert not outcome.failed, "; ".join(error for _, error in outcome.failed)
+outcome.check()
 live = sections.recorded(jobs, records.Store(store))
 
 # %% [markdown]

@@ -12,7 +12,7 @@
 # Every claim of the two papers, the numbers they give for it, ours, and a verdict. Nothing on this page is typed: it is
 # computed from the papers' published numbers and from the recorded results whenever the book is built.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell"]

@@ -14,7 +14,7 @@
 # when the network has converged. Larger and more diverse pre-training data gives more of it; a network from random
 # weights has none {cite:p}`andreassen2022evolution`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell"]

@@ -13,7 +13,7 @@
 # over all classes, by more than the usual remedies do: weighting the loss, repeating images of rare classes, or making
 # new ones between existing ones {cite:p}`hendrycks2019using`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell"]

@@ -14,7 +14,7 @@
 # Forward correction does without it; only Gold Loss Correction, which may use trusted labels, comes near or does better,
 # and it gains from pre-training too {cite:p}`hendrycks2019using`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell"]

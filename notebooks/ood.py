@@ -13,7 +13,7 @@
 # network trained from scratch, averaged over eight kinds of foreign images, on CIFAR-10, CIFAR-100 and Tiny ImageNet
 # {cite:p}`hendrycks2019using`.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell"]

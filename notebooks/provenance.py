@@ -12,7 +12,7 @@
 # Where each number in this book was measured: on what device, with which software, at which revision of the code, how
 # long it took, and the command that measures it again.
 
-# %% tags=["parameters"]
+# %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell"]

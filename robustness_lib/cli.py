@@ -83,7 +83,7 @@ def run(
         workers=workers,
         time_budget=time_budget,
     )
-    print(f"{section}: {outcome.summary()}")
+    print(f"{section}: {outcome.summary()}" + ("; run the same command again to go on" if outcome.left else ""))
     for job, error in outcome.failed:
         print(f"failed: {job.label}: {error}", file=sys.stderr)
     if outcome.failed:
@@ -115,9 +115,7 @@ def pretrain(
     kept = Store(store)
     if networks.find_checkpoint(name, store) is None:
         kept.path(job).unlink(missing_ok=True)
-    outcome = sweep([job], pretraining.run, context)
-    if outcome.failed:
-        raise UserError(outcome.failed[0][1])
+    sweep([job], pretraining.run, context).check()
     record = kept.get(job)
     error = record.metrics["error"] if record is not None else float("nan")
     print(f"{name}\n{networks.find_checkpoint(name, store)}: validation error {100 * float(str(error)):.1f} %")

@@ -241,5 +241,4 @@ def ensure(jobs: Iterable[Job], overrides: Mapping[str, str] | None, context: Co
     first = missing(jobs, overrides, context.store)
     for job in first:  # a record without its checkpoint, as after a clean-up, does not count
         Store(context.store).path(job).unlink(missing_ok=True)
-    if failed := sweep(first, run, context).failed:
-        raise UserError(failed[0][1])
+    sweep(first, run, context).check()

@@ -45,13 +45,25 @@ class Outcome:
     failed: list[tuple[Job, str]] = field(default_factory=list)
     left: list[Job] = field(default_factory=list)
 
+    def check(self) -> None:
+        """Raise the first failure, for callers that cannot go on without all records.
+
+        Raises:
+            UserError: A job failed or was not started.
+        """
+        if self.failed:
+            job, error = self.failed[0]
+            raise UserError(f"{job.label}: {error}")
+        if self.left:
+            raise UserError(f"{self.summary()}; run the same command again")
+
     def summary(self) -> str:
         """One line for a person."""
         parts = [f"{len(self.recorded)} recorded", f"{len(self.skipped)} were recorded before"]
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         if self.left:
-            parts.append(f"{len(self.left)} not started for lack of time (run the same command again)")
+            parts.append(f"{len(self.left)} not started for lack of time")
         return ", ".join(parts)
 
 
@@ -241,7 +253,7 @@ _WORKER: dict[str, Context] = {}
 
 
 def default_workers(runtime: Runtime, jobs: int) -> int:
-    """One process a GPU; on CPUs one process (its trainings use all cores), which measured best on two cores."""
+    """One process a GPU; on a CPU one process, whose trainings use all cores."""
     gpus = torch.cuda.device_count() if runtime.device == "cuda" else 1
     return max(1, min(gpus, jobs))
 

@@ -19,6 +19,7 @@ import time
 import types
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from pathlib import Path
 from typing import Any, Protocol, Self, get_args, get_type_hints
 
@@ -294,11 +295,19 @@ def to_unit_range(images: Tensor) -> Tensor:
 
 def normalise(images: Tensor, normalisation: str) -> Tensor:
     """Images in [0, 1], float [B, 3, H, W], to the network's input (:data:`NORMALISATIONS`)."""
-    mean, std = (
-        torch.tensor(values, device=images.device, dtype=images.dtype).view(1, -1, 1, 1)
-        for values in NORMALISATIONS[normalisation]
-    )
+    mean, std = _mean_and_std(normalisation, images.device, images.dtype)
     return (images - mean) / std
+
+
+@cache
+def _mean_and_std(normalisation: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Kept on the device: copying them there anew would halt the host at every step."""
+    mean, std = NORMALISATIONS[normalisation]
+    shape = (1, -1, 1, 1)
+    return (
+        torch.tensor(mean, device=device, dtype=dtype).view(shape),
+        torch.tensor(std, device=device, dtype=dtype).view(shape),
+    )
 
 
 # --------------------------------------------------------------------------------------------- training
@@ -338,10 +347,13 @@ def weighted_cross_entropy(weights: Tensor) -> Loss:
     Args:
         weights: float [N], at least 0, by position in the training set.
     """
+    kept = {weights.device: weights}
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         each = F.cross_entropy(network(images).float(), labels, reduction="none")
-        batch = weights.to(each.device)[indices]
+        if each.device not in kept:
+            kept[each.device] = weights.to(each.device)
+        batch = kept[each.device][indices]
         return (batch * each).sum() / batch.sum()
 
     return loss
@@ -524,7 +536,8 @@ def _check_finite(losses: Tensor, epoch: int, steps: int, total_steps: int, reci
         rate = learning_rate_at(step, total_steps, recipe)
         raise TrainingDiverged(
             f"the training diverged: the loss was {float(losses[bad[0]])} at step {step} of {total_steps} "
-            f"(epoch {epoch}, learning rate {rate:.3g}) with the recipe {json.dumps(recipe.as_dict())}; lower the learning rate"
+            f"(epoch {epoch}, learning rate {rate:.3g}) with the recipe {json.dumps(recipe.as_dict())}; "
+            "lower the learning rate"
         )
 
 

@@ -194,7 +194,7 @@ def reliability_diagram(
     """
     if merge < 1:
         raise UserError(f"merge is {merge}, but at least one bin makes a point; give a positive number")
-    figure, panels = new_figure(columns=len(arms), height=3.8)
+    figure, panels = new_figure(columns=len(arms), height=4.0)
     profile = profile or profile_of(records, section, dataset)
     for panel, arm in zip(panels, arms, strict=True):
         style = arm_style(arm)

@@ -1,0 +1,174 @@
+"""Small data, trainings and child processes for the tests of the ground floor.
+
+Children are forked from a server that has imported the library, so that one costs milliseconds; what they run must be
+a function of a module.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from robustness_lib import cli
+from robustness_lib.data import ImageSet
+from robustness_lib.models import build, weights_checksum
+from robustness_lib.networks import Context
+from robustness_lib.randomness import generator
+from robustness_lib.records import Job, Metrics, Store
+from robustness_lib.sweep import sweep
+from robustness_lib.training import History, Recipe, Runtime, train
+
+CHILDREN = multiprocessing.get_context("forkserver")
+CHILDREN.set_forkserver_preload(["robustness_lib.cli"])
+
+PLAIN = Runtime(precision="float32", threads=1)
+RECIPE = Recipe(architecture="wrn-10-1", epochs=2, batch_size=16, learning_rate=0.05)
+
+
+def images(count: int = 40, classes: int = 4, size: int = 16, seed: int = 0) -> ImageSet:
+    """Noise whose mean tells the class, so that a network can learn something."""
+    labels = torch.arange(count) % classes
+    noise = torch.randint(0, 128, (count, 3, size, size), generator=generator(seed, "toys"))
+    pixels = (noise + (labels * 127 // max(classes - 1, 1))[:, None, None, None]).to(torch.uint8)
+    return ImageSet("toys", pixels, labels, tuple(f"class {k}" for k in range(classes)))
+
+
+def write_bundle(root: Path, name: str, count: int, classes: int, size: int = 16) -> None:
+    """A data set of one's own: ``<root>/<name>/{train,test}.npz``."""
+    (root / name).mkdir(parents=True)
+    for number, split in enumerate(("train", "test")):
+        data = images(count, classes, size, seed=number)
+        arrays = {"images": data.images.numpy(), "labels": data.labels.numpy(), "class_names": np.array(data.class_names)}
+        np.savez(root / name / f"{split}.npz", **arrays)
+
+
+def trained(recipe: Recipe = RECIPE, seed: int = 0, data: ImageSet | None = None, **options: object) -> nn.Module:
+    """A tiny network after a training."""
+    return run_training(recipe, seed, data, **options)[0]
+
+
+def run_training(
+    recipe: Recipe = RECIPE,
+    seed: int = 0,
+    data: ImageSet | None = None,
+    runtime: Runtime = PLAIN,
+    **options: object,
+) -> tuple[nn.Module, History]:
+    data = images() if data is None else data
+    network = build(recipe.architecture, data.num_classes, recipe.dropout, seed)
+    return network, train(network, data, recipe, seed=seed, runtime=runtime, **options)  # type: ignore[arg-type]
+
+
+def checksum(network: nn.Module) -> str:
+    return weights_checksum(network.state_dict())
+
+
+# ---------------------------------------------------------------------------------------- jobs of a toy section
+
+
+def toy_job(seed: int = 0, **changes: object) -> Job:
+    fields: dict[str, object] = {
+        "section": "toy",
+        "profile": "smoke",
+        "dataset": "toys",
+        "init": "scratch",
+        "method": "train",
+        "level": None,
+        "seed": seed,
+        "recipe": {"architecture": "wrn-10-1", "epochs": 2, "train_images": 40},
+    }
+    return Job(**(fields | changes))  # type: ignore[arg-type]
+
+
+def toy_run(job: Job, context: Context) -> Metrics:
+    """Train a tiny network; with other methods fail, sleep, or do nothing.
+
+    Who ran what is appended to the file ``ran`` of the store: one line of seed and process id.
+    """
+    with open(context.store / "ran", "a") as file:
+        file.write(f"{job.seed} {os.getpid()}\n")
+    if job.method == "diverge":
+        run_training(Recipe(architecture="wrn-10-1", epochs=40, batch_size=8, learning_rate=1e6), job.seed)
+    if job.method == "sleep":
+        time.sleep(600)
+    if job.method == "nothing":
+        time.sleep(0.02)
+        return {"seed": float(job.seed)}
+    network, history = run_training(Recipe(architecture="wrn-10-1", epochs=int(str(job.recipe["epochs"]))), job.seed)
+    return {"weights": float(int(checksum(network)[:12], 16)), "losses": list(history.losses)}
+
+
+def ran(store: Path) -> list[tuple[int, int]]:
+    """Seed and process id of every run, in order."""
+    lines = (store / "ran").read_text().splitlines() if (store / "ran").exists() else []
+    return [(int(seed), int(pid)) for seed, pid in (line.split() for line in lines)]
+
+
+def context(store: Path, **changes: object) -> Context:
+    store.mkdir(parents=True, exist_ok=True)
+    return Context(**({"store": store, "runtime": PLAIN, "progress": False} | changes))  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------- what children do
+
+
+def _alone(limit: float | None) -> None:
+    """Work with one thread; end without warning after so much processor time, as SIGKILL ends a process."""
+    torch.set_num_threads(1)
+    if limit is not None:
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, limit)
+
+
+def sweep_child(jobs: Sequence[Job], store: Path, workers: int, limit: float | None) -> None:
+    _alone(limit)
+    sweep(jobs, toy_run, context(store), workers=workers)
+
+
+def train_child(recipe: Recipe, runtime: Runtime, checkpoint: Path, result: Path, limit: float | None) -> None:
+    _alone(limit)
+    started = time.process_time()
+    network, history = run_training(recipe, 3, runtime=runtime, checkpoint=checkpoint, checkpoint_every=0.0)
+    result.write_text(f"{checksum(network)} {time.process_time() - started} {history.losses}")
+
+
+def command_child(arguments: Sequence[str], folder: Path) -> None:
+    """The ``robustness`` command, its two outputs in files."""
+    os.chdir(folder)
+    for stream, name in ((1, "stdout"), (2, "stderr")):
+        os.dup2(os.open(folder / name, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
+    sys.stdout, sys.stderr = os.fdopen(1, "w", buffering=1), os.fdopen(2, "w", buffering=1)
+    torch.set_num_threads(1)
+    sys.argv = ["robustness", *arguments]
+    cli.main()
+
+
+def wait_for(condition: object, seconds: float = 240.0) -> None:
+    """Wait until a function returns something true."""
+    assert callable(condition)
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (one that ended but was not yet waited for does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "ZX"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def stored(store: Path) -> dict[str, Metrics]:
+    """Metrics by key."""
+    return {record.job.key: record.metrics for record in Store(store).records()}
