@@ -11,7 +11,7 @@ SOURCES  := $(wildcard notebooks/*.py)
 PAGES    := $(SOURCES:notebooks/%.py=book/executed/%.ipynb)
 LIBRARY  := $(shell find robustness_lib -type f -not -path '*/__pycache__/*')
 RESULTS  := $(wildcard book/results/*.jsonl)
-PROSE    := _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_static/*)
+PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_static/*)
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 

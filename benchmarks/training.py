@@ -114,7 +114,7 @@ def train_textbook(network: nn.Module, loader: Loader, recipe: Recipe, device: s
         for inputs, targets in loader:
             loss = F.cross_entropy(network(inputs.to(device)), targets.to(device))
             optimiser.zero_grad()
-            loss.backward()
+            torch.autograd.backward(loss)
             optimiser.step()
             scheduler.step()
             average = 0.8 * average + 0.2 * loss.item()
@@ -162,11 +162,12 @@ def images_to_train_on(count: int, data_root: Path | None) -> tuple[ImageSet, st
 
 def images_per_second(work: Callable[[], object], images: int, device: str) -> float:
     """Run ``work``, which processes ``images``, and time it until the device has done it all."""
-    synchronise = torch.cuda.synchronize if device != "cpu" else lambda: None
-    synchronise()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
     started = time.perf_counter()
     work()
-    synchronise()
+    if device != "cpu":
+        torch.cuda.synchronize(device)
     return images / (time.perf_counter() - started)
 
 

@@ -47,7 +47,7 @@ recorded = records.frame(records.load_published(folder=Path(results)))
 # training takes 10 steps, testing 20. In {eq}`eq-adversarial-training` and {eq}`eq-pgd` the network sees $2x-1$, so that
 # $\varepsilon$ is measured in units of the image.
 #
-# **Arms.** *From scratch*: WRN-28-10, 100 epochs of adversarial training on CIFAR. *Pre-trained*: 100 epochs of the same
+# **Arms.** *From scratch*: WRN-28-10 {cite:p}`zagoruyko2016wide`, 100 epochs of adversarial training on CIFAR. *Pre-trained*: 100 epochs of the same
 # on Downsampled ImageNet with its 1,000 classes, then a new last layer and 5 epochs of adversarial tuning of the whole
 # network on CIFAR at a learning rate of 0.001.
 
@@ -81,6 +81,9 @@ report.comparison_table(
 # The attack in the authors' released code overwrites the clean batch with its random start. Its ball is then centred on
 # an already noised image, so that the final change can reach $2\varepsilon$. {eq}`eq-pgd` is the attack that the paper
 # describes, and the one this companion will use; the literal one will be an option beside it.
+#
+# The paper's attack is not the strongest there is. {cite:t}`croce2021robustbench` list the authors' released networks with
+# a lower accuracy under a set of stronger attacks.
 
 # %% [markdown]
 # ## Not measured here yet

@@ -125,6 +125,8 @@ def expected_calibration_error(confidence: Array, correct: Array, bins: int = 15
         UserError: The arrays do not fit together or hold other values.
     """
     sure, right = _confidence_and_correct(confidence, correct)
+    if bins < 1:
+        raise UserError(f"bins is {bins} but must be at least 1; 15 are usual")
     index = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
     return float(np.abs(np.bincount(index, sure - right, minlength=bins)).sum() / len(sure))
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+import pandas as pd
 import torch
 
+from robustness_lib import report
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.errors import UserError
 from robustness_lib.metrics import evaluate
@@ -19,12 +21,15 @@ from robustness_lib.pretraining import arms
 from robustness_lib.profiles import profile
 from robustness_lib.randomness import generator
 from robustness_lib.records import SCRATCH, Job, Metrics
+from robustness_lib.report.tables import number
 from robustness_lib.training import Recipe, predict
 
 SECTION = "recipe_choice"
 METHODS = ("held-out",)
 
 HELD_OUT_IMAGES = 5000
+
+SHOWN = ("error", "rms_calibration_error", "negative_log_likelihood")
 
 CANDIDATES: dict[str, list[dict[str, int | float]]] = {
     "tuned": [
@@ -104,3 +109,27 @@ def run(job: Job, context: Context) -> Metrics:
     images = left_over(context.images(job.dataset, "train"), recipe, job.seed)
     logits = predict(network, images, recipe.normalisation, context.runtime)
     return evaluate(logits.numpy(), images.labels.numpy())
+
+
+def table(records: pd.DataFrame, *, caption: str, name: str) -> report.tables.Markdown:
+    """The candidates, the best of each arm in bold: the one with the least negative log-likelihood.
+
+    Args:
+        records: Records of this section, as by :func:`robustness_lib.records.frame`.
+        caption: Caption of the table.
+        name: Its label for references.
+
+    Returns:
+        A numbered MyST table, one row a candidate.
+    """
+    header = ["Arm", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
+    rows = []
+    for arm, group in records.groupby("arm", sort=False):
+        best = group["negative_log_likelihood"].astype(float).idxmin()
+        order = group["recipe"].map(lambda recipe: (recipe["epochs"], recipe["learning_rate"])).sort_values().index
+        for index in order:
+            row = group.loc[index]
+            cells = [str(arm), str(row["recipe"]["epochs"]), f"{row['recipe']['learning_rate']:g}"]
+            cells += [number(row[metric], metric) for metric in SHOWN]
+            rows.append([f"**{cell}**" for cell in cells] if index == best else cells)
+    return report.myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)

@@ -77,6 +77,10 @@ class Job:
     seed: int
     recipe: Mapping[str, Value]
 
+    def __post_init__(self) -> None:
+        if self.level is not None:  # 1 and 1.0 are one level, so they must give one key
+            object.__setattr__(self, "level", float(self.level))
+
     def as_dict(self) -> dict[str, Any]:
         """The job as plain JSON values, with exactly the eight attributes as keys."""
         return {
@@ -122,6 +126,8 @@ class Record:
             raise ValueError(f"a record has the keys {sorted(_RECORD_KEYS)}")
         if not isinstance(data["job"], dict) or set(data["job"]) != set(Job.__dataclass_fields__):
             raise ValueError(f"a job has the keys {sorted(Job.__dataclass_fields__)}")
+        if not isinstance(data["metrics"], dict) or not isinstance(data["provenance"], dict):
+            raise ValueError("metrics and provenance are JSON objects")
         record = cls(Job(**data["job"]), data["metrics"], data["provenance"])
         if record.job.key != data["key"]:
             raise ValueError(f"its key is {data['key']} but its job's key is {record.job.key}")
@@ -132,13 +138,16 @@ def check_metrics(metrics: Metrics) -> Metrics:
     """Return ``metrics`` with every number a plain float.
 
     Raises:
-        ValueError: A value is NaN or infinite: such a run has not measured anything.
+        UserError: A value is NaN or infinite: such a run has not measured anything.
     """
     plain: Metrics = {}
     for name, value in metrics.items():
         numbers = [float(v) for v in value] if isinstance(value, list) else float(value)
         if not all(math.isfinite(v) for v in (numbers if isinstance(numbers, list) else [numbers])):
-            raise ValueError(f"the metric {name} is not finite: {value}")
+            raise UserError(
+                f"the metric {name} is not finite ({value}), so nothing was measured; did the training diverge? "
+                "Try a lower learning rate"
+            )
         plain[name] = numbers
     return plain
 
@@ -244,9 +253,10 @@ class Store:
 
 def _read_record(path: Path) -> Record | None:
     try:
-        return Record.from_json(path.read_text())
+        record = Record.from_json(path.read_text())
     except (OSError, ValueError, TypeError):
         return None
+    return record if record.job.key == path.stem else None
 
 
 def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list[Record]:
@@ -264,9 +274,9 @@ def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list
     """
     found: list[Record] = []
     for path in sorted(folder.glob(f"{section or '*'}.jsonl")):
-        for number, line in enumerate(path.read_text().splitlines(), start=1):
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
-                found.append(Record.from_json(line))
+                found.append(Record.from_json(line.decode()))
             except (ValueError, TypeError) as error:
                 raise UserError(
                     f"line {number} of {path} is not a whole record ({error}); "

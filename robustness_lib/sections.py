@@ -120,7 +120,8 @@ def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
         for scale in PROFILES:
             planned = module.jobs(scale)
             for dataset in profile(scale).datasets:
-                keys = {job.key for job in planned if job.dataset == dataset}
+                if not (keys := {job.key for job in planned if job.dataset == dataset}):
+                    continue
                 counts = {
                     "planned": len(keys),
                     "recorded": len(keys & (kept | public)),

@@ -213,6 +213,8 @@ class Runtime:
         kind = choose(device.split(":")[0], ("cpu", "cuda"), "device")
         if kind == "cuda" and not torch.cuda.is_available():
             raise UserError(f"device {device} was asked for but PyTorch finds no CUDA GPU here; use --device cpu")
+        if threads is not None and threads < 1:
+            raise UserError(f"threads is {threads} but must be at least 1; leave it out for all")
         if precision == "auto":
             precision = "bfloat16" if _computes_in_bfloat16(kind) else "float32"
         return cls(device=device, precision=precision, threads=threads or torch.get_num_threads())
@@ -329,7 +331,8 @@ Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
 """``perturb(network, images, labels)``: the images to train on instead, same shape and range."""
 
 Sampler = Callable[[int, torch.Generator], Tensor]
-"""``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order."""
+"""``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in
+every epoch."""
 
 Observe = Callable[[nn.Module], Mapping[str, Tensor]]
 """``observe(network)``: called in evaluation mode after the epochs that the recipe observes; what it returns is kept
@@ -416,8 +419,10 @@ def train(
         The history.
 
     Raises:
-        TrainingDiverged: The loss became NaN or infinite; says at which step, epoch and learning rate.
+        TrainingDiverged: The loss (or at the end a weight) became NaN or infinite; says at which step, epoch and
+            learning rate.
         UserError: The checkpoint belongs to another training.
+        ValueError: The sampler does not give equally many images in each epoch.
     """
     device = torch.device(runtime.device)
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -468,6 +473,8 @@ def train(
             order = (
                 torch.randperm(len(data), generator=order_stream) if sampler is None else sampler(epoch, order_stream)
             )
+            if len(order) != per_epoch:
+                raise ValueError(f"the sampler gave {len(order)} images in epoch {epoch} but {per_epoch} in the first")
             order, top, left, mirrored = (part.to(device) for part in _augmentation(order, recipe, seed, epoch))
             losses = torch.zeros(steps, device=device)
             for step in range(steps):
@@ -504,6 +511,7 @@ def train(
                 state.save(checkpoint, epoch)
                 saved_at = time.monotonic()
     network.eval()
+    _check_weights(network, recipe)
     if checkpoint is not None:
         checkpoint.unlink(missing_ok=True)
     return history
@@ -538,6 +546,15 @@ def _check_finite(losses: Tensor, epoch: int, steps: int, total_steps: int, reci
             f"the training diverged: the loss was {float(losses[bad[0]])} at step {step} of {total_steps} "
             f"(epoch {epoch}, learning rate {rate:.3g}) with the recipe {json.dumps(recipe.as_dict())}; "
             "lower the learning rate"
+        )
+
+
+def _check_weights(network: nn.Module, recipe: Recipe) -> None:
+    """The last update may spoil the weights although every loss was finite."""
+    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
+        raise TrainingDiverged(
+            f"the training diverged: the weights are not finite after its last update (epoch {recipe.epochs}) "
+            f"with the recipe {json.dumps(recipe.as_dict())}; lower the learning rate"
         )
 
 

@@ -8,8 +8,11 @@ import tomllib
 from importlib import metadata
 from pathlib import Path
 
+import pandas as pd
 import pytest
 import yaml
+
+from robustness_lib import readme, records
 
 ROOT = Path(__file__).parents[1]
 PROSE = sorted((ROOT / "book").glob("*.md"))
@@ -36,9 +39,7 @@ def toc_files() -> list[str]:
 
 
 def test_configuration_is_for_this_stack() -> None:
-    assert metadata.version("jupyter-book").startswith("1.0."), (
-        "version 2 reads neither _config.yml nor _toc.yml"
-    )
+    assert metadata.version("jupyter-book").startswith("1.0."), "version 2 reads neither _config.yml nor _toc.yml"
     config = load("_config.yml")
     assert config["only_build_toc_files"] is True
     assert config["execute"] == {"execute_notebooks": "off", "stderr_output": "remove-warn"}
@@ -70,16 +71,14 @@ def sources() -> str:
 
 def test_every_citation_is_in_the_bibliography_and_every_entry_is_cited() -> None:
     entries = re.findall(r"^@\w+\{(\S+),$", (ROOT / "book/references.bib").read_text(), re.MULTILINE)
-    cited = {
-        key.strip() for keys in re.findall(r"\{cite:[pt]\}`([^`]+)`", sources()) for key in keys.split(",")
-    }
+    cited = {key.strip() for keys in re.findall(r"\{cite:[pt]\}`([^`]+)`", sources()) for key in keys.split(",")}
     assert len(entries) == len(set(entries))
     assert cited == set(entries)
 
 
 def test_every_label_is_referred_to() -> None:
     """A notebook that was not run loses its figures: only a reference to each makes the build notice."""
-    text = sources()
+    text = "\n".join(path.read_text() for path in NOTEBOOKS)
     equations = set(re.findall(r"\$\$ \((eq-[a-z-]+)\)", text))
     figures = set(re.findall(r'"name": "(fig-[a-z-]+)"', text))
     assert equations <= set(re.findall(r"\{eq\}`(eq-[a-z-]+)`", text))
@@ -147,3 +146,52 @@ def test_executed_page_is_fit_to_publish(page: Path) -> None:
             if "remove-stderr" not in cell["metadata"].get("tags", []):
                 assert output.get("name") != "stderr", output
     assert f"{Path.cwd()}/" not in page.read_text()
+
+
+def published() -> pd.DataFrame:
+    return records.frame(records.load_published(folder=ROOT / "book/results"))
+
+
+def test_readme_shows_the_published_records() -> None:
+    image = ROOT / readme.PICTURE
+    picture = image.read_bytes() if image.is_file() else None
+    assert readme.is_current((ROOT / "README.md").read_text(), picture, published()), "run make readme"
+
+
+def test_readme_notices_a_new_record(made_up: pd.DataFrame) -> None:
+    text = readme.written((ROOT / "README.md").read_text(), made_up)
+    assert "| 30.0 ± 1.0 → 10.0 ± 1.0 % (`cpu`, 3 seeds)" in text
+    assert "`robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2`" in text
+    image = readme.picture(made_up)
+    assert image.startswith(b"<?xml")
+    assert readme.is_current(text, image, made_up)
+    assert not readme.is_current(text, None, made_up)
+    changed = made_up.assign(rms_calibration_error=made_up["rms_calibration_error"] + 0.01)
+    assert not readme.is_current(text, image, changed)
+    assert not readme.is_current(readme.written(text, changed), image, changed)
+    assert readme.is_current(readme.written(text, changed), readme.picture(changed), changed)
+
+
+@pytest.fixture
+def made_up() -> pd.DataFrame:
+    """Three seeds of both arms with known means: 30 and 10 %, each with a standard deviation of one point."""
+    rows = []
+    for init, mean in (("scratch", 0.3), ("wrn-16-1_x_e1_s1_abc", 0.1)):
+        for seed, shift in enumerate((-0.01, 0.0, 0.01)):
+            job = records.Job(
+                section="calibration",
+                profile="cpu",
+                dataset="cifar10",
+                init=init,
+                method="standard",
+                level=None,
+                seed=seed,
+                recipe={"epochs": 1},
+            )
+            rows.append(records.Record(job, {"rms_calibration_error": mean + shift}, {"seconds": 1.0}))
+    return records.frame(rows)
+
+
+def test_readme_without_its_marks_is_refused(made_up: pd.DataFrame) -> None:
+    with pytest.raises(ValueError, match="needs the lines"):
+        readme.written("# no marks", made_up)

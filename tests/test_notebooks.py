@@ -56,7 +56,7 @@ def test_pair_is_in_step(source: Path) -> None:
 @NOTEBOOKS
 def test_notebook_in_git_has_no_outputs(source: Path) -> None:
     notebook = json.loads(source.with_suffix(".ipynb").read_text())
-    assert set(notebook["metadata"]) <= {"kernelspec", "language_info"}
+    assert set(notebook["metadata"]) <= {"jupytext", "kernelspec"}
     for cell in notebook["cells"]:
         assert not cell.get("outputs")
         assert cell.get("execution_count") is None

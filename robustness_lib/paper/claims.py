@@ -17,6 +17,7 @@ The papers' numbers are not in it: they are looked up in :func:`robustness_lib.p
 from __future__ import annotations
 
 import csv
+import functools
 from dataclasses import dataclass
 from typing import Literal, TypeAlias, cast
 
@@ -211,6 +212,7 @@ def paper_effect(claim: Claim) -> float | None:
     return float(effect(claim.kind, np.array([treated.mean()]), np.array([reference.mean()]))[0])
 
 
+@functools.cache
 def paper_text(claim: Claim) -> str:
     """The paper's numbers of a claim, as printed: "reference → treated", and the stated size.
 

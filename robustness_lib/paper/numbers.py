@@ -233,14 +233,15 @@ def select(
     Returns:
         Rows of :func:`published`, in its order. Final and lowest values of the logs count as single numbers.
     """
-    rows = published(section)
+    table = _table(choose(section, SECTIONS, "section"))
+    on_curve = table["metric"].str.startswith("history_") | (table["metric"] == "class_error")
+    keep = (on_curve == curve).to_numpy()
     for column, wanted in (("dataset", dataset), ("arm", arm), ("method", method), ("metric", metric)):
         if wanted is not None:
-            rows = rows[rows[column] == wanted]
+            keep = keep & (table[column] == wanted).to_numpy()
     if level is not None:
-        rows = rows[np.isclose(rows["level"], level)]
-    on_curve = rows["metric"].str.startswith("history_") | (rows["metric"] == "class_error")
-    rows = rows[on_curve == curve]
+        keep = keep & np.isclose(table["level"], level)
+    rows = table[keep]
     if locator is not None and (rows["locator"] == locator).any():
         rows = rows[rows["locator"] == locator]
     return rows

@@ -142,9 +142,11 @@ def evaluate(claim: Claim, frame: pd.DataFrame) -> Verdict:
         The verdict, by the rule in this module's text.
     """
     needed = 1 if claim.exact else 2
+    frame = frame[frame["section"] == claim.section]
+    present = set(zip(frame["profile"], frame["dataset"], strict=True))
     for profile in PROFILES:
         for dataset in (claim.dataset, STAND_INS.get(claim.dataset)):
-            if dataset is None:
+            if dataset is None or (profile, dataset) not in present:
                 continue
             treated, reference = _pairs(claim, frame, profile, dataset)
             if len(treated) < needed:
@@ -255,9 +257,7 @@ def _by_level(
     return pivot
 
 
-def runs(
-    frame: pd.DataFrame, *, section: str, profile: str, dataset: str, arm: str, method: str
-) -> pd.DataFrame:
+def runs(frame: pd.DataFrame, *, section: str, profile: str, dataset: str, arm: str, method: str) -> pd.DataFrame:
     """The records of one setting that count, at all levels.
 
     Where records with several recipes share a setting and level (settings were overridden on the command

@@ -1,0 +1,398 @@
+"""Keys, canonical JSON, the store, damaged files, publishing and frames."""
+
+from __future__ import annotations
+
+import dataclasses
+import errno
+import json
+import math
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import toys
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from robustness_lib import records
+from robustness_lib.errors import UserError
+from robustness_lib.records import (
+    Job,
+    Record,
+    Store,
+    canonical_json,
+    check_metrics,
+    code_revision,
+    frame,
+    load_published,
+    locked,
+    provenance,
+    publish,
+    short_hash,
+    write_atomically,
+)
+
+JOB = Job(
+    section="calibration",
+    profile="cpu",
+    dataset="cifar10",
+    init="scratch",
+    method="standard",
+    level=None,
+    seed=0,
+    recipe={"architecture": "wrn-16-1", "epochs": 60, "learning_rate": 0.1, "flip": True},
+)
+
+
+def record(seed: int = 0, error: float = 0.25, **changes: Any) -> Record:
+    job = dataclasses.replace(JOB, seed=seed, **changes)
+    return Record(job, {"error": error, "history_error": [0.5, error]}, {"seconds": 1.5, "date": "2020-01-01"})
+
+
+# ---------------------------------------------------------------------------------------- keys
+
+
+def test_key_is_the_same_on_every_machine_and_in_every_version() -> None:
+    text = (
+        '{"dataset":"cifar10","init":"scratch","level":null,"method":"standard","profile":"cpu","recipe":'
+        '{"architecture":"wrn-16-1","epochs":60,"flip":true,"learning_rate":0.1},"section":"calibration","seed":0}'
+    )
+    assert canonical_json(JOB.as_dict()) == text
+    assert JOB.key == "6a56d4f2d8a19323"
+
+
+def test_key_does_not_depend_on_the_order_of_settings() -> None:
+    backwards = dict(reversed(list(JOB.recipe.items())))
+    assert dataclasses.replace(JOB, recipe=backwards).key == JOB.key
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"section": "ood"},
+        {"profile": "paper"},
+        {"dataset": "cifar100"},
+        {"init": "wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd"},
+        {"method": "temperature"},
+        {"level": 0.0},
+        {"seed": 1},
+        {"recipe": {**JOB.recipe, "epochs": 61}},
+        {"recipe": {**JOB.recipe, "dropout": 0.0}},
+        {"recipe": {}},
+    ],
+    ids=lambda change: "-".join(change),
+)
+def test_key_changes_with_every_field(change: dict[str, Any]) -> None:
+    assert dataclasses.replace(JOB, **change).key != JOB.key
+
+
+def test_every_field_is_in_the_key() -> None:
+    assert set(JOB.as_dict()) == {f.name for f in dataclasses.fields(Job)}
+
+
+def test_a_whole_level_is_the_same_job_as_its_float() -> None:
+    whole, exact = (dataclasses.replace(JOB, level=level) for level in (1, 1.0))
+    assert whole == exact
+    assert whole.key == exact.key
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(max_examples=30, deadline=None)
+@given(JSON)
+def test_canonical_json(value: object) -> None:
+    text = canonical_json(value)
+    assert json.loads(text) == value
+    assert canonical_json(json.loads(text)) == text
+    assert text.isascii()
+    assert "\n" not in text
+    assert len(short_hash(value)) == 16
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_numbers_that_are_none_have_no_canonical_json(value: float) -> None:
+    with pytest.raises(ValueError, match="JSON"):
+        canonical_json({"value": value})
+
+
+def test_label_says_what_a_job_is() -> None:
+    assert JOB.label == "calibration cifar10 scratch standard seed 0"
+    assert "pre-trained" in dataclasses.replace(JOB, init="some").label
+    assert "at 0.4" in dataclasses.replace(JOB, level=0.4).label
+
+
+# ---------------------------------------------------------------------------------------- records
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.text(), st.integers(), st.none() | st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 1))
+def test_round_trip(text: str, seed: int, level: float | None, error: float) -> None:
+    job = dataclasses.replace(JOB, method=text, seed=seed, level=level, recipe={"note": text, "epochs": 3, "none": None})
+    first = Record(job, {"error": error, "curve": [error, 1.0]}, {"seconds": 2.5, "data": {text: "ab"}})
+    again = Record.from_json(first.to_json())
+    assert again == first
+    assert again.job.key == job.key
+    assert again.to_json() == first.to_json()
+
+
+def test_a_line_has_exactly_four_keys() -> None:
+    data = json.loads(record().to_json())
+    assert set(data) == {"key", "job", "metrics", "provenance"}
+    assert set(data["job"]) == {"section", "profile", "dataset", "init", "method", "level", "seed", "recipe"}
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda text: text[: len(text) // 2],
+        lambda text: text[:-1],
+        lambda text: "",
+        lambda text: "null",
+        lambda text: "[]",
+        lambda text: text.replace('"seed":0', '"seed":1'),
+        lambda text: text.replace('"metrics"', '"metric"'),
+        lambda text: text.replace('"seed":0', '"seeds":0'),
+        lambda text: text.replace('"key"', '"more":1,"key"'),
+        lambda text: json.dumps({**json.loads(text), "metrics": [1]}),
+        lambda text: json.dumps({**json.loads(text), "provenance": None}),
+        lambda text: json.dumps({**json.loads(text), "job": []}),
+    ],
+    ids=["half", "no-brace", "empty", "null", "list", "other-job", "name", "job-name", "more", "metrics", "origin", "job"],
+)
+def test_damage_is_seen(spoil: Any) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        Record.from_json(spoil(record().to_json()))
+
+
+def test_metrics_are_plain_finite_floats() -> None:
+    found = check_metrics({"a": np.float32(0.5), "b": 1, "c": [np.float64(1), 2]})
+    assert found == {"a": 0.5, "b": 1.0, "c": [1.0, 2.0]}
+    assert type(found["a"]) is type(found["b"]) is float
+    for bad in ({"loss": math.nan}, {"loss": [0.5, math.inf]}):
+        with pytest.raises(UserError, match="loss is not finite"):
+            check_metrics(bad)
+
+
+# ---------------------------------------------------------------------------------------- writing
+
+
+def full_disk(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("where", ["fsync", "replace"])
+def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str) -> None:
+    path = tmp_path / "folder" / "file.json"
+    write_atomically(path, b"old")
+    monkeypatch.setattr(os, where, full_disk)
+    with pytest.raises(UserError, match="No space left on device") as caught:
+        write_atomically(path, b"new content")
+    assert str(path) in str(caught.value)
+    assert path.read_bytes() == b"old"
+    assert list(path.parent.iterdir()) == [path]  # nothing half-written lies about
+    monkeypatch.undo()
+    write_atomically(path, b"new content")
+    assert path.read_bytes() == b"new content"
+
+
+def test_folder_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("not a folder")
+    with pytest.raises(UserError, match="could not write"):
+        Store(tmp_path / "runs").add(record())
+    with pytest.raises(UserError, match="could not lock"), Store(tmp_path / "runs").lock(JOB, wait=True):
+        pass
+
+
+def test_lock_excludes_and_ends(tmp_path: Path) -> None:
+    path = tmp_path / "locks" / "one.lock"
+    with locked(path) as first:
+        assert first
+        with locked(path, wait=False) as second:
+            assert not second
+    with locked(path, wait=False) as third:
+        assert third
+
+
+# ---------------------------------------------------------------------------------------- store
+
+
+def test_store_round_trip(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    assert store.records() == []
+    assert store.get(JOB) is None
+    for seed in (2, 0, 1):
+        store.add(record(seed))
+    store.add(record(0, section="ood"))
+    assert store.get(JOB) == record(0)
+    assert [r.job.key for r in store.records()] == sorted(r.job.key for r in store.records())
+    assert len(store.records()) == 4
+    assert {r.job.seed for r in store.records("calibration")} == {0, 1, 2}
+    store.add(record(0, error=0.5))  # measuring again replaces
+    assert store.get(JOB) == record(0, error=0.5)
+    assert len(store.records()) == 4
+
+
+def test_moved_store_still_loads(tmp_path: Path) -> None:
+    Store(tmp_path / "one").add(record())
+    (tmp_path / "one").rename(tmp_path / "two")
+    assert Store(tmp_path / "two").get(JOB) == record()
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"null\n", b'{"key":1}'], ids=repr)
+def test_damaged_file_counts_as_not_recorded(tmp_path: Path, content: bytes) -> None:
+    store = Store(tmp_path)
+    store.add(record(0))
+    store.add(record(1))
+    store.path(JOB).write_bytes(content)
+    assert store.get(JOB) is None
+    assert [r.job.seed for r in store.records()] == [1]
+    assert store.damaged() == [store.path(JOB)]
+
+
+def test_file_under_another_jobs_name_is_not_its_record(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    store.add(record(0))
+    other = dataclasses.replace(JOB, seed=1)
+    store.path(other).write_text(record(0).to_json())
+    assert store.get(other) is None
+    assert [r.job.seed for r in store.records()] == [0]
+    assert store.damaged() == [store.path(other)]
+
+
+# ---------------------------------------------------------------------------------------- publishing
+
+
+def test_publish_merges_sorts_and_changes_nothing_the_second_time(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "runs"), tmp_path / "results"
+    for seed in (5, 3, 4):
+        store.add(record(seed))
+    assert publish(store, folder) == {"calibration": (3, 3)}
+    first = (folder / "calibration.jsonl").read_bytes()
+    keys = [json.loads(line)["key"] for line in first.splitlines()]
+    assert keys == sorted(keys)
+    assert first.endswith(b"}\n")
+    assert publish(store, folder) == {"calibration": (3, 0)}
+    assert (folder / "calibration.jsonl").read_bytes() == first
+
+    other = Store(tmp_path / "elsewhere")
+    other.add(record(3, error=0.125))
+    other.add(record(9))
+    other.add(record(0, section="ood"))
+    assert publish(other, folder) == {"calibration": (4, 2), "ood": (1, 1)}
+    found = {r.job.seed: r.metrics["error"] for r in load_published("calibration", folder)}
+    assert found == {3: 0.125, 4: 0.25, 5: 0.25, 9: 0.25}
+    assert len(load_published(None, folder)) == 5
+    assert load_published("adversarial", folder) == []
+
+
+def test_smoke_is_not_published(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "runs"), tmp_path / "results"
+    store.add(record(profile="smoke"))
+    assert publish(store, folder) == {}
+    assert not folder.exists()
+    store.add(record(profile="paper"))
+    assert publish(store, folder) == {"calibration": (1, 1)}
+
+
+def test_published_line_cut_in_half_is_refused_with_file_and_line(tmp_path: Path) -> None:
+    store, folder = Store(tmp_path / "runs"), tmp_path / "results"
+    for seed in range(3):
+        store.add(record(seed))
+    publish(store, folder)
+    path = folder / "calibration.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text(f"{lines[0]}\n{lines[1][:100]}\n{lines[2]}\n")
+    before = path.read_bytes()
+    store.add(record(7))
+    for act in (lambda: load_published("calibration", folder), lambda: publish(store, folder)):
+        with pytest.raises(UserError, match=rf"line 2 of {path} is not a whole record") as caught:
+            act()
+        assert "\n" not in str(caught.value)
+    assert path.read_bytes() == before
+
+
+def test_published_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "calibration.jsonl").write_bytes(record().to_json().encode() + b"\n\xff\xfe\n")
+    with pytest.raises(UserError, match=r"calibration\.jsonl"):
+        load_published("calibration", tmp_path)
+
+
+def test_full_disk_while_publishing_leaves_what_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    store, folder = Store(tmp_path / "runs"), tmp_path / "results"
+    store.add(record(0))
+    publish(store, folder)
+    before = (folder / "calibration.jsonl").read_bytes()
+    store.add(record(1))
+    monkeypatch.setattr(records.os, "fsync", full_disk)
+    with pytest.raises(UserError, match="No space left"):
+        publish(store, folder)
+    assert [path.read_bytes() for path in folder.iterdir()] == [before]
+
+
+def publish_child(store: Path, folder: Path, seeds: list[int], rounds: int) -> None:
+    for _ in range(rounds):
+        for seed in seeds:
+            Store(store).add(record(seed))
+            publish(Store(store), folder)
+
+
+def test_two_publishes_at_once_lose_nothing(tmp_path: Path) -> None:
+    folder = tmp_path / "results"
+    stores = [tmp_path / "runs", tmp_path / "runs", tmp_path / "elsewhere"]
+    seeds = [list(range(0, 8)), list(range(8, 16)), list(range(16, 24))]
+    children = [
+        toys.CHILDREN.Process(target=publish_child, args=(store, folder, some, 1))
+        for store, some in zip(stores, seeds, strict=True)
+    ]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(120)
+        assert child.exitcode == 0
+    assert sorted(r.job.seed for r in load_published("calibration", folder)) == list(range(24))
+
+
+# ---------------------------------------------------------------------------------------- provenance and frames
+
+
+def test_provenance() -> None:
+    found = provenance(seconds=1.26, data={"a/test": "00"}, runtime={"device": "CPU x", "threads": 2, "precision": "float32"})
+    assert set(found) == {"seconds", "data", "device", "threads", "precision", "versions", "revision", "date"}
+    assert found["seconds"] == 1.3
+    assert {"python", "torch", "torchvision", "numpy", "scipy"} <= set(found["versions"])
+    assert found["date"].endswith("+00:00")
+    assert json.loads(canonical_json(found)) == found
+
+
+def test_revision_outside_a_checkout_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    assert code_revision() == "unknown"
+
+
+COLUMNS = ["key", "section", "profile", "dataset", "init", "method", "level", "seed", "recipe", "arm", "provenance"]
+
+
+def test_frame_has_one_row_a_record_and_one_column_a_metric() -> None:
+    tuned = record(1, init="wrn-16-1_x")
+    table = frame([record(0), Record(tuned.job, {"error": 0.125, "temperature": 1.5}, {})])
+    assert set(COLUMNS) | {"error", "history_error", "temperature"} == set(table.columns)
+    assert table["arm"].tolist() == ["scratch", "pre-trained"]
+    assert table["error"].tolist() == [0.25, 0.125]
+    assert table["history_error"][0] == [0.5, 0.25]
+    assert table["temperature"].isna().tolist() == [True, False]
+    assert table["recipe"][0] == dict(JOB.recipe)
+    assert table["key"].tolist() == [record(0).job.key, tuned.job.key]
+
+
+def test_empty_frame_has_the_same_columns() -> None:
+    table = frame([])
+    assert len(table) == 0
+    assert set(table.columns) == set(COLUMNS)
+    assert table[table["profile"] == "cpu"].empty
