@@ -93,7 +93,8 @@ def _as_kind_of(default: Any, value: Any, name: str) -> Any:
 def write_page(executed: Path, page: Path) -> None:
     """Write the copy of an executed notebook that the book shows.
 
-    The copy lacks what papermill noted about the run (paths of this machine, times).
+    The copy lacks what papermill noted about the run (paths of this machine, times), and the progress bars of
+    cells with the tag ``remove-stderr``.
 
     Args:
         executed: The notebook as papermill wrote it.
@@ -112,6 +113,8 @@ def write_page(executed: Path, page: Path) -> None:
         for name in ("papermill", "execution"):
             cell["metadata"].pop(name, None)
         shown = cell.get("outputs", [])
+        if "remove-stderr" in cell["metadata"].get("tags", []):
+            shown[:] = [output for output in shown if output.get("name") != "stderr"]
         if any(output["output_type"] == "error" for output in shown):
             raise UserError(f"{executed} stopped with an error in cell {number}; mend it and run it again")
         if found := sorted(path for path in here if f"{path}/" in json.dumps(shown)):

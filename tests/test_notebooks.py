@@ -79,9 +79,7 @@ def test_parameters_cell_comes_first_and_is_plain(source: Path) -> None:
 def test_cells_compile_and_are_short(source: Path) -> None:
     for cell in code_cells(source):
         compile(cell.source, source.name, "exec")
-        lines = [
-            line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")
-        ]
+        lines = [line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
         assert len(lines) <= 12, f"belongs in the library: {lines[0]} ..."
         assert not any(line.startswith(("%", "!")) for line in lines)
 
@@ -138,9 +136,7 @@ def test_parameters_of_the_right_kind_are_accepted() -> None:
 
 
 def test_unknown_parameter_is_refused_with_the_nearest_name() -> None:
-    with pytest.raises(
-        UserError, match=r"unknown parameter 'profil' \(did you mean 'profile'\?\).*seeds, workers"
-    ):
+    with pytest.raises(UserError, match=r"unknown parameter 'profil' \(did you mean 'profile'\?\).*seeds, workers"):
         run('profil = "cpu"')
 
 
@@ -210,6 +206,15 @@ def test_page_lacks_what_papermill_noted(tmp_path: Path) -> None:
     assert page["cells"][0]["outputs"][0]["text"] == ["done\n"]
 
 
+def test_page_lacks_progress_bars(tmp_path: Path) -> None:
+    run_path = executed(tmp_path / "run.ipynb", name="stderr", text=["50%"])
+    write_page(run_path, tmp_path / "page.ipynb")
+    assert "50%" in (tmp_path / "page.ipynb").read_text()
+    run_path.write_text(run_path.read_text().replace("hide-input", "remove-stderr"))
+    write_page(run_path, tmp_path / "page.ipynb")
+    assert json.loads((tmp_path / "page.ipynb").read_text())["cells"][0]["outputs"] == []
+
+
 def test_page_with_given_parameters_is_refused(tmp_path: Path) -> None:
     run_path = executed(tmp_path / "run.ipynb")
     run_path.write_text(run_path.read_text().replace('"parameters": {}', '"parameters": {"seeds": "0"}'))
@@ -226,8 +231,6 @@ def test_page_with_given_parameters_is_refused(tmp_path: Path) -> None:
         ({"text": [f"{Path.home()}/x\n"]}, "holds the path .* of this machine"),
     ],
 )
-def test_page_that_is_not_fit_to_publish_is_refused(
-    tmp_path: Path, change: dict[str, object], message: str
-) -> None:
+def test_page_that_is_not_fit_to_publish_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         write_page(executed(tmp_path / "run.ipynb", **change), tmp_path / "page.ipynb")

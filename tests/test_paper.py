@@ -196,7 +196,7 @@ def test_every_claim_has_the_papers_numbers(found):
         assert found.stated > 0
 
 
-# P1's own numbers contradict three of its sentences; the papers' numbers bear out all other claims.
+# P1's own numbers contradict two of its sentences; the papers' numbers bear out all other claims.
 CONTRADICTED = {"noise-superior-cifar10", "imb-margin"}
 
 
@@ -217,9 +217,9 @@ def test_paper_text_prefers_the_claims_locator():
 
 
 def test_claims_of_a_section():
-    assert {found.section for found in paper.claims("ood")} == {"ood"}
+    assert {found.section for found in paper.claims_of("ood")} == {"ood"}
     with pytest.raises(UserError, match="odd"):
-        paper.claims("odd")
+        paper.claims_of("odd")
 
 
 # ---------------------------------------------------------------------------------------- the rule

@@ -188,7 +188,7 @@ def test_scoreboard_rows_are_numbers():
     row = rows.loc["cal-rms-cifar10"]
     assert row["effect"] == pytest.approx(row["treated"] - row["reference"])
     assert row["low"] < row["effect"] < row["high"] < 0
-    assert len(rows) == len(paper.claims("calibration"))
+    assert len(rows) == len(paper.claims_of("calibration"))
 
 
 # ---------------------------------------------------------------------------------------- provenance

@@ -13,7 +13,7 @@ where it differs), and **P2**, *The Evolution of Out-of-Distribution Robustness 
 Nothing here trains, draws or reads a record from disk.
 """
 
-from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims, paper_effect, paper_text
+from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims_of, paper_effect, paper_text
 from robustness_lib.paper.numbers import (
     SECTIONS,
     Metric,
@@ -43,7 +43,7 @@ __all__ = [
     "Metric",
     "Side",
     "Verdict",
-    "claims",
+    "claims_of",
     "evaluate",
     "figure_area",
     "label",

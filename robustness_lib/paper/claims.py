@@ -138,7 +138,7 @@ CLAIMS: tuple[Claim, ...] = _read()
 """All claims of both papers, in the sections' order."""
 
 
-def claims(section: str) -> list[Claim]:
+def claims_of(section: str) -> list[Claim]:
     """The claims of one section.
 
     Raises:

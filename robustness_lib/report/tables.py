@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustness_lib.paper import SECTIONS, Verdict, claims, evaluate, label, metric, per_seed, select
+from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, select
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED
 
@@ -161,9 +161,8 @@ def comparison_table(
 ) -> Markdown:
     """The paper's values beside ours, as a numbered table.
 
-    Columns: Setting | Paper | Here (mean ± s.d., n seeds) | Difference | Verdict | Made by. The verdict is
-        that of
-    the claim whose treated side the row is; "reference" marks the scratch arm, which claims compare with.
+    The columns are Setting, Paper, Here (mean ± s.d., n seeds), Difference, Verdict, and Made by. The verdict is
+    that of the claim whose treated side the row is; "reference" marks the scratch arm, which claims compare with.
 
     Args:
         section: Section.
@@ -196,7 +195,7 @@ def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataF
         ``treated`` (means of both sides), ``effect``, ``low``, ``high``, ``kind``, ``n``, ``profile``,
         ``verdict``.
     """
-    verdicts = [evaluate(claim, frame) for claim in (claims(section) if section else CLAIMS)]
+    verdicts = [evaluate(claim, frame) for claim in (claims_of(section) if section else CLAIMS)]
     return pd.DataFrame(
         {
             "id": verdict.claim.id,
@@ -240,7 +239,7 @@ def scoreboard(
     header = ["Claim", "Paper", "Here", "Effect [95 % interval]", "Verdict", *(["Page"] if links else [])]
     tables = []
     for section in sections:
-        rows = [_claim_cells(evaluate(claim, frame), links or {}) for claim in claims(section)]
+        rows = [_claim_cells(evaluate(claim, frame), links or {}) for claim in claims_of(section)]
         caption = f"{SECTIONS[section]}: the papers' claims and what was measured here."
         tables.append(myst_table(header, rows, caption=caption, name=f"{name}-{section.replace('_', '-')}"))
     return Markdown("\n".join(tables))
@@ -358,7 +357,7 @@ def _claim_about(
     section: str, dataset: str, arm: str, method: str, name: str, level: float | None, over_levels: Levels
 ) -> Claim | None:
     """The claim whose treated side is this setting, compared with the same method from scratch."""
-    for claim in claims(section):
+    for claim in claims_of(section):
         treated = (claim.treated.arm, claim.treated.method, claim.treated.metric)
         where = (claim.dataset, claim.level, claim.over_levels, claim.treated.at)
         same = claim.reference.metric == name or name == f"{claim.reference.metric}_tempered"

@@ -1,0 +1,257 @@
+"""Pre-training is a job whose checkpoint says what it saw, is made once and found again."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import pytest
+import toys
+import torch
+
+from robustness_lib import pretraining
+from robustness_lib.errors import UserError
+from robustness_lib.models import load_weights
+from robustness_lib.networks import Training, find_checkpoint, initialise
+from robustness_lib.pretraining import (
+    arms,
+    checkpoint_id,
+    corpus_name,
+    ensure,
+    missing,
+    overrides_for,
+    with_counts,
+)
+from robustness_lib.profiles import PROFILES, Profile, Target, profile
+from robustness_lib.records import SCRATCH, Job, Store
+from robustness_lib.sweep import sweep
+from robustness_lib.training import Recipe
+
+SHORT = Recipe(architecture="wrn-10-1", epochs=1, batch_size=20)
+TARGET = Target(
+    corpus="corpus",
+    corpus_holds="corpus_60x5",
+    pretraining=SHORT,
+    scratch=dataclasses.replace(SHORT, train_images=20),
+    tuned=dataclasses.replace(SHORT, train_images=20, learning_rate=0.01),
+)
+SCALE = Profile(name="smoke", purpose="tests", targets={"own": TARGET}, seeds=(0, 1))
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    toys.write_bundle(tmp_path / "data", "corpus", 60, 5)
+    toys.write_bundle(tmp_path / "data", "own", 40, 4)
+    return tmp_path / "data"
+
+
+def change(job: Job, **changes: object) -> Job:
+    return dataclasses.replace(job, **changes)  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------------------------------- ids
+
+
+def test_id_says_network_corpus_counts_epochs_and_seed() -> None:
+    job = pretraining.job(SCALE, TARGET)
+    assert re.fullmatch(r"wrn-10-1_corpus_60x5_e1_s1_[0-9a-f]{6}", checkpoint_id(job))
+    assert job.init == SCRATCH
+    assert job.section == "pretraining"
+
+
+def test_id_changes_with_all_that_determines_the_network_and_only_that() -> None:
+    job = pretraining.job(SCALE, TARGET)
+    ids = {
+        checkpoint_id(other)
+        for other in (
+            job,
+            change(job, seed=2),
+            change(job, dataset="corpus_61x5"),
+            pretraining.job(SCALE, TARGET, overrides={"weight_decay": "0"}),
+            pretraining.job(SCALE, TARGET, overrides={"epochs": "2"}),
+            pretraining.job(SCALE, TARGET, overrides={"architecture": "wrn-16-1"}),
+        )
+    }
+    assert len(ids) == 6
+    assert checkpoint_id(change(job, profile="cpu")) == checkpoint_id(job)
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+def test_ids_of_the_profiles_are_file_names(scale: str) -> None:
+    for target in PROFILES[scale].targets.values():
+        name = checkpoint_id(pretraining.job(PROFILES[scale], target))
+        assert re.fullmatch(r"[\w.-]+", name)
+        assert target.corpus_holds in name
+
+
+def test_counts_come_and_go() -> None:
+    data = toys.images(12, 3)
+    assert with_counts(data) == "toys_12x3"
+    assert with_counts(dataclasses.replace(data, name="toys_7x7")) == "toys_12x3"
+    assert corpus_name("imagenet32-no-cifar10_160000x275") == "imagenet32-no-cifar10"
+    assert corpus_name("cifar10.1-v4") == "cifar10.1-v4"
+
+
+# ---------------------------------------------------------------------------------------- training once
+
+
+def forbid(*arguments: object, **options: object) -> None:
+    raise AssertionError("trained again")
+
+
+def test_trained_once_and_found_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
+    metrics = pretraining.run(job, context)
+    assert set(metrics) == {"error", "negative_log_likelihood", "images", "classes", "losses"}
+    assert metrics["images"] == 60
+    assert metrics["classes"] == 5
+    assert len(metrics["losses"]) == 1  # type: ignore[arg-type]
+    assert 0 <= float(str(metrics["error"])) <= 1
+    path = find_checkpoint(checkpoint_id(job), context.store)
+    assert path == context.store / "checkpoints" / f"{checkpoint_id(job)}.safetensors"
+    assert list(path.parent.iterdir()) == [path]
+    assert load_weights(path)[0]["fc.weight"].shape[0] == 5
+    monkeypatch.setattr(pretraining, "train", forbid)
+    again = pretraining.run(job, toys.context(tmp_path / "runs", data=root))
+    assert again == metrics
+
+
+def test_checkpoint_that_comes_with_the_repository_is_found(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job = pretraining.job(SCALE, TARGET)
+    pretraining.run(job, toys.context(tmp_path / "one", data=root))
+    (tmp_path / "book").mkdir()
+    (tmp_path / "one" / "checkpoints").rename(tmp_path / "book" / "checkpoints")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pretraining, "train", forbid)
+    pretraining.run(job, toys.context(tmp_path / "two", data=root))
+    assert missing([change(job, init=checkpoint_id(job))], None, tmp_path / "two") == []
+
+
+def test_damaged_checkpoint_is_named(root: Path, tmp_path: Path) -> None:
+    job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
+    pretraining.run(job, context)
+    path = find_checkpoint(checkpoint_id(job), context.store)
+    assert path is not None
+    content = bytearray(path.read_bytes())
+    content[-9] ^= 4
+    path.write_bytes(content)
+    with pytest.raises(UserError, match="SHA-256") as caught:
+        pretraining.run(job, context)
+    assert str(path) in str(caught.value)
+
+
+def test_diverging_pretraining_leaves_no_checkpoint(root: Path, tmp_path: Path) -> None:
+    job = pretraining.job(SCALE, TARGET, overrides={"learning_rate": "1e6", "epochs": "3", "batch_size": "8"})
+    context = toys.context(tmp_path / "runs", data=root)
+    outcome = sweep([job], pretraining.run, context)
+    assert "diverged" in outcome.failed[0][1]
+    assert find_checkpoint(checkpoint_id(job), context.store) is None
+
+
+def test_corpus_that_is_not_what_the_profile_expects(root: Path, tmp_path: Path) -> None:
+    other = pretraining.job(SCALE, dataclasses.replace(TARGET, corpus_holds="corpus_1000x5"))
+    with pytest.raises(UserError) as caught:
+        pretraining.run(other, toys.context(tmp_path / "runs", data=root))
+    message = str(caught.value)
+    assert "corpus_1000x5" in message
+    assert "corpus_60x5" in message
+    assert "--corpus corpus'" in message
+    assert not (tmp_path / "runs" / "checkpoints").exists()
+
+
+# ---------------------------------------------------------------------------------------- what comes first
+
+
+def tuning_jobs(monkeypatch: pytest.MonkeyPatch, overrides: dict[str, str] | None = None) -> list[Job]:
+    monkeypatch.setitem(PROFILES, "smoke", SCALE)
+    found = arms(SCALE, "own", Recipe, overrides)
+    return [
+        toys.toy_job(seed, dataset="own", init=arm.init, recipe=arm.recipe.as_dict()) for arm in found for seed in (0, 1)
+    ]
+
+
+def test_missing_pretraining_is_planned_once_and_made_first(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, store = tuning_jobs(monkeypatch), tmp_path / "runs"
+    first = missing(jobs, None, store)
+    assert [job.dataset for job in first] == ["corpus_60x5"]
+    context = toys.context(store, data=root)
+    ensure(jobs, None, context)
+    assert missing(jobs, None, store) == []
+    name = checkpoint_id(first[0])
+    made = (store / "checkpoints" / f"{name}.safetensors").read_bytes()
+
+    # A checkpoint that was removed is made again, bit for bit, although its record is there.
+    (store / "checkpoints" / f"{name}.safetensors").unlink()
+    assert Store(store).get(first[0]) is not None
+    ensure(jobs, None, context)
+    again = (store / "checkpoints" / f"{name}.safetensors").read_bytes()
+    assert load_bits(again) == load_bits(made)
+
+
+def load_bits(content: bytes) -> bytes:
+    """The weights of a safetensors file without its header, which holds the speed of the training."""
+    return content[8 + int.from_bytes(content[:8], "little") :]
+
+
+def test_scratch_needs_no_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [job for job in tuning_jobs(monkeypatch) if job.init == SCRATCH]
+    assert len(jobs) == 2
+    assert missing(jobs, None, tmp_path) == []
+
+
+def test_unknown_checkpoint_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    jobs = [change(job, init="nothing-like-this") for job in tuning_jobs(monkeypatch)]
+    with pytest.raises(UserError, match="the checkpoint nothing-like-this is neither in") as caught:
+        missing(jobs, None, tmp_path)
+    assert "robustness pretrain" in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_tuning_starts_from_the_trunk_under_a_new_head(root: Path, tmp_path: Path) -> None:
+    job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
+    pretraining.run(job, context)
+    weights, _ = load_weights(context.store / "checkpoints" / f"{checkpoint_id(job)}.safetensors")
+    recipe = TARGET.tuned
+    network = initialise(Training(dataset="own", init=checkpoint_id(job), seed=3, recipe=recipe), 4, context)
+    for name, value in network.state_dict().items():
+        if name.startswith("fc."):
+            assert value.shape[0] == 4
+        else:
+            assert torch.equal(value, weights[name]), name
+    wrong = dataclasses.replace(recipe, architecture="wrn-16-1")
+    with pytest.raises(UserError, match=r"wrn|layer|block"):
+        initialise(Training(dataset="own", init=checkpoint_id(job), seed=3, recipe=wrong), 4, context)
+
+
+# ---------------------------------------------------------------------------------------- settings of the arms
+
+
+def test_settings_hold_for_the_arms_they_name() -> None:
+    settings = {"epochs": "7", "tuned.epochs": "3", "pretraining.epochs": "9", "architecture": "wrn-16-1", "scratch.flip": "0"}
+    assert overrides_for("scratch", settings) == {"epochs": "7", "architecture": "wrn-16-1", "flip": "0"}
+    assert overrides_for("tuned", settings) == {"epochs": "3", "architecture": "wrn-16-1"}
+    assert overrides_for("pretraining", settings) == {"epochs": "9", "architecture": "wrn-16-1"}
+    assert overrides_for("tuned", None) == {}
+    backwards = dict(reversed(settings.items()))
+    assert overrides_for("tuned", backwards) == overrides_for("tuned", settings)
+    scratch, tuned = arms(profile("cpu"), "cifar10", Recipe, settings)
+    assert (scratch.recipe.epochs, tuned.recipe.epochs) == (7, 3)
+    assert (scratch.recipe.flip, tuned.recipe.flip) == (False, True)
+    assert scratch.init == SCRATCH
+    assert tuned.init.startswith("wrn-16-1_imagenet32_160000x275_e9_s1_")
+
+
+@pytest.mark.parametrize("name", ["tune.epochs", "tuned.epoch", "epoch", "pretraining.bin_size"])
+def test_unknown_settings_are_refused(name: str) -> None:
+    with pytest.raises(UserError, match="choose one of") as caught:
+        arms(profile("cpu"), "cifar10", Recipe, {name: "1"})
+    assert "\n" not in str(caught.value)
+
+
+def test_given_checkpoint_is_tuned_instead() -> None:
+    assert [arm.init for arm in arms(profile("cpu"), "cifar10", Recipe, None, "mine")] == [SCRATCH, "mine"]

@@ -1,0 +1,248 @@
+"""Sweeps: what is recorded stays, whatever happens to the processes that work on it."""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import toys
+from toys import context, ran, stored, sweep_child, toy_job, toy_run, wait_for
+
+from robustness_lib.errors import UserError
+from robustness_lib.networks import Context
+from robustness_lib.records import Job, Metrics, Record, Store
+from robustness_lib.sweep import Outcome, default_workers, measure, sweep
+from robustness_lib.training import Runtime
+
+QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
+TRAININGS = [toy_job(seed) for seed in range(5)]
+
+
+# ---------------------------------------------------------------------------------------- one process
+
+
+def test_recorded_jobs_are_skipped(tmp_path: Path) -> None:
+    first = sweep(QUICK[:2], toy_run, context(tmp_path))
+    assert (first.recorded, first.skipped) == (QUICK[:2], [])
+    second = sweep([*QUICK, QUICK[3]], toy_run, context(tmp_path))
+    assert (second.recorded, second.skipped) == (QUICK[2:], QUICK[:2])
+    assert [seed for seed, _ in ran(tmp_path)] == [0, 1, 2, 3]
+    assert stored(tmp_path) == {job.key: {"seed": float(job.seed)} for job in QUICK}
+    assert second.summary() == "2 recorded, 2 were recorded before"
+
+
+def test_damaged_record_is_measured_again(tmp_path: Path) -> None:
+    sweep(QUICK, toy_run, context(tmp_path))
+    path = Store(tmp_path).path(QUICK[1])
+    path.write_bytes(path.read_bytes()[:50])
+    assert sweep(QUICK, toy_run, context(tmp_path)).recorded == [QUICK[1]]
+    assert len(stored(tmp_path)) == 4
+
+
+def run_badly(job: Job, context: Context) -> Metrics:
+    if job.seed == 0:
+        raise UserError("the data are missing; fetch them")
+    return {"loss": float("nan") if job.seed == 1 else 0.5}
+
+
+def test_failing_jobs_do_not_stop_the_others(tmp_path: Path) -> None:
+    jobs = [toy_job(0, method="diverge"), *QUICK[1:3]]
+    outcome = sweep(jobs, toy_run, context(tmp_path))
+    assert outcome.recorded == QUICK[1:3]
+    [(job, error)] = outcome.failed
+    assert job == jobs[0]
+    assert "diverged" in error
+    assert "1 failed" in outcome.summary()
+    with pytest.raises(UserError, match="diverged"):
+        outcome.check()
+
+
+def test_missing_data_and_numbers_that_are_none_are_failures(tmp_path: Path) -> None:
+    outcome = sweep(QUICK[:3], run_badly, context(tmp_path))
+    assert outcome.recorded == [QUICK[2]]
+    assert [error.split(";")[0].split("(")[0].strip() for _, error in outcome.failed] == [
+        "the data are missing",
+        "the metric loss is not finite",
+    ]
+    assert list(stored(tmp_path).values()) == [{"loss": 0.5}]
+
+
+def test_what_was_not_started_is_not_a_success() -> None:
+    Outcome(recorded=QUICK).check()
+    with pytest.raises(UserError, match="1 not started for lack of time"):
+        Outcome(left=QUICK[:1]).check()
+
+
+def test_job_that_another_process_measures_is_left_to_it(tmp_path: Path) -> None:
+    store = Store(tmp_path)
+    with store.lock(QUICK[0], wait=True):
+        assert measure(toy_run, QUICK[0], context(tmp_path), wait_for_lock=False) is None
+    assert ran(tmp_path) == []
+    record = measure(toy_run, QUICK[0], context(tmp_path), wait_for_lock=False)
+    assert record == store.get(QUICK[0])
+    assert measure(toy_run, QUICK[0], context(tmp_path)) == record  # found, not measured again
+    assert len(ran(tmp_path)) == 1
+
+
+def test_full_disk_is_a_failure_that_loses_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sweep(QUICK[:2], toy_run, context(tmp_path))
+    before = stored(tmp_path)
+
+    def full(*arguments: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    outcome = sweep(QUICK, toy_run, context(tmp_path))
+    assert [job for job, _ in outcome.failed] == QUICK[2:]
+    assert "No space left on device" in outcome.failed[0][1]
+    monkeypatch.undo()
+    assert stored(tmp_path) == before
+    assert Store(tmp_path).damaged() == []
+    assert sweep(QUICK, toy_run, context(tmp_path)).recorded == QUICK[2:]
+
+
+# ---------------------------------------------------------------------------------------- time budget
+
+
+def slow_record(seconds: float) -> Record:
+    """That job 99 took so long, by which the others of its kind are judged."""
+    return Record(toy_job(99, method="nothing"), {"seed": 99.0}, {"seconds": seconds})
+
+
+@pytest.mark.parametrize("where", ["store", "known"])
+def test_no_job_is_started_that_would_not_end_in_time(tmp_path: Path, where: str) -> None:
+    known = [slow_record(50.0)] if where == "known" else []
+    if where == "store":
+        Store(tmp_path).add(slow_record(50.0))
+    outcome = sweep(QUICK, toy_run, context(tmp_path), time_budget=40, known=known)
+    assert outcome.left == QUICK
+    assert outcome.recorded == []
+    assert ran(tmp_path) == []
+    assert "4 not started for lack of time" in outcome.summary()
+    assert sweep(QUICK, toy_run, context(tmp_path), time_budget=4000, known=known).recorded == QUICK
+
+
+def test_expected_time_grows_with_the_work_and_the_slowest_counts(tmp_path: Path) -> None:
+    long = toy_job(0, method="nothing", recipe={"architecture": "wrn-10-1", "epochs": 20, "train_images": 40})
+    other = toy_job(0, method="nothing", recipe={"architecture": "allconv", "epochs": 20, "train_images": 40})
+    known = [slow_record(1.0), slow_record(50.0), slow_record(2.0)]
+    outcome = sweep([long, *QUICK, other], toy_run, context(tmp_path), time_budget=400, known=known)
+    assert outcome.left == [long]  # 500 seconds
+    assert outcome.recorded == [*QUICK, other]  # 50 seconds; and a kind that was never seen may start
+
+
+@pytest.mark.parametrize("budget", [0.0, -1.0])
+def test_without_time_nothing_starts(tmp_path: Path, budget: float) -> None:
+    assert sweep(QUICK, toy_run, context(tmp_path), time_budget=budget).left == QUICK
+    assert ran(tmp_path) == []
+
+
+# ---------------------------------------------------------------------------------------- killed
+
+
+def test_killed_at_ten_random_moments_nothing_recorded_is_lost(tmp_path: Path) -> None:
+    calm, store = tmp_path / "calm", tmp_path / "runs"
+    outcome = sweep(TRAININGS, toy_run, context(calm))
+    assert outcome.recorded == TRAININGS
+    moments, codes = random.Random(3), []
+    before: dict[str, Metrics] = {}
+    for _ in range(10):
+        child = toys.CHILDREN.Process(target=sweep_child, args=(TRAININGS, store, 1, moments.uniform(0.03, 0.35)))
+        child.start()
+        child.join(240)
+        codes.append(child.exitcode)
+        now = stored(store)
+        assert before.items() <= now.items()
+        assert Store(store).damaged() == []
+        before = now
+    assert codes.count(-signal.SIGPROF) >= 3  # it was killed in the midst, as with SIGKILL
+    assert 0 < len(before)
+    sweep(TRAININGS, toy_run, context(store))
+    assert stored(store) == stored(calm)
+
+
+def test_workers_measure_the_same_and_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    calm, store = tmp_path / "calm", tmp_path / "runs"
+    sweep(TRAININGS[:3], toy_run, context(calm))
+    asleep = [toy_job(seed, method="sleep") for seed in (50, 51)]
+    parent = toys.CHILDREN.Process(target=sweep_child, args=([*TRAININGS[:3], *asleep], store, 2, None))
+    parent.start()
+    wait_for(lambda: {50, 51} <= {seed for seed, _ in ran(store)} if store.exists() else False)
+    workers = {pid for _, pid in ran(store)}
+    assert len(workers) == 2
+    assert parent.pid not in workers
+    assert all(toys.alive(pid) for pid in workers)
+    parent.kill()
+    parent.join()
+    wait_for(lambda: not any(toys.alive(pid) for pid in workers), 60)
+    assert stored(store) == stored(calm)  # what workers record is what one process records
+    with Store(store).lock(asleep[0], wait=False) as free:
+        assert free  # the killed workers hold no lock
+
+
+def meet(job: Job, context: Context) -> Metrics:
+    """Begin no work before two processes are at it."""
+    toy_run(job, context)
+    wait_for(lambda: len({pid for _, pid in ran(context.store)}) == 2)
+    return {"seed": float(job.seed)}
+
+
+def meeting_child(jobs: list[Job], store: Path) -> None:
+    sweep(jobs, meet, context(store))
+
+
+def test_two_sweeps_on_one_store_divide_the_work(tmp_path: Path) -> None:
+    jobs = [toy_job(seed, method="nothing") for seed in range(12)]
+    children = [toys.CHILDREN.Process(target=meeting_child, args=(jobs, tmp_path)) for _ in range(2)]
+    for child in children:
+        child.start()
+    for child in children:
+        child.join(240)
+        assert child.exitcode == 0
+    assert sorted(seed for seed, _ in ran(tmp_path)) == list(range(12))  # each once
+    assert len({pid for _, pid in ran(tmp_path)}) == 2
+    assert stored(tmp_path) == {job.key: {"seed": float(job.seed)} for job in jobs}
+
+
+# ---------------------------------------------------------------------------------------- executors
+
+
+def test_any_executor_will_do(tmp_path: Path) -> None:
+    jobs = [*QUICK, toy_job(9, method="diverge")]
+    outcome = sweep(jobs, toy_run, context(tmp_path), executor=ThreadPoolExecutor(1))
+    assert outcome.recorded == QUICK
+    assert [job for job, _ in outcome.failed] == jobs[4:]
+    assert len(stored(tmp_path)) == 4
+
+
+def die(job: Job, context: Context) -> Metrics:
+    if job.seed == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return toy_run(job, context)
+
+
+def test_killed_worker_is_reported_in_one_sentence(tmp_path: Path) -> None:
+    pool = ProcessPoolExecutor(1, mp_context=toys.CHILDREN)
+    with pytest.raises(UserError, match="a worker process was killed while it measured toy toys scratch nothing seed 1"):
+        sweep(QUICK, die, context(tmp_path), executor=pool)
+    assert stored(tmp_path) == {QUICK[0].key: {"seed": 0.0}}
+    assert sweep(QUICK, toy_run, context(tmp_path)).recorded == QUICK[1:]
+
+
+def which_data(job: Job, context: Context) -> Metrics:
+    return {"seed": float(str(context.data))}
+
+
+def test_workers_that_stay_use_the_data_root_of_each_sweep(tmp_path: Path) -> None:
+    for number, job in enumerate(QUICK[:2]):
+        sweep([job], which_data, context(tmp_path, data=Path(str(number))), executor=ThreadPoolExecutor(1))
+    assert [stored(tmp_path)[job.key] for job in QUICK[:2]] == [{"seed": 0.0}, {"seed": 1.0}]
+
+
+def test_one_worker_on_a_cpu() -> None:
+    assert default_workers(Runtime(), 5) == 1
+    assert default_workers(Runtime(), 0) == 1
