@@ -26,6 +26,7 @@ results = "book/results"  # folder of the recorded results
 # %% tags=["hide-input", "remove-stderr"]
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 
 from robustness_lib import calibration, notebook, paper, recipe_choice, records, report, sections
@@ -33,6 +34,7 @@ from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
+plt.ion()  # a figure shows at the end of its cell
 published = records.frame(records.load_published("calibration", Path(results)))
 scale = paper.profile_of(published, "calibration") or "cpu"
 
@@ -44,9 +46,10 @@ scale = paper.profile_of(published, "calibration") or "cpu"
 # {cite:p}`nguyen2015posterior,hendrycks2019deep`:
 #
 # $$
-# \mathrm{RMS} = \sqrt{\mathbb{E}_C\Bigl[\bigl(P(Y=\hat Y\mid C)-C\bigr)^2\Bigr]},
-# \qquad
-# \mathrm{MAD} = \mathbb{E}_C\Bigl|P(Y=\hat Y\mid C)-C\Bigr| .
+# \begin{aligned}
+# \mathrm{RMS} &= \sqrt{\mathbb{E}_C\Bigl[\bigl(P(Y=\hat Y\mid C)-C\bigr)^2\Bigr]},\\
+# \mathrm{MAD} &= \mathbb{E}_C\Bigl|P(Y=\hat Y\mid C)-C\Bigr| .
+# \end{aligned}
 # $$ (eq-calibration)
 #
 # The probability in {eq}`eq-calibration` is unknown. So the $n$ test images are sorted by confidence and cut into bins
@@ -74,7 +77,7 @@ draw = np.random.default_rng(0)
 confidence = draw.uniform(0.5, 1, 10_000)
 for excess in (0, 0.1):
     correct = draw.random(10_000) < confidence - excess
-    print(f"too confident by {excess:.0%}: RMS calibration error {rms(confidence, correct):.1%}")
+    print(f"{excess:.0%} too confident: RMS error {rms(confidence, correct):.1%}")
 
 # %% [markdown]
 # Even the first is not zero: in a bin of 100 images the share of correct predictions scatters by chance. A small RMS error
@@ -101,7 +104,7 @@ jobs, outcome = sections.measure_section(
     Context(data=Path(data_root) if data_root else None, store=Path(store)),
     datasets=sections.parse_names(dataset),
     seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides([pair for pair in overrides.split(",") if pair.strip()]),
+    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
 )
 outcome.check()
 live = sections.recorded(jobs, records.Store(store))
@@ -111,7 +114,7 @@ live = sections.recorded(jobs, records.Store(store))
 # a bin, and points below the diagonal are confidence without accuracy.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.comparison_table(
+report.arms_table(
     "calibration",
     live,
     metrics=["error", "rms_calibration_error", "mad_calibration_error", "negative_log_likelihood"],
@@ -121,8 +124,8 @@ report.comparison_table(
     name="tab-calibration-live",
 )
 
-# %% mystnb={"figure": {"caption": "Reliability of the live run: accuracy against confidence, the paper's adaptive bins joined by fives. It is a run of the machinery, not evidence.", "name": "fig-calibration-live"}, "image": {"alt": "Two panels, from scratch and pre-trained. Points show the accuracy in bins of rising confidence, beside a dotted diagonal that a calibrated network would follow.", "width": "100%"}} tags=["hide-input"]
-figure = report.reliability_diagram(live, dataset=jobs[0].dataset, profile=profile)
+# %% mystnb={"figure": {"caption": "Reliability of the live run: accuracy against confidence, a point is the mean over seeds of one adaptive bin. It is a run of the machinery, not evidence.", "name": "fig-calibration-live"}, "image": {"alt": "Two panels, from scratch and pre-trained. Points show the accuracy in bins of rising confidence, beside a dotted diagonal that a calibrated network would follow.", "width": "100%"}} tags=["hide-input"]
+figure = report.reliability_diagram(live, dataset=jobs[0].dataset, profile=profile, merge=1)
 
 # %% [markdown]
 # ## Recorded results
@@ -148,6 +151,20 @@ report.comparison_table(
 # %% mystnb={"figure": {"caption": "RMS calibration error: bars are means over seeds with their standard deviation, points are seeds, diamonds are the paper's values.", "name": "fig-calibration-rms"}, "image": {"alt": "Bar chart of the RMS calibration error by data set. Two bars a data set, from scratch and pre-trained, each with a diamond for the paper's value. The table before it has the numbers.", "width": "100%"}} tags=["hide-input"]
 figure = report.bars_with_paper(
     "calibration", published, "rms_calibration_error", datasets=["cifar10", "cifar100", "tiny_imagenet"]
+)
+
+# %% [markdown]
+# {numref}`tab-calibration-further` has what the paper does not print: proper scores, which reward accuracy and calibration
+# together, and the expected calibration error in 15 bins of equal width.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.arms_table(
+    "calibration",
+    published,
+    metrics=["negative_log_likelihood", "brier_score", "expected_calibration_error"],
+    datasets=["cifar10", "cifar100", "tiny_imagenet"],
+    caption="Further measures of the same networks.",
+    name="tab-calibration-further",
 )
 
 # %% [markdown]

@@ -191,7 +191,9 @@ def main() -> None:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(2)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as stop:
+        if isinstance(stop, SystemExit) and stop.code != 130:  # what typer makes of an interrupt
+            raise
         print("interrupted: what was recorded is kept; run the same command again to go on", file=sys.stderr)
         sys.stderr.flush()
         os._exit(130)

@@ -232,8 +232,14 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
     return list(found.values())
 
 
-def ensure(jobs: Iterable[Job], overrides: Mapping[str, str] | None, context: Context) -> None:
+def ensure(
+    jobs: Iterable[Job], overrides: Mapping[str, str] | None, context: Context, *, time_budget: float | None = None
+) -> set[str]:
     """Pre-train what :func:`missing` finds, so that the jobs can run.
+
+    Returns:
+        The ids of checkpoints that are still missing, because their pre-training is not expected to end within
+        ``time_budget`` seconds.
 
     Raises:
         UserError: A pre-training failed, or a checkpoint cannot be made.
@@ -241,4 +247,7 @@ def ensure(jobs: Iterable[Job], overrides: Mapping[str, str] | None, context: Co
     first = missing(jobs, overrides, context.store)
     for job in first:  # a record without its checkpoint, as after a clean-up, does not count
         Store(context.store).path(job).unlink(missing_ok=True)
-    sweep(first, run, context).check()
+    outcome = sweep(first, run, context, time_budget=time_budget)
+    late, outcome.left = outcome.left, []
+    outcome.check()
+    return {checkpoint_id(job) for job in late}

@@ -104,7 +104,8 @@ def _line(section: str, headline: Headline, dataset: str, rows: list[dict[Any, A
     seeds = [int(seed) for seed in chosen.loc[chosen["dataset"] == used, "seed"]]
     command = rerun_command(section, profile, used, seeds)
     count = min(row["n"] for row in measured)
-    return f"| {name} | {paper} {shown.unit} | {here} {shown.unit} (`{profile}`, {count} seeds) | `{command}` |"
+    here += f" {shown.unit} (`{profile}`, {count} seed{'s' * (count > 1)})"
+    return f"| {name} | {paper} {shown.unit} | {here} | `{command}` |"
 
 
 def _measured(records: pd.DataFrame) -> list[str]:

@@ -186,7 +186,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """Hold an exclusive lock, which ends with the process at the latest, so that two sweeps share one store.
 
     Args:
-        path: The lock file (made if missing).
+        path: The lock file (made if missing), or a folder.
         wait: Whether to wait for a lock that another process holds.
 
     Yields:
@@ -194,7 +194,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
     except OSError as error:
         raise UserError(
             f"could not lock {path} ({error.strerror or error}); choose a folder that can be written"
@@ -285,6 +285,15 @@ def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list
     return found
 
 
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"could not make the folder {folder} ({error.strerror or error}); choose one that can be written"
+        ) from error
+
+
 def publish(
     store: Store, folder: Path = PUBLISHED, *, profiles: Iterable[str] = ("cpu", "paper")
 ) -> dict[str, tuple[int, int]]:
@@ -306,9 +315,11 @@ def publish(
     """
     chosen = [record for record in store.records() if record.job.profile in set(profiles)]
     result: dict[str, tuple[int, int]] = {}
+    if chosen:
+        _make_folder(folder)
     for section in sorted({record.job.section for record in chosen}):
         path = folder / f"{section}.jsonl"
-        with locked(store.folder / "locks" / f"publish-{section}.lock"):
+        with locked(folder):  # not the store: several stores may publish here
             before = {record.job.key: record.to_json() for record in load_published(section, folder)}
             after = before | {r.job.key: r.to_json() for r in chosen if r.job.section == section}
             changed = sum(before.get(key) != line for key, line in after.items())

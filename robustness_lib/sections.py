@@ -5,6 +5,7 @@ A section is one module with ``SECTION``, ``METHODS``, ``jobs`` and ``run``; add
 
 from __future__ import annotations
 
+import time
 from collections.abc import Mapping, Sequence
 from typing import Protocol, cast
 
@@ -91,10 +92,22 @@ def measure_section(
     for dataset in {job.dataset for job in planned}:
         context.images(dataset, "test")
     store = Store(context.store)
-    pretraining.ensure([job for job in planned if store.get(job) is None], overrides, context)
-    count = default_workers(context.runtime, len(planned)) if workers is None else workers
-    known = load_published(name)
-    return planned, sweep(planned, chosen.run, context, workers=count, time_budget=time_budget, known=known)
+    todo = [job for job in planned if store.get(job) is None]
+    for dataset in {job.dataset for job in todo}:
+        context.images(dataset, "train")
+    started = time.monotonic()
+    late = pretraining.ensure(todo, overrides, context, time_budget=time_budget)
+    left = [job for job in todo if job.init in late]
+    outcome = sweep(
+        [job for job in planned if job not in left],
+        chosen.run,
+        context,
+        workers=default_workers(context.runtime, len(planned)) if workers is None else workers,
+        time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
+        known=load_published(name),
+    )
+    outcome.left += left
+    return planned, outcome
 
 
 def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
@@ -143,7 +156,10 @@ def parse_seeds(text: str) -> list[int] | None:
         seeds: list[int] = []
         for part in text.split(","):
             first, dash, last = part.strip().partition("-")
-            seeds += range(int(first), int(last) + 1) if dash else [int(first)]
+            some = range(int(first), int(last) + 1) if dash else [int(first)]
+            if not some:
+                raise ValueError(part)
+            seeds += some
     except ValueError:
         raise UserError(f"seeds={text!r} cannot be read; write whole numbers such as 0,1,2 or 0-4") from None
     return seeds

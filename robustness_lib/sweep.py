@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -209,7 +210,8 @@ def _note(outcome: Outcome, bar: tqdm[None], job: Job, error: str | None = None)
         outcome.recorded.append(job)
     else:
         outcome.failed.append((job, error))
-        bar.write(f"{job.label}: {error}")
+        if not bar.disable:  # of a single job the caller tells
+            bar.write(f"{job.label}: {error}", file=sys.stderr)
     bar.update()
 
 
@@ -249,7 +251,7 @@ class _Clock:
 
 # --------------------------------------------------------------------------------------------- processes
 
-_WORKER: dict[str, Context] = {}
+_WORKER: dict[tuple[str, str], Context] = {}
 
 
 def default_workers(runtime: Runtime, jobs: int) -> int:
@@ -284,7 +286,8 @@ def _start_worker(devices: multiprocessing.SimpleQueue[str], threads: int) -> No
 
 def _measure_in_worker(run: Run, job: Job, context: Context, wait_for_lock: bool) -> Record | None:
     """Measure in a worker process; image sets stay in its memory from one job to the next."""
-    kept = _WORKER.setdefault(str(Path(context.store).resolve()), context)
+    places = str(Path(context.store).resolve()), str(context.data)
+    kept = _WORKER.setdefault(places, context)
     device = os.environ.get("ROBUSTNESS_WORKER_DEVICE", context.runtime.device)
     kept.runtime = replace(context.runtime, device=device, threads=torch.get_num_threads())
     return measure(run, job, kept, wait_for_lock=wait_for_lock)

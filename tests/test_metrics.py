@@ -182,7 +182,9 @@ def test_likelihood_and_brier_score_equal_scikit_learn(classes: int) -> None:
     logits, labels = random_logits(200, classes)
     probabilities = softmax(logits, axis=1)
     names = list(range(classes))
-    assert negative_log_likelihood(logits, labels) == pytest.approx(log_loss(labels, probabilities, labels=names), abs=1e-9)
+    assert negative_log_likelihood(logits, labels) == pytest.approx(
+        log_loss(labels, probabilities, labels=names), abs=1e-9
+    )
     expected = brier_score_loss(labels, probabilities, labels=names, scale_by_half=False)
     assert brier_score(logits, labels) == pytest.approx(expected, abs=1e-9)
 
@@ -234,7 +236,9 @@ def test_temperature_recovers_a_planted_one(scale: float) -> None:
 @pytest.mark.parametrize("seed", range(4))
 def test_temperature_is_the_minimiser(seed: int) -> None:
     logits, labels = random_logits(150, scale=0.5 + seed, seed=seed)
-    best = minimize_scalar(lambda t: loss_at(logits, labels, t), bounds=(0.2, 5), method="bounded", options={"xatol": 1e-7})
+    best = minimize_scalar(
+        lambda t: loss_at(logits, labels, t), bounds=(0.2, 5), method="bounded", options={"xatol": 1e-7}
+    )
     found = tune_temperature(logits, labels)
     assert found == pytest.approx(best.x, abs=1e-4)
     assert loss_at(logits, labels, found) <= min(loss_at(logits, labels, t) for t in np.linspace(0.2, 5, 481)) + 1e-12

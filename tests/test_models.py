@@ -80,9 +80,7 @@ def test_wide_resnets_have_the_authors_names_and_shapes(depth: int, width: int) 
     expected |= {"fc.weight": (7, previous), "fc.bias": (7,)}
 
     network = on_meta(f"wrn-{depth}-{width}", 7)
-    assert [(name, tuple(value.shape)) for name, value in network.state_dict().items()] == list(
-        expected.items()
-    )
+    assert [(name, tuple(value.shape)) for name, value in network.state_dict().items()] == list(expected.items())
     children = [name for name, _ in network.named_children()]
     assert children == ["conv1", "block1", "block2", "block3", "bn1", "relu", "fc"]
 
@@ -96,9 +94,7 @@ def plain_wide_resnet(state: StateDict, x: Tensor, training: bool = False, dropo
         if training:
             mean, variance = x.mean((0, 2, 3)), x.var((0, 2, 3), correction=0)
         x = (x - mean[:, None, None]) / torch.sqrt(variance[:, None, None] + 1e-5)
-        return (x * state[f"{name}.weight"][:, None, None] + state[f"{name}.bias"][:, None, None]).clamp(
-            min=0
-        )
+        return (x * state[f"{name}.weight"][:, None, None] + state[f"{name}.bias"][:, None, None]).clamp(min=0)
 
     out = F.conv2d(x, state["conv1.weight"], padding=1)
     for group in (1, 2, 3):
@@ -120,9 +116,7 @@ def test_wide_resnet_computes_what_the_description_says(size: int) -> None:
     network = lively("wrn-16-2", 7)
     x = images(size=size)
     with torch.no_grad():
-        torch.testing.assert_close(
-            network(x), plain_wide_resnet(network.state_dict(), x), rtol=1e-4, atol=1e-5
-        )
+        torch.testing.assert_close(network(x), plain_wide_resnet(network.state_dict(), x), rtol=1e-4, atol=1e-5)
 
 
 def test_wide_resnet_drops_out_before_the_second_convolution_in_training_only() -> None:
@@ -148,12 +142,8 @@ def test_wide_resnet_runs_channels_last_in_bf16_as_one_graph() -> None:
     expected = network(x)
     network = network.to(memory_format=torch.channels_last)
     compiled = torch.compile(network, backend="eager", fullgraph=True)
-    torch.testing.assert_close(
-        compiled(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5
-    )
-    torch.testing.assert_close(
-        models.head(compiled)(models.features(compiled, x)), expected, rtol=1e-4, atol=1e-5
-    )
+    torch.testing.assert_close(compiled(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(models.head(compiled)(models.features(compiled, x)), expected, rtol=1e-4, atol=1e-5)
     with torch.autocast("cpu", torch.bfloat16):
         low = compiled(x)
     assert low.dtype == torch.bfloat16
@@ -163,9 +153,7 @@ def test_wide_resnet_runs_channels_last_in_bf16_as_one_graph() -> None:
 def test_allconv_has_the_authors_size_and_names() -> None:
     network = on_meta("allconv")
     names = {"classifier.weight", "classifier.bias"}
-    names |= {
-        f"features.{i}.{entry}" for i in (0, 3, 6, 11, 14, 17, 22, 25, 28) for entry in ("weight", "bias")
-    }
+    names |= {f"features.{i}.{entry}" for i in (0, 3, 6, 11, 14, 17, 22, 25, 28) for entry in ("weight", "bias")}
     for i in (1, 4, 7, 12, 15, 18, 23, 26, 29):
         entries = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
         names |= {f"features.{i}.{entry}" for entry in entries}
@@ -183,8 +171,7 @@ def test_allconv_computes_what_the_description_says(size: int) -> None:
 
     def stage(x: Tensor, index: int, padding: int = 1) -> Tensor:
         norm = {
-            name: state[f"features.{index + 1}.{name}"]
-            for name in ("running_mean", "running_var", "weight", "bias")
+            name: state[f"features.{index + 1}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")
         }
         x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=padding)
         x = F.batch_norm(x, **norm)
@@ -204,9 +191,7 @@ def test_allconv_computes_what_the_description_says(size: int) -> None:
 
 def test_allconv_has_its_own_dropout_and_image_size() -> None:
     rates = [
-        module.p
-        for module in models.build("allconv", 10, dropout=0.3).modules()
-        if isinstance(module, nn.Dropout)
+        module.p for module in models.build("allconv", 10, dropout=0.3).modules() if isinstance(module, nn.Dropout)
     ]
     assert rates == [0.5, 0.5]
     with pytest.raises(UserError, match=r"takes 32-pixel images, not 64x64; use .*'allconv-64'"):
@@ -250,13 +235,9 @@ def test_unknown_features_are_refused() -> None:
         models.features(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2))
 
 
-@pytest.mark.parametrize(
-    "architecture", ["wrn-41-2", "wrn-4-2", "wrn-40-0", "wrn-0-1", "wrn-40", "wrn-40-2-1", "wrn"]
-)
+@pytest.mark.parametrize("architecture", ["wrn-41-2", "wrn-4-2", "wrn-40-0", "wrn-0-1", "wrn-40", "wrn-40-2-1", "wrn"])
 def test_impossible_wide_resnets_are_refused(architecture: str) -> None:
-    with pytest.raises(
-        UserError, match=f"no '{architecture}': .* a depth 4 more than a .* for example wrn-40-2"
-    ):
+    with pytest.raises(UserError, match=f"no '{architecture}': .* a depth 4 more than a .* for example wrn-40-2"):
         models.build(architecture, 10)
 
 
@@ -341,9 +322,7 @@ def test_a_new_head_takes_the_place_of_the_old(architecture: str, name: str) -> 
 
 def test_a_new_head_is_drawn_from_its_own_stream_bias_included() -> None:
     network = models.build("wrn-10-2", 1000, seed=0)
-    trunk = {
-        name: value.clone() for name, value in network.state_dict().items() if not name.startswith("fc.")
-    }
+    trunk = {name: value.clone() for name, value in network.state_dict().items() if not name.startswith("fc.")}
     before = torch.get_rng_state()
     head = models.head(models.new_head(network, 100, seed=5))
     assert torch.equal(torch.get_rng_state(), before)
@@ -415,9 +394,7 @@ def test_a_trunk_is_loaded_under_another_head() -> None:
         ),
     ],
 )
-def test_a_trunk_that_does_not_fit_changes_nothing(
-    change: Callable[[StateDict], object], message: str
-) -> None:
+def test_a_trunk_that_does_not_fit_changes_nothing(change: Callable[[StateDict], object], message: str) -> None:
     weights = dict(lively("wrn-10-1").state_dict())
     change(weights)
     network = models.build("wrn-10-1", 10, seed=9)
@@ -487,9 +464,7 @@ def test_missing_weights_are_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
-def test_a_failed_write_leaves_the_old_file(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str
-) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     path = tmp_path / "a.safetensors"
     models.save_weights(path, {"w": torch.ones(3)}, {})
 
@@ -592,9 +567,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
     path = tmp_path / "a.pt"
     content = {"conv1.weight": Bomb(tmp_path / "exploded")}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        UserError, match=r"holds more than weights: it asks to run 'posix\.mkdir', which is refused"
-    ):
+    with pytest.raises(UserError, match=r"holds more than weights: it asks to run 'posix\.mkdir', which is refused"):
         models.load_authors_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
     torch.save(models.build("wrn-10-1", 10), path, _use_new_zipfile_serialization=zipped)
@@ -672,13 +645,9 @@ def test_imagenet_weights_are_checked(tmp_path: Path, monkeypatch: pytest.Monkey
     weights = models.load_imagenet_weights("resnet18", tmp_path)
     network = models.build("resnet18", 10)
     models.load_trunk(network, weights)
-    assert torch.equal(
-        network.get_parameter("layer4.1.conv2.weight"), source.get_parameter("layer4.1.conv2.weight")
-    )
+    assert torch.equal(network.get_parameter("layer4.1.conv2.weight"), source.get_parameter("layer4.1.conv2.weight"))
     with pytest.raises(UserError, match="does not hold the weights of resnet50"):
         models.load_imagenet_weights("resnet50", tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(
-        UserError, match=f"is damaged: its SHA-256 is [0-9a-f]{{64}}, .* begin with {digest[:8]}"
-    ):
+    with pytest.raises(UserError, match=f"is damaged: its SHA-256 is [0-9a-f]{{64}}, .* begin with {digest[:8]}"):
         models.load_imagenet_weights("resnet18", tmp_path)

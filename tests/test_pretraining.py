@@ -103,7 +103,7 @@ def forbid(*arguments: object, **options: object) -> None:
 def test_trained_once_and_found_again(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
     metrics = pretraining.run(job, context)
-    assert set(metrics) == {"error", "negative_log_likelihood", "images", "classes", "losses"}
+    assert {"error", "negative_log_likelihood", "images", "classes", "losses"} <= set(metrics)
     assert metrics["images"] == 60
     assert metrics["classes"] == 5
     assert len(metrics["losses"]) == 1  # type: ignore[arg-type]
@@ -169,7 +169,9 @@ def tuning_jobs(monkeypatch: pytest.MonkeyPatch, overrides: dict[str, str] | Non
     monkeypatch.setitem(PROFILES, "smoke", SCALE)
     found = arms(SCALE, "own", Recipe, overrides)
     return [
-        toys.toy_job(seed, dataset="own", init=arm.init, recipe=arm.recipe.as_dict()) for arm in found for seed in (0, 1)
+        toys.toy_job(seed, dataset="own", init=arm.init, recipe=arm.recipe.as_dict())
+        for arm in found
+        for seed in (0, 1)
     ]
 
 
@@ -232,7 +234,13 @@ def test_tuning_starts_from_the_trunk_under_a_new_head(root: Path, tmp_path: Pat
 
 
 def test_settings_hold_for_the_arms_they_name() -> None:
-    settings = {"epochs": "7", "tuned.epochs": "3", "pretraining.epochs": "9", "architecture": "wrn-16-1", "scratch.flip": "0"}
+    settings = {
+        "epochs": "7",
+        "tuned.epochs": "3",
+        "pretraining.epochs": "9",
+        "architecture": "wrn-16-1",
+        "scratch.flip": "0",
+    }
     assert overrides_for("scratch", settings) == {"epochs": "7", "architecture": "wrn-16-1", "flip": "0"}
     assert overrides_for("tuned", settings) == {"epochs": "3", "architecture": "wrn-16-1"}
     assert overrides_for("pretraining", settings) == {"epochs": "9", "architecture": "wrn-16-1"}

@@ -134,7 +134,9 @@ def test_label_says_what_a_job_is() -> None:
 @settings(max_examples=20, deadline=None)
 @given(st.text(), st.integers(), st.none() | st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 1))
 def test_round_trip(text: str, seed: int, level: float | None, error: float) -> None:
-    job = dataclasses.replace(JOB, method=text, seed=seed, level=level, recipe={"note": text, "epochs": 3, "none": None})
+    job = dataclasses.replace(
+        JOB, method=text, seed=seed, level=level, recipe={"note": text, "epochs": 3, "none": None}
+    )
     first = Record(job, {"error": error, "curve": [error, 1.0]}, {"seconds": 2.5, "data": {text: "ab"}})
     again = Record.from_json(first.to_json())
     assert again == first
@@ -164,7 +166,20 @@ def test_a_line_has_exactly_four_keys() -> None:
         lambda text: json.dumps({**json.loads(text), "provenance": None}),
         lambda text: json.dumps({**json.loads(text), "job": []}),
     ],
-    ids=["half", "no-brace", "empty", "null", "list", "other-job", "name", "job-name", "more", "metrics", "origin", "job"],
+    ids=[
+        "half",
+        "no-brace",
+        "empty",
+        "null",
+        "list",
+        "other-job",
+        "name",
+        "job-name",
+        "more",
+        "metrics",
+        "origin",
+        "job",
+    ],
 )
 def test_damage_is_seen(spoil: Any) -> None:
     with pytest.raises(ValueError, match=r"."):
@@ -363,7 +378,9 @@ def test_two_publishes_at_once_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_provenance() -> None:
-    found = provenance(seconds=1.26, data={"a/test": "00"}, runtime={"device": "CPU x", "threads": 2, "precision": "float32"})
+    found = provenance(
+        seconds=1.26, data={"a/test": "00"}, runtime={"device": "CPU x", "threads": 2, "precision": "float32"}
+    )
     assert set(found) == {"seconds", "data", "device", "threads", "precision", "versions", "revision", "date"}
     assert found["seconds"] == 1.3
     assert {"python", "torch", "torchvision", "numpy", "scipy"} <= set(found["versions"])

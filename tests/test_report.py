@@ -96,7 +96,7 @@ def test_comparison_table_cells():
     _, rows = parse(comparison(frame))
     ours = frame[(frame["arm"] == "scratch") & (frame["dataset"] == "cifar10")]["rms_calibration_error"] * 100
     paper_value = float(rows[0][1].removesuffix(" %"))
-    assert rows[0][2] == f"{ours.mean():.1f} ± {ours.std():.1f} % (`cpu`, n = 3)"
+    assert rows[0][2] == f"{ours.mean():.1f} ± {ours.std():.1f} %, n = 3"
     assert rows[0][3] == f"{ours.mean() - paper_value:+.1f}"
     assert rows[0][4:] == ["reference", "`cpu`, `0123456-dirty`, [how](#how)"]
     assert rows[1][4] == "holds"
@@ -143,7 +143,26 @@ def test_one_seed_shows_no_spread():
     frame = records()
     _, rows = parse(comparison(frame[frame["seed"] == 0]))
     assert "±" not in rows[0][2]
-    assert rows[0][2].endswith("(`cpu`, n = 1)")
+    assert rows[0][2].endswith(", n = 1")
+
+
+def test_arms_table_pairs_by_seed():
+    frame = records()
+    frame = frame[~((frame["arm"] == "pre-trained") & (frame["seed"] == 2))]
+    settings = {"metrics": ["error"], "datasets": ["cifar10", "tiny_imagenet", "cifar100"], "caption": "c", "name": "t"}
+    header, rows = parse(report.arms_table("calibration", frame, **settings))
+    assert header[1:3] == ["From scratch", "Pre-trained"]
+    assert [row[0] for row in rows] == ["CIFAR-10, test error (%)", "Tiny ImageNet (32 px), test error (%)"]
+    mine = (
+        frame[(frame["dataset"] == "cifar10") & (frame["section"] == "calibration")]
+        .pivot_table("error", "seed", "arm")
+        .dropna()
+    )
+    effect = 100 * (mine["pre-trained"] - mine["scratch"]).mean()
+    assert rows[0][3].startswith(f"{effect:+.1f} [".replace("-", "−"))
+    assert rows[0][4] == "`cpu`, 2"
+    _, (none,) = parse(report.arms_table("calibration", frame.iloc[:0], **settings))
+    assert none[0] == "not run"
 
 
 def test_tables_of_no_records():

@@ -19,7 +19,7 @@ from robustness_lib.sweep import Outcome, default_workers, measure, sweep
 from robustness_lib.training import Runtime
 
 QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
-TRAININGS = [toy_job(seed) for seed in range(5)]
+TRAININGS = [toy_job(seed) for seed in range(12)]
 
 
 # ---------------------------------------------------------------------------------------- one process
@@ -151,7 +151,7 @@ def test_killed_at_ten_random_moments_nothing_recorded_is_lost(tmp_path: Path) -
     moments, codes = random.Random(3), []
     before: dict[str, Metrics] = {}
     for _ in range(10):
-        child = toys.CHILDREN.Process(target=sweep_child, args=(TRAININGS, store, 1, moments.uniform(0.03, 0.35)))
+        child = toys.CHILDREN.Process(target=sweep_child, args=(TRAININGS, store, 1, moments.uniform(0.03, 0.25)))
         child.start()
         child.join(240)
         codes.append(child.exitcode)
@@ -227,7 +227,9 @@ def die(job: Job, context: Context) -> Metrics:
 
 def test_killed_worker_is_reported_in_one_sentence(tmp_path: Path) -> None:
     pool = ProcessPoolExecutor(1, mp_context=toys.CHILDREN)
-    with pytest.raises(UserError, match="a worker process was killed while it measured toy toys scratch nothing seed 1"):
+    with pytest.raises(
+        UserError, match="a worker process was killed while it measured toy toys scratch nothing seed 1"
+    ):
         sweep(QUICK, die, context(tmp_path), executor=pool)
     assert stored(tmp_path) == {QUICK[0].key: {"seed": 0.0}}
     assert sweep(QUICK, toy_run, context(tmp_path)).recorded == QUICK[1:]

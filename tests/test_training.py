@@ -123,7 +123,9 @@ def test_images_that_are_not_square() -> None:
 @pytest.mark.parametrize("name", sorted(NORMALISATIONS))
 def test_normalisation_is_torchvisions(name: str) -> None:
     data = toys.images(2)
-    expected = torch.stack([tvf.normalize(tvf.to_tensor(tvf.to_pil_image(i)), *NORMALISATIONS[name]) for i in data.images])
+    expected = torch.stack(
+        [tvf.normalize(tvf.to_tensor(tvf.to_pil_image(i)), *NORMALISATIONS[name]) for i in data.images]
+    )
     torch.testing.assert_close(normalise(to_unit_range(data.images), name), expected, rtol=0, atol=1e-6)
 
 
@@ -154,7 +156,9 @@ class Watch:
 def coordinates() -> ImageSet:
     """Sixteen-pixel images whose red says the row and whose green says the column (from 1); black is outside."""
     row = torch.arange(1, 17, dtype=torch.uint8)
-    image = torch.stack([row[:, None].expand(16, 16), row[None].expand(16, 16), torch.full_like(row, 255).expand(16, 16)])
+    image = torch.stack(
+        [row[:, None].expand(16, 16), row[None].expand(16, 16), torch.full_like(row, 255).expand(16, 16)]
+    )
     return ImageSet("coordinates", image[None].repeat(8100, 1, 1, 1), torch.arange(8100) % 2, ("a", "b"))
 
 
@@ -265,7 +269,9 @@ def textbook(network: nn.Module, data: ImageSet, recipe: Recipe, seed: int) -> n
             places = range(start, min(start + batch, count))
             inputs = []
             for place in places:
-                image = tvf.crop(tvf.pad(tvf.to_pil_image(data.images[order[place]]), 4), top[place], left[place], 16, 16)
+                image = tvf.crop(
+                    tvf.pad(tvf.to_pil_image(data.images[order[place]]), 4), top[place], left[place], 16, 16
+                )
                 image = tvf.hflip(image) if flips[place] else image
                 inputs.append(tvf.normalize(tvf.to_tensor(image), [0.5] * 3, [0.5] * 3))
             labels = data.labels[[order[place] for place in places]]
@@ -415,7 +421,14 @@ def test_head_only_training_leaves_the_trunk_and_its_statistics_alone(runtime: R
 
 @pytest.mark.parametrize(
     ("epochs", "observations", "expected"),
-    [(10, 0, []), (10, 1, [10]), (10, 5, [2, 4, 6, 8, 10]), (10, 3, [3, 7, 10]), (2, 5, [1, 2]), (100, 100, list(range(1, 101)))],
+    [
+        (10, 0, []),
+        (10, 1, [10]),
+        (10, 5, [2, 4, 6, 8, 10]),
+        (10, 3, [3, 7, 10]),
+        (2, 5, [1, 2]),
+        (100, 100, list(range(1, 101))),
+    ],
 )
 def test_observed_epochs(epochs: int, observations: int, expected: list[int]) -> None:
     assert Recipe(epochs=epochs, observations=observations).observed_epochs() == expected
@@ -672,7 +685,9 @@ def test_prediction_is_that_of_the_network_in_evaluation_mode() -> None:
     logits = predict(network, data, "cifar", BF16, batch_size=10)
     assert network.training
     assert toys.checksum(network) == before
-    inputs = torch.stack([tvf.normalize(tvf.to_tensor(tvf.to_pil_image(i)), *NORMALISATIONS["cifar"]) for i in data.images])
+    inputs = torch.stack(
+        [tvf.normalize(tvf.to_tensor(tvf.to_pil_image(i)), *NORMALISATIONS["cifar"]) for i in data.images]
+    )
     with torch.no_grad():
         expected = network.eval()(inputs)
     assert logits.dtype == torch.float32

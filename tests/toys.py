@@ -47,7 +47,11 @@ def write_bundle(root: Path, name: str, count: int, classes: int, size: int = 16
     (root / name).mkdir(parents=True)
     for number, split in enumerate(("train", "test")):
         data = images(count, classes, size, seed=number)
-        arrays = {"images": data.images.numpy(), "labels": data.labels.numpy(), "class_names": np.array(data.class_names)}
+        arrays = {
+            "images": data.images.numpy(),
+            "labels": data.labels.numpy(),
+            "class_names": np.array(data.class_names),
+        }
         np.savez(root / name / f"{split}.npz", **arrays)
 
 

@@ -14,6 +14,7 @@ from robustness_lib.report.figures import bars_with_paper, curves_with_paper, re
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, use_style
 from robustness_lib.report.tables import (
+    arms_table,
     comparison_rows,
     comparison_table,
     myst_table,
@@ -23,6 +24,7 @@ from robustness_lib.report.tables import (
 
 __all__ = [
     "arm_style",
+    "arms_table",
     "bars_with_paper",
     "comparison_rows",
     "comparison_table",

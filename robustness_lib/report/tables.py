@@ -17,7 +17,7 @@ import pandas as pd
 
 from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, select
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels
-from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED
+from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
 NOT_RUN = "not run"
 ARMS = ("scratch", "pre-trained")
@@ -183,6 +183,57 @@ def comparison_table(
     return myst_table(header, cells or [[NOT_RUN, *[_DASH] * 5]], caption=caption, name=name)
 
 
+def arms_table(
+    section: str,
+    records: pd.DataFrame,
+    *,
+    metrics: Sequence[str],
+    datasets: Sequence[str],
+    caption: str,
+    name: str,
+    methods: Sequence[str] = ("standard",),
+    level: float | None = None,
+    profile: str | None = None,
+) -> Markdown:
+    """Our two arms side by side, with their paired difference: for what the paper does not print.
+
+    Args:
+        section: Section.
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        metrics: Metrics, as recorded.
+        datasets: Image sets; a set without records is replaced by its stand-in, where it has one.
+        caption: Caption of the table, Markdown.
+        name: Its label for references.
+        methods: Methods.
+        level: Level, or None.
+        profile: The records' profile; None: the highest with records, "paper" or "cpu", for each setting.
+
+    Returns:
+        A numbered MyST table, one row a setting: mean and standard deviation over seeds of each arm, and the mean
+        difference over the seeds that both have, with its 95 % interval of Student's t distribution.
+    """
+    rows = []
+    for dataset, method, metric_name in product(datasets, methods, metrics):
+        setting = {"section": section, "method": method, "metric": metric_name, "level": level, "over_levels": None}
+        arms = [_measured(records, dataset, {**setting, "arm": arm}, profile) for arm in ARMS]
+        (scratch, scale, used), (tuned, _, _) = arms
+        if scratch.empty and tuned.empty:
+            continue
+        shown, effects = metric(metric_name), (tuned - scratch).dropna().to_numpy(dtype=float)
+        where = [label(used)] if len(datasets) > 1 else []
+        where += [label(method)] if len(methods) > 1 else []
+        cells = [", ".join([*where, shown.label]) + (f" ({shown.unit})" if shown.unit else "")]
+        cells += [_spread(list(values), metric_name) for values in (scratch, tuned)]
+        if len(effects) > 1:
+            mean, low, high = (number(value, metric_name, signed=True) for value in mean_interval(effects))
+            cells.append(f"{mean} [{low}, {high}]")
+        else:
+            cells.append(_DASH)
+        rows.append([*cells, f"`{scale}`, {len(effects)}"])
+    header = ["Measure", "From scratch", "Pre-trained", "Difference [95 % interval]", "Profile, seeds"]
+    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
+
+
 def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
     """All verdicts as numbers, one claim a row (to filter, count, or offer as a download).
 
@@ -303,7 +354,7 @@ def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) ->
         spread = f" ± {number(row['sd'], name, decimals)}" if row["n"] > 1 else ""
         used = f", {label(row['measured_on'])}" if row["measured_on"] != row["dataset"] else ""
         here = f"{number(row['mean'], name, decimals)}{spread} {unit}".strip()
-        here += f" (`{row['profile']}`{used}, n = {row['n']})"
+        here += f"{used}, n = {row['n']}"
         origin = f"`{row['profile']}`, {row['revision']}" + (f", {made_by}" if made_by else "")
     paper = f"{row['printed']} {unit}".strip() if row["printed"] else _DASH
     return [

@@ -1,0 +1,314 @@
+"""The calibration section: its jobs, what it measures, and what it keeps."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+import toys
+import torch
+
+from robustness_lib import calibration, metrics, networks, recipe_choice
+from robustness_lib.calibration import CalibrationRecipe
+from robustness_lib.data import class_balanced_subset, load
+from robustness_lib.errors import UserError
+from robustness_lib.models import build
+from robustness_lib.networks import Context, Training, held_out_split, save_trained, target_images, trained
+from robustness_lib.profiles import PROFILES, profile
+from robustness_lib.records import SCRATCH, Job, Store, canonical_json
+from robustness_lib.sweep import sweep
+from robustness_lib.training import History, Recipe, predict
+
+PLAIN_METRICS = {
+    "error",
+    "rms_calibration_error",
+    "mad_calibration_error",
+    "rms_calibration_error_dropped_bin",
+    "mad_calibration_error_dropped_bin",
+    "expected_calibration_error",
+    "negative_log_likelihood",
+    "brier_score",
+}
+CURVES = {
+    "reliability_confidence",
+    "reliability_accuracy",
+    "history_epoch",
+    "history_error",
+    "history_rms_calibration_error",
+}
+SETTINGS = {"train_images": "40", "epochs": "2", "observations": "2", "batch_size": "20", "bin_size": "20"}
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    toys.write_bundle(tmp_path / "data", "own", 60, 4)
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def context(root: Path, tmp_path: Path) -> Context:
+    """A store with a checkpoint called ``tiny``, of another task."""
+    save_trained(tmp_path / "runs" / "checkpoints" / "tiny.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
+    return toys.context(tmp_path / "runs", data=root)
+
+
+def own_jobs(**changes: str) -> list[Job]:
+    return calibration.jobs("smoke", datasets=["own"], seeds=[0], overrides=SETTINGS | changes, init="tiny")
+
+
+def own_job(init: str = SCRATCH, method: str = "standard", **changes: str) -> Job:
+    [job] = [job for job in own_jobs(**changes) if (job.init, job.method) == (init, method)]
+    return job
+
+
+# ---------------------------------------------------------------------------------------- jobs
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+def test_every_data_set_method_and_seed_has_both_arms(scale: str) -> None:
+    jobs = calibration.jobs(scale)
+    expected = len(profile(scale).datasets) * len(calibration.METHODS) * len(profile(scale).seeds)
+    assert len(jobs) == 2 * expected
+    assert len({job.key for job in jobs}) == len(jobs)
+    arms = Counter((job.dataset, job.method, job.seed) for job in jobs)
+    assert set(arms.values()) == {2}  # scratch and tuned share data set, method and seed
+    assert len(arms) == expected
+    assert Counter(job.init == SCRATCH for job in jobs) == {True: expected, False: expected}
+    for job in jobs:
+        assert job.section == "calibration"
+        assert job.level is None
+        assert job.profile == scale
+        canonical_json(job.as_dict())
+        assert CalibrationRecipe(**job.recipe).as_dict() == job.recipe  # type: ignore[arg-type]
+
+
+def test_paired_arms_train_on_the_same_images() -> None:
+    for dataset in profile("cpu").datasets:
+        scratch, tuned = calibration.jobs("cpu", datasets=[dataset], methods=["standard"], seeds=[3])
+        assert scratch.recipe["train_images"] == tuned.recipe["train_images"]
+        assert (scratch.seed, tuned.seed) == (3, 3)
+        assert scratch.recipe["architecture"] == tuned.recipe["architecture"]
+
+
+def test_jobs_are_the_same_twice_and_differ_by_setting() -> None:
+    keys = [[job.key for job in calibration.jobs("cpu", overrides=o)] for o in (None, None, {"bin_size": "50"})]
+    assert keys[0] == keys[1]
+    assert not set(keys[0]) & set(keys[2])
+
+
+def test_choices_are_followed() -> None:
+    jobs = calibration.jobs("cpu", datasets=["cifar100"], methods=["temperature"], seeds=[7, 8])
+    assert {(j.dataset, j.method, j.seed) for j in jobs} == {
+        ("cifar100", "temperature", 7),
+        ("cifar100", "temperature", 8),
+    }
+    assert {j.init for j in own_jobs()} == {SCRATCH, "tiny"}
+
+
+def test_unknown_values_are_refused() -> None:
+    with pytest.raises(UserError, match="smoke, cpu, paper"):
+        calibration.jobs("cpus")
+    with pytest.raises(UserError, match="standard, temperature"):
+        calibration.jobs("cpu", methods=["temper"])
+    with pytest.raises(UserError, match="bin_size is 0"):
+        calibration.jobs("cpu", overrides={"bin_size": "0"})
+
+
+# ---------------------------------------------------------------------------------------- measuring
+
+
+def test_sweep_measures_all_documented_metrics(context: Context, root: Path) -> None:
+    jobs = own_jobs()
+    outcome = sweep(jobs, calibration.run, context)
+    assert outcome.recorded == jobs
+    assert len(jobs) == 4
+    store = Store(context.store)
+    for job in jobs:
+        record = store.get(job)
+        assert record is not None
+        tempered = {f"{name}_tempered" for name in PLAIN_METRICS} | {"temperature"}
+        expected = PLAIN_METRICS | CURVES | (tempered if job.method == "temperature" else set())
+        assert set(record.metrics) == expected
+        numbers = {name: float(str(record.metrics[name])) for name in expected - CURVES}
+        for name, value in numbers.items():
+            assert 0 <= value <= {"temperature": 5, "brier_score": 2, "brier_score_tempered": 2}.get(name, 20)
+        assert numbers["mad_calibration_error"] <= numbers["rms_calibration_error"] <= 1
+        assert record.metrics["history_epoch"] == [1, 2]
+        assert len(record.metrics["history_error"]) == 2  # type: ignore[arg-type]
+        assert record.metrics["history_error"][-1] == pytest.approx(numbers["error"], abs=1e-4)  # type: ignore[index]
+        last = record.metrics["history_rms_calibration_error"][-1]  # type: ignore[index]
+        assert last == pytest.approx(numbers["rms_calibration_error"], abs=1e-4)
+        assert len(record.metrics["reliability_confidence"]) == len(record.metrics["reliability_accuracy"]) == 3  # type: ignore[arg-type]
+        assert record.provenance["data"] == {
+            f"own/{split}": load("own", split, root).checksum for split in ("test", "train")
+        }
+        assert record.provenance["precision"] == "float32"
+
+
+def test_metrics_can_be_computed_again_from_the_kept_outputs(context: Context) -> None:
+    job = own_job("tiny", "temperature")
+    found = calibration.run(job, context)
+    with np.load(context.store / "outputs" / "calibration" / f"{job.key}.npz") as file:
+        kept = dict(file)
+    assert {name: array.shape for name, array in kept.items()} == {
+        "logits": (60, 4),
+        "labels": (60,),
+        "tuning_logits": (4, 4),
+        "tuning_labels": (4,),
+    }
+    again = metrics.evaluate(kept["logits"], kept["labels"], 20)
+    assert {name: found[name] for name in again} == again
+    temperature = metrics.tune_temperature(kept["tuning_logits"], kept["tuning_labels"])
+    assert found["temperature"] == temperature
+    tempered = metrics.evaluate(kept["logits"] / temperature, kept["labels"], 20)
+    assert {name: found[f"{name}_tempered"] for name in tempered} == tempered
+    assert found["error_tempered"] == found["error"]
+
+
+def test_the_same_job_gives_the_same_numbers(context: Context, root: Path, tmp_path: Path) -> None:
+    job = own_job()
+    other = toys.context(tmp_path / "other", data=root)
+    assert calibration.run(job, context) == calibration.run(job, other)
+    assert calibration.run(job, context) != calibration.run(dataclasses.replace(job, seed=1), context)
+
+
+# ---------------------------------------------------------------------------------------- the held-out tenth
+
+
+def test_temperature_holds_out_a_tenth(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    counts: list[int] = []
+    train = networks.train
+
+    def watch(network: object, data: object, *arguments: object, **options: object) -> History:
+        counts.append(len(data))  # type: ignore[arg-type]
+        return train(network, data, *arguments, **options)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(networks, "train", watch)
+    for method in calibration.METHODS:
+        calibration.run(own_job(method=method), context)
+    assert counts == [40, 36]
+
+
+def test_held_out_are_the_last_in_file_order() -> None:
+    data = toys.images(50, 4)
+    kept, held = held_out_split(data)
+    assert torch.equal(kept.images, data.images[:45])
+    assert torch.equal(held.images, data.images[45:])
+    assert torch.equal(held.labels, data.labels[45:])
+
+
+def test_a_set_sorted_by_class_is_shuffled_first_as_the_authors_do() -> None:
+    data = toys.images(40, 4)
+    data = data.subset(torch.argsort(data.labels, stable=True))
+    kept, held = held_out_split(data)
+    order = np.random.RandomState(0).permutation(40)
+    assert torch.equal(kept.images, data.images[torch.from_numpy(order[:36])])
+    assert torch.equal(held.images, data.images[torch.from_numpy(order[36:])])
+    assert len(held.labels.unique()) > 1
+
+
+# ---------------------------------------------------------------------------------------- networks made once
+
+
+def training_of(job: Job, **changes: object) -> Training:
+    recipe = CalibrationRecipe(**job.recipe)  # type: ignore[arg-type]
+    fields = {"dataset": job.dataset, "init": job.init, "seed": job.seed, "recipe": recipe} | changes
+    return Training(**fields)  # type: ignore[arg-type]
+
+
+def test_network_is_trained_once_for_all_jobs_that_need_it(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    job, finer = own_job(), own_job(bin_size="10")
+    assert job.key != finer.key
+    first = calibration.run(job, context)
+    before = toys.checksum(trained(training_of(job), context).network)
+
+    def forbid(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(networks, "train", forbid)
+    second = calibration.run(finer, context)
+    assert second["error"] == first["error"]
+    assert second["reliability_confidence"] != first["reliability_confidence"]
+    assert calibration.run(job, context) == first
+    assert toys.checksum(trained(training_of(finer), context).network) == before
+    assert len(list((context.store / "networks").glob("*"))) == 1
+
+
+def test_trained_network_is_that_of_its_logits(context: Context, root: Path) -> None:
+    job = own_job()
+    calibration.run(job, context)
+    result = trained(training_of(job), context)
+    logits = predict(result.network, load("own", "test", root), "half", context.runtime).numpy()
+    with np.load(context.store / "outputs" / "calibration" / f"{job.key}.npz") as file:
+        assert np.array_equal(file["logits"], logits)
+    assert result.epochs.tolist() == [1, 2]
+    confidence, correct = metrics.confidence_and_correctness(logits, load("own", "test", root).labels)
+    np.testing.assert_allclose(result.confidence[-1], confidence, atol=1e-6)
+    assert np.array_equal(result.correct[-1], correct)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"seed": 1}, {"init": "tiny"}, {"dataset": "other"}, {"held_out": True}, {"variant": "noise"}],
+    ids=lambda change: "-".join(change),
+)
+def test_key_of_a_training_changes_with_all_that_determines_it(change: dict[str, object]) -> None:
+    job = own_job()
+    assert training_of(job, **change).key != training_of(job).key
+    assert training_of(own_job(bin_size="7")).key == training_of(job).key
+    assert training_of(own_job(weight_decay="0")).key != training_of(job).key
+
+
+def test_damaged_network_is_named(context: Context) -> None:
+    job = own_job()
+    calibration.run(job, context)
+    [path] = (context.store / "networks").iterdir()
+    path.write_bytes(path.read_bytes()[:-40])
+    with pytest.raises(UserError, match="delete it") as caught:
+        calibration.run(job, context)
+    assert str(path) in str(caught.value)
+
+
+def test_subset_is_balanced_in_file_order_and_follows_the_seed(context: Context, root: Path) -> None:
+    job = own_job()
+    data = load("own", "train", root)
+    found = target_images(training_of(job), context)
+    assert torch.equal(found.images, data.images[class_balanced_subset(data.labels, 40, 0)])
+    assert found.labels.bincount().tolist() == [10] * 4
+    assert not torch.equal(found.images, target_images(training_of(job, seed=1), context).images)
+    whole = training_of(own_job(train_images="0"))
+    assert len(target_images(whole, context)) == 60
+
+
+def test_more_images_than_there_are_is_one_sentence(context: Context) -> None:
+    with pytest.raises(UserError, match="train_images is 61 but own has 60 training images"):
+        calibration.run(own_job(train_images="61"), context)
+
+
+# ---------------------------------------------------------------------------------------- choice of recipes
+
+
+def test_recipes_are_judged_on_images_that_are_neither_trained_on_nor_tested(
+    context: Context, root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(recipe_choice, "HELD_OUT_IMAGES", 20)
+    data = load("own", "train", root)
+    recipe = Recipe(architecture="wrn-10-1", train_images=40, epochs=1, batch_size=20)
+    judged = recipe_choice.left_over(data, recipe, 0)
+    used = target_images(Training(dataset="own", init=SCRATCH, seed=0, recipe=recipe), context)
+    rows = [
+        {image.numpy().tobytes() for image in part.images} for part in (judged, used, data, load("own", "test", root))
+    ]
+    assert len(rows[0]) == 20
+    assert not rows[0] & rows[1]
+    assert not rows[0] & rows[3]
+    assert rows[0] | rows[1] == rows[2]
+    job = toys.toy_job(0, dataset="own", recipe=recipe.as_dict())
+    assert set(recipe_choice.run(job, context)) == PLAIN_METRICS
+    with pytest.raises(UserError, match="smaller train_images"):
+        recipe_choice.left_over(data, dataclasses.replace(recipe, train_images=41), 0)
+    with pytest.raises(UserError, match="smaller train_images"):
+        recipe_choice.left_over(data, dataclasses.replace(recipe, train_images=0), 0)

@@ -1,0 +1,335 @@
+"""The command: what it prints, and that a mistake is one sentence and exit status 2."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import toys
+import torch
+
+from robustness_lib import calibration, cli, pretraining, sections
+from robustness_lib.errors import UserError
+from robustness_lib.profiles import PROFILES
+from robustness_lib.records import Record, Store, load_published
+
+Command = Callable[..., tuple[int, str, str]]
+
+SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=20", "--set", "observations=1")
+PLACE = ("--data-root", "data", "--store", "runs", "--device", "cpu", "--precision", "float32", "--threads", "1")
+OWN = ("--dataset", "own", "--seeds", "0", *SMALL, *PLACE)
+
+
+@pytest.fixture
+def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """Run ``robustness`` in an empty folder with two data sets; gives status, output and errors."""
+    toys.write_bundle(tmp_path / "data", "own", 40, 4)
+    toys.write_bundle(tmp_path / "data", "corpus", 60, 5)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        threads = torch.get_num_threads()
+        monkeypatch.setattr(sys, "argv", ["robustness", *arguments])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as caught:
+            cli.main()
+            raise SystemExit(0)
+        torch.set_num_threads(threads)
+        printed = capfd.readouterr()
+        return int(caught.value.code or 0), printed.out, printed.err
+
+    return run
+
+
+def test_small_run_then_nothing_to_do(command: Command) -> None:
+    arguments = ("run", "calibration", "--profile", "smoke", *OWN)
+    status, _, _ = command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
+    assert status == 0
+    [checkpoint] = Path("runs/checkpoints").iterdir()
+    arguments = (*arguments, "--init", checkpoint.stem)
+    status, out, _ = command(*arguments)
+    assert (status, out) == (0, "calibration: 4 recorded, 0 were recorded before\n")
+    records = Store("runs").records("calibration")
+    assert {(r.job.method, r.job.init == "scratch") for r in records} == {
+        (method, arm) for method in ("standard", "temperature") for arm in (True, False)
+    }
+    status, out, _ = command(*arguments)
+    assert (status, out) == (0, "calibration: 0 recorded, 4 were recorded before\n")
+    assert Store("runs").records("calibration") == records
+
+
+def refused(command: Command, *arguments: str) -> str:
+    """The one sentence of a mistake."""
+    status, out, err = command(*arguments)
+    assert status == 2, (out, err)
+    assert out == ""
+    [line] = err.splitlines()
+    assert line.startswith("error: ")
+    return line
+
+
+@pytest.mark.parametrize(
+    ("arguments", "expected"),
+    [
+        (("run", "calibrations"), ["'calibrations'", "did you mean 'calibration'", "recipe_choice"]),
+        (("run", "calibration", "--profile", "cpus"), ["'cpus'", "smoke, cpu, paper"]),
+        (("run", "calibration", "--dataset", "cifar11"), ["'cifar11'", "cifar10", "cifar100", "synthetic", "own"]),
+        (("run", "calibration", "--method", "temper"), ["'temper'", "standard, temperature"]),
+        (("run", "calibration", "--set", "epoch=5"), ["'epoch'", "did you mean 'epochs'", "learning_rate", "bin_size"]),
+        (("run", "calibration", "--set", "tune.epochs=5"), ["'tune'", "scratch, tuned, pretraining"]),
+        (("run", "calibration", "--set", "epochs"), ["'epochs'", "NAME=VALUE"]),
+        (("run", "calibration", "--set", "=5"), ["'=5'", "NAME=VALUE"]),
+        (("run", "calibration", "--set", "epochs=many"), ["epochs=many", "a whole number was expected"]),
+        (("run", "calibration", "--set", "epochs=0"), ["epochs is 0", "at least 1"]),
+        (("run", "calibration", "--set", "learning_rate=nan"), ["learning_rate is nan", "finite number"]),
+        (("run", "calibration", "--set", "flip=perhaps"), ["flip=perhaps", "true or false"]),
+        (("run", "calibration", "--set", "bin_size=0"), ["bin_size is 0"]),
+        (("run", "calibration", "--set", "normalisation=z"), ["'z'", "half, cifar, imagenet"]),
+        (("run", "calibration", "--set", "architecture=vgg99"), ["'vgg99'", "resnet18"]),
+        (("run", "calibration", "--set", "architecture=wrn-11-1"), ["wrn-11-1"]),
+        (("run", "calibration", "--seeds", "one"), ["seeds='one'", "0,1,2"]),
+        (("run", "calibration", "--seeds", "0.5"), ["seeds='0.5'"]),
+        (("run", "calibration", "--seeds", "3-1"), ["seeds='3-1'"]),
+        (("run", "calibration", "--workers", "0"), ["--workers is 0", "at least 1"]),
+        (("run", "calibration", "--threads", "0"), ["threads is 0", "at least 1"]),
+        (("run", "calibration", "--threads", "-1"), ["threads is -1", "at least 1"]),
+        (("run", "calibration", "--device", "tpu"), ["'tpu'", "cpu, cuda"]),
+        (("run", "calibration", "--precision", "half"), ["'half'", "auto, bfloat16, float32"]),
+        (("run", "calibration", "--init", "mine"), ["checkpoint mine", "robustness pretrain"]),
+        (
+            ("run", "calibration", "--data-root", "nowhere", "--dataset", "own"),
+            ["nowhere", "--data-root", "ROBUSTNESS_DATA"],
+        ),
+        (("run", "calibration", "--data-root", "nowhere", "--profile", "cpu"), ["nowhere"]),
+        (("pretrain", "--profile", "large"), ["'large'", "smoke, cpu, paper"]),
+        (("pretrain", "--corpus", "imagenet99"), ["'imagenet99'", "imagenet32"]),
+        (("pretrain", "--corpus", "imagenet32", "--data-root", "nowhere"), ["nowhere"]),
+        (("pretrain", "--set", "epochs=x"), ["epochs=x"]),
+        (("data", "fetch", "cifar11"), ["'cifar11'", "cifar10"]),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
+)
+def test_mistakes_are_one_sentence(command: Command, arguments: tuple[str, ...], expected: list[str]) -> None:
+    place = () if "--data-root" in arguments or arguments[0] != "run" else ("--data-root", "data")
+    line = refused(command, *arguments, *place)
+    for part in expected:
+        assert part in line
+    assert not Path("runs/records").exists()
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [("run",), ("run", "calibration", "--epochs", "5"), ("run", "calibration", "--workers", "two"), ("walk",)],
+    ids=" ".join,
+)
+def test_wrong_usage_has_status_2_and_no_traceback(command: Command, arguments: tuple[str, ...]) -> None:
+    status, out, err = command(*arguments)
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
+    assert "Usage: " in err
+
+
+def test_store_that_is_a_file(command: Command) -> None:
+    Path("file").write_text("not a folder")
+    place = ("--data-root", "data", "--device", "cpu", "--store", "file")
+    status, out, err = command("run", "calibration", "--dataset", "own", "--seeds", "0", *SMALL, "--init", "x", *place)
+    assert status == 2
+    assert out == ""
+    assert "Traceback" not in err
+
+
+def test_failed_job_has_status_1_and_says_why(command: Command) -> None:
+    diverging = ("--set", "scratch.learning_rate=1e6", "--set", "scratch.epochs=20", "--set", "batch_size=5")
+    command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
+    [checkpoint] = Path("runs/checkpoints").iterdir()
+    status, out, err = command(
+        "run", "calibration", "--method", "standard", *OWN, *diverging, "--init", checkpoint.stem
+    )
+    assert status == 1
+    assert out == "calibration: 1 recorded, 0 were recorded before, 1 failed\n"
+    [line] = [line for line in err.splitlines() if line.startswith("failed: ")]
+    assert "calibration own scratch standard seed 0: the training diverged" in line
+    assert "learning_rate" in line
+    assert "Traceback" not in err
+
+
+def test_time_budget_of_nothing(command: Command) -> None:
+    command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
+    [checkpoint] = Path("runs/checkpoints").iterdir()
+    status, out, _ = command("run", "calibration", *OWN, "--init", checkpoint.stem, "--time-budget", "0")
+    assert status == 0
+    assert "0 recorded" in out
+    assert "4 not started for lack of time; run the same command again" in out
+
+
+def test_time_budget_holds_for_pretraining_too(command: Command) -> None:
+    status, out, _ = command("run", "calibration", *OWN, "--time-budget", "0")
+    assert status == 0
+    assert "4 not started for lack of time" in out
+    assert not Path("runs/checkpoints").exists()
+
+
+# ---------------------------------------------------------------------------------------- pretrain
+
+
+def test_pretrain_prints_the_id_and_does_not_train_twice(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    arguments = ("pretrain", "--corpus", "corpus", "--seed", "5", "--set", "epochs=1", *PLACE)
+    status, out, _ = command(*arguments)
+    assert status == 0
+    name, where = out.splitlines()
+    assert name.startswith("wrn-10-1_corpus_60x5_e1_s5_")
+    assert where.startswith(f"runs/checkpoints/{name}.safetensors: validation error ")
+    made = Path(f"runs/checkpoints/{name}.safetensors").read_bytes()
+
+    def forbid(*arguments: object, **options: object) -> None:
+        raise AssertionError("trained again")
+
+    monkeypatch.setattr(pretraining, "train", forbid)
+    assert command(*arguments)[:2] == (0, out)
+    assert Path(f"runs/checkpoints/{name}.safetensors").read_bytes() == made
+
+
+def test_profile_whose_corpus_is_another(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The data root holds fewer images of the corpus than the profile's checkpoints are named after."""
+    target = dataclasses.replace(PROFILES["smoke"].targets["synthetic"], corpus="corpus", corpus_holds="corpus_999x5")
+    monkeypatch.setitem(PROFILES, "smoke", dataclasses.replace(PROFILES["smoke"], targets={"own": target}))
+    line = refused(command, "run", "calibration", *OWN)
+    for part in ("corpus_999x5", "corpus_60x5", "robustness pretrain --profile smoke --corpus corpus", "--init"):
+        assert part in line
+
+
+# ---------------------------------------------------------------------------------------- status, publish, data
+
+
+def fill(store: Path, count: int, profile: str) -> list[Path]:
+    jobs = calibration.jobs(profile)[:count]
+    for job in jobs:
+        Store(store).add(Record(job, {"error": 0.5}, {"seconds": 1.0}))
+    return [Store(store).path(job) for job in jobs]
+
+
+def test_status_counts_and_names_damaged_files(command: Command) -> None:
+    paths = fill(Path("runs"), 3, "smoke")
+    paths[0].write_text("{")
+    status, out, err = command("status", "--store", "runs")
+    assert status == 0
+    header, *rows = out.splitlines()
+    assert header.split() == ["section", "profile", "dataset", "planned", "recorded", "published"]
+    table = {tuple(row.split()[:3]): row.split()[3:] for row in rows}
+    assert table["calibration", "smoke", "synthetic"] == ["12", "2", "0"]
+    assert table["calibration", "cpu", "cifar10"][1] == "0"
+    assert ("calibration", "paper", "tiny_imagenet") in table
+    [line] = err.splitlines()
+    assert line.startswith(f"{paths[0]} is not a whole record")
+
+
+def test_publish_then_status(command: Command) -> None:
+    fill(Path("runs"), 2, "smoke")
+    assert command("publish")[:2] == (0, "nothing to publish: runs holds no record of the profiles cpu or paper\n")
+    fill(Path("runs"), 2, "cpu")
+    status, out, _ = command("publish")
+    assert (status, out) == (0, "book/results/calibration.jsonl: 2 records, 2 of them new or changed\n")
+    assert command("publish")[1] == "book/results/calibration.jsonl: 2 records, 0 of them new or changed\n"
+    assert len(load_published("calibration")) == 2
+    rows = [row.split() for row in command("status", "--store", "elsewhere")[1].splitlines()]
+    assert sum(int(row[5]) for row in rows[1:]) == 2
+    assert sum(int(row[4]) for row in rows[1:]) == 2
+
+
+@pytest.mark.parametrize("arguments", [("status",), ("publish",)], ids=" ".join)
+def test_published_line_cut_in_half_is_refused(command: Command, arguments: tuple[str, ...]) -> None:
+    fill(Path("runs"), 2, "cpu")
+    command("publish")
+    path = Path("book/results/calibration.jsonl")
+    content = path.read_text()
+    path.write_text(content[: len(content) - 60] + "\n")
+    line = refused(command, *arguments)
+    assert "line 2 of book/results/calibration.jsonl is not a whole record" in line
+    assert "git" in line
+
+
+def test_data_check_reports_a_damaged_file(command: Command) -> None:
+    path = Path("data/own/train.npz")
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    status, out, err = command("data", "check", "own", "--data-root", "data")
+    assert status == 1
+    assert str(path) in out
+    assert "Traceback" not in out + err
+    assert str(path) in refused(command, "run", "calibration", *OWN)
+    assert not Path("runs/checkpoints").exists()  # nothing was pre-trained for a data set that cannot be read
+
+
+def test_data_list_names_every_set(command: Command) -> None:
+    status, out, _ = command("data", "list", "--data-root", "data")
+    assert status == 0
+    for name in ("cifar10", "cifar100", "imagenet32", "tiny_imagenet", "svhn", "synthetic", "own"):
+        assert any(line.split()[0] == name for line in out.splitlines()), name
+
+
+# ---------------------------------------------------------------------------------------- small readers
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("default", None), ("", None), ("3", [3]), ("0,2, 5", [0, 2, 5]), ("0-3", [0, 1, 2, 3]), ("7,1-2", [7, 1, 2])],
+)
+def test_seeds(text: str, expected: list[int] | None) -> None:
+    assert sections.parse_seeds(text) == expected
+
+
+@pytest.mark.parametrize("text", ["a", "1;2", "-1", "1-", "1,,2", "2-1", "1.0"])
+def test_seeds_that_cannot_be_read(text: str) -> None:
+    with pytest.raises(UserError, match="cannot be read"):
+        sections.parse_seeds(text)
+
+
+def test_names_and_settings() -> None:
+    assert sections.parse_names("all") is None
+    assert sections.parse_names("a, b") == ["a", "b"]
+    assert sections.parse_overrides(["a=1", "b.c = x=y "]) == {"a": "1", "b.c": "x=y"}
+
+
+# ---------------------------------------------------------------------------------------- real processes
+
+
+def test_interrupted_run_keeps_its_records_and_prints_one_line(command: Command, tmp_path: Path) -> None:
+    command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
+    [checkpoint] = Path("runs/checkpoints").iterdir()
+    endless = ("--set", "tuned.epochs=100000", "--set", "tuned.observations=0")
+    arguments = ("run", "calibration", "--method", "standard", *OWN, *endless, "--init", checkpoint.stem)
+    child = toys.CHILDREN.Process(target=toys.command_child, args=(arguments, tmp_path))
+    child.start()
+    toys.wait_for(lambda: "own pre-trained standard seed 0:" in Path("stderr").read_text("utf-8", "replace"))
+    assert child.pid is not None
+    os.kill(child.pid, signal.SIGINT)
+    child.join(60)
+    assert child.exitcode == 130
+    assert Path("stdout").read_text() == ""
+    *bars, last = Path("stderr").read_text().splitlines()
+    assert last == "interrupted: what was recorded is kept; run the same command again to go on"
+    assert not [line for line in bars if "Traceback" in line or "Error" in line or "interrupt" in line.lower()]
+    assert len(Store("runs").records("calibration")) == 1
+    assert Store("runs").damaged() == []
+
+
+def test_command_as_installed(tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "robustness_lib", "run", "nothing"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert found.stderr == "error: unknown section 'nothing'; choose one of: calibration, recipe_choice\n"
