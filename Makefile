@@ -56,13 +56,15 @@ notebooks/%.ipynb: notebooks/%.py jupytext.toml | $(SET_UP)
 	$(BIN)/jupytext --quiet --to ipynb --update $<
 	@touch $@
 
-# A page reads its section's recorded results; the pages about everything read them all.
+# A page reads its section's recorded results, and those that belong to no section (pre-training); the pages about
+# everything read them all.
 book/executed/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(SET_UP)
 	@mkdir -p runs/notebooks
 	$(BIN)/papermill --log-level WARNING --no-progress-bar $< runs/notebooks/$*.ipynb
 	@$(BIN)/python -m robustness_lib.notebook runs/notebooks/$*.ipynb $@
 
 $(foreach file,$(RESULTS),$(eval book/executed/$(basename $(notdir $(file))).ipynb: $(file)))
+$(PAGES): $(filter-out $(SOURCES:notebooks/%.py=book/results/%.jsonl),$(RESULTS))
 book/executed/claims.ipynb book/executed/provenance.ipynb: $(RESULTS)
 
 _build/book: $(PAGES) $(PROSE) $(LIBRARY) $(SET_UP)

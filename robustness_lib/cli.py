@@ -58,7 +58,7 @@ def run(
     seeds: Annotated[str, typer.Option(help="0,1,2 or 0-4; the profile's by default.")] = "default",
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
     init: Annotated[str | None, typer.Option(help="Id of a checkpoint to tune instead of the profile's.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; one a GPU by default, one on a CPU.")] = None,
+    workers: Annotated[int | None, typer.Option(help="Processes; by default one a GPU or CPU thread.")] = None,
     time_budget: Annotated[
         float | None, typer.Option(help="Seconds; no job is started that would not end within them.")
     ] = None,

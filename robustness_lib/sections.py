@@ -78,7 +78,8 @@ def measure_section(
         seeds: Seeds; None for the profile's.
         overrides: Settings to change, as text by name.
         init: A checkpoint id to tune instead of the profile's.
-        workers: Processes; None for one a GPU, or one on a CPU.
+        workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
+            less time than a process to start.
         time_budget: Seconds; no job is started that is not expected to end within them.
 
     Returns:
@@ -102,7 +103,7 @@ def measure_section(
         [job for job in planned if job not in left],
         chosen.run,
         context,
-        workers=default_workers(context.runtime, len(planned)) if workers is None else workers,
+        workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime, len(todo))),
         time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
         known=load_published(name),
     )

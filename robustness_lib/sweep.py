@@ -255,9 +255,9 @@ _WORKER: dict[tuple[str, str], Context] = {}
 
 
 def default_workers(runtime: Runtime, jobs: int) -> int:
-    """One process a GPU; on a CPU one process, whose trainings use all cores."""
-    gpus = torch.cuda.device_count() if runtime.device == "cuda" else 1
-    return max(1, min(gpus, jobs))
+    """One process a GPU, or one a CPU thread: two trainings of one thread finish before two of two, one by one."""
+    places = torch.cuda.device_count() if runtime.device == "cuda" else runtime.threads
+    return max(1, min(places, jobs))
 
 
 def _processes(workers: int, context: Context) -> ProcessPoolExecutor:

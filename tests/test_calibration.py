@@ -8,8 +8,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import toys
 import torch
+import toys
 
 from robustness_lib import calibration, metrics, networks, recipe_choice
 from robustness_lib.calibration import CalibrationRecipe

@@ -11,8 +11,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import toys
 import torch
+import toys
 
 from robustness_lib import calibration, cli, pretraining, sections
 from robustness_lib.errors import UserError
@@ -38,12 +38,14 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
         threads = torch.get_num_threads()
         monkeypatch.setattr(sys, "argv", ["robustness", *arguments])
         capfd.readouterr()
-        with pytest.raises(SystemExit) as caught:
+        status = 0
+        try:
             cli.main()
-            raise SystemExit(0)
+        except SystemExit as stop:
+            status = int(stop.code or 0)
         torch.set_num_threads(threads)
         printed = capfd.readouterr()
-        return int(caught.value.code or 0), printed.out, printed.err
+        return status, printed.out, printed.err
 
     return run
 
@@ -307,13 +309,14 @@ def test_interrupted_run_keeps_its_records_and_prints_one_line(command: Command,
     [checkpoint] = Path("runs/checkpoints").iterdir()
     endless = ("--set", "tuned.epochs=100000", "--set", "tuned.observations=0")
     arguments = ("run", "calibration", "--method", "standard", *OWN, *endless, "--init", checkpoint.stem)
-    child = toys.CHILDREN.Process(target=toys.command_child, args=(arguments, tmp_path))
-    child.start()
-    toys.wait_for(lambda: "own pre-trained standard seed 0:" in Path("stderr").read_text("utf-8", "replace"))
-    assert child.pid is not None
-    os.kill(child.pid, signal.SIGINT)
-    child.join(60)
-    assert child.exitcode == 130
+    with toys.child(toys.command_child, arguments, tmp_path) as child:
+        toys.wait_for(
+            lambda: Path("stderr").exists() and "own pre-trained standard seed 0: " in Path("stderr").read_text()
+        )
+        assert child.pid is not None
+        os.kill(child.pid, signal.SIGINT)
+        child.join(60)
+        assert child.exitcode == 130
     assert Path("stdout").read_text() == ""
     *bars, last = Path("stderr").read_text().splitlines()
     assert last == "interrupted: what was recorded is kept; run the same command again to go on"

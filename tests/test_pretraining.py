@@ -7,8 +7,8 @@ import re
 from pathlib import Path
 
 import pytest
-import toys
 import torch
+import toys
 
 from robustness_lib import pretraining
 from robustness_lib.errors import UserError

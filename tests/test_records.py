@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import errno
 import json
@@ -351,26 +352,22 @@ def test_full_disk_while_publishing_leaves_what_was_published(tmp_path: Path, mo
     assert [path.read_bytes() for path in folder.iterdir()] == [before]
 
 
-def publish_child(store: Path, folder: Path, seeds: list[int], rounds: int) -> None:
-    for _ in range(rounds):
-        for seed in seeds:
-            Store(store).add(record(seed))
-            publish(Store(store), folder)
+def publish_child(store: Path, folder: Path, seeds: list[int]) -> None:
+    for seed in seeds:
+        Store(store).add(record(seed))
+        publish(Store(store), folder)
 
 
 def test_two_publishes_at_once_lose_nothing(tmp_path: Path) -> None:
     folder = tmp_path / "results"
-    stores = [tmp_path / "runs", tmp_path / "runs", tmp_path / "elsewhere"]
-    seeds = [list(range(0, 8)), list(range(8, 16)), list(range(16, 24))]
-    children = [
-        toys.CHILDREN.Process(target=publish_child, args=(store, folder, some, 1))
-        for store, some in zip(stores, seeds, strict=True)
-    ]
-    for child in children:
-        child.start()
-    for child in children:
-        child.join(120)
-        assert child.exitcode == 0
+    with contextlib.ExitStack() as stack:
+        children = [
+            stack.enter_context(toys.child(publish_child, tmp_path / store, folder, list(range(first, first + 8))))
+            for store, first in (("runs", 0), ("runs", 8), ("elsewhere", 16))
+        ]
+        for child in children:
+            child.join(240)
+            assert child.exitcode == 0
     assert sorted(r.job.seed for r in load_published("calibration", folder)) == list(range(24))
 
 

@@ -6,12 +6,14 @@ a function of a module.
 
 from __future__ import annotations
 
+import contextlib
 import multiprocessing
+import multiprocessing.process
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -125,6 +127,26 @@ def context(store: Path, **changes: object) -> Context:
 # ---------------------------------------------------------------------------------------- what children do
 
 
+@contextlib.contextmanager
+def child(target: Callable[..., None], *arguments: object) -> Iterator[multiprocessing.process.BaseProcess]:
+    """A started child that does not outlive the test, however that ends."""
+    process = CHILDREN.Process(target=target, args=arguments)
+    process.start()
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.join()
+
+
+def exit_code(target: Callable[..., None], *arguments: object) -> int | None:
+    """How a child ended (minus the signal that ended it)."""
+    with child(target, *arguments) as process:
+        process.join(300)
+        assert not process.is_alive(), "the child does not end"
+        return process.exitcode
+
+
 def _alone(limit: float | None) -> None:
     """Work with one thread; end without warning after so much processor time, as SIGKILL ends a process."""
     torch.set_num_threads(1)
@@ -156,9 +178,8 @@ def command_child(arguments: Sequence[str], folder: Path) -> None:
     cli.main()
 
 
-def wait_for(condition: object, seconds: float = 240.0) -> None:
-    """Wait until a function returns something true."""
-    assert callable(condition)
+def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
+    """Wait until a function returns true."""
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "waited in vain"
