@@ -32,10 +32,12 @@ from torchvision import transforms
 from robustness_lib.data import ImageSet, load
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import UserError
+from robustness_lib.files import write_atomically
 from robustness_lib.models import build
 from robustness_lib.randomness import generator
-from robustness_lib.records import write_atomically
-from robustness_lib.training import NORMALISATIONS, Recipe, Runtime, cpu_threads, train
+from robustness_lib.recipes import NORMALISATIONS, Recipe
+from robustness_lib.runtime import Runtime
+from robustness_lib.training import cpu_threads, train
 
 TEXTBOOK = "textbook"
 SEED = 0

@@ -38,8 +38,9 @@ from robustness_lib.networks import (
 )
 from robustness_lib.pretraining import arms
 from robustness_lib.profiles import profile
+from robustness_lib.recipes import Recipe
 from robustness_lib.records import Job, Metrics
-from robustness_lib.training import Recipe, predict
+from robustness_lib.training import predict
 
 __all__ = [
     "METHODS",

@@ -16,8 +16,8 @@ from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
 from robustness_lib.records import PUBLISHED, Store, load_published, publish
+from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import sweep
-from robustness_lib.training import Runtime
 
 app = typer.Typer(
     no_args_is_help=True,

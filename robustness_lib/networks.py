@@ -19,11 +19,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.data import ImageSet, class_balanced_subset, data_root, load
 from robustness_lib.errors import UserError
-from robustness_lib.models import build, load_trunk, load_weights, new_head, save_weights
-from robustness_lib.records import SCRATCH, Job, locked, short_hash, write_atomically
-from robustness_lib.training import History, Recipe, Runtime, predict, train
+from robustness_lib.files import locked, write_atomically
+from robustness_lib.models import build, load_trunk, new_head
+from robustness_lib.recipes import Recipe
+from robustness_lib.records import SCRATCH, Job, short_hash
+from robustness_lib.runtime import Runtime
+from robustness_lib.training import History, predict, train
 
 SHIPPED = Path("book/checkpoints")
 """Pre-trained checkpoints that come with the repository, relative to its root."""

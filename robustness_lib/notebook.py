@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.records import write_atomically
+from robustness_lib.files import write_atomically
 
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after the parameters cell
 

@@ -17,12 +17,14 @@ from torch.nn import functional as F
 
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
+from robustness_lib.files import locked
 from robustness_lib.models import build
 from robustness_lib.networks import SHIPPED, Context, find_checkpoint, read_trained, save_trained
 from robustness_lib.profiles import Profile, Target, profile
-from robustness_lib.records import SCRATCH, Job, Metrics, Store, locked, short_hash
+from robustness_lib.recipes import Recipe
+from robustness_lib.records import SCRATCH, Job, Metrics, Store, short_hash
 from robustness_lib.sweep import sweep
-from robustness_lib.training import Recipe, predict, train
+from robustness_lib.training import predict, train
 
 SECTION = "pretraining"
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from robustness_lib.errors import choose
-from robustness_lib.training import Recipe
+from robustness_lib.recipes import Recipe
 
 
 @dataclass(frozen=True, kw_only=True)

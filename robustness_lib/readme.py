@@ -14,9 +14,10 @@ from typing import Any
 import matplotlib.pyplot as plt
 import pandas as pd
 
+from robustness_lib.files import write_atomically
 from robustness_lib.paper import SECTIONS, label, metric
 from robustness_lib.paper.claims import Levels
-from robustness_lib.records import frame, load_published, short_hash, write_atomically
+from robustness_lib.records import frame, load_published, short_hash
 from robustness_lib.report import bars_with_paper, comparison_rows, legend_outside, new_figure, rerun_command
 from robustness_lib.report.tables import NOT_RUN, number
 

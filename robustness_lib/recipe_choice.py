@@ -20,9 +20,10 @@ from robustness_lib.networks import Context, Training, trained
 from robustness_lib.pretraining import arms
 from robustness_lib.profiles import profile
 from robustness_lib.randomness import generator
+from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
 from robustness_lib.report.tables import number
-from robustness_lib.training import Recipe, predict
+from robustness_lib.training import predict
 
 SECTION = "recipe_choice"
 METHODS = ("held-out",)

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.records import Job, Metrics, Record, Store, check_metrics, provenance
-from robustness_lib.training import Runtime
+from robustness_lib.runtime import Runtime
 
 Run = Callable[[Job, Context], Metrics]
 """What a section offers to measure one job."""

@@ -14,238 +14,25 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import platform
 import time
-import types
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
-from typing import Any, Protocol, Self, get_args, get_type_hints
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm.auto import tqdm
 
+from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.data import ImageSet
-from robustness_lib.errors import UserError, choose
-from robustness_lib.models import freeze_all_but_head, load_weights, save_weights, train_mode
+from robustness_lib.errors import UserError
+from robustness_lib.models import freeze_all_but_head, train_mode
 from robustness_lib.randomness import generator, stream_seed
-
-NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
-    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
-    "cifar": ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-}
-"""Mean and standard deviation per channel, of images in [0, 1]: ``half`` maps to [-1, 1] (P1, almost everywhere),
-``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``imagenet`` ImageNet's (P2)."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Recipe:
-    """How a network is trained (P1 §3-4: SGD with Nesterov momentum and a cosine schedule per step).
-
-    Attributes:
-        architecture: A name that :func:`robustness_lib.models.build` knows.
-        train_images: Size of a class-balanced subset of the training set; 0 for the whole set.
-        epochs: Passes over the training images.
-        batch_size: Images per update.
-        learning_rate: At the start of the cosine, lr_max.
-        final_learning_rate: At its end, lr_min.
-        momentum: Nesterov momentum.
-        weight_decay: L2 factor on all parameters, batch normalisation and biases included.
-        dropout: Rate inside the blocks of a Wide ResNet.
-        crop_padding: Black pixels around an image before the random crop; 0 for no crop.
-        flip: Whether images are mirrored at random.
-        normalisation: A key of :data:`NORMALISATIONS`.
-        trainable: ``"all"`` or ``"head"``.
-        observations: How many times the test set is looked at during training, evenly spread over the epochs,
-            the last epoch always among them; 0 for never. Looking does not change the training.
-    """
-
-    architecture: str = "wrn-40-2"
-    train_images: int = 0
-    epochs: int = 100
-    batch_size: int = 128
-    learning_rate: float = 0.1
-    final_learning_rate: float = 1e-6
-    momentum: float = 0.9
-    weight_decay: float = 5e-4
-    dropout: float = 0.0
-    crop_padding: int = 4
-    flip: bool = True
-    normalisation: str = "half"
-    trainable: str = "all"
-    observations: int = 0
-
-    def __post_init__(self) -> None:
-        choose(self.normalisation, NORMALISATIONS, "normalisation")
-        choose(self.trainable, ("all", "head"), "value of trainable")
-        for name in ("epochs", "batch_size"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("train_images", "crop_padding", "observations"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("learning_rate", "final_learning_rate", "weight_decay"):
-            value = getattr(self, name)
-            _require(math.isfinite(value) and value >= 0, name, value, "a finite number, at least 0")
-        for name in ("momentum", "dropout"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
-
-    def as_dict(self) -> dict[str, Any]:
-        """All settings by name, as they go into a job's key.
-
-        A setting that is added once results are recorded is declared ``field(default=..., metadata={"added": True})``:
-        it is left out while it has its default, so that the keys of older records still fit.
-        """
-        settings = {f.name: getattr(self, f.name) for f in fields(self)}
-        return {f.name: settings[f.name] for f in fields(self) if not f.metadata or settings[f.name] != f.default}
-
-    def with_overrides(self, overrides: Mapping[str, str]) -> Self:
-        """A copy with some settings replaced, as given on a command line.
-
-        Args:
-            overrides: New values as text, by the setting's name.
-
-        Returns:
-            The changed copy.
-
-        Raises:
-            UserError: A name is unknown, or a value has not the setting's type or range.
-        """
-        types_by_name = get_type_hints(type(self))
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, text in overrides.items():
-            choose(name, values, "setting of a recipe")
-            values[name] = parse_value(text, types_by_name[name], name)
-        return type(self)(**values)
-
-    def training_part(self) -> Recipe:
-        """Only what determines the trained network: a section's recipe without what the section adds to it."""
-        return Recipe(**{f.name: getattr(self, f.name) for f in fields(Recipe)})
-
-    def observed_epochs(self) -> list[int]:
-        """The epochs (from 1) after which the test set is looked at."""
-        count = min(self.observations, self.epochs)
-        return sorted({round(self.epochs * (k + 1) / count) for k in range(count)})
-
-
-def _require(condition: bool, name: str, value: object, expected: str) -> None:
-    if not condition:
-        raise UserError(f"{name} is {value!r} but must be {expected}; give another value")
-
-
-def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | None:
-    """Read a value of the type ``kind`` from text.
-
-    Args:
-        text: As typed by a user.
-        kind: ``str``, ``int``, ``float``, ``bool``, or a union of one of them with None.
-        name: The setting's name, for the message.
-
-    Returns:
-        The value.
-
-    Raises:
-        UserError: The text is not such a value.
-    """
-    if isinstance(kind, types.UnionType):
-        if text.lower() == "none":
-            return None
-        kind = next(k for k in get_args(kind) if k is not type(None))
-    text = str(text).strip()
-    try:
-        if kind is bool:
-            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        return kind(text)  # type: ignore[no-any-return]
-    except (KeyError, ValueError):
-        expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
-        raise UserError(
-            f"{name}={text} cannot be read: {expected} was expected; give {name}=VALUE with such a value"
-        ) from None
-
-
-def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
-    """The learning rate of update number ``step`` = 1 ... ``total_steps``.
-
-    A cosine from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
-    code: the first update is already one step down, the last uses exactly the final value.
-    """
-    half_wave = 0.5 * (1 + math.cos(math.pi * step / total_steps))
-    return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * half_wave
-
-
-# --------------------------------------------------------------------------------------------- where it runs
-
-
-@dataclass(frozen=True, kw_only=True)
-class Runtime:
-    """Where and with which arithmetic networks run; :meth:`detect` finds what the machine has.
-
-    Attributes:
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
-        precision: ``"bfloat16"`` (autocast during training) or ``"float32"``.
-        threads: CPU threads that PyTorch uses.
-    """
-
-    device: str = "cpu"
-    precision: str = "float32"
-    threads: int = 1
-
-    @classmethod
-    def detect(cls, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Runtime:
-        """The best that this machine has.
-
-        Args:
-            device: ``"auto"`` for the GPU where there is one, or a device.
-            precision: ``"auto"`` for bfloat16 where the hardware computes in it, or a precision.
-            threads: CPU threads; None for as many as PyTorch would use.
-
-        Returns:
-            The runtime.
-
-        Raises:
-            UserError: The device is not there or a value is unknown.
-        """
-        choose(precision, ("auto", "bfloat16", "float32"), "precision")
-        if device == "auto":
-            device = "cuda" if torch.cuda.is_available() else "cpu"
-        kind = choose(device.split(":")[0], ("cpu", "cuda"), "device")
-        if kind == "cuda" and not torch.cuda.is_available():
-            raise UserError(f"device {device} was asked for but PyTorch finds no CUDA GPU here; use --device cpu")
-        if threads is not None and threads < 1:
-            raise UserError(f"threads is {threads} but must be at least 1; leave it out for all")
-        if precision == "auto":
-            precision = "bfloat16" if _computes_in_bfloat16(kind) else "float32"
-        return cls(device=device, precision=precision, threads=threads or torch.get_num_threads())
-
-    def describe(self) -> dict[str, str | int | float | bool | None]:
-        """Device name, threads and precision, for a record's provenance."""
-        on_gpu = self.device.startswith("cuda")
-        name = torch.cuda.get_device_name(self.device) if on_gpu else f"CPU {cpu_name()}"
-        return {"device": name, "threads": self.threads, "precision": self.precision}
-
-    def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The arithmetic of training steps."""
-        kind = self.device.split(":")[0]
-        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
-
-
-def _computes_in_bfloat16(kind: str) -> bool:
-    if kind == "cuda":
-        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
-    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
-
-
-def cpu_name() -> str:
-    """The processor's name as the system gives it."""
-    with contextlib.suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text().splitlines():
-            if line.startswith("model name"):
-                return line.split(":", 1)[1].strip()
-    return platform.processor() or platform.machine()
-
+from robustness_lib.recipes import NORMALISATIONS, Recipe, learning_rate_at
+from robustness_lib.runtime import Runtime
 
 # --------------------------------------------------------------------------------------------- batches
 

@@ -17,7 +17,8 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from robustness_lib.errors import UserError
 from robustness_lib.models import WideResNet
-from robustness_lib.training import Recipe, Runtime
+from robustness_lib.recipes import Recipe
+from robustness_lib.runtime import Runtime
 
 SCRIPT = Path(__file__).parents[1] / "benchmarks" / "training.py"
 TINY = ["--architecture", "wrn-10-1", "--batch-size", "4", "--batches", "2", "--rounds", "2", "--workers", "0"]

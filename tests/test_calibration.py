@@ -18,9 +18,10 @@ from robustness_lib.errors import UserError
 from robustness_lib.models import build
 from robustness_lib.networks import Context, Training, held_out_split, save_trained, target_images, trained
 from robustness_lib.profiles import PROFILES, profile
+from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Store, canonical_json
 from robustness_lib.sweep import sweep
-from robustness_lib.training import History, Recipe, predict
+from robustness_lib.training import History, predict
 
 PLAIN_METRICS = {
     "error",

@@ -10,6 +10,8 @@ import torch
 from robustness_lib import models, training
 from robustness_lib.data import ImageSet, load
 from robustness_lib.data.synthetic import COUNTS, SHAPES, TEXTURES, load_synthetic
+from robustness_lib.recipes import Recipe
+from robustness_lib.runtime import Runtime
 
 
 @pytest.mark.parametrize("name", list(COUNTS))
@@ -74,12 +76,10 @@ def test_pretraining_beats_training_from_scratch() -> None:
     """A small network tuned for 5 epochs on 400 target images, against one from scratch that is given 10."""
     architecture, target = "wrn-10-1", load("synthetic").subset(torch.arange(400))
     test, shifted = load("synthetic", "test"), load("synthetic-shifted", "test")
-    runtime = training.Runtime.detect("cpu", threads=1)
+    runtime = Runtime.detect("cpu", threads=1)
 
     def fit(network: torch.nn.Module, data: ImageSet, epochs: int, rate: float) -> torch.nn.Module:
-        recipe = training.Recipe(
-            architecture=architecture, epochs=epochs, batch_size=32, learning_rate=rate, crop_padding=2
-        )
+        recipe = Recipe(architecture=architecture, epochs=epochs, batch_size=32, learning_rate=rate, crop_padding=2)
         training.train(network, data, recipe, seed=0, runtime=runtime)
         return network
 

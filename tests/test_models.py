@@ -15,7 +15,7 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from robustness_lib import models
+from robustness_lib import checkpoints, models
 from robustness_lib.errors import UserError
 from robustness_lib.models import StateDict
 
@@ -289,12 +289,12 @@ def test_initialisation_is_that_of_the_authors(architecture: str) -> None:
 def test_weights_are_a_function_of_the_seed_alone(architecture: str) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = models.weights_checksum(models.build(architecture, 10, seed=7).state_dict())
+    first = checkpoints.weights_checksum(models.build(architecture, 10, seed=7).state_dict())
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert models.weights_checksum(models.build(architecture, 10, 0.3, seed=7).state_dict()) == first
-    assert models.weights_checksum(models.build(architecture, 10, seed=8).state_dict()) != first
-    unseeded = [models.weights_checksum(models.build(architecture, 10).state_dict()) for _ in range(2)]
+    assert checkpoints.weights_checksum(models.build(architecture, 10, 0.3, seed=7).state_dict()) == first
+    assert checkpoints.weights_checksum(models.build(architecture, 10, seed=8).state_dict()) != first
+    unseeded = [checkpoints.weights_checksum(models.build(architecture, 10).state_dict()) for _ in range(2)]
     assert len({first, *unseeded}) == 3
 
 
@@ -398,10 +398,10 @@ def test_a_trunk_that_does_not_fit_changes_nothing(change: Callable[[StateDict],
     weights = dict(lively("wrn-10-1").state_dict())
     change(weights)
     network = models.build("wrn-10-1", 10, seed=9)
-    before = models.weights_checksum(network.state_dict())
+    before = checkpoints.weights_checksum(network.state_dict())
     with pytest.raises(UserError, match=message):
         models.load_trunk(network, weights)
-    assert models.weights_checksum(network.state_dict()) == before
+    assert checkpoints.weights_checksum(network.state_dict()) == before
 
 
 # --- our weight files ---
@@ -412,15 +412,15 @@ def test_weights_survive_the_round_trip(tmp_path: Path) -> None:
     state |= {"half": torch.randn(3).bfloat16(), "none": torch.empty(0, 2), "counts": torch.arange(5)}
     path = tmp_path / "new" / "folder" / "a.safetensors"
     metadata = {"seed": "1", "corpus": "zażółć"}
-    models.save_weights(path, state, metadata)
-    loaded, read = models.load_weights(str(path))
+    checkpoints.save_weights(path, state, metadata)
+    loaded, read = checkpoints.load_weights(str(path))
     assert read == metadata
     assert set(loaded) == set(state)
     for name, value in state.items():
         assert loaded[name].dtype == value.dtype
         assert torch.equal(loaded[name], value)
         loaded[name].zero_()  # a copy of its own, which may be written to
-    assert models.weights_checksum(models.load_weights(path)[0]) == models.weights_checksum(state)
+    assert checkpoints.weights_checksum(checkpoints.load_weights(path)[0]) == checkpoints.weights_checksum(state)
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
 
 
@@ -433,23 +433,23 @@ def test_the_checksum_sees_every_bit() -> None:
         {"a": state["a"]},
         {"b": state["a"], "a": state["b"]},
     ]
-    sums = {models.weights_checksum(changed) for changed in (state, *changes)}
+    sums = {checkpoints.weights_checksum(changed) for changed in (state, *changes)}
     assert len(sums) == 6
-    assert models.weights_checksum(dict(reversed(state.items()))) in sums
+    assert checkpoints.weights_checksum(dict(reversed(state.items()))) in sums
 
 
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
-    models.save_weights(path, {"w": torch.arange(50.0), "v": torch.ones(3)}, {"note": "x"})
+    checkpoints.save_weights(path, {"w": torch.arange(50.0), "v": torch.ones(3)}, {"note": "x"})
     content = path.read_bytes()
     for length in range(0, len(content), 7):
         path.write_bytes(content[:length])
         with pytest.raises(UserError, match=r"a\.safetensors"):
-            models.load_weights(path)
+            checkpoints.load_weights(path)
     for position in range(len(content)):
         path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
         try:
-            loaded, metadata = models.load_weights(path)
+            loaded, metadata = checkpoints.load_weights(path)
         except UserError:
             continue
         # Only the name of the sum itself can change unseen by it, and it is seen by its absence.
@@ -460,13 +460,13 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
 def test_missing_weights_are_refused(tmp_path: Path) -> None:
     for path in (tmp_path / "none.safetensors", tmp_path):
         with pytest.raises(UserError, match="there is no file"):
-            models.load_weights(path)
+            checkpoints.load_weights(path)
 
 
 @pytest.mark.parametrize("failing", ["fsync", "replace"])
 def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str) -> None:
     path = tmp_path / "a.safetensors"
-    models.save_weights(path, {"w": torch.ones(3)}, {})
+    checkpoints.save_weights(path, {"w": torch.ones(3)}, {})
 
     def full(*_: object) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -474,15 +474,15 @@ def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.
     with monkeypatch.context() as patch:
         patch.setattr(os, failing, full)
         with pytest.raises(UserError, match="No space left on device"):
-            models.save_weights(path, {"w": torch.zeros(3)}, {})
-    assert torch.equal(models.load_weights(path)[0]["w"], torch.ones(3))
+            checkpoints.save_weights(path, {"w": torch.zeros(3)}, {})
+    assert torch.equal(checkpoints.load_weights(path)[0]["w"], torch.ones(3))
     assert list(tmp_path.iterdir()) == [path]
 
 
 def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(UserError, match=r"cannot write weights to .*(Not a directory|File exists)"):
-        models.save_weights(tmp_path / "file" / "a.safetensors", {"w": torch.ones(1)}, {})
+    with pytest.raises(UserError, match=r"could not write .*(Not a directory|File exists)"):
+        checkpoints.save_weights(tmp_path / "file" / "a.safetensors", {"w": torch.ones(1)}, {})
 
 
 # --- the authors' files ---
@@ -490,7 +490,7 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 
 def wrapped(state: StateDict, classes: int, bias: bool) -> StateDict:
     """A state dict of the wrapper of the label corruption scripts around the children of a network."""
-    network = models.build("wrn-10-1", models.architecture_of(state)[1])
+    network = models.build("wrn-10-1", checkpoints.architecture_of(state)[1])
     network.load_state_dict(state)
     wrapper = nn.Module()
     wrapper.trunk = nn.Sequential(*list(network.children())[:-1])
@@ -526,8 +526,8 @@ def test_the_authors_files_are_read(
     source = lively("wrn-10-1", classes)
     path = tmp_path / "imagenet_wrn_baseline_epoch_99.pt"
     torch.save(form(dict(source.state_dict())), path, _use_new_zipfile_serialization=zipped)
-    weights = models.load_authors_checkpoint(path)
-    assert models.architecture_of(weights) == ("wrn-10-1", classes)
+    weights = checkpoints.load_authors_checkpoint(path)
+    assert checkpoints.architecture_of(weights) == ("wrn-10-1", classes)
     missing = set(source.state_dict()) - set(weights)
     assert missing <= {"fc.bias"}
     network = models.build("wrn-10-1", 3)
@@ -544,8 +544,8 @@ def test_the_authors_files_are_read(
 def test_the_authors_allconv_is_read(tmp_path: Path) -> None:
     source = lively("allconv", 10)
     torch.save(prefixed(untracked(dict(source.state_dict()))), tmp_path / "a.pt")
-    weights = models.load_authors_checkpoint(tmp_path / "a.pt")
-    assert models.architecture_of(weights) == ("allconv", 10)
+    weights = checkpoints.load_authors_checkpoint(tmp_path / "a.pt")
+    assert checkpoints.architecture_of(weights) == ("allconv", 10)
     network = models.build("allconv", 10).eval()
     network.load_state_dict(weights)
     with torch.no_grad():
@@ -568,28 +568,28 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
     content = {"conv1.weight": Bomb(tmp_path / "exploded")}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"holds more than weights: it asks to run 'posix\.mkdir', which is refused"):
-        models.load_authors_checkpoint(path)
+        checkpoints.load_authors_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
     torch.save(models.build("wrn-10-1", 10), path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"robustness_lib\.models\.WideResNet.*save it again as a state dict"):
-        models.load_authors_checkpoint(path)
+        checkpoints.load_authors_checkpoint(path)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     with pytest.raises(UserError, match="there is no file"):
-        models.load_authors_checkpoint(path)
+        checkpoints.load_authors_checkpoint(path)
     for page in (b"", b"<!DOCTYPE html><html>Not found</html>", b"version https://git-lfs", bytes(100)):
         path.write_bytes(page)
         with pytest.raises(UserError, match=r"a\.pt is not a PyTorch checkpoint"):
-            models.load_authors_checkpoint(path)
+            checkpoints.load_authors_checkpoint(path)
     for zipped in (True, False):
         torch.save(lively("wrn-10-1").state_dict(), path, _use_new_zipfile_serialization=zipped)
         content = path.read_bytes()
         for length in (2, 50, len(content) // 2, len(content) - 30):
             path.write_bytes(content[:length])
             with pytest.raises(UserError, match=r"a\.pt (is damaged|does not hold)"):
-                models.load_authors_checkpoint(path)
+                checkpoints.load_authors_checkpoint(path)
 
 
 @pytest.mark.parametrize(
@@ -623,7 +623,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
 def test_other_weights_are_refused(make: Callable[[], object], message: str, tmp_path: Path) -> None:
     torch.save(make(), tmp_path / "a.pt")
     with pytest.raises(UserError, match=message) as caught:
-        models.load_authors_checkpoint(tmp_path / "a.pt")
+        checkpoints.load_authors_checkpoint(tmp_path / "a.pt")
     assert "a.pt" in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -632,22 +632,22 @@ def test_imagenet_weights_are_checked(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(
         UserError, match=r"no ImageNet weights of alexnet at .*alexnet-owt-7be5be79\.pth; download http"
     ):
-        models.load_imagenet_weights("alexnet", tmp_path)
+        checkpoints.load_imagenet_weights("alexnet", tmp_path)
     with pytest.raises(UserError, match="unknown torchvision network 'wrn-40-2'"):
-        models.load_imagenet_weights("wrn-40-2", tmp_path)
+        checkpoints.load_imagenet_weights("wrn-40-2", tmp_path)
 
     torch.manual_seed(0)
     source = models.build("resnet18", 1000, seed=0)
     torch.save(source.state_dict(), tmp_path / "weights")
     digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
     path = (tmp_path / "weights").rename(tmp_path / f"resnet18-{digest[:8]}.pth")
-    monkeypatch.setattr(models, "_imagenet_address", lambda _: f"https://example.org/models/{path.name}")
-    weights = models.load_imagenet_weights("resnet18", tmp_path)
+    monkeypatch.setattr(checkpoints, "_imagenet_address", lambda _: f"https://example.org/models/{path.name}")
+    weights = checkpoints.load_imagenet_weights("resnet18", tmp_path)
     network = models.build("resnet18", 10)
     models.load_trunk(network, weights)
     assert torch.equal(network.get_parameter("layer4.1.conv2.weight"), source.get_parameter("layer4.1.conv2.weight"))
     with pytest.raises(UserError, match="does not hold the weights of resnet50"):
-        models.load_imagenet_weights("resnet50", tmp_path)
+        checkpoints.load_imagenet_weights("resnet50", tmp_path)
     path.write_bytes(path.read_bytes()[:-1])
     with pytest.raises(UserError, match=f"is damaged: its SHA-256 is [0-9a-f]{{64}}, .* begin with {digest[:8]}"):
-        models.load_imagenet_weights("resnet18", tmp_path)
+        checkpoints.load_imagenet_weights("resnet18", tmp_path)

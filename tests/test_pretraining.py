@@ -11,8 +11,8 @@ import torch
 import toys
 
 from robustness_lib import pretraining
+from robustness_lib.checkpoints import load_weights
 from robustness_lib.errors import UserError
-from robustness_lib.models import load_weights
 from robustness_lib.networks import Training, find_checkpoint, initialise
 from robustness_lib.pretraining import (
     arms,
@@ -24,9 +24,9 @@ from robustness_lib.pretraining import (
     with_counts,
 )
 from robustness_lib.profiles import PROFILES, Profile, Target, profile
+from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Store
 from robustness_lib.sweep import sweep
-from robustness_lib.training import Recipe
 
 SHORT = Recipe(architecture="wrn-10-1", epochs=1, batch_size=20)
 TARGET = Target(

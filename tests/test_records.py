@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 
 from robustness_lib import records
 from robustness_lib.errors import UserError
+from robustness_lib.files import locked, write_atomically
 from robustness_lib.records import (
     Job,
     Record,
@@ -28,11 +29,9 @@ from robustness_lib.records import (
     code_revision,
     frame,
     load_published,
-    locked,
     provenance,
     publish,
     short_hash,
-    write_atomically,
 )
 
 JOB = Job(

@@ -15,8 +15,8 @@ from toys import context, ran, stored, sweep_child, toy_job, toy_run, wait_for
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.records import Job, Metrics, Record, Store
+from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import Outcome, default_workers, measure, sweep
-from robustness_lib.training import Runtime
 
 QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
 TRAININGS = [toy_job(seed) for seed in range(12)]

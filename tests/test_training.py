@@ -23,15 +23,13 @@ from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import build, head
 from robustness_lib.randomness import generator, stream_seed
+from robustness_lib.recipes import NORMALISATIONS, Recipe, learning_rate_at
+from robustness_lib.runtime import Runtime
 from robustness_lib.training import (
-    NORMALISATIONS,
     DeviceImages,
     Forward,
-    Recipe,
-    Runtime,
     TrainingDiverged,
     cpu_threads,
-    learning_rate_at,
     normalise,
     predict,
     to_unit_range,

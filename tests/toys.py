@@ -21,13 +21,16 @@ import torch
 from torch import nn
 
 from robustness_lib import cli
+from robustness_lib.checkpoints import weights_checksum
 from robustness_lib.data import ImageSet
-from robustness_lib.models import build, weights_checksum
+from robustness_lib.models import build
 from robustness_lib.networks import Context
 from robustness_lib.randomness import generator
+from robustness_lib.recipes import Recipe
 from robustness_lib.records import Job, Metrics, Store
+from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import sweep
-from robustness_lib.training import History, Recipe, Runtime, train
+from robustness_lib.training import History, train
 
 CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["robustness_lib.cli"])

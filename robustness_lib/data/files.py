@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import io
-import os
 import pickle
 import struct
-import tempfile
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
@@ -19,6 +17,7 @@ import torch
 
 from robustness_lib.data.imageset import ImageSet
 from robustness_lib.errors import UserError
+from robustness_lib.files import write_atomically
 
 DAMAGE: tuple[type[Exception], ...] = (
     zipfile.BadZipFile,
@@ -205,21 +204,10 @@ def read_bundle(path: Path, name: str) -> ImageSet:
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
-    """Write arrays to an ``.npz`` file that is either whole or not there.
-
-    The file is written under another name in the same folder, flushed to the disk and renamed.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-        try:
-            np.savez(file, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-            os.chmod(file.name, 0o644)
-            os.replace(file.name, path)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+    """Write arrays to an ``.npz`` file that is either whole or not there."""
+    content = io.BytesIO()
+    np.savez(content, **arrays)  # type: ignore[arg-type]
+    write_atomically(path, content.getvalue())
 
 
 def write_bundle(path: Path, images: ImageSet) -> None:

@@ -1,0 +1,82 @@
+"""Where networks run: the device, its arithmetic, and how both are named in a record."""
+
+from __future__ import annotations
+
+import contextlib
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from robustness_lib.errors import UserError, choose
+
+
+@dataclass(frozen=True, kw_only=True)
+class Runtime:
+    """Where and with which arithmetic networks run; :meth:`detect` finds what the machine has.
+
+    Attributes:
+        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
+        precision: ``"bfloat16"`` (autocast during training) or ``"float32"``.
+        threads: CPU threads that PyTorch uses.
+    """
+
+    device: str = "cpu"
+    precision: str = "float32"
+    threads: int = 1
+
+    @classmethod
+    def detect(cls, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Runtime:
+        """The best that this machine has.
+
+        Args:
+            device: ``"auto"`` for the GPU where there is one, or a device.
+            precision: ``"auto"`` for bfloat16 where the hardware computes in it, or a precision.
+            threads: CPU threads; None for as many as PyTorch would use.
+
+        Returns:
+            The runtime.
+
+        Raises:
+            UserError: The device is not there or a value is unknown.
+        """
+        choose(precision, ("auto", "bfloat16", "float32"), "precision")
+        if device == "auto":
+            device = "cuda" if torch.cuda.is_available() else "cpu"
+        kind = choose(device.split(":")[0], ("cpu", "cuda"), "device")
+        if kind == "cuda" and not torch.cuda.is_available():
+            raise UserError(f"device {device} was asked for but PyTorch finds no CUDA GPU here; use --device cpu")
+        if threads is not None and threads < 1:
+            raise UserError(f"threads is {threads} but must be at least 1; leave it out for all")
+        if precision == "auto":
+            precision = "bfloat16" if _computes_in_bfloat16(kind) else "float32"
+        return cls(device=device, precision=precision, threads=threads or torch.get_num_threads())
+
+    def describe(self) -> dict[str, str | int | float | bool | None]:
+        """Device name, threads and precision, for a record's provenance."""
+        on_gpu = self.device.startswith("cuda")
+        name = torch.cuda.get_device_name(self.device) if on_gpu else f"CPU {cpu_name()}"
+        return {"device": name, "threads": self.threads, "precision": self.precision}
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The arithmetic of training steps."""
+        kind = self.device.split(":")[0]
+        return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+def _computes_in_bfloat16(kind: str) -> bool:
+    if kind == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    probes = ("_is_avx512_bf16_supported", "_is_amx_tile_supported")
+    return any(getattr(torch.cpu, probe, lambda: False)() for probe in probes)
+
+
+def cpu_name() -> str:
+    """The processor's name as the system gives it."""
+    with contextlib.suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.split(":", 1)[1].strip()
+    return platform.processor() or platform.machine()
