@@ -18,7 +18,7 @@
 profile = "smoke"  # scale of the live run: smoke, cpu or paper
 dataset = "all"  # data sets of the profile, separated by commas, or all
 seeds = "default"  # such as 0,1,2 or 0-4, or default for the profile's
-overrides = ""  # settings to change, such as "epochs=5, tuned.learning_rate=0.01"
+overrides = ""  # such as epochs=5, tuned.learning_rate=0.01
 data_root = ""  # folder of the image sets; empty for $ROBUSTNESS_DATA or ./data
 store = "runs"  # folder for records, networks and checkpoints
 results = "book/results"  # folder of the recorded results
@@ -29,7 +29,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 
-from robustness_lib import calibration, notebook, paper, recipe_choice, records, report, sections
+from robustness_lib import metrics, notebook, paper, records, report, sections
 from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
@@ -69,7 +69,7 @@ scale = paper.profile_of(published, "calibration") or "cpu"
 
 # %%
 def rms(confidence, correct):
-    sure, right, count = calibration.adaptive_bins(confidence, correct, bin_size=100)
+    sure, right, count = metrics.adaptive_bins(confidence, correct, bin_size=100)
     return np.sqrt(np.average((right - sure) ** 2, weights=count))
 
 
@@ -245,7 +245,7 @@ report.comparison_table(
 # The one with the least negative log-likelihood was taken, for both data sets and all seeds; no test image was looked at.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-recipe_choice.table(
+report.candidates_table(
     records.frame(records.load_published("recipe_choice", Path(results))),
     caption="Candidates for the `cpu` profile on held-out training images of CIFAR-10; the one taken in each arm in bold.",
     name="tab-recipe-choice",

@@ -1,8 +1,7 @@
 """The calibration section: whether confidence says how often a network is right (P1 §4.2, Table 5, Figure 4).
 
-:func:`jobs` and :func:`run` measure a network trained from scratch and one that was pre-trained and tuned; the
-functions at the end draw the section's tables and figures. The metrics themselves are functions of arrays
-(:mod:`robustness_lib.metrics`).
+A network trained from scratch is compared with one that was pre-trained and tuned. The metrics are functions of
+arrays (:mod:`robustness_lib.metrics`); tables and figures are those of every section (:mod:`robustness_lib.report`).
 
 Methods: ``standard`` trains on all training images; ``temperature`` trains on 90 % of them and tunes a softmax
 temperature on the rest.
@@ -10,20 +9,16 @@ temperature on the rest.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Unpack
 
 from numpy.typing import ArrayLike
 
-from robustness_lib.errors import UserError, choose
+from robustness_lib.errors import UserError
 from robustness_lib.metrics import (
     adaptive_bins,
-    brier_score,
     confidence_and_correctness,
     evaluate,
-    expected_calibration_error,
-    mad_calibration_error,
-    negative_log_likelihood,
     rms_calibration_error,
     tune_temperature,
 )
@@ -36,27 +31,10 @@ from robustness_lib.networks import (
     target_images,
     trained,
 )
-from robustness_lib.pretraining import arms
-from robustness_lib.profiles import profile
+from robustness_lib.planning import Selection, plan
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import Job, Metrics
 from robustness_lib.training import predict
-
-__all__ = [
-    "METHODS",
-    "SECTION",
-    "CalibrationRecipe",
-    "adaptive_bins",
-    "brier_score",
-    "evaluate",
-    "expected_calibration_error",
-    "jobs",
-    "mad_calibration_error",
-    "negative_log_likelihood",
-    "rms_calibration_error",
-    "run",
-    "tune_temperature",
-]
 
 SECTION = "calibration"
 METHODS = ("standard", "temperature")
@@ -80,51 +58,20 @@ class CalibrationRecipe(Recipe):
             raise UserError(f"bin_size is {self.bin_size} but must be at least 1; the paper uses 100")
 
 
-def jobs(
-    profile_name: str,
-    *,
-    datasets: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    overrides: Mapping[str, str] | None = None,
-    init: str | None = None,
-) -> list[Job]:
-    """The measurements of the section.
+def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+    """The measurements of the section at one scale.
 
     Args:
         profile_name: The scale.
-        datasets: Target data sets; None for the profile's.
-        methods: Of :data:`METHODS`; None for all.
-        seeds: Seeds; None for the profile's.
-        overrides: Settings to change, as text by name (:func:`robustness_lib.pretraining.arms`).
-        init: A checkpoint id to tune instead of the profile's.
+        **selection: What is selected (:class:`robustness_lib.planning.Selection`).
 
     Returns:
-        The jobs: by method and seed, the data sets in turn, each from scratch and tuned.
+        The jobs (:func:`robustness_lib.planning.plan`).
 
     Raises:
         UserError: An unknown name or an unsuitable value.
     """
-    scale = profile(profile_name)
-    planned = []
-    for method in methods or METHODS:
-        choose(method, METHODS, f"method of the {SECTION} section")
-        for seed in scale.seeds if seeds is None else seeds:
-            for dataset in datasets or scale.datasets:
-                for arm in arms(scale, dataset, CalibrationRecipe, overrides, init):
-                    planned.append(
-                        Job(
-                            section=SECTION,
-                            profile=scale.name,
-                            dataset=dataset,
-                            init=arm.init,
-                            method=method,
-                            level=None,
-                            seed=seed,
-                            recipe=arm.recipe.as_dict(),
-                        )
-                    )
-    return planned
+    return plan(SECTION, profile_name, METHODS, CalibrationRecipe, **selection)
 
 
 def run(job: Job, context: Context) -> Metrics:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -134,6 +133,18 @@ def status(store: StoreFolder = Path("runs")) -> None:
         )
 
 
+@app.command()
+def show(
+    section: Annotated[str, typer.Argument(help="Section, or pretraining.")],
+    store: StoreFolder = Path("runs"),
+) -> None:
+    """Print what is recorded of a section: means and standard deviations over seeds."""
+    if section != pretraining.SECTION:
+        sections.section(section)
+    found = {r.job.key: r for r in (*load_published(section), *Store(store).records(section))}
+    _print_table(sections.summary(list(found.values())))
+
+
 @app.command("publish")
 def publish_records(store: StoreFolder = Path("runs")) -> None:
     """Merge the store's records into book/results, which the book reads."""
@@ -161,7 +172,7 @@ def check_data(
     for name in names or everything:
         found = data.check(name, data_root)
         if names or found.state != "missing":
-            print(found)
+            print(f"{found.name} is {found.state}: {found.message}")
         bad = bad or found.state == "damaged" or (bool(names) and found.state == "missing")
     if bad:
         raise typer.Exit(1)
@@ -174,11 +185,12 @@ def fetch_data(
 ) -> None:
     """Download image sets that can be downloaded; say how to get the others."""
     for name in names:
-        print(data.fetch(name, data_root))
+        found = data.fetch(name, data_root)
+        print(f"{found.name} is {found.state}: {found.message}")
 
 
 def _print_table(table: pd.DataFrame) -> None:
-    widths = {column: max(len(str(column)), *(len(str(v)) for v in table[column])) for column in table}
+    widths = {column: max(len(str(v)) for v in (column, *table[column])) for column in table}
     last = table.columns[-1]
     for row in [dict(zip(table, table, strict=True)), *table.to_dict("records")]:
         print("  ".join(str(row[c]) if c == last else str(row[c]).ljust(widths[c]) for c in table).rstrip())
@@ -195,5 +207,4 @@ def main() -> None:
         if isinstance(stop, SystemExit) and stop.code != 130:  # what typer makes of an interrupt
             raise
         print("interrupted: what was recorded is kept; run the same command again to go on", file=sys.stderr)
-        sys.stderr.flush()
-        os._exit(130)
+        sys.exit(130)

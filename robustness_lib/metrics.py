@@ -70,7 +70,7 @@ def _gaps(confidence: Array, correct: Array, bin_size: int, drop_last_bin: bool)
 def rms_calibration_error(
     confidence: Array, correct: Array, bin_size: int = 100, *, drop_last_bin: bool = False
 ) -> float:
-    """Root mean square calibration error with adaptive bins, sqrt(sum_b w_b (conf_b - acc_b)^2) (P1 §4.2).
+    """Root mean square calibration error with adaptive bins, ``sqrt(sum_b w_b (conf_b - acc_b)^2)`` (P1 §4.2).
 
     Args:
         confidence: [N], largest softmax probability of each example, in [0, 1].
@@ -92,7 +92,7 @@ def rms_calibration_error(
 def mad_calibration_error(
     confidence: Array, correct: Array, bin_size: int = 100, *, drop_last_bin: bool = False
 ) -> float:
-    """Mean absolute calibration error with adaptive bins, sum_b w_b |conf_b - acc_b| (P1 §4.2).
+    """Mean absolute calibration error with adaptive bins, ``sum_b w_b |conf_b - acc_b|`` (P1 §4.2).
 
     Args:
         confidence: [N], largest softmax probability of each example, in [0, 1].

@@ -140,9 +140,7 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
         return kind(text)  # type: ignore[no-any-return]
     except (KeyError, ValueError):
         expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
-        raise UserError(
-            f"{name}={text} cannot be read: {expected} was expected; give {name}=VALUE with such a value"
-        ) from None
+        raise UserError(f"{name}={text} cannot be read: {expected} was expected") from None
 
 
 def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:

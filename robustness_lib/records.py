@@ -298,7 +298,7 @@ def code_revision() -> str:
 
     try:
         commit = git("rev-parse", "--short=12", "HEAD")
-        return f"{commit}-dirty" if git("status", "--porcelain", "--", ".") else commit
+        return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else commit
     except (OSError, subprocess.SubprocessError):
         return "unknown"
 

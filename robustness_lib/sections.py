@@ -6,14 +6,15 @@ A section is one module with ``SECTION``, ``METHODS``, ``jobs`` and ``run``; add
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping, Sequence
-from typing import Protocol, cast
+from collections.abc import Sequence
+from typing import Protocol, Unpack, cast
 
 import pandas as pd
 
 from robustness_lib import calibration, pretraining, recipe_choice
 from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context
+from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.records import Job, Metrics, Record, Store, frame, load_published
 from robustness_lib.sweep import Outcome, default_workers, sweep
@@ -25,16 +26,7 @@ class Section(Protocol):
     SECTION: str
     METHODS: tuple[str, ...]
 
-    def jobs(
-        self,
-        profile_name: str,
-        *,
-        datasets: Sequence[str] | None = None,
-        methods: Sequence[str] | None = None,
-        seeds: Sequence[int] | None = None,
-        overrides: Mapping[str, str] | None = None,
-        init: str | None = None,
-    ) -> list[Job]:
+    def jobs(self, profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
         """The measurements of the section at one scale."""
 
     def run(self, job: Job, context: Context) -> Metrics:
@@ -59,13 +51,9 @@ def measure_section(
     profile_name: str,
     context: Context,
     *,
-    datasets: Sequence[str] | None = None,
-    methods: Sequence[str] | None = None,
-    seeds: Sequence[int] | None = None,
-    overrides: Mapping[str, str] | None = None,
-    init: str | None = None,
     workers: int | None = None,
     time_budget: float | None = None,
+    **selection: Unpack[Selection],
 ) -> tuple[list[Job], Outcome]:
     """Plan a section and measure what is not recorded, pre-training first where a checkpoint is missing.
 
@@ -73,14 +61,10 @@ def measure_section(
         name: The section.
         profile_name: The scale.
         context: Data, store and runtime.
-        datasets: Target data sets; None for the profile's.
-        methods: The section's methods; None for all.
-        seeds: Seeds; None for the profile's.
-        overrides: Settings to change, as text by name.
-        init: A checkpoint id to tune instead of the profile's.
         workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
             less time than a process to start.
         time_budget: Seconds; no job is started that is not expected to end within them.
+        **selection: What is selected (:class:`robustness_lib.planning.Selection`).
 
     Returns:
         The planned jobs, and what was done.
@@ -89,26 +73,36 @@ def measure_section(
         UserError: A name or value is unsuitable, or pre-training failed.
     """
     chosen = section(name)
-    planned = chosen.jobs(profile_name, datasets=datasets, methods=methods, seeds=seeds, overrides=overrides, init=init)
+    planned = chosen.jobs(profile_name, **selection)
     for dataset in {job.dataset for job in planned}:
         context.images(dataset, "test")
     store = Store(context.store)
     todo = [job for job in planned if store.get(job) is None]
-    for dataset in {job.dataset for job in todo}:
-        context.images(dataset, "train")
+    for job in todo:
+        _check_size(job, context)
     started = time.monotonic()
-    late = pretraining.ensure(todo, overrides, context, time_budget=time_budget)
+    late = pretraining.ensure(todo, selection.get("overrides"), context, time_budget=time_budget)
     left = [job for job in todo if job.init in late]
     outcome = sweep(
         [job for job in planned if job not in left],
         chosen.run,
         context,
-        workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime, len(todo))),
+        workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime)),
         time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
         known=load_published(name),
     )
     outcome.left += left
     return planned, outcome
+
+
+def _check_size(job: Job, context: Context) -> None:
+    """Refuse, before anything is trained, a recipe that asks for more images than there are."""
+    wanted, there = int(job.recipe.get("train_images") or 0), len(context.images(job.dataset, "train"))
+    if wanted > there:
+        raise UserError(
+            f"the recipe trains on {wanted} images but {job.dataset} has {there} training images; "
+            "add --set train_images=0 to train on all of them"
+        )
 
 
 def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
@@ -125,24 +119,45 @@ def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
 
     Returns:
         One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, ``recorded``
-        (in the store or published), ``published``.
+        (in the store or published), ``published``, and ``other``: recorded with other recipes, seeds or data sets.
     """
     public = {record.job.key for record in published}
-    kept = {record.job.key for record in store.records()}
+    known = {record.job.key: record.job for record in (*store.records(), *published)}
     rows = []
     for name, module in SECTIONS.items():
         for scale in PROFILES:
             planned = module.jobs(scale)
-            for dataset in profile(scale).datasets:
-                if not (keys := {job.key for job in planned if job.dataset == dataset}):
-                    continue
-                counts = {
-                    "planned": len(keys),
-                    "recorded": len(keys & (kept | public)),
-                    "published": len(keys & public),
-                }
-                rows.append({"section": name, "profile": scale, "dataset": dataset, **counts})
+            others = [job for job in known.values() if (job.section, job.profile) == (name, scale)]
+            extra = [job for job in others if job.key not in {job.key for job in planned}]
+            for dataset in dict.fromkeys([*profile(scale).datasets, *(job.dataset for job in extra)]):
+                keys = {job.key for job in planned if job.dataset == dataset}
+                more = sum(job.dataset == dataset for job in extra)
+                counts = {"planned": len(keys), "recorded": len(keys & set(known)), "published": len(keys & public)}
+                if keys or more:
+                    rows.append({"section": name, "profile": scale, "dataset": dataset, **counts, "other": more})
     return pd.DataFrame(rows)
+
+
+def summary(records: Sequence[Record]) -> pd.DataFrame:
+    """What was measured, in numbers: one row a setting and metric.
+
+    Args:
+        records: Records of any sections.
+
+    Returns:
+        ``profile``, ``dataset``, ``arm``, ``method``, ``level``, ``metric``, ``mean``, ``sd`` (over the records of that
+        setting; empty for one) and ``n``; numbers as recorded, lists left out.
+    """
+    setting = ["profile", "dataset", "arm", "method", "level"]
+    rows = frame(records)
+    names = sorted({k for record in records for k, value in record.metrics.items() if not isinstance(value, list)})
+    if not names:
+        return pd.DataFrame(columns=[*setting, "metric", "mean", "sd", "n"])
+    rows["level"] = ["" if level is None or level != level else f"{level:g}" for level in rows["level"]]
+    long = rows.melt(setting, names, "metric").dropna(subset="value").astype({"value": float})
+    found = long.groupby([*setting, "metric"], sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
+    shown = found.rename(columns={"std": "sd", "count": "n"}).sort_values(setting, kind="stable")
+    return shown.assign(mean=shown["mean"].map("{:.4f}".format), sd=shown["sd"].map("{:.4f}".format).replace("nan", ""))
 
 
 def parse_seeds(text: str) -> list[int] | None:

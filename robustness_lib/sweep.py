@@ -9,6 +9,7 @@ from __future__ import annotations
 import multiprocessing
 import multiprocessing.connection
 import os
+import signal
 import sys
 import threading
 import time
@@ -113,7 +114,8 @@ def sweep(
         jobs: What to measure; jobs without an error are recorded whatever happens to others.
         run: The section's ``run``, a function of a module.
         context: Data, store and runtime of every job.
-        workers: Processes on this machine; 1 to work in this process.
+        workers: Processes on this machine, which share the runtime's threads; 1 to work in this process. However few
+            jobs are left, each has its share of the threads and no more: their number changes a result's last bits.
         time_budget: Seconds; no job is started that is not expected to end within them. None for no limit.
         executor: Any ``concurrent.futures.Executor`` to run on instead of processes of this machine.
         known: Further records (the published ones) from which run times are estimated.
@@ -128,10 +130,20 @@ def sweep(
         (todo if store.get(job) is None else outcome.skipped).append(job)
     clock = _Clock(time_budget, [*store.records(), *known])
     with tqdm(total=len(todo), desc="jobs", unit="job", disable=len(todo) < 2, dynamic_ncols=True) as bar:
-        if workers > 1 or executor is not None:
-            workers = max(1, min(workers, len(todo)))
-            with executor or _processes(workers, context) as pool:
+        share = replace(context.runtime, threads=max(1, context.runtime.threads // workers))
+        context = replace(context, runtime=share)
+        workers = min(workers, len(todo))
+        if executor is not None:
+            with executor as pool:
                 _run_in(pool, todo, run, context, workers, clock, outcome, bar)
+        elif workers > 1:
+            with _processes(workers, context) as pool:
+                try:
+                    _run_in(pool, todo, run, context, workers, clock, outcome, bar)
+                except KeyboardInterrupt:
+                    for process in multiprocessing.active_children():  # else leaving the pool waits for their jobs
+                        process.terminate()
+                    raise
         else:
             _run_here(todo, run, context, clock, outcome, bar)
     return outcome
@@ -254,24 +266,25 @@ class _Clock:
 _WORKER: dict[tuple[str, str], Context] = {}
 
 
-def default_workers(runtime: Runtime, jobs: int) -> int:
+def default_workers(runtime: Runtime) -> int:
     """One process a GPU, or one a CPU thread: two trainings of one thread finish before two of two, one by one."""
-    places = torch.cuda.device_count() if runtime.device == "cuda" else runtime.threads
-    return max(1, min(places, jobs))
+    return torch.cuda.device_count() if runtime.device == "cuda" else runtime.threads
 
 
 def _processes(workers: int, context: Context) -> ProcessPoolExecutor:
-    threads = max(1, context.runtime.threads // workers)
     spawn = multiprocessing.get_context("spawn")
     devices = spawn.SimpleQueue()
     for number in range(workers):
         devices.put(
             f"cuda:{number % torch.cuda.device_count()}" if context.runtime.device == "cuda" else context.runtime.device
         )
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(devices, threads))
+    return ProcessPoolExecutor(
+        workers, mp_context=spawn, initializer=_start_worker, initargs=(devices, context.runtime.threads)
+    )
 
 
 def _start_worker(devices: multiprocessing.SimpleQueue[str], threads: int) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
     torch.set_num_threads(threads)
     os.environ["ROBUSTNESS_WORKER_DEVICE"] = devices.get()
     parent = multiprocessing.parent_process()

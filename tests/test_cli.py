@@ -265,6 +265,7 @@ def test_data_check_reports_a_damaged_file(command: Command) -> None:
     path.write_bytes(content)
     status, out, err = command("data", "check", "own", "--data-root", "data")
     assert status == 1
+    assert out.startswith("own is damaged: ")
     assert str(path) in out
     assert "Traceback" not in out + err
     assert str(path) in refused(command, "run", "calibration", *OWN)

@@ -9,6 +9,7 @@ from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
+import torch
 import toys
 from toys import context, ran, stored, sweep_child, toy_job, toy_run, wait_for
 
@@ -242,6 +243,29 @@ def test_workers_that_stay_use_the_data_root_of_each_sweep(tmp_path: Path) -> No
     assert [stored(tmp_path)[job.key] for job in QUICK[:2]] == [{"seed": 0.0}, {"seed": 1.0}]
 
 
-def test_one_worker_on_a_cpu() -> None:
-    assert default_workers(Runtime(), 5) == 1
-    assert default_workers(Runtime(), 0) == 1
+def test_one_worker_a_thread() -> None:
+    assert default_workers(Runtime(threads=1)) == 1
+    assert default_workers(Runtime(threads=3)) == 3
+
+
+def threads_used(job: Job, context: Context) -> Metrics:
+    return {"used": float(torch.get_num_threads()), "told": float(context.runtime.threads)}
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_threads_of_a_job_do_not_depend_on_how_many_jobs_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+) -> None:
+    """Their number changes a result's last bits, and after a kill fewer jobs are left."""
+    monkeypatch.setattr("robustness_lib.sweep._processes", lambda workers, context: Threads(workers, context))
+    before = torch.get_num_threads()
+    sweep(QUICK[:jobs], threads_used, context(tmp_path, runtime=Runtime(threads=4)), workers=2)
+    torch.set_num_threads(before)
+    assert list(stored(tmp_path).values()) == [{"used": 2.0, "told": 2.0}] * jobs
+
+
+class Threads(ThreadPoolExecutor):
+    """Stands for worker processes that are started with a context's threads."""
+
+    def __init__(self, workers: int, context: Context) -> None:
+        super().__init__(workers, initializer=torch.set_num_threads, initargs=(context.runtime.threads,))

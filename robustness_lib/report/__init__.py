@@ -15,6 +15,7 @@ from robustness_lib.report.provenance import made_by, provenance_table, rerun_co
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, use_style
 from robustness_lib.report.tables import (
     arms_table,
+    candidates_table,
     comparison_rows,
     comparison_table,
     myst_table,
@@ -26,6 +27,7 @@ __all__ = [
     "arm_style",
     "arms_table",
     "bars_with_paper",
+    "candidates_table",
     "comparison_rows",
     "comparison_table",
     "curves_with_paper",

@@ -234,6 +234,31 @@ def arms_table(
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
 
 
+def candidates_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdown:
+    """The candidates, the best of each arm in bold: the one with the least negative log-likelihood.
+
+    Args:
+        records: Records of :mod:`robustness_lib.recipe_choice`, as by :func:`robustness_lib.records.frame`.
+        caption: Caption of the table.
+        name: Its label for references.
+
+    Returns:
+        A numbered MyST table, one row a candidate.
+    """
+    header = ["Arm", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
+    shown = ("error", "rms_calibration_error", "negative_log_likelihood")
+    rows = []
+    for arm, group in records.groupby("arm", sort=False):
+        best = group["negative_log_likelihood"].astype(float).idxmin()
+        order = group["recipe"].map(lambda recipe: (recipe["epochs"], recipe["learning_rate"])).sort_values().index
+        for index in order:
+            row = group.loc[index]
+            cells = [str(arm), str(row["recipe"]["epochs"]), f"{row['recipe']['learning_rate']:g}"]
+            cells += [number(row[column], column) for column in shown]
+            rows.append([f"**{cell}**" for cell in cells] if index == best else cells)
+    return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
+
+
 def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
     """All verdicts as numbers, one claim a row (to filter, count, or offer as a download).
 

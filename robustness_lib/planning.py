@@ -1,0 +1,82 @@
+"""From a scale and a selection to a list of jobs: what every section plans in the same way."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TypedDict, Unpack
+
+from robustness_lib.errors import choose
+from robustness_lib.pretraining import arms
+from robustness_lib.profiles import profile
+from robustness_lib.recipes import Recipe
+from robustness_lib.records import Job
+
+
+class Selection(TypedDict, total=False):
+    """What a user can select of a section; what is left out or None is the profile's or the section's own.
+
+    Attributes:
+        datasets: Target data sets.
+        methods: Methods of the section.
+        seeds: Seeds.
+        overrides: Settings to change, as text by name (:func:`robustness_lib.pretraining.arms`).
+        init: Id of a checkpoint to tune instead of the profile's.
+    """
+
+    datasets: Sequence[str] | None
+    methods: Sequence[str] | None
+    seeds: Sequence[int] | None
+    overrides: Mapping[str, str] | None
+    init: str | None
+
+
+def plan(
+    section: str,
+    profile_name: str,
+    all_methods: Sequence[str],
+    recipe_type: type[Recipe],
+    *,
+    levels: Sequence[float | None] = (None,),
+    **selection: Unpack[Selection],
+) -> list[Job]:
+    """One job for each method, seed, data set, level and arm (from scratch, and pre-trained then tuned).
+
+    Args:
+        section: The section.
+        profile_name: The scale.
+        all_methods: The methods that the section has.
+        recipe_type: The section's recipe: :class:`~robustness_lib.recipes.Recipe`, or a subclass with settings of
+            its own.
+        levels: Strengths of what the section varies; None where there is none.
+        **selection: What is selected (:class:`Selection`).
+
+    Returns:
+        The jobs, both arms of a comparison next to each other, seed by seed: a sweep that is stopped leaves whole
+        comparisons.
+
+    Raises:
+        UserError: An unknown name or an unsuitable value.
+    """
+    scale = profile(profile_name)
+    seeds = selection.get("seeds")
+    jobs = []
+    for method in selection.get("methods") or all_methods:
+        choose(method, all_methods, f"method of the section {section}")
+        for seed in scale.seeds if seeds is None else seeds:
+            for dataset in selection.get("datasets") or scale.datasets:
+                both = arms(scale, dataset, recipe_type, selection.get("overrides"), selection.get("init"))
+                for level in levels:
+                    for arm in both:
+                        jobs.append(
+                            Job(
+                                section=section,
+                                profile=scale.name,
+                                dataset=dataset,
+                                init=arm.init,
+                                method=method,
+                                level=level,
+                                seed=seed,
+                                recipe=arm.recipe.as_dict(),
+                            )
+                        )
+    return jobs

@@ -1,0 +1,49 @@
+"""Arrows point down only: notebooks, sections, the ground floor."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from robustness_lib.sections import SECTIONS
+
+LIBRARY = Path("robustness_lib")
+MODULES = {".".join(path.with_suffix("").parts): path for path in LIBRARY.rglob("*.py")}
+ABOVE = {"robustness_lib.sections", "robustness_lib.cli", "robustness_lib.readme", "robustness_lib.__main__"}
+
+
+def imported(path: Path) -> set[str]:
+    """The modules of the library that a module imports, by full name."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robustness_lib"):
+            found |= {node.module or "", *(f"{node.module}.{name.name}" for name in node.names)}
+        elif isinstance(node, ast.Import):
+            found |= {name.name for name in node.names}
+    return {name for name in found if name.startswith("robustness_lib")}
+
+
+def test_no_section_imports_another_and_nothing_below_imports_a_section() -> None:
+    sections = {f"robustness_lib.{name}" for name in SECTIONS}
+    assert sections <= set(MODULES)
+    for name, path in MODULES.items():
+        if name not in ABOVE:
+            assert not (imported(path) & (sections | ABOVE)), name
+
+
+@pytest.mark.parametrize("package", ["report", "paper"])
+def test_what_reports_never_trains(package: str) -> None:
+    ground = ("training", "networks", "sweep", "pretraining", "planning", "models")
+    trains = {f"robustness_lib.{name}" for name in ground}
+    for name, path in MODULES.items():
+        if name.startswith(f"robustness_lib.{package}"):
+            assert not (imported(path) & trains), name
+
+
+def test_what_trains_never_reports() -> None:
+    reports = {name for name in MODULES if name.startswith(("robustness_lib.report", "robustness_lib.paper"))}
+    for name, path in MODULES.items():
+        if name not in reports | ABOVE:
+            assert not (imported(path) & reports), name
