@@ -285,6 +285,7 @@ def _processes(workers: int, context: Context) -> ProcessPoolExecutor:
 
 def _start_worker(devices: multiprocessing.SimpleQueue[str], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
+    tqdm.set_lock(threading.RLock())  # the default is shared between processes, and left behind by a killed one
     torch.set_num_threads(threads)
     os.environ["ROBUSTNESS_WORKER_DEVICE"] = devices.get()
     parent = multiprocessing.parent_process()

@@ -221,12 +221,14 @@ def fill(store: Path, count: int, profile: str) -> list[Path]:
 def test_status_counts_and_names_damaged_files(command: Command) -> None:
     paths = fill(Path("runs"), 3, "smoke")
     paths[0].write_text("{")
+    own = calibration.jobs("smoke", overrides={"epochs": "3"})[0]
+    Store("runs").add(Record(own, {"error": 0.5}, {"seconds": 1.0}))
     status, out, err = command("status", "--store", "runs")
     assert status == 0
     header, *rows = out.splitlines()
-    assert header.split() == ["section", "profile", "dataset", "planned", "recorded", "published"]
+    assert header.split() == ["section", "profile", "dataset", "planned", "recorded", "published", "other"]
     table = {tuple(row.split()[:3]): row.split()[3:] for row in rows}
-    assert table["calibration", "smoke", "synthetic"] == ["12", "2", "0"]
+    assert table["calibration", "smoke", "synthetic"] == ["12", "2", "0", "1"]
     assert table["calibration", "cpu", "cifar10"][1] == "0"
     assert ("calibration", "paper", "tiny_imagenet") in table
     [line] = err.splitlines()

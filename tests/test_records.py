@@ -345,7 +345,7 @@ def test_full_disk_while_publishing_leaves_what_was_published(tmp_path: Path, mo
     publish(store, folder)
     before = (folder / "calibration.jsonl").read_bytes()
     store.add(record(1))
-    monkeypatch.setattr(records.os, "fsync", full_disk)
+    monkeypatch.setattr(os, "fsync", full_disk)
     with pytest.raises(UserError, match="No space left"):
         publish(store, folder)
     assert [path.read_bytes() for path in folder.iterdir()] == [before]

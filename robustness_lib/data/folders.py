@@ -130,7 +130,7 @@ def image_set(
     images = read_images(paths, size, fit)
     result = ImageSet(name, images, torch.tensor(labels, dtype=torch.int64), tuple(class_names))
     if cached:
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(UserError):
             write_bundle(cached, result)
     return result
 
