@@ -26,7 +26,6 @@ results = "book/results"  # folder of the recorded results
 # %% tags=["hide-input", "remove-stderr"]
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 
 from robustness_lib import metrics, notebook, paper, records, report, sections
@@ -34,7 +33,6 @@ from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
-plt.ion()  # a figure shows at the end of its cell
 published = records.frame(records.load_published("calibration", Path(results)))
 scale = paper.profile_of(published, "calibration") or "cpu"
 

@@ -60,6 +60,9 @@ class Recipe:
     observations: int = 0
 
     def __post_init__(self) -> None:
+        for setting in fields(self):
+            if isinstance(setting.default, float):  # 1 and 1.0 are one setting and make one key
+                object.__setattr__(self, setting.name, float(getattr(self, setting.name)))
         choose(self.normalisation, NORMALISATIONS, "normalisation")
         choose(self.trainable, ("all", "head"), "value of trainable")
         for name in ("epochs", "batch_size"):

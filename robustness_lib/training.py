@@ -24,7 +24,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from tqdm.auto import tqdm
+from tqdm import tqdm
 
 from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.data import ImageSet

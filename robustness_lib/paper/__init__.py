@@ -3,7 +3,7 @@
 Two papers are reproduced here: **P1**, *Using Pre-Training Can Improve Model Robustness and Uncertainty*
 (Hendrycks, Lee, Mazeika, ICML 2019; BibTeX key ``hendrycks2019using``; "P1v1" is the first arXiv version,
 where it differs), and **P2**, *The Evolution of Out-of-Distribution Robustness Throughout Fine-Tuning* (2021;
-``anonymous2022evolution``).
+``andreassen2022evolution``).
 
 * :mod:`~robustness_lib.paper.numbers`: every published number as one long table, read from the package's data
   files;

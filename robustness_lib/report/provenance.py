@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -21,8 +22,13 @@ def rerun_command(section: str, profile: str, dataset: str | None, seeds: Iterab
         seeds: Seeds; none: the profile's own.
 
     Returns:
-        For example ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``.
+        The command; pre-training, whose data set is a corpus with its counts, has one of its own. For example
+        ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``.
     """
+    if section == "pretraining":
+        corpus = re.sub(r"_\d+x\d+$", "", dataset or "")
+        parts = ["robustness pretrain --profile", profile, *(["--corpus", corpus] if corpus else [])]
+        return " ".join([*parts, *(f"--seed {int(seed)}" for seed in seeds)])
     parts = ["robustness run", section, "--profile", profile]
     if dataset is not None:
         parts += ["--dataset", dataset]
@@ -134,8 +140,17 @@ def _facts(group: pd.DataFrame) -> dict[str, str]:
         "versions": ", ".join(sorted(versions)) or "unknown",
         "revision": _listed(f"`{short_revision(str(r))}`" for source in sources if (r := source.get("revision"))),
         "dates": "unknown" if not dates else " to ".join(dict.fromkeys((dates[0], dates[-1]))),
-        "time": duration(sum(float(source.get("seconds") or 0) for source in sources)),
+        "time": duration(float(sum(_seconds(group)))),
     }
+
+
+def _seconds(group: pd.DataFrame) -> list[float]:
+    """Computing time of each record; of a pre-training whose checkpoint was there already, that of its training."""
+    measured = [float(source.get("seconds") or 0) for source in group["provenance"]]
+    if "training_seconds" not in group:
+        return measured
+    trained = group["training_seconds"].astype(float).fillna(0)
+    return [max(pair) for pair in zip(measured, trained, strict=True)]
 
 
 def _listed(values: Iterable[Any]) -> str:

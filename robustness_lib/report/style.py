@@ -92,10 +92,14 @@ def arm_style(arm: str) -> ArmStyle:
 
 
 def use_style() -> None:
-    """Make the style the default, and figures in a notebook SVG; called once, at a notebook's top."""
+    """Make the style the default, and figures in a notebook SVG that show at the end of their cell.
+
+    Called once, at a notebook's top.
+    """
     mpl.rcParams.update(STYLE)
     if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
         sys.modules["IPython"].get_ipython().run_line_magic("config", "InlineBackend.figure_formats = ['svg']")
+        plt.ion()
 
 
 def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Figure, list[Axes]]:
