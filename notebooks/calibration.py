@@ -17,8 +17,9 @@
 # %% tags=["parameters"]
 profile = "smoke"  # scale of the live run: smoke, cpu or paper
 dataset = "all"  # data sets of the profile, separated by commas, or all
+method = "all"  # standard, temperature, or all
 seeds = "default"  # such as 0,1,2 or 0-4, or default for the profile's
-overrides = ""  # such as epochs=5, tuned.learning_rate=0.01
+overrides = ""  # settings to change, as for --set, separated by commas
 data_root = ""  # folder of the image sets; empty for $ROBUSTNESS_DATA or ./data
 store = "runs"  # folder for records, networks and checkpoints
 results = "book/results"  # folder of the recorded results
@@ -101,6 +102,7 @@ jobs, outcome = sections.measure_section(
     profile,
     Context(data=Path(data_root) if data_root else None, store=Path(store)),
     datasets=sections.parse_names(dataset),
+    methods=sections.parse_names(method),
     seeds=sections.parse_seeds(seeds),
     overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
 )
