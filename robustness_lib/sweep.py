@@ -267,7 +267,7 @@ _WORKER: dict[tuple[str, str], Context] = {}
 
 
 def default_workers(runtime: Runtime) -> int:
-    """One process a GPU, or one a CPU thread: two trainings of one thread finish before two of two, one by one."""
+    """One process a GPU, or one a CPU thread."""
     return torch.cuda.device_count() if runtime.device == "cuda" else runtime.threads
 
 

@@ -83,7 +83,7 @@ def test_every_data_set_method_and_seed_has_both_arms(scale: str) -> None:
         assert job.level is None
         assert job.profile == scale
         canonical_json(job.as_dict())
-        assert CalibrationRecipe(**job.recipe).as_dict() == job.recipe  # type: ignore[arg-type]
+        assert CalibrationRecipe(**job.recipe).as_dict() == job.recipe
 
 
 def test_paired_arms_train_on_the_same_images() -> None:
@@ -138,11 +138,11 @@ def test_sweep_measures_all_documented_metrics(context: Context, root: Path) -> 
             assert 0 <= value <= {"temperature": 5, "brier_score": 2, "brier_score_tempered": 2}.get(name, 20)
         assert numbers["mad_calibration_error"] <= numbers["rms_calibration_error"] <= 1
         assert record.metrics["history_epoch"] == [1, 2]
-        assert len(record.metrics["history_error"]) == 2  # type: ignore[arg-type]
-        assert record.metrics["history_error"][-1] == pytest.approx(numbers["error"], abs=1e-4)  # type: ignore[index]
-        last = record.metrics["history_rms_calibration_error"][-1]  # type: ignore[index]
+        assert len(record.metrics["history_error"]) == 2
+        assert record.metrics["history_error"][-1] == pytest.approx(numbers["error"], abs=1e-4)
+        last = record.metrics["history_rms_calibration_error"][-1]
         assert last == pytest.approx(numbers["rms_calibration_error"], abs=1e-4)
-        assert len(record.metrics["reliability_confidence"]) == len(record.metrics["reliability_accuracy"]) == 3  # type: ignore[arg-type]
+        assert len(record.metrics["reliability_confidence"]) == len(record.metrics["reliability_accuracy"]) == 3
         assert record.provenance["data"] == {
             f"own/{split}": load("own", split, root).checksum for split in ("test", "train")
         }
@@ -184,8 +184,8 @@ def test_temperature_holds_out_a_tenth(context: Context, monkeypatch: pytest.Mon
     train = networks.train
 
     def watch(network: object, data: object, *arguments: object, **options: object) -> History:
-        counts.append(len(data))  # type: ignore[arg-type]
-        return train(network, data, *arguments, **options)  # type: ignore[arg-type]
+        counts.append(len(data))
+        return train(network, data, *arguments, **options)
 
     monkeypatch.setattr(networks, "train", watch)
     for method in calibration.METHODS:
@@ -215,9 +215,9 @@ def test_a_set_sorted_by_class_is_shuffled_first_as_the_authors_do() -> None:
 
 
 def training_of(job: Job, **changes: object) -> Training:
-    recipe = CalibrationRecipe(**job.recipe)  # type: ignore[arg-type]
+    recipe = CalibrationRecipe(**job.recipe)
     fields = {"dataset": job.dataset, "init": job.init, "seed": job.seed, "recipe": recipe} | changes
-    return Training(**fields)  # type: ignore[arg-type]
+    return Training(**fields)
 
 
 def test_network_is_trained_once_for_all_jobs_that_need_it(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:

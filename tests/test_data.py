@@ -429,7 +429,7 @@ def test_batches_that_are_not_in_the_format(
         path.write_bytes(pickle.dumps(content))
     else:
         path = folder / "train_data_batch_1.npz"
-        np.savez(path, **content)  # type: ignore[arg-type]
+        np.savez(path, **content)
     with pytest.raises(UserError, match=expected) as caught:
         load("imagenet32", root=tmp_path)
     assert str(path) in str(caught.value)

@@ -123,7 +123,7 @@ def test_properties(case: tuple[np.ndarray, np.ndarray, int, object]) -> None:
     assert 0 <= mad <= rms + 1e-12
     assert rms <= 1 + 1e-12
     order = list(range(len(confidence)))
-    shuffler.shuffle(order)  # type: ignore[attr-defined]
+    shuffler.shuffle(order)
     again = confidence[order], correct[order]
     assert rms_calibration_error(*again, bin_size) == pytest.approx(rms, abs=1e-12)
     assert mad_calibration_error(*again, bin_size) == pytest.approx(mad, abs=1e-12)

@@ -47,7 +47,7 @@ def root(tmp_path: Path) -> Path:
 
 
 def change(job: Job, **changes: object) -> Job:
-    return dataclasses.replace(job, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(job, **changes)
 
 
 # ---------------------------------------------------------------------------------------- ids
@@ -106,7 +106,7 @@ def test_trained_once_and_found_again(root: Path, tmp_path: Path, monkeypatch: p
     assert {"error", "negative_log_likelihood", "images", "classes", "losses"} <= set(metrics)
     assert metrics["images"] == 60
     assert metrics["classes"] == 5
-    assert len(metrics["losses"]) == 1  # type: ignore[arg-type]
+    assert len(metrics["losses"]) == 1
     assert 0 <= float(str(metrics["error"])) <= 1
     path = find_checkpoint(checkpoint_id(job), context.store)
     assert path == context.store / "checkpoints" / f"{checkpoint_id(job)}.safetensors"

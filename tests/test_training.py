@@ -41,7 +41,7 @@ BF16 = Runtime(precision="bfloat16", threads=1)
 
 
 def but(recipe: Recipe = toys.RECIPE, **changes: object) -> Recipe:
-    return dataclasses.replace(recipe, **changes)  # type: ignore[arg-type]
+    return dataclasses.replace(recipe, **changes)
 
 
 # ---------------------------------------------------------------------------------------- schedule
@@ -133,7 +133,7 @@ def linear_training(recipe: Recipe, data: ImageSet, seed: int = 0, **options: ob
     network = nn.Sequential(nn.Flatten(), nn.Linear(data.images[0].numel(), data.num_classes))
     nn.init.zeros_(network[1].weight)
     nn.init.zeros_(network[1].bias)
-    train(network, data, recipe, seed=seed, runtime=toys.PLAIN, **options)  # type: ignore[arg-type]
+    train(network, data, recipe, seed=seed, runtime=toys.PLAIN, **options)
     return network
 
 
@@ -301,7 +301,7 @@ def test_the_loop_equals_a_textbook_loop(
     start = build("wrn-10-1", 4, dropout, 5).state_dict()
     fast = toys.trained(recipe, 5, data).state_dict()
     with torch.random.fork_rng():
-        network = build("wrn-10-1", 4, dropout, 5).to(memory_format=layout)  # type: ignore[call-overload]
+        network = build("wrn-10-1", 4, dropout, 5).to(memory_format=layout)
         plain = textbook(network, data, recipe, 5).state_dict()
     assert fast.keys() == plain.keys()
     for name, value in plain.items():
@@ -500,7 +500,7 @@ def interrupted(checkpoint: Path, recipe: Recipe, after: int, **options: object)
         return {"number": torch.tensor(float(len(calls)))}
 
     with pytest.raises(Stop):
-        toys.run_training(recipe, checkpoint=checkpoint, checkpoint_every=0.0, observe=observe, **options)  # type: ignore[arg-type]
+        toys.run_training(recipe, checkpoint=checkpoint, checkpoint_every=0.0, observe=observe, **options)
     assert checkpoint.exists()
 
 
@@ -532,7 +532,7 @@ def test_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str) 
         "data": {"data": toys.images(seed=9)},
     }
     with pytest.raises(UserError, match="belongs to another training") as caught:
-        toys.run_training(**({"recipe": recipe} | options[change]), checkpoint=checkpoint)  # type: ignore[arg-type]
+        toys.run_training(**({"recipe": recipe} | options[change]), checkpoint=checkpoint)
     assert str(checkpoint) in str(caught.value)
 
 

@@ -74,7 +74,7 @@ def run_training(
 ) -> tuple[nn.Module, History]:
     data = images() if data is None else data
     network = build(recipe.architecture, data.num_classes, recipe.dropout, seed)
-    return network, train(network, data, recipe, seed=seed, runtime=runtime, **options)  # type: ignore[arg-type]
+    return network, train(network, data, recipe, seed=seed, runtime=runtime, **options)
 
 
 def checksum(network: nn.Module) -> str:
@@ -95,7 +95,7 @@ def toy_job(seed: int = 0, **changes: object) -> Job:
         "seed": seed,
         "recipe": {"architecture": "wrn-10-1", "epochs": 2, "train_images": 40},
     }
-    return Job(**(fields | changes))  # type: ignore[arg-type]
+    return Job(**(fields | changes))
 
 
 def toy_run(job: Job, context: Context) -> Metrics:
@@ -124,7 +124,7 @@ def ran(store: Path) -> list[tuple[int, int]]:
 
 def context(store: Path, **changes: object) -> Context:
     store.mkdir(parents=True, exist_ok=True)
-    return Context(**({"store": store, "runtime": PLAIN, "progress": False} | changes))  # type: ignore[arg-type]
+    return Context(**({"store": store, "runtime": PLAIN, "progress": False} | changes))
 
 
 # ---------------------------------------------------------------------------------------- what children do
