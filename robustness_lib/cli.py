@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 import typer
 
-from robustness_lib import data, networks, pretraining, sections
+from robustness_lib import carrying, data, networks, pretraining, processes, sections
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
@@ -43,6 +43,8 @@ Settings = Annotated[
 
 
 def _context(data_root: Path | None, store: Path, device: str, precision: str, threads: int | None) -> Context:
+    if processes.started() and device in ("auto", "cuda") and torch.cuda.is_available():
+        device = f"cuda:{processes.local_rank()}"
     runtime = Runtime.detect(device, precision, threads)
     torch.set_num_threads(runtime.threads)
     return Context(data=data_root, store=store, runtime=runtime)
@@ -101,7 +103,10 @@ def pretrain(
     precision: Precision = "auto",
     threads: Threads = None,
 ) -> None:
-    """Pre-train a network, unless it is there, and print its checkpoint's id."""
+    """Pre-train a network, unless it is there, and print its checkpoint's id.
+
+    On several GPUs: torchrun --nproc-per-node N -m robustness_lib pretrain …
+    """
     context = _context(data_root, store, device, precision, threads)
     scale = profile(profile_name)
     target: Target = next(iter(scale.targets.values()))
@@ -111,10 +116,16 @@ def pretrain(
     overrides = sections.parse_overrides(settings)
     job = pretraining.job(scale, target, corpus_holds=holds, seed=seed, overrides=overrides)
     name = pretraining.checkpoint_id(job)
-    kept = Store(store)
-    if networks.find_checkpoint(name, store) is None:
-        kept.path(job).unlink(missing_ok=True)
-    sweep([job], pretraining.run, context).check()
+    with processes.join(context.runtime.device) as group:
+        missing = group.tell(networks.find_checkpoint(name, store) is None)
+        if group.rank > 0:
+            if missing:
+                pretraining.assist(job, context)
+            return
+        kept = Store(store)
+        if missing:
+            kept.path(job).unlink(missing_ok=True)
+        sweep([job], pretraining.run, context).check()
     record = kept.get(job)
     error = record.metrics["error"] if record is not None else float("nan")
     print(f"{name}\n{networks.find_checkpoint(name, store)}: validation error {100 * float(str(error)):.1f} %")
@@ -143,6 +154,24 @@ def show(
         sections.section(section)
     found = {r.job.key: r for r in (*load_published(section), *Store(store).records(section))}
     _print_table(sections.summary(list(found.values())))
+
+
+@app.command()
+def merge(
+    folders: Annotated[list[Path], typer.Argument(help="Folders that --out filled, or other stores.")],
+    store: StoreFolder = Path("runs"),
+) -> None:
+    """Take records and checkpoints that were made elsewhere into the store."""
+    bad = False
+    for folder in folders:
+        found = carrying.merge(folder, store)
+        for line in carrying.report(folder, store, *found):
+            print(line)
+        for line in (line for merged in found for line in merged.damaged):
+            print(line, file=sys.stderr)
+            bad = True
+    if bad:
+        raise typer.Exit(1)
 
 
 @app.command("publish")

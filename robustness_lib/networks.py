@@ -8,25 +8,27 @@ the repository.
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.checkpoints import load_weights, save_weights
+from robustness_lib.checkpoints import load_weights, save_weights, weights_checksum
 from robustness_lib.data import ImageSet, class_balanced_subset, data_root, load
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked, write_atomically
 from robustness_lib.models import build, load_trunk, new_head
 from robustness_lib.recipes import Recipe
-from robustness_lib.records import SCRATCH, Job, short_hash
+from robustness_lib.records import SCRATCH, Job, Merged, make_folder, short_hash
 from robustness_lib.runtime import Runtime
+from robustness_lib.together import hold
 from robustness_lib.training import History, predict, train
 
 SHIPPED = Path("book/checkpoints")
@@ -34,6 +36,16 @@ SHIPPED = Path("book/checkpoints")
 
 HELD_OUT = 0.1
 """The share of the training images that temperature tuning holds out (P1 §4.2)."""
+
+
+class Supplier(Protocol):
+    """Where a job on another machine gets what it needs (:mod:`robustness_lib.cluster`)."""
+
+    def images(self, name: str, split: str) -> ImageSet:
+        """An image set."""
+
+    def checkpoint(self, checkpoint: str) -> Path | None:
+        """The file of a pre-trained checkpoint."""
 
 
 @dataclass(kw_only=True)
@@ -46,6 +58,7 @@ class Context:
         runtime: Where networks run.
         progress: Whether trainings show a progress bar.
         checkpoint_every: Least time between two checkpoints of a running training, in seconds.
+        supplier: What gives image sets and checkpoints instead of the data root and the store; None for these.
     """
 
     data: Path | None = None
@@ -53,16 +66,22 @@ class Context:
     runtime: Runtime = field(default_factory=Runtime.detect)
     progress: bool = True
     checkpoint_every: float = 30.0
+    supplier: Supplier | None = None
     _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
     _used: dict[str, str] = field(default_factory=dict, repr=False)
 
     def images(self, name: str, split: str) -> ImageSet:
         """An image set, read once, its checksum noted for the provenance of the running job."""
         if (name, split) not in self._images:
-            self._images[name, split] = load(name, split, data_root(self.data))
+            supplied = self.supplier and self.supplier.images(name, split)
+            self._images[name, split] = supplied or load(name, split, data_root(self.data))
         found = self._images[name, split]
         self._used[f"{name}/{split}"] = found.checksum
         return found
+
+    def checkpoint(self, checkpoint: str) -> Path | None:
+        """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""
+        return self.supplier.checkpoint(checkpoint) if self.supplier else find_checkpoint(checkpoint, self.store)
 
     def take_used_data(self) -> dict[str, str]:
         """Checksums of the image sets used since the last call, by ``name/split``."""
@@ -164,6 +183,78 @@ def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
     return next((p for folder in places if (p := folder / f"{checkpoint}.safetensors").is_file()), None)
 
 
+def keep_checkpoint(checkpoint: str, store: Path, folder: Path) -> None:
+    """Copy a checkpoint of the store into ``<folder>/checkpoints``, unless it comes with the repository.
+
+    Raises:
+        UserError: The checkpoint is damaged, or the copy cannot be written.
+    """
+    path = store / "checkpoints" / f"{checkpoint}.safetensors"
+    copy = folder / "checkpoints" / path.name
+    if not path.is_file() or (SHIPPED / path.name).is_file():
+        return
+    content = path.read_bytes()
+    make_folder(folder)
+    with locked(folder):
+        if not copy.is_file() or copy.read_bytes() != content:
+            load_weights(path)
+            write_atomically(copy, content)
+
+
+def merge_checkpoints(source: Path, store: Path) -> Merged:
+    """Take the checkpoints of a folder into a store.
+
+    Of two files of one id, the one that comes with the repository counts, else the one whose SHA-256 sum is lower. So
+    neither the order nor the number of times that folders are merged matters.
+
+    Args:
+        source: A folder with checkpoints in ``checkpoints/<id>.safetensors``, such as another store; those of
+            trainings that did not end are left where they are.
+        store: Receives them.
+
+    Returns:
+        What was done. A file that is damaged is named there, and the others are merged.
+
+    Raises:
+        UserError: The store cannot be written.
+    """
+    result = Merged()
+    for path in sorted((source / "checkpoints").glob("*.safetensors")):
+        name = path.name.removesuffix(".safetensors")
+        if name.endswith(".partial"):
+            continue
+        try:
+            weights = weights_checksum(load_weights(path)[0])
+        except UserError as error:
+            result.damaged.append(str(error))
+            continue
+        with locked(store / "locks" / f"{name}.lock"):
+            shipped = (SHIPPED / path.name).is_file()
+            there = SHIPPED / path.name if shipped else store / "checkpoints" / path.name
+            other = _checksum_of_whole(there)
+            if other is None:
+                result.added += 1
+            elif other == weights:
+                result.same += 1
+            else:
+                result.differing.append(name)
+            if other is None or (not shipped and _sha256(path) < _sha256(there)):
+                write_atomically(store / "checkpoints" / path.name, path.read_bytes())
+    return result
+
+
+def _checksum_of_whole(path: Path) -> str | None:
+    """The sum of a checkpoint's weights; None where there is no whole one."""
+    try:
+        return weights_checksum(load_weights(path)[0])
+    except UserError:
+        return None
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
 def initialise(training: Training, num_classes: int, context: Context) -> nn.Module:
     """The network before its training: random, or the pre-trained trunk under a new head.
 
@@ -174,7 +265,7 @@ def initialise(training: Training, num_classes: int, context: Context) -> nn.Mod
     network = build(recipe.architecture, num_classes, recipe.dropout, training.seed)
     if training.init == SCRATCH:
         return network
-    path = find_checkpoint(training.init, context.store)
+    path = context.checkpoint(training.init)
     if path is None:
         raise UserError(
             f"the checkpoint {training.init} is neither in {context.store / 'checkpoints'} nor in {SHIPPED}; "
@@ -203,7 +294,7 @@ def trained(training: Training, context: Context, *, progress: str | None = None
         data = held_out_split(data)[0]
     recipe = training.recipe.training_part()
     path = context.store / "networks" / f"{training.key}.safetensors"
-    with locked(context.store / "locks" / f"{training.key}.lock"):
+    with hold(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
             _train_and_keep(training, recipe, data, test, path, context, progress, hooks)
         weights, observed, _ = read_trained(path)

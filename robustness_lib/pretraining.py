@@ -13,17 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
 
+from torch import nn
 from torch.nn import functional as F
 
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
-from robustness_lib.files import locked
 from robustness_lib.models import build
 from robustness_lib.networks import SHIPPED, Context, find_checkpoint, read_trained, save_trained
 from robustness_lib.profiles import Profile, Target, profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, Store, short_hash
 from robustness_lib.sweep import sweep
+from robustness_lib.together import hold
 from robustness_lib.training import predict, train
 
 SECTION = "pretraining"
@@ -90,16 +91,11 @@ def run(job: Job, context: Context) -> Metrics:
     Raises:
         UserError: The corpus at hand holds other images or classes than the job says.
     """
-    corpus = corpus_name(job.dataset)
-    data = context.images(corpus, "train")
-    if job.dataset not in (corpus, with_counts(data)):
-        raise _different(job, with_counts(data))
-    recipe = Recipe(**job.recipe)  # type: ignore[arg-type]
+    data, recipe, network = _prepare(job, context)
     name = checkpoint_id(job)
     path = context.store / "checkpoints" / f"{name}.safetensors"
-    network = build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
-    with locked(context.store / "locks" / f"{name}.lock"):
-        if (found := find_checkpoint(name, context.store)) is None:
+    with hold(context.store / "locks" / f"{name}.lock"):
+        if (found := context.checkpoint(name)) is None:
             history = train(
                 network,
                 data,
@@ -114,7 +110,7 @@ def run(job: Job, context: Context) -> Metrics:
             found = path
     weights, _, metadata = read_trained(found)
     network.load_state_dict(weights)
-    test = context.images(corpus, "test")
+    test = context.images(corpus_name(job.dataset), "test")
     logits = predict(network, test, recipe.normalisation, context.runtime)
     return {
         "error": float((logits.argmax(1) != test.labels).double().mean()),
@@ -124,6 +120,29 @@ def run(job: Job, context: Context) -> Metrics:
         "training_seconds": len(data) * recipe.epochs / float(metadata["images_per_second"]),
         "losses": json.loads(metadata["losses"]),
     }
+
+
+def assist(job: Job, context: Context) -> None:
+    """Take a process's part in the training that :func:`run` does in the first of several processes.
+
+    Args:
+        job: The same job.
+        context: Data and runtime; nothing is kept.
+
+    Raises:
+        UserError: As :func:`run`.
+    """
+    data, recipe, network = _prepare(job, context)
+    train(network, data, recipe, seed=job.seed, runtime=context.runtime)
+
+
+def _prepare(job: Job, context: Context) -> tuple[ImageSet, Recipe, nn.Module]:
+    corpus = corpus_name(job.dataset)
+    data = context.images(corpus, "train")
+    if job.dataset not in (corpus, with_counts(data)):
+        raise _different(job, with_counts(data))
+    recipe = Recipe(**job.recipe)  # type: ignore[arg-type]
+    return data, recipe, build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
 
 
 def _different(job: Job, found: str) -> UserError:

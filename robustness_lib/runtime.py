@@ -21,20 +21,27 @@ class Runtime:
         device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
         precision: ``"bfloat16"`` (autocast during training) or ``"float32"``.
         threads: CPU threads that PyTorch uses.
+        compile: Whether networks are compiled for training (``torch.compile``).
+        graphs: Whether training steps are recorded as CUDA graphs and replayed.
     """
 
     device: str = "cpu"
     precision: str = "float32"
     threads: int = 1
+    compile: bool = False
+    graphs: bool = False
 
     @classmethod
-    def detect(cls, device: str = "auto", precision: str = "auto", threads: int | None = None) -> Runtime:
+    def detect(
+        cls, device: str = "auto", precision: str = "auto", threads: int | None = None, compile: bool | None = None
+    ) -> Runtime:
         """The best that this machine has.
 
         Args:
             device: ``"auto"`` for the GPU where there is one, or a device.
             precision: ``"auto"`` for bfloat16 where the hardware computes in it, or a precision.
             threads: CPU threads; None for as many as PyTorch would use.
+            compile: Whether to compile networks; None to do so on a GPU.
 
         Returns:
             The runtime.
@@ -52,13 +59,20 @@ class Runtime:
             raise UserError(f"threads is {threads} but must be at least 1; leave it out for all")
         if precision == "auto":
             precision = "bfloat16" if _computes_in_bfloat16(kind) else "float32"
-        return cls(device=device, precision=precision, threads=threads or torch.get_num_threads())
+        return cls(
+            device=device,
+            precision=precision,
+            threads=threads or torch.get_num_threads(),
+            compile=kind == "cuda" if compile is None else compile,
+            graphs=kind == "cuda",
+        )
 
     def describe(self) -> dict[str, str | int | float | bool | None]:
-        """Device name, threads and precision, for a record's provenance."""
+        """Device name, threads, precision and way of running, for a record's provenance."""
         on_gpu = self.device.startswith("cuda")
         name = torch.cuda.get_device_name(self.device) if on_gpu else f"CPU {cpu_name()}"
-        return {"device": name, "threads": self.threads, "precision": self.precision}
+        ways = {"compile": self.compile, "graphs": self.graphs}
+        return {"device": name, "threads": self.threads, "precision": self.precision, **ways}
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The arithmetic of training steps."""

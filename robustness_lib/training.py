@@ -1,9 +1,10 @@
 """The one training loop that every section uses, and prediction.
 
-Images stay on the device as uint8; cropping, flipping and normalising happen there in batches. On a processor
-that has bfloat16 arithmetic the forward and backward passes run under autocast (weights, batch statistics, the
-loss and every evaluation stay float32). None of this changes the recipe: batch size, schedule and number of
-updates are those asked for, and the last partial batch of an epoch is kept.
+Images stay on the device as uint8 (:mod:`robustness_lib.batches`), and the host waits for the device once an epoch
+(:mod:`robustness_lib.steps`). On a processor that has bfloat16 arithmetic the forward and backward passes run under
+autocast (weights, batch statistics, the loss and every evaluation stay float32). Several networks can train at the
+same time, each as if it were alone. None of this changes the recipe: batch size, schedule and number of updates are
+those asked for, and the last partial batch of an epoch is kept.
 
 Every random draw of epoch e comes from streams of the seed that are named after e, so a training that was killed
 goes on from its last checkpoint to the weights it would have had.
@@ -13,109 +14,27 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import cache
 from pathlib import Path
-from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
+from robustness_lib import together
+from robustness_lib.batches import DeviceImages, normalise, to_unit_range
 from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
-from robustness_lib.models import freeze_all_but_head, train_mode
+from robustness_lib.models import train_mode
+from robustness_lib.processes import joined, synchronise
 from robustness_lib.randomness import generator, stream_seed
-from robustness_lib.recipes import NORMALISATIONS, Recipe, learning_rate_at
+from robustness_lib.recipes import Recipe, learning_rate_at
 from robustness_lib.runtime import Runtime
-
-# --------------------------------------------------------------------------------------------- batches
-
-
-class DeviceImages:
-    """An image set on the device as uint8, from which augmented batches are cut.
-
-    Args:
-        images: The set, uint8 [N, C, H, W].
-        padding: Black pixels added on each side, so that a random crop is a window of the padded image. They
-            are black before normalisation, as in the authors' code.
-        device: Where the pixels are kept.
-    """
-
-    def __init__(self, images: Tensor, padding: int, device: str) -> None:
-        count, channels, self.height, self.width = images.shape
-        self.padding = padding
-        self.padded_height, self.padded_width = self.height + 2 * padding, self.width + 2 * padding
-        padded = torch.zeros((count, self.padded_height, self.padded_width, channels), dtype=torch.uint8)
-        inside = padded[:, padding : padding + self.height, padding : padding + self.width]
-        inside.copy_(images.permute(0, 2, 3, 1))
-        self.pixels = padded.view(-1, channels).to(device)
-        self.rows = torch.arange(self.height, device=device)
-        self.columns = torch.arange(self.width, device=device)
-
-    def crop(self, indices: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
-        """Windows of the padded images.
-
-        Args:
-            indices: int64 [B], which images.
-            top: int64 [B] in [0, 2 padding], first row of the window.
-            left: int64 [B] in [0, 2 padding], first column.
-            mirrored: bool [B], whether the window is flipped left to right.
-
-        Returns:
-            uint8 [B, C, H, W] in channels-last memory.
-        """
-        rows = indices[:, None] * self.padded_height + top[:, None] + self.rows
-        columns = left[:, None] + torch.where(mirrored[:, None], self.columns.flip(0), self.columns)
-        positions = rows[:, :, None] * self.padded_width + columns[:, None, :]
-        crops = self.pixels.index_select(0, positions.view(-1))
-        return crops.view(len(indices), self.height, self.width, -1).permute(0, 3, 1, 2)
-
-
-def to_unit_range(images: Tensor) -> Tensor:
-    """uint8 [B, C, H, W] to float32 in [0, 1], channels last."""
-    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
-
-
-def normalise(images: Tensor, normalisation: str) -> Tensor:
-    """Images in [0, 1], float [B, 3, H, W], to the network's input (:data:`NORMALISATIONS`)."""
-    mean, std = _mean_and_std(normalisation, images.device, images.dtype)
-    return (images - mean) / std
-
-
-@cache
-def _mean_and_std(normalisation: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Kept on the device: copying them there anew would halt the host at every step."""
-    mean, std = NORMALISATIONS[normalisation]
-    shape = (1, -1, 1, 1)
-    return (
-        torch.tensor(mean, device=device, dtype=dtype).view(shape),
-        torch.tensor(std, device=device, dtype=dtype).view(shape),
-    )
-
-
-# --------------------------------------------------------------------------------------------- training
-
-
-class Forward(Protocol):
-    """A network as losses and attacks see it: images in the unit range to logits."""
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        """Float images [B, C, H, W] in [0, 1] to logits [B, K]."""
-
-
-Loss = Callable[[Forward, Tensor, Tensor, Tensor], Tensor]
-"""``loss(network, images, labels, indices)``: a scalar from images in [0, 1] (float [B, C, H, W]), their labels
-(int64 [B]) and their positions in the training set (int64 [B]). It calls the network itself, so it may do so more
-than once a batch, as Gold Loss Correction does."""
-
-Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
-"""``perturb(network, images, labels)``: the images to train on instead, same shape and range."""
+from robustness_lib.steps import Forward, Loss, Perturb, Steps, Update
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 """``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in
@@ -170,6 +89,46 @@ class History:
     observed: dict[int, dict[str, Tensor]] = field(default_factory=dict)
 
 
+@dataclass(kw_only=True)
+class Assignment:
+    """One training that is to be done.
+
+    Attributes:
+        network: Takes normalised images; trained in place, moved to the runtime's device.
+        data: The training images; ``recipe.train_images`` is not applied here.
+        recipe: How to train.
+        seed: From which order, augmentation and dropout are drawn.
+        loss: What is minimised.
+        perturb: Replaces the images of every batch before the step, as adversarial training does; by default
+            images are used as they are.
+        sampler: Which images an epoch has, in order; by default all of them, shuffled.
+        observe: Called after the epochs named by ``recipe.observed_epochs()``.
+        checkpoint: A file to resume from and to keep the state in while training; removed at the end.
+        checkpoint_every: Least time between two checkpoints, in seconds; they are written at ends of epochs.
+        progress: Label of a progress bar with loss, images/s and time left; None for no bar.
+    """
+
+    network: nn.Module
+    data: ImageSet
+    recipe: Recipe
+    seed: int
+    loss: Loss = cross_entropy
+    perturb: Perturb | None = None
+    sampler: Sampler | None = None
+    observe: Observe | None = None
+    checkpoint: Path | None = None
+    checkpoint_every: float = 30.0
+    progress: str | None = None
+
+    def images_per_epoch(self) -> int:
+        """How many images an epoch has."""
+        return len(self.data if self.sampler is None else self.sampler(1, generator(self.seed, "order", 1)))
+
+    def shape(self) -> tuple[int, int]:
+        """What trainings that run at the same time have in common: images an epoch, and images an update."""
+        return self.images_per_epoch(), self.recipe.batch_size
+
+
 def train(
     network: nn.Module,
     data: ImageSet,
@@ -185,22 +144,9 @@ def train(
     checkpoint_every: float = 30.0,
     progress: str | None = None,
 ) -> History:
-    """Train ``network`` in place.
+    """Train ``network`` in place, as :class:`Assignment` describes.
 
-    Args:
-        network: Takes normalised images; moved to the runtime's device.
-        data: The training images; ``recipe.train_images`` is not applied here.
-        recipe: How to train.
-        seed: From which order, augmentation and dropout are drawn.
-        runtime: Where, and in which precision.
-        loss: What is minimised.
-        perturb: Replaces the images of every batch before the step, as adversarial training does; by default
-            images are used as they are.
-        sampler: Which images an epoch has, in order; by default all of them, shuffled.
-        observe: Called after the epochs named by ``recipe.observed_epochs()``.
-        checkpoint: A file to resume from and to keep the state in while training; removed at the end.
-        checkpoint_every: Least time between two checkpoints, in seconds; they are written at ends of epochs.
-        progress: Label of a progress bar with loss, images/s and time left; None for no bar.
+    Within :func:`robustness_lib.together.run` it may be done at the same time as others of the same shape.
 
     Returns:
         The history.
@@ -211,104 +157,265 @@ def train(
         UserError: The checkpoint belongs to another training.
         ValueError: The sampler does not give equally many images in each epoch.
     """
-    device = torch.device(runtime.device)
-    network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    trained = _trainable_parameters(network, recipe)
-    optimiser = torch.optim.SGD(
-        trained.values(),
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        weight_decay=recipe.weight_decay,
-        nesterov=recipe.momentum > 0,
-        fused=True,
+    assignment = Assignment(
+        network=network,
+        data=data,
+        recipe=recipe,
+        seed=seed,
+        loss=loss,
+        perturb=perturb,
+        sampler=sampler,
+        observe=observe,
+        checkpoint=checkpoint,
+        checkpoint_every=checkpoint_every,
+        progress=progress,
     )
-    images = DeviceImages(data.images, recipe.crop_padding, runtime.device)
-    labels = data.labels.to(device)
+    done = together.request(assignment.shape(), assignment, lambda many: train_together(many, runtime))
+    if isinstance(done, Exception):
+        raise done
+    return done
 
-    per_epoch = len(data) if sampler is None else len(sampler(1, generator(seed, "order", 1)))
-    steps = math.ceil(per_epoch / recipe.batch_size)
-    total_steps = recipe.epochs * steps
-    forward = _forward(network, recipe.normalisation)
 
-    history = History()
-    state = _State(
-        network,
-        optimiser,
-        trained,
-        history,
-        {"recipe": recipe.as_dict(), "seed": seed, "data": data.checksum},
-    )
-    first_epoch = state.load(checkpoint) if checkpoint is not None else 1
-    saved_at = time.monotonic()
-    observed = set(recipe.observed_epochs()) if observe is not None else set()
-    bar = tqdm(
-        total=recipe.epochs * per_epoch,
-        initial=(first_epoch - 1) * per_epoch,
-        desc=progress,
+def train_together(assignments: Sequence[Assignment], runtime: Runtime) -> list[History | Exception]:
+    """Train several networks at the same time, each to what it would be alone.
+
+    Where the runtime has CUDA graphs their updates run side by side on the device; elsewhere one after the other.
+    A training that fails ends alone.
+
+    Args:
+        assignments: Trainings of one shape (:meth:`Assignment.shape`).
+        runtime: Where, and in which way.
+
+    Returns:
+        For each its history, or what it failed with (:func:`train` says with what).
+
+    Raises:
+        ValueError: The shapes differ.
+    """
+    if len({assignment.shape() for assignment in assignments}) > 1:
+        raise ValueError("trainings that run together have equally many images an epoch and an update")
+    results: dict[int, History | Exception] = {}
+    trainings: dict[int, _Training] = {}
+    pixels: dict[tuple[int, int], DeviceImages] = {}
+    for number, assignment in enumerate(assignments):
+        with _failing_alone(results, number):
+            trainings[number] = _Training(assignment, runtime, pixels)
+    with _bar(list(trainings.values())) as bar, _on_device(runtime):
+        steps: Steps | None = None
+        while active := {number: one for number, one in trainings.items() if number not in results and one.left()}:
+            started = time.monotonic()
+            for number, training in active.items():
+                with _failing_alone(results, number):
+                    training.begin_epoch()
+            updates = [one.update for number, one in active.items() if number not in results]
+            if updates and (steps is None or steps.updates != updates):
+                steps = Steps(updates, runtime)
+            if steps is not None and updates:
+                _epoch(steps, active, results, bar)
+            seconds = (time.monotonic() - started) / len(active)
+            for number, training in active.items():
+                if number not in results:
+                    with _failing_alone(results, number):
+                        training.end_epoch(seconds)
+                        bar.set_postfix(epoch=training.progress(), loss=f"{training.history.losses[-1]:.3f}")
+    for number, training in trainings.items():
+        if number not in results:
+            with _failing_alone(results, number):
+                results[number] = training.finish()
+    return [results[number] for number in range(len(assignments))]
+
+
+def _epoch(
+    steps: Steps, active: Mapping[int, _Training], results: dict[int, History | Exception], bar: tqdm[None]
+) -> None:
+    update = steps.updates[0]
+    for step in range(update.steps):
+        size = update.size(step)
+        replayed = steps.replay(size)
+        look = not update.images.on_gpu and step % 50 == 49  # on a GPU it would halt the device
+        for number, training in active.items():
+            if number not in results:
+                with _failing_alone(results, number):
+                    if not replayed:
+                        training.update.run(size)
+                    if look:
+                        training.check_losses(step + 1)
+                bar.update(size)
+        if all(number in results for number in active):
+            return
+
+
+@contextlib.contextmanager
+def _failing_alone(results: dict[int, History | Exception], number: int) -> Iterator[None]:
+    try:
+        yield
+    except Exception as error:
+        results[number] = error
+
+
+def _bar(trainings: Sequence[_Training]) -> tqdm[None]:
+    labels = [one.assignment.progress for one in trainings if one.assignment.progress is not None]
+    return tqdm(
+        total=sum(one.assignment.recipe.epochs * one.update.per_epoch for one in trainings),
+        initial=sum((one.epoch - 1) * one.update.per_epoch for one in trainings),
+        desc=labels[0] if len(labels) == 1 else f"{len(labels)} networks",
         unit="img",
         unit_scale=True,
-        disable=progress is None,
+        disable=not labels,
         dynamic_ncols=True,
         mininterval=1.0,
     )
-    with bar, torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        for epoch in range(first_epoch, recipe.epochs + 1):
-            started = time.monotonic()
-            train_mode(network)
-            torch.manual_seed(stream_seed(seed, "dropout", epoch))
-            order_stream = generator(seed, "order", epoch)
-            order = (
-                torch.randperm(len(data), generator=order_stream) if sampler is None else sampler(epoch, order_stream)
+
+
+@contextlib.contextmanager
+def _on_device(runtime: Runtime) -> Iterator[None]:
+    """Make the device the current one, and let cuDNN choose its algorithms by trial: every batch has the same shape."""
+    if runtime.device == "cpu":
+        yield
+        return
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = True
+    try:
+        with torch.cuda.device(runtime.device):
+            yield
+    finally:
+        torch.backends.cudnn.benchmark = before
+
+
+class _Training:
+    """One training on its way: its update, its history and its checkpoint."""
+
+    def __init__(self, assignment: Assignment, runtime: Runtime, pixels: dict[tuple[int, int], DeviceImages]) -> None:
+        self.assignment, self.history = assignment, History()
+        network, data, recipe = assignment.network, assignment.data, assignment.recipe
+        network.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.processes = joined()
+        if self.processes.count > 1:
+            synchronise(network)
+        kind = id(data.images), recipe.crop_padding  # trainings on the same images share them
+        if kind not in pixels:
+            pixels[kind] = DeviceImages(data.images, recipe.crop_padding, runtime.device)
+        self.update = Update(
+            network,
+            pixels[kind],
+            data.labels.to(runtime.device),
+            recipe,
+            runtime,
+            per_epoch=assignment.images_per_epoch(),
+            loss=assignment.loss,
+            perturb=assignment.perturb,
+            processes=self.processes,
+        )
+        if self.update.size(self.update.steps - 1) < self.processes.count:
+            raise UserError(
+                f"the last batch of an epoch has {self.update.size(self.update.steps - 1)} images, fewer than the "
+                f"{self.processes.count} processes that share it; choose another number of processes or batch_size"
             )
-            if len(order) != per_epoch:
-                raise ValueError(f"the sampler gave {len(order)} images in epoch {epoch} but {per_epoch} in the first")
-            order, top, left, mirrored = (part.to(device) for part in _augmentation(order, recipe, seed, epoch))
-            losses = torch.zeros(steps, device=device)
-            for step in range(steps):
-                part = slice(step * recipe.batch_size, (step + 1) * recipe.batch_size)
-                indices = order[part]
-                batch = to_unit_range(images.crop(indices, top[part], left[part], mirrored[part]))
-                for group in optimiser.param_groups:
-                    group["lr"] = learning_rate_at((epoch - 1) * steps + step + 1, total_steps, recipe)
-                with runtime.autocast():
-                    if perturb is not None:
-                        batch = perturb(forward, batch, labels[indices])
-                    value = loss(forward, batch, labels[indices], indices)
-                optimiser.zero_grad(set_to_none=True)
-                value.backward()  # type: ignore[no-untyped-call]
-                optimiser.step()
-                losses[step] = value.detach()
-                bar.update(len(indices))
-                if device.type == "cpu" and step % 50 == 49:
-                    _check_finite(losses[: step + 1], epoch, steps, total_steps, recipe)
-                    bar.set_postfix(
-                        epoch=f"{epoch}/{recipe.epochs}",
-                        loss=f"{losses[max(0, step - 49) : step + 1].mean():.3f}",
-                    )
-            _check_finite(losses, epoch, steps, total_steps, recipe)
-            history.losses.append(float(losses.mean()))
-            history.seconds += time.monotonic() - started
-            history.images += len(order)
-            bar.set_postfix(epoch=f"{epoch}/{recipe.epochs}", loss=f"{history.losses[-1]:.3f}")
-            if epoch in observed and observe is not None:
-                network.eval()
-                history.observed[epoch] = dict(observe(network))
-            due = time.monotonic() - saved_at >= checkpoint_every
-            if checkpoint is not None and due and epoch < recipe.epochs:
-                state.save(checkpoint, epoch)
-                saved_at = time.monotonic()
-    network.eval()
-    _check_weights(network, recipe)
-    if checkpoint is not None:
-        checkpoint.unlink(missing_ok=True)
-    return history
+        self.description = json.dumps(
+            {"recipe": recipe.as_dict(), "seed": assignment.seed, "data": data.checksum}, sort_keys=True
+        )
+        self.epoch = self._load()
+        self.saved_at = time.monotonic()
+        self.observed = set(recipe.observed_epochs()) if assignment.observe is not None else set()
 
+    def left(self) -> bool:
+        """Whether there are epochs to run."""
+        return self.epoch <= self.assignment.recipe.epochs
 
-def _trainable_parameters(network: nn.Module, recipe: Recipe) -> dict[str, nn.Parameter]:
-    network.requires_grad_(True)
-    if recipe.trainable == "head":
-        freeze_all_but_head(network)
-    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+    def progress(self) -> str:
+        """Epochs done of all."""
+        return f"{self.epoch - 1}/{self.assignment.recipe.epochs}"
+
+    def begin_epoch(self) -> None:
+        one = self.assignment
+        train_mode(one.network)
+        stream = generator(one.seed, "order", self.epoch)
+        sampler = one.sampler or (lambda _, stream: torch.randperm(len(one.data), generator=stream))
+        order = sampler(self.epoch, stream)
+        if len(order) != self.update.per_epoch:
+            raise ValueError(
+                f"the sampler gave {len(order)} images in epoch {self.epoch} but {self.update.per_epoch} in the first"
+            )
+        purpose = ("dropout", self.epoch) if self.processes.rank == 0 else ("dropout", self.epoch, self.processes.rank)
+        self.update.begin_epoch(
+            self.epoch,
+            _augmentation(order, one.recipe, one.seed, self.epoch),
+            stream_seed(one.seed, *purpose),
+        )
+
+    def end_epoch(self, seconds: float) -> None:
+        one, history = self.assignment, self.history
+        self.processes.sum(self.update.losses)
+        self.check_losses(self.update.steps)
+        history.losses.append(float(self.update.losses.mean()))
+        history.seconds += seconds
+        history.images += self.update.per_epoch
+        if self.epoch in self.observed and one.observe is not None:
+            one.network.eval()
+            history.observed[self.epoch] = dict(one.observe(one.network))
+        due = time.monotonic() - self.saved_at >= one.checkpoint_every
+        if one.checkpoint is not None and due and self.epoch < one.recipe.epochs and self.processes.rank == 0:
+            self._save(one.checkpoint)
+            self.saved_at = time.monotonic()
+        self.epoch += 1
+
+    def check_losses(self, steps: int) -> None:
+        """Raise where one of the epoch's first ``steps`` losses is not finite."""
+        losses, recipe = self.update.losses[:steps], self.assignment.recipe
+        bad = torch.nonzero(~torch.isfinite(losses))
+        if len(bad):
+            step = (self.epoch - 1) * self.update.steps + int(bad[0]) + 1
+            total = recipe.epochs * self.update.steps
+            raise TrainingDiverged(
+                f"the training diverged: the loss was {float(losses[bad[0]])} at step {step} of {total} "
+                f"(epoch {self.epoch}, learning rate {learning_rate_at(step, total, recipe):.3g}) with the recipe "
+                f"{json.dumps(recipe.as_dict())}; lower the learning rate"
+            )
+
+    def finish(self) -> History:
+        one = self.assignment
+        one.network.eval()
+        if not all(bool(torch.isfinite(value).all()) for value in one.network.state_dict().values()):
+            raise TrainingDiverged(  # the last update may spoil the weights although every loss was finite
+                f"the training diverged: the weights are not finite after its last update (epoch {one.recipe.epochs}) "
+                f"with the recipe {json.dumps(one.recipe.as_dict())}; lower the learning rate"
+            )
+        if one.checkpoint is not None and self.processes.rank == 0:
+            one.checkpoint.unlink(missing_ok=True)
+        return self.history
+
+    def _save(self, path: Path) -> None:
+        """Keep all that the training needs to go on, in one safetensors file."""
+        tensors = {f"network/{name}": value for name, value in self.assignment.network.state_dict().items()}
+        tensors |= {f"momentum/{name}": value for name, value in self.update.momentum.items()}
+        for observed_epoch, values in self.history.observed.items():
+            tensors |= {f"observed/{observed_epoch}/{name}": value for name, value in values.items()}
+        so_far = {name: getattr(self.history, name) for name in ("losses", "seconds", "images")}
+        metadata = {"epoch": str(self.epoch), "history": json.dumps(so_far), "training": self.description}
+        save_weights(path, tensors, metadata)
+
+    def _load(self) -> int:
+        """Take the state from the checkpoint if it is there (the first process's); return the first epoch to run."""
+        path = self.assignment.checkpoint
+        found = load_weights(path) if path is not None and self.processes.rank == 0 and path.exists() else None
+        found = self.processes.tell(found)
+        if found is None:
+            return 1
+        tensors, metadata = found
+        if metadata.get("training") != self.description:
+            raise UserError(f"{path} belongs to another training; remove it or choose another folder")
+        self.assignment.network.load_state_dict(
+            {name.removeprefix("network/"): v for name, v in tensors.items() if name.startswith("network/")}
+        )
+        for name, buffer in self.update.momentum.items():
+            buffer.copy_(tensors[f"momentum/{name}"])
+        for name, value in tensors.items():
+            if name.startswith("observed/"):
+                _, observed_epoch, quantity = name.split("/")
+                self.history.observed.setdefault(int(observed_epoch), {})[quantity] = value
+        for name, value in json.loads(metadata["history"]).items():
+            setattr(self.history, name, value)
+        return int(metadata["epoch"]) + 1
 
 
 def _augmentation(order: Tensor, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -318,78 +425,6 @@ def _augmentation(order: Tensor, recipe: Recipe, seed: int, epoch: int) -> tuple
     top, left = torch.randint(0, 2 * recipe.crop_padding + 1, window, generator=stream)
     mirrored = torch.rand(len(order), generator=stream) < 0.5
     return order, top, left, mirrored if recipe.flip else torch.zeros_like(mirrored)
-
-
-def _forward(network: Callable[[Tensor], Tensor], normalisation: str) -> Forward:
-    return lambda images, /: network(normalise(images, normalisation))
-
-
-def _check_finite(losses: Tensor, epoch: int, steps: int, total_steps: int, recipe: Recipe) -> None:
-    bad = torch.nonzero(~torch.isfinite(losses))
-    if len(bad):
-        step = (epoch - 1) * steps + int(bad[0]) + 1
-        rate = learning_rate_at(step, total_steps, recipe)
-        raise TrainingDiverged(
-            f"the training diverged: the loss was {float(losses[bad[0]])} at step {step} of {total_steps} "
-            f"(epoch {epoch}, learning rate {rate:.3g}) with the recipe {json.dumps(recipe.as_dict())}; "
-            "lower the learning rate"
-        )
-
-
-def _check_weights(network: nn.Module, recipe: Recipe) -> None:
-    """The last update may spoil the weights although every loss was finite."""
-    if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
-        raise TrainingDiverged(
-            f"the training diverged: the weights are not finite after its last update (epoch {recipe.epochs}) "
-            f"with the recipe {json.dumps(recipe.as_dict())}; lower the learning rate"
-        )
-
-
-class _State:
-    """All that a training needs to go on: weights, momentum, epoch and history, in one safetensors file."""
-
-    def __init__(
-        self,
-        network: nn.Module,
-        optimiser: torch.optim.Optimizer,
-        trained: Mapping[str, nn.Parameter],
-        history: History,
-        description: dict[str, Any],
-    ) -> None:
-        self.network, self.optimiser, self.trained = network, optimiser, trained
-        self.history, self.description = history, json.dumps(description, sort_keys=True)
-
-    def save(self, path: Path, epoch: int) -> None:
-        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
-        for name, parameter in self.trained.items():
-            if (buffer := self.optimiser.state[parameter].get("momentum_buffer")) is not None:
-                tensors[f"momentum/{name}"] = buffer
-        for observed_epoch, values in self.history.observed.items():
-            tensors |= {f"observed/{observed_epoch}/{name}": value for name, value in values.items()}
-        so_far = {name: getattr(self.history, name) for name in ("losses", "seconds", "images")}
-        metadata = {"epoch": str(epoch), "history": json.dumps(so_far), "training": self.description}
-        save_weights(path, tensors, metadata)
-
-    def load(self, path: Path) -> int:
-        """Take the state from ``path`` if it is there; return the first epoch to run."""
-        if not path.exists():
-            return 1
-        tensors, metadata = load_weights(path)
-        if metadata.get("training") != self.description:
-            raise UserError(f"{path} belongs to another training; remove it or choose another folder")
-        self.network.load_state_dict(
-            {name.removeprefix("network/"): v for name, v in tensors.items() if name.startswith("network/")}
-        )
-        for name, parameter in self.trained.items():
-            if (buffer := tensors.get(f"momentum/{name}")) is not None:
-                self.optimiser.state[parameter]["momentum_buffer"] = torch.empty_like(parameter).copy_(buffer)
-        for name, value in tensors.items():
-            if name.startswith("observed/"):
-                _, observed_epoch, quantity = name.split("/")
-                self.history.observed.setdefault(int(observed_epoch), {})[quantity] = value
-        for name, value in json.loads(metadata["history"]).items():
-            setattr(self.history, name, value)
-        return int(metadata["epoch"]) + 1
 
 
 # --------------------------------------------------------------------------------------------- prediction

@@ -19,23 +19,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import functional as tvf
 
+from robustness_lib.batches import DeviceImages, normalise, to_unit_range
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import build, head
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import NORMALISATIONS, Recipe, learning_rate_at
 from robustness_lib.runtime import Runtime
-from robustness_lib.training import (
-    DeviceImages,
-    Forward,
-    TrainingDiverged,
-    cpu_threads,
-    normalise,
-    predict,
-    to_unit_range,
-    train,
-    weighted_cross_entropy,
-)
+from robustness_lib.steps import Forward
+from robustness_lib.training import TrainingDiverged, cpu_threads, predict, train, weighted_cross_entropy
 
 BF16 = Runtime(precision="bfloat16", threads=1)
 
@@ -81,7 +73,7 @@ def test_updates_use_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
     step = torch.optim.SGD.step
 
     def spy(self: torch.optim.SGD, *arguments: object) -> object:
-        seen.append(self.param_groups[0]["lr"])
+        seen.append(float(self.param_groups[0]["lr"]))
         return step(self, *arguments)
 
     monkeypatch.setattr(torch.optim.SGD, "step", spy)

@@ -1,0 +1,345 @@
+"""One update of a network, and the ways to run it: op by op, compiled, or as a replayed CUDA graph.
+
+Everything that an update reads and writes (the epoch's order and crops, learning rates, losses, the number of the
+step) stays at one place in the device's memory for the whole training. So an update needs nothing from the host: on
+a GPU a whole step, attack and optimiser included, is recorded once as a CUDA graph and then replayed, and the steps
+of several networks are branches of one graph, which run at the same time.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+
+from robustness_lib.batches import DeviceImages, mean_and_std, to_unit_range
+from robustness_lib.models import freeze_all_but_head
+from robustness_lib.processes import Processes
+from robustness_lib.recipes import Recipe, learning_rate_at
+from robustness_lib.runtime import Runtime
+
+WARM_UPS = 3
+"""Runs of a step before it is recorded, in which libraries choose their algorithms and compilers compile."""
+
+
+class Forward(Protocol):
+    """A network as losses and attacks see it: images in the unit range to logits."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Float images [B, C, H, W] in [0, 1] to logits [B, K]."""
+
+
+Loss = Callable[[Forward, Tensor, Tensor, Tensor], Tensor]
+"""``loss(network, images, labels, indices)``: a scalar from images in [0, 1] (float [B, C, H, W]), their labels
+(int64 [B]) and their positions in the training set (int64 [B]). It calls the network itself, so it may do so more
+than once a batch, as Gold Loss Correction does. A loss that splits its batch into parts of varying size has an
+attribute ``static_shapes = False``: it cannot be recorded, and runs op by op."""
+
+Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
+"""``perturb(network, images, labels)``: the images to train on instead, same shape and range. The network's
+parameters need no gradient meanwhile; random numbers come from PyTorch's default generator of the device, which has
+a stream of its own for every training and epoch."""
+
+
+class Update:
+    """The update step of one network.
+
+    Args:
+        network: On the device, in channels-last memory; trained in place.
+        images: The training images.
+        labels: Their labels, int64 [N], on the device.
+        recipe: How to train.
+        runtime: Where and in which way.
+        per_epoch: Images in an epoch.
+        loss: What is minimised.
+        perturb: Replaces the images of each batch; None for none.
+        processes: Those that share every batch (one by default).
+
+    Attributes:
+        steps: Updates an epoch.
+        losses: float32 [steps], filled in during an epoch.
+        trained: The parameters that are updated, by name.
+        momentum: Their momentum buffers, by name; empty where the recipe has none.
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        images: DeviceImages,
+        labels: Tensor,
+        recipe: Recipe,
+        runtime: Runtime,
+        *,
+        per_epoch: int,
+        loss: Loss,
+        perturb: Perturb | None,
+        processes: Processes,
+    ) -> None:
+        self.network, self.images, self.labels = network, images, labels
+        self.recipe, self.runtime, self.loss, self.perturb = recipe, runtime, loss, perturb
+        self.per_epoch, self.processes = per_epoch, processes
+        self.steps = math.ceil(per_epoch / recipe.batch_size)
+        device = torch.device(runtime.device)
+        self.mean, self.std = mean_and_std(recipe.normalisation, device, torch.float32)
+        self.trained = _trainable_parameters(network, recipe)
+        self.called: nn.Module = network
+        if processes.count > 1:
+            self.called = DistributedDataParallel(network, broadcast_buffers=False)
+
+        # float64 is what the CPU's optimiser computes with, float32 what the GPU's reads
+        self.rate = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
+        self.optimiser = torch.optim.SGD(
+            self.trained.values(),
+            lr=self.rate,
+            momentum=recipe.momentum,
+            weight_decay=recipe.weight_decay,
+            nesterov=recipe.momentum > 0,
+            fused=True,
+        )
+        self.momentum = {}
+        if recipe.momentum:  # zero is what the first update makes of no momentum at all
+            self.momentum = {name: torch.zeros_like(parameter) for name, parameter in self.trained.items()}
+            for name, parameter in self.trained.items():
+                self.optimiser.state[parameter]["momentum_buffer"] = self.momentum[name]
+
+        whole = {"dtype": torch.int64, "device": device}
+        self.order, self.top, self.left = (torch.zeros(per_epoch, **whole) for _ in range(3))  # type: ignore[call-overload]
+        self.mirrored = torch.zeros(per_epoch, dtype=torch.bool, device=device)
+        self.rates = self.rate.new_zeros(self.steps)
+        self.losses = torch.zeros(self.steps, device=device)
+        self.step = torch.zeros(1, **whole)  # type: ignore[call-overload]
+        self.of_batch = torch.arange(processes.rank, recipe.batch_size, processes.count, device=device)
+        self.random = torch.Generator(device)
+
+    def begin_epoch(self, epoch: int, augmentation: Sequence[Tensor], random_seed: int) -> None:
+        """Put in place what the steps of an epoch read.
+
+        Args:
+            epoch: From 1.
+            augmentation: The epoch's order, tops, lefts and flips, each [per_epoch].
+            random_seed: For dropout and attacks.
+        """
+        for here, value in zip((self.order, self.top, self.left, self.mirrored), augmentation, strict=True):
+            here.copy_(value)
+        first, total = (epoch - 1) * self.steps, self.recipe.epochs * self.steps
+        rates = [learning_rate_at(first + k, total, self.recipe) for k in range(1, self.steps + 1)]
+        self.rates.copy_(torch.tensor(rates, dtype=self.rates.dtype))
+        self.losses.zero_()
+        self.step.zero_()
+        self.random.manual_seed(random_seed)
+
+    def size(self, step: int) -> int:
+        """Images in batch number ``step`` (from 0), of all processes together."""
+        return min(self.recipe.batch_size, self.per_epoch - step * self.recipe.batch_size)
+
+    def run(self, size: int) -> None:
+        """The next update, of a batch of ``size`` images; nothing in it waits for the device."""
+        part = self.of_batch[: self.processes.share(size)]
+        position = part + self.step * self.recipe.batch_size
+        indices = self.order[position]
+        crops = self.images.crop(indices, self.top[position], self.left[position], self.mirrored[position])
+        batch = to_unit_range(crops)
+        labels = self.labels[indices]
+        self.rate.copy_(self.rates[self.step].view(()))
+        self.optimiser.zero_grad(set_to_none=True)
+        with _random_numbers(self.random), self.runtime.autocast():
+            if self.perturb is not None:
+                with _frozen(self.trained.values()):
+                    batch = self.perturb(self._forward(self.network), batch, labels)
+            value = self.loss(self._forward(self.called), batch, labels, indices)
+        share = len(part) * self.processes.count / size
+        (value if share == 1 else value * share).backward()  # type: ignore[no-untyped-call]
+        self.optimiser.step()
+        self.losses.index_copy_(0, self.step, value.detach().float().view(1) * (len(part) / size))
+        self.step += 1
+
+    def state(self) -> list[Tensor]:
+        """Everything that a step changes."""
+        return [*self.network.state_dict().values(), *self.momentum.values(), self.losses, self.step]
+
+    def _forward(self, network: nn.Module) -> Forward:
+        def forward(images: Tensor, /) -> Tensor:
+            whole = len(images) == self.recipe.batch_size  # another size would be compiled anew
+            call = _compiled if self.runtime.compile and whole and network is self.network else _call
+            return call(network, images, self.mean, self.std)
+
+        return forward
+
+
+def _trainable_parameters(network: nn.Module, recipe: Recipe) -> dict[str, nn.Parameter]:
+    network.requires_grad_(True)
+    if recipe.trainable == "head":
+        freeze_all_but_head(network)
+    return {name: p for name, p in network.named_parameters() if p.requires_grad}
+
+
+@contextlib.contextmanager
+def _frozen(parameters: Any) -> Iterator[None]:
+    """Without gradients of parameters, which a compiled attack would compute at every step and throw away."""
+    kept = list(parameters)
+    for parameter in kept:
+        parameter.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for parameter in kept:
+            parameter.requires_grad_(True)
+
+
+@contextlib.contextmanager
+def _random_numbers(own: torch.Generator) -> Iterator[None]:
+    """Let PyTorch's default generator of the device be ``own``, so that each network has the draws it has alone."""
+    if own.device.type == "cpu":
+        before = torch.get_rng_state()
+        torch.set_rng_state(own.get_state())
+        try:
+            yield
+        finally:
+            own.set_state(torch.get_rng_state())
+            torch.set_rng_state(before)
+    else:
+        default = torch.cuda.default_generators[own.device.index or 0]
+        kept = default.graphsafe_get_state()
+        default.graphsafe_set_state(own)
+        try:
+            yield
+        finally:
+            default.graphsafe_set_state(kept)
+
+
+# --------------------------------------------------------------------------------------------- compiled
+
+
+def _call(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    logits: Tensor = network((images - mean) / std)
+    return logits
+
+
+@functools.cache
+def _compiler() -> Callable[..., Tensor]:
+    """One compiled function for all networks of a process: another network of the same shape compiles nothing."""
+    return torch.compile(_call, dynamic=False, fullgraph=True)
+
+
+def _compiled(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    if "compilation" not in _gone_without:
+        try:
+            return _compiler()(network, images, mean, std)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            _without("compilation", error)
+    return _call(network, images, mean, std)
+
+
+_gone_without: set[str] = set()
+
+
+def _without(way: str, error: Exception) -> None:
+    """Say once that trainings run without ``way``."""
+    if way not in _gone_without:
+        _gone_without.add(way)
+        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
+        warnings.warn(f"training runs without {way}, more slowly but to the same result: {reason}", stacklevel=2)
+
+
+# --------------------------------------------------------------------------------------------- recorded
+
+
+class Steps:
+    """The steps of several networks, recorded and replayed at the same time where the runtime has CUDA graphs.
+
+    Args:
+        updates: Of networks with equally many images in every batch.
+        runtime: Where and in which way.
+    """
+
+    def __init__(self, updates: Sequence[Update], runtime: Runtime) -> None:
+        self.updates = updates
+        fixed = all(getattr(update.loss, "static_shapes", True) for update in updates)
+        self.records = runtime.graphs and fixed and updates[0].processes.count == 1
+        self.replays: dict[int, Callable[[], None]] = {}
+
+    def replay(self, size: int) -> bool:
+        """Replay the next update of every network, with batches of ``size`` images.
+
+        Returns:
+            Whether it was done; where steps are not recorded, each update has to be run.
+        """
+        if self.records and size not in self.replays:
+            try:
+                self.replays[size] = self._record(size)
+            except Exception as error:  # what cannot be recorded can still run, and then says what is wrong with it
+                _without("CUDA graphs", error)
+                self.records = False
+        if self.records:
+            self.replays[size]()
+        return self.records
+
+    def _record(self, size: int) -> Callable[[], None]:
+        kept = [(update, [value.clone() for value in update.state()]) for update in self.updates]
+        drawn = [update.random.get_state() for update in self.updates]
+
+        def restore() -> None:
+            with torch.no_grad():
+                for (update, values), state in zip(kept, drawn, strict=True):
+                    for here, value in zip(update.state(), values, strict=True):
+                        here.copy_(value)
+                    update.random.set_state(state)
+
+        works = [functools.partial(update.run, size) for update in self.updates]
+        try:
+            with aside(self.updates[0].step.device):
+                for work in works:
+                    for _ in range(WARM_UPS):
+                        work()
+                        restore()
+            return record(works, [update.random for update in self.updates])
+        finally:
+            for update in self.updates:
+                update.optimiser.zero_grad(set_to_none=True)
+            restore()
+
+
+@contextlib.contextmanager
+def aside(device: torch.device) -> Iterator[None]:
+    """On another stream of the device, as what precedes a recording must be."""
+    if device.type == "cpu":
+        yield
+        return
+    stream = torch.cuda.Stream(device)  # type: ignore[no-untyped-call]
+    stream.wait_stream(torch.cuda.current_stream(device))
+    with torch.cuda.stream(stream):
+        yield
+    torch.cuda.current_stream(device).wait_stream(stream)
+
+
+def record(works: Sequence[Callable[[], None]], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+    """Record works as one CUDA graph, each on a branch of its own.
+
+    Args:
+        works: What to record; they share nothing that one of them changes.
+        generators: Whose random numbers they draw.
+
+    Returns:
+        Does it all again, with whatever then lies in the memory that the works read.
+    """
+    graph = torch.cuda.CUDAGraph()
+    for generator in generators:
+        graph.register_generator_state(generator)
+    with torch.cuda.graph(graph):
+        main = torch.cuda.current_stream()
+        branches = [torch.cuda.Stream() for _ in works]  # type: ignore[no-untyped-call]
+        for branch, work in zip(branches, works, strict=True):
+            branch.wait_stream(main)
+            with torch.cuda.stream(branch):
+                work()
+        for branch in branches:
+            main.wait_stream(branch)
+    replay: Callable[[], None] = graph.replay
+    return replay

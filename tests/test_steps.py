@@ -1,0 +1,322 @@
+"""The ways to run an update: op by op, compiled, recorded and replayed, several networks at once.
+
+CUDA graphs are imitated on the CPU by :class:`Recording`, which keeps the operators that ran with the memory they read
+and wrote, and replays them there: whatever a step had taken from the host would be replayed as it was then. The tests
+named ``cuda`` do the same with real graphs, where there is a GPU.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_flatten
+from toys import PLAIN, checksum, images
+
+from robustness_lib import steps
+from robustness_lib.data import ImageSet
+from robustness_lib.models import build
+from robustness_lib.randomness import generator
+from robustness_lib.recipes import Recipe
+from robustness_lib.runtime import Runtime
+from robustness_lib.steps import Forward
+from robustness_lib.training import (
+    Assignment,
+    History,
+    TrainingDiverged,
+    train,
+    train_together,
+    weighted_cross_entropy,
+)
+
+RECORDED = dataclasses.replace(PLAIN, graphs=True)
+RECIPE = Recipe(architecture="wrn-10-1", epochs=3, batch_size=16, learning_rate=0.05, dropout=0.3)
+CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+class Recording(TorchDispatchMode):
+    """The operators that run within it, to be run again on the same memory, as a CUDA graph does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.operators: list[tuple[Callable[..., Any], Any, Any, Any]] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        result = func(*args, **(kwargs or {}))
+        self.operators.append((func, args, kwargs or {}, result))
+        return result
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for func, args, kwargs, result in self.operators:
+            there = {t.untyped_storage().data_ptr() for t in tree_flatten((args, kwargs))[0] if isinstance(t, Tensor)}
+            again = tree_flatten(func(*args, **kwargs))[0]
+            for old, new in zip(tree_flatten(result)[0], again, strict=True):
+                if isinstance(old, Tensor) and old.untyped_storage().data_ptr() not in there:
+                    old.copy_(new)
+
+
+def imitated(works: Sequence[Callable[[], None]], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+    recordings = []
+    for work in works:
+        with Recording() as recording:
+            work()
+        recordings.append(recording)
+
+    def replay() -> None:
+        for recording, own in zip(recordings, generators, strict=True):
+            with steps._random_numbers(own):
+                recording.replay()
+
+    return replay
+
+
+@pytest.fixture
+def _imitated(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "record", imitated)
+
+
+def noisy(network: Forward, batch: Tensor, labels: Tensor) -> Tensor:
+    """An attack in one step with a random start."""
+    start = (batch + 0.03 * torch.rand_like(batch)).requires_grad_()
+    loss = nn.functional.cross_entropy(network(start).float(), labels)
+    return (batch + 0.02 * torch.autograd.grad(loss, start)[0].sign()).clamp(0, 1)
+
+
+def fresh(seed: int, recipe: Recipe = RECIPE, data: ImageSet | None = None, **options: Any) -> Assignment:
+    data = images() if data is None else data
+    network = build(recipe.architecture, data.num_classes, recipe.dropout, seed)
+    return Assignment(network=network, data=data, recipe=recipe, seed=seed, **options)
+
+
+def alone(assignment: Assignment, runtime: Runtime = PLAIN) -> tuple[str, list[float]]:
+    fields = {f.name: getattr(assignment, f.name) for f in dataclasses.fields(assignment)}
+    history = train(runtime=runtime, **fields)
+    return checksum(assignment.network), history.losses
+
+
+def results(assignments: Sequence[Assignment], runtime: Runtime = PLAIN) -> list[tuple[str, list[float]]]:
+    found = []
+    for assignment, history in zip(assignments, train_together(assignments, runtime), strict=True):
+        assert isinstance(history, History), history
+        found.append((checksum(assignment.network), history.losses))
+    return found
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "attacked": {"perturb": noisy},
+    "weighted": {"loss": weighted_cross_entropy(torch.arange(40) / 20)},
+}
+
+
+# ---------------------------------------------------------------------------------------- recorded
+
+
+@pytest.mark.usefixtures("_imitated")
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_a_recorded_step_needs_nothing_from_the_host(option: str, trainable: str) -> None:
+    recipe = dataclasses.replace(RECIPE, trainable=trainable)
+    expected = alone(fresh(1, recipe, **OPTIONS[option]))
+    assert alone(fresh(1, recipe, **OPTIONS[option]), RECORDED) == expected
+
+
+@pytest.mark.usefixtures("_imitated")
+def test_a_step_that_takes_something_from_the_host_would_be_noticed() -> None:
+    calls = 0
+
+    def counted(network: Forward, batch: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        nonlocal calls
+        calls += 1
+        return nn.functional.cross_entropy(network(batch), labels) * calls
+
+    expected = alone(fresh(1, loss=counted))
+    calls = 0
+    assert alone(fresh(1, loss=counted), RECORDED) != expected
+
+
+@pytest.mark.usefixtures("_imitated")
+def test_one_recording_a_batch_size_serves_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
+    recorded = []
+
+    def counting(works: Sequence[Callable[[], None]], generators: Sequence[torch.Generator]) -> Callable[[], None]:
+        recorded.append(len(works))
+        return imitated(works, generators)
+
+    monkeypatch.setattr(steps, "record", counting)
+    train_together([fresh(seed) for seed in range(3)], RECORDED)
+    assert recorded == [3, 3]  # 40 images are two batches of 16 and one of 8
+
+
+def test_what_cannot_be_recorded_runs_all_the_same_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(works: Sequence[Callable[[], None]], generators: object) -> Callable[[], None]:
+        works[0]()
+        raise RuntimeError("operation not permitted when stream is capturing")
+
+    monkeypatch.setattr(steps, "record", refuse)
+    monkeypatch.setattr(steps, "_gone_without", set())
+    expected = alone(fresh(2))
+    with pytest.warns(UserWarning, match="without CUDA graphs.*not permitted"):
+        assert alone(fresh(2), RECORDED) == expected
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert alone(fresh(2), RECORDED) == expected
+
+
+def test_a_loss_of_varying_shapes_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    def split(network: Forward, batch: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        first = labels < 2
+        losses = [nn.functional.cross_entropy(network(batch[part]), labels[part]) for part in (first, ~first)]
+        return torch.stack(losses).mean()
+
+    split.static_shapes = False  # type: ignore[attr-defined]
+    monkeypatch.setattr(steps, "record", lambda *_: pytest.fail("recorded"))
+    recipe = dataclasses.replace(RECIPE, epochs=1)
+    assert alone(fresh(1, recipe, loss=split), RECORDED) == alone(fresh(1, recipe, loss=split))
+
+
+# ---------------------------------------------------------------------------------------- together
+
+
+@pytest.mark.parametrize("runtime", [PLAIN, RECORDED], ids=["op by op", "recorded"])
+def test_each_of_several_networks_is_what_it_is_alone(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "record", imitated)
+    kinds = [OPTIONS["plain"], OPTIONS["attacked"], OPTIONS["weighted"]]
+    expected = [alone(fresh(seed, **kind)) for seed, kind in enumerate(kinds)]
+    assert results([fresh(seed, **kind) for seed, kind in enumerate(kinds)], runtime) == expected
+
+
+@pytest.mark.parametrize("runtime", [PLAIN, RECORDED], ids=["op by op", "recorded"])
+def test_a_diverging_network_does_not_take_the_others_down(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(steps, "record", imitated)
+    wild = dataclasses.replace(RECIPE, learning_rate=1e30)
+    expected = [alone(fresh(seed)) for seed in (0, 2)]
+    good, bad, other = (fresh(seed, wild if seed == 1 else RECIPE) for seed in range(3))
+    first, failed, last = train_together([good, bad, other], runtime)
+    assert isinstance(failed, TrainingDiverged)
+    found = [(checksum(one.network), h.losses) for one, h in ((good, first), (other, last)) if isinstance(h, History)]
+    assert found == expected
+
+
+def test_a_failing_loss_fails_alone() -> None:
+    def broken(network: Forward, batch: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        raise ValueError("no such matrix")
+
+    failed, history = train_together([fresh(0, loss=broken), fresh(1)], PLAIN)
+    assert isinstance(failed, ValueError)
+    assert isinstance(history, History)
+
+
+def test_trainings_of_different_lengths_run_together(tmp_path: Any) -> None:
+    longer = dataclasses.replace(RECIPE, epochs=5)
+    expected = [alone(fresh(0)), alone(fresh(1, longer))]
+    assert results([fresh(0), fresh(1, longer)]) == expected
+
+
+def test_only_trainings_of_one_shape_run_together() -> None:
+    with pytest.raises(ValueError, match="equally many"):
+        train_together([fresh(0), fresh(1, data=images(44))], PLAIN)
+
+
+def test_each_resumes_from_its_own_checkpoint(tmp_path: Any) -> None:
+    class Stop(Exception):
+        pass
+
+    def stopping(network: nn.Module) -> dict[str, Tensor]:
+        raise Stop
+
+    recipe = dataclasses.replace(RECIPE, epochs=4)
+    expected = [alone(fresh(seed, recipe)) for seed in range(2)]
+    watched = dataclasses.replace(recipe, observations=2)  # looks after epochs 2 and 4
+    for seed in range(2):
+        options: dict[str, Any] = {"checkpoint": tmp_path / f"{seed}.safetensors", "checkpoint_every": 0.0}
+        if seed == 1:
+            [error] = train_together([fresh(seed, watched, observe=stopping, **options)], PLAIN)
+            assert isinstance(error, Stop)
+    assert [path.name for path in tmp_path.iterdir()] == ["1.safetensors"]
+    again = [
+        fresh(0, watched, checkpoint=tmp_path / "0.safetensors"),
+        fresh(1, watched, checkpoint=tmp_path / "1.safetensors"),
+    ]
+    assert results(again) == expected
+
+
+# ---------------------------------------------------------------------------------------- compiled
+
+
+def linear(seed: int) -> Assignment:
+    network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
+    nn.init.normal_(network[1].weight, std=0.01, generator=generator(seed, "test"))
+    nn.init.zeros_(network[1].bias)
+    return Assignment(network=network, data=images(), recipe=RECIPE, seed=seed)
+
+
+def test_compiled_training_equals_plain_training_and_compiles_once() -> None:
+    compiled = dataclasses.replace(PLAIN, compile=True)
+    torch._dynamo.utils.counters.clear()
+    for seed in range(2):
+        plain, fast = linear(seed), linear(seed)
+        _, expected = alone(plain)
+        _, found = alone(fast, compiled)
+        assert found == pytest.approx(expected, rel=1e-5)
+        torch.testing.assert_close(fast.network.state_dict(), plain.network.state_dict(), rtol=1e-4, atol=1e-6)
+    assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
+    assert not steps._gone_without
+
+
+def test_where_nothing_can_be_compiled_training_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: object) -> Tensor:
+        raise torch._dynamo.exc.TorchDynamoException("no C++ compiler was found")
+
+    monkeypatch.setattr(steps, "_compiler", lambda: broken)
+    monkeypatch.setattr(steps, "_gone_without", set())
+    with pytest.warns(UserWarning, match=r"without compilation.*no C\+\+ compiler"):
+        assert alone(linear(1), dataclasses.replace(PLAIN, compile=True)) == alone(linear(1))
+
+
+# ---------------------------------------------------------------------------------------- on a GPU
+
+
+@CUDA
+@pytest.mark.parametrize("option", OPTIONS)
+@pytest.mark.parametrize("compile", [False, True])
+def test_cuda_graphs_equal_op_by_op(option: str, compile: bool) -> None:
+    plain = Runtime(device="cuda")
+    expected = alone(fresh(1, **OPTIONS[option]), plain)
+    found = alone(fresh(1, **OPTIONS[option]), dataclasses.replace(plain, graphs=True, compile=compile))
+    assert found[1] == pytest.approx(expected[1], rel=1e-3)
+    assert not steps._gone_without
+
+
+@CUDA
+def test_cuda_networks_together_equal_alone() -> None:
+    fast = Runtime(device="cuda", graphs=True)
+    expected = [alone(fresh(seed), fast)[1] for seed in range(4)]
+    found = [losses for _, losses in results([fresh(seed) for seed in range(4)], fast)]
+    assert found == [pytest.approx(losses, rel=1e-3) for losses in expected]
+    assert not steps._gone_without
+
+
+@CUDA
+def test_cuda_steps_do_not_wait_for_the_device() -> None:
+    seen = []
+
+    def strict(network: Forward, batch: Tensor, labels: Tensor) -> Tensor:
+        seen.append(torch.cuda.get_sync_debug_mode())
+        return batch
+
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        update = fresh(0, dataclasses.replace(RECIPE, epochs=1), perturb=strict)
+        with pytest.raises(RuntimeError, match="synchroniz"):  # the look at the losses after an epoch, nothing before
+            alone(update, Runtime(device="cuda"))
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert len(seen) == 3
