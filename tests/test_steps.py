@@ -309,14 +309,13 @@ def test_cuda_steps_do_not_wait_for_the_device() -> None:
     seen = []
 
     def strict(network: Forward, batch: Tensor, labels: Tensor) -> Tensor:
-        seen.append(torch.cuda.get_sync_debug_mode())
+        torch.cuda.set_sync_debug_mode("error")
+        seen.append(len(batch))
         return batch
 
-    torch.cuda.set_sync_debug_mode("error")
     try:
-        update = fresh(0, dataclasses.replace(RECIPE, epochs=1), perturb=strict)
         with pytest.raises(RuntimeError, match="synchroniz"):  # the look at the losses after an epoch, nothing before
-            alone(update, Runtime(device="cuda"))
+            alone(fresh(0, perturb=strict), Runtime(device="cuda"))
     finally:
         torch.cuda.set_sync_debug_mode("default")
-    assert len(seen) == 3
+    assert seen == [16, 16, 8]
