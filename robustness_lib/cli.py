@@ -10,7 +10,7 @@ import pandas as pd
 import torch
 import typer
 
-from robustness_lib import carrying, data, networks, pretraining, processes, sections
+from robustness_lib import carrying, cluster, data, networks, pretraining, processes, sections
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
@@ -33,6 +33,14 @@ StoreFolder = Annotated[Path, typer.Option("--store", help="Folder for records, 
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all by default.")]
+Out = Annotated[
+    Path | None,
+    typer.Option(help="Folder that receives each record as soon as it is made, to be carried to another machine."),
+]
+Compile = Annotated[
+    bool | None,
+    typer.Option("--compile/--no-compile", help="Whether networks are compiled for training; by default on a GPU."),
+]
 Settings = Annotated[
     list[str],
     typer.Option(
@@ -42,10 +50,12 @@ Settings = Annotated[
 ]
 
 
-def _context(data_root: Path | None, store: Path, device: str, precision: str, threads: int | None) -> Context:
+def _context(
+    data_root: Path | None, store: Path, device: str, precision: str, threads: int | None, compile: bool | None
+) -> Context:
     if processes.started() and device in ("auto", "cuda") and torch.cuda.is_available():
         device = f"cuda:{processes.local_rank()}"
-    runtime = Runtime.detect(device, precision, threads)
+    runtime = Runtime.detect(device, precision, threads, compile)
     torch.set_num_threads(runtime.threads)
     return Context(data=data_root, store=store, runtime=runtime)
 
@@ -60,30 +70,46 @@ def run(
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
     init: Annotated[str | None, typer.Option(help="Id of a checkpoint to tune instead of the profile's.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one a GPU or CPU thread.")] = None,
+    together: Annotated[
+        int | None, typer.Option(help="Jobs that each process measures at the same time; by default 8 on a GPU.")
+    ] = None,
+    scheduler: Annotated[
+        str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to run on its workers.")
+    ] = None,
     time_budget: Annotated[
         float | None, typer.Option(help="Seconds; no job is started that would not end within them.")
     ] = None,
+    out: Out = None,
     data_root: DataRoot = None,
     store: StoreFolder = Path("runs"),
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    compile: Compile = None,
 ) -> None:
     """Measure what is not recorded yet of a section."""
     if workers is not None and workers < 1:
         raise UserError(f"--workers is {workers} but must be at least 1")
-    _, outcome = sections.measure_section(
-        section,
-        profile_name,
-        _context(data_root, store, device, precision, threads),
-        datasets=sections.parse_names(dataset),
-        methods=sections.parse_names(method),
-        seeds=sections.parse_seeds(seeds),
-        overrides=sections.parse_overrides(settings),
-        init=init,
-        workers=workers,
-        time_budget=time_budget,
-    )
+    if together is not None and together < 1:
+        raise UserError(f"--together is {together} but must be at least 1")
+    context = _context(data_root, store, device if scheduler is None else "auto", precision, threads, compile)
+    options = {"device": device, "precision": precision, "threads": threads, "compile": compile}
+    with cluster.connect(scheduler, context, **options) as workers_elsewhere:
+        _, outcome = sections.measure_section(
+            section,
+            profile_name,
+            context,
+            datasets=sections.parse_names(dataset),
+            methods=sections.parse_names(method),
+            seeds=sections.parse_seeds(seeds),
+            overrides=sections.parse_overrides(settings),
+            init=init,
+            workers=workers,
+            together=together,
+            scheduler=workers_elsewhere,
+            time_budget=time_budget,
+            out=out,
+        )
     print(f"{section}: {outcome.summary()}" + ("; run the same command again to go on" if outcome.left else ""))
     for job, error in outcome.failed:
         print(f"failed: {job.label}: {error}", file=sys.stderr)
@@ -97,17 +123,19 @@ def pretrain(
     corpus: Annotated[str | None, typer.Option(help="Image set to pre-train on; the profile's by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the profile's by default.")] = None,
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
+    out: Out = None,
     data_root: DataRoot = None,
     store: StoreFolder = Path("runs"),
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
+    compile: Compile = None,
 ) -> None:
     """Pre-train a network, unless it is there, and print its checkpoint's id.
 
     On several GPUs: torchrun --nproc-per-node N -m robustness_lib pretrain …
     """
-    context = _context(data_root, store, device, precision, threads)
+    context = _context(data_root, store, device, precision, threads, compile)
     scale = profile(profile_name)
     target: Target = next(iter(scale.targets.values()))
     if corpus is not None:
@@ -116,7 +144,10 @@ def pretrain(
     overrides = sections.parse_overrides(settings)
     job = pretraining.job(scale, target, corpus_holds=holds, seed=seed, overrides=overrides)
     name = pretraining.checkpoint_id(job)
-    with processes.join(context.runtime.device) as group:
+    with (
+        processes.join(context.runtime.device) as group,
+        carrying.kept([job], store, out if group.rank == 0 else None),
+    ):
         missing = group.tell(networks.find_checkpoint(name, store) is None)
         if group.rank > 0:
             if missing:

@@ -59,6 +59,7 @@ class Context:
         progress: Whether trainings show a progress bar.
         checkpoint_every: Least time between two checkpoints of a running training, in seconds.
         supplier: What gives image sets and checkpoints instead of the data root and the store; None for these.
+        together: How many jobs share this process at the same time.
     """
 
     data: Path | None = None
@@ -67,21 +68,26 @@ class Context:
     progress: bool = True
     checkpoint_every: float = 30.0
     supplier: Supplier | None = None
+    together: int = 1
     _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
     _used: dict[str, str] = field(default_factory=dict, repr=False)
 
     def images(self, name: str, split: str) -> ImageSet:
         """An image set, read once, its checksum noted for the provenance of the running job."""
         if (name, split) not in self._images:
-            supplied = self.supplier and self.supplier.images(name, split)
-            self._images[name, split] = supplied or load(name, split, data_root(self.data))
+            if self.supplier is None:
+                self._images[name, split] = load(name, split, data_root(self.data))
+            else:
+                self._images[name, split] = self.supplier.images(name, split)
         found = self._images[name, split]
         self._used[f"{name}/{split}"] = found.checksum
         return found
 
     def checkpoint(self, checkpoint: str) -> Path | None:
         """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""
-        return self.supplier.checkpoint(checkpoint) if self.supplier else find_checkpoint(checkpoint, self.store)
+        if self.supplier is None:
+            return find_checkpoint(checkpoint, self.store)
+        return self.supplier.checkpoint(checkpoint)
 
     def take_used_data(self) -> dict[str, str]:
         """Checksums of the image sets used since the last call, by ``name/split``."""

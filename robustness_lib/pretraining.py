@@ -16,6 +16,7 @@ from typing import Generic, TypeVar
 from torch import nn
 from torch.nn import functional as F
 
+from robustness_lib.cluster import Scheduler
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models import build
@@ -23,7 +24,7 @@ from robustness_lib.networks import SHIPPED, Context, find_checkpoint, read_trai
 from robustness_lib.profiles import Profile, Target, profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, Store, short_hash
-from robustness_lib.sweep import sweep
+from robustness_lib.sweep import OnRecord, sweep
 from robustness_lib.together import hold
 from robustness_lib.training import predict, train
 
@@ -254,9 +255,23 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
 
 
 def ensure(
-    jobs: Iterable[Job], overrides: Mapping[str, str] | None, context: Context, *, time_budget: float | None = None
+    jobs: Iterable[Job],
+    overrides: Mapping[str, str] | None,
+    context: Context,
+    *,
+    time_budget: float | None = None,
+    scheduler: Scheduler | None = None,
+    on_record: OnRecord | None = None,
 ) -> set[str]:
     """Pre-train what :func:`missing` finds, so that the jobs can run.
+
+    Args:
+        jobs: Jobs of any sections.
+        overrides: The settings that the jobs were made with.
+        context: Data, store and runtime.
+        time_budget: Seconds; None for no limit.
+        scheduler: A Dask cluster to pre-train on (:func:`robustness_lib.sweep.sweep`).
+        on_record: Called with the record of each pre-training.
 
     Returns:
         The ids of checkpoints that are still missing, because their pre-training is not expected to end within
@@ -268,7 +283,7 @@ def ensure(
     first = missing(jobs, overrides, context.store)
     for job in first:  # a record without its checkpoint, as after a clean-up, does not count
         Store(context.store).path(job).unlink(missing_ok=True)
-    outcome = sweep(first, run, context, time_budget=time_budget)
+    outcome = sweep(first, run, context, time_budget=time_budget, scheduler=scheduler, on_record=on_record)
     late, outcome.left = outcome.left, []
     outcome.check()
     return {checkpoint_id(job) for job in late}

@@ -3,7 +3,8 @@
 A :class:`Job` describes one measurement completely; its key is a hash of that description, so equal jobs have
 equal keys on any machine. A :class:`Record` is a job with the metrics that were measured and where they come
 from. A :class:`Store` keeps one file a record while work goes on; :func:`publish` merges them into one JSON Lines
-file a section, which git tracks and the book reads.
+file a section, which git tracks and the book reads. Files of the same kind carry records between machines:
+:func:`keep` fills them, :func:`merge` takes them into another store.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import math
 import platform
 import subprocess
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -126,7 +127,9 @@ class Record:
             raise ValueError(f"a job has the keys {sorted(Job.__dataclass_fields__)}")
         if not isinstance(data["metrics"], dict) or not isinstance(data["provenance"], dict):
             raise ValueError("metrics and provenance are JSON objects")
-        record = cls(Job(**data["job"]), data["metrics"], data["provenance"])
+        if not str(data["job"]["section"]).isidentifier():  # it names a folder of the store
+            raise ValueError(f"{data['job']['section']!r} cannot be the name of a section")
+        record = cls(Job(**data["job"]), check_metrics(data["metrics"]), data["provenance"])
         if record.job.key != data["key"]:
             raise ValueError(f"its key is {data['key']} but its job's key is {record.job.key}")
         return record
@@ -228,7 +231,12 @@ def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list
     return found
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there.
+
+    Raises:
+        UserError: It cannot be made.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -256,20 +264,143 @@ def publish(
     Raises:
         UserError: A published file is damaged or cannot be written; it is left as it was.
     """
-    chosen = [record for record in store.records() if record.job.profile in set(profiles)]
+    wanted = set(profiles)
+    return keep([record for record in store.records() if record.job.profile in wanted], folder)
+
+
+def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:
+    """Put records into the files ``<section>.jsonl`` of a folder, sorted by key.
+
+    What a file holds already stays; a record replaces one with the same key. A file is whole at any moment, and
+    several processes may share the folder.
+
+    Args:
+        records: Records of any sections and profiles.
+        folder: The folder, made if missing.
+
+    Returns:
+        By section: how many records the file holds now, and how many lines are new or changed.
+
+    Raises:
+        UserError: A file is damaged or cannot be written; it is left as it was.
+    """
+    sections: dict[str, dict[str, str]] = {}
+    for record in records:
+        sections.setdefault(record.job.section, {})[record.job.key] = record.to_json()
+    if sections:
+        make_folder(folder)
     result: dict[str, tuple[int, int]] = {}
-    if chosen:
-        _make_folder(folder)
-    for section in sorted({record.job.section for record in chosen}):
-        path = folder / f"{section}.jsonl"
-        with locked(folder):  # not the store: several stores may publish here
+    for section, lines in sorted(sections.items()):
+        with locked(folder):  # not the store: several stores may be kept here
             before = {record.job.key: record.to_json() for record in load_published(section, folder)}
-            after = before | {r.job.key: r.to_json() for r in chosen if r.job.section == section}
+            after = before | lines
             changed = sum(before.get(key) != line for key, line in after.items())
             if changed:
-                write_atomically(path, ("\n".join(after[key] for key in sorted(after)) + "\n").encode())
+                content = "\n".join(after[key] for key in sorted(after)) + "\n"
+                write_atomically(folder / f"{section}.jsonl", content.encode())
         result[section] = (len(after), changed)
     return result
+
+
+# --------------------------------------------------------------------------------------------- merging
+
+
+@dataclass
+class Merged:
+    """What a merge into a store did.
+
+    Attributes:
+        added: How many the store lacked.
+        same: How many were there already.
+        again: How many were there with equal metrics, but measured at another time or place; one of each is kept.
+        differing: Keys (ids of checkpoints) of those that were there with another content; one of each is kept.
+        largest: The largest relative difference of a scalar metric among these, and of what; None where there is none.
+        damaged: One sentence each on what is damaged and therefore left out.
+    """
+
+    added: int = 0
+    same: int = 0
+    again: int = 0
+    differing: list[str] = field(default_factory=list)
+    largest: tuple[float, str] | None = None
+    damaged: list[str] = field(default_factory=list)
+
+    @property
+    def found(self) -> int:
+        """How many there were to merge, damaged ones included."""
+        return self.added + self.same + self.again + len(self.differing) + len(self.damaged)
+
+
+def merge(source: Path, store: Store) -> Merged:
+    """Take the records of a folder into a store.
+
+    Where both have a record of one job, the one with the earlier date is kept; of two with the same date, the one
+    whose canonical JSON comes first. So neither the order nor the number of times that folders are merged matters.
+    Killed on the way, it leaves whole records; the next merge takes the rest.
+
+    Args:
+        source: A folder of files ``<section>.jsonl`` (:func:`keep`), or another store.
+        store: Receives the records.
+
+    Returns:
+        What was done. A line or file that is not a whole record is named there, and the others are merged.
+
+    Raises:
+        UserError: The store cannot be written.
+    """
+    result = Merged()
+    for path in (*sorted(source.glob("*.jsonl")), *sorted((source / "records").glob("*/*.json"))):
+        try:
+            content = path.read_bytes()
+        except OSError as error:
+            result.damaged.append(f"{path} cannot be read ({error.strerror or error}); check its permissions")
+            continue
+        many = path.suffix == ".jsonl"
+        for number, line in enumerate(content.splitlines() if many else [content], start=1):
+            try:
+                record = Record.from_json(line.decode())
+                record.to_json()  # which numbers that are none do not have
+            except (ValueError, TypeError) as error:
+                where = f"line {number} of {path}" if many else str(path)
+                result.damaged.append(
+                    f"{where} is not a whole record ({error}); delete it, or copy it again from where it was made"
+                )
+            else:
+                _merge_one(record, store, result)
+    return result
+
+
+def _merge_one(record: Record, store: Store, result: Merged) -> None:
+    with store.lock(record.job, wait=True):
+        there = store.get(record.job)
+        if there is None:
+            result.added += 1
+        elif there == record:
+            result.same += 1
+        elif there.metrics == record.metrics:
+            result.again += 1
+        else:
+            result.differing.append(record.job.key)
+            result.largest = max([*_differences(there, record), *filter(None, [result.largest])], default=None)
+        first = record if there is None else min(there, record, key=_precedence)
+        if first is not there:
+            store.add(first)
+
+
+def _precedence(record: Record) -> tuple[bool, str, str]:
+    """What sorts the records of one job: the earlier date first, none last, then the canonical JSON."""
+    date = record.provenance.get("date")
+    return date is None, str(date), record.to_json()
+
+
+def _differences(one: Record, other: Record) -> list[tuple[float, str]]:
+    """The relative differences of two records' scalar metrics, and of what each is."""
+    found = []
+    for name in one.metrics.keys() & other.metrics.keys():
+        a, b = one.metrics[name], other.metrics[name]
+        if isinstance(a, float) and isinstance(b, float) and a != b:
+            found.append((abs(a - b) / max(abs(a), abs(b)), f"{name} of {one.job.label}"))
+    return found
 
 
 # --------------------------------------------------------------------------------------------- provenance

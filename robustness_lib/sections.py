@@ -5,19 +5,23 @@ A section is one module with ``SECTION``, ``METHODS``, ``jobs`` and ``run``; add
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Protocol, Unpack, cast
 
 import pandas as pd
 
-from robustness_lib import calibration, pretraining, recipe_choice
+from robustness_lib import calibration, carrying, pretraining, recipe_choice
+from robustness_lib.cluster import Scheduler, connect
+from robustness_lib.data.files import MissingData
 from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.records import Job, Metrics, Record, Store, frame, load_published
-from robustness_lib.sweep import Outcome, default_workers, sweep
+from robustness_lib.sweep import Outcome, default_together, default_workers, sweep
 
 
 class Section(Protocol):
@@ -53,6 +57,9 @@ def measure_section(
     *,
     workers: int | None = None,
     time_budget: float | None = None,
+    scheduler: Scheduler | None = None,
+    together: int | None = None,
+    out: Path | None = None,
     **selection: Unpack[Selection],
 ) -> tuple[list[Job], Outcome]:
     """Plan a section and measure what is not recorded, pre-training first where a checkpoint is missing.
@@ -64,33 +71,52 @@ def measure_section(
         workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
             less time than a process to start.
         time_budget: Seconds; no job is started that is not expected to end within them.
+        scheduler: A Dask cluster to run on instead (:func:`robustness_lib.cluster.connect`), which may have image
+            sets that this machine lacks.
+        together: How many jobs each process measures at the same time; None for what fills the device.
+        out: A folder that keeps what the store has of the jobs, to be carried to another machine
+            (:func:`robustness_lib.carrying.kept`).
         **selection: What is selected (:class:`robustness_lib.planning.Selection`).
 
     Returns:
         The planned jobs, and what was done.
 
     Raises:
-        UserError: A name or value is unsuitable, or pre-training failed.
+        UserError: A name or value is unsuitable, the cluster cannot be used, or pre-training failed.
     """
+    if scheduler is not None and workers is not None:
+        raise UserError("workers are this machine's processes and a cluster has its own; leave one of the two out")
     chosen = section(name)
     planned = chosen.jobs(profile_name, **selection)
-    for dataset in {job.dataset for job in planned}:
-        context.images(dataset, "test")
     store = Store(context.store)
-    todo = [job for job in planned if store.get(job) is None]
-    for job in todo:
-        _check_size(job, context)
-    started = time.monotonic()
-    late = pretraining.ensure(todo, selection.get("overrides"), context, time_budget=time_budget)
-    left = [job for job in todo if job.init in late]
-    outcome = sweep(
-        [job for job in planned if job not in left],
-        chosen.run,
-        context,
-        workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime)),
-        time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
-        known=load_published(name),
-    )
+    with connect(scheduler, context) as cluster, carrying.kept(planned, context.store, out) as keep:
+        todo = [job for job in planned if store.get(job) is None]
+        with contextlib.suppress(*([] if cluster is None else [MissingData])):
+            for dataset in {job.dataset for job in planned}:
+                context.images(dataset, "test")
+            for job in todo:
+                _check_size(job, context)
+        started = time.monotonic()
+        late = pretraining.ensure(
+            todo,
+            selection.get("overrides"),
+            context,
+            time_budget=time_budget,
+            scheduler=cluster,
+            on_record=keep,
+        )
+        left = [job for job in todo if job.init in late]
+        outcome = sweep(
+            [job for job in planned if job not in left],
+            chosen.run,
+            context,
+            workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime)),
+            time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
+            scheduler=cluster,
+            known=load_published(name),
+            on_record=keep,
+            together=together or default_together(context.runtime),
+        )
     outcome.left += left
     return planned, outcome
 

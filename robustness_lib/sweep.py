@@ -14,14 +14,17 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from tqdm import tqdm
 
+from robustness_lib import together
+from robustness_lib.cluster import Cluster, Scheduler, connect
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.records import Job, Metrics, Record, Store, check_metrics, provenance
@@ -29,6 +32,12 @@ from robustness_lib.runtime import Runtime
 
 Run = Callable[[Job, Context], Metrics]
 """What a section offers to measure one job."""
+
+OnRecord = Callable[[Record], None]
+"""What is called with each record as soon as it is in the store."""
+
+Perform = Callable[[Run, Job, Context], Record]
+"""What measures one job, here or elsewhere."""
 
 
 @dataclass
@@ -69,7 +78,20 @@ class Outcome:
         return ", ".join(parts)
 
 
-def measure(run: Run, job: Job, context: Context, *, wait_for_lock: bool = True) -> Record | None:
+def perform(run: Run, job: Job, context: Context) -> Record:
+    """Measure one job in this process, and keep nothing of it but its record, which is returned."""
+    own = replace(context, _used={})  # another job may use the same images at the same time
+    started = time.monotonic()
+    metrics = check_metrics(run(job, own))
+    seconds = (time.monotonic() - started) / context.together
+    beside = {"together": context.together} if context.together > 1 else {}
+    where = context.runtime.describe() | beside
+    return Record(job, metrics, provenance(seconds=seconds, data=own.take_used_data(), runtime=where))
+
+
+def measure(
+    run: Run, job: Job, context: Context, *, wait_for_lock: bool = True, perform: Perform = perform
+) -> Record | None:
     """Measure one job and put its record into the store.
 
     Args:
@@ -77,6 +99,7 @@ def measure(run: Run, job: Job, context: Context, *, wait_for_lock: bool = True)
         job: What to measure.
         context: Data, store and runtime.
         wait_for_lock: Whether to wait while another process measures the same job.
+        perform: What measures it, perhaps on another machine.
 
     Returns:
         The record, which may be one that another process made meanwhile; None where another process is measuring
@@ -88,14 +111,40 @@ def measure(run: Run, job: Job, context: Context, *, wait_for_lock: bool = True)
             return None
         if (record := store.get(job)) is not None:
             return record
-        context.take_used_data()
-        started = time.monotonic()
-        metrics = check_metrics(run(job, context))
-        seconds = time.monotonic() - started
-        source = provenance(seconds=seconds, data=context.take_used_data(), runtime=context.runtime.describe())
-        record = Record(job, metrics, source)
+        record = perform(run, job, context)
         store.add(record)
         return record
+
+
+Result = Record | UserError | None
+"""What came of a job; None where another process is measuring it."""
+
+
+def measure_together(run: Run, jobs: Sequence[Job], context: Context, *, wait_for_lock: bool = True) -> list[Result]:
+    """Measure several jobs at the same time in this process, their trainings together where these have one shape.
+
+    Args:
+        run: The section's ``run``.
+        jobs: What to measure.
+        context: Data, store and runtime.
+        wait_for_lock: Whether to wait while another process measures one of them.
+
+    Returns:
+        For each job its record, the error that it ended with, or None (:func:`measure`).
+    """
+    shared = replace(context, together=len(jobs))
+    works = [partial(measure, run, job, shared, wait_for_lock=wait_for_lock) for job in jobs]
+    if len(works) == 1:
+        try:
+            return [works[0]()]
+        except UserError as error:
+            return [error]
+    results: list[Result] = []
+    for result in together.run(works):
+        if isinstance(result, BaseException) and not isinstance(result, UserError):
+            raise result
+        results.append(result)
+    return results
 
 
 def sweep(
@@ -106,7 +155,10 @@ def sweep(
     workers: int = 1,
     time_budget: float | None = None,
     executor: Executor | None = None,
+    scheduler: Scheduler | None = None,
     known: Iterable[Record] = (),
+    on_record: OnRecord | None = None,
+    together: int = 1,
 ) -> Outcome:
     """Measure all jobs that are not recorded yet.
 
@@ -117,11 +169,20 @@ def sweep(
         workers: Processes on this machine, which share the runtime's threads; 1 to work in this process. However few
             jobs are left, each has its share of the threads and no more: their number changes a result's last bits.
         time_budget: Seconds; no job is started that is not expected to end within them. None for no limit.
-        executor: Any ``concurrent.futures.Executor`` to run on instead of processes of this machine.
+        executor: Any ``concurrent.futures.Executor`` that shares the store, to run on instead of processes of this
+            machine. It has as many jobs as it says it has workers (those of the standard library do), else
+            ``workers``; CPU threads are whatever its workers are set to.
+        scheduler: A Dask cluster to run on instead, with one job a worker (:func:`robustness_lib.cluster.connect`).
         known: Further records (the published ones) from which run times are estimated.
+        on_record: Called in this process with each record as soon as it is in the store.
+        together: How many jobs each process measures at the same time, where they are of one kind
+            (:func:`measure_together`); a cluster's workers measure one.
 
     Returns:
         What was done. A job that fails (a diverging training, missing data) does not stop the others.
+
+    Raises:
+        UserError: A worker process was killed, or the cluster cannot be used.
     """
     store = Store(context.store)
     outcome = Outcome()
@@ -129,102 +190,159 @@ def sweep(
     for job in {job.key: job for job in jobs}.values():
         (todo if store.get(job) is None else outcome.skipped).append(job)
     clock = _Clock(time_budget, [*store.records(), *known])
-    with tqdm(total=len(todo), desc="jobs", unit="job", disable=len(todo) < 2, dynamic_ncols=True) as bar:
+    with (
+        connect(scheduler, context) as cluster,
+        tqdm(total=len(todo), desc="jobs", unit="job", disable=len(todo) < 2, dynamic_ncols=True) as bar,
+    ):
+        course = _Course(outcome, clock, bar, on_record)
+        if cluster is not None:
+            _run_on(cluster, todo, run, context, course)
+            return outcome
         share = replace(context.runtime, threads=max(1, context.runtime.threads // workers))
         context = replace(context, runtime=share)
         workers = min(workers, len(todo))
         if executor is not None:
             with executor as pool:
-                _run_in(pool, todo, run, context, workers, clock, outcome, bar)
+                room = int(getattr(pool, "_max_workers", workers))
+                _run_in(_submit_to(pool, run, context), lambda: room, todo, course, together)
         elif workers > 1:
             with _processes(workers, context) as pool:
                 try:
-                    _run_in(pool, todo, run, context, workers, clock, outcome, bar)
+                    _run_in(_submit_to(pool, run, context), lambda: workers, todo, course, together)
                 except KeyboardInterrupt:
                     for process in multiprocessing.active_children():  # else leaving the pool waits for their jobs
                         process.terminate()
                     raise
         else:
-            _run_here(todo, run, context, clock, outcome, bar)
+            _run_here(todo, run, context, course, together)
     return outcome
 
 
-def _run_here(todo: list[Job], run: Run, context: Context, clock: _Clock, outcome: Outcome, bar: tqdm[None]) -> None:
+@dataclass(frozen=True)
+class _Course:
+    """How a sweep goes: what has come of it, the time that is left, and who is told."""
+
+    outcome: Outcome
+    clock: _Clock
+    bar: tqdm[None]
+    on_record: OnRecord | None
+
+    def note(self, jobs: Sequence[Job], results: Sequence[Result]) -> list[Job]:
+        """Take down what came of jobs; return those that other processes are measuring."""
+        for job, result in zip(jobs, results, strict=True):
+            if isinstance(result, Record):
+                self.clock.learn(result)
+                self.outcome.recorded.append(job)
+                self.bar.update()
+                if self.on_record is not None:
+                    self.on_record(result)
+            elif result is not None:
+                self.outcome.failed.append((job, str(result)))
+                if not self.bar.disable:  # of a single job the caller tells
+                    self.bar.write(f"{job.label}: {result}", file=sys.stderr)
+                self.bar.update()
+        return [job for job, result in zip(jobs, results, strict=True) if result is None]
+
+    def next_batch(self, queue: list[Job], together: int) -> list[Job]:
+        """Take the next job from the queue, and with it as many of its kind as can be measured together in time."""
+        batch = [queue.pop(0)]
+        for job in list(queue):
+            if len(batch) < together and _kind(job) == _kind(batch[0]) and self.clock.allows(*batch, job):
+                queue.remove(job)
+                batch.append(job)
+        return batch
+
+    def in_time(self, jobs: list[Job]) -> list[Job]:
+        """Those of the jobs that may start; there is no time for the others, now or later."""
+        judged = [(job, self.clock.allows(job)) for job in jobs]
+        self.outcome.left += [job for job, allowed in judged if not allowed]
+        return [job for job, allowed in judged if allowed]
+
+
+def _kind(job: Job) -> tuple[object, ...]:
+    """What jobs have in common whose trainings are of one shape."""
+    settings = ("architecture", "train_images", "epochs", "batch_size", "precision")
+    return job.section, job.dataset, job.method, job.init, *(job.recipe.get(name) for name in settings)
+
+
+def _run_here(todo: list[Job], run: Run, context: Context, course: _Course, together: int) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(context.runtime.threads)
     try:
         waiting = list(todo)
         for wait_for_lock in (False, True):
             queue, waiting = waiting, []
-            for job in queue:
-                if not clock.allows(job):
-                    outcome.left.append(job)
-                    continue
-                bar.set_postfix_str(job.label)
-                try:
-                    record = measure(run, job, context, wait_for_lock=wait_for_lock)
-                except UserError as error:
-                    _note(outcome, bar, job, str(error))
-                    continue
-                if record is None:
-                    waiting.append(job)
-                else:
-                    clock.learn(record)
-                    _note(outcome, bar, job)
+            while queue := course.in_time(queue):
+                batch = course.next_batch(queue, together)
+                course.bar.set_postfix_str(batch[0].label)
+                waiting += course.note(batch, measure_together(run, batch, context, wait_for_lock=wait_for_lock))
     finally:
         torch.set_num_threads(before)
 
 
-def _run_in(
-    pool: Executor,
-    todo: list[Job],
-    run: Run,
-    context: Context,
-    workers: int,
-    clock: _Clock,
-    outcome: Outcome,
-    bar: tqdm[None],
-) -> None:
-    quiet = replace(context, progress=False, _images={}, _used={})
+Submit = Callable[[list[Job], bool], Future[list[Result]]]
+"""``submit(jobs, wait_for_lock)``: begin :func:`measure_together` somewhere."""
+
+
+def _run_in(submit: Submit, room: Callable[[], int], todo: list[Job], course: _Course, together: int = 1) -> None:
+    """Keep as many batches of jobs in flight as there is room for, which may change."""
     waiting = list(todo)
     for wait_for_lock in (False, True):
         queue, waiting = waiting, []
-        running: dict[Future[Record | None], Job] = {}
-        while queue or running:
-            while queue and len(running) < workers:
-                job = queue.pop(0)
-                if clock.allows(job):
-                    running[pool.submit(_measure_in_worker, run, job, quiet, wait_for_lock)] = job
-                else:
-                    outcome.left.append(job)
-            done, _ = wait(running, return_when=FIRST_COMPLETED)
+        running: dict[Future[list[Result]], list[Job]] = {}
+        while (queue := course.in_time(queue)) or running:
+            for _ in range(room() - len(running)):
+                if queue:
+                    batch = course.next_batch(queue, together)
+                    running[submit(batch, wait_for_lock)] = batch
+            if not running:
+                time.sleep(_LOOK_AGAIN)
+            done, _ = wait(running, timeout=_LOOK_AGAIN, return_when=FIRST_COMPLETED)
             for future in done:
-                job = running.pop(future)
+                batch = running.pop(future)
                 try:
-                    record = future.result()
-                except UserError as error:
-                    _note(outcome, bar, job, str(error))
+                    waiting += course.note(batch, future.result())
                 except BrokenProcessPool:
                     raise UserError(
-                        f"a worker process was killed while it measured {job.label} (out of memory?); what was "
+                        f"a worker process was killed while it measured {batch[0].label} (out of memory?); what was "
                         "recorded is kept: run the same command again, perhaps with fewer --workers"
                     ) from None
-                else:
-                    if record is None:
-                        waiting.append(job)
-                    else:
-                        clock.learn(record)
-                        _note(outcome, bar, job)
 
 
-def _note(outcome: Outcome, bar: tqdm[None], job: Job, error: str | None = None) -> None:
-    if error is None:
-        outcome.recorded.append(job)
-    else:
-        outcome.failed.append((job, error))
-        if not bar.disable:  # of a single job the caller tells
-            bar.write(f"{job.label}: {error}", file=sys.stderr)
-    bar.update()
+_LOOK_AGAIN = 0.5
+"""Seconds after which it is looked again whether there is room, and time."""
+
+
+def _submit_to(pool: Executor, run: Run, context: Context) -> Submit:
+    quiet = replace(context, progress=False, _images={}, _used={})
+    return lambda jobs, wait_for_lock: pool.submit(_measure_in_worker, run, jobs, quiet, wait_for_lock)
+
+
+def _run_on(cluster: Cluster, todo: list[Job], run: Run, context: Context, course: _Course) -> None:
+    """Run on a cluster: each job in flight has a thread here, which holds its lock and waits for its record."""
+    with ThreadPoolExecutor(max(1, len(todo))) as threads:
+        try:
+            _run_in(
+                lambda jobs, wait_for_lock: threads.submit(_measure_on, cluster, run, jobs, context, wait_for_lock),
+                cluster.room,
+                todo,
+                course,
+            )
+        except BaseException:
+            cluster.stop()
+            raise
+
+
+def _measure_on(cluster: Cluster, run: Run, jobs: list[Job], context: Context, wait_for_lock: bool) -> list[Result]:
+    """Measure one job on a cluster, in a thread of this process that can be stopped while it waits."""
+    [job] = jobs
+    elsewhere = partial(cluster.measure, perform)
+    try:
+        while (record := measure(run, job, context, wait_for_lock=False, perform=elsewhere)) is None and wait_for_lock:
+            cluster.pause(1.0)
+    except UserError as error:
+        return [error]
+    return [record]
 
 
 # --------------------------------------------------------------------------------------------- time
@@ -253,17 +371,22 @@ class _Clock:
         pace = float(record.provenance["seconds"]) / self._work(record.job)
         self.pace[kind] = max(pace, self.pace.get(kind, 0.0))
 
-    def allows(self, job: Job) -> bool:
-        """Whether ``job`` is expected to end in time, by the slowest pace seen of its kind; a new kind may start."""
+    def allows(self, *jobs: Job) -> bool:
+        """Whether jobs are expected to end in time, by the slowest pace seen of their kind; a new kind may start."""
         if self.deadline is None:
             return True
         left = self.deadline - time.monotonic()
-        return left > 0 and self.pace.get(self._kind(job), 0.0) * self._work(job) <= left
+        return left > 0 and sum(self.pace.get(self._kind(job), 0.0) * self._work(job) for job in jobs) <= left
 
 
 # --------------------------------------------------------------------------------------------- processes
 
 _WORKER: dict[tuple[str, str], Context] = {}
+
+
+def default_together(runtime: Runtime) -> int:
+    """How many jobs a process measures at the same time: several where their updates run side by side on a GPU."""
+    return 8 if runtime.graphs else 1
 
 
 def default_workers(runtime: Runtime) -> int:
@@ -298,10 +421,10 @@ def _start_worker(devices: multiprocessing.SimpleQueue[str], threads: int) -> No
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _measure_in_worker(run: Run, job: Job, context: Context, wait_for_lock: bool) -> Record | None:
+def _measure_in_worker(run: Run, jobs: list[Job], context: Context, wait_for_lock: bool) -> list[Result]:
     """Measure in a worker process; image sets stay in its memory from one job to the next."""
     places = str(Path(context.store).resolve()), str(context.data)
     kept = _WORKER.setdefault(places, context)
     device = os.environ.get("ROBUSTNESS_WORKER_DEVICE", context.runtime.device)
-    kept.runtime = replace(context.runtime, device=device, threads=torch.get_num_threads())
-    return measure(run, job, kept, wait_for_lock=wait_for_lock)
+    runtime = replace(context.runtime, device=device, threads=torch.get_num_threads())
+    return measure_together(run, jobs, replace(kept, runtime=runtime), wait_for_lock=wait_for_lock)

@@ -5,9 +5,14 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import functools
+import itertools
 import json
 import math
 import os
+import signal
+import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +33,9 @@ from robustness_lib.records import (
     check_metrics,
     code_revision,
     frame,
+    keep,
     load_published,
+    merge,
     provenance,
     publish,
     short_hash,
@@ -368,6 +375,222 @@ def test_two_publishes_at_once_lose_nothing(tmp_path: Path) -> None:
             child.join(240)
             assert child.exitcode == 0
     assert sorted(r.job.seed for r in load_published("calibration", folder)) == list(range(24))
+
+
+# ---------------------------------------------------------------------------------------- merging
+
+
+def measured(seed: int = 0, date: str | None = "2020-01-01", **metrics: Any) -> Record:
+    """A record of one machine: of the same job as others, with numbers of its own."""
+    source = {"seconds": 1.5} if date is None else {"seconds": 1.5, "date": date}
+    return Record(dataclasses.replace(JOB, seed=seed), {"error": 0.25, **metrics}, source)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_what_is_kept_is_published_records_of_all_profiles_and_is_added_to(tmp_path: Path) -> None:
+    some = [record(seed, profile="paper") for seed in (5, 3)]
+    assert keep(some, tmp_path / "out") == {"calibration": (2, 2)}
+    for one in some:
+        Store(tmp_path / "runs").add(one)
+    publish(Store(tmp_path / "runs"), tmp_path / "results")
+    assert tree(tmp_path / "out") == tree(tmp_path / "results")
+    assert keep([record(4, profile="smoke"), record(3, 0.5, profile="paper")], tmp_path / "out") == {
+        "calibration": (3, 2)
+    }
+    found = {r.job.seed: r.metrics["error"] for r in load_published("calibration", tmp_path / "out")}
+    assert found == {3: 0.5, 4: 0.25, 5: 0.25}
+    assert keep([], tmp_path / "nothing") == {}
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_folders_and_stores_are_merged_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
+    keep([record(0), record(1), record(2, section="ood")], tmp_path / "out")
+    for seed in (1, 7):
+        Store(tmp_path / "other").add(record(seed))
+    store = Store(tmp_path / "runs")
+    assert merge(tmp_path / "out", store) == records.Merged(added=3)
+    assert merge(tmp_path / "other", store) == records.Merged(added=1, same=1)
+    assert {(r.job.section, r.job.seed) for r in store.records()} == {
+        ("calibration", 0),
+        ("calibration", 1),
+        ("calibration", 7),
+        ("ood", 2),
+    }
+    before = tree(store.folder)
+    assert merge(tmp_path / "out", store) == records.Merged(same=3)
+    assert merge(store.folder, store) == records.Merged(same=4)
+    assert tree(store.folder) == before
+
+
+def test_earlier_record_is_kept_and_the_difference_is_told(tmp_path: Path) -> None:
+    late = measured(date="2021-01-01", error=0.2, rms=0.1, curve=[1.0], only=1.0)
+    early = measured(date="2020-06-01", error=0.25, rms=0.1, curve=[2.0])
+    store = Store(tmp_path / "runs")
+    store.add(late)
+    keep([early], tmp_path / "early")
+    found = merge(tmp_path / "early", store)
+    assert found.differing == [JOB.key]
+    assert found.largest is not None
+    assert found.largest[0] == pytest.approx(0.2)  # |0.25 - 0.2| / 0.25
+    assert found.largest[1] == "error of calibration cifar10 scratch standard seed 0"
+    assert store.get(JOB) == early
+    keep([late], tmp_path / "late")
+    assert merge(tmp_path / "late", store).differing == [JOB.key]
+    assert store.get(JOB) == early
+
+
+def test_largest_difference_of_all_records_is_told(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    for seed, error in enumerate((0.5, 0.4, 0.45)):
+        store.add(measured(seed, error=0.5, loss=0.0))
+        keep([measured(seed, error=error, loss=0.0)], tmp_path / "out")
+    found = merge(tmp_path / "out", store)
+    assert (found.same, len(found.differing)) == (1, 2)
+    assert found.largest == (pytest.approx(0.2), "error of calibration cifar10 scratch standard seed 1")
+
+
+def test_records_that_differ_in_lists_alone_differ(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    store.add(measured(curve=[1.0]))
+    keep([measured(curve=[2.0])], tmp_path / "out")
+    found = merge(tmp_path / "out", store)
+    assert (found.differing, found.largest) == ([JOB.key], None)
+
+
+def test_equal_numbers_of_two_machines_are_no_difference(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    store.add(measured(date="2021-01-01"))
+    keep([measured(date="2020-01-01")], tmp_path / "out")
+    assert merge(tmp_path / "out", store) == records.Merged(again=1)
+    assert store.get(JOB) == measured(date="2020-01-01")
+
+
+def test_order_of_merging_does_not_matter(tmp_path: Path) -> None:
+    """Conflicts of date, of numbers at one date, of provenance alone, and a record without a date."""
+    folders = [tmp_path / name for name in "abcd"]
+    keep([measured(0, "2021-01-01"), measured(1, error=0.5), measured(2, None)], folders[0])
+    keep([measured(0, "2020-01-01", error=0.5), measured(1, error=0.125), measured(3)], folders[1])
+    keep([measured(0, "2020-01-01", error=0.75), measured(1, error=0.125, more=1.0), measured(2)], folders[2])
+    keep([measured(0, "2020-01-01", error=0.625), measured(2, "2022-01-01", error=0.0)], folders[3])
+    results = []
+    for number, order in enumerate(itertools.permutations(folders)):
+        store = Store(tmp_path / str(number))
+        for folder in order:
+            merge(folder, store)
+        results.append(tree(store.folder / "records"))
+    assert len(results) == 24
+    assert len(results[0]) == 4
+    assert all(result == results[0] for result in results)
+
+
+def line(**changes: Any) -> str:
+    """A line whose key belongs to its job, whatever else is wrong with it."""
+    data = json.loads(record().to_json()) | changes
+    return json.dumps(data | {"key": short_hash(data["job"])})
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        record().to_json()[:-30],
+        "",
+        "\xff",
+        line(metrics={"error": "low"}),
+        line(metrics={"error": {}}),
+        line(metrics={"error": math.nan}),
+        line(metrics={"error": 7}).replace("7", "1e999"),
+        line(provenance={"seconds": math.inf}),
+        line(job=json.loads(record().to_json())["job"] | {"section": "../../elsewhere"}),
+    ],
+    ids=["cut", "empty", "bytes", "text", "object", "nan", "huge", "seconds", "section"],
+)
+def test_damaged_line_is_named_and_the_others_are_merged(tmp_path: Path, content: str) -> None:
+    source, store = tmp_path / "out", Store(tmp_path / "a" / "b" / "runs")
+    keep([record(1), record(2)], source)
+    path = source / "calibration.jsonl"
+    first, last = path.read_bytes().splitlines()
+    path.write_bytes(b"\n".join([first, content.encode("latin-1"), last]))
+    found = merge(source, store)
+    [sentence] = found.damaged
+    assert sentence.startswith(f"line 2 of {path} is not a whole record (")
+    assert found.added == 2
+    assert {r.job.seed for r in store.records()} == {1, 2}
+    assert not list(tmp_path.rglob("elsewhere"))
+    assert merge(source, store).damaged == [sentence]
+
+
+def test_damaged_file_of_a_store_is_named_and_mended(tmp_path: Path) -> None:
+    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
+    for seed in (0, 1):
+        one.add(record(seed))
+        other.add(record(seed))
+    one.path(JOB).write_bytes(b"")
+    found = merge(one.folder, other)
+    assert (found.same, found.added) == (1, 0)
+    assert [sentence.split(" is not")[0] for sentence in found.damaged] == [str(one.path(JOB))]
+    assert merge(other.folder, one) == records.Merged(added=1, same=1)
+    assert one.get(JOB) == record(0)
+
+
+def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
+    keep([record()], tmp_path / "out")
+    (tmp_path / "out" / "ood.jsonl").mkdir()
+    found = merge(tmp_path / "out", Store(tmp_path / "runs"))
+    assert found.added == 1
+    assert found.damaged == [f"{tmp_path / 'out' / 'ood.jsonl'} cannot be read (Is a directory); check its permissions"]
+
+
+def test_merge_waits_for_a_job_that_is_being_measured(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    keep([measured(date="2020-01-01")], tmp_path / "out")
+    merging = threading.Thread(target=merge, args=(tmp_path / "out", store))
+    with store.lock(JOB, wait=True):
+        merging.start()
+        merging.join(0.2)
+        assert merging.is_alive()
+        store.add(measured(date="2021-01-01", error=0.5))
+    merging.join(60)
+    assert store.get(JOB) == measured(date="2020-01-01")
+
+
+def deadly_child(act: Callable[..., object], *arguments: object, call: str, number: int) -> None:
+    """Do something, but be killed in the midst of the ``number``-th file that is written."""
+    real, calls = getattr(os, call), itertools.count(1)
+
+    def deadly(*given: Any) -> None:
+        if next(calls) == number:
+            os.kill(os.getpid(), signal.SIGKILL)
+        real(*given)
+
+    setattr(os, call, deadly)
+    act(*arguments)
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_killed_while_merging_the_store_has_whole_records_only(tmp_path: Path, call: str) -> None:
+    calm, store = Store(tmp_path / "calm"), Store(tmp_path / "runs")
+    keep([record(seed) for seed in range(10)], tmp_path / "out")
+    merge(tmp_path / "out", calm)
+    for count in (3, 7):
+        child = functools.partial(deadly_child, call=call, number=4 if count == 3 else 5)
+        assert toys.exit_code(child, merge, tmp_path / "out", store) == -signal.SIGKILL
+        assert len(store.records()) == count
+        assert store.damaged() == []
+    assert merge(tmp_path / "out", store) == records.Merged(added=3, same=7)
+    assert store.records() == calm.records()
+
+
+@pytest.mark.parametrize("call", ["fsync", "replace"])
+def test_killed_while_keeping_the_file_is_as_it_was(tmp_path: Path, call: str) -> None:
+    keep([record(0), record(1)], tmp_path)
+    before = (tmp_path / "calibration.jsonl").read_bytes()
+    child = functools.partial(deadly_child, call=call, number=1)
+    assert toys.exit_code(child, keep, [record(2)], tmp_path) == -signal.SIGKILL
+    assert (tmp_path / "calibration.jsonl").read_bytes() == before
+    assert keep([record(2)], tmp_path) == {"calibration": (3, 1)}
 
 
 # ---------------------------------------------------------------------------------------- provenance and frames

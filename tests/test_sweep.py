@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import random
 import signal
-from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
+from threading import Barrier
 
 import pytest
 import torch
@@ -14,7 +16,7 @@ import toys
 from toys import context, ran, stored, sweep_child, toy_job, toy_run, wait_for
 
 from robustness_lib.errors import UserError
-from robustness_lib.networks import Context
+from robustness_lib.networks import Context, Training, trained
 from robustness_lib.records import Job, Metrics, Record, Store
 from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import Outcome, default_workers, measure, sweep
@@ -217,6 +219,54 @@ def test_any_executor_will_do(tmp_path: Path) -> None:
     assert len(stored(tmp_path)) == 4
 
 
+class Counted(ThreadPoolExecutor):
+    """Counts the jobs that are in flight; ``known`` says whether it tells how many workers it has."""
+
+    def __init__(self, workers: int, known: bool) -> None:
+        super().__init__(workers)
+        self.known, self.running, self.most = known, 0, 0
+
+    def __getattribute__(self, name: str) -> object:
+        if name == "_max_workers" and not self.known:
+            raise AttributeError(name)
+        return super().__getattribute__(name)
+
+    def submit(self, *arguments: object, **options: object) -> Future:
+        self.running += 1
+        self.most = max(self.most, self.running)
+        self.known, known = True, self.known  # its own submit uses the number
+        future = super().submit(*arguments, **options)
+        self.known = known
+        future.add_done_callback(lambda _: setattr(self, "running", self.running - 1))
+        return future
+
+
+@pytest.mark.parametrize(("known", "workers", "most"), [(True, 1, 3), (False, 1, 1), (False, 2, 2)])
+def test_an_executor_is_used_fully(tmp_path: Path, known: bool, workers: int, most: int) -> None:
+    pool = Counted(3, known)
+    jobs = [toy_job(seed, method="nothing") for seed in range(7)]
+    outcome = sweep(jobs, toy_run, context(tmp_path), executor=pool, workers=workers)
+    assert sorted(job.seed for job in outcome.recorded) == list(range(7))
+    assert pool.most == most
+
+
+def test_jobs_in_threads_of_one_process_note_their_own_images_only(tmp_path: Path) -> None:
+    names = ["a", "b", "c"]
+    for classes, name in enumerate(names, start=2):
+        toys.write_bundle(tmp_path / "data", name, 40, classes)
+    arrived = Barrier(3)
+
+    def look(job: Job, context: Context) -> Metrics:
+        images = context.images(job.dataset, "test")
+        arrived.wait(60)
+        return {"images": float(len(images))}
+
+    jobs = [toy_job(dataset=name) for name in names]
+    sweep(jobs, look, context(tmp_path, data=tmp_path / "data"), executor=ThreadPoolExecutor(3))
+    used = {record.job.dataset: list(record.provenance["data"]) for record in Store(tmp_path).records()}
+    assert used == {name: [f"{name}/test"] for name in names}
+
+
 def die(job: Job, context: Context) -> Metrics:
     if job.seed == 1:
         os.kill(os.getpid(), signal.SIGKILL)
@@ -269,3 +319,54 @@ class Threads(ThreadPoolExecutor):
 
     def __init__(self, workers: int, context: Context) -> None:
         super().__init__(workers, initializer=torch.set_num_threads, initargs=(context.runtime.threads,))
+
+
+# ---------------------------------------------------------------------------------------- several jobs at once
+
+
+def test_jobs_measured_together_have_the_metrics_that_they_have_alone(tmp_path: Path) -> None:
+    sweep(TRAININGS[:5], toy_run, context(tmp_path / "alone"))
+    outcome = sweep(TRAININGS[:5], toy_run, context(tmp_path / "together"), together=3)
+    assert sorted(job.seed for job in outcome.recorded) == list(range(5))
+    assert stored(tmp_path / "together") == stored(tmp_path / "alone")
+    shares = [r.provenance.get("together") for r in Store(tmp_path / "together").records()]
+    assert sorted(shares) == [2, 2, 3, 3, 3]
+
+
+def test_worker_processes_measure_together_too(tmp_path: Path) -> None:
+    sweep(TRAININGS[:4], toy_run, context(tmp_path / "alone"))
+    sweep(TRAININGS[:4], toy_run, context(tmp_path / "together"), workers=2, together=2)
+    assert stored(tmp_path / "together") == stored(tmp_path / "alone")
+    assert len({process for _, process in ran(tmp_path / "together")}) == 2
+
+
+def test_a_job_that_diverges_fails_alone(tmp_path: Path) -> None:
+    recipe = {**TRAININGS[0].recipe, "learning_rate": 1e30}
+    jobs = [TRAININGS[0], toy_job(1, recipe=recipe), TRAININGS[2]]
+    outcome = sweep(jobs, toy_run, context(tmp_path), together=3)
+    assert outcome.recorded == [jobs[0], jobs[2]]
+    [(job, error)] = outcome.failed
+    assert job == jobs[1]
+    assert "diverged" in error
+    assert set(stored(tmp_path)) == {jobs[0].key, jobs[2].key}
+
+
+def run_shared(job: Job, context: Context) -> Metrics:
+    recipe = dataclasses.replace(toys.RECIPE, observations=1)
+    result = trained(Training(dataset="bundle", init="scratch", seed=0, recipe=recipe), context)
+    return {"error": float(1 - result.correct[-1].mean())}
+
+
+def test_jobs_that_need_the_same_network_wait_for_each_other(tmp_path: Path) -> None:
+    toys.write_bundle(tmp_path / "data", "bundle", 40, 4)
+    outcome = sweep(QUICK, run_shared, context(tmp_path, data=tmp_path / "data"), together=4)
+    assert len(outcome.recorded) == 4
+    assert len(list((tmp_path / "networks").glob("*.safetensors"))) == 1
+    assert len({record.metrics["error"] for record in Store(tmp_path).records()}) == 1
+
+
+def test_together_within_a_time_budget_only_as_many_as_fit(tmp_path: Path) -> None:
+    records = [Record(TRAININGS[0], {"x": 1.0}, {"seconds": 40.0})]
+    outcome = sweep(QUICK, toy_run, context(tmp_path), together=4, time_budget=100.0, known=records)
+    assert len(outcome.recorded) == 4
+    assert [r.provenance["together"] for r in Store(tmp_path).records()] == [2] * 4
