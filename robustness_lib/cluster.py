@@ -51,13 +51,8 @@ LIVES = 3
 CONNECT_SECONDS = 5.0
 """How long a scheduler may take to answer."""
 
-PATIENCE_SECONDS = 10.0
+PATIENCE_SECONDS = 20.0
 """How long there may be no worker for a job before the user is told."""
-
-
-def install_hint() -> str:
-    """What to do where Dask is missing, as the end of a sentence."""
-    return "install it with pip install 'robustness-lib[dask]', here and on the workers"
 
 
 def source_checksum(folder: Path) -> str:
@@ -151,7 +146,7 @@ class Cluster:
             self._told, self._busy_at = False, now
         elif not self._told and now - self._busy_at > PATIENCE_SECONDS:
             self._told = True
-            self._say(f"none of the {there} workers of {self.client.scheduler.address} is ready for a job; waiting")
+            self._say(f"none of the {there} workers of {self.client.scheduler.address} is ready for a job yet; waiting")
 
     def _workers(self) -> dict[str, Any]:
         found: dict[str, Any] = self.client.scheduler_info(n_workers=-1)
@@ -346,7 +341,10 @@ def _client(address: str) -> Client:
     try:
         from distributed import Client
     except ImportError as error:
-        raise UserError(f"a Dask cluster needs the package distributed ({error}); {install_hint()}") from error
+        raise UserError(
+            f"a Dask cluster needs the package distributed ({error}); install it with pip install "
+            "'robustness-lib[dask]', here and on the workers"
+        ) from error
     try:
         return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
     except Exception as error:  # of many kinds: no such host, nothing listens, another protocol, no such scheme

@@ -1,38 +1,163 @@
-"""The benchmark compares like with like."""
+"""The benchmarks compare like with like, count rightly, and record what they measured once."""
 
 from __future__ import annotations
 
-import importlib.util
-import json
+import importlib
+import itertools
+import os
 import sys
+import warnings
 from collections.abc import Iterator
+from concurrent.futures import Executor, ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
+from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
-from robustness_lib.models import WideResNet
+from robustness_lib.models import WideResNet, build
+from robustness_lib.networks import Context
 from robustness_lib.recipes import Recipe
+from robustness_lib.records import Job, Metrics, Store, load_published, publish
 from robustness_lib.runtime import Runtime
+from robustness_lib.training import predict, train
 
-SCRIPT = Path(__file__).parents[1] / "benchmarks" / "training.py"
-TINY = ["--architecture", "wrn-10-1", "--batch-size", "4", "--batches", "2", "--rounds", "2", "--workers", "0"]
-TINY += ["--device", "cpu", "--threads", "1"]
+sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the installed package
+attack, ceilings, clock, command, counting, measurements, plan, stacked, textbook = (
+    importlib.import_module(f"benchmarks.{name}")
+    for name in (
+        *("attack", "ceilings", "clock", "__main__", "counting", "measurements", "plan", "stacked", "textbook"),
+    )
+)
+
+CPU = Runtime(threads=1)
 
 
-@pytest.fixture(scope="module")
-def benchmark() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("training_benchmark", SCRIPT)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+def setting(**changes: object) -> Any:
+    where = {"device": "a CPU", "threads": 1, "precision": "float32", "compile": False, "graphs": False}
+    tiny = {"architecture": "wrn-10-1", "batch_size": 4, "train_images": 8, "epochs": 2, "observations": 2, "rounds": 2}
+    return plan.Setting(**(where | tiny | changes))
+
+
+def job(method: str, **changes: object) -> Job:
+    fields = {"section": "cost", "profile": "cpu", "dataset": "random", "init": "scratch", "level": None, "seed": 0}
+    return Job(method=method, recipe=setting(**changes).as_dict(), **fields)
+
+
+def context(store: Path, runtime: Runtime = CPU) -> Context:
+    return Context(store=store, runtime=runtime, progress=False)
+
+
+def in_this_process() -> Executor:
+    return ThreadPoolExecutor(1)
+
+
+# ------------------------------------------------------------------------------------------ counting
+
+
+def test_operations_and_bytes_of_a_linear_layer_are_those_counted_by_hand() -> None:
+    weight, inputs = torch.ones(5, 7, requires_grad=True), torch.ones(3, 7)
+    product = 2 * 3 * 5 * 7
+    moved = 4 * (3 * 7 + 7 * 5 + 3 * 5)
+    assert counting.count(lambda: inputs @ weight.t()) == (product, moved)
+
+    def backwards() -> None:
+        torch.autograd.backward(inputs @ weight.t(), torch.ones(3, 5))
+
+    ones = 4 * 3 * 5
+    flops, traffic = counting.count(backwards)
+    assert flops == 2 * product  # the inputs need no gradient
+    assert traffic == moved + ones + moved  # the gradient from outside; then read it and the inputs, write the weight's
+
+
+def test_changing_a_tensor_reads_and_writes_it_and_views_are_free() -> None:
+    values = torch.ones(10)
+    assert counting.count(lambda: values.relu_()) == (0, 2 * 40)
+    assert counting.count(lambda: values.view(2, 5).t()[1:].unsqueeze(0)) == (0, 0)
+    assert counting.count(lambda: torch.empty_like(values)) == (0, 0)
+    assert counting.count(lambda: values.to(torch.bfloat16)) == (0, 40 + 20)
+    assert counting.count(lambda: torch.cat([values, values])) == (0, 80 + 80)
+
+
+def test_operations_of_wide_resnets_are_the_known_ones() -> None:
+    """By hand for one block; WRN-40-2 has 0.33, WRN-28-10 5.2 thousand million multiply-adds (Zagoruyko, Komodakis)."""
+
+    def of(architecture: str, work: str) -> float:
+        recipe = Recipe(architecture=architecture, batch_size=2)
+        return float(counting.count_step(work, recipe, "float32", classes=10)[0] / 2)
+
+    def convolution(kernel: int, ins: int, outs: int, side: int) -> int:
+        return 2 * kernel**2 * ins * outs * side**2
+
+    first = convolution(3, 3, 16, 32)
+    rest = convolution(3, 16, 16, 32) * 2 + convolution(3, 16, 32, 16) + convolution(3, 32, 32, 16)
+    rest += convolution(3, 32, 64, 8) + convolution(3, 64, 64, 8)
+    rest += convolution(1, 16, 32, 16) + convolution(1, 32, 64, 8) + 2 * 64 * 10
+    assert of("wrn-10-1", "evaluation") == first + rest
+    assert of("wrn-10-1", "training") == 2 * first + 3 * rest  # images need no gradient
+    assert of("wrn-10-1", "adversarial training") == 10 * (2 * first + 2 * rest) + 2 * first + 3 * rest
+    assert of("wrn-40-2", "evaluation") / 2e9 == pytest.approx(0.33, abs=0.005)
+    assert of("wrn-28-10", "evaluation") / 2e9 == pytest.approx(5.2, abs=0.05)
+
+
+def test_bfloat16_halves_the_traffic_but_for_the_weights() -> None:
+    recipe = Recipe(architecture="wrn-10-1", batch_size=128)
+    whole = counting.count_step("training", recipe, "float32", classes=10)
+    half = counting.count_step("training", recipe, "bfloat16", classes=10)
+    assert half[0] == whole[0]
+    assert 0.5 < half[1] / whole[1] < 0.55
+
+
+def test_counting_without_content_is_counting_a_real_step() -> None:
+    recipe = Recipe(architecture="wrn-10-1", batch_size=4)
+    network, images = build("wrn-10-1", 10).eval(), torch.rand(4, 3, 32, 32)
+
+    @torch.no_grad()
+    def step() -> None:
+        network(2 * images - 1).float()
+
+    assert counting.count(step) == counting.count_step("evaluation", recipe, "float32", classes=10)
+
+
+# ------------------------------------------------------------------------------------------ the attack
+
+
+def test_attack_on_a_linear_network_ends_in_the_corner_that_is_known() -> None:
+    """There the gradient's sign is the same everywhere, and ten steps cross the ball from wherever they start."""
+    weight = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(1))
+    labels = torch.tensor([0, 1, 0, 1, 0, 1])
+    found = attack.pgd(lambda inputs: inputs.flatten(1) @ weight.t(), images, labels)
+    uphill = (weight[1 - labels] - weight[labels]).sign().view_as(images)
+    torch.testing.assert_close(found, (images + 8 / 255 * uphill).clamp(0, 1))
+    assert not found.requires_grad
+
+
+def test_attack_stays_in_the_ball_and_draws_its_start_from_the_default_generator() -> None:
+    network = build("wrn-10-1", 10, seed=0).eval()
+    images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
+
+    def attacked(seed: int) -> torch.Tensor:
+        torch.manual_seed(seed)
+        found: torch.Tensor = attack.pgd(network, images, labels)
+        return found
+
+    first = attacked(0)
+    assert (first - images).abs().max() <= 8 / 255 + 1e-6
+    assert 0 <= first.min() <= first.max() <= 1
+    assert F.cross_entropy(network(first), labels) > F.cross_entropy(network(images), labels)
+    assert torch.equal(first, attacked(0))
+    assert not torch.equal(first, attacked(1))
+    assert all(parameter.grad is None for parameter in network.parameters())
+
+
+# ------------------------------------------------------------------------------------------ both sides
 
 
 @pytest.fixture
@@ -43,12 +168,12 @@ def updates() -> Iterator[list[dict[str, Any]]]:
 
     def before_forward(module: nn.Module, inputs: tuple[Any, ...]) -> None:
         if isinstance(module, WideResNet):
-            batches.append(inputs[0])
+            batches.append(inputs[0].detach().clone())
 
     def before_step(optimiser: torch.optim.Optimizer, *_: object) -> None:
         group = optimiser.param_groups[0]
-        seen.append({name: group[name] for name in ("lr", "momentum", "weight_decay", "nesterov")})
-        seen[-1] |= {"batches": list(batches), "parameters": sum(p.numel() for p in group["params"])}
+        settings = {name: float(group[name]) for name in ("lr", "momentum", "weight_decay", "nesterov")}
+        seen.append(settings | {"batches": list(batches), "parameters": sum(p.numel() for p in group["params"])})
         batches.clear()
 
     hooks = [
@@ -60,83 +185,328 @@ def updates() -> Iterator[list[dict[str, Any]]]:
         hook.remove()
 
 
-def test_both_loops_do_the_same_updates_on_the_same_images(
-    benchmark: ModuleType, updates: list[dict[str, Any]], tmp_path: Path
-) -> None:
-    images, kind = benchmark.images_to_train_on(10, tmp_path)
-    assert kind == "random images"
-    recipe = Recipe(architecture="wrn-10-1", batch_size=4, epochs=1, crop_padding=0)
-    runtime = Runtime(device="cpu", precision="bfloat16", threads=1)
-    lines: list[str] = []
-    result = benchmark.measure(recipe, runtime, images=images, rounds=1, workers=[0], say=lines.append)
+def both_sides(method: str, updates: list[dict[str, Any]], **changes: object) -> list[list[dict[str, Any]]]:
+    """The updates of two epochs of the textbook, then of the library; the clock of both ticks after each."""
+    chosen, found = setting(crop_padding=0, train_images=10, **changes), []
+    for side in (
+        measurements.by_textbook(method, chosen, "cpu", 0),
+        measurements.library(method, chosen, CPU),
+    ):
+        updates.clear()
+        watch = clock.Clock("cpu")
+        side(watch, 2)
+        assert [len(ticks) for ticks in watch.ends.values()] == [2]
+        found.append(list(updates))
+    return found
 
-    names = ["textbook", "this library, bfloat16", "this library, float32"]
-    assert list(result["images_per_second"]) == names
-    assert all(len(values) == 1 and values[0] > 0 for values in result["images_per_second"].values())
-    assert len(lines) == 2
-    loops = {name: updates[3 * k - 9 :][:3] for k, name in enumerate(names)}  # the only round: three updates each
+
+def test_both_loops_do_the_same_updates_on_the_same_images(updates: list[dict[str, Any]]) -> None:
+    theirs, ours = both_sides("training", updates)
+    for name in ("momentum", "weight_decay", "nesterov", "parameters"):
+        assert len({step[name] for step in (*theirs, *ours)}) == 1
+    rates = [[step["lr"] for step in steps] for steps in (theirs, ours)]
+    assert rates[0] == pytest.approx(rates[1], rel=1e-9)
+    assert rates[0][-1] == pytest.approx(1e-6, rel=1e-9)
     up_to_a_flip = []
-    for steps in loops.values():
-        assert [len(batch) for step in steps for batch in step["batches"]] == [4, 4, 2]
+    for steps in (theirs, ours):
+        assert [len(batch) for step in steps for batch in step["batches"]] == [4, 4, 2] * 2
         seen = torch.cat([batch for step in steps for batch in step["batches"]])
         up_to_a_flip.append((seen + seen.flip(3)).sum((2, 3)).sort(0).values)
-    torch.testing.assert_close(up_to_a_flip[0], up_to_a_flip[1])
-    torch.testing.assert_close(up_to_a_flip[0], up_to_a_flip[2])
-    expected = (2 * images.images.double().sum((2, 3)) / 127.5 - 2 * 32 * 32).sort(0).values
+    torch.testing.assert_close(*up_to_a_flip)
+    pixels = measurements.random_images(10).images.double().sum((2, 3))
+    expected = (2 * pixels / 127.5 - 2 * 32 * 32).sort(0).values.repeat_interleave(2, 0)
     torch.testing.assert_close(up_to_a_flip[0].double(), expected, rtol=1e-4, atol=1e-2)
-    for name in ("momentum", "weight_decay", "nesterov", "parameters"):
-        assert len({step[name] for steps in loops.values() for step in steps}) == 1
-    rates = [[step["lr"] for step in steps] for steps in loops.values()]
-    assert rates[0] == pytest.approx(rates[1], rel=1e-9)
-    assert rates[0] == pytest.approx(rates[2], rel=1e-9)
-    assert rates[0][-1] == pytest.approx(1e-6, rel=1e-9)
 
 
-def test_the_command_prints_and_writes_what_it_measured(
-    benchmark: ModuleType, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_both_loops_attack_the_same_images_equally_often(updates: list[dict[str, Any]]) -> None:
+    theirs, ours = both_sides("adversarial training", updates)
+    whole = []
+    for steps in (theirs, ours):
+        assert [len(step["batches"]) for step in steps] == [10 + 1] * 6
+        assert all(batch.min() >= -1 and batch.max() <= 1 for step in steps for batch in step["batches"])
+        # the images move by at most 16/255 of the network's range during an attack, from one to another
+        moved = max(float((b - step["batches"][0]).abs().max()) for step in steps for b in step["batches"])
+        assert 2 * 8 / 255 < moved <= 4 * 8 / 255 + 1e-5
+        whole.append(torch.cat([step["batches"][0] for step in steps]).sum((1, 2, 3)).sort().values)
+    assert [step["lr"] for step in theirs] == pytest.approx([step["lr"] for step in ours], rel=1e-9)
+    torch.testing.assert_close(whole[0], whole[1], rtol=0.02, atol=10.0)  # up to the random start
+
+
+def test_both_evaluations_give_the_same_accuracy() -> None:
+    images, recipe = measurements.random_images(40), Recipe(batch_size=16)
+    network = build("wrn-10-1", 10, seed=0)
+    batches = textbook.loader(images, recipe, "cpu", 0, augmented=False)
+    logits = predict(network, images, "half", CPU)
+    assert textbook.evaluate(network, batches, "cpu") == float((logits.argmax(1) == images.labels).double().mean())
+
+
+def test_stacked_networks_become_what_the_library_makes_of_each_alone() -> None:
+    recipe = Recipe(architecture="wrn-10-1", batch_size=4, epochs=2, learning_rate=0.05)
+    images = measurements.random_images(12)
+    stack = stacked.train([build("wrn-10-1", 10, seed=seed) for seed in (0, 1)], images, recipe, CPU)
+    for seed in (0, 1):
+        alone = build("wrn-10-1", 10, seed=seed)
+        train(alone, images, recipe, seed=seed, runtime=CPU)
+        for name, value in alone.state_dict().items():
+            torch.testing.assert_close(stack[name][seed], value, rtol=2e-3, atol=2e-3)
+
+
+@pytest.mark.parametrize("way", ["together", "stacked", "processes"])
+def test_several_networks_are_timed_whatever_the_way(way: str) -> None:
+    watch = clock.Clock("cpu")
+    with measurements.side_of_many(setting(networks=2, way=way), CPU) as side:
+        side(watch, 3)
+    assert {number: len(ticks) for number, ticks in watch.ends.items()} == {0: 3, 1: 3}
+    assert all(a < b for ticks in watch.ends.values() for a, b in itertools.pairwise(ticks))
+
+
+# ------------------------------------------------------------------------------------------ timing
+
+
+def test_time_in_which_any_network_works_is_counted_once() -> None:
+    assert clock.covered([(0, 2), (1, 3), (1.5, 2), (5, 6)]) == 4
+    watch = clock.Clock("cpu")
+    watch.ends = {0: [1.0, 2.0, 3.0], 1: [11.0, 12.0, 13.0]}  # one after the other, with a pause
+    assert watch.busy() == 4
+    watch.ends = {0: [1.0, 3.0], 1: [1.5, 3.5]}  # at the same time
+    assert watch.busy() == 2.5
+
+
+def test_sides_run_in_turn_and_the_ratio_is_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A made-up clock: our epochs take 1, 1 and 2 seconds, the others' 4, 5 and 6; ours starts in 7, then in half."""
+    now, order = [0.0], []
+    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    paces = {"ours": iter([1.0, 1.0, 1.0, 2.0]), "theirs": iter([4.0, 4.0, 5.0, 6.0])}
+
+    def side(name: str) -> Any:
+        def work(watch: Any, epochs: int) -> None:
+            order.append((name, epochs))
+            pace = next(paces[name])
+            if name == "ours":
+                now[0] += 7 if len(order) == 1 else 0.5
+            for _ in range(epochs):
+                now[0] += pace
+                watch.tick()
+
+        return work
+
+    measured = clock.compare(side("ours"), side("theirs"), images=60, epochs=3, rounds=3, device="cpu")
+    assert order == [("ours", 1), ("theirs", 1), *[("theirs", 3), ("ours", 3)] * 3]
+    assert measured["images_per_second_by_round"] == [60, 60, 30]
+    assert measured["baseline_images_per_second_by_round"] == [15, 12, 10]
+    assert (measured["images_per_second"], measured["baseline_images_per_second"]) == (60, 12)
+    assert measured["ratio_by_round"] == [4, 5, 3]
+    assert [measured[name] for name in ("ratio", "ratio_min", "ratio_max")] == [4, 3, 5]
+    assert (measured["start_seconds"], measured["restart_seconds"]) == (7, 0.5)
+    assert "peak_bytes" not in measured  # this process has done other things before
+
+
+def test_ceilings_are_rates_of_a_product_and_of_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ceilings, "_rate", lambda work, device, least: 10.0)
+    measured = ceilings.measure(CPU, matrix=100, copied=4000, rounds=2)
+    assert measured["teraflops_by_round"] == [2 * 100**3 * 10 / 1e12] * 2
+    assert measured["gigabytes_per_second"] == 2 * 4000 * 10 / 1e9
+
+
+def test_a_rate_comes_from_enough_calls(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = [0.0]
+    monkeypatch.setattr(ceilings.time, "perf_counter", lambda: now[0])
+
+    def work() -> None:
+        now[0] += 0.001
+
+    assert ceilings._rate(work, "cpu", 0.2) == pytest.approx(1000)
+    assert now[0] > 0.2
+
+
+def test_a_way_that_the_library_fell_back_from_is_not_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fall_back(*_: object) -> None:
+        warnings.warn("training runs without CUDA graphs, more slowly but to the same result: no", stacklevel=1)
+
+    monkeypatch.setattr(measurements.ceilings, "measure", lambda *_, **__: fall_back())
+    wanted = replace(job("ceilings"), recipe={"matrix": 1, "copied": 4, "rounds": 1, "precision": "float32"})
+    with pytest.raises(UserError, match="not possible here: training runs without CUDA graphs"):
+        measurements.run(wanted, context(tmp_path))
+
+
+# ------------------------------------------------------------------------------------------ what is planned
+
+
+def gpu(monkeypatch: pytest.MonkeyPatch) -> Runtime:
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
+    return Runtime(device="cuda", precision="bfloat16", threads=16, compile=True, graphs=True)
+
+
+@pytest.mark.parametrize("on_gpu", [False, True])
+def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = gpu(monkeypatch) if on_gpu else Runtime(precision="bfloat16", threads=2)
+    jobs = plan.jobs(runtime, rounds=4)
+    names = [plan.name(one) for one in jobs]
+    assert len(set(names)) == len(names) == len({one.key for one in jobs})
+    assert {one.profile for one in jobs} == {"paper" if on_gpu else "cpu"}
+    assert {one.recipe["device"] for one in jobs} == {runtime.describe()["device"]}
+    trainings = [one.recipe for one in jobs if one.method == "training"]
+    assert {r["precision"] for r in trainings} == {"bfloat16", "float32"}
+    assert {(r["compile"], r["graphs"]) for r in trainings} == (
+        {(a, b) for a in (True, False) for b in (True, False)} if on_gpu else {(True, False), (False, False)}
+    )
+    assert {"wrn-40-2", "wrn-28-10"} <= {r["architecture"] for r in trainings}
+    assert {r["batch_size"] for r in trainings} == {128}
+    assert {one.recipe["networks"] for one in jobs if one.recipe.get("way") == "together"} == {2, 4, 8, 16}
+    assert {"ceilings", "training", "adversarial training", "evaluation"} < {one.method for one in jobs}
+    for one in jobs:
+        assert plan.runtime_of(one, runtime).describe()["precision"] == one.recipe["precision"]
+        if one.method in plan.IMAGES["cpu"]:
+            assert one.recipe["rounds"] == 4
+            assert one.recipe["train_images"] >= one.recipe["batch_size"]
+            if one.method != "networks at once":  # the workers' best number is measured first
+                workers = plan.workers_job(one.method, one.recipe["architecture"], runtime)
+                assert jobs.index(workers) < jobs.index(one)
+
+
+def test_plan_of_a_gpu_begins_with_what_the_bars_are_about(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = [plan.name(one) for one in plan.jobs(gpu(monkeypatch)) if one.method not in ("ceilings", "loader workers")]
+    assert names[:3] == [
+        "training wrn-40-2 bfloat16 compiled graphs",
+        "adversarial training wrn-28-10 bfloat16 compiled graphs",
+        "networks at once wrn-40-2 8 together bfloat16 compiled graphs",
+    ]
+
+
+# ------------------------------------------------------------------------------------------ the command
+
+
+def tiny(monkeypatch: pytest.MonkeyPatch, *methods: str, **changes: object) -> list[Job]:
+    """Let the command plan tiny measurements."""
+    monkeypatch.setattr(plan, "IMAGES", {"cpu": {method: {"wrn-10-1": 8} for method in plan.IMAGES["cpu"]}})
+    jobs = [job(method, **changes) for method in methods]
+    monkeypatch.setattr(plan, "jobs", lambda runtime, *, rounds: jobs)
+    return jobs
+
+
+def test_a_measurement_is_recorded_once_and_can_be_published(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    out = tmp_path / "new" / "speed.json"
-    benchmark.run([*TINY, "--data-root", str(tmp_path), "--out", str(out)])
-    written = json.loads(out.read_text())
+    wanted = tiny(monkeypatch, "training", "evaluation")
+    monkeypatch.setattr(plan, "worker_counts", lambda: [0])
+    arguments = [
+        "--store",
+        str(tmp_path / "store"),
+        "--out",
+        str(tmp_path / "out"),
+        "--device",
+        "cpu",
+        "--threads",
+        "1",
+    ]
+    assert command.command(arguments, in_this_process) == 0
     printed = capsys.readouterr().out
-    assert list(out.parent.iterdir()) == [out]
-    assert "random images" in printed
-    assert written["device"] in printed
-    assert (written["threads"], written["batches"], written["workers"]) == (1, 2, 0)
-    theirs = written["images_per_second"].pop("textbook")
-    assert written["images_per_second"].keys() == written["ratio"].keys()
-    for name, ours in written["images_per_second"].items():
-        low, high = sorted(a / b for a, b in zip(ours, theirs, strict=True))
-        assert written["ratio"][name] == pytest.approx({"min": low, "median": (low + high) / 2, "max": high})
-        assert f"{(low + high) / 2:.2f} ({low:.2f} to {high:.2f})" in printed
+    assert "2 recorded, 0 were recorded before" in printed
+    store = Store(tmp_path / "store")
+    for one in wanted:
+        record = store.get(one)
+        assert record is not None
+        metrics = record.metrics
+        assert len(metrics["images_per_second_by_round"]) == len(metrics["ratio_by_round"]) == 2
+        assert metrics["ratio_min"] <= metrics["ratio"] <= metrics["ratio_max"]
+        assert metrics["workers"] == 0
+        assert metrics["flops_per_image"] > metrics["bytes_per_image"] > 1e6
+        assert record.provenance["device"].startswith("CPU ")
+        assert (
+            f"{plan.name(one)}: {metrics['images_per_second']:,.0f} images/s, {metrics['ratio']:.2f} times" in printed
+        )
+    others = [record for record in store.records("cost") if record.job not in wanted]
+    assert {record.job.method for record in others} == {"loader workers"}
+
+    assert command.command(arguments, lambda: pytest.fail("measured again")) == 0
+    assert "0 recorded, 2 were recorded before" in capsys.readouterr().out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"cost.jsonl"}  # what came back can be merged
+    publish(store, tmp_path / "book")
+    assert {record.job.key for record in load_published("cost", tmp_path / "book")} >= {one.key for one in wanted}
+
+
+def quick(job: Job, context: Context) -> Metrics:
+    """Instead of measuring."""
+    if job.recipe["networks"] == 13:
+        os._exit(9)
+    if job.recipe["networks"] == 3:
+        raise UserError("this network is not to be had; choose another")
+    if job.recipe["networks"] == 4:
+        raise RuntimeError("CUDA error:\n  something")
+    peak = clock.peak_bytes("cpu") or 0.0
+    return {"images_per_second": 1.0, "ratio": 1.0, "ratio_min": 1.0, "ratio_max": 1.0, "peak_bytes": peak}
+
+
+def test_a_failing_measurement_does_not_stop_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In processes of their own, of which one dies, and one tells how much memory it had."""
+    monkeypatch.setattr(command, "run", quick)
+    jobs = [job("networks at once", networks=number, way="together") for number in (3, 4, 13, 2)]
+    outcome = command.measure_all(jobs, context(tmp_path), time_budget=None)
+    assert (outcome.recorded, outcome.failed) == (1, 3)
+    record = Store(tmp_path).get(jobs[-1])
+    assert record is not None
+    assert 1e8 < record.metrics["peak_bytes"] < 1e10
+    printed = capsys.readouterr().out
+    assert "3 together float32: failed: this network is not to be had; choose another" in printed
+    assert "4 together float32: failed: RuntimeError: CUDA error: something" in printed
+    assert "13 together float32: failed: its process was killed (out of memory?)" in printed
+    monkeypatch.setattr(plan, "jobs", lambda runtime, *, rounds: jobs[:1])
+    assert command.command(["--store", str(tmp_path), "--device", "cpu"], in_this_process) == 1
+
+
+def test_time_budget_leaves_what_would_not_end_in_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(command, "run", quick)
+    jobs = [job("networks at once", networks=number, way="together") for number in (2, 4)]
+    jobs.append(job("training"))
+    assert command.measure_all(jobs[:1], context(tmp_path), time_budget=0, executor=in_this_process).left == 1
+    assert command.measure_all(jobs[:1], context(tmp_path), time_budget=60, executor=in_this_process).recorded == 1
+    path = Store(tmp_path).path(jobs[0])
+    record = Store(tmp_path).get(jobs[0])
+    assert record is not None
+    Store(tmp_path).add(replace(record, provenance=record.provenance | {"seconds": 100.0}))
+    assert path.is_file()
+    outcome = command.measure_all(jobs, context(tmp_path), time_budget=60, executor=in_this_process)
+    assert (outcome.skipped, outcome.left, outcome.recorded) == (1, 1, 1)  # another kind may begin
+    monkeypatch.setattr(plan, "jobs", lambda runtime, *, rounds: jobs)
+    assert command.command(["--store", str(tmp_path), "--time-budget", "60", "--device", "cpu"], in_this_process) == 0
+    assert "1 not begun for lack of time; run the same command again" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--batches", "0"], "--batches is 0 but must be at least 1"),
-        (["--batch-size", "-2"], "--batch-size is -2"),
-        (["--workers", "0,many"], "--workers 0,many cannot be read"),
+        (["--rounds", "0"], "--rounds is 0 but must be at least 1"),
+        (["--time-budget", "-5"], "--time-budget is -5"),
+        (["--time-budget", "nan"], "--time-budget is nan"),
         (["--device", "gpu"], "unknown device 'gpu'"),
-        (["--architecture", "wrn-40"], "there is no 'wrn-40'"),
-        (["--data-root", "nowhere"], "the data root nowhere does not exist"),
-        (["--out", "."], "is a folder"),
+        (["--threads", "0"], "threads is 0"),
+        (["--only", "wrn-40-3", "--device", "cpu"], "no measurement has 'wrn-40-3' in its name; there are: ceilings"),
+        (["--store", "a-file"], "--store a-file is a file; name a folder"),
     ],
 )
-def test_bad_values_are_refused_before_anything_is_measured(
-    benchmark: ModuleType, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+def test_bad_values_are_one_sentence(
+    arguments: list[str],
+    message: str,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
+    (tmp_path / "a-file").touch()
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(benchmark, "measure", lambda *_, **__: pytest.fail("measured"))
-    with pytest.raises(UserError, match=message):
-        benchmark.run(arguments)
+    monkeypatch.setattr(sys, "argv", ["benchmarks", *arguments])
+    monkeypatch.setattr(command, "measure_all", lambda *_, **__: pytest.fail("measured"))
+    assert command.main() == 2
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert message in error
+    assert error.count("\n") == 1
 
 
-def test_an_error_is_one_sentence(
-    benchmark: ModuleType, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.setattr(sys, "argv", ["training.py", "--rounds", "0"])
-    with pytest.raises(SystemExit) as stopped:
-        benchmark.main()
-    assert stopped.value.code == 2
-    assert capsys.readouterr().err == "error: --rounds is 0 but must be at least 1; give another value\n"
+def test_random_images_are_those_of_every_other_run() -> None:
+    images: ImageSet = measurements.random_images(20)
+    assert images.checksum == measurements.random_images(20).checksum
+    assert (len(images), images.num_classes, tuple(images.images.shape[1:])) == (20, 10, (3, 32, 32))

@@ -40,7 +40,7 @@ def tags(cell: NotebookNode) -> list[str]:
 def test_every_section_has_a_notebook() -> None:
     from robustness_lib.paper import SECTIONS
 
-    assert {path.stem for path in SOURCES} == {*SECTIONS, "claims", "provenance"}
+    assert {path.stem for path in SOURCES} == {*SECTIONS, "claims", "cost", "provenance"}
 
 
 @NOTEBOOKS

@@ -6,10 +6,22 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
 * :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
+* :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
   again.
 """
 
+from robustness_lib.report.cost import (
+    bounds_figure,
+    bounds_table,
+    ceilings_table,
+    gpu_note,
+    planned_work,
+    reproduction_table,
+    speed_table,
+    start_table,
+    together_table,
+)
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, use_style
@@ -27,18 +39,27 @@ __all__ = [
     "arm_style",
     "arms_table",
     "bars_with_paper",
+    "bounds_figure",
+    "bounds_table",
     "candidates_table",
+    "ceilings_table",
     "comparison_rows",
     "comparison_table",
     "curves_with_paper",
+    "gpu_note",
     "legend_outside",
     "made_by",
     "myst_table",
     "new_figure",
+    "planned_work",
     "provenance_table",
     "reliability_diagram",
+    "reproduction_table",
     "rerun_command",
     "scoreboard",
     "scoreboard_rows",
+    "speed_table",
+    "start_table",
+    "together_table",
     "use_style",
 ]

@@ -22,13 +22,15 @@ def rerun_command(section: str, profile: str, dataset: str | None, seeds: Iterab
         seeds: Seeds; none: the profile's own.
 
     Returns:
-        The command; pre-training, whose data set is a corpus with its counts, has one of its own. For example
-        ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``.
+        The command, for example ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``;
+        pre-training, whose data set is a corpus with its counts, and cost have commands of their own.
     """
     if section == "pretraining":
         corpus = re.sub(r"_\d+x\d+$", "", dataset or "")
         parts = ["robustness pretrain --profile", profile, *(["--corpus", corpus] if corpus else [])]
         return " ".join([*parts, *(f"--seed {int(seed)}" for seed in seeds)])
+    if section == "cost":
+        return f"python -m benchmarks --device {'cuda' if profile == 'paper' else 'cpu'}"
     parts = ["robustness run", section, "--profile", profile]
     if dataset is not None:
         parts += ["--dataset", dataset]
