@@ -5,12 +5,14 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
 * :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
+* :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
   again.
 """
 
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
+from robustness_lib.report.grids import curve_grid, matrix_grid
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, use_style
 from robustness_lib.report.tables import (
@@ -30,9 +32,11 @@ __all__ = [
     "candidates_table",
     "comparison_rows",
     "comparison_table",
+    "curve_grid",
     "curves_with_paper",
     "legend_outside",
     "made_by",
+    "matrix_grid",
     "myst_table",
     "new_figure",
     "provenance_table",

@@ -193,6 +193,7 @@ def arms_table(
     name: str,
     methods: Sequence[str] = ("standard",),
     level: float | None = None,
+    over_levels: Levels = None,
     profile: str | None = None,
 ) -> Markdown:
     """Our two arms side by side, with their paired difference: for what the paper does not print.
@@ -206,6 +207,7 @@ def arms_table(
         name: Its label for references.
         methods: Methods.
         level: Level, or None.
+        over_levels: Reduce all levels to their "area" or "mean" (``level`` is then ignored).
         profile: The records' profile; None: the highest with records, "paper" or "cpu", for each setting.
 
     Returns:
@@ -214,7 +216,8 @@ def arms_table(
     """
     rows = []
     for dataset, method, metric_name in product(datasets, methods, metrics):
-        setting = {"section": section, "method": method, "metric": metric_name, "level": level, "over_levels": None}
+        setting: dict[str, Any] = {"section": section, "method": method, "metric": metric_name}
+        setting |= {"level": level, "over_levels": over_levels}
         arms = [_measured(records, dataset, {**setting, "arm": arm}, profile) for arm in ARMS]
         (scratch, scale, used), (tuned, _, _) = arms
         if scratch.empty and tuned.empty:
