@@ -184,23 +184,37 @@ def initialise(training: Training, num_classes: int, context: Context) -> nn.Mod
     return new_head(network, num_classes, training.seed)
 
 
-def trained(training: Training, context: Context, *, progress: str | None = None, **hooks: Any) -> Trained:
+def trained(
+    training: Training,
+    context: Context,
+    *,
+    progress: str | None = None,
+    data: ImageSet | None = None,
+    **hooks: Any,
+) -> Trained:
     """The network that ``training`` describes: read if it was trained before, else trained and kept.
 
     Args:
         training: Its description.
         context: Where data and kept networks are.
         progress: Label of the progress bar; None for no bar.
-        **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.train`; the description's
-            ``variant`` must then say what they do.
+        data: What to train on in place of the target's images, such as a part of them.
+        **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.train`. The description's
+            ``variant`` must say what these and ``data`` are.
 
     Returns:
         The network and its observations.
+
+    Raises:
+        ValueError: Other training images were given, but no variant.
     """
+    if data is not None and not training.variant:
+        raise ValueError("other training images than the target's need a variant that says which they are")
     test = context.images(training.dataset, "test")
-    data = target_images(training, context)
-    if training.held_out:
-        data = held_out_split(data)[0]
+    if data is None:
+        data = target_images(training, context)
+        if training.held_out:
+            data = held_out_split(data)[0]
     recipe = training.recipe.training_part()
     path = context.store / "networks" / f"{training.key}.safetensors"
     with locked(context.store / "locks" / f"{training.key}.lock"):

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from torch.nn import functional as F
 
@@ -147,6 +147,13 @@ ARMS = ("scratch", "tuned", "pretraining")
 """What a setting can be restricted to, as in ``tuned.epochs=5``."""
 
 
+class Adapt(Protocol[R]):
+    """How a section changes the profile's recipes, before a user's settings."""
+
+    def __call__(self, recipe: R, /, *, scale: str, arm: str, method: str) -> R:
+        """The recipe of one arm (``"scratch"`` or ``"tuned"``) and method at one scale, made from the profile's."""
+
+
 @dataclass(frozen=True)
 class Arm(Generic[R]):
     """One side of the comparison.
@@ -166,6 +173,7 @@ def arms(
     recipe_type: type[R],
     overrides: Mapping[str, str] | None = None,
     init: str | None = None,
+    adapt: Callable[..., R] | None = None,
 ) -> list[Arm[R]]:
     """The two sides of every comparison: from scratch, and pre-trained then tuned.
 
@@ -176,6 +184,7 @@ def arms(
         overrides: Settings to change, as text by name; ``scratch.``, ``tuned.`` or ``pretraining.`` before a name
             restricts it to that training; without, it holds for both arms (the architecture for all three).
         init: A checkpoint id to tune instead of the profile's own.
+        adapt: What the section changes before that: called with a recipe and ``arm="scratch"`` or ``"tuned"``.
 
     Returns:
         The scratch arm and the tuned arm.
@@ -184,10 +193,13 @@ def arms(
         UserError: A setting is unknown or has an unsuitable value.
     """
     target = scale.targets.get(dataset, next(iter(scale.targets.values())))
-    scratch = recipe_type(**target.scratch.as_dict()).with_overrides(overrides_for("scratch", overrides))
-    tuned = recipe_type(**target.tuned.as_dict()).with_overrides(overrides_for("tuned", overrides))
+    recipes = {}
+    for arm, base in (("scratch", target.scratch), ("tuned", target.tuned)):
+        recipe = recipe_type(**base.as_dict())
+        recipe = recipe if adapt is None else adapt(recipe, arm=arm)
+        recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
     checkpoint = init or checkpoint_id(job(scale, target, overrides=overrides_for("pretraining", overrides)))
-    return [Arm(SCRATCH, scratch), Arm(checkpoint, tuned)]
+    return [Arm(SCRATCH, recipes["scratch"]), Arm(checkpoint, recipes["tuned"])]
 
 
 def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, str]:
