@@ -308,7 +308,12 @@ def trained(
 
     Returns:
         The network and its observations.
+
+    Raises:
+        ValueError: Other training images were given, but no variant.
     """
+    if data is not None and not training.variant:
+        raise ValueError("other training images than the target's need a variant that says which they are")
     test = context.images(training.dataset, "test")
     if data is None:
         data = target_images(training, context)

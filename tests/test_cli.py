@@ -338,4 +338,4 @@ def test_command_as_installed(tmp_path: Path) -> None:
     )
     assert found.returncode == 2
     assert found.stdout == ""
-    assert found.stderr == "error: unknown section 'nothing'; choose one of: calibration, recipe_choice\n"
+    assert found.stderr == f"error: unknown section 'nothing'; choose one of: {', '.join(sections.SECTIONS)}\n"

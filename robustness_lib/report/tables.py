@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, select
-from robustness_lib.paper.claims import CLAIMS, Claim, Levels
+from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
 NOT_RUN = "not run"
@@ -361,7 +361,8 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
             _spread(verdict.treated, claim.treated.metric),
         )
         used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
-        here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n})"
+        which = "" if verdict.level is None else f", weakest of {verdict.levels} levels, at {verdict.level:g}"
+        here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
@@ -435,8 +436,10 @@ def _measured(
 def _claim_about(
     section: str, dataset: str, arm: str, method: str, name: str, level: float | None, over_levels: Levels
 ) -> Claim | None:
-    """The claim whose treated side is this setting, compared with the same method from scratch."""
+    """The claim whose treated side is this setting; one about every level is then taken at this level."""
     for claim in claims_of(section):
+        if claim.over_levels == "every" and level is not None:
+            claim = at_level(claim, level)
         treated = (claim.treated.arm, claim.treated.method, claim.treated.metric)
         where = (claim.dataset, claim.level, claim.over_levels, claim.treated.at)
         same = claim.reference.metric == name or name == f"{claim.reference.metric}_tempered"
