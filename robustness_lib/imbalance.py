@@ -32,7 +32,8 @@ from robustness_lib.profiles import profile
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
-from robustness_lib.training import Loss, predict, weighted_cross_entropy
+from robustness_lib.steps import Loss
+from robustness_lib.training import cross_entropy, predict, weighted_cross_entropy
 
 SECTION = "imbalance"
 METHODS = ("normal", "cost-sensitive", "oversampling", "smote", "excluded")
@@ -348,9 +349,9 @@ def run(job: Job, context: Context) -> Metrics:
     recipe = ImbalanceRecipe(**job.recipe)  # type: ignore[arg-type]
     data, sizes = thinned(job, recipe, context)
     metrics: Metrics = {}
-    hooks: dict[str, Loss] = {}
+    loss: Loss = cross_entropy
     if job.method == "cost-sensitive":
-        hooks["loss"] = weighted_cross_entropy(class_weights(data.labels))
+        loss = weighted_cross_entropy(class_weights(data.labels))
     elif job.method == "oversampling":
         data = oversample(data, job.seed)
     elif job.method == "smote":
@@ -358,7 +359,7 @@ def run(job: Job, context: Context) -> Metrics:
         data = smote(data, recipe.smote_neighbours, job.seed)
         metrics["smote_seconds"] = time.monotonic() - started
     training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, variant=_variant(job, recipe))
-    network = trained(training, context, data=data, progress=job.label, **hooks).network
+    network = trained(training, context, data=data, progress=job.label, loss=loss).network
     test = context.images(job.dataset, "test")
     logits, labels = predict(network, test, recipe.normalisation, context.runtime).numpy(), test.labels.numpy()
     keep_outputs(job, context, {"logits": logits, "labels": labels})

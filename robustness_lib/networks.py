@@ -310,7 +310,7 @@ def trained(
         The network and its observations.
 
     Raises:
-        ValueError: Other training images were given, but no variant.
+        ValueError: Other training images were given, but no variant, so that others would be found under its key.
     """
     if data is not None and not training.variant:
         raise ValueError("other training images than the target's need a variant that says which they are")
