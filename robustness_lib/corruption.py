@@ -156,7 +156,11 @@ def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> L
     boundaries = np.cumsum(rows, axis=1)
     boundaries /= boundaries[:, -1:]
     drawn = np.random.RandomState(seed).random_sample(len(classes))
-    return np.asarray((boundaries[classes] <= drawn[:, None]).sum(axis=1), dtype=np.int64)
+    noisy = np.empty(len(classes), dtype=np.int64)
+    for row, upper in enumerate(boundaries):
+        mine = classes == row
+        noisy[mine] = np.searchsorted(upper, drawn[mine], side="right")
+    return noisy
 
 
 def observed_matrix(labels: npt.ArrayLike, noisy: npt.ArrayLike, num_classes: int) -> Floats:

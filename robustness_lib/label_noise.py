@@ -14,7 +14,8 @@ training labels come from annotators; such jobs have no strength, and the share 
 
 At one seed both arms and all methods have the same corrupted labels. P1's code draws them with seed 1, which here is
 the noise of seed 0; seed s draws with s + 1. With GLC all labels are corrupted before the trusted ones are put back,
-where P1's code draws for the untrusted images alone: the same in distribution.
+where P1's code draws for the untrusted images alone: the same in distribution. Both stages of a correction begin with
+the same weights, where P1's code draws those of the second anew.
 """
 
 from __future__ import annotations
@@ -178,15 +179,17 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
             the :data:`STRENGTHS` (three of them at ``smoke``) on the CIFAR sets.
 
     Returns:
-        The jobs (:func:`robustness_lib.planning.plan`); ``longer`` at its own strength and from scratch only,
-        variations of the corpus pre-trained only.
+        The jobs (:func:`robustness_lib.planning.plan`); ``longer`` at its own strength, where that is chosen,
+        and from scratch only; variations of the corpus pre-trained only.
 
     Raises:
         UserError: An unknown name or an unsuitable value.
     """
     scale = profile(profile_name)
     seeds, init, overrides = selection.get("seeds"), selection.get("init"), selection.get("overrides") or {}
-    strengths = selection.get("chosen_levels") or (STRENGTHS[::5] if scale.name == "smoke" else STRENGTHS)
+    chosen = selection.get("chosen_levels")
+    strengths = chosen or (STRENGTHS[::5] if scale.name == "smoke" else STRENGTHS)
+    of_longer = [LONGER_STRENGTH] if not chosen or LONGER_STRENGTH in chosen else []
     for strength in strengths:
         if not 0 <= strength <= 1:
             raise UserError(f"the corruption strength is {strength} but must lie in [0, 1]; choose another")
@@ -201,7 +204,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
         choose(method, every, f"method of the section {SECTION}")
         _check_init(method, scale.name, init)
         grids: list[tuple[list[str], Sequence[float | None], dict[str, str]]] = [
-            (others, [LONGER_STRENGTH] if method == "longer" else strengths, {}),
+            (others, of_longer if method == "longer" else strengths, {}),
             (human, [None], {"noise": "human"}),
         ]
         for names, levels, noise in grids:
@@ -219,6 +222,10 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
                     overrides={**noise, **overrides},
                     init=init,
                 )
+    if not planned:
+        raise UserError(
+            f"there is nothing to measure: longer has the strength {LONGER_STRENGTH} alone; choose that level"
+        )
     return [_named(job) for job in planned if _compared(job)]
 
 

@@ -146,23 +146,25 @@ def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
 
 
 def forward_loss(
-    logits: Tensor, labels: Tensor, matrix: Tensor, *, reduction: Literal["mean", "sum"] = "mean"
+    logits: Tensor, labels: Tensor, matrix: Tensor, *, reduction: Literal["mean", "sum", "none"] = "mean"
 ) -> Tensor:
     """Cross-entropy through a corruption matrix: -log Σ_k p(k | x) C[k, ỹ] (P1 §3.2, Patrini et al. 2017).
 
     A network that minimises it on labels that were corrupted by C is the one that cross-entropy gives on clean labels.
 
     Args:
-        logits: Float [B, K], before the corruption.
+        logits: Float [B, K], before the corruption; computed in float32, or in float64 where they are that.
         labels: int64 [B], the noisy labels ỹ.
         matrix: Float [K, K], C; row = true class.
-        reduction: ``"mean"`` or ``"sum"`` over the batch.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
 
     Returns:
-        A scalar, in nats.
+        A scalar, or [B], in nats.
     """
-    each = torch.logsumexp(F.log_softmax(logits.float(), dim=1) + matrix.to(logits.device).log().T[labels], dim=1)
-    return -each.mean() if reduction == "mean" else -each.sum()
+    precision = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    to_label = matrix.to(logits.device, precision).log().T[labels]
+    each = -torch.logsumexp(F.log_softmax(logits, dim=1, dtype=precision) + to_label, dim=1)
+    return each if reduction == "none" else each.mean() if reduction == "mean" else each.sum()
 
 
 def forward_training_loss(matrix: npt.ArrayLike) -> Loss:
@@ -193,6 +195,9 @@ class GoldLoss:
         separate_passes: Whether untrusted and trusted images of a batch go through the network one after the other
             (P1's code), so that batch normalisation has statistics of each; otherwise all at once.
 
+    Attributes:
+        static_shapes: Whether all batches of one size go through the same operations of the same sizes.
+
     Raises:
         UserError: The matrix is none.
     """
@@ -204,23 +209,21 @@ class GoldLoss:
         self.trusted = _OnDevice(trusted)
         self.batch_size = batch_size
         self.separate_passes = separate_passes
-        self.static_shapes = False  # the two parts of a batch vary in size
+        self.static_shapes = not separate_passes  # else the two parts of a batch vary in size
 
     def __call__(self, network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         """The loss of a batch, in nats (:data:`robustness_lib.training.Loss`)."""
-        gold = self.trusted.on(images.device)[indices]
-        matrix = self.matrix.on(images.device)
-        parts = (~gold, gold)
+        gold, matrix = self.trusted.on(images.device)[indices], self.matrix.on(images.device)
         if self.separate_passes:
-            logits = [network(images[part]).float() if bool(part.any()) else None for part in parts]
+            total = torch.zeros((), device=images.device)
+            if not gold.all():
+                total = total + forward_loss(network(images[~gold]), labels[~gold], matrix, reduction="sum")
+            if gold.any():
+                total = total + F.cross_entropy(network(images[gold]).float(), labels[gold], reduction="sum")
         else:
-            together = network(images).float()
-            logits = [together[part] for part in parts]
-        total = torch.zeros((), device=images.device)
-        if logits[0] is not None:
-            total = total + forward_loss(logits[0], labels[~gold], matrix, reduction="sum")
-        if logits[1] is not None:
-            total = total + F.cross_entropy(logits[1], labels[gold], reduction="sum")
+            logits = network(images).float()
+            plain = F.cross_entropy(logits, labels, reduction="none")
+            total = torch.where(gold, plain, forward_loss(logits, labels, matrix, reduction="none")).sum()
         return total / (self.batch_size or len(images))
 
 

@@ -51,6 +51,7 @@ def curve_grid(
         words = wanted.pop("words", f"{label(wanted['dataset'])}, {label(wanted.get('method', 'standard'))}")
         curves_with_paper(section, records, **wanted, axes=panel)
         _name(panel, words)
+        panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panel.set_ylabel(y_label or panel.get_ylabel())
         panel.label_outer()
     axes[0].set_ylim(bottom=0)
