@@ -63,7 +63,8 @@ report.myst_table(
 # not yet measured
 # : There are fewer than two seeds with both arms.
 #
-# Where a claim says that some harm is at most a certain size, the whole interval has to stay within it.
+# Where a claim says that some harm is at most a certain size, the whole interval has to stay within it. A claim about
+# every level, such as every imbalance, is judged at each level that both arms have, and the weakest verdict stands.
 #
 # The highest profile with two seeds decides: `paper` before `cpu`. A verdict at `cpu` says that the effect is there, or is
 # not, in a small network and a part of the data; it does not say how large it is at the papers' scale. `smoke` never

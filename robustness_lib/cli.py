@@ -67,6 +67,7 @@ def run(
     dataset: Annotated[str, typer.Option(help="Data sets, separated by commas; the profile's by default.")] = "all",
     method: Annotated[str, typer.Option(help="Methods, separated by commas; all by default.")] = "all",
     seeds: Annotated[str, typer.Option(help="0,1,2 or 0-4; the profile's by default.")] = "default",
+    levels: Annotated[str, typer.Option(help="Such as 0,0.5,1; the section's by default.")] = "all",
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
     init: Annotated[str | None, typer.Option(help="Id of a checkpoint to tune instead of the profile's.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one a GPU or CPU thread.")] = None,
@@ -102,6 +103,7 @@ def run(
             datasets=sections.parse_names(dataset),
             methods=sections.parse_names(method),
             seeds=sections.parse_seeds(seeds),
+            chosen_levels=sections.parse_levels(levels),
             overrides=sections.parse_overrides(settings),
             init=init,
             workers=workers,

@@ -1,4 +1,4 @@
-"""What a network's outputs are judged by: accuracy, likelihood and calibration.
+"""What a network's outputs are judged by: accuracy, likelihood and calibration; and the area under an error curve.
 
 Functions of arrays; they need no network. "Calibration error" is P1's, with bins of equally many examples.
 """
@@ -255,3 +255,24 @@ def confidence_and_correctness(logits: Array, labels: Array) -> tuple[Floats, np
     """
     scores, classes = _logits_and_labels(logits, labels)
     return softmax(scores, axis=1).max(1), scores.argmax(1) == classes
+
+
+def area_under_error_curve(strengths: Array, errors: Array) -> float:
+    """Area under the test error against the corruption strength, by the trapezoidal rule (P1 §3.2, Table 2).
+
+    At strengths 0, 0.1, ..., 1 it is 0.1 (e_0 / 2 + e_1 + ... + e_9 + e_10 / 2). The strengths span a range of one, so
+    the area has the unit of an error.
+
+    Args:
+        strengths: [S], rising from 0 to 1.
+        errors: [S], the error at each of them.
+
+    Raises:
+        UserError: The arrays do not fit together, or the strengths do not rise from 0 to 1.
+    """
+    places, values = np.asarray(strengths, dtype=np.float64), np.asarray(errors, dtype=np.float64)
+    if places.ndim != 1 or places.shape != values.shape:
+        raise UserError(f"there are {places.size} strengths but {values.size} errors; give one error a strength")
+    if len(places) < 2 or not np.isclose([places[0], places[-1]], (0, 1)).all() or not (np.diff(places) > 0).all():
+        raise UserError("an area needs strengths that rise from 0 to 1; measure both ends and sort them")
+    return float(np.trapezoid(values, places))

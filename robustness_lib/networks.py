@@ -29,10 +29,13 @@ from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Merged, make_folder, short_hash
 from robustness_lib.runtime import Runtime
 from robustness_lib.together import hold
-from robustness_lib.training import History, predict, train
+from robustness_lib.training import History, Observe, predict, train
 
 SHIPPED = Path("book/checkpoints")
 """Pre-trained checkpoints that come with the repository, relative to its root."""
+
+_OBSERVED = ("confidence", "correct")
+"""What is observed of every network's predictions for the test set."""
 
 HELD_OUT = 0.1
 """The share of the training images that temperature tuning holds out (P1 §4.2)."""
@@ -141,12 +144,14 @@ class Trained:
         epochs: int64 [E], the observed epochs, from 1.
         confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
         correct: bool [E, N], whether the prediction was right.
+        further: By name, what else was observed, [E, ...] (:func:`trained`).
     """
 
     network: nn.Module
     epochs: np.ndarray
     confidence: np.ndarray
     correct: np.ndarray
+    further: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def held_out_split(data: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -278,36 +283,56 @@ def initialise(training: Training, num_classes: int, context: Context) -> nn.Mod
             "make it with 'robustness pretrain', or choose another with --init"
         )
     load_trunk(network, read_trained(path)[0])
-    return new_head(network, num_classes, training.seed)
+    return new_head(network, num_classes, training.seed, recipe.head_bias)
 
 
-def trained(training: Training, context: Context, *, progress: str | None = None, **hooks: Any) -> Trained:
+def trained(
+    training: Training,
+    context: Context,
+    *,
+    progress: str | None = None,
+    data: ImageSet | None = None,
+    observe: Observe | None = None,
+    **hooks: Any,
+) -> Trained:
     """The network that ``training`` describes: read if it was trained before, else trained and kept.
 
     Args:
         training: Its description.
         context: Where data and kept networks are.
         progress: Label of the progress bar; None for no bar.
-        **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.train`; the description's
-            ``variant`` must then say what they do.
+        data: What to train on in place of the target's images, such as the same images with other labels.
+        observe: What else to look at, beside the test set, after the observed epochs; kept in ``further``.
+        **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.train`. The description's
+            ``variant`` must say what these, ``data`` and ``observe`` are.
 
     Returns:
         The network and its observations.
+
+    Raises:
+        ValueError: Other training images were given, but no variant, so that others would be found under its key.
     """
+    if data is not None and not training.variant:
+        raise ValueError("other training images than the target's need a variant that says which they are")
     test = context.images(training.dataset, "test")
-    data = target_images(training, context)
-    if training.held_out:
-        data = held_out_split(data)[0]
+    if data is None:
+        data = target_images(training, context)
+        if training.held_out:
+            data = held_out_split(data)[0]
     recipe = training.recipe.training_part()
     path = context.store / "networks" / f"{training.key}.safetensors"
     with hold(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
-            _train_and_keep(training, recipe, data, test, path, context, progress, hooks)
+            _train_and_keep(training, recipe, data, test, path, context, progress, observe, hooks)
         weights, observed, _ = read_trained(path)
     network = build(recipe.architecture, data.num_classes, recipe.dropout)
+    if training.init != SCRATCH:
+        new_head(network, data.num_classes, training.seed, recipe.head_bias)
     network.load_state_dict(weights)
     network.to(context.runtime.device).eval()
-    return Trained(network, **{name: value.numpy() for name, value in observed.items()})
+    seen = {name: value.numpy() for name, value in observed.items()}
+    further = {name: seen.pop(name) for name in set(seen) - {"epochs", *_OBSERVED}}
+    return Trained(network, **seen, further=further)
 
 
 def _train_and_keep(
@@ -318,6 +343,7 @@ def _train_and_keep(
     path: Path,
     context: Context,
     progress: str | None,
+    further: Observe | None,
     hooks: Mapping[str, Any],
 ) -> None:
     network = initialise(training, data.num_classes, context)
@@ -325,7 +351,8 @@ def _train_and_keep(
     def observe(network: nn.Module) -> dict[str, Tensor]:
         logits = predict(network, test, recipe.normalisation, context.runtime)
         confidence, prediction = logits.softmax(1).max(1)
-        return {"confidence": confidence, "correct": prediction == test.labels}
+        seen = {"confidence": confidence, "correct": prediction == test.labels}
+        return seen | dict(further(network) if further is not None else {})
 
     history = train(
         network,
@@ -346,7 +373,8 @@ def read_trained(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict
     """Read what :func:`save_trained` wrote.
 
     Returns:
-        The network's state, what was observed of it (``epochs``, ``confidence``, ``correct``), and the metadata.
+        The network's state, what was observed of it (``epochs``, ``confidence``, ``correct`` and what else was looked
+        at), and the metadata.
 
     Raises:
         UserError: The file is damaged.
@@ -363,9 +391,10 @@ def read_trained(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict
 def save_trained(path: Path, network: nn.Module, history: History, description: Mapping[str, Any]) -> None:
     """Keep a network with what was observed of it; its description and the course of its training as metadata."""
     epochs = sorted(history.observed)
+    names = history.observed[epochs[0]] if epochs else _OBSERVED
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     tensors["observed/epochs"] = torch.tensor(epochs, dtype=torch.int64)
-    for name in ("confidence", "correct"):
+    for name in names:
         rows = [history.observed[epoch][name] for epoch in epochs]
         tensors[f"observed/{name}"] = torch.stack(rows) if rows else torch.zeros(0)
     metadata = {

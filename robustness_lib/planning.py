@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TypedDict, Unpack
 
-from robustness_lib.errors import choose
-from robustness_lib.pretraining import arms
+from robustness_lib.errors import UserError, choose
+from robustness_lib.pretraining import Adapt, R, arms
 from robustness_lib.profiles import profile
-from robustness_lib.recipes import Recipe
 from robustness_lib.records import Job
 
 
@@ -21,6 +21,7 @@ class Selection(TypedDict, total=False):
         seeds: Seeds.
         overrides: Settings to change, as text by name (:func:`robustness_lib.pretraining.arms`).
         init: Id of a checkpoint to tune instead of the profile's.
+        chosen_levels: Levels, where the section has levels.
     """
 
     datasets: Sequence[str] | None
@@ -28,15 +29,17 @@ class Selection(TypedDict, total=False):
     seeds: Sequence[int] | None
     overrides: Mapping[str, str] | None
     init: str | None
+    chosen_levels: Sequence[float] | None
 
 
 def plan(
     section: str,
     profile_name: str,
     all_methods: Sequence[str],
-    recipe_type: type[Recipe],
+    recipe_type: type[R],
     *,
     levels: Sequence[float | None] = (None,),
+    adapt: Adapt[R] | None = None,
     **selection: Unpack[Selection],
 ) -> list[Job]:
     """One job for each method, seed, data set, level and arm (from scratch, and pre-trained then tuned).
@@ -48,6 +51,7 @@ def plan(
         recipe_type: The section's recipe: :class:`~robustness_lib.recipes.Recipe`, or a subclass with settings of
             its own.
         levels: Strengths of what the section varies; None where there is none.
+        adapt: What the section changes in the profile's recipes, by arm and method; a user's overrides come after.
         **selection: What is selected (:class:`Selection`).
 
     Returns:
@@ -58,14 +62,17 @@ def plan(
         UserError: An unknown name or an unsuitable value.
     """
     scale = profile(profile_name)
-    seeds = selection.get("seeds")
+    seeds, chosen = selection.get("seeds"), selection.get("chosen_levels")
+    if chosen and None in levels:
+        raise UserError(f"the section {section} has no levels to choose from; leave them out")
     jobs = []
     for method in selection.get("methods") or all_methods:
         choose(method, all_methods, f"method of the section {section}")
+        change = None if adapt is None else partial(adapt, scale=scale.name, method=method)
         for seed in scale.seeds if seeds is None else seeds:
             for dataset in selection.get("datasets") or scale.datasets:
-                both = arms(scale, dataset, recipe_type, selection.get("overrides"), selection.get("init"))
-                for level in levels:
+                both = arms(scale, dataset, recipe_type, selection.get("overrides"), selection.get("init"), change)
+                for level in chosen or levels:
                     for arm in both:
                         jobs.append(
                             Job(

@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from torch import nn
 from torch.nn import functional as F
@@ -167,6 +167,13 @@ ARMS = ("scratch", "tuned", "pretraining")
 """What a setting can be restricted to, as in ``tuned.epochs=5``."""
 
 
+class Adapt(Protocol[R]):
+    """How a section changes the profile's recipes, before a user's settings."""
+
+    def __call__(self, recipe: R, /, *, scale: str, arm: str, method: str) -> R:
+        """The recipe of one arm (``"scratch"`` or ``"tuned"``) and method at one scale, made from the profile's."""
+
+
 @dataclass(frozen=True)
 class Arm(Generic[R]):
     """One side of the comparison.
@@ -186,6 +193,7 @@ def arms(
     recipe_type: type[R],
     overrides: Mapping[str, str] | None = None,
     init: str | None = None,
+    adapt: Callable[..., R] | None = None,
 ) -> list[Arm[R]]:
     """The two sides of every comparison: from scratch, and pre-trained then tuned.
 
@@ -194,8 +202,10 @@ def arms(
         dataset: One of its targets, or any other data set, which is then treated as the first target is.
         recipe_type: The section's recipe: the profile's settings and the section's own with their defaults.
         overrides: Settings to change, as text by name; ``scratch.``, ``tuned.`` or ``pretraining.`` before a name
-            restricts it to that training; without, it holds for both arms (the architecture for all three).
+            restricts it to that training; without, it holds for both arms. The pre-trained network has the
+            architecture of the one that is tuned.
         init: A checkpoint id to tune instead of the profile's own.
+        adapt: What the section changes before that: called with a recipe and ``arm="scratch"`` or ``"tuned"``.
 
     Returns:
         The scratch arm and the tuned arm.
@@ -204,10 +214,14 @@ def arms(
         UserError: A setting is unknown or has an unsuitable value.
     """
     target = scale.targets.get(dataset, next(iter(scale.targets.values())))
-    scratch = recipe_type(**target.scratch.as_dict()).with_overrides(overrides_for("scratch", overrides))
-    tuned = recipe_type(**target.tuned.as_dict()).with_overrides(overrides_for("tuned", overrides))
-    checkpoint = init or checkpoint_id(job(scale, target, overrides=overrides_for("pretraining", overrides)))
-    return [Arm(SCRATCH, scratch), Arm(checkpoint, tuned)]
+    recipes = {}
+    for arm, base in (("scratch", target.scratch), ("tuned", target.tuned)):
+        recipe = recipe_type(**base.as_dict())
+        recipe = recipe if adapt is None else adapt(recipe, arm=arm)
+        recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
+    changes = {"architecture": recipes["tuned"].architecture, **overrides_for("pretraining", overrides)}
+    checkpoint = init or checkpoint_id(job(scale, target, overrides=changes))
+    return [Arm(SCRATCH, recipes["scratch"]), Arm(checkpoint, recipes["tuned"])]
 
 
 def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, str]:
@@ -243,7 +257,7 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
         if wanted.init == SCRATCH or wanted.init in found or find_checkpoint(wanted.init, store):
             continue
         scale = profile(wanted.profile)
-        changes = overrides_for("pretraining", overrides)
+        changes = {"architecture": str(wanted.recipe["architecture"]), **overrides_for("pretraining", overrides)}
         possible = {checkpoint_id(j): j for j in (job(scale, t, overrides=changes) for t in scale.targets.values())}
         if wanted.init not in possible:
             raise UserError(

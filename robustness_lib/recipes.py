@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import types
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, Self, get_args, get_type_hints
 
 from robustness_lib.errors import UserError, choose
@@ -20,6 +20,9 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 }
 """Mean and standard deviation per channel, of images in [0, 1]: ``half`` maps to [-1, 1] (P1, almost everywhere),
 ``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``imagenet`` ImageNet's (P2)."""
+
+SCHEDULES = ("cosine", "step")
+"""Courses of the learning rate (:func:`learning_rate_at`)."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,6 +45,8 @@ class Recipe:
         trainable: ``"all"`` or ``"head"``.
         observations: How many times the test set is looked at during training, evenly spread over the epochs,
             the last epoch always among them; 0 for never. Looking does not change the training.
+        schedule: A value of :data:`SCHEDULES`.
+        head_bias: Whether the new head of a pre-trained network has a bias (in P1's Forward and GLC it has none).
     """
 
     architecture: str = "wrn-40-2"
@@ -58,6 +63,8 @@ class Recipe:
     normalisation: str = "half"
     trainable: str = "all"
     observations: int = 0
+    schedule: str = field(default="cosine", metadata={"added": True})
+    head_bias: bool = field(default=True, metadata={"added": True})
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -65,6 +72,7 @@ class Recipe:
                 object.__setattr__(self, setting.name, float(getattr(self, setting.name)))
         choose(self.normalisation, NORMALISATIONS, "normalisation")
         choose(self.trainable, ("all", "head"), "value of trainable")
+        choose(self.schedule, SCHEDULES, "schedule")
         for name in ("epochs", "batch_size"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("train_images", "crop_padding", "observations"):
@@ -149,8 +157,15 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
 def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
     """The learning rate of update number ``step`` = 1 ... ``total_steps``.
 
-    A cosine from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
+    ``cosine``: from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
     code: the first update is already one step down, the last uses exactly the final value.
+
+    ``step``: ``learning_rate``, a fifth of it after 40 % of the updates, and again after 60 and 80 % (the drops of P1
+    Figure 1, at epochs 80, 120 and 160 of 200; the paper does not say by how much, a fifth is that of Zagoruyko and
+    Komodakis 2016, whose network it is).
     """
+    if recipe.schedule == "step":
+        drops = sum(5 * (step - 1) >= fifths * total_steps for fifths in (2, 3, 4))
+        return recipe.learning_rate * 0.2**drops
     half_wave = 0.5 * (1 + math.cos(math.pi * step / total_steps))
     return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * half_wave

@@ -409,7 +409,7 @@ def _differences(one: Record, other: Record) -> list[tuple[float, str]]:
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a number can depend on."""
     found = {"python": platform.python_version()}
-    for name in ("robustness-lib", "torch", "torchvision", "numpy", "scipy", "scikit-learn"):
+    for name in ("robustness-lib", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "imbalanced-learn"):
         with contextlib.suppress(PackageNotFoundError):
             found[name] = version(name)
     return found

@@ -13,7 +13,7 @@ from typing import Protocol, Unpack, cast
 
 import pandas as pd
 
-from robustness_lib import calibration, carrying, pretraining, recipe_choice
+from robustness_lib import calibration, carrying, imbalance, label_noise, pretraining, recipe_choice
 from robustness_lib.cluster import Scheduler, connect
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import UserError, choose
@@ -37,7 +37,9 @@ class Section(Protocol):
         """Measure one of them."""
 
 
-SECTIONS: dict[str, Section] = {module.SECTION: cast(Section, module) for module in (calibration, recipe_choice)}
+SECTIONS: dict[str, Section] = {
+    module.SECTION: cast(Section, module) for module in (label_noise, imbalance, calibration, recipe_choice)
+}
 """By name, in the papers' order."""
 
 
@@ -205,6 +207,20 @@ def parse_seeds(text: str) -> list[int] | None:
     except ValueError:
         raise UserError(f"seeds={text!r} cannot be read; write whole numbers such as 0,1,2 or 0-4") from None
     return seeds
+
+
+def parse_levels(text: str) -> list[float] | None:
+    """Levels as a user writes them, such as ``"0,0.5,1"``, or ``"all"`` for the section's (None).
+
+    Raises:
+        UserError: The text is neither.
+    """
+    if text.strip() in ("", "all"):
+        return None
+    try:
+        return [float(part) for part in text.split(",")]
+    except ValueError:
+        raise UserError(f"levels={text!r} cannot be read; write numbers such as 0,0.5,1 or all") from None
 
 
 def parse_names(text: str) -> list[str] | None:

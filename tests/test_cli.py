@@ -99,6 +99,9 @@ def refused(command: Command, *arguments: str) -> str:
         (("run", "calibration", "--seeds", "one"), ["seeds='one'", "0,1,2"]),
         (("run", "calibration", "--seeds", "0.5"), ["seeds='0.5'"]),
         (("run", "calibration", "--seeds", "3-1"), ["seeds='3-1'"]),
+        (("run", "calibration", "--levels", "0.5"), ["calibration has no levels"]),
+        (("run", "label_noise", "--levels", "2"), ["corruption strength is 2", "[0, 1]"]),
+        (("run", "label_noise", "--method", "none-excluded"), ["--corpus imagenet32-no-cifar10", "--init"]),
         (("run", "calibration", "--workers", "0"), ["--workers is 0", "at least 1"]),
         (("run", "calibration", "--threads", "0"), ["threads is 0", "at least 1"]),
         (("run", "calibration", "--threads", "-1"), ["threads is -1", "at least 1"]),
@@ -299,6 +302,10 @@ def test_seeds_that_cannot_be_read(text: str) -> None:
 
 
 def test_names_and_settings() -> None:
+    assert sections.parse_levels("all") is None
+    assert sections.parse_levels("0, 0.5,1") == [0, 0.5, 1]
+    with pytest.raises(UserError, match="levels='0-1' cannot be read"):
+        sections.parse_levels("0-1")
     assert sections.parse_names("all") is None
     assert sections.parse_names("a, b") == ["a", "b"]
     assert sections.parse_overrides(["a=1", "b.c = x=y "]) == {"a": "1", "b.c": "x=y"}
@@ -338,4 +345,4 @@ def test_command_as_installed(tmp_path: Path) -> None:
     )
     assert found.returncode == 2
     assert found.stdout == ""
-    assert found.stderr == "error: unknown section 'nothing'; choose one of: calibration, recipe_choice\n"
+    assert found.stderr == f"error: unknown section 'nothing'; choose one of: {', '.join(sections.SECTIONS)}\n"

@@ -10,6 +10,9 @@ A claim names two sides, the treated one and the reference, and how they are com
 * ``test`` is "beyond" (the effect has the claimed sign and, if a size is stated, reaches it) or "within" (a
   harm, the effect in ``direction``, is at most the stated size).
 
+A claim about several levels compares the two sides' areas or means, or holds at "every" level: then the level
+that bears it out least stands for it.
+
 The claims are the rows of the data file ``published/claims.csv``, one column an attribute of :class:`Claim`.
 The papers' numbers are not in it: they are looked up in :func:`robustness_lib.paper.numbers.published`.
 """
@@ -18,7 +21,7 @@ from __future__ import annotations
 
 import csv
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias, cast
 
 import numpy as np
@@ -31,6 +34,7 @@ from robustness_lib.paper.numbers import DATA, SECTIONS, metric, select
 Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 At: TypeAlias = Literal["last", "half"] | None
 Levels: TypeAlias = Literal["area", "mean"] | None
+OverLevels: TypeAlias = Literal["area", "mean", "every"] | None
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -69,7 +73,8 @@ class Claim:
         test: "beyond" or "within".
         magnitude: Metric name of the published number that states the size, or None.
         level: The records' level, or None for records without one.
-        over_levels: "area" (trapezoid over the levels) or "mean" (over the levels) instead of one level.
+        over_levels: "area" (trapezoid over the levels), "mean" (over the levels) or "every" (the level
+            that bears the claim out least) instead of one level.
         exact: Whether the measurement has no randomness (a fixed set of published predictions), so that one
             record decides.
     """
@@ -86,7 +91,7 @@ class Claim:
     test: Literal["beyond", "within"] = "beyond"
     magnitude: str | None = None
     level: float | None = None
-    over_levels: Levels = None
+    over_levels: OverLevels = None
     exact: bool = False
 
     @property
@@ -94,6 +99,11 @@ class Claim:
         """The stated size, positive, in the unit of the effect; None if the paper states none."""
         row = stated_row(self)
         return None if row is None else float(row["value"])
+
+    @property
+    def sign(self) -> int:
+        """The sign of an effect that is as claimed."""
+        return self.direction if self.kind == "difference" else 1
 
     @property
     def paper(self) -> str:
@@ -129,7 +139,7 @@ def _claim(row: dict[str, str]) -> Claim:
         test=cast('Literal["beyond", "within"]', row["test"]),
         magnitude=row["magnitude"] or None,
         level=float(row["level"]) if row["level"] else None,
-        over_levels=cast("Levels", row["over_levels"] or None),
+        over_levels=cast("OverLevels", row["over_levels"] or None),
         exact=row["exact"] == "yes",
     )
 
@@ -186,7 +196,8 @@ def paper_rows(claim: Claim, side: Side) -> pd.DataFrame:
     numbers.
 
     Returns:
-        Rows of :func:`robustness_lib.paper.numbers.published`: one, several for a mean over levels, or none.
+        Rows of :func:`robustness_lib.paper.numbers.published`: one, several for a claim about a mean over levels or
+        about every level, or none.
     """
     rows = select(
         claim.section,
@@ -201,11 +212,26 @@ def paper_rows(claim: Claim, side: Side) -> pd.DataFrame:
     if side.at is not None and not rows.empty:
         epochs = rows.set_index("position", drop=False).sort_index()
         return epochs.loc[: epochs.index[-1] / (1 if side.at == "last" else 2)].iloc[[-1]]
-    return rows if claim.over_levels == "mean" else rows.iloc[:1]
+    return rows if claim.over_levels in ("mean", "every") else rows.iloc[:1]
+
+
+def at_level(claim: Claim, level: float) -> Claim:
+    """A claim about every level, at one of them."""
+    return replace(claim, level=level, over_levels=None)
+
+
+def at_papers_least(claim: Claim) -> Claim:
+    """A claim about every level, at the one where the paper's numbers have the least effect; others as they are."""
+    if claim.over_levels != "every":
+        return claim
+    treated, reference = (set(paper_rows(claim, side)["level"]) for side in (claim.treated, claim.reference))
+    effects = {single: paper_effect(single) for level in treated & reference if (single := at_level(claim, level))}
+    return min(effects, key=lambda single: claim.sign * (effects[single] or 0.0), default=claim)
 
 
 def paper_effect(claim: Claim) -> float | None:
     """The effect computed from the paper's own numbers; None where it prints none for one of the sides."""
+    claim = at_papers_least(claim)
     treated, reference = (paper_rows(claim, side)["value"] for side in (claim.treated, claim.reference))
     if treated.empty or reference.empty:
         return None
@@ -223,14 +249,17 @@ def paper_text(claim: Claim) -> str:
     """
     parts = []
     shown = metric(claim.treated.metric)
-    sides = [paper_rows(claim, side) for side in (claim.reference, claim.treated)]
+    single = at_papers_least(claim)
+    sides = [paper_rows(single, side) for side in (claim.reference, claim.treated)]
     if not any(rows.empty for rows in sides):
         numbers = [
             str(rows["printed"].iloc[0]) if len(rows) == 1 else f"{rows['value'].mean() * shown.scale:.1f}"
             for rows in sides
         ]
-        mean = " (mean over levels)" if claim.over_levels == "mean" else ""
-        parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + mean)
+        which = " (mean over levels)" if claim.over_levels == "mean" else ""
+        if claim.over_levels == "every" and single.level is not None:
+            which = f" (least effect, at {single.level:g})"
+        parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + which)
     row = stated_row(claim)
     if row is not None:
         parts.append(f"stated: {_size_text(claim, str(row['printed']))}")

@@ -44,6 +44,7 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib.errors import choose
+from robustness_lib.metrics import area_under_error_curve
 
 DATA = Path(__file__).parents[1] / "published"
 """The data files."""
@@ -67,6 +68,12 @@ _LABELS = {
     "tiny_imagenet32": "Tiny ImageNet (32 px)",
     "imagenet32": "ImageNet (32 px)",
     "imagenet": "ImageNet",
+    "cifar10n-clean": "CIFAR-10N, true labels",
+    "cifar10n-aggre": "CIFAR-10N, aggregated",
+    "cifar10n-random1": "CIFAR-10N, random 1",
+    "cifar10n-random2": "CIFAR-10N, random 2",
+    "cifar10n-random3": "CIFAR-10N, random 3",
+    "cifar10n-worse": "CIFAR-10N, worst",
     "imagenet-r": "ImageNet-R",
     "objectnet": "ObjectNet",
     "synthetic": "synthetic",
@@ -129,7 +136,16 @@ _METRICS = {
     "error": Metric("test error"),
     "error_area": Metric("area under the error curve"),
     "minority_error": Metric("minority test error"),
+    "train_error": Metric("train error"),
+    "train_error_clean": Metric("train error against the true labels"),
+    "changed_labels": Metric("share of wrong labels", better=0),
+    "matrix_error": Metric("error of the estimated matrix"),
+    "majority_error": Metric("test error on the other classes"),
+    "minority_excess": Metric("minority test error less that on the other classes, as parts of the total"),
     "class_error": Metric("class-wise test error"),
+    "class_sizes": Metric("training images", "", 0),
+    "balanced_accuracy": Metric("balanced accuracy", better=1),
+    "smote_seconds": Metric("time to make SMOTE's images", "s"),
     "accuracy": Metric("accuracy", better=1),
     "clean_accuracy": Metric("clean accuracy", better=1),
     "adversarial_accuracy": Metric("adversarial accuracy", better=1),
@@ -143,6 +159,7 @@ _METRICS = {
     "temperature": Metric("temperature", "", 0),
     "history_error": Metric("test error"),
     "history_train_error": Metric("train error"),
+    "history_train_error_clean": Metric("train error against the true labels"),
     "history_rms_calibration_error": Metric("RMS calibration error"),
     "history_loss": Metric("test loss", "nats"),
     "history_train_loss": Metric("train loss", "nats"),
@@ -276,4 +293,4 @@ def figure_area(dataset: str, arm: str, method: str) -> float:
         The area, a fraction like the errors (the strengths span a range of 1).
     """
     rows = select("label_noise", dataset=dataset, arm=arm, method=method, metric="error").sort_values("level")
-    return float(np.trapezoid(rows["value"], rows["level"]))
+    return area_under_error_curve(rows["level"], rows["value"])

@@ -19,6 +19,10 @@ for a ratio 1). For a claim that an effect goes *beyond* that point:
   size;
 * "does not hold": the mean is not above it.
 
+A claim about every level is judged at each level that both sides have, and the weakest of those verdicts stands: at
+equal words, the one whose interval begins nearest to the point of no effect. It names the level, and how many there
+were.
+
 For a claim that a harm stays *within* a stated bound: "holds" if the whole interval is at most the bound,
 "holds in direction" if only the mean is, otherwise "does not hold". A stated size counts with the precision
 of its print: "4.1" is reached from 4.05 on. With fewer than two paired seeds: "not yet measured". Only a
@@ -34,14 +38,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 from scipy import stats
 
-from robustness_lib.paper.claims import CLAIMS, At, Claim, Floats, Levels, Side, effect, stated_row
+from robustness_lib.paper.claims import (
+    CLAIMS,
+    At,
+    Claim,
+    Floats,
+    Levels,
+    Side,
+    at_level,
+    effect,
+    stated_row,
+)
 from robustness_lib.paper.numbers import tolerance
 
 HOLDS = "holds"
@@ -75,6 +89,8 @@ class Verdict:
         verdict: One of :data:`VERDICTS`.
         treated: The treated side's value at each seed.
         reference: The reference's value at each seed, in the same order.
+        level: For a claim about every level: the level with the weakest verdict.
+        levels: For such a claim: how many levels were judged.
     """
 
     claim: Claim
@@ -87,6 +103,8 @@ class Verdict:
     verdict: str
     treated: tuple[float, ...] = ()
     reference: tuple[float, ...] = ()
+    level: float | None = None
+    levels: int = 0
 
 
 def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float]:
@@ -118,8 +136,7 @@ def verdict_of(claim: Claim, mean: float, low: float, high: float) -> str:
     Returns:
         "holds", "holds in direction" or "does not hold".
     """
-    sign = claim.direction if claim.kind == "difference" else 1
-    low, mean, high = sorted((sign * low, sign * mean, sign * high))
+    low, mean, high = sorted((claim.sign * low, claim.sign * mean, claim.sign * high))
     none = 1.0 if claim.kind == "ratio" else 0.0
     row = stated_row(claim)
     size = none if row is None else float(row["value"])
@@ -141,25 +158,43 @@ def evaluate(claim: Claim, frame: pd.DataFrame) -> Verdict:
     Returns:
         The verdict, by the rule in this module's text.
     """
-    needed = 1 if claim.exact else 2
     frame = frame[frame["section"] == claim.section]
     present = set(zip(frame["profile"], frame["dataset"], strict=True))
     for profile in PROFILES:
         for dataset in (claim.dataset, STAND_INS.get(claim.dataset)):
-            if dataset is None or (profile, dataset) not in present:
-                continue
-            treated, reference = _pairs(claim, frame, profile, dataset)
-            if len(treated) < needed:
-                continue
-            effects = effect(claim.kind, treated, reference)
-            mean, low, high = mean_interval(effects)
-            if len(effects) == 1:
-                low = high = mean
-            word = verdict_of(claim, mean, low, high)
-            return Verdict(
-                claim, mean, low, high, len(effects), profile, dataset, word, tuple(treated), tuple(reference)
-            )
+            if dataset is not None and (profile, dataset) in present:
+                judge = _at_every_level if claim.over_levels == "every" else _judged
+                if (verdict := judge(claim, frame, profile, dataset)) is not None:
+                    return verdict
     return Verdict(claim, np.nan, np.nan, np.nan, 0, "", claim.dataset, UNMEASURED)
+
+
+def _judged(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> Verdict | None:
+    """The verdict at one profile and image set; None where there are too few pairs."""
+    treated, reference = _pairs(claim, frame, profile, dataset)
+    if len(treated) < (1 if claim.exact else 2):
+        return None
+    effects = effect(claim.kind, treated, reference)
+    mean, low, high = mean_interval(effects)
+    if len(effects) == 1:
+        low = high = mean
+    word = verdict_of(claim, mean, low, high)
+    return Verdict(claim, mean, low, high, len(effects), profile, dataset, word, tuple(treated), tuple(reference))
+
+
+def _at_every_level(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> Verdict | None:
+    """The weakest of the verdicts at single levels."""
+    rows = frame[(frame["profile"] == profile) & (frame["dataset"] == dataset)]
+    levels = sorted(rows["level"].dropna().astype(float).round(9).unique())
+    found = [v for level in levels if (v := _judged(at_level(claim, level), frame, profile, dataset)) is not None]
+    if not found:
+        return None
+
+    def strength(verdict: Verdict) -> tuple[int, float]:
+        return -VERDICTS.index(verdict.verdict), min(claim.sign * verdict.low, claim.sign * verdict.high)
+
+    weakest = min(found, key=strength)
+    return replace(weakest, claim=claim, level=weakest.claim.level, levels=len(found))
 
 
 def verdicts(frame: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
@@ -214,8 +249,9 @@ def per_seed(
 
 def _pairs(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> tuple[Floats, Floats]:
     """Values of both sides at the paired seeds with a finite effect."""
+    over_levels: Levels = None if claim.over_levels == "every" else claim.over_levels
     treated, reference = (
-        _by_level(frame, claim.section, profile, dataset, side, claim.level, claim.over_levels)
+        _by_level(frame, claim.section, profile, dataset, side, claim.level, over_levels)
         for side in (claim.treated, claim.reference)
     )
     treated, reference = treated.align(reference, join="inner")
@@ -223,8 +259,7 @@ def _pairs(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> tup
     levels = both.columns[both.any()]
     seeds = both.index[both[levels].all(axis=1)]
     left, right = (
-        _over_levels(side.loc[seeds, levels], claim.over_levels).to_numpy(dtype=np.float64)
-        for side in (treated, reference)
+        _over_levels(side.loc[seeds, levels], over_levels).to_numpy(dtype=np.float64) for side in (treated, reference)
     )
     finite = np.isfinite(effect(claim.kind, left, right))
     return left[finite], right[finite]

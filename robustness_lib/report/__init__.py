@@ -5,6 +5,8 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
 * :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
+* :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
+* :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
@@ -23,8 +25,16 @@ from robustness_lib.report.cost import (
     together_table,
 )
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
+from robustness_lib.report.grids import curve_grid, matrix_grid
+from robustness_lib.report.levels import (
+    curves_by_class,
+    curves_by_level,
+    levels_table,
+    method_effects_table,
+    minority_gain_table,
+)
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
-from robustness_lib.report.style import arm_style, legend_outside, new_figure, use_style
+from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
 from robustness_lib.report.tables import (
     arms_table,
     candidates_table,
@@ -45,10 +55,17 @@ __all__ = [
     "ceilings_table",
     "comparison_rows",
     "comparison_table",
+    "curve_grid",
+    "curves_by_class",
+    "curves_by_level",
     "curves_with_paper",
     "gpu_note",
     "legend_outside",
+    "levels_table",
     "made_by",
+    "matrix_grid",
+    "method_effects_table",
+    "minority_gain_table",
     "myst_table",
     "new_figure",
     "planned_work",
@@ -58,6 +75,7 @@ __all__ = [
     "rerun_command",
     "scoreboard",
     "scoreboard_rows",
+    "series_style",
     "speed_table",
     "start_table",
     "together_table",

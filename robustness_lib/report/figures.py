@@ -122,7 +122,7 @@ def curves_with_paper(
 
     Args:
         section: Section.
-        records: Records; the highest profile that has the section and data set counts.
+        records: Records; the highest profile that has the data set and method counts.
         name: Metric: a number a record for ``x="level"``, a list a record (one value an epoch) otherwise.
         dataset: Image set.
         method: Method.
@@ -139,7 +139,7 @@ def curves_with_paper(
     """
     figure, panel = _panel(axes)
     shown = metric(name)
-    profile = profile or profile_of(records, section, dataset)
+    profile = profile or profile_of(records[records["method"] == method], section, dataset)
     for arm in arms:
         style = arm_style(arm)
         paper = select(

@@ -91,6 +91,21 @@ def arm_style(arm: str) -> ArmStyle:
     return _ARMS[choose(arm, _ARMS, "arm")].copy()
 
 
+_SERIES = tuple(
+    ArmStyle(color=OKABE_ITO[name], marker=marker, linestyle="-")
+    for name, marker in (("purple", "o"), ("orange", "^"), ("green", "v"), ("sky blue", "P"), ("blue", "s"))
+)
+
+
+def series_style(place: int) -> ArmStyle:
+    """Colour and marker of one of several lines that are not arms, such as methods.
+
+    Args:
+        place: Its place among them, from 0; there are five styles, which repeat.
+    """
+    return _SERIES[place % len(_SERIES)].copy()
+
+
 def use_style() -> None:
     """Make the style the default, and figures in a notebook SVG that show at the end of their cell.
 

@@ -16,7 +16,7 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, select
-from robustness_lib.paper.claims import CLAIMS, Claim, Levels
+from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
 NOT_RUN = "not run"
@@ -193,6 +193,7 @@ def arms_table(
     name: str,
     methods: Sequence[str] = ("standard",),
     level: float | None = None,
+    over_levels: Levels = None,
     profile: str | None = None,
 ) -> Markdown:
     """Our two arms side by side, with their paired difference: for what the paper does not print.
@@ -206,6 +207,7 @@ def arms_table(
         name: Its label for references.
         methods: Methods.
         level: Level, or None.
+        over_levels: Reduce all levels to their "area" or "mean" (``level`` is then ignored).
         profile: The records' profile; None: the highest with records, "paper" or "cpu", for each setting.
 
     Returns:
@@ -214,7 +216,8 @@ def arms_table(
     """
     rows = []
     for dataset, method, metric_name in product(datasets, methods, metrics):
-        setting = {"section": section, "method": method, "metric": metric_name, "level": level, "over_levels": None}
+        setting: dict[str, Any] = {"section": section, "method": method, "metric": metric_name}
+        setting |= {"level": level, "over_levels": over_levels}
         arms = [_measured(records, dataset, {**setting, "arm": arm}, profile) for arm in ARMS]
         (scratch, scale, used), (tuned, _, _) = arms
         if scratch.empty and tuned.empty:
@@ -358,7 +361,8 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
             _spread(verdict.treated, claim.treated.metric),
         )
         used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
-        here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n})"
+        which = "" if verdict.level is None else f", weakest of {verdict.levels} levels, at {verdict.level:g}"
+        here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
@@ -432,8 +436,10 @@ def _measured(
 def _claim_about(
     section: str, dataset: str, arm: str, method: str, name: str, level: float | None, over_levels: Levels
 ) -> Claim | None:
-    """The claim whose treated side is this setting, compared with the same method from scratch."""
+    """The claim whose treated side is this setting; one about every level is then taken at this level."""
     for claim in claims_of(section):
+        if claim.over_levels == "every" and level is not None:
+            claim = at_level(claim, level)
         treated = (claim.treated.arm, claim.treated.method, claim.treated.metric)
         where = (claim.dataset, claim.level, claim.over_levels, claim.treated.at)
         same = claim.reference.metric == name or name == f"{claim.reference.metric}_tempered"

@@ -1,0 +1,422 @@
+"""The class imbalance section: networks trained where some classes have few images (P1 §3.3, Table 3, Figure 3).
+
+The training set is thinned out so that class sizes fall by a power law; the test set stays whole. Pre-training is
+compared with what is usually done about imbalance, and combined with it.
+
+Methods: ``normal`` trains on the thinned set as it is; ``cost-sensitive`` weights the loss of an example by one over
+the size of its class; ``oversampling`` repeats images of the smaller classes until all classes are equally large;
+``smote`` makes new images for them instead, between an image and a near one of its class. ``excluded`` is ``normal``
+with a network that was pre-trained without the classes related to CIFAR-10; it runs only when it is asked for. P1's
+row "Pre-Training" is ``normal`` in the pre-trained arm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Unpack
+
+import numpy as np
+import torch
+from imblearn.over_sampling import SMOTE, RandomOverSampler
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor
+
+from robustness_lib.data import ImageSet
+from robustness_lib.errors import UserError, choose
+from robustness_lib.networks import Context, Training, keep_outputs, trained
+from robustness_lib.planning import Selection, plan
+from robustness_lib.profiles import profile
+from robustness_lib.randomness import generator, stream_seed
+from robustness_lib.recipes import Recipe
+from robustness_lib.records import SCRATCH, Job, Metrics
+from robustness_lib.steps import Loss
+from robustness_lib.training import cross_entropy, predict, weighted_cross_entropy
+
+SECTION = "imbalance"
+METHODS = ("normal", "cost-sensitive", "oversampling", "smote", "excluded")
+LEVELS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
+"""The exponents gamma of P1 Table 3; the smaller, the stronger the imbalance."""
+
+LAWS = ("v1", "v5")
+ENLARGED = ("oversampling", "smote")
+"""The methods whose training set is made as large as if all classes had as many images as the largest."""
+
+# --------------------------------------------------------------------------------------------- class sizes
+
+
+def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law: str = "v1") -> list[int]:
+    """How many images each class keeps (P1 §3.3).
+
+    Class c = 1 ... K keeps round(a / (b + c^gamma)) by P1v1's law, round(a / (b + (c - 1)^gamma)) by P1v5's, with a
+    and b such that the first class has ``largest`` and the last ``smallest`` images. Solved for both ends, 1 / n_c
+    goes from 1 / ``largest`` to 1 / ``smallest`` in proportion to c^gamma - 1, or to (c - 1)^gamma. At gamma = 1 the
+    laws agree. P1's numbers fit only the first: by the second, their total and minority errors imply negative errors
+    on the remaining classes.
+
+    Args:
+        num_classes: K, at least 2.
+        gamma: Above 0, at most 100; the smaller, the stronger the imbalance.
+        largest: Images of the first class.
+        smallest: Images of the last class, at least 1, fewer than ``largest``.
+        law: ``"v1"`` or ``"v5"``, the version of P1 that prints it.
+
+    Returns:
+        K sizes, never increasing.
+
+    Raises:
+        UserError: A value is unsuitable.
+    """
+    choose(law, LAWS, "size law")
+    if not 0 < gamma <= 100:
+        raise UserError(f"gamma is {gamma} but must be above 0 and at most 100; the paper uses 0.2 to 2")
+    if num_classes < 2:
+        raise UserError(f"num_classes is {num_classes} but imbalance needs at least 2 classes")
+    if not 1 <= smallest < largest:
+        raise UserError(
+            f"smallest is {smallest} and largest {largest}, but a class needs at least 1 image and the smallest "
+            "class fewer than the largest; give 1 <= smallest < largest"
+        )
+    power = (np.arange(num_classes) + (1.0 if law == "v1" else 0.0)) ** gamma
+    way = (power - power[0]) / (power[-1] - power[0])
+    return [round(float(size)) for size in 1 / ((1 - way) / largest + way / smallest)]
+
+
+def minority_classes(sizes: Sequence[float]) -> NDArray[np.bool_]:
+    """Which classes have fewer images than the average class (P1 §3.3).
+
+    Args:
+        sizes: Images of each of K classes.
+
+    Returns:
+        bool [K].
+
+    Raises:
+        UserError: All classes are equally large, so there is no minority.
+    """
+    counts = np.asarray(sizes, dtype=np.float64)
+    few: NDArray[np.bool_] = counts < counts.mean()
+    if not few.any():
+        raise UserError("all classes have equally many images, so none is a minority; give sizes that differ")
+    return few
+
+
+def subsample(labels: Tensor, sizes: Sequence[int], seed: int) -> Tensor:
+    """Draw so many images of each class.
+
+    At one seed, a class that keeps more images keeps all that it would keep otherwise, so the sets of one seed at
+    several gamma differ as little as they can.
+
+    Args:
+        labels: int64 [N], values 0 ... K - 1.
+        sizes: Images of each of the K classes.
+        seed: The job's seed; the draw has a stream of its own.
+
+    Returns:
+        int64 [sum of the sizes]: distinct indices into ``labels``, ascending (file order).
+
+    Raises:
+        UserError: A class has fewer images than are asked for, or the sizes are not those of the labels' classes.
+    """
+    there = torch.bincount(labels, minlength=len(sizes)).tolist()
+    if len(there) != len(sizes):
+        raise UserError(f"there are {len(sizes)} class sizes but labels up to {len(there) - 1}; give a size a class")
+    stream = generator(seed, "subsample")
+    parts = []
+    for label, (size, count) in enumerate(zip(sizes, there, strict=True)):
+        if not 0 <= size <= count:
+            raise UserError(
+                f"{size} images of class {label + 1} are asked for but it has {count}; give smaller sizes "
+                "(--set largest=... and smallest=...)"
+            )
+        members = torch.nonzero(labels == label).flatten()
+        parts.append(members[torch.randperm(count, generator=stream)[:size]])
+    return torch.cat(parts).sort().values
+
+
+# --------------------------------------------------------------------------------------------- remedies
+
+
+def class_weights(labels: Tensor) -> Tensor:
+    """The weight of each example in cost-sensitive training: in proportion to one over the size of its class.
+
+    Args:
+        labels: int64 [N], of the training set.
+
+    Returns:
+        float32 [N]; the weights of the classes that occur have mean 1.
+    """
+    inverse = 1 / torch.bincount(labels).double()
+    return (inverse / inverse[inverse.isfinite()].mean())[labels].float()
+
+
+def oversample(data: ImageSet, seed: int) -> ImageSet:
+    """Repeat images of the smaller classes, drawn with replacement, until all are as large as the largest (P1 §3.3).
+
+    Args:
+        data: N images.
+        seed: The job's seed; the draw has a stream of its own.
+
+    Returns:
+        The N images, then the repeated ones, class by class.
+    """
+    sampler = RandomOverSampler(random_state=_random_state(seed, "oversampling"))
+    sampler.fit_resample(np.zeros((len(data), 1)), data.labels.numpy())
+    return data.subset(torch.from_numpy(sampler.sample_indices_), f"{data.name}, oversampled")
+
+
+def smote(data: ImageSet, neighbours: int, seed: int) -> ImageSet:
+    """Make images of the smaller classes until all are as large as the largest (Chawla et al. 2002; P1 §3.3).
+
+    A new image is x + u (x' - x), where x is an image of the class, x' one of its nearest of the same class (Euclidean
+    distance of the pixels), and u uniform in [0, 1]; pixels are rounded. P1 names only the method; number of
+    neighbours, distance and rounding are ours.
+
+    Args:
+        data: N images.
+        neighbours: How many nearest images x' is drawn from.
+        seed: The job's seed; the draw has a stream of its own.
+
+    Returns:
+        The N images, then the new ones, class by class, as many and in the same places as :func:`oversample` has them.
+
+    Raises:
+        UserError: A class that needs new images has too few for so many neighbours.
+    """
+    counts = torch.bincount(data.labels)
+    _check_neighbours(int(counts[counts > 0].min()), neighbours)
+    pixels = data.images.flatten(1).numpy().astype(np.float32)
+    sampler = SMOTE(k_neighbors=neighbours, random_state=_random_state(seed, "smote"))
+    resampled, labels = sampler.fit_resample(pixels, data.labels.numpy())
+    made = torch.from_numpy(resampled[len(data) :]).round().clamp(0, 255).to(torch.uint8)
+    images = torch.cat([data.images, made.view(-1, *data.images.shape[1:])])
+    return ImageSet(f"{data.name}, with SMOTE", images, torch.from_numpy(labels), data.class_names)
+
+
+def _check_neighbours(smallest: int, neighbours: int) -> None:
+    if smallest <= neighbours:
+        raise UserError(
+            f"smote_neighbours is {neighbours} but the smallest class has {smallest} images, and an image is not its "
+            f"own neighbour; give --set smallest={neighbours + 1} or more, or fewer neighbours"
+        )
+
+
+def _random_state(seed: int, purpose: str) -> np.random.RandomState:
+    return np.random.RandomState(stream_seed(seed, purpose) % 2**32)
+
+
+# --------------------------------------------------------------------------------------------- jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImbalanceRecipe(Recipe):
+    """A training recipe and how the training set is thinned out.
+
+    Attributes:
+        largest: Images of the first class (P1: 5000 of CIFAR-10, 500 of CIFAR-100).
+        smallest: Images of the last class (P1: 250 and 25).
+        law: The size law, ``"v1"`` or ``"v5"`` (:func:`class_sizes`).
+        smote_neighbours: How many nearest images SMOTE draws from.
+    """
+
+    largest: int = 5000
+    smallest: int = 250
+    law: str = "v1"
+    smote_neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        class_sizes(2, 1.0, self.largest, self.smallest, self.law)
+        if self.smote_neighbours < 1:
+            raise UserError(f"smote_neighbours is {self.smote_neighbours} but must be at least 1; 5 are usual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What the section trains on at one profile, and for how long.
+
+    Attributes:
+        sizes: By data set: number of classes, images of the largest and of the smallest.
+        levels: The exponents.
+        epochs: Passes over the training set, by arm.
+        images: Where there are no ``epochs``: how many images a training processes, by arm, in whole epochs.
+        seeds: The seeds; None for the profile's.
+    """
+
+    sizes: dict[str, tuple[int, int, int]]
+    levels: tuple[float, ...] = LEVELS
+    epochs: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    seeds: tuple[int, ...] | None = None
+
+
+SCALES = {
+    "smoke": Scale(
+        sizes={"synthetic": (10, 60, 6)},
+        levels=(0.2, 2.0),
+        images={"scratch": 2000, "tuned": 600},
+        seeds=(0,),
+    ),
+    "cpu": Scale(
+        sizes={"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},
+        images={"scratch": 100_000, "tuned": 20_000},
+    ),
+    "paper": Scale(
+        sizes={"cifar10": (10, 5000, 250), "cifar100": (100, 500, 25)},
+        epochs={"scratch": 100, "tuned": 50},
+    ),
+}
+"""By profile. With P1's epochs, a training with oversampling or SMOTE, whose set is larger, takes several times as long
+as another; at the smaller scales all trainings of an arm are equally long. The smallest class of CIFAR-100 at ``cpu``
+has 6 images, a little more than a twentieth of the largest, since SMOTE with 5 neighbours needs that many."""
+
+
+def _adapt(
+    recipe: ImbalanceRecipe, /, *, scale: str, arm: str, method: str, dataset: str, gamma: float
+) -> ImbalanceRecipe:
+    """The profile's recipe with the section's sizes and epochs, and without looks at the test set."""
+    ours = SCALES[scale]
+    recipe = replace(recipe, train_images=0, observations=0)
+    if dataset not in ours.sizes:
+        return recipe
+    classes, largest, smallest = ours.sizes[dataset]
+    sizes = class_sizes(classes, gamma, largest, smallest)
+    count = classes * largest if method in ENLARGED else sum(sizes)
+    epochs = ours.epochs.get(arm) or max(1, round(ours.images[arm] / count))
+    return replace(recipe, largest=largest, smallest=smallest, epochs=epochs)
+
+
+def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+    """The measurements of the section at one scale, all of one gamma before the next.
+
+    Args:
+        profile_name: The scale.
+        **selection: What is selected (:class:`robustness_lib.planning.Selection`); CIFAR-10 and CIFAR-100 where it
+            names no data set, and all methods but ``excluded`` where it names none. Method ``excluded`` takes the
+            checkpoint that ``init`` names and has no arm from scratch.
+
+    Returns:
+        The jobs (:func:`robustness_lib.planning.plan`).
+
+    Raises:
+        UserError: An unknown name or an unsuitable value.
+    """
+    scale = SCALES[profile(profile_name).name]
+    datasets = selection.get("datasets") or list(scale.sizes)
+    levels, selection["chosen_levels"] = selection.get("chosen_levels") or scale.levels, None
+    methods = selection["methods"] = selection.get("methods") or METHODS[:-1]
+    if selection.get("seeds") is None:
+        selection["seeds"] = scale.seeds
+    if "excluded" in methods and not selection.get("init"):
+        raise UserError(
+            "method excluded needs a checkpoint that has not seen the classes related to CIFAR-10; make it with "
+            f"'robustness pretrain --profile {profile_name} --corpus imagenet32-no-cifar10' and give its id to --init"
+        )
+    planned: list[Job] = []
+    for dataset in datasets:
+        selection["datasets"] = [dataset]
+        for gamma in levels:
+            adapt = partial(_adapt, dataset=dataset, gamma=gamma)
+            planned += plan(SECTION, profile_name, METHODS, ImbalanceRecipe, levels=[gamma], adapt=adapt, **selection)
+    for job in planned:
+        recipe = ImbalanceRecipe(**job.recipe)  # type: ignore[arg-type]
+        if recipe.train_images:
+            raise UserError(
+                f"train_images is {recipe.train_images}, but this section draws its training images class by class; "
+                "set largest and smallest instead"
+            )
+        if job.method == "smote":
+            _check_neighbours(recipe.smallest, recipe.smote_neighbours)
+    return [job for job in planned if job.method != "excluded" or job.init != SCRATCH]
+
+
+# --------------------------------------------------------------------------------------------- measuring
+
+
+def run(job: Job, context: Context) -> Metrics:
+    """Train (or find) the job's network and measure it on the whole test set.
+
+    Args:
+        job: From :func:`jobs`.
+        context: Data, store and runtime.
+
+    Returns:
+        The metrics of :func:`evaluate`, and for method ``smote`` the time that making its images took,
+        ``smote_seconds``.
+    """
+    recipe = ImbalanceRecipe(**job.recipe)  # type: ignore[arg-type]
+    data, sizes = thinned(job, recipe, context)
+    metrics: Metrics = {}
+    loss: Loss = cross_entropy
+    if job.method == "cost-sensitive":
+        loss = weighted_cross_entropy(class_weights(data.labels))
+    elif job.method == "oversampling":
+        data = oversample(data, job.seed)
+    elif job.method == "smote":
+        started = time.monotonic()
+        data = smote(data, recipe.smote_neighbours, job.seed)
+        metrics["smote_seconds"] = time.monotonic() - started
+    training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, variant=_variant(job, recipe))
+    network = trained(training, context, data=data, progress=job.label, loss=loss).network
+    test = context.images(job.dataset, "test")
+    logits, labels = predict(network, test, recipe.normalisation, context.runtime).numpy(), test.labels.numpy()
+    keep_outputs(job, context, {"logits": logits, "labels": labels})
+    return evaluate(logits.argmax(1), labels, sizes) | metrics
+
+
+def thinned(job: Job, recipe: ImbalanceRecipe, context: Context) -> tuple[ImageSet, list[int]]:
+    """The job's imbalanced training set, in file order, and the sizes of its classes.
+
+    Both arms and all methods have the same one at one seed and gamma.
+    """
+    data = context.images(job.dataset, "train")
+    gamma = 0.0 if job.level is None else job.level
+    sizes = class_sizes(data.num_classes, gamma, recipe.largest, recipe.smallest, recipe.law)
+    return data.subset(subsample(data.labels, sizes, job.seed), f"{data.name}, gamma {gamma:g}"), sizes
+
+
+def _variant(job: Job, recipe: ImbalanceRecipe) -> str:
+    """What determines the network beside its recipe."""
+    method = "normal" if job.method == "excluded" else job.method
+    words = f"imbalance, {method}, gamma {job.level}, {recipe.largest} to {recipe.smallest} by {recipe.law}"
+    return f"{words}, {recipe.smote_neighbours} neighbours" if method == "smote" else words
+
+
+def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) -> Metrics:
+    """All metrics of the section for one network.
+
+    Args:
+        predictions: [N], predicted classes of the test images, 0 ... K - 1.
+        labels: [N], their labels.
+        sizes: Training images of each of the K classes.
+
+    Returns:
+        ``error`` (the total error); ``class_error`` of each class; their means over the minority classes and over the
+        others, ``minority_error`` and ``majority_error``; ``minority_excess``, the sum of the class errors of the
+        minority less that of the others, divided by K (the total error of a balanced test set has the two sums as its
+        parts); ``balanced_accuracy``, one less the mean of all class errors, which is 1 - ``error`` where the test set
+        is balanced, as CIFAR's is; and the ``class_sizes``. All but the last are fractions.
+
+    Raises:
+        UserError: A class has no test image, or the class sizes do not differ.
+    """
+    wrong, classes = np.asarray(predictions) != np.asarray(labels), np.asarray(labels)
+    counts = np.bincount(classes, minlength=len(sizes))
+    if not counts.all() or len(counts) > len(sizes):
+        raise UserError(
+            f"the test images have {np.count_nonzero(counts)} classes and the training images {len(sizes)}; "
+            "class-wise errors need test images of exactly those classes"
+        )
+    errors = np.bincount(classes, wrong, minlength=len(sizes)) / counts
+    few = minority_classes(sizes)
+    return {
+        "error": float(wrong.mean()),
+        "minority_error": float(errors[few].mean()),
+        "majority_error": float(errors[~few].mean()),
+        "minority_excess": float((errors[few].sum() - errors[~few].sum()) / len(errors)),
+        "balanced_accuracy": float(1 - errors.mean()),
+        "class_error": [round(float(error), 5) for error in errors],
+        "class_sizes": [float(size) for size in sizes],
+    }

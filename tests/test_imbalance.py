@@ -1,0 +1,693 @@
+"""The class imbalance section: class sizes, remedies, what it measures, and what its page shows."""
+
+from __future__ import annotations
+
+import csv
+import itertools
+from collections import Counter
+from pathlib import Path
+
+import matplotlib as mpl
+
+mpl.use("agg")
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toys
+from hypothesis import given
+from hypothesis import strategies as st
+from imblearn.over_sampling import SMOTE
+from test_report import parse
+from torch.nn import functional as F
+
+from robustness_lib import imbalance, networks, paper, report
+from robustness_lib.data import ImageSet, load
+from robustness_lib.errors import UserError
+from robustness_lib.imbalance import (
+    LEVELS,
+    METHODS,
+    ImbalanceRecipe,
+    class_sizes,
+    class_weights,
+    evaluate,
+    minority_classes,
+    oversample,
+    smote,
+    subsample,
+)
+from robustness_lib.models import build
+from robustness_lib.networks import Context, save_trained
+from robustness_lib.profiles import PROFILES, profile
+from robustness_lib.records import SCRATCH, Job, Record, Store, canonical_json, frame
+from robustness_lib.sweep import sweep
+from robustness_lib.training import History, weighted_cross_entropy
+
+REMEDIES = METHODS[:-1]
+
+# ---------------------------------------------------------------------------------------- class sizes
+
+
+# Independently computed tables of both laws, for all of P1's exponents and both data sets.
+with (Path(__file__).parent / "class_sizes.csv").open() as stream:
+    GOLDEN = list(csv.DictReader(stream))
+
+
+@pytest.mark.parametrize("row", GOLDEN, ids=lambda row: f"{row['classes']}-{row['gamma']}-{row['law']}")
+def test_class_sizes_are_the_golden_ones(row: dict[str, str]) -> None:
+    largest, smallest = {"10": (5000, 250), "100": (500, 25)}[row["classes"]]
+    sizes = class_sizes(int(row["classes"]), float(row["gamma"]), largest, smallest, row["law"])
+    assert sizes == [int(size) for size in row["sizes"].split()]
+    few = minority_classes(sizes)
+    assert few.sum() == int(row["minority"])
+    assert few[-int(row["minority"]) :].all()  # the last classes, those with the fewest images
+
+
+def test_the_paper_settings_are_those_of_the_golden_tables() -> None:
+    assert imbalance.SCALES["paper"].sizes == {"cifar10": (10, 5000, 250), "cifar100": (100, 500, 25)}
+    assert {float(row["gamma"]) for row in GOLDEN} == set(LEVELS)
+    assert (
+        class_sizes(10, 0.4, 5000, 250)
+        == class_sizes(10, 0.4, 5000, 250, "v1")
+        != class_sizes(10, 0.4, 5000, 250, "v5")
+    )
+
+
+@given(
+    st.integers(2, 200),
+    st.floats(0.01, 20),
+    st.integers(1, 300),
+    st.integers(1, 5000),
+    st.sampled_from(imbalance.LAWS),
+)
+def test_sizes_fall_from_the_largest_to_the_smallest(
+    classes: int, gamma: float, smallest: int, more: int, law: str
+) -> None:
+    sizes = class_sizes(classes, gamma, smallest + more, smallest, law)
+    assert len(sizes) == classes
+    assert (sizes[0], sizes[-1]) == (smallest + more, smallest)
+    assert all(a >= b for a, b in itertools.pairwise(sizes))
+    assert not minority_classes(sizes)[0]
+    assert minority_classes(sizes)[-1]
+
+
+def test_published_errors_fit_only_the_first_law() -> None:
+    """The test set is balanced, so the errors imply the error on the other classes, which cannot be negative."""
+    implied = {law: [] for law in imbalance.LAWS}
+    for (_, _, level), rows in paper.select("imbalance", dataset="cifar10").groupby(["arm", "method", "level"]):
+        error = rows.set_index("metric")["value"]
+        for law, found in implied.items():
+            share = minority_classes(class_sizes(10, level, 5000, 250, law)).mean()
+            found.append((error["error"] - share * error["minority_error"]) / (1 - share))
+    assert len(implied["v1"]) == 35
+    assert min(implied["v1"]) > 0
+    assert min(implied["v5"]) < -0.05
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"gamma": 0}, "gamma is 0 but must be above 0"),
+        ({"gamma": -1.0}, r"gamma is -1\.0 but must be above 0"),
+        ({"gamma": float("nan")}, "gamma is nan"),
+        ({"gamma": float("inf")}, "gamma is inf"),
+        ({"law": "v2"}, "unknown size law 'v2'.*v1, v5"),
+        ({"smallest": 51}, "smallest is 51 and largest 50"),
+        ({"smallest": 50}, "smallest is 50 and largest 50"),
+        ({"smallest": 0}, "smallest is 0 .*at least 1 image"),
+        ({"num_classes": 1}, "num_classes is 1"),
+    ],
+)
+def test_unsuitable_sizes_are_refused(change: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        class_sizes(**({"num_classes": 10, "gamma": 1.0, "largest": 50, "smallest": 5} | change))
+
+
+def test_equal_classes_have_no_minority() -> None:
+    with pytest.raises(UserError, match="equally many"):
+        minority_classes([5, 5, 5])
+
+
+# ---------------------------------------------------------------------------------------- the training set
+
+SIZES = (20, 9, 6)
+
+
+def shuffled(count: int = 90, classes: int = 3) -> ImageSet:
+    data = toys.images(count, classes, size=4)
+    return data.subset(torch.randperm(count, generator=torch.Generator().manual_seed(1)))
+
+
+def thin(sizes: tuple[int, ...] = SIZES, seed: int = 0) -> ImageSet:
+    data = shuffled()
+    return data.subset(subsample(data.labels, sizes, seed))
+
+
+def test_subsample_has_exactly_these_sizes_in_file_order() -> None:
+    labels = shuffled().labels
+    chosen = subsample(labels, SIZES, 0)
+    assert labels[chosen].bincount().tolist() == list(SIZES)
+    assert (chosen.diff() > 0).all()
+    assert torch.equal(chosen, subsample(labels, SIZES, 0))
+    assert not torch.equal(chosen, subsample(labels, SIZES, 1))
+    assert len(subsample(labels, (30, 30, 30), 5)) == 90
+
+
+def test_a_class_that_keeps_more_keeps_what_it_kept() -> None:
+    labels = shuffled().labels
+    few, more = (set(subsample(labels, sizes, 3).tolist()) for sizes in ((20, 6, 5), (20, 15, 5)))
+    assert few < more
+    assert {labels[index].item() for index in more - few} == {1}
+
+
+def test_more_images_than_a_class_has_is_one_sentence() -> None:
+    with pytest.raises(UserError, match="31 images of class 2 are asked for but it has 30"):
+        subsample(shuffled().labels, (20, 31, 6), 0)
+    with pytest.raises(UserError, match="2 class sizes but labels up to 2"):
+        subsample(shuffled().labels, (20, 10), 0)
+
+
+def test_the_draw_of_the_subset_is_uniform_in_each_class() -> None:
+    labels = torch.arange(3).repeat_interleave(4)
+    counts = torch.zeros(12)
+    for seed in range(400):
+        counts[subsample(labels, (3, 2, 1), seed)] += 1
+    expected = 400 * torch.tensor([3 / 4, 2 / 4, 1 / 4]).repeat_interleave(4)
+    assert (counts - expected).abs().max() < 4 * 10  # four standard deviations of 400 draws at most
+
+
+# ---------------------------------------------------------------------------------------- remedies
+
+
+def rows(data: ImageSet) -> np.ndarray:
+    return data.images.flatten(1).numpy().astype(np.float64)
+
+
+def test_oversampling_repeats_images_until_classes_are_equal() -> None:
+    data = thin()
+    found = oversample(data, 0)
+    assert found.labels.bincount().tolist() == [20, 20, 20]
+    assert torch.equal(found.images[: len(data)], data.images)
+    for label in range(3):
+        before = {row.tobytes() for row in rows(data)[data.labels.numpy() == label]}
+        after = Counter(row.tobytes() for row in rows(found)[found.labels.numpy() == label])
+        assert set(after) == before
+    assert max(after.values()) - min(after.values()) > 1  # drawn with replacement, not dealt out in turn
+    assert torch.equal(oversample(data, 0).images, found.images)
+    assert not torch.equal(oversample(data, 1).images, found.images)
+
+
+def test_smote_images_lie_between_near_images_of_one_class() -> None:
+    data = thin()
+    found = smote(data, 3, 0)
+    assert found.labels.bincount().tolist() == [20, 20, 20]
+    assert torch.equal(found.images[: len(data)], data.images)
+    assert torch.equal(found.labels, oversample(data, 0).labels)  # the same places, so the same order in training
+    ends = 0
+    for row, label in zip(rows(found)[len(data) :], found.labels[len(data) :].tolist(), strict=True):
+        own = rows(data)[data.labels.numpy() == label]
+        distances = np.linalg.norm(own[:, None] - own[None], axis=2)
+        near = distances <= np.sort(distances, axis=1)[:, 3:4]  # itself and its three nearest
+        fits = []
+        for base, end in zip(*np.nonzero(near), strict=True):
+            step = own[end] - own[base]
+            way = 0.0 if base == end else np.clip((row - own[base]) @ step / (step @ step), 0, 1)
+            fits.append((np.abs(own[base] + way * step - row).max(), way))
+        distance, way = min(fits)
+        assert distance <= 0.75  # rounded to whole pixels, and the foot of the perpendicular from there
+        ends += way in (0.0, 1.0)
+    assert ends <= 2
+
+
+def test_smote_is_that_of_imbalanced_learn_on_raw_pixels() -> None:
+    data = thin()
+    state = imbalance._random_state(4, "smote")
+    expected, labels = SMOTE(k_neighbors=5, random_state=state).fit_resample(rows(data), data.labels.numpy())
+    found = smote(data, 5, 4)
+    assert np.abs(rows(found) - expected).max() <= 0.5 + 1e-3
+    assert np.array_equal(found.labels.numpy(), labels)
+
+
+def test_smote_needs_more_images_than_neighbours() -> None:
+    assert len(smote(thin(), 5, 0)) == 60
+    with pytest.raises(UserError, match="smote_neighbours is 6 but the smallest class has 6 images"):
+        smote(thin(), 6, 0)
+    with pytest.raises(UserError, match=r"smote_neighbours is 5 but the smallest class has 5 images.*smallest=6"):
+        imbalance.jobs("cpu", overrides={"smallest": "5"})
+    assert imbalance.jobs("cpu", overrides={"smallest": "5"}, methods=["normal"])
+    assert imbalance.jobs("cpu", overrides={"smallest": "5", "smote_neighbours": "4"})
+
+
+def test_cost_sensitive_loss_is_pytorchs_weighted_cross_entropy() -> None:
+    data = thin()
+    weights = class_weights(data.labels)
+    logits = torch.randn(35, 3, generator=torch.Generator().manual_seed(0))
+    loss = weighted_cross_entropy(weights)
+    for indices in (torch.arange(35), torch.tensor([1, 1, 30, 7])):
+        labels, outputs = data.labels[indices], logits[indices]
+        ours = loss(lambda images, outputs=outputs: outputs, data.images[indices], labels, indices)
+        expected = F.cross_entropy(outputs, labels, weight=1 / torch.tensor(SIZES).float())
+        assert float(ours) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_weights_give_every_class_the_same_sum_and_mean_one() -> None:
+    data = thin()
+    weights = class_weights(data.labels)
+    sums = torch.zeros(3).index_add_(0, data.labels, weights)
+    assert sums.tolist() == pytest.approx([float(sums[0])] * 3)
+    assert float((sums / torch.tensor(SIZES)).mean()) == pytest.approx(1)
+
+
+# ---------------------------------------------------------------------------------------- metrics
+
+
+def test_metrics_of_a_case_by_hand() -> None:
+    # sizes 8, 3, 1: the mean is 4, so the last two classes are the minority
+    labels = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
+    found = evaluate([0, 0, 0, 1, 1, 1, 0, 0, 0, 0, 0, 2], labels, [8, 3, 1])
+    assert found["class_error"] == [0.25, 0.5, 0.75]
+    assert found["class_sizes"] == [8.0, 3.0, 1.0]
+    assert found["error"] == 0.5
+    assert found["minority_error"] == 0.625
+    assert found["majority_error"] == 0.25
+    assert found["minority_excess"] == pytest.approx((0.5 + 0.75 - 0.25) / 3)
+    assert found["balanced_accuracy"] == 0.5
+
+
+def test_balanced_accuracy_is_one_less_the_error_only_where_the_test_set_is_balanced() -> None:
+    found = evaluate([0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 1], [8, 3])
+    assert found["error"] == pytest.approx(1 / 6)
+    assert found["balanced_accuracy"] == 0.75
+
+
+def test_a_class_without_test_images_is_refused() -> None:
+    with pytest.raises(UserError, match="test images have 2 classes and the training images 3"):
+        evaluate([0, 1], [0, 1], [8, 3, 1])
+
+
+def test_total_and_minority_error_of_figure_3_are_cut_off_to_those_of_table_3() -> None:
+    """Our metrics of the published class-wise errors give the printed pairs, truncated; rounding would not."""
+    sizes, rounded = class_sizes(10, 0.2, 5000, 250), 0
+    for method, arm in [*((name, "scratch") for name in REMEDIES), ("normal", "pre-trained")]:
+        shown = paper.select("imbalance", arm=arm, method=method, metric="class_error", curve=True)
+        wrong = (shown["value"] * 1000).round().astype(int)  # of 1000 test images a class
+        predictions = np.concatenate([np.where(np.arange(1000) < w, (k + 1) % 10, k) for k, w in enumerate(wrong)])
+        found = evaluate(predictions, np.repeat(np.arange(10), 1000), sizes)
+        for name in ("error", "minority_error"):
+            [printed] = paper.select("imbalance", dataset="cifar10", arm=arm, method=method, metric=name, level=0.2)[
+                "printed"
+            ]
+            percent = 100 * float(str(found[name]))
+            assert 0 <= round(percent - float(printed), 6) <= 0.1
+            rounded += f"{percent:.1f}" == printed
+    assert rounded < 6
+
+
+# ---------------------------------------------------------------------------------------- jobs
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+def test_every_data_set_level_method_and_seed_has_both_arms(scale: str) -> None:
+    jobs, ours = imbalance.jobs(scale), imbalance.SCALES[scale]
+    seeds = ours.seeds or profile(scale).seeds
+    settings = itertools.product(ours.sizes, ours.levels, REMEDIES, seeds)
+    arms = Counter((job.dataset, job.level, job.method, job.seed) for job in jobs)
+    assert set(arms) == set(settings)
+    assert set(arms.values()) == {2}
+    assert len({job.key for job in jobs}) == len(jobs)
+    assert Counter(job.init == SCRATCH for job in jobs) == {True: len(jobs) // 2, False: len(jobs) // 2}
+    for job in jobs:
+        assert (job.section, job.profile) == ("imbalance", scale)
+        canonical_json(job.as_dict())
+        recipe = ImbalanceRecipe(**job.recipe)
+        assert recipe.as_dict() == job.recipe
+        assert (recipe.law, recipe.smote_neighbours, recipe.train_images) == ("v1", 5, 0)
+        assert recipe.smallest > recipe.smote_neighbours
+
+
+def test_all_of_one_level_comes_before_the_next() -> None:
+    places = [(job.dataset, job.level) for job in imbalance.jobs("cpu")]
+    assert [place for place, _ in itertools.groupby(places)] == list(itertools.product(("cifar10", "cifar100"), LEVELS))
+
+
+def test_recipes_of_the_paper() -> None:
+    for job in imbalance.jobs("paper"):
+        scratch = job.init == SCRATCH
+        expected = {
+            "architecture": "wrn-40-2",
+            "epochs": 100 if scratch else 50,
+            "learning_rate": 0.1 if scratch else 0.001,
+            "dropout": 0.3 if scratch else 0.0,
+            "largest": 5000 if job.dataset == "cifar10" else 500,
+            "smallest": 250 if job.dataset == "cifar10" else 25,
+        }
+        assert {name: job.recipe[name] for name in expected} == expected
+
+
+@pytest.mark.parametrize("scale", ["smoke", "cpu"])
+def test_trainings_of_an_arm_are_equally_long_at_the_smaller_scales(scale: str) -> None:
+    ours = imbalance.SCALES[scale]
+    for job in imbalance.jobs(scale, seeds=[0]):
+        classes, largest, smallest = ours.sizes[job.dataset]
+        sizes = class_sizes(classes, job.level, largest, smallest)
+        count = classes * largest if job.method in imbalance.ENLARGED else sum(sizes)
+        wanted = ours.images["scratch" if job.init == SCRATCH else "tuned"]
+        assert abs(job.recipe["epochs"] * count - wanted) <= max(count / 2, 0)
+
+
+def test_a_users_settings_win() -> None:
+    jobs = imbalance.jobs(
+        "cpu", datasets=["cifar100"], methods=["smote"], seeds=[7], chosen_levels=[0.5],
+        overrides={"law": "v5", "tuned.epochs": "3", "largest": "50", "smallest": "8"},
+    )  # fmt: skip
+    assert [(job.level, job.seed, job.method) for job in jobs] == [(0.5, 7, "smote")] * 2
+    assert {(job.recipe["law"], job.recipe["largest"], job.recipe["smallest"]) for job in jobs} == {("v5", 50, 8)}
+    assert [job.recipe["epochs"] for job in jobs] == [10, 3]
+
+
+@pytest.mark.parametrize(
+    ("selection", "message"),
+    [
+        ({"methods": ["smot"]}, "did you mean 'smote'"),
+        ({"chosen_levels": [-0.2]}, "gamma is -0.2 but must be above 0"),
+        ({"overrides": {"law": "v3"}}, "v1, v5"),
+        ({"overrides": {"smallest": "2000"}}, "smallest is 2000 and largest 1000"),
+        ({"overrides": {"smote_neighbours": "0"}}, "smote_neighbours is 0"),
+        ({"overrides": {"train_images": "500"}}, "train_images is 500.*set largest and smallest"),
+        ({"methods": ["excluded"]}, "--corpus imagenet32-no-cifar10"),
+    ],
+)
+def test_unsuitable_selections_are_refused(selection: dict[str, object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        imbalance.jobs("cpu", **selection)
+
+
+def test_excluded_is_the_pre_trained_arm_of_a_given_checkpoint() -> None:
+    jobs = imbalance.jobs("paper", methods=["excluded"], init="other", seeds=[0], datasets=["cifar10"])
+    assert [(job.method, job.init, job.level) for job in jobs] == [("excluded", "other", level) for level in LEVELS]
+    [normal] = [
+        job
+        for job in imbalance.jobs("paper", methods=["normal"], init="other", seeds=[0], chosen_levels=[1.0])
+        if (job.init, job.dataset) == ("other", "cifar10")
+    ]
+    assert normal.recipe == jobs[4].recipe
+    recipe = ImbalanceRecipe(**normal.recipe)
+    assert imbalance._variant(jobs[4], recipe) == imbalance._variant(normal, recipe)  # one network for both
+
+
+# ---------------------------------------------------------------------------------------- measuring
+
+SETTINGS = {"epochs": "2", "batch_size": "20", "largest": "15", "smallest": "7"}
+METRICS = {
+    "error",
+    "minority_error",
+    "majority_error",
+    "minority_excess",
+    "balanced_accuracy",
+    "class_error",
+    "class_sizes",
+}
+
+
+@pytest.fixture
+def context(tmp_path: Path) -> Context:
+    """A data set called ``own``, 20 images of each of 4 classes, and a checkpoint called ``tiny``, of another task."""
+    toys.write_bundle(tmp_path / "data", "own", 80, 4)
+    save_trained(tmp_path / "runs" / "checkpoints" / "tiny.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
+    return toys.context(tmp_path / "runs", data=tmp_path / "data")
+
+
+def own_jobs(**changes: object) -> list[Job]:
+    chosen = {
+        "datasets": ["own"],
+        "seeds": [0],
+        "chosen_levels": [0.5],
+        "overrides": SETTINGS,
+        "init": "tiny",
+    } | changes
+    return imbalance.jobs("smoke", **chosen)
+
+
+def test_sweep_measures_all_documented_metrics(context: Context) -> None:
+    jobs = own_jobs(methods=list(METHODS))
+    outcome = sweep(jobs, imbalance.run, context)
+    assert not outcome.failed
+    assert len(outcome.recorded) == len(jobs) == 9
+    test = load("own", "test", context.data)
+    for job in jobs:
+        found = Store(context.store).get(job)
+        assert set(found.metrics) == METRICS | ({"smote_seconds"} if job.method == "smote" else set())
+        assert found.metrics["class_sizes"] == [float(size) for size in class_sizes(4, 0.5, 15, 7)]
+        with np.load(context.store / "outputs" / "imbalance" / f"{job.key}.npz") as kept:
+            again = evaluate(kept["logits"].argmax(1), kept["labels"], class_sizes(4, 0.5, 15, 7))
+            assert np.array_equal(kept["labels"], test.labels.numpy())
+        assert {name: found.metrics[name] for name in again} == again
+        assert found.metrics["balanced_accuracy"] == pytest.approx(1 - found.metrics["error"])
+    # excluded with the same checkpoint is the network of normal training, and needs no training of its own
+    assert len(list((context.store / "networks").iterdir())) == 8
+
+
+def test_arms_and_methods_share_images_and_order(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[tuple[str, str], tuple[ImageSet, dict[str, object]]] = {}
+    train, job = networks.train, own_jobs()[0]
+
+    def watch(network: object, data: ImageSet, *arguments: object, **options: object) -> History:
+        seen["scratch" if job.init == SCRATCH else "tuned", job.method] = data, options
+        return train(network, data, *arguments, **options)
+
+    monkeypatch.setattr(networks, "train", watch)
+    for job in own_jobs():
+        imbalance.run(job, context)
+    assert len(seen) == 8
+    normal = seen["scratch", "normal"][0]
+    assert normal.labels.bincount().tolist() == class_sizes(4, 0.5, 15, 7)
+    whole = load("own", "train", context.data)
+    assert torch.equal(normal.images, whole.images[subsample(whole.labels, class_sizes(4, 0.5, 15, 7), 0)])
+    for arm, method in seen:
+        data, options = seen[arm, method]
+        assert options["seed"] == 0  # from which order, crops and flips are drawn
+        assert torch.equal(data.images, seen["scratch", method][0].images)
+        assert torch.equal(data.images[: len(normal)], normal.images)
+        assert data.labels.bincount().tolist() == (
+            [15] * 4 if method in imbalance.ENLARGED else class_sizes(4, 0.5, 15, 7)
+        )
+        assert ("loss" in options) is (method == "cost-sensitive")
+    assert torch.equal(seen["tuned", "smote"][0].labels, seen["tuned", "oversampling"][0].labels)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"chosen_levels": [1.5]},
+        {"seeds": [1]},
+        {"overrides": SETTINGS | {"law": "v5"}},
+        {"overrides": SETTINGS | {"largest": "16"}},
+        {"overrides": SETTINGS | {"smallest": "8"}},
+        {"overrides": SETTINGS | {"smote_neighbours": "4"}},
+    ],
+    ids=str,
+)
+def test_a_network_is_known_by_all_that_determines_it(change: dict[str, object], context: Context) -> None:
+    for one, other in zip(own_jobs(methods=["smote"]), own_jobs(methods=["smote"], **change), strict=True):
+        trainings = [
+            networks.Training(
+                dataset="own",
+                init=job.init,
+                seed=job.seed,
+                recipe=ImbalanceRecipe(**job.recipe),
+                variant=imbalance._variant(job, ImbalanceRecipe(**job.recipe)),
+            )
+            for job in (one, other)
+        ]
+        assert trainings[0].key != trainings[1].key
+
+
+def test_the_same_job_gives_the_same_numbers(context: Context, tmp_path: Path) -> None:
+    job = own_jobs(methods=["oversampling"])[0]
+    other = toys.context(tmp_path / "other", data=context.data)
+    assert imbalance.run(job, context) == imbalance.run(job, other)
+
+
+def test_too_large_a_class_is_one_sentence(context: Context) -> None:
+    [job, _] = own_jobs(methods=["normal"], overrides=SETTINGS | {"largest": "21"})
+    with pytest.raises(UserError, match="21 images of class 1 are asked for but it has 20"):
+        imbalance.run(job, context)
+
+
+def test_other_images_need_a_variant(context: Context) -> None:
+    training = networks.Training(dataset="own", init=SCRATCH, seed=0, recipe=toys.RECIPE)
+    with pytest.raises(ValueError, match="variant"):
+        networks.trained(training, context, data=load("own", "train", context.data))
+
+
+# ---------------------------------------------------------------------------------------- what the page shows
+
+PAPER_PAIRS = [*((name, "scratch") for name in REMEDIES), ("normal", "pre-trained")]
+
+
+def made_up(gain: float = 0.1, worse_at: float | None = None, profile_name: str = "cpu") -> pd.DataFrame:
+    """Records of CIFAR-10: from scratch, class errors of 10 to 37 %; pre-training takes off ``gain`` of the classes
+    2-10 (at ``worse_at`` it adds 2 points to all), and a tenth of it of class 1."""
+    records = []
+    for job in imbalance.jobs(profile_name, datasets=["cifar10"], chosen_levels=[0.2, 1.0], init="ck"):
+        errors = 0.1 + 0.03 * np.arange(10) + 0.001 * job.seed
+        if job.init == "ck":
+            errors -= gain * np.array([0.1, *[1] * 9]) if job.level != worse_at else -0.02
+        if job.method == "smote":
+            errors -= 0.01
+        wrong = (1000 * errors).round().astype(int)
+        predictions = np.concatenate([np.where(np.arange(1000) < w, (k + 1) % 10, k) for k, w in enumerate(wrong)])
+        found = evaluate(predictions, np.repeat(np.arange(10), 1000), class_sizes(10, job.level, 1000, 50))
+        records.append(Record(job, found, {"date": "2025-01-01", "revision": "0123456"}))
+    return frame(records)
+
+
+def verdicts(records: pd.DataFrame) -> dict[str, paper.Verdict]:
+    return {claim.id: paper.evaluate(claim, records) for claim in paper.claims_of("imbalance")}
+
+
+def test_claims_are_computed_from_the_records() -> None:
+    found = verdicts(made_up())
+    mine = {name for name in found if name.endswith("-cifar10")}
+    assert {"imb-normal-cifar10", "imb-smote-cifar10", "imb-minority-cifar10", "imb-gain-cifar10"} <= mine
+    assert {found[name].verdict for name in mine} == {"holds"}
+    assert {found[name].n for name in mine} == {3}
+    assert found["imb-normal-cifar10"].effect == pytest.approx(-0.091)
+    assert found["imb-smote-cifar10"].effect == pytest.approx(-0.081)
+    assert found["imb-minority-cifar10"].effect == pytest.approx(-0.09)
+    # the minority has 9 of 10 classes at 0.2 and 8 at 1: 9 x 10 points less 1 x 1, and 8 x 10 less 1 x 1 and 1 x 10
+    assert found["imb-gain-cifar10"].effect == pytest.approx(-(0.089 + 0.069) / 2)
+    assert found["imb-margin"].verdict == "holds in direction"  # 8.1 points, not 12.6
+    assert {found[name].verdict for name in found if "cifar100" in name or "excluded" in name} == {"not yet measured"}
+
+
+def test_a_claim_about_every_imbalance_fails_where_one_fails() -> None:
+    found = verdicts(made_up(gain=0.5 / 9, worse_at=1.0))
+    assert found["imb-normal-cifar10"].verdict == "does not hold"
+    assert found["imb-normal-cifar10"].level == 1.0
+
+
+def test_a_gain_on_the_large_class_alone_is_no_gain_of_the_minority() -> None:
+    records = made_up(gain=0.0)
+    lists = records["class_error"].map(np.array)
+    tuned = records["arm"] == "pre-trained"
+    records["error"] = [errors.mean() - 0.005 * t for errors, t in zip(lists, tuned, strict=True)]
+    records["minority_excess"] += 0.005 * tuned
+    assert verdicts(records)["imb-gain-cifar10"].verdict == "does not hold"
+
+
+def test_levels_table_has_the_papers_rows_and_ours() -> None:
+    settings = {
+        "measure": "error",
+        "dataset": "cifar10",
+        "methods": REMEDIES,
+        "symbol": "γ",
+        "caption": "c",
+        "name": "t",
+    }
+    header, without = parse(report.levels_table("imbalance", made_up().iloc[:0], **settings))
+    assert header == ["Setting, by γ", "Source", "0.2", "0.4", "0.6", "0.8", "1", "1.5", "2"]
+    assert [(row[0], row[2]) for row in without] == [
+        ("normal training, from scratch", "23.7"),
+        ("normal training, pre-trained", "8.0"),
+        ("cost sensitive, from scratch", "22.6"),
+        ("oversampling, from scratch", "21.0"),
+        ("SMOTE, from scratch", "19.7"),
+    ]
+    _, both = parse(report.levels_table("imbalance", made_up(), **settings))
+    assert [row for row in both if row[1] == "paper"] == without
+    ours = [row for row in both if row[1] == "`cpu`, n = 3"]
+    assert len(ours) == 8
+    assert ours[0] == [
+        "normal training, from scratch",
+        "`cpu`, n = 3",
+        "23.6 ± 0.1",
+        "–",
+        "–",
+        "–",
+        "23.6 ± 0.1",
+        "–",
+        "–",
+    ]
+    _, none = parse(report.levels_table("imbalance", made_up().iloc[:0], **settings | {"dataset": "synthetic"}))
+    assert none == [["not run", "–"]]
+
+
+def test_remedies_are_compared_with_normal_training_within_an_arm() -> None:
+    settings = {"measures": ["error"], "datasets": ["cifar10"], "methods": REMEDIES, "reference": "normal"}
+    header, table = parse(report.method_effects_table("imbalance", made_up(), **settings, caption="c", name="t"))
+    assert header == ["Method", "From scratch", "Pre-trained", "Profile"]
+    assert [row[0] for row in table] == [
+        f"test error (%), {name}" for name in ("cost sensitive", "oversampling", "SMOTE")
+    ]
+    assert table[-1][1:] == ["−1.0 [−1.0, −1.0]", "−1.0 [−1.0, −1.0]", "`cpu`"]
+    _, none = parse(report.method_effects_table("imbalance", made_up().iloc[:0], **settings, caption="c", name="t"))
+    assert none[0][0] == "not run"
+
+
+def minority(dataset: str, gamma: float) -> float:
+    classes, largest, smallest = imbalance.SCALES["paper"].sizes[dataset]
+    return float(minority_classes(class_sizes(classes, gamma, largest, smallest)).mean())
+
+
+def test_share_of_the_gain_on_minority_classes() -> None:
+    settings = {"datasets": ["cifar10", "cifar100"], "minority": minority, "caption": "c", "name": "t"}
+    _, table = parse(report.minority_gain_table(made_up(), **settings))
+    assert len(table) == 14
+    # the paper: 0.9 x (26.0 - 8.8) of 23.7 - 8.0; here: 9 x 10 points of 9 x 10 + 1, and 8 x 10 of 9 x 10 + 1
+    assert table[0] == ["CIFAR-10", "0.2", "98.6 % (90 %)", "98.9 ± 0.0 % (90 %)", "`cpu`, n = 3"]
+    assert table[4][3] == "87.9 ± 0.0 % (80 %)"
+    assert table[1][3:] == ["–", "–"]
+    assert table[7][:4] == ["CIFAR-100", "0.2", "73.8 % (78 %)", "–"]
+    _, lost = parse(report.minority_gain_table(made_up(gain=-0.1), **settings))
+    assert lost[0][3] == "–"  # no gain, no share of it
+
+
+def figures(records: pd.DataFrame, dataset: str, profile_name: str | None = None) -> dict[str, plt.Figure]:
+    levels = {"dataset": dataset, "methods": REMEDIES, "x_label": "exponent γ", "profile": profile_name}
+    classes = {"dataset": dataset, "level": 0.2, "settings": PAPER_PAIRS, "profile": profile_name}
+    return {
+        "levels": report.curves_by_level("imbalance", records, ["error", "minority_error"], **levels),
+        "classes": report.curves_by_class("imbalance", records, **classes),
+        "merged": report.curves_by_class("imbalance", records, **classes, merge=3),
+    }
+
+
+@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "synthetic"])
+@pytest.mark.parametrize("recorded", [True, False])
+def test_figures_can_be_drawn_with_records_and_without(dataset: str, recorded: bool) -> None:
+    records = made_up().assign(dataset=dataset)
+    for name, figure in figures(records if recorded else records.iloc[:0], dataset).items():
+        figure.canvas.draw()
+        [legend] = figure.legends
+        box = legend.get_window_extent()
+        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1, name
+        for axes in figure.axes:
+            assert axes.get_xlabel() or not axes.get_subplotspec().is_last_row(), name
+            assert not box.overlaps(axes.get_window_extent()), name
+            assert not axes.get_title()
+            for line in axes.lines:
+                assert not len(line.get_ydata()) or np.max(line.get_ydata()) <= axes.get_ylim()[1], name
+    plt.close("all")
+
+
+def test_figures_show_the_papers_values_and_ours() -> None:
+    found = figures(made_up(), "cifar10")
+    lines = {
+        (line.get_linestyle(), line.get_color()): line
+        for line in found["levels"].axes[0].lines
+        if len(line.get_xdata())
+    }
+    normal = report.series_style(0)["color"]
+    assert list(lines["--", normal].get_ydata()) == pytest.approx([23.7, 21.8, 21.1, 20.3, 20.0, 18.3, 15.8])
+    assert list(lines["-", normal].get_xdata()) == [0.2, 1.0]
+    assert list(lines["-", normal].get_ydata()) == pytest.approx([23.6, 23.6])
+    printed, ours = found["classes"].axes
+    assert [text.get_text() for axes in (printed, ours) for text in axes.texts] == ["paper", "here"]
+    assert list(printed.lines[4].get_ydata()[:3]) == pytest.approx([0.6, 2.3, 10.0])
+    assert list(ours.lines[4].get_ydata()[:2]) == pytest.approx([9.1, 3.1])
+    merged = found["merged"].axes[1].lines[0]
+    assert list(merged.get_ydata()) == pytest.approx([13.1, 22.1, 31.1, 37.1])
+    plt.close("all")
