@@ -90,6 +90,7 @@ class _Hand:
     accepted: bool | None = None
     up: bool = False
     busy: bool = False
+    lost: bool = False
 
 
 class Cluster:
@@ -125,7 +126,9 @@ class Cluster:
         there = self._workers()
         with self._changed:
             for address in self._hands.keys() - there.keys():
-                self._hands.pop(address).executor.shutdown(wait=False)  # the thread that waits tries another worker
+                hand = self._hands.pop(address)
+                hand.lost = True  # so that the thread that waits for its job tries another worker
+                hand.executor.shutdown(wait=False)
             for address, description in there.items():
                 if address not in self._hands:
                     executor = self.client.get_executor(workers=[address], pure=False)
@@ -212,8 +215,9 @@ class Cluster:
         for _ in range(LIVES):
             hand, future = self._start(perform, run, job)
             try:
-                while not wait([future], timeout=1.0).done:
-                    self.pause(0.0)
+                while not wait([future], timeout=0.5).done:
+                    if hand.lost or self._stopped:  # Dask does not end every wait for a result that cannot come
+                        raise CancelledError
                 record, files = future.result()
             except (CancelledError, KilledWorker):
                 continue

@@ -237,11 +237,12 @@ def arms_table(
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
 
 
-def candidates_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdown:
+def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, name: str) -> Markdown:
     """The candidates, the best of each arm in bold: the one with the least negative log-likelihood.
 
     Args:
         records: Records of :mod:`robustness_lib.recipe_choice`, as by :func:`robustness_lib.records.frame`.
+        train_images: Only candidates that were trained on so many images.
         caption: Caption of the table.
         name: Its label for references.
 
@@ -251,7 +252,8 @@ def candidates_table(records: pd.DataFrame, *, caption: str, name: str) -> Markd
     header = ["Arm", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
     shown = ("error", "rms_calibration_error", "negative_log_likelihood")
     rows = []
-    for arm, group in records.groupby("arm", sort=False):
+    some = records[[recipe["train_images"] == train_images for recipe in records["recipe"]]]
+    for arm, group in some.groupby("arm", sort=False):
         best = group["negative_log_likelihood"].astype(float).idxmin()
         order = group["recipe"].map(lambda recipe: (recipe["epochs"], recipe["learning_rate"])).sort_values().index
         for index in order:
