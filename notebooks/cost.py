@@ -118,7 +118,7 @@ scales = [profiles.profile(name) for name in ("cpu", "paper")]
 planned = [job for scale in scales for section in sections.SECTIONS.values() for job in section.jobs(scale.name)]
 planned += [pretraining.job(scale, target) for scale in scales for target in scale.targets.values()]
 report.reproduction_table(
-    report.planned_work(planned),
+    report.planned_work(planned, sections.images_trained),
     recorded,
     caption="Planned jobs, the images that they process, and the time of their training on one device.",
     name="tab-cost-whole",

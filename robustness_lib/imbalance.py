@@ -332,6 +332,14 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     return [job for job in planned if job.method != "excluded" or job.init != SCRATCH]
 
 
+def images_trained(job: Job) -> float:
+    """How many images a job's training processes, over all epochs."""
+    recipe = ImbalanceRecipe(**job.recipe)  # type: ignore[arg-type]
+    classes, *_ = SCALES[job.profile].sizes.get(job.dataset, (10, 0, 0))
+    sizes = class_sizes(classes, job.level or 1.0, recipe.largest, recipe.smallest, recipe.law)
+    return float(recipe.epochs * (classes * recipe.largest if job.method in ENLARGED else sum(sizes)))
+
+
 # --------------------------------------------------------------------------------------------- measuring
 
 

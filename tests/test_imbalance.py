@@ -691,3 +691,12 @@ def test_figures_show_the_papers_values_and_ours() -> None:
     merged = found["merged"].axes[1].lines[0]
     assert list(merged.get_ydata()) == pytest.approx([13.1, 22.1, 31.1, 37.1])
     plt.close("all")
+
+
+def test_images_trained_are_epochs_times_the_thinned_or_enlarged_set() -> None:
+    found = {
+        job.method: imbalance.images_trained(job)
+        for job in imbalance.jobs("paper", datasets=["cifar10"])
+        if job.level == 0.2 and job.init == SCRATCH and job.seed == 0
+    }
+    assert found == {"normal": 866_200, "cost-sensitive": 866_200, "oversampling": 5_000_000, "smote": 5_000_000}

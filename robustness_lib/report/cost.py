@@ -239,11 +239,12 @@ def _bounds_panel(panel: Axes, rows: Sequence[Mapping[Any, Any]]) -> None:
 # --------------------------------------------------------------------------------------------- the whole
 
 
-def planned_work(jobs: Iterable[Job]) -> pd.DataFrame:
+def planned_work(jobs: Iterable[Job], images_trained: Callable[[Job], float | None] = lambda job: None) -> pd.DataFrame:
     """How much there is to train, by section, profile and network.
 
     Args:
         jobs: Planned jobs of any sections, pre-training among them; equal ones count once.
+        images_trained: How many images a job processes, where that is not epochs times training images; else None.
 
     Returns:
         ``section``, ``profile``, ``architecture``, ``method`` ("training" or "adversarial training"), ``jobs``,
@@ -252,7 +253,7 @@ def planned_work(jobs: Iterable[Job]) -> pd.DataFrame:
     """
     rows = []
     for job in {job.key: job for job in jobs}.values():
-        images = _images(job)
+        images = images_trained(job) or _images(job)
         method = "adversarial training" if _attacks(job) else "training"
         kind = {"section": job.section, "profile": job.profile, "architecture": str(job.recipe["architecture"])}
         rows.append({**kind, "method": method, "jobs": 1, "images": images or 0.0, "unknown": int(images is None)})
