@@ -134,13 +134,18 @@ def context(store: Path, **changes: object) -> Context:
 @contextlib.contextmanager
 def child(target: Callable[..., None], *arguments: object) -> Iterator[multiprocessing.process.BaseProcess]:
     """A started child that does not outlive the test, however that ends."""
-    process = CHILDREN.Process(target=target, args=arguments)
+    process = CHILDREN.Process(target=_interruptible, args=(target, *arguments))
     process.start()
     try:
         yield process
     finally:
         process.kill()
         process.join()
+
+
+def _interruptible(target: Callable[..., None], *arguments: object) -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the tests run in the background
+    target(*arguments)
 
 
 def exit_code(target: Callable[..., None], *arguments: object) -> int | None:
