@@ -112,7 +112,7 @@ class Cluster:
         self._changed = threading.Condition()
         self._stopped = self._welcomed = self._told = False
         self._busy_at = time.monotonic()
-        self._clerks, self._library = ThreadPoolExecutor(8), threading.Lock()
+        self._lookout, self._clerks, self._library = ThreadPoolExecutor(1), ThreadPoolExecutor(8), threading.Lock()
         client.subscribe_topic(token, self._on_request)
 
     # ---- workers
@@ -123,8 +123,14 @@ class Cluster:
         Raises:
             UserError: The scheduler is gone, or there are workers and none of them may work.
         """
+        # Not in this thread, where Ctrl-C in the midst of Dask's own waiting would leave a traceback behind.
+        return self._lookout.submit(self._look_around).result()
+
+    def _look_around(self) -> int:
         there = self._workers()
         with self._changed:
+            if self._stopped:
+                return 0
             for address in self._hands.keys() - there.keys():
                 hand = self._hands.pop(address)
                 hand.lost = True  # so that the thread that waits for its job tries another worker
@@ -266,7 +272,8 @@ class Cluster:
     def close(self) -> None:
         """Let the workers forget the sweep: its images, networks and files."""
         self.stop()
-        self._clerks.shutdown(wait=False, cancel_futures=True)
+        for pool in (self._lookout, self._clerks):
+            pool.shutdown(wait=False, cancel_futures=True)
         if self.client.status == "running":
             used = [address for address, hand in self._hands.items() if hand.accepted]
             with contextlib.suppress(Exception):
