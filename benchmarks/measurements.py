@@ -60,7 +60,7 @@ def run(job: Job, context: Context) -> Metrics:
         if job.method == plan.CEILINGS:
             matrix, copied, rounds = (int(str(job.recipe[name])) for name in ("matrix", "copied", "rounds"))
             return ceilings.measure(context.runtime, matrix=matrix, copied=copied, rounds=rounds)
-        setting = Setting(**job.recipe)  # type: ignore[arg-type]
+        setting = Setting.of(job.recipe)
         if job.method == plan.WORKERS:
             return loader_workers(setting, context.runtime)
         if job.method == plan.TOGETHER:

@@ -63,7 +63,7 @@ report.start_table(
 # %% [markdown]
 # ## Several networks at once
 #
-# One small network does not fill a large GPU, so a sweep trains several of its jobs at the same time; each becomes what it
+# One small network need not fill a large GPU, so a sweep trains several of its jobs at the same time; each becomes what it
 # would be alone. {numref}`tab-cost-together` compares ways to do so with one network alone, which is as fast as any number
 # one after the other: the library's own; a process for each network, all on the same device; and a candidate that the
 # library does not use, all networks stacked into one whose convolutions are grouped.

@@ -113,7 +113,7 @@ jobs, outcome = sections.measure_section(
     overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
 )
 outcome.check()
-live = records.frame(r for job in jobs if (r := records.Store(store).get(job)) is not None)
+live = sections.recorded(jobs, records.Store(store))
 
 # %% [markdown]
 # {numref}`tab-label-noise-live` has the areas, {numref}`fig-label-noise-live` the error at each strength, and

@@ -86,7 +86,7 @@ def run(job: Job, context: Context) -> Metrics:
         ``history_epoch``, ``history_error`` and ``history_rms_calibration_error`` along the training; and for
         method ``temperature`` the ``temperature`` and every metric again, ``_tempered``.
     """
-    recipe = CalibrationRecipe(**job.recipe)  # type: ignore[arg-type]
+    recipe = CalibrationRecipe.of(job.recipe)
     held_out = job.method == "temperature"
     training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, held_out=held_out)
     result = trained(training, context, progress=job.label)

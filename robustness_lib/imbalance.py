@@ -321,7 +321,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
             adapt = partial(_adapt, dataset=dataset, gamma=gamma)
             planned += plan(SECTION, profile_name, METHODS, ImbalanceRecipe, levels=[gamma], adapt=adapt, **selection)
     for job in planned:
-        recipe = ImbalanceRecipe(**job.recipe)  # type: ignore[arg-type]
+        recipe = ImbalanceRecipe.of(job.recipe)
         if recipe.train_images:
             raise UserError(
                 f"train_images is {recipe.train_images}, but this section draws its training images class by class; "
@@ -334,7 +334,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 
 def images_trained(job: Job) -> float:
     """How many images a job's training processes, over all epochs."""
-    recipe = ImbalanceRecipe(**job.recipe)  # type: ignore[arg-type]
+    recipe = ImbalanceRecipe.of(job.recipe)
     classes, *_ = SCALES[job.profile].sizes.get(job.dataset, (10, 0, 0))
     sizes = class_sizes(classes, job.level or 1.0, recipe.largest, recipe.smallest, recipe.law)
     return float(recipe.epochs * (classes * recipe.largest if job.method in ENLARGED else sum(sizes)))
@@ -354,7 +354,7 @@ def run(job: Job, context: Context) -> Metrics:
         The metrics of :func:`evaluate`, and for method ``smote`` the time that making its images took,
         ``smote_seconds``.
     """
-    recipe = ImbalanceRecipe(**job.recipe)  # type: ignore[arg-type]
+    recipe = ImbalanceRecipe.of(job.recipe)
     data, sizes = thinned(job, recipe, context)
     metrics: Metrics = {}
     loss: Loss = cross_entropy

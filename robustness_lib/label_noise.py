@@ -302,7 +302,7 @@ def noisy_labels(job: Job, context: Context) -> NoisyLabels:
     Raises:
         UserError: The kind of noise is not for this data set, or the recipe asks for more images than there are.
     """
-    recipe = LabelNoiseRecipe(**job.recipe)  # type: ignore[arg-type]
+    recipe = LabelNoiseRecipe.of(job.recipe)
     true = target_images(_training(job, recipe, ""), context)
     if recipe.noise == "human":
         given, count = context.images(job.dataset, "train").labels, recipe.train_images
@@ -336,7 +336,7 @@ def run(job: Job, context: Context) -> Metrics:
         (:func:`robustness_lib.loss_correction.matrix_error`) and, where there are at most 20 classes,
         ``estimated_matrix`` and ``true_matrix`` row by row. Everything is a fraction.
     """
-    recipe = LabelNoiseRecipe(**job.recipe)  # type: ignore[arg-type]
+    recipe = LabelNoiseRecipe.of(job.recipe)
     noise = noisy_labels(job, context)
     estimate: Floats | None = None
     if job.method.startswith("forward"):

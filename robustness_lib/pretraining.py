@@ -142,7 +142,7 @@ def _prepare(job: Job, context: Context) -> tuple[ImageSet, Recipe, nn.Module]:
     data = context.images(corpus, "train")
     if job.dataset not in (corpus, with_counts(data)):
         raise _different(job, with_counts(data))
-    recipe = Recipe(**job.recipe)  # type: ignore[arg-type]
+    recipe = Recipe.of(job.recipe)
     return data, recipe, build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
 
 

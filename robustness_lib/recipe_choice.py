@@ -85,7 +85,7 @@ def run(job: Job, context: Context) -> Metrics:
     Returns:
         The metrics of :func:`robustness_lib.metrics.evaluate`.
     """
-    recipe = Recipe(**job.recipe)  # type: ignore[arg-type]
+    recipe = Recipe.of(job.recipe)
     training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
     network = trained(training, context, progress=job.label).network
     images = left_over(context.images(job.dataset, "train"), recipe, job.seed)

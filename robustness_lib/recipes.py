@@ -83,6 +83,15 @@ class Recipe:
         for name in ("momentum", "dropout"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
 
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """The recipe with these settings, such as those of a job.
+
+        Raises:
+            UserError: A value is unsuitable.
+        """
+        return cls(**settings)
+
     def as_dict(self) -> dict[str, Any]:
         """All settings by name, as they go into a job's key.
 

@@ -81,7 +81,7 @@ def measure_section(
         time_budget: Seconds; no job is started that is not expected to end within them.
         scheduler: A Dask cluster to run on instead (:func:`robustness_lib.cluster.connect`), which may have image
             sets that this machine lacks.
-        together: How many jobs each process measures at the same time; None for what fills the device.
+        together: How many jobs each process measures at the same time; None for several on a GPU and one on a CPU.
         out: A folder that keeps what the store has of the jobs, to be carried to another machine
             (:func:`robustness_lib.carrying.kept`).
         **selection: What is selected (:class:`robustness_lib.planning.Selection`).

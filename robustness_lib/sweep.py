@@ -261,7 +261,7 @@ class _Course:
 
 def _kind(job: Job) -> tuple[object, ...]:
     """What jobs have in common whose trainings are of one shape."""
-    settings = ("architecture", "train_images", "epochs", "batch_size", "precision")
+    settings = ("architecture", "train_images", "epochs", "batch_size")
     return job.section, job.dataset, job.method, job.init, *(job.recipe.get(name) for name in settings)
 
 

@@ -7,19 +7,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 import toys
+from toys import Command
 
-from robustness_lib import calibration, cli, pretraining, sections
+from robustness_lib import calibration, pretraining, sections
 from robustness_lib.errors import UserError
 from robustness_lib.profiles import PROFILES
 from robustness_lib.records import Record, Store, load_published
-
-Command = Callable[..., tuple[int, str, str]]
 
 SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=20", "--set", "observations=1")
 PLACE = ("--data-root", "data", "--store", "runs", "--device", "cpu", "--precision", "float32", "--threads", "1")
@@ -34,20 +31,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        threads = torch.get_num_threads()
-        monkeypatch.setattr(sys, "argv", ["robustness", *arguments])
-        capfd.readouterr()
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        torch.set_num_threads(threads)
-        printed = capfd.readouterr()
-        return status, printed.out, printed.err
-
-    return run
+    return toys.command(monkeypatch, capfd)
 
 
 def test_small_run_then_nothing_to_do(command: Command) -> None:

@@ -6,25 +6,22 @@ import dataclasses
 import json
 import os
 import shutil
-import sys
 import tempfile
-from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 import pytest
 import torch
 import toys
+from toys import Command
 
-from robustness_lib import carrying, cli, networks, pretraining
+from robustness_lib import carrying, networks, pretraining
 from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.errors import UserError
 from robustness_lib.networks import keep_checkpoint, merge_checkpoints
 from robustness_lib.profiles import PROFILES
 from robustness_lib.records import Merged, Record, Store, keep, load_published
 from robustness_lib.sweep import sweep
-
-Command = Callable[..., tuple[int, str, str]]
 
 SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=20", "--set", "observations=1")
 PLACE = ("--data-root", "data", "--device", "cpu", "--precision", "float32", "--threads", "1")
@@ -43,18 +40,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
 
-    def run(*arguments: str) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["robustness", *arguments])
-        capfd.readouterr()
-        status = 0
-        try:
-            cli.main()
-        except SystemExit as stop:
-            status = int(stop.code or 0)
-        printed = capfd.readouterr()
-        return status, printed.out, printed.err
-
-    return run
+    return toys.command(monkeypatch, capfd)
 
 
 def refused(command: Command, *arguments: str) -> str:

@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from torch import nn
 
@@ -185,6 +186,29 @@ def command_child(arguments: Sequence[str], folder: Path) -> None:
     torch.set_num_threads(1)
     sys.argv = ["robustness", *arguments]
     cli.main()
+
+
+Command = Callable[..., tuple[int, str, str]]
+"""The ``robustness`` command in this process: arguments to status, output and errors."""
+
+
+def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Command:
+    """The command, in the folder where the test is."""
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        threads = torch.get_num_threads()
+        monkeypatch.setattr(sys, "argv", ["robustness", *arguments])
+        capfd.readouterr()
+        status = 0
+        try:
+            cli.main()
+        except SystemExit as stop:
+            status = int(stop.code or 0)
+        torch.set_num_threads(threads)
+        printed = capfd.readouterr()
+        return status, printed.out, printed.err
+
+    return run
 
 
 def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
