@@ -339,7 +339,8 @@ report.myst_table(
 # *Scale.* At the `cpu` profile the network is smaller, it was pre-trained on a part of Downsampled ImageNet, and classes have
 # a fifth of the paper's images (the smallest class of CIFAR-100 has six instead of five, since SMOTE needs a neighbour more
 # than it draws from). All trainings of an arm process about equally many images, whatever the method and exponent, where
-# in the paper oversampling and SMOTE train several times as long as the others.
+# in the paper oversampling and SMOTE train several times as long as the others. Batches have 32 images and the lengths are
+# those that [label noise](label_noise.ipynb) chose for training sets of this size.
 #
 # *Related classes.* The network that was pre-trained without the classes related to CIFAR-10 needs a pre-training of its
 # own, which is not part of a plain run:

@@ -1,7 +1,7 @@
 """How the recipes of the ``cpu`` profile were chosen: on training images that the target's subset leaves over.
 
 Candidates are trained as the comparison trains them, with seed 0, and judged on 5,000 other training images; no test
-image is looked at. The choice is made once, on CIFAR-10, and then left alone.
+image is looked at. The choice is made once for each number of training images, on CIFAR-10, and then left alone.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from typing import Unpack
 import torch
 
 from robustness_lib.data import ImageSet, class_balanced_subset
-from robustness_lib.errors import UserError
+from robustness_lib.errors import UserError, choose
 from robustness_lib.metrics import evaluate
 from robustness_lib.networks import Context, Training, trained
 from robustness_lib.planning import Selection, plan
@@ -27,15 +27,32 @@ METHODS = ("held-out",)
 
 HELD_OUT_IMAGES = 5000
 
-CANDIDATES: dict[str, list[dict[str, int | float]]] = {
-    "tuned": [
-        {"epochs": 10, "learning_rate": 0.01},
-        {"epochs": 20, "learning_rate": 0.01},
-        {"epochs": 20, "learning_rate": 0.03},
-    ],
-    "scratch": [{"epochs": 30}, {"epochs": 60}, {"epochs": 90}],
+CANDIDATES: dict[int, dict[str, list[dict[str, int | float]]]] = {
+    5000: {
+        "tuned": [
+            {"epochs": 10, "learning_rate": 0.01},
+            {"epochs": 20, "learning_rate": 0.01},
+            {"epochs": 20, "learning_rate": 0.03},
+        ],
+        "scratch": [{"epochs": 30}, {"epochs": 60}, {"epochs": 90}],
+    },
+    2000: {
+        "tuned": [
+            {"epochs": 10, "learning_rate": 0.01},
+            {"epochs": 3, "learning_rate": 0.01, "batch_size": 32},
+            {"epochs": 5, "learning_rate": 0.01, "batch_size": 32},
+            {"epochs": 5, "learning_rate": 0.003, "batch_size": 32},
+        ],
+        "scratch": [
+            {"epochs": 40},
+            {"epochs": 10, "learning_rate": 0.05, "batch_size": 32},
+            {"epochs": 20, "learning_rate": 0.05, "batch_size": 32},
+            {"epochs": 20, "learning_rate": 0.1, "batch_size": 64},
+        ],
+    },
 }
-"""What is tried: changes to the recipe of each arm."""
+"""What is tried, by the number of training images: changes to the recipe of each arm. Two thousand images are for the
+sections that need hundreds of trainings, where small batches make the most of few passes."""
 
 
 def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
@@ -45,19 +62,28 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.planning.Selection`); CIFAR-10 and seed 0 by default.
+        **selection: What is selected (:class:`robustness_lib.planning.Selection`); CIFAR-10 and seed 0 by default,
+            and every number of images of :data:`CANDIDATES` unless ``train_images`` is set.
 
     Returns:
         The jobs.
+
+    Raises:
+        UserError: There are no candidates for so many images.
     """
     if profile(profile_name).name != "cpu":
         return []
     selection["datasets"] = selection.get("datasets") or ["cifar10"]
     selection["seeds"] = selection.get("seeds") or [0]
+    overrides = dict(selection.get("overrides") or {})
+    sizes = [overrides["train_images"]] if "train_images" in overrides else [str(size) for size in CANDIDATES]
     candidates = []
-    for job in plan(SECTION, profile_name, METHODS, Recipe, **selection):
-        for change in CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]:
-            candidates.append(replace(job, recipe={**job.recipe, "observations": 0, **change}))
+    for size in sizes:
+        choose(size, [str(size) for size in CANDIDATES], "number of training images with candidates")
+        selection["overrides"] = {**overrides, "train_images": size}
+        for job in plan(SECTION, profile_name, METHODS, Recipe, **selection):
+            for change in CANDIDATES[int(size)]["scratch" if job.init == SCRATCH else "tuned"]:
+                candidates.append(replace(job, recipe={**job.recipe, "observations": 0, **change}))
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))
 
 

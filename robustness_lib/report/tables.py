@@ -249,19 +249,20 @@ def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, 
     Returns:
         A numbered MyST table, one row a candidate.
     """
-    header = ["Arm", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
+    header = ["Arm", "Batch", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
+    settings = ("batch_size", "epochs", "learning_rate")
     shown = ("error", "rms_calibration_error", "negative_log_likelihood")
     rows = []
     some = records[[recipe["train_images"] == train_images for recipe in records["recipe"]]]
     for arm, group in some.groupby("arm", sort=False):
         best = group["negative_log_likelihood"].astype(float).idxmin()
-        order = group["recipe"].map(lambda recipe: (recipe["epochs"], recipe["learning_rate"])).sort_values().index
+        order = group["recipe"].map(lambda recipe: tuple(recipe[name] for name in settings)).sort_values().index
         for index in order:
             row = group.loc[index]
-            cells = [str(arm), str(row["recipe"]["epochs"]), f"{row['recipe']['learning_rate']:g}"]
+            cells = [str(arm), *(f"{row['recipe'][name]:g}" for name in settings)]
             cells += [number(row[column], column) for column in shown]
             rows.append([f"**{cell}**" for cell in cells] if index == best else cells)
-    return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
+    return myst_table(header, rows or [["not run", *["–"] * 6]], caption=caption, name=name)
 
 
 def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
