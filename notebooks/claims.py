@@ -74,7 +74,7 @@ report.myst_table(
 # ## All claims
 #
 # An arrow leads from the reference to the arm whose merit is claimed. *Here* gives mean and standard deviation over n
-# seeds, and the profile. The section pages say how each number was measured and with which command.
+# seeds, and the profile. Each row leads to its section's page and to the command that measures it.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.scoreboard(recorded, {section: f"{section}.ipynb" for section in SECTIONS})

@@ -320,10 +320,16 @@ def test_ratio_and_reduction():
 def test_unmeasured_without_two_pairs():
     found = claim("cal-rms-cifar10")
     empty = pd.DataFrame(columns=["key", "section", "profile", "dataset", "arm", "method", "level", "seed", "recipe"])
-    for frame in (empty, arms([0.2], [0.1]), arms([0.2, 0.2], []), arms([0.2, 0.2], [0.1, math.nan])):
+    for frame, n in (
+        (empty, 0),
+        (arms([0.2], [0.1]), 1),
+        (arms([0.2, 0.2], []), 0),
+        (arms([0.2, 0.2], [0.1, math.nan]), 1),
+    ):
         verdict = paper.evaluate(found, frame)
-        assert (verdict.verdict, verdict.n, verdict.profile) == ("not yet measured", 0, "")
+        assert (verdict.verdict, verdict.n, verdict.profile) == ("not yet measured", n, "cpu" if n else "")
         assert math.isnan(verdict.effect)
+        assert verdict.treated == (0.1,) * n  # shown, though it decides nothing
     other_seeds = arms([0.2, 0.2], [0.1, 0.1])
     other_seeds.loc[other_seeds["arm"] == "scratch", "seed"] += 5
     assert paper.evaluate(found, other_seeds).verdict == "not yet measured"

@@ -194,7 +194,8 @@ def test_scoreboard_has_every_claim_once():
     assert first[1] == "6.4 → 2.9 % (P1 Table 5)"
     assert re.fullmatch(r"[\d.]+ ± [\d.]+ → [\d.]+ ± [\d.]+ % \(`cpu`, n = 3\)", first[2])
     assert re.fullmatch(r"−\d+\.\d points \[−\d+\.\d, −\d+\.\d\]", first[3])
-    assert first[4:] == ["holds", "[Calibration](calibration.ipynb)"]
+    page = "calibration.ipynb"
+    assert first[4:] == ["holds", f"[Calibration]({page}), [command]({page}#how-to-run-it-again)"]
 
 
 def test_scoreboard_on_a_sections_own_page_needs_no_link():

@@ -25,7 +25,8 @@ were.
 
 For a claim that a harm stays *within* a stated bound: "holds" if the whole interval is at most the bound,
 "holds in direction" if only the mean is, otherwise "does not hold". A stated size counts with the precision
-of its print: "4.1" is reached from 4.05 on. With fewer than two paired seeds: "not yet measured". Only a
+of its print: "4.1" is reached from 4.05 on. With fewer than two paired seeds: "not yet measured"; the values of a
+single seed are shown. Only a
 measurement without randomness (a fit to published predictions) is decided by one record; its interval is a
 point.
 
@@ -166,7 +167,17 @@ def evaluate(claim: Claim, frame: pd.DataFrame) -> Verdict:
                 judge = _at_every_level if claim.over_levels == "every" else _judged
                 if (verdict := judge(claim, frame, profile, dataset)) is not None:
                     return verdict
-    return Verdict(claim, np.nan, np.nan, np.nan, 0, "", claim.dataset, UNMEASURED)
+    return _one_seed(claim, frame) or Verdict(claim, np.nan, np.nan, np.nan, 0, "", claim.dataset, UNMEASURED)
+
+
+def _one_seed(claim: Claim, frame: pd.DataFrame) -> Verdict | None:
+    """The values of the only seed that both sides have, which is too few for a verdict."""
+    for profile in PROFILES if claim.over_levels != "every" else ():
+        treated, reference = _pairs(claim, frame, profile, claim.dataset)
+        if len(treated) == 1:
+            sides = tuple(treated), tuple(reference)
+            return Verdict(claim, np.nan, np.nan, np.nan, 1, profile, claim.dataset, UNMEASURED, *sides)
+    return None
 
 
 def _judged(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> Verdict | None:

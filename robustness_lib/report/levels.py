@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import mean_interval
+from robustness_lib.report.drawn import DASHES
 from robustness_lib.report.style import legend_outside, new_figure, series_style
 from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
 
@@ -259,7 +260,7 @@ def curves_by_level(
     _from_zero(panels)
     any_printed = any(len(select(section, dataset=dataset, metric=measure)) for measure in measures)
     for words, line in (("here", "-"), ("paper", "--")) if any_printed else ():
-        panels[0].plot([], [], color="#555555", linestyle=line, label=words)
+        panels[0].plot([], [], color=DASHES, linestyle=line, label=words)
     legend_outside(figure)
     return figure
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, select
+from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, runs, select
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
@@ -103,15 +103,14 @@ def comparison_rows(
     Returns:
         Columns ``dataset``, ``measured_on`` (the set or its stand-in), ``method``, ``level``, ``metric``,
         ``arm``, ``printed`` (string, "" if the paper has none), ``paper``, ``mean``, ``sd`` (NaN with one
-        seed), ``n``, ``profile`` ("" if not run), ``difference`` (ours - paper), ``verdict`` (of the claim
-        about this setting), ``claim`` (its id), ``revision``. A setting that neither the paper nor the
-        records have is left out.
+        seed), ``n``, ``levels`` (how many are reduced to one number), ``profile`` ("" if not run),
+        ``difference`` (ours - paper), ``verdict`` (of the claim about this setting), ``claim`` (its id),
+        ``revision``. A setting that neither the paper nor the records have is left out.
     """
     rows = []
     for dataset, method, level, name, arm in product(
         datasets, methods, levels[:1] if over_levels else levels, metrics, arms
     ):
-        paper, printed = _paper_value(section, dataset, arm, method, name, level, over_levels, locator)
         setting: dict[str, Any] = {
             "section": section,
             "arm": arm,
@@ -121,6 +120,8 @@ def comparison_rows(
             "over_levels": over_levels,
         }
         values, scale, measured_on = _measured(records, dataset, setting, profile)
+        there = _levels(records, scale, measured_on, setting) if over_levels and len(values) else []
+        paper, printed = _paper_value(section, dataset, arm, method, name, level, over_levels, locator, there)
         if not printed and values.empty:
             continue
         claim = _claim_about(section, dataset, arm, method, name, level, over_levels)
@@ -140,6 +141,7 @@ def comparison_rows(
                 "mean": mean,
                 "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
                 "n": len(values),
+                "levels": len(there),
                 "profile": scale,
                 "difference": mean - paper,
                 "verdict": evaluate(claim, records).verdict if claim else "",
@@ -369,7 +371,7 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
-        cells.append(f"[{title}]({page})" if page else title)
+        cells.append(f"[{title}]({page}), [command]({page}#how-to-run-it-again)" if page else title)
     return cells
 
 
@@ -386,7 +388,7 @@ def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) ->
         spread = f" ± {number(row['sd'], name, decimals)}" if row["n"] > 1 else ""
         used = f", {label(row['measured_on'])}" if row["measured_on"] != row["dataset"] else ""
         here = f"{number(row['mean'], name, decimals)}{spread} {unit}".strip()
-        here += f"{used}, n = {row['n']}"
+        here += f"{used}, n = {row['n']}" + (f", {row['levels']} levels" if row["levels"] else "")
         origin = f"`{row['profile']}`, {row['revision']}" + (f", {made_by}" if made_by else "")
     paper = f"{row['printed']} {unit}".strip() if row["printed"] else _DASH
     return [
@@ -412,14 +414,19 @@ def _paper_value(
     level: float | None,
     over_levels: Levels,
     locator: str | None,
+    there: Sequence[float],
 ) -> tuple[float, str]:
-    """The published value of a setting and how it is printed: NaN and "" if there is none."""
+    """The published value of a setting and how it is printed: NaN and "" if there is none.
+
+    A mean over levels is over those that are recorded here, where any are; an area is the printed one, of all levels.
+    """
     wanted = f"{name}_area" if over_levels == "area" else name
     rows = select(section, dataset=dataset, arm=arm, method=method, metric=wanted, level=level, locator=locator)
     if rows.empty:
         return math.nan, ""
     if over_levels == "mean":
-        mean = float(rows["value"].mean())
+        same = rows[[not there or bool(np.isclose(level, there).any()) for level in rows["level"]]]
+        mean = float((rows if same.empty else same)["value"].mean())
         return mean, number(mean, name)
     return float(rows["value"].iloc[0]), str(rows["printed"].iloc[0])
 
@@ -434,6 +441,14 @@ def _measured(
             if len(values):
                 return values, scale, name
     return pd.Series(dtype=float), "", dataset
+
+
+def _levels(records: pd.DataFrame, profile: str, dataset: str, setting: Mapping[str, Any]) -> list[float]:
+    """The levels at which a setting is recorded."""
+    names = ("section", "arm", "method")
+    rows = runs(records, profile=profile, dataset=dataset, **{name: setting[name] for name in names})
+    recorded = rows.loc[rows[setting["metric"]].notna(), "level"].dropna().astype(float)
+    return sorted(recorded.round(9).unique())
 
 
 def _claim_about(
