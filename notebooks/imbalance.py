@@ -326,7 +326,7 @@ report.myst_table(
 
 # %% [markdown]
 # *Printed digits.* The entries of the paper's Table 3 are cut off after the first decimal, not rounded: only so do the
-# class-wise errors of its Figure 3 give all of its entries at $\gamma = 0.2$. Its values may be up to 0.1 points too low.
+# class-wise errors of its Figure 3 give all of its entries at $\gamma = 0.2$. Its values may be too low by up to one unit of their last digit.
 #
 # *A margin that the table does not have.* Beside a number for CIFAR-10, the text gives a difference of 12.6 points between
 # pre-training and SMOTE. On CIFAR-10, the total errors of the table differ by less at every exponent; the claim is judged
