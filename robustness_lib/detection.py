@@ -24,7 +24,7 @@ from robustness_lib.runtime import Runtime
 Array = npt.ArrayLike
 Floats = npt.NDArray[np.float64]
 
-RECALL = 0.95
+RECALL_PERCENT = 95
 """The share of foreign images that is found at the threshold of ``fpr95``."""
 
 # --------------------------------------------------------------------------------------------- measures
@@ -71,8 +71,8 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
         * ``aupr``: average precision, the sum over distinct scores of the gain in recall times the precision there,
           without interpolation; by chance the share of foreign images.
         * ``fpr95``: the share of known images at or above the threshold whose recall of foreign images is *closest* to
-          95 %, as in P1's code; of two that are equally close, the one with the larger recall. Other libraries take
-          the first threshold that reaches 95 %.
+          95 %, as in P1's code; of two that are equally close the one with the larger recall, and of thresholds with
+          one recall the highest. Other libraries take the first threshold that reaches 95 %.
 
     Raises:
         UserError: A side is empty or holds NaN, or the ratio is not positive.
@@ -83,8 +83,9 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
     false_rate, recall = flagged / flagged[-1], found / found[-1]
     ratio = found[-1] / flagged[-1] if out_per_in is None else out_per_in
     precision = recall[1:] * ratio / (recall[1:] * ratio + false_rate[1:])
-    closest = len(recall) - 1 - int(np.argmin(np.abs(recall - RECALL)[::-1]))
-    closest = int(np.argmax(recall == recall[closest]))  # of equal recall, the highest threshold
+    off = np.abs(100 * found - RECALL_PERCENT * found[-1])  # in whole numbers, so that equally close is equal
+    best = found[off == off.min()].max()
+    closest = int(np.argmax(found == best))  # of all thresholds with that recall, the highest
     return {
         "auroc": float((np.diff(false_rate) * (recall[1:] + recall[:-1])).sum() / 2),
         "aupr": float((np.diff(recall) * precision).sum()),
