@@ -226,6 +226,30 @@ def test_a_claim_about_every_level_shows_the_papers_least_effect():
     assert paper.paper_effect(found) == pytest.approx(-0.085)
 
 
+def test_a_claim_about_a_larger_gain_shows_both():
+    found = claim("ood-gain-cifar10")
+    assert found.paper == "91.5 → 94.5 % on CIFAR-10, 69.4 → 83.1 % on CIFAR-100"
+    assert paper.paper_effect(found) == pytest.approx(0.137 - 0.030)
+
+
+def test_larger_gains_are_compared_at_the_same_seed():
+    """Gains of 10, 12 and 14 points against 1, 2 and 6; a seed that one set lacks is left out."""
+    both = [
+        arms([0.6, 0.6, 0.6], [0.7, 0.72, 0.74], "auroc_mean", dataset="cifar100", section="ood"),
+        arms([0.8, 0.8, 0.8, 0.8], [0.81, 0.82, 0.86, 0.9], "auroc_mean", dataset="cifar10", section="ood"),
+    ]
+    verdict = paper.evaluate(claim("ood-gain-cifar10"), pd.concat(both, ignore_index=True))
+    assert verdict.treated == pytest.approx([0.10, 0.12, 0.14])
+    assert verdict.reference == pytest.approx([0.01, 0.02, 0.06])
+    assert (verdict.n, verdict.dataset) == (3, "cifar100")
+    assert (verdict.effect, verdict.low, verdict.high) == pytest.approx(paper.mean_interval([0.09, 0.10, 0.08]))
+    assert verdict.verdict == "holds"
+    assert paper.evaluate(claim("ood-gain-cifar10"), both[0]).verdict == "not yet measured"
+    small = both[1].assign(dataset="tiny_imagenet32")
+    stand_in = paper.evaluate(claim("ood-gain-tiny_imagenet"), pd.concat([both[0], small], ignore_index=True))
+    assert stand_in.effect == pytest.approx(0.09)
+
+
 def test_claims_of_a_section():
     assert {found.section for found in paper.claims_of("ood")} == {"ood"}
     with pytest.raises(UserError, match="odd"):

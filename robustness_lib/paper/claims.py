@@ -13,6 +13,9 @@ A claim names two sides, the treated one and the reference, and how they are com
 A claim about several levels compares the two sides' areas or means, or holds at "every" level: then the level
 that bears it out least stands for it.
 
+A claim may say that a difference is larger on one image set than on another (``than``): then its effect is that of
+the two differences.
+
 The claims are the rows of the data file ``published/claims.csv``, one column an attribute of :class:`Claim`.
 The papers' numbers are not in it: they are looked up in :func:`robustness_lib.paper.numbers.published`.
 """
@@ -29,7 +32,7 @@ import numpy.typing as npt
 import pandas as pd
 
 from robustness_lib.errors import choose
-from robustness_lib.paper.numbers import DATA, SECTIONS, metric, select
+from robustness_lib.paper.numbers import DATA, SECTIONS, label, metric, select
 
 Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 At: TypeAlias = Literal["last", "half"] | None
@@ -93,6 +96,7 @@ class Claim:
     level: float | None = None
     over_levels: OverLevels = None
     exact: bool = False
+    than: str | None = None
 
     @property
     def stated(self) -> float | None:
@@ -141,6 +145,7 @@ def _claim(row: dict[str, str]) -> Claim:
         level=float(row["level"]) if row["level"] else None,
         over_levels=cast("OverLevels", row["over_levels"] or None),
         exact=row["exact"] == "yes",
+        than=row["than"] or None,
     )
 
 
@@ -229,12 +234,20 @@ def at_papers_least(claim: Claim) -> Claim:
     return min(effects, key=lambda single: claim.sign * (effects[single] or 0.0), default=claim)
 
 
+def _elsewhere(claim: Claim) -> Claim:
+    """The same comparison on the image set that a claim about a larger difference names."""
+    return replace(claim, dataset=claim.than or claim.dataset, than=None)
+
+
 def paper_effect(claim: Claim) -> float | None:
     """The effect computed from the paper's own numbers; None where it prints none for one of the sides."""
     claim = at_papers_least(claim)
     treated, reference = (paper_rows(claim, side)["value"] for side in (claim.treated, claim.reference))
     if treated.empty or reference.empty:
         return None
+    if claim.than is not None:
+        own, other = paper_effect(replace(claim, than=None)), paper_effect(_elsewhere(claim))
+        return None if own is None or other is None else own - other
     return float(effect(claim.kind, np.array([treated.mean()]), np.array([reference.mean()]))[0])
 
 
@@ -247,6 +260,9 @@ def paper_text(claim: Claim) -> str:
     Returns:
         For example ``"13.3 → 3.6 %"``; "stated without numbers" where the paper prints none.
     """
+    if claim.than is not None:
+        sets = (_elsewhere(claim), replace(claim, than=None))
+        return ", ".join(f"{paper_text(one)} on {label(one.dataset)}" for one in sets)
     parts = []
     shown = metric(claim.treated.metric)
     single = at_papers_least(claim)

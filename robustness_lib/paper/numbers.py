@@ -27,8 +27,8 @@ Names of methods, with the arm where a name alone would not tell:
   ``none-allconv``, ``none-places365``, and ``longer`` (P1 Figure 1);
 * imbalance: ``normal``, ``cost-sensitive``, ``oversampling``, ``smote``, ``excluded``; P1's row
   "Pre-Training" is ``normal`` in the pre-trained arm;
-* OOD detection: ``standard``; the metric names the set (``auroc_svhn``), ``auroc_mean`` is the mean over the
-  eight sets;
+* OOD detection: ``standard`` (the score is the maximum softmax probability); the metric names the set
+  (``auroc_svhn``), ``auroc_mean`` is the mean over the eight sets;
 * calibration: ``standard``, ``temperature`` (trained on 90 %, temperature tuned on the rest), ``places365``;
 * effective robustness: ``standard``, ``last-layer``, ``replay``, ``hard``, ``easy``, ``larger-network``,
   ``smaller-corpus``; the testbed's fits are ``fit-linear``, ``fit-probit``, ``fit-logit``.
@@ -85,8 +85,14 @@ _LABELS = {
     "places365": "Places365",
     "lsun": "LSUN",
     "imagenet21k": "ImageNet-21K",
+    "imagenet32-no-cifar10": "ImageNet, other classes",
+    "synthetic-source": "synthetic, pre-training",
     "mean": "mean",
     "standard": "standard",
+    "max-logit": "largest logit",
+    "energy": "energy",
+    "nearest-neighbours": "nearest neighbours",
+    "mahalanobis": "Mahalanobis distance",
     "temperature": "temperature tuned",
     "normal": "normal training",
     "adversarial": "adversarial training",
@@ -170,17 +176,28 @@ _METRICS = {
     "source_accuracy": Metric("accuracy on the pre-training task", better=1),
     "maximum_effective_robustness": Metric("maximum effective robustness", better=1),
     "final_effective_robustness": Metric("effective robustness at the end", better=1),
+    "corpus_images": Metric("images of the corpus", "", 0),
+    "corpus_classes": Metric("classes of the corpus", "", 0),
+    "corpus_related_classes": Metric("classes of the corpus that are related to CIFAR-10", "", 0),
     "hard_share_correct": Metric("share right of the images that all others get wrong", better=1),
 }
 _PREFIXES = {"auroc_": ("AUROC", 1), "aupr_": ("AUPR", 1), "fpr95_": ("FPR95", -1)}
+_COUNTS = {
+    "images_": "images",
+    "classes_": "classes",
+    "shared_classes_": "classes whose name the corpus has",
+    "kindred_classes_": "classes of which the corpus has the last word",
+    "shared_images_": "images nearly equal to one of the corpus",
+}
 _SUFFIXES = {"_tempered": "temperature tuned", "_dropped_bin": "last bin dropped"}
 
 
 def metric(name: str) -> Metric:
     """How the metric ``name`` is shown: label, unit and which way is better.
 
-    OOD metrics are named ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``; the suffixes ``_tempered`` and
-    ``_dropped_bin`` are understood after any name.
+    OOD metrics are named ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``, with ``spread_`` before the name for
+    their standard deviation over draws, and ``shared_images_<set>`` and so on for counts; the suffixes ``_tempered``
+    and ``_dropped_bin`` are understood after any name.
 
     Raises:
         UserError: No metric has this name.
@@ -189,6 +206,12 @@ def metric(name: str) -> Metric:
         if name.endswith(suffix):
             base = metric(name.removesuffix(suffix))
             return Metric(f"{base.label}, {words}", base.unit, base.better)
+    if name.startswith("spread_"):
+        base = metric(name.removeprefix("spread_"))
+        return Metric(f"{base.label}, standard deviation over draws", base.unit, 0)
+    for prefix, words in _COUNTS.items():
+        if name.startswith(prefix):
+            return Metric(f"{words}, {label(name.removeprefix(prefix))}", "", 0)
     for prefix, (words, better) in _PREFIXES.items():
         if name.startswith(prefix):
             return Metric(f"{words}, {label(name.removeprefix(prefix))}", "%", better)

@@ -19,6 +19,9 @@ for a ratio 1). For a claim that an effect goes *beyond* that point:
   size;
 * "does not hold": the mean is not above it.
 
+For a claim that a difference is larger on one image set than on another, the two sides are the differences on the two
+sets, and the effect is that of these, at the same seed.
+
 A claim about every level is judged at each level that both sides have, and the weakest of those verdicts stands: at
 equal words, the one whose interval begins nearest to the point of no effect. It names the level, and how many there
 were.
@@ -259,7 +262,18 @@ def per_seed(
 
 
 def _pairs(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> tuple[Floats, Floats]:
-    """Values of both sides at the paired seeds with a finite effect."""
+    """Values of both sides at the paired seeds with a finite effect; of a claim about gains, the two gains."""
+    treated, reference = _by_seed(claim, frame, profile, dataset)
+    if claim.than is not None:
+        other = _by_seed(claim, frame, profile, claim.than)
+        if other[0].empty and claim.than in STAND_INS:
+            other = _by_seed(claim, frame, profile, STAND_INS[claim.than])
+        treated, reference = (treated - reference).align(other[0] - other[1], join="inner")
+    return treated.to_numpy(dtype=np.float64), reference.to_numpy(dtype=np.float64)
+
+
+def _by_seed(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> tuple[pd.Series, pd.Series]:
+    """Values of both sides on one image set, by seed, where both have one and the effect is finite."""
     over_levels: Levels = None if claim.over_levels == "every" else claim.over_levels
     treated, reference = (
         _by_level(frame, claim.section, profile, dataset, side, claim.level, over_levels)
@@ -269,10 +283,8 @@ def _pairs(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> tup
     both = treated.notna() & reference.notna()
     levels = both.columns[both.any()]
     seeds = both.index[both[levels].all(axis=1)]
-    left, right = (
-        _over_levels(side.loc[seeds, levels], over_levels).to_numpy(dtype=np.float64) for side in (treated, reference)
-    )
-    finite = np.isfinite(effect(claim.kind, left, right))
+    left, right = (_over_levels(side.loc[seeds, levels], over_levels) for side in (treated, reference))
+    finite = np.isfinite(effect(claim.kind, left.to_numpy(dtype=np.float64), right.to_numpy(dtype=np.float64)))
     return left[finite], right[finite]
 
 

@@ -8,6 +8,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
+* :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
@@ -24,6 +25,16 @@ from robustness_lib.report.cost import (
     speed_table,
     start_table,
     together_table,
+)
+from robustness_lib.report.detection import (
+    foreign_sets_table,
+    gain_by_set,
+    kinds_table,
+    losses_note,
+    overlap_table,
+    roc_curves,
+    score_histograms,
+    spreads_table,
 )
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
 from robustness_lib.report.grids import curve_grid, matrix_grid
@@ -60,24 +71,32 @@ __all__ = [
     "curves_by_class",
     "curves_by_level",
     "curves_with_paper",
+    "foreign_sets_table",
+    "gain_by_set",
     "gpu_note",
+    "kinds_table",
     "legend_outside",
     "levels_table",
+    "losses_note",
     "made_by",
     "matrix_grid",
     "method_effects_table",
     "minority_gain_table",
     "myst_table",
     "new_figure",
+    "overlap_table",
     "planned_work",
     "provenance_table",
     "reliability_diagram",
     "reproduction_table",
     "rerun_command",
+    "roc_curves",
+    "score_histograms",
     "scoreboard",
     "scoreboard_rows",
     "series_style",
     "speed_table",
+    "spreads_table",
     "start_table",
     "together_table",
     "use_style",

@@ -367,6 +367,8 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
         )
         used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
         which = "" if verdict.level is None else f", weakest of {verdict.levels} levels, at {verdict.level:g}"
+        if claim.than is not None:
+            sides = (f"gains of {sides[0]} on {label(claim.than)}", f"{sides[1]} on {label(claim.dataset)}")
         here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
     if links:
