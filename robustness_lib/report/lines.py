@@ -437,6 +437,30 @@ def _line_cells(records: pd.DataFrame, words: str, dataset: str, variant: str) -
     return [words, f"{fit['model_count']:.0f}", *both, *shares, away]
 
 
+def high_table(records: pd.DataFrame, datasets: Sequence[str], *, caption: str, name: str) -> Markdown:
+    """How many networks of testbeds have high effective robustness against the printed line, a testbed a row.
+
+    Args:
+        records: Records.
+        datasets: ``"cifar10"`` and ``"imagenet"``, or one of them.
+        caption: Caption, Markdown.
+        name: Label for references.
+    """
+    header = ["Testbed", "Networks", "Accuracies (%)", "More than 1 point", "Of these, more data", "Largest (points)"]
+    rows = []
+    for dataset in datasets:
+        row = record_of(records, dataset, "testbed")
+        if row is None:
+            rows.append([label(dataset), NOT_RUN, *["–"] * 4])
+            continue
+        accuracy = np.asarray(row["id_accuracy"], dtype=float) * 100
+        counts = [f"{row[key]:.0f}" for key in ("compared_count", "high_count", "high_more_data")]
+        span = f"{accuracy.min():.1f} to {accuracy.max():.1f}"
+        largest = f"{float(row['effective_robustness']) * 100:.1f}"
+        rows.append([label(dataset), counts[0], span, *counts[1:], largest])
+    return myst_table(header, rows, caption=caption, name=name)
+
+
 _FACTS = (
     ("networks", "model_count", "{:.0f}"),
     ("test images", "image_count", "{:.0f}"),
