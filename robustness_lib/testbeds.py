@@ -60,7 +60,7 @@ SECTION = "effective_robustness"
 PROFILE = "cpu"
 
 HIGH = 0.01
-"""Effective robustness above this counts as high (P2 §1)."""
+"""Effective robustness above this counts as high (P2)."""
 
 BROKEN = ("fv_16k",)
 """Models whose published answers on ImageNetV2 are broken: 2.5 % right, against 28 % on ImageNet."""

@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from robustness_lib import data, report, testbeds
+from robustness_lib import data, report, sections, testbeds
 from robustness_lib.accuracy_lines import (
     PRINTED_LINES,
     Line,
@@ -324,6 +324,12 @@ def test_missing_and_damaged_tables(small: Path) -> None:
     write(folder / tables.ACCURACIES_FILE, accuracy_file().to_csv(index=False).replace("57.0", "58.0"))
     with pytest.raises(UserError, match=r"damaged: the SHA-256 sum of its table is"):
         tables.imagenet_accuracies(small)
+    table = accuracy_file()
+    write(folder / tables.ACCURACIES_FILE, table.replace({"model_type": {"standard": "lp_adv"}}).to_csv(index=False))
+    assert data.check("imagenet-testbed", small).state == "damaged"
+    table.loc[table["model"] == "weak", "model_type"] = "low_accuracy_cnn"  # nothing is computed from the latest types
+    write(folder / tables.ACCURACIES_FILE, table.to_csv(index=False))
+    assert data.check("imagenet-testbed", small).state == "intact"
     write(folder / tables.SYNSETS_FILE, SYNSET_FILE + "n1,lorry\n")
     assert data.check("cinic10-synsets", small).state == "damaged"
     (folder / tables.SYNSETS_FILE).unlink()
@@ -395,6 +401,18 @@ def test_records_of_a_sweep_name_their_data(small: Path, tmp_path: Path) -> None
     outcome.check()
     for record in Store(tmp_path / "runs").records(testbeds.SECTION):
         assert list(record.provenance["data"]) == ["cifar10-testbed"]
+
+
+def test_a_section_measures_them_without_images(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sections.SECTIONS, testbeds.SECTION, testbeds)
+    context = Context(data=small, store=tmp_path / "runs", progress=False)
+    planned, outcome = sections.measure_section(
+        testbeds.SECTION, "cpu", context, workers=1, datasets=["cifar10.1-v4"], methods=["fit-linear"]
+    )
+    outcome.check()
+    assert sections.recorded(planned, Store(tmp_path / "runs"))["model_count"].tolist() == [3]
+    work = report.planned_work(planned)  # there is nothing to train
+    assert work.empty
 
 
 # --------------------------------------------------------------------------------------------- the real tables

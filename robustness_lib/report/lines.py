@@ -211,7 +211,7 @@ def robustness_curves(
 
 
 def dominance_map(accuracy: Floats, dominance: Floats, *, highest: float | None = None) -> Figure:
-    """Dominance probabilities of all pairs of models as a heat map, sorted by accuracy and mirrored (P2 Figure 21).
+    """Dominance probabilities of all pairs of models as a heat map, sorted by accuracy and mirrored (P2 C.10).
 
     Args:
         accuracy: [M], of the models, rising.
@@ -342,7 +342,7 @@ def dominance_heat_map(records: pd.DataFrame, dataset: str) -> Figure:
 
 
 def dominance_scatter(records: pd.DataFrame, datasets: Sequence[str]) -> Figure:
-    """Dominance probability of every pair of models against the difference of their accuracies (P2 Figure 5).
+    """Dominance probability of every pair of models against the difference of their accuracies (P2 §5.4).
 
     Args:
         records: Records.
