@@ -9,6 +9,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
 * :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
+* :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
@@ -45,6 +46,21 @@ from robustness_lib.report.levels import (
     method_effects_table,
     minority_gain_table,
 )
+from robustness_lib.report.lines import (
+    Models,
+    accuracy_scatter,
+    answers_table,
+    dominance_heat_map,
+    dominance_map,
+    dominance_scatter,
+    hard_share_scatter,
+    high_table,
+    lines_table,
+    published_robustness,
+    published_scatter,
+    robustness_curves,
+    scatter_by_scale,
+)
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
 from robustness_lib.report.tables import (
@@ -58,6 +74,9 @@ from robustness_lib.report.tables import (
 )
 
 __all__ = [
+    "Models",
+    "accuracy_scatter",
+    "answers_table",
     "arm_style",
     "arms_table",
     "bars_with_paper",
@@ -71,12 +90,18 @@ __all__ = [
     "curves_by_class",
     "curves_by_level",
     "curves_with_paper",
+    "dominance_heat_map",
+    "dominance_map",
+    "dominance_scatter",
     "foreign_sets_table",
     "gain_by_set",
     "gpu_note",
+    "hard_share_scatter",
+    "high_table",
     "kinds_table",
     "legend_outside",
     "levels_table",
+    "lines_table",
     "losses_note",
     "made_by",
     "matrix_grid",
@@ -87,10 +112,14 @@ __all__ = [
     "overlap_table",
     "planned_work",
     "provenance_table",
+    "published_robustness",
+    "published_scatter",
     "reliability_diagram",
     "reproduction_table",
     "rerun_command",
+    "robustness_curves",
     "roc_curves",
+    "scatter_by_scale",
     "score_histograms",
     "scoreboard",
     "scoreboard_rows",
