@@ -37,6 +37,7 @@ report.use_style()
 published = records.frame(records.load_published("imbalance", Path(results)))
 scale = paper.profile_of(published, "imbalance") or "cpu"
 remedies = ["normal", "cost-sensitive", "oversampling", "smote"]
+panels = report.panels_by_arm(["error", "minority_error"])
 as_in_the_paper = [*((name, "scratch") for name in remedies), ("normal", "pre-trained")]
 
 # %% [markdown]
@@ -195,22 +196,22 @@ report.levels_table(
 # open markers.
 
 # %% mystnb={"figure": {"caption": "CIFAR-10: total and minority error against the exponent. Ours with a band of one standard deviation over seeds.", "name": "fig-imbalance-cifar10"}, "image": {"alt": "Four panels for CIFAR-10: total error above, minority error below; from scratch on the left, pre-trained on the right. In the paper, the errors from scratch fall on the whole as the exponent grows, and the pre-trained error is nearly flat and less than half as large.", "width": "100%"}} tags=["hide-input"]
-figure = report.curves_by_level(
+figure = report.curve_grid(
     "imbalance",
     published,
-    ["error", "minority_error"],
+    panels,
     dataset="cifar10",
-    methods=remedies,
+    method=remedies,
     x_label="exponent γ",
 )
 
 # %% mystnb={"figure": {"caption": "CIFAR-100: total and minority error against the exponent. Ours with a band of one standard deviation over seeds.", "name": "fig-imbalance-cifar100"}, "image": {"alt": "Four panels for CIFAR-100, as for CIFAR-10. In the paper, SMOTE is the best method from scratch at strong imbalance, and the pre-trained error lies well below it.", "width": "100%"}} tags=["hide-input"]
-figure = report.curves_by_level(
+figure = report.curve_grid(
     "imbalance",
     published,
-    ["error", "minority_error"],
+    panels,
     dataset="cifar100",
-    methods=remedies,
+    method=remedies,
     x_label="exponent γ",
 )
 

@@ -646,10 +646,11 @@ def test_share_of_the_gain_on_minority_classes() -> None:
 
 
 def figures(records: pd.DataFrame, dataset: str, profile_name: str | None = None) -> dict[str, plt.Figure]:
-    levels = {"dataset": dataset, "methods": REMEDIES, "x_label": "exponent γ", "profile": profile_name}
+    levels = {"dataset": dataset, "method": REMEDIES, "x_label": "exponent γ", "profile": profile_name}
+    panels = report.panels_by_arm(["error", "minority_error"])
     classes = {"dataset": dataset, "level": 0.2, "settings": PAPER_PAIRS, "profile": profile_name}
     return {
-        "levels": report.curves_by_level("imbalance", records, ["error", "minority_error"], **levels),
+        "levels": report.curve_grid("imbalance", records, panels, **levels),
         "classes": report.curves_by_class("imbalance", records, **classes),
         "merged": report.curves_by_class("imbalance", records, **classes, merge=3),
     }

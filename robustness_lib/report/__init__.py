@@ -38,10 +38,9 @@ from robustness_lib.report.detection import (
     spreads_table,
 )
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
-from robustness_lib.report.grids import curve_grid, matrix_grid
+from robustness_lib.report.grids import curve_grid, matrix_grid, panels_by_arm
 from robustness_lib.report.levels import (
     curves_by_class,
-    curves_by_level,
     levels_table,
     method_effects_table,
     minority_gain_table,
@@ -88,7 +87,6 @@ __all__ = [
     "comparison_table",
     "curve_grid",
     "curves_by_class",
-    "curves_by_level",
     "curves_with_paper",
     "dominance_heat_map",
     "dominance_map",
@@ -110,6 +108,7 @@ __all__ = [
     "myst_table",
     "new_figure",
     "overlap_table",
+    "panels_by_arm",
     "planned_work",
     "provenance_table",
     "published_robustness",
