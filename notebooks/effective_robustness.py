@@ -159,20 +159,6 @@ report.comparison_table(
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.lines_table(
     predictions,
-    [
-        ("table of August 2020, values of then", "imagenet", ""),
-        ("the same networks, today's values", "imagenet", "2020-08-today"),
-        ("table of November 2020", "imagenet", "2020-11"),
-        ("table of September 2021", "imagenet", "2021-09"),
-        ("August 2020, standard training only", "imagenet", "standard"),
-        ("ImageNetV2's own, from their answers", "imagenet", "answers"),
-        ("30 public networks, CIFAR-10.1 v6", "cifar10", ""),
-        ("the same, CIFAR-10.1 v4", "cifar10.1-v4", ""),
-        ("ImageNetV2 Threshold0.7", "imagenetv2-threshold", ""),
-        ("ImageNetV2 TopImages", "imagenetv2-top-images", ""),
-        ("ObjectNet", "objectnet", ""),
-        ("ImageNet-R", "imagenet-r", ""),
-    ],
     caption=(
         "Lines on the logit scale (± standard error), R² on each scale, and the largest difference of the baseline from "
         "the printed one over the networks' accuracies."

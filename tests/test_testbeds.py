@@ -37,6 +37,7 @@ from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.records import Metrics, Record, Store, check_metrics, frame
+from robustness_lib.report.lines import LINES
 from robustness_lib.sweep import sweep
 
 MODELS = ("a_net", "b_net", "c_net", "fv_16k")
@@ -558,8 +559,14 @@ def test_the_dominance_map_is_sorted_and_mirrored(recorded: pd.DataFrame) -> Non
     np.testing.assert_allclose(drawn[:, 0], 100 * (correct.mean(1)[upper[1]] - correct.mean(1)[upper[0]]), atol=1e-3)
 
 
+def test_the_table_of_lines_has_every_line() -> None:
+    fits = {(job.dataset, job.method) for job in testbeds.jobs("cpu") if job.method.startswith("fit-logit")}
+    assert {(dataset, "-".join(filter(None, ("fit-logit", variant)))) for _, dataset, variant in LINES} == fits
+
+
 def test_tables_of_lines_and_answers(recorded: pd.DataFrame) -> None:
-    table = report.lines_table(recorded, [("thirty", "cifar10", ""), ("R", "imagenet-r", "")], caption="c", name="n")
+    rows = [("thirty", "cifar10", ""), ("R", "imagenet-r", "")]
+    table = report.lines_table(recorded, caption="c", name="n", rows=rows)
     lines = table.splitlines()
     assert "| **the paper**, CIFAR-10 | – | 0.8318 | −0.4736 | 0.981 | 0.996 | 0.998 | – |" in lines
     fit = recorded[recorded["method"] == "fit-logit"].iloc[0]
