@@ -356,10 +356,8 @@ def test_jobs_are_one_a_pair_and_method() -> None:
     [job] = testbeds.jobs("cpu", datasets=["imagenet", "objectnet"], methods=["fit-logit-2021-09"], seeds=[3, 4])
     assert (job.recipe["models"], job.recipe["scaling"]) == ("2021-09-15", "logit")
     assert testbeds.jobs("smoke") == testbeds.jobs("paper") == []
-    with pytest.raises(UserError, match="unknown method 'fit-logits'"):
-        testbeds.jobs("cpu", methods=["fit-logits"])
-    with pytest.raises(UserError, match="unknown pair of test sets 'cifar100'"):
-        testbeds.jobs("smoke", datasets=["cifar100"])
+    assert testbeds.jobs("cpu", methods=["standard"]) == testbeds.jobs("cpu", datasets=[]) == []
+    assert testbeds.jobs("cpu", methods=["mixed", "standard"], datasets=["cifar10", "synthetic"])[0].method == "mixed"
 
 
 def measure(root: Path, dataset: str, method: str) -> Metrics:
