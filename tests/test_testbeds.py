@@ -36,7 +36,7 @@ from robustness_lib.data import testbeds as tables
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
-from robustness_lib.records import Metrics, Record, Store, check_metrics, frame
+from robustness_lib.records import Metrics, Record, Store, check_metrics, frame, load_published
 from robustness_lib.report.lines import LINES
 from robustness_lib.sweep import sweep
 
@@ -472,6 +472,13 @@ def test_accuracies_of_the_cifar_models(real: dict[tuple[str, str], Record]) -> 
         1784,
         1798,
     ]
+
+
+def test_recorded_results_are_what_the_tables_give(real: dict[tuple[str, str], Record]) -> None:
+    recorded = {record.job.key: record.metrics for record in load_published(testbeds.SECTION)}
+    assert {record.job.key: recorded.get(record.job.key) for record in real.values()} == {
+        record.job.key: record.metrics for record in real.values()
+    }
 
 
 def test_records_are_small(real: dict[tuple[str, str], Record]) -> None:
