@@ -36,7 +36,8 @@ from robustness_lib.data import testbeds as tables
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
-from robustness_lib.records import Metrics, Record, Store, check_metrics, frame
+from robustness_lib.records import Metrics, Record, Store, check_metrics, frame, load_published
+from robustness_lib.report.lines import LINES
 from robustness_lib.sweep import sweep
 
 MODELS = ("a_net", "b_net", "c_net", "fv_16k")
@@ -355,10 +356,8 @@ def test_jobs_are_one_a_pair_and_method() -> None:
     [job] = testbeds.jobs("cpu", datasets=["imagenet", "objectnet"], methods=["fit-logit-2021-09"], seeds=[3, 4])
     assert (job.recipe["models"], job.recipe["scaling"]) == ("2021-09-15", "logit")
     assert testbeds.jobs("smoke") == testbeds.jobs("paper") == []
-    with pytest.raises(UserError, match="unknown method 'fit-logits'"):
-        testbeds.jobs("cpu", methods=["fit-logits"])
-    with pytest.raises(UserError, match="unknown pair of test sets 'cifar100'"):
-        testbeds.jobs("smoke", datasets=["cifar100"])
+    assert testbeds.jobs("cpu", methods=["standard"]) == testbeds.jobs("cpu", datasets=[]) == []
+    assert testbeds.jobs("cpu", methods=["mixed", "standard"], datasets=["cifar10", "synthetic"])[0].method == "mixed"
 
 
 def measure(root: Path, dataset: str, method: str) -> Metrics:
@@ -475,6 +474,13 @@ def test_accuracies_of_the_cifar_models(real: dict[tuple[str, str], Record]) -> 
     ]
 
 
+def test_recorded_results_are_what_the_tables_give(real: dict[tuple[str, str], Record]) -> None:
+    recorded = {record.job.key: record.metrics for record in load_published(testbeds.SECTION)}
+    assert {record.job.key: recorded.get(record.job.key) for record in real.values()} == {
+        record.job.key: record.metrics for record in real.values()
+    }
+
+
 def test_records_are_small(real: dict[tuple[str, str], Record]) -> None:
     sizes = {key: len(record.to_json()) for key, record in real.items()}
     assert sizes.pop(("imagenet", "image-by-image")) < 18_000  # 2211 pairs of models
@@ -558,8 +564,14 @@ def test_the_dominance_map_is_sorted_and_mirrored(recorded: pd.DataFrame) -> Non
     np.testing.assert_allclose(drawn[:, 0], 100 * (correct.mean(1)[upper[1]] - correct.mean(1)[upper[0]]), atol=1e-3)
 
 
+def test_the_table_of_lines_has_every_line() -> None:
+    fits = {(job.dataset, job.method) for job in testbeds.jobs("cpu") if job.method.startswith("fit-logit")}
+    assert {(dataset, "-".join(filter(None, ("fit-logit", variant)))) for _, dataset, variant in LINES} == fits
+
+
 def test_tables_of_lines_and_answers(recorded: pd.DataFrame) -> None:
-    table = report.lines_table(recorded, [("thirty", "cifar10", ""), ("R", "imagenet-r", "")], caption="c", name="n")
+    rows = [("thirty", "cifar10", ""), ("R", "imagenet-r", "")]
+    table = report.lines_table(recorded, caption="c", name="n", rows=rows)
     lines = table.splitlines()
     assert "| **the paper**, CIFAR-10 | – | 0.8318 | −0.4736 | 0.981 | 0.996 | 0.998 | – |" in lines
     fit = recorded[recorded["method"] == "fit-logit"].iloc[0]
