@@ -179,14 +179,13 @@ figure = report.gain_by_set(published, datasets=known_sets)
 # %% [markdown]
 # The claim is about means. By single sets, pre-training does not always help:
 
-# %% tags=["hide-input"]
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.losses_note(published, datasets=known_sets)
 
 # %% [markdown]
-# Noise has much weight in these means, two or three sets of eight in the paper and three of five here, and it is far from any
-# photograph: whether a network is sure of noise depends on how it extrapolates. That can turn either way with the length of a
-# training, so a gain or a loss there says little about photographs. On CIFAR-100 most of the paper's gain comes from the two
-# kinds of noise, as {numref}`tab-ood` shows.
+# Images that are made weigh much in these means, in ours still more than in the paper's, and they are far from any
+# photograph: how sure a network is of noise depends on how it extrapolates, so a gain or a loss there says little about
+# photographs. On CIFAR-100 most of the paper's gain comes from such images, as {numref}`tab-ood` shows.
 #
 # ### What the networks say
 #
@@ -276,12 +275,12 @@ report.scoreboard(published, sections=["ood"], name="tab-verdicts")
 # %% [markdown]
 # ## What differs, and why
 #
-# *Foreign sets.* At the `cpu` profile there are five of the paper's eight, and of the textures only the first ten of 47
-# categories, 1,200 images. So a draw has 1,000 images rather than 2,000, and the draws of textures have most images in
-# common: their spread is smaller than that of independent ones.
+# *Foreign sets.* At the `cpu` profile there are fewer than the paper's eight, and of the textures only a part, whose numbers
+# {numref}`tab-ood-overlap` gives. So a draw has 1,000 images rather than 2,000, and the draws of textures have most images
+# in common: their spread is smaller than that of independent ones.
 #
 # *Scale.* At the `cpu` profile the network is smaller, it was pre-trained on a part of Downsampled ImageNet, and it is tuned
-# on a part of CIFAR, at a learning rate thirty times the paper's. Such a network is less accurate, and its confidence tells
+# on a part of CIFAR, at a larger learning rate. Such a network is less accurate, and its confidence tells
 # less; how it extrapolates to noise need not be how the paper's does.
 #
 # *Spread.* {numref}`tab-ood-spread` keeps the two kinds apart: how much one network's value varies with the draw of the

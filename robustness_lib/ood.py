@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.checkpoints import load_weights, save_weights
-from robustness_lib.data import ImageSet, class_balanced_subset, class_list
+from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, class_list
 from robustness_lib.data.downsampled import read_class_map
 from robustness_lib.data.files import MissingData
 from robustness_lib.detection import SCORES, Floats, Outputs, Reference, detection_metrics, outputs, roc_curve, score
@@ -304,7 +304,7 @@ def _foreign(name: str, job: Job, recipe: OodRecipe, size: int, count: int, cont
 
 
 def foreign_images(name: str, recipe: OodRecipe, size: int, context: Context) -> ImageSet:
-    """The test images of a foreign set.
+    """The test images of a foreign set; of a set that is known in several sizes, those of the known images' size.
 
     Args:
         name: Its name.
@@ -315,8 +315,9 @@ def foreign_images(name: str, recipe: OodRecipe, size: int, context: Context) ->
     Raises:
         UserError: The set is unknown or is not at hand; says how to get it, and how to leave it out.
     """
+    sized = f"{name}-{size}"
     try:
-        return context.images(name, "test")
+        return context.images(sized if sized in SOURCES else name, "test")
     except MissingData as error:
         rest = ":".join(other for other in recipe.averaged if other != name) or "gaussian:rademacher:blobs"
         remedy = f"ood_sets={rest}" if name in recipe.averaged else "further_sets="

@@ -547,6 +547,20 @@ def test_changed_images_are_looked_at_again(context: Context, root: Path) -> Non
     assert after["auroc_other"] == before["auroc_other"]
 
 
+def test_known_images_of_64_pixels_get_foreign_ones_of_that_size(root: Path, tmp_path: Path) -> None:
+    for name, size in (("big", 64), ("textures-64", 64), ("svhn", 32)):
+        toys.write_bundle(root, name, 20, 2, size=size)
+    changes = {"ood_sets": "blobs:textures", "further_sets": "", "draw_images": "4", "train_images": "20"}
+    settings = SETTINGS | changes
+    [job] = ood.jobs("smoke", datasets=["big"], seeds=[0], methods=["energy"], overrides=settings, init=TINY)[:1]
+    context = toys.context(tmp_path / "runs", data=root)
+    assert "auroc_textures" in ood.run(job, context)
+    assert "textures-64/test" in context.take_used_data()
+    job = dataclasses.replace(job, recipe={**job.recipe, "ood_sets": "svhn"})
+    with pytest.raises(UserError, match=r"fetch svhn-64' downloads it; or leave svhn out"):
+        ood.run(job, context)
+
+
 def test_a_fifth_of_the_test_images_is_drawn_where_nothing_is_said(context: Context) -> None:
     with pytest.raises(UserError, match="mine has 12 images but a draw has 13"):
         ood.run(own_job(draw_images="13"), context)
