@@ -255,7 +255,7 @@ report.overlap_table(
 
 # %% [markdown]
 # So few images cannot move a mean by a visible amount. Shared classes are another matter: for the network that was tuned on
-# CIFAR-10, many of CIFAR-100's classes are foreign and yet known from pre-training. The set *ImageNet, other classes* goes
+# CIFAR-10, many of CIFAR-100's classes are foreign and yet known from pre-training. The set *other ImageNet* goes
 # to that extreme: images of ImageNet's validation set, all of whose classes the pre-trained network was taught, without those
 # that the paper calls related to CIFAR-10. It stands in the tables beside the others, and in no mean.
 #

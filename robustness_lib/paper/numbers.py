@@ -85,7 +85,7 @@ _LABELS = {
     "places365": "Places365",
     "lsun": "LSUN",
     "imagenet21k": "ImageNet-21K",
-    "imagenet32-no-cifar10": "ImageNet, other classes",
+    "imagenet32-no-cifar10": "other ImageNet",
     "synthetic-source": "synthetic, pre-training",
     "mean": "mean",
     "standard": "standard",
