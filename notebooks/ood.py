@@ -75,10 +75,12 @@ known_sets = ["cifar10", "cifar100", "tiny_imagenet"]
 
 # %%
 draw = np.random.default_rng(0)
-known_scores, foreign_scores = draw.normal(0, 1, 10_000), draw.normal(1, 1, 2_000)
-for name, change in {"as they are": lambda s: s, "stretched": np.exp, "turned round": np.negative}.items():
-    found = detection.detection_metrics(change(known_scores), change(foreign_scores), out_per_in=1 / 5)
-    print(f"{name:>12}: " + ", ".join(f"{measure} {value:.1%}" for measure, value in found.items()))
+known, foreign = draw.normal(0, 1, 10_000), draw.normal(1, 1, 2_000)
+changes = {"as they are": np.positive, "stretched": np.exp, "turned round": np.negative}
+for name, change in changes.items():
+    found = detection.detection_metrics(change(known), change(foreign), out_per_in=1 / 5)
+    words = (f"{measure.upper()} {value:.1%}" for measure, value in found.items())
+    print(f"{name:>12}: {', '.join(words)}")
 
 # %% [markdown]
 # **Draws and seeds.** The paper's average of five runs is an average over five draws of the foreign images for one trained
@@ -141,7 +143,7 @@ report.kinds_table(
 )
 
 # %% [markdown]
-# Tables {numref}`tab-ood-cifar10`, {numref}`tab-ood-cifar100` and {numref}`tab-ood-tiny` are the paper's Table 6, set by set.
+# {numref}`tab-ood-cifar10`, {numref}`tab-ood-cifar100` and {numref}`tab-ood-tiny` are the paper's Table 6, set by set.
 # A set that says "not at hand" was in no mean of ours.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
@@ -240,10 +242,11 @@ figure = report.bars_with_paper(
 # ### Are the foreign images foreign?
 #
 # A pre-trained network may have met the foreign classes, or even the images, in pre-training. The paper says that no foreign
-# set shares samples with Downsampled ImageNet. {numref}`tab-ood-overlap` has what was counted: classes by name, and images
-# whose edges agree with those of an image of the corpus. The class names are compared as words, so "tabby" is no cat, and a
-# "mouse" may belong to a computer. Copies that are cropped or mirrored are not found, so the images are a lower bound;
-# looked at by eye, nearly all pairs are one photograph.
+# set shares samples with Downsampled ImageNet. {numref}`tab-ood-overlap` has what was counted: classes by name, images whose
+# edges agree with those of an image of the corpus, and how many of the corpus's classes are among those that the paper calls
+# related to CIFAR-10. The class names are compared as words, so "tabby" is no cat, and a "mouse" may belong to a computer.
+# Copies that are cropped or mirrored are not found, so the images are a lower bound; looked at by eye, nearly all pairs of
+# CIFAR's are one photograph.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.overlap_table(

@@ -211,8 +211,8 @@ def kinds_table(
                 [
                     f"{label(dataset)}, {_words(measure)}, {kind}",
                     (_printed_mean(dataset, measure) if kind == "all" else _papers(papers, printed, measure))
-                    + (f" ({len(printed)} sets)" if printed else ""),
-                    _papers(papers, measured, measure) + (f" ({len(measured)} sets)" if measured else ""),
+                    + _how_many(printed),
+                    _papers(papers, measured, measure) + _how_many(measured),
                     here if ours.profile else NOT_RUN,
                     difference,
                     f"`{ours.profile}`{used}, n = {count}" if ours.profile else _DASH,
@@ -221,6 +221,10 @@ def kinds_table(
     header = ["Known set, measure, foreign images", "Paper (%)", "Paper, sets measured here (%)", "Here (%)"]
     header += ["Difference [95 %]", "Profile, seeds"]
     return myst_table(header, rows, caption=caption, name=name)
+
+
+def _how_many(sets: Sequence[str]) -> str:
+    return f" ({len(sets)} set{'s' * (len(sets) > 1)})" if sets else ""
 
 
 def spreads_table(
@@ -282,7 +286,8 @@ def overlap_table(
             counted = [str(key) for key in row if str(key).startswith("images_") and pd.notna(row[key])]
             for one in (key.removeprefix("images_") for key in counted):
                 cells = [_count(row, f"{what}_{one}") for what in _COUNTED]
-                corpus = f"{_count(row, 'corpus_images')} images, {_count(row, 'corpus_classes')} classes"
+                corpus = f"{_count(row, 'corpus_images')} images, {_count(row, 'corpus_classes')} classes, "
+                corpus += f"{_count(row, 'corpus_related_classes')} of them related to CIFAR-10"
                 rows[one, corpus] = [label(one), *cells, f"{corpus} (`{ours.profile}`)"]
     header = ["Set", "Images", "Classes", "Classes of the same name", "Classes of a kindred name"]
     header += ["Images nearly equal to one of the corpus", "Corpus"]
@@ -379,7 +384,7 @@ def gain_by_set(
             panel.plot(gains * scale, places[one] + jitter, label="here, a point a seed", **style)
         scratch, tuned = papers[dataset]
         for one in scratch:
-            panel.plot((tuned[one] - scratch[one]) * scale, places[one], label="paper", **{**PAPER, "ms": 5})
+            panel.plot((tuned[one] - scratch[one]) * scale, places[one] + 0.25, label="paper", **{**PAPER, "ms": 5})
         panel.set_yticks(list(places.values()), [label(one) for one in places])
         panel.set_ylim(-0.6, len(shown) - 0.4)
         panel.set_title(label(names[dataset].dataset), loc="left", fontsize=11)
