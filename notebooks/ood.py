@@ -218,13 +218,11 @@ figure = report.roc_curves(published, dataset="cifar100", rates=ood.RATES)
 # {numref}`fig-ood-scores-cifar100` the scores.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.arms_table(
-    "ood",
+report.scores_table(
     published,
-    metrics=["auroc_mean", "aupr_mean", "fpr95_mean"],
-    datasets=["cifar10", "cifar100"],
+    datasets=known_sets,
     methods=list(detection.SCORES),
-    caption="The arms under five scores, means over the foreign sets at hand; *standard* is the papers' score.",
+    caption="Five scores, means over the foreign sets at hand, from scratch → pre-trained; *standard* is the paper's.",
     name="tab-ood-scores",
 )
 

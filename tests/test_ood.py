@@ -685,6 +685,19 @@ def test_table_by_kind(frame: pd.DataFrame) -> None:
     assert rows["Tiny ImageNet, AUROC, photographs"] == ["75.6 → 75.9 (5 sets)", "–", "not run", "–", "–"]
 
 
+def test_table_by_score(frame: pd.DataFrame) -> None:
+    table = report.scores_table(
+        frame, datasets=["cifar10", "cifar100"], methods=["standard", "energy"], caption="C.", name="tab-x"
+    )
+    row = cells(table)["CIFAR-10, standard"]
+    assert row[0] == "70.0 ± 0.0 → 76.5 ± 2.8"
+    assert row[2] == "80.0 ± 0.0 → 78.0 ± 1.4"  # textures alone
+    assert row[3].startswith("−2.0 [")
+    assert row[4] == row[0]
+    assert "energy" not in table
+    assert "CIFAR-100" not in table
+
+
 def test_spreads_are_kept_apart(frame: pd.DataFrame) -> None:
     rows = cells(report.spreads_table(frame, datasets=["cifar10", "cifar100"], caption="C.", name="tab-x"))
     draws = f"{100 * np.sqrt((0.003**2 + 0.004**2) / 2):.2f}"

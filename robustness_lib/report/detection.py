@@ -223,6 +223,42 @@ def kinds_table(
     return myst_table(header, rows, caption=caption, name=name)
 
 
+def scores_table(
+    records: pd.DataFrame,
+    *,
+    datasets: Sequence[str],
+    methods: Sequence[str],
+    caption: str,
+    name: str,
+    profile: str | None = None,
+) -> Markdown:
+    """The two arms under several scores: a row a known set and score.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: The known sets.
+        methods: The scores.
+        caption: Caption of the table, Markdown.
+        name: Its label for references.
+        profile: The records' profile; None: the highest with records of each set and score.
+
+    Returns:
+        A numbered MyST table; cells read "from scratch → pre-trained". Means are over all foreign sets of the records'
+        means, and over the photographs among them.
+    """
+    rows = []
+    for dataset, method in product(datasets, methods):
+        ours = _Ours(records, dataset, profile, method)
+        if ours.profile:
+            photographs = [one for one in ours.averaged if one not in MADE]
+            cells = [f"{label(ours.dataset)}, {label(method)}", *_compared(ours.sides("auroc_mean"), "auroc")]
+            cells += _compared(ours.mean_over("auroc", photographs), "auroc")
+            rows.append([*cells, *_compared(ours.sides("aupr_mean"), "aupr")])
+    header = ["Known set, score", "AUROC (%)", "Difference [95 %]", "AUROC (%), photographs", "Difference [95 %]"]
+    header += ["AUPR (%)", "Difference [95 %]"]
+    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 6]], caption=caption, name=name)
+
+
 def _how_many(sets: Sequence[str]) -> str:
     return f" ({len(sets)} set{'s' * (len(sets) > 1)})" if sets else ""
 
