@@ -315,13 +315,24 @@ def foreign_images(name: str, recipe: OodRecipe, size: int, context: Context) ->
     Raises:
         UserError: The set is unknown or is not at hand; says how to get it, and how to leave it out.
     """
-    sized = f"{name}-{size}"
     try:
-        return context.images(sized if sized in SOURCES else name, "test")
+        return _images(name, size, context)
     except MissingData as error:
-        rest = ":".join(other for other in recipe.averaged if other != name) or "gaussian:rademacher:blobs"
+        rest = ":".join(other for other in recipe.averaged if _at_hand(other, size, context)) or ":".join(MADE)
         remedy = f"ood_sets={rest}" if name in recipe.averaged else "further_sets="
-        raise MissingData(f"{error}; or leave {name} out with --set {remedy}") from error
+        raise MissingData(f"{error}; or do without it: --set {remedy}") from error
+
+
+def _images(name: str, size: int, context: Context) -> ImageSet:
+    sized = f"{name}-{size}"
+    return context.images(sized if sized in SOURCES else name, "test")
+
+
+def _at_hand(name: str, size: int, context: Context) -> bool:
+    try:
+        return name in MADE or len(_images(name, size, context)) > 0
+    except UserError:
+        return False
 
 
 def _identity(name: str, recipe: OodRecipe, count: int, size: int, context: Context) -> list[str | int]:
