@@ -268,7 +268,8 @@ report.overlap_table(
 # ## Do the claims hold?
 #
 # {numref}`tab-verdicts-ood` judges each claim by [the rule of the scoreboard](claims.ipynb). Ours are means over the sets at
-# hand, which {numref}`tab-ood` compares with the paper's over the same sets.
+# hand, which {numref}`tab-ood` compares with the paper's over the same sets. Where a mean falls, the rows by kind in that
+# table say whether photographs are the cause, or images that are made.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.scoreboard(published, sections=["ood"], name="tab-verdicts")
