@@ -26,7 +26,7 @@ import torch
 from torch import Tensor
 
 from robustness_lib.checkpoints import load_weights, save_weights
-from robustness_lib.data import ImageSet, class_balanced_subset, class_list
+from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, class_list
 from robustness_lib.data.downsampled import read_class_map
 from robustness_lib.data.files import MissingData
 from robustness_lib.detection import SCORES, Floats, Outputs, Reference, detection_metrics, outputs, roc_curve, score
@@ -304,7 +304,7 @@ def _foreign(name: str, job: Job, recipe: OodRecipe, size: int, count: int, cont
 
 
 def foreign_images(name: str, recipe: OodRecipe, size: int, context: Context) -> ImageSet:
-    """The test images of a foreign set.
+    """The test images of a foreign set; of a set that is known in several sizes, those of the known images' size.
 
     Args:
         name: Its name.
@@ -316,11 +316,23 @@ def foreign_images(name: str, recipe: OodRecipe, size: int, context: Context) ->
         UserError: The set is unknown or is not at hand; says how to get it, and how to leave it out.
     """
     try:
-        return context.images(name, "test")
+        return _images(name, size, context)
     except MissingData as error:
-        rest = ":".join(other for other in recipe.averaged if other != name) or "gaussian:rademacher:blobs"
+        rest = ":".join(other for other in recipe.averaged if _at_hand(other, size, context)) or ":".join(MADE)
         remedy = f"ood_sets={rest}" if name in recipe.averaged else "further_sets="
-        raise MissingData(f"{error}; or leave {name} out with --set {remedy}") from error
+        raise MissingData(f"{error}; or do without it: --set {remedy}") from error
+
+
+def _images(name: str, size: int, context: Context) -> ImageSet:
+    sized = f"{name}-{size}"
+    return context.images(sized if sized in SOURCES else name, "test")
+
+
+def _at_hand(name: str, size: int, context: Context) -> bool:
+    try:
+        return name in MADE or len(_images(name, size, context)) > 0
+    except UserError:
+        return False
 
 
 def _identity(name: str, recipe: OodRecipe, count: int, size: int, context: Context) -> list[str | int]:

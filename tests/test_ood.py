@@ -547,6 +547,20 @@ def test_changed_images_are_looked_at_again(context: Context, root: Path) -> Non
     assert after["auroc_other"] == before["auroc_other"]
 
 
+def test_known_images_of_64_pixels_get_foreign_ones_of_that_size(root: Path, tmp_path: Path) -> None:
+    for name, size in (("big", 64), ("textures-64", 64), ("svhn", 32)):
+        toys.write_bundle(root, name, 20, 2, size=size)
+    changes = {"ood_sets": "blobs:textures", "further_sets": "", "draw_images": "4", "train_images": "20"}
+    settings = SETTINGS | changes
+    [job] = ood.jobs("smoke", datasets=["big"], seeds=[0], methods=["energy"], overrides=settings, init=TINY)[:1]
+    context = toys.context(tmp_path / "runs", data=root)
+    assert "auroc_textures" in ood.run(job, context)
+    assert "textures-64/test" in context.take_used_data()
+    job = dataclasses.replace(job, recipe={**job.recipe, "ood_sets": "svhn"})
+    with pytest.raises(UserError, match=r"fetch svhn-64' downloads it; or do without it"):
+        ood.run(job, context)
+
+
 def test_a_fifth_of_the_test_images_is_drawn_where_nothing_is_said(context: Context) -> None:
     with pytest.raises(UserError, match="mine has 12 images but a draw has 13"):
         ood.run(own_job(draw_images="13"), context)
@@ -557,8 +571,11 @@ def test_a_fifth_of_the_test_images_is_drawn_where_nothing_is_said(context: Cont
     ("changes", "message"),
     [
         ({"further_sets": "large"}, "large has images of 20x20 pixels but own of 16x16"),
-        ({"further_sets": "svhn"}, "fetch svhn' downloads it; or leave svhn out with --set further_sets=$"),
-        ({"ood_sets": "gaussian:lsun:mine", "further_sets": ""}, "or leave lsun out with --set ood_sets=gaussian:mine"),
+        ({"further_sets": "svhn"}, "fetch svhn' downloads it; or do without it: --set further_sets=$"),
+        (
+            {"ood_sets": "gaussian:lsun:mine:svhn", "further_sets": ""},
+            r"lsun.* or do without it: --set ood_sets=gaussian:mine$",
+        ),
         ({"further_sets": "mein"}, "mein"),
         ({"draw_images": "31"}, "draw_images=30 or fewer, or leave other out"),
         ({"neighbours": "41"}, "neighbours is 41 but there are 40 reference images"),
@@ -636,7 +653,7 @@ def frame() -> pd.DataFrame:
             rows.append(record(arm, seed, **metrics))
     counts = {f"{what}_{name}": 3.0 for what in ("images", "classes", "shared_classes") for name in ("cifar10", "mine")}
     counts |= {f"{what}_{name}": 2.0 for what in ("kindred_classes", "shared_images") for name in ("cifar10", "mine")}
-    corpus = {"corpus_images": 160_000.0, "corpus_classes": 275.0}
+    corpus = {"corpus_images": 160_000.0, "corpus_classes": 275.0, "corpus_related_classes": 26.0}
     return pd.DataFrame([*rows, record("pre-trained", 0, method="overlap", **counts, **corpus)])
 
 
@@ -663,12 +680,25 @@ def test_table_by_foreign_set(frame: pd.DataFrame) -> None:
 def test_table_by_kind(frame: pd.DataFrame) -> None:
     rows = cells(report.kinds_table(frame, datasets=["cifar10", "tiny_imagenet"], caption="C.", name="tab-x"))
     made = rows["CIFAR-10, AUROC, made"]
-    assert made[:2] == ["96.1 → 97.2 (3 sets)", "96.2 → 96.7 (1 sets)"]
+    assert made[:2] == ["96.1 → 97.2 (3 sets)", "96.2 → 96.7 (1 set)"]
     assert made[2] == "60.0 ± 0.0 → 75.0 ± 7.1"
     assert rows["CIFAR-10, AUPR, all"][0] == "63.4 → 73.5 (8 sets)"
     assert rows["CIFAR-10, AUROC, photographs"][3].startswith("−2.0 [")
     assert rows["CIFAR-10, AUROC, all"][4] == "`cpu`, n = 2"
     assert rows["Tiny ImageNet, AUROC, photographs"] == ["75.6 → 75.9 (5 sets)", "–", "not run", "–", "–"]
+
+
+def test_table_by_score(frame: pd.DataFrame) -> None:
+    table = report.scores_table(
+        frame, datasets=["cifar10", "cifar100"], methods=["standard", "energy"], caption="C.", name="tab-x"
+    )
+    row = cells(table)["CIFAR-10, standard"]
+    assert row[0] == "70.0 ± 0.0 → 76.5 ± 2.8"
+    assert row[2] == "80.0 ± 0.0 → 78.0 ± 1.4"  # textures alone
+    assert row[3].startswith("−2.0 [")
+    assert row[4] == row[0]
+    assert "energy" not in table
+    assert "CIFAR-100" not in table
 
 
 def test_spreads_are_kept_apart(frame: pd.DataFrame) -> None:
@@ -682,7 +712,8 @@ def test_spreads_are_kept_apart(frame: pd.DataFrame) -> None:
 
 def test_overlap_and_losses_are_told(frame: pd.DataFrame) -> None:
     rows = cells(report.overlap_table(frame, datasets=["cifar10", "cifar100"], caption="C.", name="tab-x"))
-    assert rows["mine"] == ["3", "3", "3", "2", "2", "160,000 images, 275 classes (`cpu`)"]
+    assert rows["mine"][:-1] == ["3", "3", "3", "2", "2"]
+    assert rows["mine"][-1] == "160,000 images, 275 classes, 26 of them related to CIFAR-10 (`cpu`)"
     text = report.losses_note(frame, datasets=["cifar10", "cifar100", "tiny_imagenet"])
     assert "*AUROC*, the paper: lower after pre-training in 5 of 24 rows" in text
     assert "Tiny ImageNet against blobs, Places365, LSUN, ImageNet-21K)" in text

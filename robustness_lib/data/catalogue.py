@@ -5,6 +5,7 @@ The tables of :mod:`robustness_lib.data.testbeds` are listed, checked and fetche
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -27,11 +28,11 @@ from robustness_lib.data.downsampled import (
 )
 from robustness_lib.data.files import MissingData, read_bundle
 from robustness_lib.data.folders import (
-    load_lsun,
     load_places365,
     load_svhn,
     load_textures,
     load_tiny_imagenet,
+    load_unlabelled,
 )
 from robustness_lib.data.imageset import ImageSet, data_root
 from robustness_lib.data.synthetic import load_synthetic
@@ -128,21 +129,34 @@ def _sources() -> Iterator[Source]:
         fetch=download.tiny_imagenet,
     )
     svhn_origin = "Netzer et al. (2011), non-commercial use"
-    yield Source("svhn", "Street View House Numbers", "svhn", svhn_origin, load_svhn, fetch=tv)
     dtd_origin = "Cimpoi et al. (2014), research use"
-    yield Source("textures", "DTD, 32x32", "dtd/dtd", dtd_origin, load_textures, ("test",), tv)
     places_origin = "Zhou et al. (2017), terms of the Places project"
-    yield Source("places365", "Places365, 32x32", "places365", places_origin, load_places365, fetch=tv)
+    lsun_origin = "Yu et al. (2015), research use"
+    lsun_how = (
+        "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
+        "them into the folder lsun/test of the data root"
+    )
+    for size, suffix in ((32, ""), (64, "-64")):  # the larger ones are foreign images for Tiny ImageNet
+        svhn, textures, places, lsun = (
+            functools.partial(read, size=size) for read in (load_svhn, load_textures, load_places365, load_unlabelled)
+        )
+        digits = "Street View House Numbers" + (f", {size}x{size}" if suffix else "")
+        yield Source(f"svhn{suffix}", digits, "svhn", svhn_origin, svhn, fetch=tv)
+        yield Source(f"textures{suffix}", f"DTD, {size}x{size}", "dtd/dtd", dtd_origin, textures, ("test",), tv)
+        yield Source(f"places365{suffix}", f"Places365, {size}x{size}", "places365", places_origin, places, fetch=tv)
+        yield Source(
+            f"lsun{suffix}", f"LSUN test scenes, {size}x{size}", "lsun/test", lsun_origin, lsun, ("test",), how=lsun_how
+        )
     yield Source(
-        "lsun",
-        "LSUN test scenes, 32x32",
-        "lsun/test",
-        "Yu et al. (2015), research use",
-        load_lsun,
+        "imagenet21k",
+        "ImageNet-21K classes outside ImageNet-1k, 64x64",
+        "imagenet21k/test",
+        "Deng et al. (2009); ImageNet's terms, non-commercial research",
+        functools.partial(load_unlabelled, size=64, folder="imagenet21k/test"),
         ("test",),
         how=(
-            "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
-            "them into the folder lsun/test of the data root"
+            "ImageNet-21K is to be had from image-net.org (free registration); put images of classes that are not "
+            "among ImageNet-1k's into the folder imagenet21k/test of the data root"
         ),
     )
     own = "made by this package"

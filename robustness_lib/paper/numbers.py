@@ -86,7 +86,7 @@ _LABELS = {
     "places365": "Places365",
     "lsun": "LSUN",
     "imagenet21k": "ImageNet-21K",
-    "imagenet32-no-cifar10": "ImageNet, other classes",
+    "imagenet32-no-cifar10": "other ImageNet",
     "synthetic-source": "synthetic, pre-training",
     "cifar10.1-v4": "CIFAR-10.1 v4",
     "imagenetv2-threshold": "ImageNetV2 Threshold0.7",

@@ -35,6 +35,7 @@ from robustness_lib.report.detection import (
     overlap_table,
     roc_curves,
     score_histograms,
+    scores_table,
     spreads_table,
 )
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
@@ -122,6 +123,7 @@ __all__ = [
     "score_histograms",
     "scoreboard",
     "scoreboard_rows",
+    "scores_table",
     "series_style",
     "speed_table",
     "spreads_table",

@@ -254,7 +254,8 @@ def planned_work(jobs: Iterable[Job], images_trained: Callable[[Job], float | No
     """
     rows = []
     for job in {job.key: job for job in jobs if "architecture" in job.recipe}.values():
-        images = images_trained(job) or _images(job)
+        told = images_trained(job)
+        images = _images(job) if told is None else told
         method = "adversarial training" if _attacks(job) else "training"
         kind = {"section": job.section, "profile": job.profile, "architecture": str(job.recipe["architecture"])}
         rows.append({**kind, "method": method, "jobs": 1, "images": images or 0.0, "unknown": int(images is None)})

@@ -211,8 +211,8 @@ def kinds_table(
                 [
                     f"{label(dataset)}, {_words(measure)}, {kind}",
                     (_printed_mean(dataset, measure) if kind == "all" else _papers(papers, printed, measure))
-                    + (f" ({len(printed)} sets)" if printed else ""),
-                    _papers(papers, measured, measure) + (f" ({len(measured)} sets)" if measured else ""),
+                    + _how_many(printed),
+                    _papers(papers, measured, measure) + _how_many(measured),
                     here if ours.profile else NOT_RUN,
                     difference,
                     f"`{ours.profile}`{used}, n = {count}" if ours.profile else _DASH,
@@ -221,6 +221,46 @@ def kinds_table(
     header = ["Known set, measure, foreign images", "Paper (%)", "Paper, sets measured here (%)", "Here (%)"]
     header += ["Difference [95 %]", "Profile, seeds"]
     return myst_table(header, rows, caption=caption, name=name)
+
+
+def scores_table(
+    records: pd.DataFrame,
+    *,
+    datasets: Sequence[str],
+    methods: Sequence[str],
+    caption: str,
+    name: str,
+    profile: str | None = None,
+) -> Markdown:
+    """The two arms under several scores: a row a known set and score.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: The known sets.
+        methods: The scores.
+        caption: Caption of the table, Markdown.
+        name: Its label for references.
+        profile: The records' profile; None: the highest with records of each set and score.
+
+    Returns:
+        A numbered MyST table; cells read "from scratch → pre-trained". Means are over all foreign sets of the records'
+        means, and over the photographs among them.
+    """
+    rows = []
+    for dataset, method in product(datasets, methods):
+        ours = _Ours(records, dataset, profile, method)
+        if ours.profile:
+            photographs = [one for one in ours.averaged if one not in MADE]
+            cells = [f"{label(ours.dataset)}, {label(method)}", *_compared(ours.sides("auroc_mean"), "auroc")]
+            cells += _compared(ours.mean_over("auroc", photographs), "auroc")
+            rows.append([*cells, *_compared(ours.sides("aupr_mean"), "aupr")])
+    header = ["Known set, score", "AUROC (%)", "Difference [95 %]", "AUROC (%), photographs", "Difference [95 %]"]
+    header += ["AUPR (%)", "Difference [95 %]"]
+    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 6]], caption=caption, name=name)
+
+
+def _how_many(sets: Sequence[str]) -> str:
+    return f" ({len(sets)} set{'s' * (len(sets) > 1)})" if sets else ""
 
 
 def spreads_table(
@@ -282,7 +322,8 @@ def overlap_table(
             counted = [str(key) for key in row if str(key).startswith("images_") and pd.notna(row[key])]
             for one in (key.removeprefix("images_") for key in counted):
                 cells = [_count(row, f"{what}_{one}") for what in _COUNTED]
-                corpus = f"{_count(row, 'corpus_images')} images, {_count(row, 'corpus_classes')} classes"
+                corpus = f"{_count(row, 'corpus_images')} images, {_count(row, 'corpus_classes')} classes, "
+                corpus += f"{_count(row, 'corpus_related_classes')} of them related to CIFAR-10"
                 rows[one, corpus] = [label(one), *cells, f"{corpus} (`{ours.profile}`)"]
     header = ["Set", "Images", "Classes", "Classes of the same name", "Classes of a kindred name"]
     header += ["Images nearly equal to one of the corpus", "Corpus"]
@@ -379,7 +420,7 @@ def gain_by_set(
             panel.plot(gains * scale, places[one] + jitter, label="here, a point a seed", **style)
         scratch, tuned = papers[dataset]
         for one in scratch:
-            panel.plot((tuned[one] - scratch[one]) * scale, places[one], label="paper", **{**PAPER, "ms": 5})
+            panel.plot((tuned[one] - scratch[one]) * scale, places[one] + 0.25, label="paper", **{**PAPER, "ms": 5})
         panel.set_yticks(list(places.values()), [label(one) for one in places])
         panel.set_ylim(-0.6, len(shown) - 0.4)
         panel.set_title(label(names[dataset].dataset), loc="left", fontsize=11)
