@@ -286,7 +286,8 @@ report.scoreboard(published, sections=["ood"], name="tab-verdicts")
 # less; how it extrapolates to noise need not be how the paper's does.
 #
 # *Spread.* {numref}`tab-ood-spread` keeps the two kinds apart: how much one network's value varies with the draw of the
-# foreign images, which is what the paper averages over, and how much it varies with the training.
+# foreign images, which is what the paper averages over, and how much it varies with the training, which is what the
+# intervals here are about.
 #
 # *FPR95.* The paper's code computes it and does not report it. It takes the threshold whose recall is closest to 95 %; so do
 # we.

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from robustness_lib import paper
+from robustness_lib import paper, report
 from robustness_lib.errors import UserError
 from robustness_lib.paper.claims import paper_rows
 
@@ -245,6 +245,9 @@ def test_larger_gains_are_compared_at_the_same_seed():
     assert (verdict.effect, verdict.low, verdict.high) == pytest.approx(paper.mean_interval([0.09, 0.10, 0.08]))
     assert verdict.verdict == "holds"
     assert paper.evaluate(claim("ood-gain-cifar10"), both[0]).verdict == "not yet measured"
+    board = report.scoreboard(pd.concat(both, ignore_index=True), sections=["ood"])
+    here = "gains of 3.0 ± 2.6 points on CIFAR-10 and 12.0 ± 2.0 points on CIFAR-100 (`cpu`, n = 3)"
+    assert f"| {here} | +9.0 points [" in board
     small = both[1].assign(dataset="tiny_imagenet32")
     stand_in = paper.evaluate(claim("ood-gain-tiny_imagenet"), pd.concat([both[0], small], ignore_index=True))
     assert stand_in.effect == pytest.approx(0.09)

@@ -368,10 +368,11 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
         )
         used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
         which = "" if verdict.level is None else f", weakest of {verdict.levels} levels, at {verdict.level:g}"
-        shown = sides[1:] if claim.test == "equal" else sides
+        here = f"{' → '.join(sides[1:] if claim.test == 'equal' else sides)} {unit}".strip()
         if claim.than is not None:
-            shown = (f"gains of {sides[0]} on {label(claim.than)}", f"{sides[1]} on {label(claim.dataset)}")
-        here = f"{' → '.join(shown)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
+            gains = [f"{side} {unit.replace('%', 'points')}".strip() for side in sides]
+            here = f"gains of {gains[0]} on {label(claim.than)} and {gains[1]} on {label(claim.dataset)}"
+        here += f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
