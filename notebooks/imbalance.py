@@ -127,12 +127,12 @@ report.levels_table(
 )
 
 # %% mystnb={"figure": {"caption": "Total and minority error of the live run against the exponent; the smaller the exponent, the stronger the imbalance. It is a run of the machinery, not evidence.", "name": "fig-imbalance-live"}, "image": {"alt": "Four panels: total error above, minority error below; from scratch on the left, pre-trained on the right. Each has one line a method over the exponents. The table before it has the numbers of the lower panels.", "width": "100%"}} tags=["hide-input"]
-figure = report.curves_by_level(
+figure = report.curve_grid(
     "imbalance",
     live,
-    ["error", "minority_error"],
+    panels,
     dataset=jobs[0].dataset,
-    methods=remedies,
+    method=remedies,
     x_label="exponent γ",
     profile=profile,
 )
