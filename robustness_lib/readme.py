@@ -92,7 +92,7 @@ def results(records: pd.DataFrame) -> str:
             "How much of each error pre-training takes away, a row for each section and data set: the paper as "
             f"diamonds, what is measured here as squares with intervals ({words}). The table has the numbers behind it."
         )
-        note = "*Of what is wrong with a network from scratch, how much does pre-training take away?.*"
+        note = "*Of what is wrong with a network from scratch, how much does pre-training take away?*"
         lines = [f"![{alt}]({PICTURE})", "", note, "", *lines]
     return "\n".join(lines)
 

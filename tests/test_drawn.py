@@ -63,6 +63,12 @@ def test_a_band_has_both_edges_and_a_heat_map_its_cells() -> None:
     assert marks(figure, "cell") == [[0, 0, 0], [1, 0, 1], [0, 1, 2], [1, 1, 3]]
 
 
+def test_a_histogram_has_the_middles_of_its_bins() -> None:
+    figure, [panel] = new_figure()
+    panel.stairs([5.0, 7.0], [0.0, 0.5, 1.0], fill=True, label="known images")
+    assert marks(figure, "bin") == [["known images", 0.25, 5.0], ["known images", 0.75, 7.0]]
+
+
 def test_points_flat_intervals_and_guides() -> None:
     figure, [panel] = new_figure()
     panel.scatter([1, 2], [3, 4], label="seed")

@@ -18,6 +18,7 @@ from matplotlib.colors import to_hex
 from matplotlib.container import BarContainer
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import StepPatch
 from matplotlib.ticker import FixedFormatter, FuncFormatter
 
 from robustness_lib.notebook import CSV
@@ -39,7 +40,8 @@ def drawn(figure: Figure) -> pd.DataFrame:
 
     Returns:
         One row a mark: ``panel`` (its title, or the first words in it, else its number), ``series`` (the words of the
-        legend, or the group of bars, where there are any), ``drawn_as`` (line, bar, point, interval, band or cell),
+        legend, or the group of bars, where there are any), ``drawn_as`` (line, bar, bin, point, interval, band or
+        cell),
         ``x`` and ``y`` (a number, or the words at the axis), ``low`` and ``high`` of intervals and bands, and the
         labels of both axes. Of a heat map ``x`` and ``y`` are column and row, and ``low`` is the value.
     """
@@ -47,7 +49,13 @@ def drawn(figure: Figure) -> pd.DataFrame:
     rows: list[Row] = []
     for number, axes in enumerate((a for a in figure.axes if _has_data(a)), start=1):
         about = {"panel": _title(axes) or str(number), "x_label": axes.get_xlabel(), "y_label": axes.get_ylabel()}
-        for row in (*_lines(axes, names), *_bars(axes, names), *_collections(axes, names), *_images(axes)):
+        for row in (
+            *_lines(axes, names),
+            *_bars(axes, names),
+            *_histograms(axes, names),
+            *_collections(axes, names),
+            *_images(axes),
+        ):
             rows.append({**about, **row, "x": _at(axes.xaxis, row["x"]), "y": _at(axes.yaxis, row.get("y"))})
     return pd.DataFrame(rows, columns=list(COLUMNS)).replace({r"\s*\n\s*": " "}, regex=True).drop_duplicates()
 
@@ -135,6 +143,14 @@ def _bars(axes: Axes, names: Names) -> Iterator[Row]:
             middle = bar.get_x() + bar.get_width() / 2, bar.get_y() + bar.get_height() / 2
             flat = group.orientation == "horizontal"
             yield {**about, "x": bar.get_width() if flat else middle[0], "y": middle[1] if flat else bar.get_height()}
+
+
+def _histograms(axes: Axes, names: Names) -> Iterator[Row]:
+    for patch in axes.patches:
+        if isinstance(patch, StepPatch):
+            values, edges, _ = patch.get_data()
+            for left, right, value in zip(edges[:-1], edges[1:], values, strict=True):
+                yield {"series": _series(patch, names), "drawn_as": "bin", "x": (left + right) / 2, "y": value}
 
 
 def _collections(axes: Axes, names: Names) -> Iterator[Row]:
