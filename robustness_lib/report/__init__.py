@@ -7,12 +7,20 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
+* :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
   again.
 """
 
+from robustness_lib.report.attacks import (
+    adversarial_candidates_table,
+    attacked_images,
+    attacks_table,
+    checks_table,
+    share_interval,
+)
 from robustness_lib.report.cost import (
     bounds_figure,
     bounds_table,
@@ -46,13 +54,17 @@ from robustness_lib.report.tables import (
 )
 
 __all__ = [
+    "adversarial_candidates_table",
     "arm_style",
     "arms_table",
+    "attacked_images",
+    "attacks_table",
     "bars_with_paper",
     "bounds_figure",
     "bounds_table",
     "candidates_table",
     "ceilings_table",
+    "checks_table",
     "comparison_rows",
     "comparison_table",
     "curve_grid",
@@ -76,6 +88,7 @@ __all__ = [
     "scoreboard",
     "scoreboard_rows",
     "series_style",
+    "share_interval",
     "speed_table",
     "start_table",
     "together_table",

@@ -253,7 +253,8 @@ def planned_work(jobs: Iterable[Job], images_trained: Callable[[Job], float | No
     """
     rows = []
     for job in {job.key: job for job in jobs}.values():
-        images = images_trained(job) or _images(job)
+        images = images_trained(job)
+        images = _images(job) if images is None else images
         method = "adversarial training" if _attacks(job) else "training"
         kind = {"section": job.section, "profile": job.profile, "architecture": str(job.recipe["architecture"])}
         rows.append({**kind, "method": method, "jobs": 1, "images": images or 0.0, "unknown": int(images is None)})
@@ -263,7 +264,8 @@ def planned_work(jobs: Iterable[Job], images_trained: Callable[[Job], float | No
 
 
 def _attacks(job: Job) -> bool:
-    return job.method == "adversarial" or (job.section == "adversarial" and job.method != "normal")
+    against = job.recipe.get("adversary", "none") != "none"
+    return against or job.method == "adversarial" or (job.section == "adversarial" and job.method != "normal")
 
 
 def _images(job: Job) -> float | None:
