@@ -85,8 +85,8 @@ _SMOKE = Target(
     tuned=replace(_SMOKE_RECIPE, train_images=400, epochs=5, learning_rate=0.05, observations=5),
     adversarial={
         "pretraining": {"epochs": 2, **_SMOKE_ATTACK},
-        "scratch": {"epochs": 8, "observations": 4, **_SMOKE_ATTACK},
-        "tuned": {"epochs": 3, "observations": 3, **_SMOKE_ATTACK},
+        "scratch": {"epochs": 5, "observations": 2, **_SMOKE_ATTACK},
+        "tuned": {"epochs": 3, "observations": 2, **_SMOKE_ATTACK},
     },
 )
 

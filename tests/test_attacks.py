@@ -100,10 +100,10 @@ def test_another_start_gives_another_result_and_no_generator_means_the_default_o
 
 
 def textbook(
-    network: nn.Module, pixels: Tensor, labels: Tensor, epsilon: float, step: float, steps: int, seed: int
+    network: Forward, pixels: Tensor, labels: Tensor, epsilon: float, step: float, steps: int, draws: torch.Generator
 ) -> Tensor:
     """PGD as P1 §3.1 describes it, an image at a time."""
-    start = torch.empty_like(pixels).uniform_(-epsilon, epsilon, generator=stream(seed))
+    start = torch.empty_like(pixels).uniform_(-epsilon, epsilon, generator=draws)
     results = []
     for one, noise, label in zip(pixels, start, labels, strict=True):
         now = torch.clip(one + noise, 0, 1)
@@ -120,7 +120,7 @@ def textbook(
 def test_it_equals_an_independent_attack() -> None:
     network, (pixels, labels) = curved(3), batch(3, 8)
     found = pgd(network, pixels, labels, 0.1, 0.03, 7, generator=stream(5))
-    torch.testing.assert_close(found, textbook(network, pixels, labels, 0.1, 0.03, 7, 5), atol=1e-6, rtol=0)
+    torch.testing.assert_close(found, textbook(network, pixels, labels, 0.1, 0.03, 7, stream(5)), atol=1e-6, rtol=0)
 
 
 def released(network: Forward, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:

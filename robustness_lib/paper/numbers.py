@@ -155,6 +155,7 @@ _METRICS = {
     "accuracy": Metric("accuracy", better=1),
     "clean_accuracy": Metric("clean accuracy", better=1),
     "adversarial_accuracy": Metric("adversarial accuracy", better=1),
+    "adversarial_accuracy_loss": Metric("loss of adversarial accuracy"),
     "adversarial_accuracy_noised": Metric("adversarial accuracy, ball around the noised image", better=1),
     "adversarial_accuracy_targeted": Metric("adversarial accuracy, random wrong class aimed at", better=1),
     "adversarial_accuracy_by_steps": Metric("adversarial accuracy", better=1),

@@ -22,6 +22,7 @@ from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, nu
 
 _DASH = "–"
 _SECTION = "adversarial"
+_MORE = 0.05  # the paper's thousand starts found 4.3 points more than one
 
 
 def share_interval(share: float, images: float) -> tuple[float, float]:
@@ -126,9 +127,9 @@ def _checks(record: dict[Any, Any] | None) -> list[tuple[str, str, bool]]:
             falls and curve[-1] <= 0.01,
         ),
         (
-            "Further random starts find little that the first did not",
+            f"Further random starts find at most {100 * _MORE:g} points that the first did not",
             f"{_percent(float(record[restarts]))} against {_percent(white)}",
-            white - float(record[restarts]) <= 0.03,
+            white - float(record[restarts]) <= _MORE,
         ),
     ]
 

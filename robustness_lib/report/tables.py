@@ -219,9 +219,10 @@ def arms_table(
         setting: dict[str, Any] = {"section": section, "method": method, "metric": metric_name}
         setting |= {"level": level, "over_levels": over_levels}
         arms = [_measured(records, dataset, {**setting, "arm": arm}, profile) for arm in ARMS]
-        (scratch, scale, used), (tuned, _, _) = arms
+        (scratch, *_), (tuned, *_) = arms
         if scratch.empty and tuned.empty:
             continue
+        _, scale, used = next(arm for arm in arms if len(arm[0]))
         shown, effects = metric(metric_name), (tuned - scratch).dropna().to_numpy(dtype=float)
         where = [label(used)] if len(datasets) > 1 else []
         where += [label(method)] if len(methods) > 1 else []
@@ -232,7 +233,7 @@ def arms_table(
             cells.append(f"{mean} [{low}, {high}]")
         else:
             cells.append(_DASH)
-        rows.append([*cells, f"`{scale}`, {len(effects)}"])
+        rows.append([*cells, f"`{scale}`, {len(effects) or max(len(scratch), len(tuned))}"])
     header = ["Measure", "From scratch", "Pre-trained", "Difference [95 % interval]", "Profile, seeds"]
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
 
