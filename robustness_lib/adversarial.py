@@ -403,17 +403,17 @@ def attack_independently(
         packages: ``pyautoattack`` and ``torchattacks``.
 
     Returns:
-        ``adversarial_accuracy`` by our attack; ``adversarial_accuracy_torchattacks``, by that package's, of the same
-        settings and random starts; ``adversarial_accuracy_apgd_ce``, by APGD on the cross-entropy, the first of AutoAttack's four
-        attacks (100 steps, whose size it chooses); ``adversarial_accuracy_apgd``, of images that withstand the second
-        too, APGD towards nine wrong classes one after the other; and ``attacked_images``, N.
+        ``adversarial_accuracy`` by our attack; ``adversarial_accuracy_torchattacks``, by that package's, with the
+        same settings and random starts; ``adversarial_accuracy_apgd_ce``, by APGD on the cross-entropy, the first of
+        AutoAttack's four attacks (100 steps, whose size it chooses); ``adversarial_accuracy_apgd``, of images that
+        withstand the second too, APGD towards nine wrong classes one after the other; and ``attacked_images``, N.
     """
     autoattack, torchattacks = packages
     threat, setting = _threat(recipe), (recipe.normalisation, runtime)
     model = _UnitRange(network, recipe.normalisation).to(runtime.device).eval()
     images = to_unit_range(data.images.to(runtime.device)).contiguous()
     labels = data.labels.to(runtime.device)
-    strength = (threat.epsilon, threat.step_size, threat.steps)
+    strength: Any = (threat.epsilon, threat.step_size, threat.steps)
     parts = list(zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True))
     with torch.random.fork_rng(devices=[] if runtime.device == "cpu" else [runtime.device]):
         torch.manual_seed(0)
