@@ -293,12 +293,7 @@ report.attacks_table(
 report.attacks_table(
     published,
     method="independent",
-    metrics=[
-        "adversarial_accuracy",
-        "adversarial_accuracy_torchattacks",
-        "adversarial_accuracy_apgd_ce",
-        "adversarial_accuracy_apgd",
-    ],
+    metrics=[f"adversarial_accuracy{by}" for by in ("", "_torchattacks", "_apgd_ce", "_apgd")],
     datasets=["cifar10", "cifar100"],
     caption="Accuracy under attacks that others wrote, networks of the lowest seed, with the 95 % interval of a share of so many images.",
     name="tab-adversarial-independent",
