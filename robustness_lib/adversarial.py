@@ -339,6 +339,7 @@ def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Met
         ``adversarial_accuracy`` from one start; the worst case over all of them
         (``adversarial_accuracy_10_restarts``); ``adversarial_accuracy_noised``, where the ball is around the noised
         image, as in P1's released code; ``adversarial_accuracy_targeted``, aiming at random wrong classes;
+        ``adversarial_accuracy_as_trained``, with gradients of the precision that trainings have;
         ``transfer_accuracy``, on the adversarial images of another network, trained alike with the next seed;
         ``zero_gradient``, the share of images without any gradient; ``adversarial_accuracy_by_epsilon`` at
         ``curve_epsilon`` (in 255ths), with steps that grow where the ball could not be crossed otherwise; and
@@ -347,11 +348,11 @@ def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Met
     recipe = AdversarialRecipe.of(job.recipe)
     threat = _threat(recipe)
 
-    def accuracy(**changes: Any) -> float:
-        found = attack(network, data, recipe.normalisation, context.runtime, replace(threat, **changes))
-        return found.accuracy()
-
     setting = (recipe.normalisation, context.runtime)
+
+    def accuracy(*, as_trained: bool = False, **changes: Any) -> float:
+        return attack(network, data, *setting, replace(threat, **changes), as_trained=as_trained).accuracy()
+
     everyone = worst_case(network, data, *setting, threat, restarts=recipe.restarts)
     other = fit(replace(job, seed=job.seed + 1), context).network
     foreign = attack(other, data, *setting, threat).images
@@ -365,6 +366,7 @@ def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Met
         f"adversarial_accuracy_{recipe.restarts}_restarts": float(everyone.mean()),
         "adversarial_accuracy_noised": accuracy(anchor="noised"),
         "adversarial_accuracy_targeted": accuracy(targeted=True),
+        "adversarial_accuracy_as_trained": accuracy(as_trained=True),
         "transfer_accuracy": float(correct_on(network, foreign, data, *setting).mean()),
         "zero_gradient": without_gradient(network, data, *setting),
         "curve_epsilon": [float(e) for e in EPSILONS],

@@ -135,6 +135,7 @@ def ascend(
     Raises:
         UserError: No gradient reaches the images; with ``check``, also a label that is none of the network's classes.
     """
+    images = images.detach()
     place = images.device if generator is None else generator.device
     noise = torch.empty_like(images, device=place).uniform_(-epsilon, epsilon, generator=generator).to(images.device)
     adversarial = images + noise

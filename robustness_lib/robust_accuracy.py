@@ -6,6 +6,7 @@ ones for all networks that are attacked with one seed.
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -92,7 +93,14 @@ def as_attacked(network: nn.Module, normalisation: str) -> Forward:
 
 
 def attack(
-    network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime, threat: Threat, *, start: int = 0
+    network: nn.Module,
+    data: ImageSet,
+    normalisation: str,
+    runtime: Runtime,
+    threat: Threat,
+    *,
+    start: int = 0,
+    as_trained: bool = False,
 ) -> Attacked:
     """Attack every image from one random start.
 
@@ -103,6 +111,8 @@ def attack(
         runtime: Where to run.
         threat: The attack.
         start: Number of the random start.
+        as_trained: Whether gradients are computed with the precision of trainings, bfloat16 where the processor has it;
+            what the last step came to is judged in float32 all the same.
 
     Returns:
         Predictions on the way, and the images at its end.
@@ -116,20 +126,20 @@ def attack(
         def watch(step: int, logits: Tensor, right: list[Tensor] = right, labels: Tensor = labels) -> None:
             right.append(logits.argmax(1) == labels)
 
-        found = ascend(
-            forward,
-            images,
-            labels,
-            epsilon=threat.epsilon,
-            step_size=threat.step_size,
-            steps=threat.steps,
-            targets=random_targets(labels.cpu(), data.num_classes, draws).to(labels.device)
-            if threat.targeted
-            else None,
-            anchor=threat.anchor,
-            generator=draws,
-            watch=watch,
-        )
+        targets = random_targets(labels.cpu(), data.num_classes, draws).to(labels.device) if threat.targeted else None
+        with runtime.autocast() if as_trained else contextlib.nullcontext():
+            found = ascend(
+                forward,
+                images,
+                labels,
+                epsilon=threat.epsilon,
+                step_size=threat.step_size,
+                steps=threat.steps,
+                targets=targets,
+                anchor=threat.anchor,
+                generator=draws,
+                watch=watch,
+            )
         with torch.no_grad():
             watch(threat.steps, forward(found))
         correct.append(torch.stack(right).cpu())

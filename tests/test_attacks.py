@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import PLAIN, RECIPE, images, run_training
+from toys import PLAIN, RECIPE, checksum, images, run_training
 
 from robustness_lib import steps
 from robustness_lib.attacks import EPSILON, Adversary, adversary, ascend, margin, pgd, random_targets
@@ -176,6 +177,7 @@ def test_parameters_keep_their_gradients_and_the_network_its_mode() -> None:
         pgd(network, pixels, labels, steps=3)
     assert network.training
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    assert not pgd(network, pixels.requires_grad_(), labels, steps=1).requires_grad
 
 
 # ---------------------------------------------------------------------------------------- in training
@@ -253,6 +255,25 @@ def test_the_recipe_says_how_a_network_is_attacked(attack: str) -> None:
         evaluation_mode=attack == "eval",
     )
     assert adversary(Recipe(), 12) is None
+
+
+def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=3, observations=3, adversary="targeted", attack_steps=2)
+    looks = 0
+
+    def stop(network: nn.Module) -> dict[str, Tensor]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise KeyboardInterrupt
+        return {}
+
+    options: dict[str, Any] = {"checkpoint": tmp_path / "unfinished.safetensors", "checkpoint_every": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        run_training(recipe, observe=stop, **options)
+    resumed = run_training(recipe, observe=stop, **options)
+    assert looks == 4  # the second epoch again, and the third
+    assert checksum(resumed[0]) == checksum(run_training(recipe)[0])
 
 
 def test_a_recipe_without_an_adversary_has_the_key_that_it_had() -> None:

@@ -158,6 +158,7 @@ _METRICS = {
     "adversarial_accuracy_loss": Metric("loss of adversarial accuracy"),
     "adversarial_accuracy_noised": Metric("adversarial accuracy, ball around the noised image", better=1),
     "adversarial_accuracy_targeted": Metric("adversarial accuracy, random wrong class aimed at", better=1),
+    "adversarial_accuracy_as_trained": Metric("adversarial accuracy, gradients as precise as in training", better=1),
     "adversarial_accuracy_by_steps": Metric("adversarial accuracy", better=1),
     "adversarial_accuracy_by_epsilon": Metric("adversarial accuracy", better=1),
     "adversarial_accuracy_torchattacks": Metric("adversarial accuracy, torchattacks' PGD", better=1),
