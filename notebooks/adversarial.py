@@ -344,8 +344,18 @@ report.scoreboard(published, sections=["adversarial"], name="tab-verdicts")
 # are parts of the paper's; test attacks are the paper's, on a fixed, class-balanced part of the test set. At `paper` the
 # network is WRN-40-2; `--set architecture=wrn-28-10` takes the paper's.
 #
+# *Pre-training.* How much is carried over depends on how much was learned. {numref}`tab-adversarial-pretraining` has the
+# adversarial pre-trainings behind these results beside that of the authors' log.
+#
 # *How the recipes of `cpu` were chosen.* {numref}`tab-adversarial-candidates` has what was tried on CIFAR-10 with seed 0,
 # judged under attack on training images that the subset leaves over. No test image was looked at.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.adversarial_pretraining_table(
+    records.frame(records.load_published("pretraining", Path(results))),
+    caption="Adversarial pre-trainings on Downsampled ImageNet, and the test error on its clean images.",
+    name="tab-adversarial-pretraining",
+)
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.adversarial_candidates_table(

@@ -520,6 +520,20 @@ def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
     assert "not run" in nothing
 
 
+def test_the_pretrainings_stand_beside_the_authors_log() -> None:
+    scale = profile("cpu")
+    jobs = [
+        pretraining.job(scale, scale.targets["cifar10"], overrides=changes)
+        for changes in ({}, {"adversary": "untargeted"}, {"adversary": "targeted"})
+    ]
+    metrics = {"error": 0.8, "images": 160_000.0, "classes": 275.0}
+    records = frame([Record(job, metrics, {"date": "2026-01-01"}) for job in jobs])
+    table = report.adversarial_pretraining_table(records, caption="c", name="n")
+    assert "| the authors' log | WRN-28-10 | 1,281,167 of 1,000 classes | 100 | 70.25 |" in table
+    assert table.count("| `cpu` | WRN-16-1 | 160,000 of 275 classes | 3 | 80.0 |") == 1
+    assert table.count("| `cpu`, targeted | WRN-16-1 | 160,000 of 275 classes | 3 | 80.0 |") == 1
+
+
 def test_provenance_names_the_adversary_of_pretraining() -> None:
     scale, target = profile("cpu"), profile("cpu").targets["cifar10"]
     rows = [

@@ -16,6 +16,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 
 from robustness_lib.report.attacks import (
     adversarial_candidates_table,
+    adversarial_pretraining_table,
     attacked_images,
     attacks_table,
     checks_table,
@@ -55,6 +56,7 @@ from robustness_lib.report.tables import (
 
 __all__ = [
     "adversarial_candidates_table",
+    "adversarial_pretraining_table",
     "arm_style",
     "arms_table",
     "attacked_images",

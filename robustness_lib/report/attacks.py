@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from robustness_lib.paper import label, metric, profile_of, runs
+from robustness_lib.paper import label, metric, profile_of, runs, select
 from robustness_lib.report.style import new_figure
 from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
 
@@ -208,6 +208,30 @@ def adversarial_candidates_table(records: pd.DataFrame, *, caption: str, name: s
             cells += [_percent(1 - float(row["error"])), _percent(float(row["adversarial_accuracy"]))]
             rows.append([f"**{cell}**" for cell in cells] if index == best else cells)
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
+
+
+def adversarial_pretraining_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdown:
+    """The adversarial pre-trainings beside that of the authors' log: how long, on what, and how well it was learned.
+
+    Args:
+        records: Records of :mod:`robustness_lib.pretraining`.
+        caption: Caption of the table.
+        name: Its label for references.
+
+    Returns:
+        A numbered MyST table; the error is on clean validation images of the classes that were trained on.
+    """
+    log = select(_SECTION, dataset="imagenet32", method="adversarial-pretraining", metric="error").iloc[0]
+    rows = [
+        ["the authors' log", "WRN-28-10", "1,281,167 of 1,000 classes", f"{log['position']:g}", str(log["printed"])]
+    ]
+    for row in records[records["method"] == "adversarial"].to_dict("records"):
+        recipe = row["recipe"]
+        where = f"`{row['profile']}`" + (", targeted" if recipe["adversary"] == "targeted" else "")
+        corpus = f"{row['images']:,.0f} of {row['classes']:,.0f} classes"
+        error = number(float(row["error"]), "error")
+        rows.append([where, str(recipe["architecture"]).upper(), corpus, str(recipe["epochs"]), error])
+    return myst_table(["By", "Network", "Images", "Epochs", "Test error (%)"], rows, caption=caption, name=name)
 
 
 def attacked_images(
