@@ -194,8 +194,8 @@ report.comparison_table(
 #
 # The paper's appendix B attacks its CIFAR-10 network with 100 steps, and with 1,000 random starts of 100 steps on 1,000
 # images, where an image counts only if it withstands every one. {numref}`tab-adversarial-longer` has the first for both arms.
-# {numref}`fig-adversarial-steps` shows the accuracy along the attack. It starts at that of the random start; after the first
-# ten steps little is left to find.
+# {numref}`fig-adversarial-steps` shows the accuracy along the attack, from the random start (0 steps) on: where the curve is flat,
+# more steps find nothing more.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.comparison_table(
@@ -268,7 +268,7 @@ figure = report.curve_grid(
 # %% [markdown]
 # {numref}`tab-adversarial-attacks` has further attacks on the same networks: several random starts, of which the worst counts
 # for each image; random wrong classes aimed at; and the ball of the released code. That ball reaches twice as far, but half of
-# the way is noise, so that it is less harmful than a radius of 16/255 would be. Gradients of reduced precision, which trainings
+# the way is noise, so that it should do less harm than a radius of 16/255. Gradients of reduced precision, which trainings
 # use where the processor has bfloat16, should do as much harm as exact ones.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
