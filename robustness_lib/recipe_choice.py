@@ -42,9 +42,9 @@ CANDIDATES: dict[str, list[dict[str, int | float]]] = {
 
 ADVERSARIAL_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
     "tuned": [
-        {"epochs": 5, "learning_rate": 0.01},
         {"epochs": 5, "learning_rate": 0.03},
         {"epochs": 10, "learning_rate": 0.03},
+        {"epochs": 20, "learning_rate": 0.03},
     ],
     "scratch": [{"epochs": 15}, {"epochs": 30}],
 }
