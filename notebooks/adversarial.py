@@ -348,7 +348,8 @@ report.scoreboard(published, sections=["adversarial"], name="tab-verdicts")
 # adversarial pre-trainings behind these results beside that of the authors' log.
 #
 # *How the recipes of `cpu` were chosen.* {numref}`tab-adversarial-candidates` has what was tried on CIFAR-10 with seed 0,
-# judged under attack on training images that the subset leaves over. No test image was looked at.
+# judged under attack on training images that the subset leaves over (`robustness run recipe_choice --profile cpu --method
+# adversarial`). No test image was looked at. From scratch, training is longer, as in the paper.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.adversarial_pretraining_table(

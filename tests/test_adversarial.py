@@ -509,13 +509,17 @@ def test_the_images_and_their_change_are_drawn() -> None:
 
 def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
     rows = []
+    settings = {"learning_rate": 0.03, "train_images": 5000}
     for epochs, accuracy in ((5, 0.3), (10, 0.25)):
         one = record("adversarial", "pre-trained", 0, error=0.4, adversarial_accuracy=accuracy)
-        job = dataclasses.replace(one.job, section="recipe_choice", recipe={"epochs": epochs, "learning_rate": 0.03})
+        job = dataclasses.replace(
+            one.job, section="recipe_choice", method="adversarial", recipe={**settings, "epochs": epochs}
+        )
         rows.append(dataclasses.replace(one, job=job))
     table = report.adversarial_candidates_table(frame(rows), caption="c", name="tab-candidates")
     assert "| **pre-trained** | **5** | **0.03** | **60.0** | **30.0** |" in table
     assert "| pre-trained | 10 | 0.03 | 60.0 | 25.0 |" in table
+    assert "not run" in report.candidates_table(frame(rows), train_images=5000, caption="c", name="tab-ordinary")
     nothing = report.adversarial_candidates_table(frame([checked()]), caption="c", name="n")
     assert "not run" in nothing
 

@@ -239,7 +239,7 @@ def arms_table(
 
 
 def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, name: str) -> Markdown:
-    """The candidates, the best of each arm in bold: the one with the least negative log-likelihood.
+    """The candidates of ordinary training, the best of each arm in bold: the least negative log-likelihood.
 
     Args:
         records: Records of :mod:`robustness_lib.recipe_choice`, as by :func:`robustness_lib.records.frame`.
@@ -253,7 +253,8 @@ def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, 
     header = ["Arm", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
     shown = ("error", "rms_calibration_error", "negative_log_likelihood")
     rows = []
-    some = records[[recipe["train_images"] == train_images for recipe in records["recipe"]]]
+    ordinary = records[records["method"] == "held-out"]
+    some = ordinary[[recipe["train_images"] == train_images for recipe in ordinary["recipe"]]]
     for arm, group in some.groupby("arm", sort=False):
         best = group["negative_log_likelihood"].astype(float).idxmin()
         order = group["recipe"].map(lambda recipe: (recipe["epochs"], recipe["learning_rate"])).sort_values().index
