@@ -254,7 +254,7 @@ def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, 
     shown = ("error", "rms_calibration_error", "negative_log_likelihood")
     rows = []
     ordinary = records[records["method"] == "held-out"]
-    some = ordinary[[recipe["train_images"] == train_images for recipe in ordinary["recipe"]]]
+    some = ordinary[ordinary["recipe"].map(lambda recipe: recipe["train_images"] == train_images).astype(bool)]
     for arm, group in some.groupby("arm", sort=False):
         best = group["negative_log_likelihood"].astype(float).idxmin()
         order = group["recipe"].map(lambda recipe: (recipe["epochs"], recipe["learning_rate"])).sort_values().index
