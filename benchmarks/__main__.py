@@ -38,6 +38,8 @@ def line(job: Job, record: Record) -> str:
     metrics = {name: value for name, value in record.metrics.items() if not isinstance(value, list)}
     if job.method == plan.CEILINGS:
         return f"{metrics['teraflops']:.3g} TFLOP/s, {metrics['gigabytes_per_second']:.3g} GB/s"
+    if job.method == plan.DETECTION:
+        return f"all scores and measures in {metrics['seconds']:.2f} s"
     if job.method == plan.WORKERS:
         return f"{metrics['workers']:.0f} workers are fastest"
     return (

@@ -19,7 +19,7 @@ from multiprocessing.synchronize import Barrier
 import torch
 from torch import nn
 
-from benchmarks import ceilings, plan, stacked, textbook
+from benchmarks import ceilings, detection, plan, stacked, textbook
 from benchmarks.clock import Clock, Side, Timing, compare, peak_bytes
 from benchmarks.counting import count_step
 from benchmarks.plan import Setting
@@ -50,7 +50,8 @@ def run(job: Job, context: Context) -> Metrics:
 
     Returns:
         Of a comparison the metrics of :func:`benchmarks.clock.compare`, ``flops_per_image`` and ``bytes_per_image``,
-        and the textbook loop's ``workers``; of ceilings those of :func:`benchmarks.ceilings.measure`; of the loader's
+        and the textbook loop's ``workers``; of ceilings those of :func:`benchmarks.ceilings.measure`;
+        of detection those of :func:`benchmarks.detection.measure`; of the loader's
         workers the best number, ``workers``, with ``workers_tried`` and ``images_per_second_by_workers``.
 
     Raises:
@@ -60,6 +61,9 @@ def run(job: Job, context: Context) -> Metrics:
         if job.method == plan.CEILINGS:
             matrix, copied, rounds = (int(str(job.recipe[name])) for name in ("matrix", "copied", "rounds"))
             return ceilings.measure(context.runtime, matrix=matrix, copied=copied, rounds=rounds)
+        if job.method == plan.DETECTION:
+            sizes = {name: int(str(job.recipe[name])) for name in (*plan.DETECTED, "rounds")}
+            return detection.measure(**sizes)
         setting = Setting.of(job.recipe)
         if job.method == plan.WORKERS:
             return loader_workers(setting, context.runtime)

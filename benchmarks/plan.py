@@ -14,6 +14,7 @@ from robustness_lib.runtime import Runtime
 SECTION = "cost"
 TRAINING, ADVERSARIAL, EVALUATION = "training", "adversarial training", "evaluation"
 TOGETHER, WORKERS, CEILINGS = "networks at once", "loader workers", "ceilings"
+DETECTION = "detection"
 
 MANY = (2, 4, 8, 16)
 """Numbers of networks that are trained at once."""
@@ -68,6 +69,9 @@ IMAGES = {
 ROUNDS = {"cpu": 3, "cuda": 5}
 CEILING_SIZES = {"cpu": (2048, 2**28), "cuda": (8192, 2**32)}
 """Rows of a matrix, and bytes copied."""
+
+DETECTED = {"known": 10_000, "foreign": 2000, "sets": 8, "draws": 5, "reference": 5000, "features": 128, "classes": 100}
+"""What out-of-distribution detection scores at the ``paper`` profile, on CIFAR-100 with WRN-40-2."""
 
 
 def jobs(runtime: Runtime, *, rounds: int | None = None) -> list[Job]:
@@ -142,6 +146,13 @@ def ceilings_job(runtime: Runtime, rounds: int) -> Job:
     return _of(runtime, CEILINGS, {**recipe, "matrix": matrix, "copied": copied, "rounds": rounds})
 
 
+def detection_job(runtime: Runtime, rounds: int) -> Job:
+    """All scores and measures of out-of-distribution detection, which are computed on the CPU."""
+    where = runtime.describe()
+    recipe = {name: where[name] for name in ("device", "threads", "precision")}
+    return _of(runtime, DETECTION, {**recipe, **DETECTED, "rounds": rounds})
+
+
 def _in_order(runtime: Runtime, rounds: int) -> Iterator[Job]:
     on_gpu = _kind(runtime) == "cuda"
     main, large = ("wrn-40-2", "wrn-28-10") if on_gpu else ("wrn-16-1", "wrn-40-2")
@@ -169,6 +180,7 @@ def _in_order(runtime: Runtime, rounds: int) -> Iterator[Job]:
     yield from compared(ADVERSARIAL, main, [best])
     for architecture in (main, large):
         yield from compared(EVALUATION, architecture, [evaluated])
+    yield detection_job(evaluated, rounds)
     for architecture in (large, main):
         yield from compared(ADVERSARIAL, architecture, others[-1:])
     if on_gpu:

@@ -66,6 +66,10 @@ report.myst_table(
 # Where a claim says that some harm is at most a certain size, the whole interval has to stay within it. A claim about
 # every level, such as every imbalance, is judged at each level that both arms have, and the weakest verdict stands.
 #
+# Where a claim is that a number is the printed one, and the number comes from other people's predictions without any
+# randomness, it holds if it is the same to the last printed digit; it holds in direction if it differs, but the 95 %
+# interval of the fit that gives it includes the printed number. This part of the rule was added with those numbers.
+#
 # The highest profile with two seeds decides: `paper` before `cpu`. A verdict at `cpu` says that the effect is there, or is
 # not, in a small network and a part of the data; it does not say how large it is at the papers' scale. `smoke` never
 # counts.
@@ -74,7 +78,7 @@ report.myst_table(
 # ## All claims
 #
 # An arrow leads from the reference to the arm whose merit is claimed. *Here* gives mean and standard deviation over n
-# seeds, and the profile. The section pages say how each number was measured and with which command.
+# seeds, and the profile. Each row leads to its section's page and to the command that measures it.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.scoreboard(recorded, {section: f"{section}.ipynb" for section in SECTIONS})

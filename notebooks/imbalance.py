@@ -37,6 +37,7 @@ report.use_style()
 published = records.frame(records.load_published("imbalance", Path(results)))
 scale = paper.profile_of(published, "imbalance") or "cpu"
 remedies = ["normal", "cost-sensitive", "oversampling", "smote"]
+panels = report.panels_by_arm(["error", "minority_error"])
 as_in_the_paper = [*((name, "scratch") for name in remedies), ("normal", "pre-trained")]
 
 # %% [markdown]
@@ -195,22 +196,22 @@ report.levels_table(
 # open markers.
 
 # %% mystnb={"figure": {"caption": "CIFAR-10: total and minority error against the exponent. Ours with a band of one standard deviation over seeds.", "name": "fig-imbalance-cifar10"}, "image": {"alt": "Four panels for CIFAR-10: total error above, minority error below; from scratch on the left, pre-trained on the right. In the paper, the errors from scratch fall on the whole as the exponent grows, and the pre-trained error is nearly flat and less than half as large.", "width": "100%"}} tags=["hide-input"]
-figure = report.curves_by_level(
+figure = report.curve_grid(
     "imbalance",
     published,
-    ["error", "minority_error"],
+    panels,
     dataset="cifar10",
-    methods=remedies,
+    method=remedies,
     x_label="exponent γ",
 )
 
 # %% mystnb={"figure": {"caption": "CIFAR-100: total and minority error against the exponent. Ours with a band of one standard deviation over seeds.", "name": "fig-imbalance-cifar100"}, "image": {"alt": "Four panels for CIFAR-100, as for CIFAR-10. In the paper, SMOTE is the best method from scratch at strong imbalance, and the pre-trained error lies well below it.", "width": "100%"}} tags=["hide-input"]
-figure = report.curves_by_level(
+figure = report.curve_grid(
     "imbalance",
     published,
-    ["error", "minority_error"],
+    panels,
     dataset="cifar100",
-    methods=remedies,
+    method=remedies,
     x_label="exponent γ",
 )
 
@@ -326,7 +327,7 @@ report.myst_table(
 
 # %% [markdown]
 # *Printed digits.* The entries of the paper's Table 3 are cut off after the first decimal, not rounded: only so do the
-# class-wise errors of its Figure 3 give all of its entries at $\gamma = 0.2$. Its values may be up to 0.1 points too low.
+# class-wise errors of its Figure 3 give all of its entries at $\gamma = 0.2$. Its values may be too low by up to one unit of their last digit.
 #
 # *A margin that the table does not have.* Beside a number for CIFAR-10, the text gives a difference of 12.6 points between
 # pre-training and SMOTE. On CIFAR-10, the total errors of the table differ by less at every exponent; the claim is judged
@@ -339,7 +340,8 @@ report.myst_table(
 # *Scale.* At the `cpu` profile the network is smaller, it was pre-trained on a part of Downsampled ImageNet, and classes have
 # a fifth of the paper's images (the smallest class of CIFAR-100 has six instead of five, since SMOTE needs a neighbour more
 # than it draws from). All trainings of an arm process about equally many images, whatever the method and exponent, where
-# in the paper oversampling and SMOTE train several times as long as the others.
+# in the paper oversampling and SMOTE train several times as long as the others. Batches have 32 images and the lengths are
+# those that [label noise](label_noise.ipynb) chose for training sets of this size.
 #
 # *Related classes.* The network that was pre-trained without the classes related to CIFAR-10 needs a pre-training of its
 # own, which is not part of a plain run:

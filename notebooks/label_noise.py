@@ -293,11 +293,13 @@ report.scoreboard(published, sections=["label_noise"], name="tab-verdicts")
 #
 # *Scale.* At the `cpu` profile the network is smaller, it was pre-trained on a part of Downsampled ImageNet, and it is
 # trained on a part of CIFAR. All methods have the same settings there, so the first stage of Forward is the network of *no
-# correction*; trusted images are the first of each class, since the first few of the file lack classes of CIFAR-100.
+# correction*; trusted images are the first of each class, since the first few of the file lack classes of CIFAR-100. A
+# batch has 32 images instead of 128, so that a few passes over few images make many updates; as one or two of them are
+# trusted, GLC's go through the network together with the others.
 #
 # {numref}`tab-noise-candidates` has trainings on as many images with their true labels, judged on images of the training
-# set that none of them had seen. The lengths of this section are not the best of these: from scratch 40 epochs, because
-# every strength needs its trainings and longer ones memorise wrong labels; pre-trained 10 epochs at the smallest rate.
+# set that none of them had seen. The section has hundreds of trainings, so of each arm it takes a short one that is about
+# as accurate as longer ones: from scratch 20 epochs in batches of 32, pre-trained 3.
 #
 # *Figure 1.* The paper gives neither its learning rate nor how far that drops; a fifth at each drop is our choice. Its
 # training error is probably that of the augmented images as they went by; ours is of the images as they are, after the

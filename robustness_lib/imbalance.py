@@ -16,7 +16,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -242,6 +242,7 @@ class Scale:
         levels: The exponents.
         epochs: Passes over the training set, by arm.
         images: Where there are no ``epochs``: how many images a training processes, by arm, in whole epochs.
+        settings: What else differs from the profile's recipes, by arm.
         seeds: The seeds; None for the profile's.
     """
 
@@ -249,6 +250,7 @@ class Scale:
     levels: tuple[float, ...] = LEVELS
     epochs: dict[str, int] = field(default_factory=dict)
     images: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
     seeds: tuple[int, ...] | None = None
 
 
@@ -261,7 +263,11 @@ SCALES = {
     ),
     "cpu": Scale(
         sizes={"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},
-        images={"scratch": 100_000, "tuned": 20_000},
+        images={"scratch": 40_000, "tuned": 8_000},
+        settings={
+            "scratch": {"batch_size": 32, "learning_rate": 0.05},
+            "tuned": {"batch_size": 32, "learning_rate": 0.01},
+        },
     ),
     "paper": Scale(
         sizes={"cifar10": (10, 5000, 250), "cifar100": (100, 500, 25)},
@@ -278,7 +284,7 @@ def _adapt(
 ) -> ImbalanceRecipe:
     """The profile's recipe with the section's sizes and epochs, and without looks at the test set."""
     ours = SCALES[scale]
-    recipe = replace(recipe, train_images=0, observations=0)
+    recipe = replace(recipe, train_images=0, observations=0, **ours.settings.get(arm, {}))
     if dataset not in ours.sizes:
         return recipe
     classes, largest, smallest = ours.sizes[dataset]

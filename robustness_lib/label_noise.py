@@ -112,18 +112,18 @@ class LabelNoiseRecipe(Recipe):
             raise UserError("observations is 0 but must be at least 1: the train error is measured when one looks")
 
 
-_TINY = {"observations": 1, "trusted": "balanced", "separate_passes": False}  # one trusted image has no statistics
+_SMALL = {"observations": 1, "trusted": "balanced", "separate_passes": False}  # one trusted image has no statistics
 
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
-        "scratch": {"train_images": 200, "epochs": 6, **_TINY},
-        "tuned": {"train_images": 200, "epochs": 3, **_TINY},
+        "scratch": {"train_images": 200, "epochs": 6, **_SMALL},
+        "tuned": {"train_images": 200, "epochs": 3, **_SMALL},
         "longer": {"epochs": 20, "observations": 5},
     },
     "cpu": {
-        "scratch": {"train_images": 2000, "epochs": 40, "observations": 4, "trusted": "balanced"},
-        "tuned": {"train_images": 2000, "epochs": 10, "learning_rate": 0.01, "observations": 1, "trusted": "balanced"},
-        "longer": {"epochs": 120, "observations": 30},
+        "scratch": {"train_images": 2000, "batch_size": 32, "epochs": 20, "learning_rate": 0.05, **_SMALL},
+        "tuned": {"train_images": 2000, "batch_size": 32, "epochs": 3, "learning_rate": 0.01, **_SMALL},
+        "longer": {"epochs": 60, "observations": 20},
     },
     "paper": {
         "scratch": {"observations": 10},

@@ -19,6 +19,9 @@ from typing import Any
 from robustness_lib.errors import UserError, choose
 from robustness_lib.files import write_atomically
 
+CSV = "text/csv"
+"""The format in which a notebook keeps a figure's numbers beside its picture (:mod:`robustness_lib.report.drawn`)."""
+
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after the parameters cell
 
 
@@ -94,7 +97,8 @@ def write_page(executed: Path, page: Path) -> None:
     """Write the copy of an executed notebook that the book shows.
 
     The copy lacks what papermill noted about the run (paths of this machine, times), and the progress bars of
-    cells with the tag ``remove-stderr``.
+    cells with the tag ``remove-stderr``. The numbers that a figure draws become a file, ``data/<its label>.csv`` beside
+    the copy, and its caption ends with a link to that.
 
     Args:
         executed: The notebook as papermill wrote it.
@@ -122,7 +126,19 @@ def write_page(executed: Path, page: Path) -> None:
                 f"an output of cell {number} of {executed} holds the path {found[0]} of this machine; "
                 "print paths relative to the repository"
             )
+        _offer_numbers(cell, page.parent / "data")
     write_atomically(page, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
+
+
+def _offer_numbers(cell: MutableMapping[str, Any], folder: Path) -> None:
+    """Move the numbers of a cell's figure into a file, and link it from the caption."""
+    figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+    for output in cell.get("outputs", []):
+        numbers = "".join(output.get("data", {}).pop(CSV, ""))
+        if numbers.count("\n") > 1 and "name" in figure:
+            path = folder / f"{figure['name']}.csv"
+            write_atomically(path, numbers.encode())
+            figure["caption"] += f" {{download}}`The numbers (CSV) <{folder.name}/{path.name}>`"
 
 
 def main() -> int:

@@ -12,13 +12,16 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from robustness_lib.files import write_atomically
-from robustness_lib.paper import SECTIONS, label, metric
-from robustness_lib.paper.claims import Levels
+from robustness_lib.paper import SECTIONS, label, metric, per_seed
+from robustness_lib.paper.claims import Floats, Levels
+from robustness_lib.paper.verdicts import mean_interval
 from robustness_lib.records import frame, load_published, short_hash
-from robustness_lib.report import bars_with_paper, comparison_rows, legend_outside, new_figure, rerun_command
+from robustness_lib.report import arm_style, comparison_rows, legend_outside, new_figure, rerun_command
+from robustness_lib.report.style import PAPER
 from robustness_lib.report.tables import NOT_RUN, number
 
 START, END = "<!-- results: made by `make readme`, not by hand -->", "<!-- end of the results -->"
@@ -34,12 +37,14 @@ class Headline:
         method: Method of both arms.
         over_levels: How the levels are reduced, where the section has levels.
         datasets: Image sets.
+        share: Whether the metric lies between 0 and 1, one of which is perfect, so that arms compare by a share.
     """
 
     metric: str
     method: str = "standard"
     over_levels: Levels = None
     datasets: tuple[str, ...] = ("cifar10", "cifar100")
+    share: bool = True
 
     def rows(self, section: str, records: pd.DataFrame) -> pd.DataFrame:
         """The paper's and our values (:func:`robustness_lib.report.tables.comparison_rows`)."""
@@ -57,7 +62,7 @@ HEADLINES = {
     "imbalance": Headline("error", "normal", "mean"),
     "ood": Headline("auroc_mean"),
     "calibration": Headline("rms_calibration_error"),
-    "effective_robustness": Headline("maximum_effective_robustness", datasets=("cifar10",)),
+    "effective_robustness": Headline("maximum_effective_robustness", datasets=("cifar10",), share=False),
 }
 """By section."""
 
@@ -83,8 +88,12 @@ def results(records: pd.DataFrame) -> str:
     sections = _measured(records)
     if sections:
         words = ", ".join(SECTIONS[name].lower() for name in sections)
-        alt = f"Bars from scratch and pre-trained beside the paper's values: {words}. The table has the numbers."
-        lines = [f"![{alt}]({PICTURE})", "", *lines]
+        alt = (
+            "How much of each error pre-training takes away, a row for each section and data set: the paper as "
+            f"diamonds, what is measured here as squares with intervals ({words}). The table has the numbers behind it."
+        )
+        note = "*Of what is wrong with a network from scratch, how much does pre-training take away?.*"
+        lines = [f"![{alt}]({PICTURE})", "", note, "", *lines]
     return "\n".join(lines)
 
 
@@ -115,16 +124,88 @@ def _measured(records: pd.DataFrame) -> list[str]:
     return [name for name, rows in found.items() if len(rows) and bool(rows["n"].any())]
 
 
+def relief(name: str, treated: Floats, reference: Floats) -> Floats:
+    """Which share of what is bad in the reference is gone on the treated side: one measure for all sections.
+
+    Bad is the value of a metric that should be low, and what is missing to 1 of one that should be high.
+
+    Args:
+        name: Metric, a fraction in [0, 1].
+        treated: Its values on the treated side, any shape.
+        reference: Those of the reference, the same shape.
+
+    Returns:
+        1 where nothing bad is left, 0 where nothing changed, below 0 where it became worse.
+    """
+    bad = [values if metric(name).better < 0 else 1 - values for values in (treated, reference)]
+    shares: Floats = 1 - bad[0] / bad[1]
+    return shares
+
+
+def reliefs(records: pd.DataFrame) -> pd.DataFrame:
+    """What pre-training takes away of each section's headline number, by the paper and here.
+
+    Args:
+        records: The published records.
+
+    Returns:
+        One row a section and data set where either is known: ``words``; ``paper``, as a fraction (:func:`relief`); and
+        ``mean``, ``low``, ``high`` over the ``n`` paired seeds here with the 95 % interval of Student's t distribution,
+        at ``profile``. Sections whose headline is no share of anything are left out.
+    """
+    rows = []
+    for section, headline in HEADLINES.items():
+        found = headline.rows(section, records)
+        for dataset in headline.datasets if len(found) and headline.share else ():
+            both = found[found["dataset"] == dataset].set_index("arm").reindex(["pre-trained", "scratch"])
+            if not (both["paper"].notna().all() or (both["n"].fillna(0) > 0).all()):
+                continue
+            treated, reference = both["paper"].to_numpy(float)
+            row: dict[str, Any] = {"words": f"{SECTIONS[section]}\n{label(dataset)}", "n": 0, "profile": ""}
+            row["paper"] = float(relief(headline.metric, np.array(treated), np.array(reference)))
+            if (both["n"].fillna(0) > 0).all():
+                row |= _measured_relief(section, headline, dataset, str(both["profile"].iloc[0]), records)
+            rows.append(row)
+    return pd.DataFrame(rows, columns=["words", "paper", "mean", "low", "high", "n", "profile"])
+
+
+def _measured_relief(
+    section: str, headline: Headline, dataset: str, profile: str, records: pd.DataFrame
+) -> dict[str, Any]:
+    setting: dict[str, Any] = {"section": section, "profile": profile, "dataset": dataset, "method": headline.method}
+    setting |= {"metric": headline.metric, "over_levels": headline.over_levels}
+    sides = [per_seed(records, arm=arm, **setting) for arm in ("pre-trained", "scratch")]
+    treated, reference = (side.to_numpy(float) for side in sides[0].align(sides[1], join="inner"))
+    if not len(treated):
+        return {}
+    mean, low, high = mean_interval(relief(headline.metric, treated, reference))
+    return {"mean": mean, "low": low, "high": high, "n": len(treated), "profile": profile}
+
+
 def picture(records: pd.DataFrame) -> bytes:
-    """The picture: one panel a section that has records, as SVG.
+    """The main result of the whole as one picture (:func:`reliefs`), as SVG.
 
     It holds a hash of the numbers that it draws, by which :func:`is_current` knows it.
     """
-    sections = _measured(records)
-    figure, panels = new_figure(rows=len(sections), height=2.8)
-    for section, panel in zip(sections, panels, strict=True):
-        headline = HEADLINES[section]
-        bars_with_paper(section, records, headline.metric, axes=panel, **headline.settings)
+    rows = reliefs(records)
+    figure, [panel] = new_figure(height=0.8 + 0.5 * len(rows))
+    places = np.arange(len(rows))[::-1]
+    style, measured = arm_style("pre-trained"), rows["n"].to_numpy(int) > 0
+    wide = np.isfinite(rows["low"].to_numpy(float))
+    shown: dict[str, Any] = {"color": style["color"], "marker": style["marker"], "linestyle": "none"}
+    panel.axvline(0, color="#333333", lw=1)
+    for place, row in zip(places[wide], rows[wide].to_dict("records"), strict=True):
+        panel.plot([100 * row["low"], 100 * row["high"]], [place, place], color=style["color"], lw=2.5, alpha=0.6)
+    panel.plot(100 * rows["mean"][measured], places[measured], label="here, with 95 % interval", **shown)
+    panel.plot(100 * rows["paper"], places, label="paper", **PAPER)
+    for place, row in zip(places[~measured], rows[~measured].to_dict("records"), strict=True):
+        panel.annotate(
+            NOT_RUN, (100 * row["paper"], place), (8, 0), textcoords="offset points", va="center", fontsize=11
+        )
+    panel.set_yticks(places, list(rows["words"]))
+    panel.set_ylim(-0.6, len(rows) - 0.4)
+    panel.margins(x=0.16)
+    panel.set_xlabel("error that pre-training takes away (%)")
     legend_outside(figure)
     content = io.BytesIO()
     figure.savefig(content, format="svg", metadata={"Date": None, "Description": _fingerprint(records)})
@@ -133,9 +214,7 @@ def picture(records: pd.DataFrame) -> bytes:
 
 
 def _fingerprint(records: pd.DataFrame) -> str:
-    values = {name: HEADLINES[name].rows(name, records) for name in _measured(records)}
-    columns = ["dataset", "arm", "printed", "mean", "n", "profile"]
-    return short_hash({name: rows[columns].round(6).to_json() for name, rows in values.items()})
+    return short_hash({"rows": reliefs(records).round(6).to_json()})
 
 
 def is_current(text: str, image: bytes | None, records: pd.DataFrame) -> bool:

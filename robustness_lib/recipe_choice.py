@@ -1,7 +1,7 @@
 """How the recipes of the ``cpu`` profile were chosen: on training images that the target's subset leaves over.
 
 Candidates are trained as the comparison trains them, with seed 0, and judged on 5,000 other training images; no test
-image is looked at. The choice is made once, on CIFAR-10, and then left alone.
+image is looked at. The choice is made once for each number of training images, on CIFAR-10, and then left alone.
 
 Methods: ``held-out`` is ordinary training; ``adversarial`` is adversarial training, judged by accuracy under attack.
 """
@@ -14,7 +14,7 @@ from typing import Unpack
 import torch
 
 from robustness_lib.data import ImageSet, class_balanced_subset
-from robustness_lib.errors import UserError
+from robustness_lib.errors import UserError, choose
 from robustness_lib.metrics import evaluate
 from robustness_lib.networks import Context, Training, trained
 from robustness_lib.planning import Selection, plan
@@ -30,15 +30,32 @@ METHODS = ("held-out", "adversarial")
 
 HELD_OUT_IMAGES = 5000
 
-CANDIDATES: dict[str, list[dict[str, int | float]]] = {
-    "tuned": [
-        {"epochs": 10, "learning_rate": 0.01},
-        {"epochs": 20, "learning_rate": 0.01},
-        {"epochs": 20, "learning_rate": 0.03},
-    ],
-    "scratch": [{"epochs": 30}, {"epochs": 60}, {"epochs": 90}],
+CANDIDATES: dict[int, dict[str, list[dict[str, int | float]]]] = {
+    5000: {
+        "tuned": [
+            {"epochs": 10, "learning_rate": 0.01},
+            {"epochs": 20, "learning_rate": 0.01},
+            {"epochs": 20, "learning_rate": 0.03},
+        ],
+        "scratch": [{"epochs": 30}, {"epochs": 60}, {"epochs": 90}],
+    },
+    2000: {
+        "tuned": [
+            {"epochs": 10, "learning_rate": 0.01},
+            {"epochs": 3, "learning_rate": 0.01, "batch_size": 32},
+            {"epochs": 5, "learning_rate": 0.01, "batch_size": 32},
+            {"epochs": 5, "learning_rate": 0.003, "batch_size": 32},
+        ],
+        "scratch": [
+            {"epochs": 40},
+            {"epochs": 10, "learning_rate": 0.05, "batch_size": 32},
+            {"epochs": 20, "learning_rate": 0.05, "batch_size": 32},
+            {"epochs": 20, "learning_rate": 0.1, "batch_size": 64},
+        ],
+    },
 }
-"""What is tried: changes to the recipe of each arm."""
+"""What is tried, by the number of training images: changes to the recipe of each arm. Two thousand images are for the
+sections that need hundreds of trainings, where small batches make the most of few passes."""
 
 ADVERSARIAL_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
     "tuned": [
@@ -62,24 +79,36 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     Args:
         profile_name: The scale.
         **selection: What is selected (:class:`robustness_lib.planning.Selection`); CIFAR-10, seed 0 and ``held-out``
-            by default.
+            by default, with every number of images of :data:`CANDIDATES` unless ``train_images`` is set.
 
     Returns:
         The jobs.
+
+    Raises:
+        UserError: There are no candidates for so many images.
     """
     if profile(profile_name).name != "cpu":
         return []
     selection["datasets"] = selection.get("datasets") or ["cifar10"]
     selection["seeds"] = selection.get("seeds") or [0]
+    overrides = dict(selection.get("overrides") or {})
+    sizes = [overrides["train_images"]] if "train_images" in overrides else [str(size) for size in CANDIDATES]
     candidates = []
-    for method in selection.get("methods") or METHODS[:1]:
-        selection["methods"] = [method]
-        against = "untargeted" if method == "adversarial" else "none"
-        for job in plan(SECTION, profile_name, METHODS, Recipe, adversary=against, **selection):
-            arm = "scratch" if job.init == SCRATCH else "tuned"
-            changes = CANDIDATES[arm] if method != "adversarial" else ADVERSARIAL_CANDIDATES[arm]
-            looks = {} if method == "adversarial" else {"observations": 0}
-            candidates += [replace(job, recipe={**job.recipe, **looks, **change}) for change in changes]
+    methods = selection.get("methods") or METHODS[:1]
+    for method in methods:
+        choose(method, METHODS, f"method of the section {SECTION}")
+    if "adversarial" in methods:
+        selection["methods"] = ["adversarial"]
+        for job in plan(SECTION, profile_name, METHODS, Recipe, adversary="untargeted", **selection):
+            changes = ADVERSARIAL_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]
+            candidates += [replace(job, recipe={**job.recipe, **change}) for change in changes]
+    selection["methods"] = ["held-out"]
+    for size in sizes if "held-out" in methods else []:
+        choose(size, [str(size) for size in CANDIDATES], "number of training images with candidates")
+        selection["overrides"] = {**overrides, "train_images": size}
+        for job in plan(SECTION, profile_name, METHODS, Recipe, **selection):
+            for change in CANDIDATES[int(size)]["scratch" if job.init == SCRATCH else "tuned"]:
+                candidates.append(replace(job, recipe={**job.recipe, "observations": 0, **change}))
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))
 
 

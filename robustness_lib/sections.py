@@ -13,7 +13,7 @@ from typing import Protocol, Unpack, cast
 
 import pandas as pd
 
-from robustness_lib import adversarial, calibration, carrying, imbalance, label_noise, pretraining, recipe_choice
+from robustness_lib import adversarial, calibration, carrying, imbalance, label_noise, ood, pretraining, recipe_choice
 from robustness_lib.cluster import Scheduler, connect
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import UserError, choose
@@ -39,7 +39,7 @@ class Section(Protocol):
 
 SECTIONS: dict[str, Section] = {
     module.SECTION: cast(Section, module)
-    for module in (adversarial, label_noise, imbalance, calibration, recipe_choice)
+    for module in (adversarial, label_noise, imbalance, ood, calibration, recipe_choice)
 }
 """By name, in the papers' order."""
 
@@ -101,9 +101,9 @@ def measure_section(
     with connect(scheduler, context) as cluster, carrying.kept(planned, context.store, out) as keep:
         todo = [job for job in planned if store.get(job) is None]
         with contextlib.suppress(*([] if cluster is None else [MissingData])):
-            for dataset in {job.dataset for job in planned}:
+            for dataset in {job.dataset for job in planned if _needs_images(job)}:
                 context.images(dataset, "test")
-            for job in todo:
+            for job in filter(_needs_images, todo):
                 _check_size(job, context)
         started = time.monotonic()
         late = pretraining.ensure(
@@ -128,6 +128,11 @@ def measure_section(
         )
     outcome.left += left
     return planned, outcome
+
+
+def _needs_images(job: Job) -> bool:
+    """Whether a job trains a network: one on published predictions has a recipe without."""
+    return "architecture" in job.recipe
 
 
 def _check_size(job: Job, context: Context) -> None:
@@ -164,7 +169,7 @@ def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
             planned = module.jobs(scale)
             others = [job for job in known.values() if (job.section, job.profile) == (name, scale)]
             extra = [job for job in others if job.key not in {job.key for job in planned}]
-            for dataset in dict.fromkeys([*profile(scale).datasets, *(job.dataset for job in extra)]):
+            for dataset in dict.fromkeys([*profile(scale).datasets, *(job.dataset for job in (*planned, *extra))]):
                 keys = {job.key for job in planned if job.dataset == dataset}
                 more = sum(job.dataset == dataset for job in extra)
                 counts = {"planned": len(keys), "recorded": len(keys & set(known)), "published": len(keys & public)}

@@ -432,7 +432,7 @@ def _augmentation(order: Tensor, recipe: Recipe, seed: int, epoch: int) -> tuple
 
 @torch.no_grad()
 def predict(
-    network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime, *, batch_size: int = 500
+    network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime, *, batch_size: int | None = None
 ) -> Tensor:
     """Logits of all images, in evaluation mode and float32 (ties and small differences matter to the metrics).
 
@@ -441,11 +441,12 @@ def predict(
         data: N images.
         normalisation: A key of :data:`NORMALISATIONS`.
         runtime: Where to run.
-        batch_size: Images at a time; it does not change the result beyond rounding.
+        batch_size: Images at a time, which does not change the result beyond rounding; None for what is fast.
 
     Returns:
         float32 [N, K] on the CPU.
     """
+    batch_size = batch_size or (100 if runtime.device == "cpu" else 500)  # so that activations stay in a CPU's cache
     was_training = network.training
     network.to(runtime.device).eval()
     try:

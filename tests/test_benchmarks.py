@@ -23,14 +23,26 @@ from robustness_lib.errors import UserError
 from robustness_lib.models import WideResNet, build
 from robustness_lib.networks import Context
 from robustness_lib.recipes import Recipe
-from robustness_lib.records import Job, Metrics, Store, load_published, publish
+from robustness_lib.records import Job, Metrics, Record, Store, load_published, publish
 from robustness_lib.runtime import Runtime
 from robustness_lib.training import predict, train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the installed package
-ceilings, clock, command, counting, measurements, plan, stacked, textbook = (
+ceilings, clock, command, counting, detection, measurements, plan, stacked, textbook = (
     importlib.import_module(f"benchmarks.{name}")
-    for name in (*("ceilings", "clock", "__main__", "counting", "measurements", "plan", "stacked", "textbook"),)
+    for name in (
+        *(
+            "ceilings",
+            "clock",
+            "__main__",
+            "counting",
+            "detection",
+            "measurements",
+            "plan",
+            "stacked",
+            "textbook",
+        ),
+    )
 )
 
 CPU = Runtime(threads=1)
@@ -273,6 +285,20 @@ def test_ceilings_are_rates_of_a_product_and_of_a_copy(monkeypatch: pytest.Monke
     assert measured["gigabytes_per_second"] == 2 * 4000 * 10 / 1e9
 
 
+def test_detection_measures_every_score_set_and_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sides = []
+    monkeypatch.setattr(detection, "detection_metrics", lambda known, foreign, **_: sides.append((known, foreign)))
+    sizes = {"known": 30, "foreign": 7, "sets": 3, "draws": 2, "reference": 10, "features": 4, "classes": 5}
+    wanted = replace(job(plan.DETECTION), recipe={**sizes, "rounds": 2, "precision": "float32"})
+    measured = measurements.run(wanted, context(tmp_path))
+    assert len(sides) == 2 * len(detection.SCORES) * 3 * 2
+    assert {(len(known), len(foreign)) for known, foreign in sides} == {(30, 7)}
+    assert len(measured["seconds_by_round"]) == 2
+    assert 0 < min(measured["seconds_by_round"]) <= measured["seconds"] <= max(measured["seconds_by_round"])
+    record = Record(wanted, measured, {})
+    assert command.line(wanted, record) == f"all scores and measures in {measured['seconds']:.2f} s"
+
+
 def test_a_rate_comes_from_enough_calls(monkeypatch: pytest.MonkeyPatch) -> None:
     now = [0.0]
     monkeypatch.setattr(ceilings.time, "perf_counter", lambda: now[0])
@@ -318,7 +344,7 @@ def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, mo
     assert {"wrn-40-2", "wrn-28-10"} <= {r["architecture"] for r in trainings}
     assert {r["batch_size"] for r in trainings} == {128}
     assert {one.recipe["networks"] for one in jobs if one.recipe.get("way") == "together"} == {2, 4, 8, 16}
-    assert {"ceilings", "training", "adversarial training", "evaluation"} < {one.method for one in jobs}
+    assert {"ceilings", "detection", "training", "adversarial training", "evaluation"} < {one.method for one in jobs}
     for one in jobs:
         assert plan.runtime_of(one, runtime).describe()["precision"] == one.recipe["precision"]
         if one.method in plan.IMAGES["cpu"]:

@@ -268,6 +268,11 @@ def test_reproduction_takes_images_over_the_fastest_speed() -> None:
     assert [row[1:3] for row in rows[4:]] == [[title, "no jobs planned yet"] for title in missing]
 
 
+def test_a_section_may_train_nothing_of_its_own() -> None:
+    work = report.planned_work([job("ood"), job()], lambda one: 0.0 if one.section == "ood" else None)
+    assert work.set_index("section")["images"].to_dict() == {"ood": 0, "calibration": 500_000}
+
+
 def test_reproduction_has_a_column_a_device() -> None:
     header, row, *_ = cells(
         report.reproduction_table(

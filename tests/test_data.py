@@ -33,6 +33,7 @@ from robustness_lib.data import (
 from robustness_lib.data.downsampled import read_class_map, read_downsampled
 from robustness_lib.data.files import read_bundle, read_pickle
 from robustness_lib.data.folders import load_textures, read_image, read_tiny_imagenet
+from robustness_lib.data.testbeds import TABLES
 from robustness_lib.errors import UserError
 
 
@@ -595,6 +596,9 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = load("svhn", "test", tmp_path)
     assert data.labels.tolist() == [1, 2, 3, 4, 5, 6, 7, 8, 9, 0]
     assert torch.equal(data.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(10)))
+    large = load("svhn-64", "test", tmp_path).images
+    assert tuple(large.shape) == (10, 3, 64, 64)
+    assert (large.float().mean((1, 2, 3)) - data.images.float().mean((1, 2, 3))).abs().max() < 2
     formats.flip_byte(folder / "test_32x32.mat", 200)
     with pytest.raises(UserError, match=r"test_32x32.mat is damaged: its MD5 sum is \w{32}, expected \w{32}"):
         load("svhn", "test", tmp_path)
@@ -614,6 +618,7 @@ def test_textures(tmp_path: Path) -> None:
         [0, 0, 0, 1, 1, 1],
     )
     assert tuple(load_textures("textures", "test", tmp_path, size=24).images.shape) == (6, 3, 24, 24)
+    assert tuple(load("textures-64", "test", tmp_path).images.shape) == (6, 3, 64, 64)
     (folder / "labels" / "val1.txt").unlink()
     with pytest.raises(UserError, match="not complete"):
         load("textures", "test", tmp_path)
@@ -655,6 +660,11 @@ def test_lsun(tmp_path: Path) -> None:
     data = load("lsun", "test", tmp_path)
     assert tuple(data.images.shape) == (3, 3, 32, 32)
     assert torch.equal(data.images[0], read_image(tmp_path / "lsun" / "test" / "a" / "y.png", 32))
+    assert load("lsun-64", "test", tmp_path).images.shape[2:] == (64, 64)
+    with pytest.raises(UserError, match=r"imagenet21k/test is missing .*image-net.org"):
+        load("imagenet21k", "test", tmp_path)
+    (tmp_path / "lsun").rename(tmp_path / "imagenet21k")
+    assert load("imagenet21k", "test", tmp_path).images.shape[2:] == (64, 64)
 
 
 # The catalogue
@@ -664,7 +674,7 @@ def test_the_catalogue_says_what_where_and_how(tmp_path: Path, monkeypatch: pyte
     formats.write_cifar10(tmp_path, monkeypatch)
     formats.write_bundle(tmp_path, "cifar100", "test")
     rows = {row["name"]: row for row in catalogue(tmp_path)}
-    assert list(rows) == list(SOURCES)
+    assert list(rows) == [*SOURCES, *TABLES]
     assert rows["cifar10"]["found"] == rows["cifar100"]["found"] == "yes"
     assert rows["cifar10"]["where"] == str(tmp_path / "cifar-10-batches-py")
     assert rows["svhn"]["found"] == "no"

@@ -364,7 +364,7 @@ def test_a_users_settings_win() -> None:
     )  # fmt: skip
     assert [(job.level, job.seed, job.method) for job in jobs] == [(0.5, 7, "smote")] * 2
     assert {(job.recipe["law"], job.recipe["largest"], job.recipe["smallest"]) for job in jobs} == {("v5", 50, 8)}
-    assert [job.recipe["epochs"] for job in jobs] == [10, 3]
+    assert [job.recipe["epochs"] for job in jobs] == [4, 3]
 
 
 @pytest.mark.parametrize(
@@ -646,10 +646,11 @@ def test_share_of_the_gain_on_minority_classes() -> None:
 
 
 def figures(records: pd.DataFrame, dataset: str, profile_name: str | None = None) -> dict[str, plt.Figure]:
-    levels = {"dataset": dataset, "methods": REMEDIES, "x_label": "exponent γ", "profile": profile_name}
+    levels = {"dataset": dataset, "method": REMEDIES, "x_label": "exponent γ", "profile": profile_name}
+    panels = report.panels_by_arm(["error", "minority_error"])
     classes = {"dataset": dataset, "level": 0.2, "settings": PAPER_PAIRS, "profile": profile_name}
     return {
-        "levels": report.curves_by_level("imbalance", records, ["error", "minority_error"], **levels),
+        "levels": report.curve_grid("imbalance", records, panels, **levels),
         "classes": report.curves_by_class("imbalance", records, **classes),
         "merged": report.curves_by_class("imbalance", records, **classes, merge=3),
     }

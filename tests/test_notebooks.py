@@ -14,6 +14,7 @@ import jupytext
 import pytest
 from nbformat import NotebookNode
 
+from robustness_lib import paper
 from robustness_lib.errors import UserError
 from robustness_lib.notebook import check_parameters, write_page
 
@@ -234,3 +235,28 @@ def test_page_with_given_parameters_is_refused(tmp_path: Path) -> None:
 def test_page_that_is_not_fit_to_publish_is_refused(tmp_path: Path, change: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         write_page(executed(tmp_path / "run.ipynb", **change), tmp_path / "page.ipynb")
+
+
+# ------------------------------------------------------------------------------------- numbers
+
+NOT_MEASURED = {95}
+"""Percentages in prose that are nobody's result: the level of an interval."""
+
+
+@pytest.mark.parametrize("section", list(paper.SECTIONS))
+def test_no_result_is_typed_into_a_page(section: str) -> None:
+    """From the recorded results on, a percentage or a difference in prose is the paper's or a setting, never ours."""
+    printed = paper.published(section)
+    known = {float(text) for text in printed["printed"] if re.fullmatch(r"-?[\d.]+", text)} | NOT_MEASURED
+    known |= {round(100 * level, 6) for level in printed["level"].dropna()}
+    text = (ROOT / f"notebooks/{section}.py").read_text().partition("# ## Recorded results")[2]
+    assert text, "a section's page has a heading 'Recorded results'"
+    typed = {match[1] for match in re.finditer(r"([−-]?\d+(?:\.\d+)?) ?(?:%|percent|points?\b)", prose(text))}
+    strange = sorted(number for number in typed if float(number.replace("−", "-")) not in known)
+    assert not strange, f"typed numbers; let the page compute them from records: {strange}"
+
+
+def prose(text: str) -> str:
+    """The Markdown of a notebook's source, without fenced code."""
+    lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ") and line[:4] != "# %%"]
+    return re.sub(r"```.*?```", "", "\n".join(lines), flags=re.DOTALL)

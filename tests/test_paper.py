@@ -187,7 +187,7 @@ def test_every_claim_has_the_papers_numbers(found):
     assert found.direction in (-1, 1)
     assert found.kind == "difference" or found.direction == 1
     assert found.kind in ("difference", "ratio", "reduction")
-    assert found.test == "beyond" or found.magnitude
+    assert found.test in ("beyond", "equal") or found.magnitude
     paper.metric(found.treated.metric)
     printed = set(paper.published(found.section)["printed"])
     numbers = [word for word in found.paper.replace(";", "").split() if word[0].isdigit()]
@@ -224,6 +224,30 @@ def test_a_claim_about_every_level_shows_the_papers_least_effect():
     found = claim("imb-smote-cifar10")  # the least of the seven differences is 15.7 - 7.2, at the weakest imbalance
     assert found.paper == "15.7 → 7.2 % (least effect, at 2)"
     assert paper.paper_effect(found) == pytest.approx(-0.085)
+
+
+def test_a_claim_about_a_larger_gain_shows_both():
+    found = claim("ood-gain-cifar10")
+    assert found.paper == "91.5 → 94.5 % on CIFAR-10, 69.4 → 83.1 % on CIFAR-100"
+    assert paper.paper_effect(found) == pytest.approx(0.137 - 0.030)
+
+
+def test_larger_gains_are_compared_at_the_same_seed():
+    """Gains of 10, 12 and 14 points against 1, 2 and 6; a seed that one set lacks is left out."""
+    both = [
+        arms([0.6, 0.6, 0.6], [0.7, 0.72, 0.74], "auroc_mean", dataset="cifar100", section="ood"),
+        arms([0.8, 0.8, 0.8, 0.8], [0.81, 0.82, 0.86, 0.9], "auroc_mean", dataset="cifar10", section="ood"),
+    ]
+    verdict = paper.evaluate(claim("ood-gain-cifar10"), pd.concat(both, ignore_index=True))
+    assert verdict.treated == pytest.approx([0.10, 0.12, 0.14])
+    assert verdict.reference == pytest.approx([0.01, 0.02, 0.06])
+    assert (verdict.n, verdict.dataset) == (3, "cifar100")
+    assert (verdict.effect, verdict.low, verdict.high) == pytest.approx(paper.mean_interval([0.09, 0.10, 0.08]))
+    assert verdict.verdict == "holds"
+    assert paper.evaluate(claim("ood-gain-cifar10"), both[0]).verdict == "not yet measured"
+    small = both[1].assign(dataset="tiny_imagenet32")
+    stand_in = paper.evaluate(claim("ood-gain-tiny_imagenet"), pd.concat([both[0], small], ignore_index=True))
+    assert stand_in.effect == pytest.approx(0.09)
 
 
 def test_claims_of_a_section():
@@ -320,10 +344,16 @@ def test_ratio_and_reduction():
 def test_unmeasured_without_two_pairs():
     found = claim("cal-rms-cifar10")
     empty = pd.DataFrame(columns=["key", "section", "profile", "dataset", "arm", "method", "level", "seed", "recipe"])
-    for frame in (empty, arms([0.2], [0.1]), arms([0.2, 0.2], []), arms([0.2, 0.2], [0.1, math.nan])):
+    for frame, n in (
+        (empty, 0),
+        (arms([0.2], [0.1]), 1),
+        (arms([0.2, 0.2], []), 0),
+        (arms([0.2, 0.2], [0.1, math.nan]), 1),
+    ):
         verdict = paper.evaluate(found, frame)
-        assert (verdict.verdict, verdict.n, verdict.profile) == ("not yet measured", 0, "")
+        assert (verdict.verdict, verdict.n, verdict.profile) == ("not yet measured", n, "cpu" if n else "")
         assert math.isnan(verdict.effect)
+        assert verdict.treated == (0.1,) * n  # shown, though it decides nothing
     other_seeds = arms([0.2, 0.2], [0.1, 0.1])
     other_seeds.loc[other_seeds["arm"] == "scratch", "seed"] += 5
     assert paper.evaluate(found, other_seeds).verdict == "not yet measured"
@@ -426,6 +456,27 @@ def test_several_checkpoints_at_one_seed_are_averaged():
 def test_undefined_effects_are_left_out():
     frame = arms([0.4, 0.4, 0.4], [0.1, 0.1, 0.0], "mad_calibration_error", dataset="cifar100")
     assert paper.evaluate(claim("cal-factor"), frame).n == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (0.92254, None, None, "holds"),  # prints as 0.9225
+        (0.92256, None, None, "does not hold"),
+        (0.93, 0.91, 0.95, "holds in direction"),
+        (0.91, 0.90, 0.92244, "does not hold"),  # prints as 0.9224
+        (0.91, 0.90, 0.92246, "holds in direction"),
+    ],
+)
+def test_a_number_is_compared_with_the_printed_one(value, low, high, verdict):
+    row = record(section="effective_robustness", dataset="imagenet", method="fit-logit", slope=value)
+    row |= {} if low is None else {"slope_low": low, "slope_high": high}
+    found = paper.evaluate(claim("er-slope-imagenet"), pd.DataFrame([row]))
+    assert (found.verdict, found.n, found.reference) == (verdict, 1, (0.9225,))
+    assert found.effect == pytest.approx(value - 0.9225)
+    assert (found.low, found.high) == pytest.approx(((low or value) - 0.9225, (high or value) - 0.9225))
+    assert claim("er-intercept-imagenet").paper == "−0.4896"
+    assert claim("er-hard-images").paper == "4.8 %"
 
 
 def test_an_exact_measurement_needs_one_record():

@@ -1,13 +1,17 @@
-"""Every image set: what it is, where it is looked for, whether it is there and intact, how to get it."""
+"""Every image set: what it is, where it is looked for, whether it is there and intact, how to get it.
+
+The tables of :mod:`robustness_lib.data.testbeds` are listed, checked and fetched beside them.
+"""
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustness_lib.data import download
+from robustness_lib.data import download, testbed_download
 from robustness_lib.data.cifar import (
     CIFAR10N_LABELS,
     load_cifar10,
@@ -24,14 +28,15 @@ from robustness_lib.data.downsampled import (
 )
 from robustness_lib.data.files import MissingData, read_bundle
 from robustness_lib.data.folders import (
-    load_lsun,
     load_places365,
     load_svhn,
     load_textures,
     load_tiny_imagenet,
+    load_unlabelled,
 )
 from robustness_lib.data.imageset import ImageSet, data_root
 from robustness_lib.data.synthetic import load_synthetic
+from robustness_lib.data.testbeds import FOLDER, TABLES
 from robustness_lib.errors import UserError, choose
 
 SPLITS = ("train", "test")
@@ -124,21 +129,34 @@ def _sources() -> Iterator[Source]:
         fetch=download.tiny_imagenet,
     )
     svhn_origin = "Netzer et al. (2011), non-commercial use"
-    yield Source("svhn", "Street View House Numbers", "svhn", svhn_origin, load_svhn, fetch=tv)
     dtd_origin = "Cimpoi et al. (2014), research use"
-    yield Source("textures", "DTD, 32x32", "dtd/dtd", dtd_origin, load_textures, ("test",), tv)
     places_origin = "Zhou et al. (2017), terms of the Places project"
-    yield Source("places365", "Places365, 32x32", "places365", places_origin, load_places365, fetch=tv)
+    lsun_origin = "Yu et al. (2015), research use"
+    lsun_how = (
+        "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
+        "them into the folder lsun/test of the data root"
+    )
+    for size, suffix in ((32, ""), (64, "-64")):  # the larger ones are foreign images for Tiny ImageNet
+        svhn, textures, places, lsun = (
+            functools.partial(read, size=size) for read in (load_svhn, load_textures, load_places365, load_unlabelled)
+        )
+        digits = "Street View House Numbers" + (f", {size}x{size}" if suffix else "")
+        yield Source(f"svhn{suffix}", digits, "svhn", svhn_origin, svhn, fetch=tv)
+        yield Source(f"textures{suffix}", f"DTD, {size}x{size}", "dtd/dtd", dtd_origin, textures, ("test",), tv)
+        yield Source(f"places365{suffix}", f"Places365, {size}x{size}", "places365", places_origin, places, fetch=tv)
+        yield Source(
+            f"lsun{suffix}", f"LSUN test scenes, {size}x{size}", "lsun/test", lsun_origin, lsun, ("test",), how=lsun_how
+        )
     yield Source(
-        "lsun",
-        "LSUN test scenes, 32x32",
-        "lsun/test",
-        "Yu et al. (2015), research use",
-        load_lsun,
+        "imagenet21k",
+        "ImageNet-21K classes outside ImageNet-1k, 64x64",
+        "imagenet21k/test",
+        "Deng et al. (2009); ImageNet's terms, non-commercial research",
+        functools.partial(load_unlabelled, size=64, folder="imagenet21k/test"),
         ("test",),
         how=(
-            "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
-            "them into the folder lsun/test of the data root"
+            "ImageNet-21K is to be had from image-net.org (free registration); put images of classes that are not "
+            "among ImageNet-1k's into the folder imagenet21k/test of the data root"
         ),
     )
     own = "made by this package"
@@ -237,10 +255,12 @@ def check(name: str, root: Path | str | None = None) -> Status:
     """
     folder = data_root(root)
     if name not in SOURCES:
-        choose(name, [*SOURCES, *_own_sets(folder)], "data set")
+        choose(name, [*SOURCES, *TABLES, *_own_sets(folder)], "data set")
     found, missing = [], []
     source = SOURCES.get(name)
     try:
+        if name in TABLES:
+            return Status(name, "intact", TABLES[name].describe(folder))
         if source and source.read is load_corpus and (folder / source.location).is_dir():
             return Status(name, "intact", check_corpus(name, folder))
         for split in SPLITS:
@@ -259,7 +279,7 @@ def check(name: str, root: Path | str | None = None) -> Status:
 
 
 def catalogue(root: Path | str | None = None) -> list[dict[str, str]]:
-    """All image sets, the user's own bundles among them, without reading any.
+    """All image sets and tables, the user's own bundles among them, without reading any.
 
     Args:
         root: The data root.
@@ -284,6 +304,10 @@ def catalogue(root: Path | str | None = None) -> list[dict[str, str]]:
                 "get": source.way,
             }
         )
+    for table in TABLES.values():
+        place = folder / FOLDER / table.filename
+        row = {"name": table.name, "what": table.what, "where": str(place), "found": "yes" if place.is_file() else "no"}
+        rows.append({**row, "origin": table.origin, "get": f"'robustness data fetch {table.name}' downloads it"})
     for name in _own_sets(folder):
         row = {"name": name, "what": "your own bundle", "where": str(folder / name), "found": "yes"}
         rows.append({**row, "origin": "", "get": ""})
@@ -304,11 +328,15 @@ def fetch(name: str, root: Path | str | None = None) -> Status:
         UserError: The name is unknown, the set cannot be downloaded without a person, or the download failed;
             then nothing is left of it.
     """
-    choose(name, SOURCES, "data set")
-    source, folder = SOURCES[name], data_root(root)
+    choose(name, [*SOURCES, *TABLES], "data set")
+    folder = data_root(root)
     status = check(name, folder)
     if status.state == "intact":
         return status
+    if name in TABLES:
+        testbed_download.fetch(name, folder)
+        return check(name, folder)
+    source = SOURCES[name]
     if source.fetch is None:
         raise UserError(f"{name} cannot be downloaded by this command: {source.way}")
     source.fetch(name, folder)

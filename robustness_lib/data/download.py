@@ -74,6 +74,7 @@ def torchvision_set(name: str, root: Path) -> None:
     Raises:
         UserError: The download failed or has not the published MD5 sum.
     """
+    name = name.removesuffix("-64")  # other sizes are made of the same files
     with _staging(name, root) as folder:
         if name == "cifar10":
             CIFAR10(str(folder), download=True)

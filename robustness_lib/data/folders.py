@@ -207,16 +207,17 @@ def load_textures(name: str, split: str, root: Path, size: int = 32) -> ImageSet
     return image_set(name, files, labels, names, size, cache=root / ".cache")
 
 
-def load_svhn(name: str, split: str, root: Path) -> ImageSet:
+def load_svhn(name: str, split: str, root: Path, size: int = 32) -> ImageSet:
     """SVHN's cropped digits through torchvision's class, which checks the file's MD5 sum.
 
     Args:
         name: The name of the result.
         split: ``"train"`` (73,257 images) or ``"test"`` (26,032).
         root: The data root; the ``.mat`` files lie in ``<root>/svhn``.
+        size: Pixels along a side; images of 32 pixels, as published, are resized (bilinear).
 
     Returns:
-        The image set, 32x32 pixels; label d is the digit d.
+        The image set; label d is the digit d.
 
     Raises:
         UserError: The file is missing or damaged; the message has the path and both checksums.
@@ -228,7 +229,11 @@ def load_svhn(name: str, split: str, root: Path) -> ImageSet:
     expect_digest(path, "md5", md5, f"delete it, then 'robustness data fetch {name}' downloads it again")
     published = SVHN(str(root / "svhn"), split=split)
     labels = torch.from_numpy(published.labels).long()
-    return ImageSet(name, torch.from_numpy(published.data).contiguous(), labels, tuple("0123456789"))
+    images = torch.from_numpy(published.data).contiguous()
+    if size != images.shape[-1]:
+        parts = torch.split(images, 5000)
+        images = torch.cat([F.resize(part, [size, size], F.InterpolationMode.BILINEAR) for part in parts])
+    return ImageSet(name, images, labels, tuple("0123456789"))
 
 
 def load_places365(name: str, split: str, root: Path, size: int = 32, limit: int = 10_000) -> ImageSet:
@@ -268,8 +273,8 @@ def load_places365(name: str, split: str, root: Path, size: int = 32, limit: int
     return image_set(name, paths, [0] * len(paths), ["unlabelled"], size, cache=root / ".cache")
 
 
-def load_lsun(name: str, split: str, root: Path, size: int = 32) -> ImageSet:
-    """LSUN's test images (10,000, all scenes together) from a folder of image files.
+def load_unlabelled(name: str, split: str, root: Path, size: int = 32, folder: str = "lsun/test") -> ImageSet:
+    """A folder of image files without labels, such as LSUN's test images (10,000, all scenes together).
 
     LSUN is published as a database file (lmdb) of WebP images, which its own ``data.py export`` writes as
     single files; those are what is read. The labels are not public: all images have the one label
@@ -278,8 +283,9 @@ def load_lsun(name: str, split: str, root: Path, size: int = 32) -> ImageSet:
     Args:
         name: The name of the result.
         split: ``"test"``.
-        root: The data root; the files lie in ``<root>/lsun/test``, in folders at any depth.
+        root: The data root.
         size: Pixels along a side; shorter side resized, centre cropped.
+        folder: Where the files lie below the data root, in folders at any depth.
 
     Returns:
         The image set, in the order of the files' paths.
@@ -287,7 +293,7 @@ def load_lsun(name: str, split: str, root: Path, size: int = 32) -> ImageSet:
     Raises:
         UserError: There is no image file, or one cannot be decoded.
     """
-    paths = _files_of(root / "lsun" / "test")
+    paths = _files_of(root / folder)
     if not paths:
-        raise MissingData(f"{root / 'lsun' / 'test'} holds no image file ({', '.join(SUFFIXES)})")
+        raise MissingData(f"{root / folder} holds no image file ({', '.join(SUFFIXES)})")
     return image_set(name, paths, [0] * len(paths), ["unlabelled"], size, cache=root / ".cache")

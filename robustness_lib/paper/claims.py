@@ -7,11 +7,15 @@ A claim names two sides, the treated one and the reference, and how they are com
 * ``direction`` is the sign of a difference that the paper claims (-1: the treated side is lower); a ratio and
   a reduction are claimed to be large, +1;
 * ``magnitude`` names the published number that states a size, if the paper states one;
-* ``test`` is "beyond" (the effect has the claimed sign and, if a size is stated, reaches it) or "within" (a
-  harm, the effect in ``direction``, is at most the stated size).
+* ``test`` is "beyond" (the effect has the claimed sign and, if a size is stated, reaches it), "within" (a
+  harm, the effect in ``direction``, is at most the stated size) or "equal" (what is measured is the number that the
+  paper prints for the treated side; such a claim has no other side, and its reference is called ``printed``).
 
 A claim about several levels compares the two sides' areas or means, or holds at "every" level: then the level
 that bears it out least stands for it.
+
+A claim may say that a difference is larger on one image set than on another (``than``): then its effect is that of
+the two differences.
 
 The claims are the rows of the data file ``published/claims.csv``, one column an attribute of :class:`Claim`.
 The papers' numbers are not in it: they are looked up in :func:`robustness_lib.paper.numbers.published`.
@@ -29,12 +33,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from robustness_lib.errors import choose
-from robustness_lib.paper.numbers import DATA, SECTIONS, metric, select
+from robustness_lib.paper.numbers import DATA, SECTIONS, label, metric, select
 
 Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 At: TypeAlias = Literal["last", "half"] | None
 Levels: TypeAlias = Literal["area", "mean"] | None
 OverLevels: TypeAlias = Literal["area", "mean", "every"] | None
+Test: TypeAlias = Literal["beyond", "within", "equal"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -70,7 +75,7 @@ class Claim:
         reference: What it is compared with.
         direction: -1 or +1.
         kind: The effect.
-        test: "beyond" or "within".
+        test: "beyond", "within" or "equal".
         magnitude: Metric name of the published number that states the size, or None.
         level: The records' level, or None for records without one.
         over_levels: "area" (trapezoid over the levels), "mean" (over the levels) or "every" (the level
@@ -88,11 +93,12 @@ class Claim:
     reference: Side
     direction: int = -1
     kind: Kind = "difference"
-    test: Literal["beyond", "within"] = "beyond"
+    test: Test = "beyond"
     magnitude: str | None = None
     level: float | None = None
     over_levels: OverLevels = None
     exact: bool = False
+    than: str | None = None
 
     @property
     def stated(self) -> float | None:
@@ -136,11 +142,12 @@ def _claim(row: dict[str, str]) -> Claim:
         reference=reference,
         direction=int(row["direction"]),
         kind=cast("Kind", row["kind"]),
-        test=cast('Literal["beyond", "within"]', row["test"]),
+        test=cast("Test", row["test"]),
         magnitude=row["magnitude"] or None,
         level=float(row["level"]) if row["level"] else None,
         over_levels=cast("OverLevels", row["over_levels"] or None),
         exact=row["exact"] == "yes",
+        than=row["than"] or None,
     )
 
 
@@ -189,6 +196,18 @@ def stated_row(claim: Claim) -> pd.Series | None:
     return rows.iloc[0]
 
 
+def printed_row(claim: Claim) -> pd.Series:
+    """The published number that a claim of the test "equal" is about.
+
+    Raises:
+        LookupError: There is not exactly one.
+    """
+    rows = paper_rows(claim, claim.treated)
+    if len(rows) != 1:
+        raise LookupError(f"{claim.id}: {len(rows)} published numbers are those of its treated side, not one")
+    return rows.iloc[0]
+
+
 def paper_rows(claim: Claim, side: Side) -> pd.DataFrame:
     """The published numbers of one side, those printed at the claim's locator first.
 
@@ -229,12 +248,20 @@ def at_papers_least(claim: Claim) -> Claim:
     return min(effects, key=lambda single: claim.sign * (effects[single] or 0.0), default=claim)
 
 
+def _elsewhere(claim: Claim) -> Claim:
+    """The same comparison on the image set that a claim about a larger difference names."""
+    return replace(claim, dataset=claim.than or claim.dataset, than=None)
+
+
 def paper_effect(claim: Claim) -> float | None:
     """The effect computed from the paper's own numbers; None where it prints none for one of the sides."""
     claim = at_papers_least(claim)
     treated, reference = (paper_rows(claim, side)["value"] for side in (claim.treated, claim.reference))
     if treated.empty or reference.empty:
         return None
+    if claim.than is not None:
+        own, other = paper_effect(replace(claim, than=None)), paper_effect(_elsewhere(claim))
+        return None if own is None or other is None else own - other
     return float(effect(claim.kind, np.array([treated.mean()]), np.array([reference.mean()]))[0])
 
 
@@ -247,8 +274,13 @@ def paper_text(claim: Claim) -> str:
     Returns:
         For example ``"13.3 → 3.6 %"``; "stated without numbers" where the paper prints none.
     """
+    if claim.than is not None:
+        sets = (_elsewhere(claim), replace(claim, than=None))
+        return ", ".join(f"{paper_text(one)} on {label(one.dataset)}" for one in sets)
     parts = []
     shown = metric(claim.treated.metric)
+    if claim.test == "equal":
+        return f"{printed_row(claim)['printed']} {shown.unit}".strip().replace("-", "−")
     single = at_papers_least(claim)
     sides = [paper_rows(single, side) for side in (claim.reference, claim.treated)]
     if not any(rows.empty for rows in sides):

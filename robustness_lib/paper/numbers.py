@@ -28,11 +28,12 @@ Names of methods, with the arm where a name alone would not tell:
   ``none-allconv``, ``none-places365``, and ``longer`` (P1 Figure 1);
 * imbalance: ``normal``, ``cost-sensitive``, ``oversampling``, ``smote``, ``excluded``; P1's row
   "Pre-Training" is ``normal`` in the pre-trained arm;
-* OOD detection: ``standard``; the metric names the set (``auroc_svhn``), ``auroc_mean`` is the mean over the
-  eight sets;
+* OOD detection: ``standard`` (the score is the maximum softmax probability); the metric names the set
+  (``auroc_svhn``), ``auroc_mean`` is the mean over the eight sets;
 * calibration: ``standard``, ``temperature`` (trained on 90 %, temperature tuned on the rest), ``places365``;
 * effective robustness: ``standard``, ``last-layer``, ``replay``, ``hard``, ``easy``, ``larger-network``,
-  ``smaller-corpus``; the testbed's fits are ``fit-linear``, ``fit-probit``, ``fit-logit``.
+  ``smaller-corpus``; the testbed's fits are ``fit-linear``, ``fit-probit``, ``fit-logit``, its answers one image at a
+  time ``image-by-image``.
 """
 
 from __future__ import annotations
@@ -87,8 +88,20 @@ _LABELS = {
     "places365": "Places365",
     "lsun": "LSUN",
     "imagenet21k": "ImageNet-21K",
+    "imagenet32-no-cifar10": "other ImageNet",
+    "synthetic-source": "synthetic, pre-training",
+    "cifar10.1-v4": "CIFAR-10.1 v4",
+    "imagenetv2-threshold": "ImageNetV2 Threshold0.7",
+    "imagenetv2-top-images": "ImageNetV2 TopImages",
+    "fit-linear": "linear scale",
+    "fit-probit": "probit scale",
+    "fit-logit": "logit scale",
     "mean": "mean",
     "standard": "standard",
+    "max-logit": "largest logit",
+    "energy": "energy",
+    "nearest-neighbours": "nearest neighbours",
+    "mahalanobis": "Mahalanobis distance",
     "temperature": "temperature tuned",
     "normal": "normal training",
     "adversarial": "adversarial training",
@@ -121,11 +134,13 @@ class Metric:
         label: Its name in words, without the unit.
         unit: "%" (then records hold fractions), "nats", "s", or "" for a pure number.
         better: -1 if lower is better, +1 if higher is better, 0 if neither.
+        digits: Digits after the point of a number without the unit "%".
     """
 
     label: str
     unit: str = "%"
     better: int = -1
+    digits: int = 3
 
     @property
     def axis(self) -> str:
@@ -184,24 +199,37 @@ _METRICS = {
     "history_loss": Metric("test loss", "nats"),
     "history_train_loss": Metric("train loss", "nats"),
     "seconds_per_epoch": Metric("time an epoch", "s"),
-    "slope": Metric("slope", "", 0),
-    "intercept": Metric("intercept", "", 0),
+    "slope": Metric("slope", "", 0, digits=4),
+    "intercept": Metric("intercept", "", 0, digits=4),
     "r_squared": Metric("R²", "", 1),
+    "model_count": Metric("models", "", 0, digits=0),
+    "hard_share": Metric("share of images that no model gets right", better=0),
     "source_accuracy": Metric("accuracy on the pre-training task", better=1),
     "maximum_effective_robustness": Metric("maximum effective robustness", better=1),
     "final_effective_robustness": Metric("effective robustness at the end", better=1),
+    "corpus_images": Metric("images of the corpus", "", 0),
+    "corpus_classes": Metric("classes of the corpus", "", 0),
+    "corpus_related_classes": Metric("classes of the corpus that are related to CIFAR-10", "", 0),
     "hard_share_correct": Metric("share right of the images that all others get wrong", better=1),
 }
 _PREFIXES = {"auroc_": ("AUROC", 1), "aupr_": ("AUPR", 1), "fpr95_": ("FPR95", -1)}
 _EFFORT = re.compile(r"adversarial_accuracy_(\d+)_(steps|restarts)")
+_COUNTS = {
+    "images_": "images",
+    "classes_": "classes",
+    "shared_classes_": "classes whose name the corpus has",
+    "kindred_classes_": "classes of which the corpus has the last word",
+    "shared_images_": "images nearly equal to one of the corpus",
+}
 _SUFFIXES = {"_tempered": "temperature tuned", "_dropped_bin": "last bin dropped"}
 
 
 def metric(name: str) -> Metric:
     """How the metric ``name`` is shown: label, unit and which way is better.
 
-    OOD metrics are named ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``, accuracies under longer attacks
-    ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; the suffixes ``_tempered`` and
+    OOD metrics are named ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``, with ``spread_`` before the name for
+    their standard deviation over draws, and ``shared_images_<set>`` and so on for counts; accuracies under longer
+    attacks ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; the suffixes ``_tempered`` and
     ``_dropped_bin`` are understood after any name.
 
     Raises:
@@ -213,6 +241,12 @@ def metric(name: str) -> Metric:
             return Metric(f"{base.label}, {words}", base.unit, base.better)
     if match := _EFFORT.fullmatch(name):
         return Metric(f"adversarial accuracy, {match[1]} {match[2]}", "%", 1)
+    if name.startswith("spread_"):
+        base = metric(name.removeprefix("spread_"))
+        return Metric(f"{base.label}, standard deviation over draws", base.unit, 0)
+    for prefix, words in _COUNTS.items():
+        if name.startswith(prefix):
+            return Metric(f"{words}, {label(name.removeprefix(prefix))}", "", 0)
     for prefix, (words, better) in _PREFIXES.items():
         if name.startswith(prefix):
             return Metric(f"{words}, {label(name.removeprefix(prefix))}", "%", better)

@@ -4,9 +4,12 @@ Everything here is a pure function of records (a frame as by :func:`robustness_l
 published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number is typed.
 
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
+* :mod:`~robustness_lib.report.drawn`: the numbers that a figure draws, as a file;
 * :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
+* :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
+* :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
 * :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
@@ -33,14 +36,39 @@ from robustness_lib.report.cost import (
     start_table,
     together_table,
 )
+from robustness_lib.report.detection import (
+    foreign_sets_table,
+    gain_by_set,
+    kinds_table,
+    losses_note,
+    overlap_table,
+    roc_curves,
+    score_histograms,
+    scores_table,
+    spreads_table,
+)
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
-from robustness_lib.report.grids import curve_grid, matrix_grid
+from robustness_lib.report.grids import curve_grid, matrix_grid, panels_by_arm
 from robustness_lib.report.levels import (
     curves_by_class,
-    curves_by_level,
     levels_table,
     method_effects_table,
     minority_gain_table,
+)
+from robustness_lib.report.lines import (
+    Models,
+    accuracy_scatter,
+    answers_table,
+    dominance_heat_map,
+    dominance_map,
+    dominance_scatter,
+    hard_share_scatter,
+    high_table,
+    lines_table,
+    published_robustness,
+    published_scatter,
+    robustness_curves,
+    scatter_by_scale,
 )
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
@@ -55,8 +83,11 @@ from robustness_lib.report.tables import (
 )
 
 __all__ = [
+    "Models",
+    "accuracy_scatter",
     "adversarial_candidates_table",
     "adversarial_pretraining_table",
+    "answers_table",
     "arm_style",
     "arms_table",
     "attacked_images",
@@ -71,27 +102,46 @@ __all__ = [
     "comparison_table",
     "curve_grid",
     "curves_by_class",
-    "curves_by_level",
     "curves_with_paper",
+    "dominance_heat_map",
+    "dominance_map",
+    "dominance_scatter",
+    "foreign_sets_table",
+    "gain_by_set",
     "gpu_note",
+    "hard_share_scatter",
+    "high_table",
+    "kinds_table",
     "legend_outside",
     "levels_table",
+    "lines_table",
+    "losses_note",
     "made_by",
     "matrix_grid",
     "method_effects_table",
     "minority_gain_table",
     "myst_table",
     "new_figure",
+    "overlap_table",
+    "panels_by_arm",
     "planned_work",
     "provenance_table",
+    "published_robustness",
+    "published_scatter",
     "reliability_diagram",
     "reproduction_table",
     "rerun_command",
+    "robustness_curves",
+    "roc_curves",
+    "scatter_by_scale",
+    "score_histograms",
     "scoreboard",
     "scoreboard_rows",
+    "scores_table",
     "series_style",
     "share_interval",
     "speed_table",
+    "spreads_table",
     "start_table",
     "together_table",
     "use_style",

@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from robustness_lib.errors import UserError
 from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats, Levels
-from robustness_lib.report.style import PAPER, arm_style, legend_outside, new_figure
+from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, new_figure, series_style
 from robustness_lib.report.tables import ARMS, comparison_rows
 
 
@@ -110,7 +110,7 @@ def curves_with_paper(
     name: str,
     *,
     dataset: str,
-    method: str = "standard",
+    method: str | Sequence[str] = "standard",
     arms: Sequence[str] = ARMS,
     x: str = "level",
     x_label: str | None = None,
@@ -125,8 +125,8 @@ def curves_with_paper(
         records: Records; the highest profile that has the data set and method counts.
         name: Metric: a number a record for ``x="level"``, a list a record (one value an epoch) otherwise.
         dataset: Image set.
-        method: Method.
-        arms: Arms.
+        method: A method, of which each arm is a line; or several, each of which is a line in one arm.
+        arms: Arms; one alone with several methods.
         x: "level", or the list metric that holds the places of ``name``'s values, such as
             ``"history_epoch"``.
         x_label: Label of the x axis with its unit; None: "level" or "epoch".
@@ -136,25 +136,31 @@ def curves_with_paper(
 
     Returns:
         The figure.
+
+    Raises:
+        ValueError: Several methods and several arms.
     """
     figure, panel = _panel(axes)
     shown = metric(name)
-    profile = profile or profile_of(records[records["method"] == method], section, dataset)
-    for arm in arms:
-        style = arm_style(arm)
+    methods = [method] if isinstance(method, str) else list(method)
+    profile = profile or profile_of(records[records["method"].isin(methods)], section, dataset)
+    for arm, method, style, words in _lines(methods, arms):
         paper = select(
             section, dataset=dataset, arm=arm, method=method, metric=name, locator=locator, curve=x != "level"
         )
+        told = [f"{words}, {source}" if len(methods) == 1 else None for source in ("paper", "here")]
         if len(paper) > 1:
             place = paper["level" if x == "level" else "position"]
             mark = style["marker"] if len(paper) < 15 else ""
             panel.plot(place, paper["value"] * shown.scale, "--", color=style["color"], alpha=0.7, lw=1.5,
-                       marker=mark, mfc="white", ms=5, label=f"{label(arm)}, paper")  # fmt: skip
+                       marker=mark, mfc="white", ms=5, label=told[0])  # fmt: skip
         curves = _curves(records, section, profile, dataset, arm, method, name, x) if profile else {}
         places, mean, spread = _mean_curve(curves)
+        marks: dict[str, Any] = {**style, "marker": style["marker"] if len(places) < 15 else ""}
+        if len(methods) > 1:
+            panel.plot([], [], label=words, **marks)
         if len(places):
-            marks: dict[str, Any] = {**style, "marker": style["marker"] if len(places) < 15 else ""}
-            panel.plot(places, mean * shown.scale, label=f"{label(arm)}, here", **marks)
+            panel.plot(places, mean * shown.scale, label=told[1], **marks)
             low, high = (mean - spread) * shown.scale, (mean + spread) * shown.scale
             panel.fill_between(places, low, high, color=style["color"], alpha=0.2, lw=0)
     panel.set_xlabel(x_label or ("level" if x == "level" else "epoch"))
@@ -162,6 +168,15 @@ def curves_with_paper(
     if axes is None:
         legend_outside(figure, columns=2)
     return figure
+
+
+def _lines(methods: Sequence[str], arms: Sequence[str]) -> list[tuple[str, str, ArmStyle, str]]:
+    """Arm, method, style and words of each line."""
+    if len(methods) == 1:
+        return [(arm, methods[0], arm_style(arm), label(arm)) for arm in arms]
+    if len(arms) > 1:
+        raise ValueError(f"a panel has one arm where it has several methods, but {', '.join(arms)} were given")
+    return [(arms[0], method, series_style(place), label(method)) for place, method in enumerate(methods)]
 
 
 def reliability_diagram(

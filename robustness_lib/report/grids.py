@@ -14,6 +14,7 @@ from matplotlib.ticker import MaxNLocator
 
 from robustness_lib.paper import label, profile_of, runs
 from robustness_lib.paper.claims import Floats
+from robustness_lib.report.drawn import DASHES
 from robustness_lib.report.figures import curves_with_paper
 from robustness_lib.report.style import legend_outside, new_figure
 from robustness_lib.report.tables import ARMS, NOT_RUN
@@ -43,22 +44,37 @@ def curve_grid(
         **common: Arguments of ``curves_with_paper`` for all panels.
 
     Returns:
-        The figure. Only the outer panels name their axes.
+        The figure. Only the outer panels name their axes. Where lines are methods, the legend says once what is dashed.
     """
     figure, axes = new_figure(columns=columns, rows=math.ceil(len(panels) / columns), height=height)
+    several = False
     for panel, settings in zip(axes, panels, strict=False):
         wanted = {**common, **settings}
-        words = wanted.pop("words", f"{label(wanted['dataset'])}, {label(wanted.get('method', 'standard'))}")
+        words = wanted.pop("words", None) or f"{label(wanted['dataset'])}, {label(wanted.get('method', 'standard'))}"
         curves_with_paper(section, records, **wanted, axes=panel)
         _name(panel, words)
         panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panel.set_ylabel(y_label or panel.get_ylabel())
         panel.label_outer()
+        several = not isinstance(wanted.get("method", ""), str)
     axes[0].set_ylim(bottom=0)
     for panel in axes[len(panels) :]:
         panel.set_axis_off()
-    legend_outside(figure, columns=2)
+    dashed = any(line.get_linestyle() == "--" and np.size(line.get_xdata()) for panel in axes for line in panel.lines)
+    for told, dashes in (("here", "-"), ("paper", "--")) if several and dashed else ():
+        axes[0].plot([], [], color=DASHES, linestyle=dashes, label=told)
+    legend_outside(figure, columns=3 if several else 2)
     return figure
+
+
+def panels_by_arm(names: Sequence[str], arms: Sequence[str] = ARMS) -> list[dict[str, Any]]:
+    """Panels for :func:`curve_grid`: a row a metric and a column an arm, whose name stands above it.
+
+    Args:
+        names: Metrics.
+        arms: Arms.
+    """
+    return [{"name": name, "arms": [arm], "words": label(arm)} for name in names for arm in arms]
 
 
 def matrix_grid(

@@ -214,56 +214,6 @@ def _share(shares: Sequence[float], classes: float) -> str:
 # --------------------------------------------------------------------------------------------- figures
 
 
-def curves_by_level(
-    section: str,
-    records: pd.DataFrame,
-    measures: Sequence[str],
-    *,
-    dataset: str,
-    methods: Sequence[str],
-    x_label: str = "level",
-    profile: str | None = None,
-) -> Figure:
-    """Metrics against level, one line a method: a row of panels a metric, a column an arm.
-
-    Args:
-        section: Section.
-        records: Records, as by :func:`robustness_lib.records.frame`.
-        measures: Metrics of one unit.
-        dataset: Image set.
-        methods: Methods, each of one colour and marker in all panels.
-        x_label: Label of the x axis.
-        profile: The records' profile; None: the highest with records of the data set.
-
-    Returns:
-        The figure: ours solid with a band of one standard deviation over seeds, the paper's dashed with open markers.
-    """
-    figure, panels = new_figure(columns=len(ARMS), rows=len(measures), height=2.9)
-    profile = profile or profile_of(records, section, dataset) or ""
-    for panel, (measure, arm) in zip(panels, product(measures, ARMS), strict=True):
-        shown = metric(measure)
-        for place, method in enumerate(methods):
-            style = series_style(place)
-            panel.plot([], [], label=label(method), **style)
-            printed = select(section, dataset=dataset, arm=arm, method=method, metric=measure)
-            paper: dict[str, Any] = {**style, "linestyle": "--", "markerfacecolor": "white"}
-            panel.plot(printed["level"], printed["value"] * shown.scale, **paper)
-            ours = _by_level(section, records, measure, profile, dataset, method, arm)
-            mean = np.array([values.mean() for values in ours.values()]) * shown.scale
-            spread = np.array([values.std(ddof=min(1, len(values) - 1)) for values in ours.values()]) * shown.scale
-            panel.plot(list(ours), mean, **style)
-            panel.fill_between(list(ours), mean - spread, mean + spread, color=style["color"], alpha=0.2, lw=0)
-        _note(panel, label(arm))
-        panel.set_xlabel(x_label)
-        panel.set_ylabel(_axis(measure) if arm == ARMS[0] else "")
-    _from_zero(panels)
-    any_printed = any(len(select(section, dataset=dataset, metric=measure)) for measure in measures)
-    for words, line in (("here", "-"), ("paper", "--")) if any_printed else ():
-        panels[0].plot([], [], color="#555555", linestyle=line, label=words)
-    legend_outside(figure)
-    return figure
-
-
 def curves_by_class(
     section: str,
     records: pd.DataFrame,

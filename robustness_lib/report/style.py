@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustness_lib.errors import choose
+from robustness_lib.report.drawn import offer_csv
 
 OKABE_ITO = {
     "black": "#000000",
@@ -107,13 +108,14 @@ def series_style(place: int) -> ArmStyle:
 
 
 def use_style() -> None:
-    """Make the style the default, and figures in a notebook SVG that show at the end of their cell.
+    """Make the style the default, and figures in a notebook SVG that show at the end of their cell with their numbers.
 
     Called once, at a notebook's top.
     """
     mpl.rcParams.update(STYLE)
-    if "IPython" in sys.modules and sys.modules["IPython"].get_ipython() is not None:
-        sys.modules["IPython"].get_ipython().run_line_magic("config", "InlineBackend.figure_formats = ['svg']")
+    if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
+        shell.run_line_magic("config", "InlineBackend.figure_formats = ['svg']")
+        offer_csv(shell)
         plt.ion()
 
 

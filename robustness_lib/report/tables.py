@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, select
+from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, runs, select
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
@@ -55,12 +55,12 @@ def myst_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption:
 
 
 def number(value: float, name: str, decimals: int = 1, signed: bool = False) -> str:
-    """A value of a metric in its unit, without the unit: percentages in percent, a true minus sign.
+    """A value of a metric in its unit, without the unit: percentages in percent, a true minus sign (zero has none).
 
     Args:
         value: The value as recorded.
         name: The metric.
-        decimals: Digits after the point of a percentage; other units get three.
+        decimals: Digits after the point of a percentage; other units have their own.
         signed: Whether a positive value gets a plus sign.
 
     Returns:
@@ -69,8 +69,8 @@ def number(value: float, name: str, decimals: int = 1, signed: bool = False) -> 
     if not math.isfinite(value):
         return _DASH
     shown = metric(name)
-    digits = decimals if shown.unit == "%" else 3
-    return f"{value * shown.scale:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    digits = decimals if shown.unit == "%" else shown.digits
+    return f"{value * shown.scale:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
 
 
 def comparison_rows(
@@ -103,15 +103,14 @@ def comparison_rows(
     Returns:
         Columns ``dataset``, ``measured_on`` (the set or its stand-in), ``method``, ``level``, ``metric``,
         ``arm``, ``printed`` (string, "" if the paper has none), ``paper``, ``mean``, ``sd`` (NaN with one
-        seed), ``n``, ``profile`` ("" if not run), ``difference`` (ours - paper), ``verdict`` (of the claim
-        about this setting), ``claim`` (its id), ``revision``. A setting that neither the paper nor the
-        records have is left out.
+        seed), ``n``, ``levels`` (how many are reduced to one number), ``profile`` ("" if not run),
+        ``difference`` (ours - paper), ``verdict`` (of the claim about this setting), ``claim`` (its id),
+        ``revision``. A setting that neither the paper nor the records have is left out.
     """
     rows = []
     for dataset, method, level, name, arm in product(
         datasets, methods, levels[:1] if over_levels else levels, metrics, arms
     ):
-        paper, printed = _paper_value(section, dataset, arm, method, name, level, over_levels, locator)
         setting: dict[str, Any] = {
             "section": section,
             "arm": arm,
@@ -121,11 +120,14 @@ def comparison_rows(
             "over_levels": over_levels,
         }
         values, scale, measured_on = _measured(records, dataset, setting, profile)
+        there = _levels(records, scale, measured_on, setting) if over_levels and len(values) else []
+        paper, printed = _paper_value(section, dataset, arm, method, name, level, over_levels, locator, there)
         if not printed and values.empty:
             continue
         claim = _claim_about(section, dataset, arm, method, name, level, over_levels)
         mine = records[(records["section"] == section) & (records["dataset"] == measured_on)]
-        mine = mine[(mine["profile"] == scale) & (mine["arm"] == arm) & (mine["method"] == method)]
+        mine = mine[(mine["profile"] == scale) & (mine["method"] == method)]
+        mine = mine[mine["arm"] == arm] if arm != "none" else mine
         mean = float(values.mean()) if len(values) else math.nan
         rows.append(
             {
@@ -140,6 +142,7 @@ def comparison_rows(
                 "mean": mean,
                 "sd": float(values.std(ddof=1)) if len(values) > 1 else math.nan,
                 "n": len(values),
+                "levels": len(there),
                 "profile": scale,
                 "difference": mean - paper,
                 "verdict": evaluate(claim, records).verdict if claim else "",
@@ -250,20 +253,21 @@ def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, 
     Returns:
         A numbered MyST table, one row a candidate.
     """
-    header = ["Arm", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
+    header = ["Arm", "Batch", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
+    settings = ("batch_size", "epochs", "learning_rate")
     shown = ("error", "rms_calibration_error", "negative_log_likelihood")
     rows = []
     ordinary = records[records["method"] == "held-out"]
     some = ordinary[ordinary["recipe"].map(lambda recipe: recipe["train_images"] == train_images).astype(bool)]
     for arm, group in some.groupby("arm", sort=False):
         best = group["negative_log_likelihood"].astype(float).idxmin()
-        order = group["recipe"].map(lambda recipe: (recipe["epochs"], recipe["learning_rate"])).sort_values().index
+        order = group["recipe"].map(lambda recipe: tuple(recipe[name] for name in settings)).sort_values().index
         for index in order:
             row = group.loc[index]
-            cells = [str(arm), str(row["recipe"]["epochs"]), f"{row['recipe']['learning_rate']:g}"]
+            cells = [str(arm), *(f"{row['recipe'][name]:g}" for name in settings)]
             cells += [number(row[column], column) for column in shown]
             rows.append([f"**{cell}**" for cell in cells] if index == best else cells)
-    return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
+    return myst_table(header, rows or [["not run", *["–"] * 6]], caption=caption, name=name)
 
 
 def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
@@ -366,11 +370,14 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
         )
         used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
         which = "" if verdict.level is None else f", weakest of {verdict.levels} levels, at {verdict.level:g}"
-        here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
+        shown = sides[1:] if claim.test == "equal" else sides
+        if claim.than is not None:
+            shown = (f"gains of {sides[0]} on {label(claim.than)}", f"{sides[1]} on {label(claim.dataset)}")
+        here = f"{' → '.join(shown)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
-        cells.append(f"[{title}]({page})" if page else title)
+        cells.append(f"[{title}]({page}), [command]({page}#how-to-run-it-again)" if page else title)
     return cells
 
 
@@ -380,16 +387,16 @@ def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) ->
     setting += [label(row["method"])] if "method" in varied else []
     setting += [f"level {row['level']:g}"] if math.isfinite(row["level"]) else []
     setting += [metric(name).label] if "metric" in varied else []
-    setting += [label(row["arm"])]
+    setting += [label(row["arm"])] if row["arm"] != "none" else []
     decimals = min(max(len(str(row["printed"]).partition(".")[2]), 1), 2)
     here, origin = NOT_RUN, _DASH
     if row["n"]:
         spread = f" ± {number(row['sd'], name, decimals)}" if row["n"] > 1 else ""
         used = f", {label(row['measured_on'])}" if row["measured_on"] != row["dataset"] else ""
         here = f"{number(row['mean'], name, decimals)}{spread} {unit}".strip()
-        here += f"{used}, n = {row['n']}"
+        here += f"{used}, n = {row['n']}" + (f", {row['levels']} levels" if row["levels"] else "")
         origin = f"`{row['profile']}`, {row['revision']}" + (f", {made_by}" if made_by else "")
-    paper = f"{row['printed']} {unit}".strip() if row["printed"] else _DASH
+    paper = f"{row['printed']} {unit}".strip().replace("-", "−") if row["printed"] else _DASH
     return [
         ", ".join(setting),
         paper,
@@ -413,14 +420,19 @@ def _paper_value(
     level: float | None,
     over_levels: Levels,
     locator: str | None,
+    there: Sequence[float],
 ) -> tuple[float, str]:
-    """The published value of a setting and how it is printed: NaN and "" if there is none."""
+    """The published value of a setting and how it is printed: NaN and "" if there is none.
+
+    A mean over levels is over those that are recorded here, where any are; an area is the printed one, of all levels.
+    """
     wanted = f"{name}_area" if over_levels == "area" else name
     rows = select(section, dataset=dataset, arm=arm, method=method, metric=wanted, level=level, locator=locator)
     if rows.empty:
         return math.nan, ""
     if over_levels == "mean":
-        mean = float(rows["value"].mean())
+        same = rows[[not there or bool(np.isclose(level, there).any()) for level in rows["level"]]]
+        mean = float((rows if same.empty else same)["value"].mean())
         return mean, number(mean, name)
     return float(rows["value"].iloc[0]), str(rows["printed"].iloc[0])
 
@@ -435,6 +447,14 @@ def _measured(
             if len(values):
                 return values, scale, name
     return pd.Series(dtype=float), "", dataset
+
+
+def _levels(records: pd.DataFrame, profile: str, dataset: str, setting: Mapping[str, Any]) -> list[float]:
+    """The levels at which a setting is recorded."""
+    names = ("section", "arm", "method")
+    rows = runs(records, profile=profile, dataset=dataset, **{name: setting[name] for name in names})
+    recorded = rows.loc[rows[setting["metric"]].notna(), "level"].dropna().astype(float)
+    return sorted(recorded.round(9).unique())
 
 
 def _claim_about(

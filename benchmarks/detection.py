@@ -1,0 +1,53 @@
+"""How long the scores and measures of out-of-distribution detection take, once features and logits are there."""
+
+from __future__ import annotations
+
+import time
+from statistics import median
+
+import torch
+
+from robustness_lib.detection import SCORES, Outputs, Reference, detection_metrics, score
+from robustness_lib.randomness import generator
+from robustness_lib.records import Metrics
+
+
+def measure(
+    *, known: int, foreign: int, sets: int, draws: int, reference: int, features: int, classes: int, rounds: int
+) -> Metrics:
+    """All scores of all images, and all measures of every score, set and draw.
+
+    Args:
+        known: Test images.
+        foreign: Foreign images of a set, and of a draw.
+        sets: Foreign sets.
+        draws: Draws of each.
+        reference: Training images that are compared with.
+        features: Features of an image.
+        classes: Logits of an image.
+        rounds: How often it is measured.
+
+    Returns:
+        ``seconds``, the median over rounds, and ``seconds_by_round``.
+    """
+    stream = generator(0, "benchmark")
+
+    def images(count: int) -> Outputs:
+        return Outputs(
+            torch.randn(count, classes, generator=stream), torch.randn(count, features, generator=stream).relu()
+        )
+
+    seen = images(known + sets * foreign)
+    labels = torch.arange(reference) % classes
+    compared = Reference(images(reference).features, labels, neighbours=5)
+    times = []
+    for _ in range(rounds):
+        started = time.perf_counter()
+        for method in SCORES:
+            scores = score(method, seen, compared)
+            for place in range(sets):
+                outside = scores[known + place * foreign : known + (place + 1) * foreign]
+                for _ in range(draws):
+                    detection_metrics(scores[:known], outside, out_per_in=1 / 5)
+        times.append(time.perf_counter() - started)
+    return {"seconds": median(times), "seconds_by_round": times}

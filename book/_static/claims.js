@@ -1,0 +1,53 @@
+// Filters the scoreboard's rows by section and verdict. Without JavaScript every row is there.
+document.addEventListener("DOMContentLoaded", () => {
+  const tables = [...document.querySelectorAll("article table")]
+    .map((table) => {
+      const column = [...table.querySelectorAll("thead th")].findIndex((cell) => cell.textContent.trim() === "Verdict");
+      const section = table.caption?.querySelector(".caption-text")?.textContent.split(":")[0].trim();
+      return { whole: table.closest(".pst-scrollable-table-container") ?? table, column, section,
+               rows: [...table.querySelectorAll("tbody tr")] };
+    })
+    .filter((table) => table.column >= 0 && table.section);
+  if (tables.length < 2) return;
+
+  const verdict = (table, row) => row.cells[table.column].textContent.trim();
+  const bar = document.createElement("form");
+  bar.className = "claims-filter";
+  bar.setAttribute("role", "search");
+  bar.setAttribute("aria-label", "Filter the claims");
+  const choice = (name, values) => {
+    const label = document.createElement("label");
+    const select = document.createElement("select");
+    select.className = "form-select form-select-sm";
+    for (const value of ["all", ...values]) select.add(new Option(value, value));
+    label.append(`${name} `, select);
+    bar.append(label);
+    select.addEventListener("change", show);
+    return select;
+  };
+  const section = choice("Section", tables.map((table) => table.section));
+  const verdicts = new Set(tables.flatMap((table) => table.rows.map((row) => verdict(table, row))));
+  const word = choice("Verdict", [...verdicts].sort());
+  const count = document.createElement("output");
+  count.setAttribute("aria-live", "polite");
+  bar.append(count);
+
+  function show() {
+    let shown = 0;
+    for (const table of tables) {
+      let here = 0;
+      for (const row of table.rows) {
+        row.hidden = !((section.value === "all" || section.value === table.section) &&
+                       (word.value === "all" || word.value === verdict(table, row)));
+        here += !row.hidden;
+      }
+      table.whole.hidden = here === 0;
+      shown += here;
+    }
+    const all = tables.reduce((sum, table) => sum + table.rows.length, 0);
+    count.textContent = shown === all ? `${all} claims` : `${shown} of ${all} claims`;
+  }
+
+  tables[0].whole.before(bar);
+  show();
+});
