@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.attack import pgd
+from robustness_lib.attacks import Adversary
 from robustness_lib.models import build
 from robustness_lib.recipes import Recipe
 
@@ -96,7 +96,7 @@ def count_step(work: str, recipe: Recipe, precision: str, *, classes: int, size:
 
         def step() -> None:
             with half_precision:
-                batch = pgd(forward, images, labels) if work == "adversarial training" else images
+                batch = Adversary()(forward, images, labels) if work == "adversarial training" else images
                 loss = F.cross_entropy(forward(batch), labels)
             optimiser.zero_grad()
             torch.autograd.backward(loss)

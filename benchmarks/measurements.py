@@ -20,10 +20,10 @@ import torch
 from torch import nn
 
 from benchmarks import ceilings, detection, plan, stacked, textbook
-from benchmarks.attack import pgd
 from benchmarks.clock import Clock, Side, Timing, compare, peak_bytes
 from benchmarks.counting import count_step
 from benchmarks.plan import Setting
+from robustness_lib.attacks import Adversary
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import build
@@ -115,7 +115,7 @@ def library(method: str, setting: Setting, runtime: Runtime) -> Side:
         return evaluate
 
     def trained(clock: Clock, epochs: int) -> None:
-        perturb = pgd if method == plan.ADVERSARIAL else None
+        perturb = Adversary() if method == plan.ADVERSARIAL else None
         recipe, observe = _recipe(setting, epochs), clock.observer()
         train(fresh(setting), images, recipe, seed=0, runtime=runtime, perturb=perturb, observe=observe)
 
@@ -133,7 +133,7 @@ def by_textbook(method: str, setting: Setting, device: str, workers: int) -> Sid
     batches = textbook.loader(images, setting, device, workers, **of_method[method])
 
     def side(clock: Clock, epochs: int) -> None:
-        network, perturb = fresh(setting), pgd if method == plan.ADVERSARIAL else None
+        network, perturb = fresh(setting), Adversary() if method == plan.ADVERSARIAL else None
         with textbook.cudnn_benchmark():
             if method == plan.EVALUATION:
                 for _ in range(epochs):

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
@@ -149,6 +149,7 @@ class Trained:
         confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
         correct: bool [E, N], whether the prediction was right.
         further: By name, what else was observed, [E, ...] (:func:`trained`).
+        losses: Mean training loss (nats) of every epoch.
     """
 
     network: nn.Module
@@ -156,6 +157,7 @@ class Trained:
     confidence: np.ndarray
     correct: np.ndarray
     further: Mapping[str, np.ndarray] = field(default_factory=dict)
+    losses: Sequence[float] = ()
 
 
 def held_out_split(data: ImageSet) -> tuple[ImageSet, ImageSet]:
@@ -328,7 +330,7 @@ def trained(
     with hold(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
             _train_and_keep(training, recipe, data, test, path, context, progress, observe, hooks)
-        weights, observed, _ = read_trained(path)
+        weights, observed, metadata = read_trained(path)
     network = build(recipe.architecture, data.num_classes, recipe.dropout)
     if training.init != SCRATCH:
         new_head(network, data.num_classes, training.seed, recipe.head_bias)
@@ -336,7 +338,7 @@ def trained(
     network.to(context.runtime.device).eval()
     seen = {name: value.numpy() for name, value in observed.items()}
     further = {name: seen.pop(name) for name in set(seen) - {"epochs", *_OBSERVED}}
-    return Trained(network, **seen, further=further)
+    return Trained(network, **seen, further=further, losses=json.loads(metadata["losses"]))
 
 
 def _train_and_keep(

@@ -9,6 +9,7 @@ from typing import TypedDict, Unpack
 from robustness_lib.errors import UserError, choose
 from robustness_lib.pretraining import Adapt, R, arms
 from robustness_lib.profiles import profile
+from robustness_lib.recipes import ADVERSARIES
 from robustness_lib.records import Job
 
 
@@ -40,6 +41,7 @@ def plan(
     *,
     levels: Sequence[float | None] = (None,),
     adapt: Adapt[R] | None = None,
+    adversary: str = ADVERSARIES[0],
     **selection: Unpack[Selection],
 ) -> list[Job]:
     """One job for each method, seed, data set, level and arm (from scratch, and pre-trained then tuned).
@@ -52,6 +54,8 @@ def plan(
             its own.
         levels: Strengths of what the section varies; None where there is none.
         adapt: What the section changes in the profile's recipes, by arm and method; a user's overrides come after.
+        adversary: What networks are trained against, in pre-training too
+            (:func:`robustness_lib.profiles.Target.against`).
         **selection: What is selected (:class:`Selection`).
 
     Returns:
@@ -71,7 +75,15 @@ def plan(
         change = None if adapt is None else partial(adapt, scale=scale.name, method=method)
         for seed in scale.seeds if seeds is None else seeds:
             for dataset in selection.get("datasets") or scale.datasets:
-                both = arms(scale, dataset, recipe_type, selection.get("overrides"), selection.get("init"), change)
+                both = arms(
+                    scale,
+                    dataset,
+                    recipe_type,
+                    selection.get("overrides"),
+                    selection.get("init"),
+                    change,
+                    adversary,
+                )
                 for level in chosen or levels:
                     for arm in both:
                         jobs.append(

@@ -22,7 +22,7 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.models import build
 from robustness_lib.networks import SHIPPED, Context, find_checkpoint, read_trained, save_trained
 from robustness_lib.profiles import Profile, Target, profile
-from robustness_lib.recipes import Recipe
+from robustness_lib.recipes import ADVERSARIES, Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, Store, short_hash
 from robustness_lib.sweep import OnRecord, sweep
 from robustness_lib.together import hold
@@ -51,28 +51,35 @@ def job(
         overrides: Settings of the recipe to change, as text by name.
 
     Returns:
-        The job; its ``dataset`` is the corpus with its counts of images and classes.
+        The job; its ``dataset`` is the corpus with its counts of images and classes. With an ``adversary`` among the
+        overrides the recipe is the target's for adversarial training, and the method ``"adversarial"``.
     """
+    changes = dict(overrides or {})
+    adversary = choose(changes.get("adversary", ADVERSARIES[0]), ADVERSARIES, "adversary")
+    recipe = target.against(adversary).pretraining.with_overrides(changes)
     return Job(
         section=SECTION,
         profile=scale.name,
         dataset=corpus_holds or target.corpus_holds,
         init=SCRATCH,
-        method="supervised",
+        method="supervised" if recipe.adversary == ADVERSARIES[0] else "adversarial",
         level=None,
         seed=scale.pretraining_seed if seed is None else seed,
-        recipe=target.pretraining.with_overrides(overrides or {}).as_dict(),
+        recipe=recipe.as_dict(),
     )
 
 
 def checkpoint_id(job: Job) -> str:
     """The id of the checkpoint that ``job`` makes, for example ``wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd``.
 
+    Adversarial pre-training is named after its adversary: ``wrn-16-1_imagenet32_160000x275_untargeted_e3_s1_12cdab``.
     The profile's name is not part of what it is made from.
     """
     description = {"dataset": job.dataset, "seed": job.seed, "recipe": dict(job.recipe)}
     recipe = job.recipe
-    return f"{recipe['architecture']}_{job.dataset}_e{recipe['epochs']}_s{job.seed}_{short_hash(description, 6)}"
+    against = f"_{recipe['adversary']}" if "adversary" in recipe else ""
+    name = f"{recipe['architecture']}_{job.dataset}{against}"
+    return f"{name}_e{recipe['epochs']}_s{job.seed}_{short_hash(description, 6)}"
 
 
 def run(job: Job, context: Context) -> Metrics:
@@ -194,6 +201,7 @@ def arms(
     overrides: Mapping[str, str] | None = None,
     init: str | None = None,
     adapt: Callable[..., R] | None = None,
+    adversary: str = ADVERSARIES[0],
 ) -> list[Arm[R]]:
     """The two sides of every comparison: from scratch, and pre-trained then tuned.
 
@@ -206,6 +214,7 @@ def arms(
             architecture of the one that is tuned.
         init: A checkpoint id to tune instead of the profile's own.
         adapt: What the section changes before that: called with a recipe and ``arm="scratch"`` or ``"tuned"``.
+        adversary: What both arms and the profile's pre-training are trained against.
 
     Returns:
         The scratch arm and the tuned arm.
@@ -213,15 +222,21 @@ def arms(
     Raises:
         UserError: A setting is unknown or has an unsuitable value.
     """
-    target = scale.targets.get(dataset, next(iter(scale.targets.values())))
+    target = target_of(scale, dataset)
+    trained = target.against(adversary)
     recipes = {}
-    for arm, base in (("scratch", target.scratch), ("tuned", target.tuned)):
+    for arm, base in (("scratch", trained.scratch), ("tuned", trained.tuned)):
         recipe = recipe_type(**base.as_dict())
         recipe = recipe if adapt is None else adapt(recipe, arm=arm)
         recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
     changes = {"architecture": recipes["tuned"].architecture, **overrides_for("pretraining", overrides)}
-    checkpoint = init or checkpoint_id(job(scale, target, overrides=changes))
+    checkpoint = init or checkpoint_id(job(scale, target, overrides={"adversary": adversary, **changes}))
     return [Arm(SCRATCH, recipes["scratch"]), Arm(checkpoint, recipes["tuned"])]
+
+
+def target_of(scale: Profile, dataset: str) -> Target:
+    """How a profile treats a data set: as its first target, where it does not name it."""
+    return scale.targets.get(dataset, next(iter(scale.targets.values())))
 
 
 def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, str]:
@@ -258,7 +273,9 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
             continue
         scale = profile(wanted.profile)
         changes = {"architecture": str(wanted.recipe["architecture"]), **overrides_for("pretraining", overrides)}
-        possible = {checkpoint_id(j): j for j in (job(scale, t, overrides=changes) for t in scale.targets.values())}
+        kinds = [{"adversary": adversary, **changes} for adversary in ADVERSARIES]
+        planned = [job(scale, target, overrides=kind) for target in scale.targets.values() for kind in kinds]
+        possible = {checkpoint_id(one): one for one in planned}
         if wanted.init not in possible:
             raise UserError(
                 f"the checkpoint {wanted.init} is neither in {store / 'checkpoints'} nor in {SHIPPED}; "

@@ -7,10 +7,12 @@ they are pre-trained, trained from scratch and tuned. Sections change what is sp
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
 
 from robustness_lib.errors import choose
-from robustness_lib.recipes import Recipe
+from robustness_lib.recipes import ADVERSARIES, Recipe
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +26,7 @@ class Target:
         pretraining: The recipe of pre-training.
         scratch: The recipe of training from scratch.
         tuned: The recipe of tuning the pre-trained network.
+        adversarial: What adversarial training (P1 §3.1) changes in these three, by name.
     """
 
     corpus: str
@@ -31,6 +34,21 @@ class Target:
     pretraining: Recipe
     scratch: Recipe
     tuned: Recipe
+    adversarial: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+
+    def against(self, adversary: str) -> Target:
+        """The target with recipes that train against an adversary.
+
+        Args:
+            adversary: One of :data:`robustness_lib.recipes.ADVERSARIES`.
+        """
+        if adversary == ADVERSARIES[0]:
+            return self
+        recipes = {
+            name: replace(getattr(self, name), adversary=adversary, **self.adversarial.get(name, {}))
+            for name in ("pretraining", "scratch", "tuned")
+        }
+        return replace(self, **recipes)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,20 +76,32 @@ class Profile:
 
 
 _SMOKE_RECIPE = Recipe(architecture="wrn-10-1", batch_size=32, crop_padding=2)
+_SMOKE_ATTACK = {"epsilon": 4 / 255, "step_size": 3 / 255, "attack_steps": 2}
 _SMOKE = Target(
     corpus="synthetic-source",
     corpus_holds="synthetic-source_4000x40",
     pretraining=replace(_SMOKE_RECIPE, epochs=6),
     scratch=replace(_SMOKE_RECIPE, train_images=400, epochs=10, observations=5),
     tuned=replace(_SMOKE_RECIPE, train_images=400, epochs=5, learning_rate=0.05, observations=5),
+    adversarial={
+        "pretraining": {"epochs": 2, **_SMOKE_ATTACK},
+        "scratch": {"epochs": 5, "observations": 2, **_SMOKE_ATTACK},
+        "tuned": {"epochs": 3, "observations": 2, **_SMOKE_ATTACK},
+    },
 )
 
+_CPU_ATTACK = {"step_size": 4 / 255, "attack_steps": 3}
 _CPU = Target(
     corpus="imagenet32",
     corpus_holds="imagenet32_160000x275",
     pretraining=Recipe(architecture="wrn-16-1", epochs=10),
     scratch=Recipe(architecture="wrn-16-1", train_images=5000, epochs=60, observations=10),
     tuned=Recipe(architecture="wrn-16-1", train_images=5000, epochs=20, learning_rate=0.03, observations=10),
+    adversarial={
+        "pretraining": {"epochs": 3, **_CPU_ATTACK},
+        "scratch": {"epochs": 30, "observations": 5, **_CPU_ATTACK},
+        "tuned": {"epochs": 5, "observations": 5, **_CPU_ATTACK},
+    },
 )
 
 _PAPER = Target(
@@ -80,6 +110,10 @@ _PAPER = Target(
     pretraining=Recipe(architecture="wrn-40-2", epochs=100, batch_size=256),
     scratch=Recipe(architecture="wrn-40-2", epochs=100, dropout=0.3, observations=100),
     tuned=Recipe(architecture="wrn-40-2", epochs=10, learning_rate=0.001, observations=10),
+    adversarial={
+        "scratch": {"dropout": 0.0, "observations": 10},
+        "tuned": {"epochs": 5, "observations": 5},
+    },
 )
 
 PROFILES: dict[str, Profile] = {
@@ -109,7 +143,8 @@ PROFILES: dict[str, Profile] = {
             targets={
                 "cifar10": _PAPER,
                 "cifar100": _PAPER,
-                "tiny_imagenet": Target(
+                "tiny_imagenet": replace(
+                    _PAPER,
                     corpus="imagenet64-no-tiny",
                     corpus_holds="imagenet64-no-tiny",
                     pretraining=replace(_PAPER.pretraining, crop_padding=8),

@@ -2,6 +2,8 @@
 
 Candidates are trained as the comparison trains them, with seed 0, and judged on 5,000 other training images; no test
 image is looked at. The choice is made once for each number of training images, on CIFAR-10, and then left alone.
+
+Methods: ``held-out`` is ordinary training; ``adversarial`` is adversarial training, judged by accuracy under attack.
 """
 
 from __future__ import annotations
@@ -18,12 +20,13 @@ from robustness_lib.networks import Context, Training, trained
 from robustness_lib.planning import Selection, plan
 from robustness_lib.profiles import profile
 from robustness_lib.randomness import generator
-from robustness_lib.recipes import Recipe
+from robustness_lib.recipes import EPSILON, STEP_SIZE, Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
+from robustness_lib.robust_accuracy import Threat, attack, trained_and_looked_at
 from robustness_lib.training import predict
 
 SECTION = "recipe_choice"
-METHODS = ("held-out",)
+METHODS = ("held-out", "adversarial")
 
 HELD_OUT_IMAGES = 5000
 
@@ -54,6 +57,19 @@ CANDIDATES: dict[int, dict[str, list[dict[str, int | float]]]] = {
 """What is tried, by the number of training images: changes to the recipe of each arm. Two thousand images are for the
 sections that need hundreds of trainings, where small batches make the most of few passes."""
 
+ADVERSARIAL_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
+    "tuned": [
+        {"epochs": 5, "learning_rate": 0.03},
+        {"epochs": 10, "learning_rate": 0.03},
+        {"epochs": 20, "learning_rate": 0.03},
+    ],
+    "scratch": [{"epochs": 15}, {"epochs": 30}],
+}
+"""What is tried in adversarial training."""
+
+ATTACKED_IMAGES, ATTACK = 1000, Threat(epsilon=EPSILON, step_size=STEP_SIZE, steps=20)
+"""How many of the held-out images are attacked, and how."""
+
 
 def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     """One job a candidate, the tuned ones first.
@@ -62,8 +78,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.planning.Selection`); CIFAR-10 and seed 0 by default,
-            and every number of images of :data:`CANDIDATES` unless ``train_images`` is set.
+        **selection: What is selected (:class:`robustness_lib.planning.Selection`); CIFAR-10, seed 0 and ``held-out``
+            by default, with every number of images of :data:`CANDIDATES` unless ``train_images`` is set.
 
     Returns:
         The jobs.
@@ -78,7 +94,16 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     overrides = dict(selection.get("overrides") or {})
     sizes = [overrides["train_images"]] if "train_images" in overrides else [str(size) for size in CANDIDATES]
     candidates = []
-    for size in sizes:
+    methods = selection.get("methods") or METHODS[:1]
+    for method in methods:
+        choose(method, METHODS, f"method of the section {SECTION}")
+    if "adversarial" in methods:
+        selection["methods"] = ["adversarial"]
+        for job in plan(SECTION, profile_name, METHODS, Recipe, adversary="untargeted", **selection):
+            changes = ADVERSARIAL_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]
+            candidates += [replace(job, recipe={**job.recipe, **change}) for change in changes]
+    selection["methods"] = ["held-out"]
+    for size in sizes if "held-out" in methods else []:
         choose(size, [str(size) for size in CANDIDATES], "number of training images with candidates")
         selection["overrides"] = {**overrides, "train_images": size}
         for job in plan(SECTION, profile_name, METHODS, Recipe, **selection):
@@ -109,11 +134,16 @@ def run(job: Job, context: Context) -> Metrics:
     """Train a candidate and judge it on training images that it has not seen.
 
     Returns:
-        The metrics of :func:`robustness_lib.metrics.evaluate`.
+        The metrics of :func:`robustness_lib.metrics.evaluate`; for ``adversarial`` also ``adversarial_accuracy``.
     """
     recipe = Recipe.of(job.recipe)
     training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
-    network = trained(training, context, progress=job.label).network
+    fit = trained_and_looked_at if job.method == "adversarial" else trained
+    network = fit(training, context, progress=job.label).network
     images = left_over(context.images(job.dataset, "train"), recipe, job.seed)
     logits = predict(network, images, recipe.normalisation, context.runtime)
-    return evaluate(logits.numpy(), images.labels.numpy())
+    metrics = evaluate(logits.numpy(), images.labels.numpy())
+    if job.method == "adversarial":
+        few = images.subset(torch.arange(ATTACKED_IMAGES))
+        metrics["adversarial_accuracy"] = attack(network, few, recipe.normalisation, context.runtime, ATTACK).accuracy()
+    return metrics

@@ -9,6 +9,7 @@ import math
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
+from fractions import Fraction
 from typing import Any, Self, get_args, get_type_hints
 
 from robustness_lib.errors import UserError, choose
@@ -20,6 +21,15 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 }
 """Mean and standard deviation per channel, of images in [0, 1]: ``half`` maps to [-1, 1] (P1, almost everywhere),
 ``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``imagenet`` ImageNet's (P2)."""
+
+ADVERSARIES = ("none", "untargeted", "targeted")
+"""What a network is trained against (:class:`robustness_lib.attacks.Adversary`)."""
+
+ANCHORS = ("clean", "noised")
+"""Centers of an attack's ball (:func:`robustness_lib.attacks.pgd`)."""
+
+EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
+"""Radius, step and number of steps of P1's attack in training, in units of an image in [0, 1]."""
 
 SCHEDULES = ("cosine", "step")
 """Courses of the learning rate (:func:`learning_rate_at`)."""
@@ -47,6 +57,13 @@ class Recipe:
             the last epoch always among them; 0 for never. Looking does not change the training.
         schedule: A value of :data:`SCHEDULES`.
         head_bias: Whether the new head of a pre-trained network has a bias (in P1's Forward and GLC it has none).
+        adversary: What the network is trained against: a value of :data:`ADVERSARIES`. Unless it is ``"none"``, every
+            batch is replaced by adversarial images (P1 §3.1), and the next five say how these are made.
+        epsilon: Radius of the attack's ball, in [0, 1].
+        step_size: Length of its steps.
+        attack_steps: How many it takes.
+        anchor: Center of its ball: a value of :data:`ANCHORS`.
+        attack_mode: The network's mode meanwhile, ``"train"`` (as in P1's code) or ``"eval"``.
     """
 
     architecture: str = "wrn-40-2"
@@ -65,6 +82,12 @@ class Recipe:
     observations: int = 0
     schedule: str = field(default="cosine", metadata={"added": True})
     head_bias: bool = field(default=True, metadata={"added": True})
+    adversary: str = field(default="none", metadata={"added": True})
+    epsilon: float = field(default=EPSILON, metadata={"added": True})
+    step_size: float = field(default=STEP_SIZE, metadata={"added": True})
+    attack_steps: int = field(default=STEPS, metadata={"added": True})
+    anchor: str = field(default="clean", metadata={"added": True})
+    attack_mode: str = field(default="train", metadata={"added": True})
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -73,13 +96,17 @@ class Recipe:
         choose(self.normalisation, NORMALISATIONS, "normalisation")
         choose(self.trainable, ("all", "head"), "value of trainable")
         choose(self.schedule, SCHEDULES, "schedule")
-        for name in ("epochs", "batch_size"):
+        choose(self.adversary, ADVERSARIES, "adversary")
+        choose(self.anchor, ANCHORS, "anchor of an attack")
+        choose(self.attack_mode, ("train", "eval"), "value of attack_mode")
+        for name in ("epochs", "batch_size", "attack_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("train_images", "crop_padding", "observations"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name in ("learning_rate", "final_learning_rate", "weight_decay"):
+        for name in ("learning_rate", "final_learning_rate", "weight_decay", "step_size"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, name, value, "a finite number, at least 0")
+        _require(0 <= self.epsilon <= 1, "epsilon", self.epsilon, "in [0, 1], in units of the image")
         for name in ("momentum", "dropout"):
             _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
 
@@ -157,9 +184,13 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
     try:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if kind is float and "/" in text:
+            return float(Fraction(text))
         return kind(text)  # type: ignore[no-any-return]
-    except (KeyError, ValueError):
-        expected = {bool: "true or false", int: "a whole number", float: "a number"}.get(kind, "text")
+    except (KeyError, ValueError, ZeroDivisionError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number, such as 0.03 or 8/255"}.get(
+            kind, "text"
+        )
         raise UserError(f"{name}={text} cannot be read: {expected} was expected") from None
 
 

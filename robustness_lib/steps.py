@@ -12,15 +12,15 @@ import contextlib
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Protocol
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from robustness_lib.batches import DeviceImages, mean_and_std, to_unit_range
-from robustness_lib.models import freeze_all_but_head
+from robustness_lib.models import freeze_all_but_head, train_mode
 from robustness_lib.processes import Processes
 from robustness_lib.recipes import Recipe, learning_rate_at
 from robustness_lib.runtime import Runtime
@@ -45,7 +45,8 @@ attribute ``static_shapes = False``: it cannot be recorded, and runs op by op.""
 Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
 """``perturb(network, images, labels)``: the images to train on instead, same shape and range. The network's
 parameters need no gradient meanwhile; random numbers come from PyTorch's default generator of the device, which has
-a stream of its own for every training and epoch."""
+a stream of its own for every training and epoch. One with an attribute ``evaluation_mode = True`` sees the network in
+evaluation mode."""
 
 
 class Update:
@@ -151,7 +152,7 @@ class Update:
         self.optimiser.zero_grad(set_to_none=True)
         with _random_numbers(self.random), self.runtime.autocast():
             if self.perturb is not None:
-                with _frozen(self.trained.values()):
+                with _as_attacked(self.network, self.trained.values(), self.perturb):
                     batch = self.perturb(self._forward(self.network), batch, labels)
             value = self.loss(self._forward(self.called), batch, labels, indices)
         share = len(part) * self.processes.count / size
@@ -181,16 +182,24 @@ def _trainable_parameters(network: nn.Module, recipe: Recipe) -> dict[str, nn.Pa
 
 
 @contextlib.contextmanager
-def _frozen(parameters: Any) -> Iterator[None]:
-    """Without gradients of parameters, which a compiled attack would compute at every step and throw away."""
+def _as_attacked(network: nn.Module, parameters: Iterable[nn.Parameter], perturb: Perturb) -> Iterator[None]:
+    """In the mode in which it is attacked, without gradients of parameters.
+
+    A compiled attack would compute these at every step and throw them away.
+    """
     kept = list(parameters)
     for parameter in kept:
         parameter.requires_grad_(False)
+    evaluation_mode = getattr(perturb, "evaluation_mode", False)
+    if evaluation_mode:
+        network.eval()
     try:
         yield
     finally:
         for parameter in kept:
             parameter.requires_grad_(True)
+        if evaluation_mode:
+            train_mode(network)
 
 
 @contextlib.contextmanager

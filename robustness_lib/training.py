@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from tqdm import tqdm
 
 from robustness_lib import together
+from robustness_lib.attacks import adversary
 from robustness_lib.batches import DeviceImages, normalise, to_unit_range
 from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.data import ImageSet
@@ -99,8 +100,7 @@ class Assignment:
         recipe: How to train.
         seed: From which order, augmentation and dropout are drawn.
         loss: What is minimised.
-        perturb: Replaces the images of every batch before the step, as adversarial training does; by default
-            images are used as they are.
+        perturb: Replaces the images of every batch before the step; by default the recipe's adversary, if it has one.
         sampler: Which images an epoch has, in order; by default all of them, shuffled.
         observe: Called after the epochs named by ``recipe.observed_epochs()``.
         checkpoint: A file to resume from and to keep the state in while training; removed at the end.
@@ -303,7 +303,7 @@ class _Training:
             runtime,
             per_epoch=assignment.images_per_epoch(),
             loss=assignment.loss,
-            perturb=assignment.perturb,
+            perturb=assignment.perturb or adversary(recipe, data.num_classes),
             processes=self.processes,
         )
         if self.update.size(self.update.steps - 1) < self.processes.count:

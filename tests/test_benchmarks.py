@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 import torch
 from torch import nn
-from torch.nn import functional as F
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from robustness_lib.data import ImageSet
@@ -29,11 +28,10 @@ from robustness_lib.runtime import Runtime
 from robustness_lib.training import predict, train
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the installed package
-attack, ceilings, clock, command, counting, detection, measurements, plan, stacked, textbook = (
+ceilings, clock, command, counting, detection, measurements, plan, stacked, textbook = (
     importlib.import_module(f"benchmarks.{name}")
     for name in (
         *(
-            "attack",
             "ceilings",
             "clock",
             "__main__",
@@ -134,38 +132,6 @@ def test_counting_without_content_is_counting_a_real_step() -> None:
         network(2 * images - 1).float()
 
     assert counting.count(step) == counting.count_step("evaluation", recipe, "float32", classes=10)
-
-
-# ------------------------------------------------------------------------------------------ the attack
-
-
-def test_attack_on_a_linear_network_ends_in_the_corner_that_is_known() -> None:
-    """There the gradient's sign is the same everywhere, and ten steps cross the ball from wherever they start."""
-    weight = torch.randn(2, 12, generator=torch.Generator().manual_seed(0))
-    images = torch.rand(6, 3, 2, 2, generator=torch.Generator().manual_seed(1))
-    labels = torch.tensor([0, 1, 0, 1, 0, 1])
-    found = attack.pgd(lambda inputs: inputs.flatten(1) @ weight.t(), images, labels)
-    uphill = (weight[1 - labels] - weight[labels]).sign().view_as(images)
-    torch.testing.assert_close(found, (images + 8 / 255 * uphill).clamp(0, 1))
-    assert not found.requires_grad
-
-
-def test_attack_stays_in_the_ball_and_draws_its_start_from_the_default_generator() -> None:
-    network = build("wrn-10-1", 10, seed=0).eval()
-    images, labels = torch.rand(4, 3, 32, 32), torch.tensor([0, 1, 2, 3])
-
-    def attacked(seed: int) -> torch.Tensor:
-        torch.manual_seed(seed)
-        found: torch.Tensor = attack.pgd(network, images, labels)
-        return found
-
-    first = attacked(0)
-    assert (first - images).abs().max() <= 8 / 255 + 1e-6
-    assert 0 <= first.min() <= first.max() <= 1
-    assert F.cross_entropy(network(first), labels) > F.cross_entropy(network(images), labels)
-    assert torch.equal(first, attacked(0))
-    assert not torch.equal(first, attacked(1))
-    assert all(parameter.grad is None for parameter in network.parameters())
 
 
 # ------------------------------------------------------------------------------------------ both sides

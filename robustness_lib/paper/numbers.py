@@ -22,7 +22,8 @@ The data files ``published/<section>.csv`` hold one number a row:
 Names of methods, with the arm where a name alone would not tell:
 
 * adversarial: ``normal`` (no adversary), ``adversarial`` (P1 Table 1), ``last-layer``, ``full`` and
-  ``excluded`` (WRN-40-2 with and without the class-excluded corpus);
+  ``excluded`` (WRN-40-2 with and without the class-excluded corpus), ``clean-pretraining`` and
+  ``targeted-pretraining`` (P1 §3.1, without numbers);
 * label noise: ``none``, ``forward``, ``glc-5``, ``glc-10`` (per cent of trusted labels), ``none-excluded``,
   ``none-allconv``, ``none-places365``, and ``longer`` (P1 Figure 1);
 * imbalance: ``normal``, ``cost-sensitive``, ``oversampling``, ``smote``, ``excluded``; P1's row
@@ -38,6 +39,7 @@ Names of methods, with the arm where a name alone would not tell:
 from __future__ import annotations
 
 import functools
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -104,6 +106,10 @@ _LABELS = {
     "normal": "normal training",
     "adversarial": "adversarial training",
     "last-layer": "last layer only",
+    "clean-pretraining": "pre-training without an adversary",
+    "targeted-pretraining": "pre-training against a targeted adversary",
+    "checks": "checks of the attack",
+    "independent": "independent attacks",
     "full": "whole corpus",
     "excluded": "related classes excluded",
     "none": "no correction",
@@ -164,8 +170,21 @@ _METRICS = {
     "accuracy": Metric("accuracy", better=1),
     "clean_accuracy": Metric("clean accuracy", better=1),
     "adversarial_accuracy": Metric("adversarial accuracy", better=1),
-    "adversarial_accuracy_100_steps": Metric("adversarial accuracy, 100 steps", better=1),
-    "adversarial_accuracy_1000_restarts": Metric("adversarial accuracy, 1000 restarts", better=1),
+    "adversarial_accuracy_loss": Metric("loss of adversarial accuracy"),
+    "adversarial_accuracy_noised": Metric("adversarial accuracy, ball around the noised image", better=1),
+    "adversarial_accuracy_targeted": Metric("adversarial accuracy, random wrong class aimed at", better=1),
+    "adversarial_accuracy_as_trained": Metric("adversarial accuracy, gradients as precise as in training", better=1),
+    "adversarial_accuracy_by_steps": Metric("adversarial accuracy", better=1),
+    "adversarial_accuracy_by_epsilon": Metric("adversarial accuracy", better=1),
+    "adversarial_accuracy_torchattacks": Metric("adversarial accuracy, torchattacks' PGD", better=1),
+    "adversarial_accuracy_apgd_ce": Metric("adversarial accuracy, APGD on the cross-entropy", better=1),
+    "adversarial_accuracy_apgd": Metric("adversarial accuracy, APGD on the cross-entropy and targeted", better=1),
+    "adversarial_train_accuracy": Metric("adversarial accuracy on the training images", better=1),
+    "transfer_accuracy": Metric("accuracy on another network's adversarial images", better=1),
+    "zero_gradient": Metric("images without a gradient"),
+    "attacked_images": Metric("attacked images", "", 0),
+    "curve_steps": Metric("steps of the attack", "", 0),
+    "curve_epsilon": Metric("radius of the attack in 255ths", "", 0),
     "rms_calibration_error": Metric("RMS calibration error"),
     "mad_calibration_error": Metric("MAD calibration error"),
     "expected_calibration_error": Metric("expected calibration error"),
@@ -173,6 +192,7 @@ _METRICS = {
     "brier_score": Metric("Brier score", ""),
     "temperature": Metric("temperature", "", 0),
     "history_error": Metric("test error"),
+    "history_adversarial_accuracy": Metric("adversarial accuracy", better=1),
     "history_train_error": Metric("train error"),
     "history_train_error_clean": Metric("train error against the true labels"),
     "history_rms_calibration_error": Metric("RMS calibration error"),
@@ -193,6 +213,7 @@ _METRICS = {
     "hard_share_correct": Metric("share right of the images that all others get wrong", better=1),
 }
 _PREFIXES = {"auroc_": ("AUROC", 1), "aupr_": ("AUPR", 1), "fpr95_": ("FPR95", -1)}
+_EFFORT = re.compile(r"adversarial_accuracy_(\d+)_(steps|restarts)")
 _COUNTS = {
     "images_": "images",
     "classes_": "classes",
@@ -207,8 +228,9 @@ def metric(name: str) -> Metric:
     """How the metric ``name`` is shown: label, unit and which way is better.
 
     OOD metrics are named ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``, with ``spread_`` before the name for
-    their standard deviation over draws, and ``shared_images_<set>`` and so on for counts; the suffixes ``_tempered``
-    and ``_dropped_bin`` are understood after any name.
+    their standard deviation over draws, and ``shared_images_<set>`` and so on for counts; accuracies under longer
+    attacks ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; the suffixes ``_tempered`` and
+    ``_dropped_bin`` are understood after any name.
 
     Raises:
         UserError: No metric has this name.
@@ -217,6 +239,8 @@ def metric(name: str) -> Metric:
         if name.endswith(suffix):
             base = metric(name.removesuffix(suffix))
             return Metric(f"{base.label}, {words}", base.unit, base.better)
+    if match := _EFFORT.fullmatch(name):
+        return Metric(f"adversarial accuracy, {match[1]} {match[2]}", "%", 1)
     if name.startswith("spread_"):
         base = metric(name.removeprefix("spread_"))
         return Metric(f"{base.label}, standard deviation over draws", base.unit, 0)

@@ -10,12 +10,21 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
 * :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
 * :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
+* :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
   again.
 """
 
+from robustness_lib.report.attacks import (
+    adversarial_candidates_table,
+    adversarial_pretraining_table,
+    attacked_images,
+    attacks_table,
+    checks_table,
+    share_interval,
+)
 from robustness_lib.report.cost import (
     bounds_figure,
     bounds_table,
@@ -76,14 +85,19 @@ from robustness_lib.report.tables import (
 __all__ = [
     "Models",
     "accuracy_scatter",
+    "adversarial_candidates_table",
+    "adversarial_pretraining_table",
     "answers_table",
     "arm_style",
     "arms_table",
+    "attacked_images",
+    "attacks_table",
     "bars_with_paper",
     "bounds_figure",
     "bounds_table",
     "candidates_table",
     "ceilings_table",
+    "checks_table",
     "comparison_rows",
     "comparison_table",
     "curve_grid",
@@ -125,6 +139,7 @@ __all__ = [
     "scoreboard_rows",
     "scores_table",
     "series_style",
+    "share_interval",
     "speed_table",
     "spreads_table",
     "start_table",

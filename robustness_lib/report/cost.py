@@ -265,7 +265,8 @@ def planned_work(jobs: Iterable[Job], images_trained: Callable[[Job], float | No
 
 
 def _attacks(job: Job) -> bool:
-    return job.method == "adversarial" or (job.section == "adversarial" and job.method != "normal")
+    against = job.recipe.get("adversary", "none") != "none"
+    return against or job.method == "adversarial" or (job.section == "adversarial" and job.method != "normal")
 
 
 def _images(job: Job) -> float | None:

@@ -12,7 +12,9 @@ from robustness_lib.paper import SECTIONS, label
 from robustness_lib.report.tables import Markdown, myst_table, short_revision
 
 
-def rerun_command(section: str, profile: str, dataset: str | None, seeds: Iterable[int]) -> str:
+def rerun_command(
+    section: str, profile: str, dataset: str | None, seeds: Iterable[int], adversary: str = "none"
+) -> str:
     """The command that measures one data set's results again.
 
     Args:
@@ -20,6 +22,7 @@ def rerun_command(section: str, profile: str, dataset: str | None, seeds: Iterab
         profile: Profile.
         dataset: Image set; None: all of the section's sets.
         seeds: Seeds; none: the profile's own.
+        adversary: What pre-training trained against.
 
     Returns:
         The command, for example ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``;
@@ -28,6 +31,7 @@ def rerun_command(section: str, profile: str, dataset: str | None, seeds: Iterab
     if section == "pretraining":
         corpus = re.sub(r"_\d+x\d+$", "", dataset or "")
         parts = ["robustness pretrain --profile", profile, *(["--corpus", corpus] if corpus else [])]
+        parts += [f"--set adversary={adversary}"] if adversary != "none" else []
         return " ".join([*parts, *(f"--seed {int(seed)}" for seed in seeds)])
     if section == "cost":
         return f"python -m benchmarks --device {'cuda' if profile == 'paper' else 'cpu'}"
@@ -69,7 +73,7 @@ def provenance_table(records: pd.DataFrame, *, caption: str, name: str) -> Markd
                 f"{facts['device']}; {facts['precision']}",
                 f"{facts['versions']}; code {facts['revision']}",
                 f"{facts['dates']}; {facts['time']} of computing",
-                f"`{rerun_command(section, profile, dataset, seeds)}`",
+                ", ".join(f"`{command}`" for command in _commands(section, profile, dataset, group)),
             ]
         )
     return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
@@ -92,9 +96,8 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
         lines += [f"Nothing is recorded yet at the `{profile}` profile. This command records it:", ""]
         lines += _code([rerun_command(section, profile, None, [])])
     else:
-        groups = [(dataset, set(group["seed"])) for (_, _, dataset), group in _groups(mine)]
         lines += ["These commands measure the recorded results again:", ""]
-        lines += _code([rerun_command(section, profile, dataset, seeds) for dataset, seeds in groups])
+        lines += _code([text for key, group in _groups(mine) for text in _commands(section, profile, key[2], group)])
         facts = _facts(mine)
         words = {
             "revision": "Code revision",
@@ -110,6 +113,22 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
         if sums:
             lines += ["SHA-256 of the data", *(f": {name} `{value}`" for name, value in sums), ""]
     return Markdown("\n".join([*lines, ":::", ""]))
+
+
+def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> list[str]:
+    """The command for a group of records; one an adversary in pre-training, which may have several."""
+    against = group["recipe"].map(lambda recipe: str(recipe.get("adversary", "none")))
+    kinds = sorted(set(against)) if section == "pretraining" else ["none"]
+    return [
+        rerun_command(
+            section,
+            profile,
+            dataset,
+            sorted({int(seed) for seed in group["seed"][(against == kind) | (section != "pretraining")]}),
+            kind,
+        )
+        for kind in kinds
+    ]
 
 
 def _code(commands: list[str]) -> list[str]:

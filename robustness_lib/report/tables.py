@@ -222,9 +222,10 @@ def arms_table(
         setting: dict[str, Any] = {"section": section, "method": method, "metric": metric_name}
         setting |= {"level": level, "over_levels": over_levels}
         arms = [_measured(records, dataset, {**setting, "arm": arm}, profile) for arm in ARMS]
-        (scratch, scale, used), (tuned, _, _) = arms
+        (scratch, *_), (tuned, *_) = arms
         if scratch.empty and tuned.empty:
             continue
+        _, scale, used = next(arm for arm in arms if len(arm[0]))
         shown, effects = metric(metric_name), (tuned - scratch).dropna().to_numpy(dtype=float)
         where = [label(used)] if len(datasets) > 1 else []
         where += [label(method)] if len(methods) > 1 else []
@@ -235,13 +236,13 @@ def arms_table(
             cells.append(f"{mean} [{low}, {high}]")
         else:
             cells.append(_DASH)
-        rows.append([*cells, f"`{scale}`, {len(effects)}"])
+        rows.append([*cells, f"`{scale}`, {len(effects) or max(len(scratch), len(tuned))}"])
     header = ["Measure", "From scratch", "Pre-trained", "Difference [95 % interval]", "Profile, seeds"]
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
 
 
 def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, name: str) -> Markdown:
-    """The candidates, the best of each arm in bold: the one with the least negative log-likelihood.
+    """The candidates of ordinary training, the best of each arm in bold: the least negative log-likelihood.
 
     Args:
         records: Records of :mod:`robustness_lib.recipe_choice`, as by :func:`robustness_lib.records.frame`.
@@ -256,7 +257,8 @@ def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, 
     settings = ("batch_size", "epochs", "learning_rate")
     shown = ("error", "rms_calibration_error", "negative_log_likelihood")
     rows = []
-    some = records[[recipe["train_images"] == train_images for recipe in records["recipe"]]]
+    ordinary = records[records["method"] == "held-out"]
+    some = ordinary[ordinary["recipe"].map(lambda recipe: recipe["train_images"] == train_images).astype(bool)]
     for arm, group in some.groupby("arm", sort=False):
         best = group["negative_log_likelihood"].astype(float).idxmin()
         order = group["recipe"].map(lambda recipe: tuple(recipe[name] for name in settings)).sort_values().index

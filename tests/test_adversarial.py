@@ -1,0 +1,556 @@
+"""The adversarial section: its jobs, what it measures, its tables and figures, and attacks of others' making."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import test_attacks
+import torch
+import toys
+from scipy import stats
+from torch import nn
+
+from robustness_lib import adversarial, pretraining, recipe_choice, report, sections
+from robustness_lib.adversarial import METHODS, VARIATIONS, AdversarialRecipe
+from robustness_lib.batches import to_unit_range
+from robustness_lib.data import ImageSet
+from robustness_lib.errors import UserError
+from robustness_lib.models import build
+from robustness_lib.networks import Context, Training, trained
+from robustness_lib.paper import CLAIMS, evaluate, metric, published
+from robustness_lib.profiles import PROFILES, profile
+from robustness_lib.randomness import generator
+from robustness_lib.records import SCRATCH, Job, Record, frame
+from robustness_lib.robust_accuracy import (
+    Threat,
+    as_attacked,
+    attack,
+    correct_on,
+    fixed_subset,
+    trained_and_looked_at,
+    without_gradient,
+    worst_case,
+)
+
+THREAT = Threat(epsilon=8 / 255, step_size=2 / 255, steps=4)
+SETTING = ("half", toys.PLAIN)
+
+# ---------------------------------------------------------------------------------------- jobs
+
+
+def test_the_main_arms_have_three_seeds_and_the_papers_arms() -> None:
+    found = {(j.method, j.init != SCRATCH, j.seed) for j in adversarial.jobs("cpu", datasets=["cifar10"])}
+    expected = {("normal", False, seed) for seed in range(3)}
+    expected |= {("adversarial", arm, seed) for arm in (False, True) for seed in range(3)}
+    expected |= {(name, True, seed) for name in ("last-layer", "clean-pretraining") for seed in range(3)}
+    expected |= {("checks", arm, 0) for arm in (False, True)}
+    assert found == expected
+    assert {job.dataset for job in adversarial.jobs("cpu")} == {"cifar10", "cifar100"}
+
+
+def test_ordinary_training_is_that_of_calibration() -> None:
+    """So that its networks are trained once for both sections."""
+    (own,) = adversarial.jobs("cpu", datasets=["cifar10"], methods=["normal"], seeds=[1])
+    other = sections.SECTIONS["calibration"].jobs("cpu", datasets=["cifar10"], methods=["standard"], seeds=[1])
+    keys = {
+        Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe.of(job.recipe).training_part()).key
+        for job, recipe in (
+            (own, AdversarialRecipe),
+            (next(job for job in other if job.init == SCRATCH), sections.calibration.CalibrationRecipe),
+        )
+    }
+    assert len(keys) == 1
+
+
+def test_every_method_tunes_the_checkpoint_that_its_name_says() -> None:
+    def init(method: str) -> str:
+        found = adversarial.jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[0])
+        return next(job.init for job in found if job.init != SCRATCH)
+
+    against = {"untargeted": ["adversarial", "last-layer", "checks", "independent", "full"]}
+    for name in against["untargeted"]:
+        assert "_untargeted_" in init(name), name
+    assert "_targeted_" in init("targeted-pretraining")
+    assert init("clean-pretraining") == "wrn-16-1_imagenet32_160000x275_e10_s1_bcea81"
+
+
+def test_a_checkpoint_of_ones_own_counts_where_it_fits() -> None:
+    own = "wrn-16-1_corpus_9x9_untargeted_e1_s1_000000"
+    jobs = adversarial.jobs("cpu", datasets=["cifar10"], init=own, seeds=[0])
+    assert {job.init for job in jobs if job.method in ("adversarial", "last-layer", "checks")} == {SCRATCH, own}
+    assert own not in {job.init for job in jobs if job.method in ("normal", "clean-pretraining")}
+
+
+@pytest.mark.parametrize("init", [None, "wrn-40-2_imagenet32_9x9_untargeted_e1_s1_000000"])
+def test_excluded_needs_a_checkpoint_of_its_corpus(init: str | None) -> None:
+    with pytest.raises(
+        UserError, match=r"make one with 'robustness pretrain --profile paper --corpus imagenet32-no-ci"
+    ):
+        adversarial.jobs("paper", datasets=["cifar10"], methods=["excluded"], init=init)
+    own = "wrn-40-2_imagenet32-no-cifar10_9x9_untargeted_e1_s1_000000"
+    (job,) = adversarial.jobs("paper", datasets=["cifar10"], methods=["excluded"], init=own, seeds=[0])
+    assert job.init == own
+
+
+def test_the_paper_profile_has_the_papers_settings() -> None:
+    jobs = adversarial.jobs("paper", datasets=["cifar10"], methods=["adversarial"], seeds=[0])
+    scratch, tuned = (AdversarialRecipe.of(job.recipe) for job in jobs)
+    assert (scratch.epochs, scratch.learning_rate, scratch.dropout) == (100, 0.1, 0.0)
+    assert (tuned.epochs, tuned.learning_rate, tuned.dropout) == (5, 0.001, 0.0)
+    for recipe in (scratch, tuned):
+        assert (recipe.adversary, recipe.anchor, recipe.attack_mode) == ("untargeted", "clean", "train")
+        assert (recipe.epsilon, recipe.step_size, recipe.attack_steps) == (8 / 255, 2 / 255, 10)
+        assert (recipe.test_epsilon, recipe.test_step_size, recipe.test_steps) == (8 / 255, 2 / 255, 20)
+        assert (recipe.long_steps, recipe.test_images, recipe.batch_size) == (100, 0, 128)
+    (checks,) = (j for j in adversarial.jobs("paper", datasets=["cifar10"], methods=["checks"]) if j.init == SCRATCH)
+    assert (checks.recipe["restarts"], checks.recipe["test_images"]) == (1000, 1000)
+    target = profile("paper").targets["cifar10"]
+    pretrain = pretraining.job(profile("paper"), target, overrides={"adversary": "untargeted"})
+    assert (pretrain.recipe["epochs"], pretrain.recipe["batch_size"]) == (100, 256)
+    assert pretraining.checkpoint_id(pretrain) == jobs[1].init
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+def test_the_checkpoints_of_all_methods_can_be_made(scale: str, tmp_path: Path) -> None:
+    jobs = adversarial.jobs(scale, methods=[*METHODS, "targeted-pretraining"], seeds=[0])
+    found = pretraining.missing(jobs, None, tmp_path)
+    wanted = {job.init for job in jobs} - {SCRATCH}
+    there = {path.name.removesuffix(".safetensors") for path in Path("book/checkpoints").glob("*.safetensors")}
+    assert {pretraining.checkpoint_id(job) for job in found} == wanted - there
+    assert {job.method for job in found} <= {"supervised", "adversarial"}
+
+
+def test_settings_of_pretraining_reach_the_checkpoint() -> None:
+    overrides = {"pretraining.epochs": "1", "pretraining.attack_steps": "7"}
+    (job,) = adversarial.jobs("cpu", datasets=["cifar10"], methods=["last-layer"], seeds=[0], overrides=overrides)
+    (made,) = pretraining.missing([job], overrides, Path("nowhere"))
+    assert (made.recipe["epochs"], made.recipe["attack_steps"], made.recipe["adversary"]) == (1, 7, "untargeted")
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"test_epsilon": -1.0}, "epsilon is -1.0"),
+        ({"test_steps": 0}, "steps is 0"),
+        ({"test_images": -1}, "test_images is -1 but must be at least 0"),
+        ({"long_steps": 10}, "long_steps is 10 but must be 0 or at least test_steps, 20"),
+        ({"restarts": 0}, "restarts is 0"),
+    ],
+)
+def test_unsuitable_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        AdversarialRecipe(**settings)
+
+
+def test_unknown_methods_are_refused() -> None:
+    with pytest.raises(UserError, match="adversarail"):
+        adversarial.jobs("cpu", methods=["adversarail"])
+
+
+def test_networks_that_are_shared_cost_nothing() -> None:
+    jobs = adversarial.jobs("cpu", datasets=["cifar10"], seeds=[0])
+    cost = {job.method: adversarial.images_trained(job) for job in jobs if job.init != SCRATCH}
+    assert cost["checks"] == 0
+    assert cost["adversarial"] == 5000 * profile("cpu").targets["cifar10"].against("untargeted").tuned.epochs
+
+
+# ---------------------------------------------------------------------------------------- accuracy under attack
+
+
+@pytest.fixture(scope="module")
+def robust() -> tuple[nn.Module, ImageSet]:
+    data = toys.images(60, size=16)
+    recipe = dataclasses.replace(toys.RECIPE, epochs=6, adversary="untargeted", attack_steps=2, epsilon=4 / 255)
+    return toys.trained(recipe, data=data), data
+
+
+def test_the_accuracy_is_that_of_the_attack(robust: tuple[nn.Module, ImageSet]) -> None:
+    network, data = robust
+    found = attack(network, data, *SETTING, THREAT)
+    assert found.correct.shape == (5, 60)
+    assert (found.images - to_unit_range(data.images)).abs().max() <= THREAT.epsilon + 1e-6
+    np.testing.assert_array_equal(found.correct[-1], correct_on(network, found.images, data, *SETTING))
+    assert not network.training
+
+
+def test_a_shorter_attack_is_the_beginning_of_a_longer_one(robust: tuple[nn.Module, ImageSet]) -> None:
+    network, data = robust
+    short = attack(network, data, *SETTING, dataclasses.replace(THREAT, steps=2))
+    long = attack(network, data, *SETTING, THREAT)
+    np.testing.assert_array_equal(short.correct, long.correct[:3])
+    assert short.accuracy() == long.accuracy(2)
+
+
+def test_starts_differ_by_number_and_agree_between_networks(robust: tuple[nn.Module, ImageSet]) -> None:
+    network, data = robust
+    still = dataclasses.replace(THREAT, step_size=0.0, steps=1)
+    first, again, second = (attack(network, data, *SETTING, still, start=start).images for start in (0, 0, 1))
+    other = attack(build("wrn-10-1", 4, seed=5), data, *SETTING, still).images
+    assert torch.equal(first, again)
+    assert torch.equal(first, other)
+    assert not torch.equal(first, second)
+
+
+def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: tuple[nn.Module, ImageSet]) -> None:
+    network, data = robust
+    weak = dataclasses.replace(THREAT, epsilon=16 / 255, step_size=1 / 255, steps=1)
+    single = attack(network, data, *SETTING, weak)
+    worst = worst_case(network, data, *SETTING, weak, restarts=6)
+    assert worst.sum() <= single.correct[-1].sum()
+    assert not (worst & ~single.correct[-1]).any()
+    np.testing.assert_array_equal(worst_case(network, data, *SETTING, weak, restarts=1), single.correct[-1])
+
+
+def test_a_large_radius_breaks_every_image_and_more_steps_do_not_help_the_network(
+    robust: tuple[nn.Module, ImageSet],
+) -> None:
+    network, data = robust
+    wide = Threat(epsilon=1.0, step_size=0.1, steps=30)
+    assert attack(network, data, *SETTING, wide).accuracy() == 0
+    found = attack(network, data, *SETTING, dataclasses.replace(THREAT, steps=20))
+    assert found.accuracy() <= found.accuracy(1) + 1 / 60
+
+
+def test_a_network_whose_gradient_is_masked_is_seen() -> None:
+    data = toys.images(12, size=16)
+
+    class Saturated(nn.Module):
+        def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+            bright = (inputs.mean((1, 2, 3)) > 0).float() + 0 * inputs.sum((1, 2, 3))
+            return torch.stack([bright, 1 - bright, bright, bright], 1)
+
+    assert without_gradient(Saturated(), data, *SETTING) == 1.0
+    assert without_gradient(build("wrn-10-1", 4, seed=0), data, *SETTING) == 0.0
+
+
+def test_the_attacked_part_of_a_set_is_balanced_and_fixed() -> None:
+    data = toys.images(80)
+    few = fixed_subset(data, 20)
+    assert torch.bincount(few.labels).tolist() == [5] * 4
+    assert torch.equal(few.images, fixed_subset(data, 20).images)
+    assert fixed_subset(data, 0) is data
+    with pytest.raises(UserError, match="81 images of toys are to be attacked, but it has 80"):
+        fixed_subset(data, 81)
+
+
+# ---------------------------------------------------------------------------------------- independent attacks
+
+
+def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Module, ImageSet]) -> None:
+    """A loop written for the test, on one image at a time, from the same random starts: within half a point."""
+    network, _ = robust
+    data = toys.images(200, size=16, seed=3)
+    threat = Threat(epsilon=16 / 255, step_size=4 / 255, steps=6)
+    ours = attack(network, data, *SETTING, threat)
+    found = test_attacks.textbook(
+        as_attacked(network, "half"),
+        to_unit_range(data.images),
+        data.labels,
+        *(threat.epsilon, threat.step_size, threat.steps),
+        generator(0, "attack", 0),
+    )
+    theirs = correct_on(network, found, data, *SETTING).mean()
+    assert 0.05 < ours.accuracy() < ours.accuracy(0) - 0.1
+    assert ours.accuracy() == pytest.approx(theirs, abs=0.0051)
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_others_attacks(robust: tuple[nn.Module, ImageSet]) -> None:
+    """torchattacks agrees within half a point, and APGD, which is stronger, leaves no more than PGD."""
+    packages = tuple(pytest.importorskip(name) for name in ("pyautoattack", "torchattacks"))
+    network, _ = robust
+    data = toys.images(100, size=16, seed=3)
+    recipe = AdversarialRecipe(test_epsilon=16 / 255, test_steps=10)
+    before = torch.get_rng_state()
+    found = adversarial.attack_independently(network, data, recipe, toys.PLAIN, packages)
+    assert torch.equal(before, torch.get_rng_state())
+    ours = found["adversarial_accuracy"]
+    assert 0.05 < ours < 0.95
+    assert found["adversarial_accuracy_torchattacks"] == pytest.approx(ours, abs=0.005)
+    assert found["adversarial_accuracy_apgd"] <= found["adversarial_accuracy_apgd_ce"] <= ours + 0.01
+    assert found["attacked_images"] == 100
+
+
+def test_independent_attacks_say_what_they_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    def absent(name: str) -> None:
+        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
+
+    monkeypatch.setattr(importlib, "import_module", absent)
+    job, _ = adversarial.jobs("smoke", methods=["independent"])
+    with pytest.raises(UserError, match="needs pyautoattack, which is not installed; run 'pip install pyautoattack'"):
+        adversarial.run(job, toys.context(tmp_path))
+
+
+# ---------------------------------------------------------------------------------------- the live run
+
+
+@pytest.fixture(scope="module")
+def live(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Job], pd.DataFrame, Context]:
+    """The whole section, shortened, on one thread."""
+    context = toys.context(tmp_path_factory.mktemp("runs"))
+    short = {"epochs": "2", "train_images": "100", "observations": "1", "test_images": "30", "test_steps": "3"}
+    short |= {"pretraining.epochs": "1"}
+    jobs, outcome = sections.measure_section("adversarial", "smoke", context, overrides=short, workers=1)
+    outcome.check()
+    return jobs, sections.recorded(jobs, sections.Store(context.store)), context
+
+
+def test_every_method_is_measured(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+    jobs, found, _ = live
+    assert set(found["method"]) == set(METHODS)
+    assert len(found) == len(jobs) == 7
+    accuracies = found[[name for name in found if "accuracy" in name and not name.endswith(("steps", "by_epsilon"))]]
+    numbers = accuracies.map(lambda value: value if isinstance(value, float) else 0.5).fillna(0.5)
+    assert ((numbers >= 0) & (numbers <= 1)).all(axis=None)
+    main = found[found["method"] == "adversarial"]
+    assert {len(curve) for curve in main["adversarial_accuracy_by_steps"]} == {7}
+    last = [curve[-1] for curve in main["adversarial_accuracy_by_steps"]]
+    assert last == pytest.approx(main["adversarial_accuracy_20_steps"].tolist(), abs=1e-5)
+    assert main["adversarial_train_accuracy"].notna().all()
+    trainings = found[~found["method"].isin(["checks"])]
+    assert trainings["clean_accuracy"].tolist() == pytest.approx((1 - trainings["error"]).tolist())
+    assert {len(history) for history in trainings["history_train_loss"]} == {1}
+
+
+def test_metrics_have_words(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+    _, found, _ = live
+    for name in found.columns[found.columns.str.contains("accuracy|gradient|curve|history")]:
+        if name not in ("history_epoch",):
+            assert metric(name).label
+
+
+def test_records_are_small(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+    jobs, _, context = live
+    for job in jobs:
+        assert sections.Store(context.store).path(job).stat().st_size < 10_000
+
+
+def test_only_the_head_changes_in_last_layer_tuning(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+    jobs, _, context = live
+    job = next(job for job in jobs if job.method == "last-layer")
+    tuned = adversarial.fit(job, context).network.state_dict()
+    path = context.checkpoint(job.init)
+    assert path is not None
+    before = sections.pretraining.read_trained(path)[0]
+    for name, value in tuned.items():
+        assert name.startswith("fc.") or torch.equal(value, before[name]), name
+
+
+def test_checks_attack_the_networks_of_the_main_arms(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+    jobs, _, context = live
+    for job in jobs:
+        if job.method == "checks":
+            main = next(one for one in jobs if one.method == "adversarial" and one.init == job.init)
+            first, second = (adversarial.fit(one, context).network.state_dict() for one in (job, main))
+            assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_examples_are_images_that_the_network_knows(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+    jobs, _, context = live
+    job = next(job for job in jobs if job.method == "clean-pretraining")
+    seen = adversarial.examples(job, context, count=3)
+    assert len(seen.clean) == len(seen.adversarial) == len(seen.after) <= 3
+    assert seen.before == seen.labels
+    assert (seen.adversarial - seen.clean).abs().max() <= float(job.recipe["test_epsilon"]) + 1e-6
+
+
+def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path) -> None:
+    context = toys.context(tmp_path)
+    recipe = adversarial.jobs("smoke", methods=["adversarial"])[0].recipe
+    short = dataclasses.replace(AdversarialRecipe.of(recipe).training_part(), epochs=2, train_images=60, observations=2)
+    training = Training(dataset="synthetic", init=SCRATCH, seed=0, recipe=short)
+    looked, plain = trained_and_looked_at(training, context), trained(training, context)
+    assert toys.checksum(looked.network) == toys.checksum(plain.network)
+    assert looked.further["adversarial_accuracy"].shape == (2,)
+    assert len(looked.losses) == 2
+
+
+# ---------------------------------------------------------------------------------------- choice of recipes
+
+
+def test_candidates_are_trained_against_the_adversary_and_judged_on_other_training_images() -> None:
+    jobs = recipe_choice.jobs("cpu", methods=["adversarial"])
+    assert {job.recipe["adversary"] for job in jobs} == {"untargeted"}
+    assert {job.dataset for job in jobs} == {"cifar10"}
+    assert all(job.method == "held-out" for job in recipe_choice.jobs("cpu"))
+    tried = {(job.init == SCRATCH, job.recipe["epochs"], job.recipe["learning_rate"]) for job in jobs}
+    for job in adversarial.jobs("cpu", datasets=["cifar10"], methods=["adversarial"], seeds=[0]):
+        assert (job.init == SCRATCH, job.recipe["epochs"], job.recipe["learning_rate"]) in tried
+
+
+# ---------------------------------------------------------------------------------------- the page
+
+
+def record(method: str, arm: str, seed: int, **metrics: Any) -> Record:
+    init = SCRATCH if arm == "scratch" else "wrn-16-1_imagenet32_160000x275_untargeted_e3_s1_000000"
+    job = Job(
+        section="adversarial",
+        profile="cpu",
+        dataset="cifar10",
+        init=init,
+        method=method,
+        level=None,
+        seed=seed,
+        recipe={"epochs": 5, "learning_rate": 0.03},
+    )
+    return Record(job, {"attacked_images": 1000.0, **metrics}, {"date": "2026-01-01", "revision": "0" * 40})
+
+
+def checked(arm: str = "scratch", **changes: Any) -> Record:
+    metrics = {
+        "adversarial_accuracy": 0.3,
+        "adversarial_accuracy_10_restarts": 0.29,
+        "adversarial_accuracy_noised": 0.25,
+        "transfer_accuracy": 0.4,
+        "zero_gradient": 0.0,
+        "curve_epsilon": [0.0, 8.0, 64.0],
+        "adversarial_accuracy_by_epsilon": [0.6, 0.3, 0.0],
+    }
+    return record("checks", arm, 0, **(metrics | changes))
+
+
+def answers(*records: Record) -> dict[str, str]:
+    table = report.checks_table(frame(records), datasets=["cifar10"], caption="c", name="tab-checks")
+    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
+    return {row[0].removeprefix("| "): row[3].removesuffix(" |") for row in rows if len(row) == 4}
+
+
+def test_checks_pass_where_all_is_well() -> None:
+    longer = record(
+        "adversarial",
+        "scratch",
+        0,
+        adversarial_accuracy=0.3,
+        adversarial_accuracy_100_steps=0.295,
+        curve_steps=[0.0, 20.0, 100.0],
+        adversarial_accuracy_by_steps=[0.5, 0.3, 0.295],
+    )
+    found = answers(checked(), longer)
+    assert len(found) == 5
+    assert set(found.values()) == {"yes"}
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"transfer_accuracy": 0.1}, "Another network's adversarial images"),
+        ({"zero_gradient": 0.2}, "Every image has a gradient"),
+        ({"adversarial_accuracy_by_epsilon": [0.6, 0.3, 0.2]}, "Accuracy falls with the radius"),
+        ({"adversarial_accuracy_by_epsilon": [0.3, 0.6, 0.0]}, "Accuracy falls with the radius"),
+        ({"adversarial_accuracy_10_restarts": 0.1}, "Further random starts"),
+    ],
+)
+def test_a_sign_of_masked_gradients_is_said(changes: dict[str, Any], words: str) -> None:
+    found = answers(checked(**changes))
+    assert [text for text, answer in found.items() if answer == "**no**"] == [
+        next(text for text in found if text.startswith(words))
+    ]
+
+
+def test_shares_have_wilsons_interval() -> None:
+    low, high = report.share_interval(0.3, 500)
+    z, n, p = stats.norm.ppf(0.975), 500, 0.3
+    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
+    assert (low, high) == pytest.approx(((middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)))
+    table = report.attacks_table(
+        frame([checked(), checked("pre-trained")]),
+        method="checks",
+        metrics=["adversarial_accuracy", "adversarial_accuracy_targeted"],
+        datasets=["cifar10"],
+        caption="c",
+        name="tab-attacks",
+    )
+    assert "| adversarial accuracy | 30.0 [27.2, 32.9] | 30.0 [27.2, 32.9] | `cpu`, 1000 |" in table
+    assert "targeted" not in table
+
+
+def test_the_claims_are_decided_by_the_metrics_that_are_recorded() -> None:
+    records = [
+        record(method, arm, seed, adversarial_accuracy=value + seed / 1000, adversarial_accuracy_100_steps=value)
+        for seed in range(3)
+        for method, arm, value in (
+            ("normal", "scratch", 0.0),
+            ("adversarial", "scratch", 0.3),
+            ("adversarial", "pre-trained", 0.5),
+            ("last-layer", "pre-trained", 0.4),
+            ("clean-pretraining", "pre-trained", 0.35),
+        )
+    ]
+    verdicts = {claim.id: evaluate(claim, frame(records)).verdict for claim in CLAIMS if claim.section == "adversarial"}
+    for claim in ("adv-gain-cifar10", "adv-training-cifar10", "adv-last-layer-cifar10", "adv-clean-pretraining"):
+        assert verdicts[claim] == "holds", claim
+    assert verdicts["adv-100-steps"] != "not yet measured"
+    names = set(published("adversarial")["method"]) - {"adversarial-pretraining"}
+    assert names <= {*METHODS, *VARIATIONS, "none"}
+
+
+def test_the_images_and_their_change_are_drawn() -> None:
+    clean = np.full((2, 3, 8, 8), 0.5)
+    changed = clean.copy()
+    changed[0] += 8 / 255
+    figure = report.attacked_images(clean, changed, ["cat", "dog"], ["dog", "dog"], epsilon=8 / 255)
+    panels = figure.axes
+    assert [panel.get_xlabel() for panel in panels] == ["cat", "dog", "dog", "dog", "", ""]
+    assert [panel.xaxis.label.get_fontweight() for panel in panels[2:4]] == ["bold", "normal"]
+    drawn = [np.asarray(panel.images[0].get_array()) for panel in panels]
+    assert np.allclose(drawn[4], 1.0)
+    assert np.allclose(drawn[5], 0.5)
+    plt.close(figure)
+
+
+def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
+    rows = []
+    settings = {"learning_rate": 0.03, "train_images": 5000}
+    for epochs, accuracy in ((5, 0.3), (10, 0.25)):
+        one = record("adversarial", "pre-trained", 0, error=0.4, adversarial_accuracy=accuracy)
+        job = dataclasses.replace(
+            one.job, section="recipe_choice", method="adversarial", recipe={**settings, "epochs": epochs}
+        )
+        rows.append(dataclasses.replace(one, job=job))
+    table = report.adversarial_candidates_table(frame(rows), caption="c", name="tab-candidates")
+    assert "| **pre-trained** | **5** | **0.03** | **60.0** | **30.0** |" in table
+    assert "| pre-trained | 10 | 0.03 | 60.0 | 25.0 |" in table
+    assert "not run" in report.candidates_table(frame(rows), train_images=5000, caption="c", name="tab-ordinary")
+    nothing = report.adversarial_candidates_table(frame([checked()]), caption="c", name="n")
+    assert "not run" in nothing
+
+
+def test_the_pretrainings_stand_beside_the_authors_log() -> None:
+    scale = profile("cpu")
+    jobs = [
+        pretraining.job(scale, scale.targets["cifar10"], overrides=changes)
+        for changes in ({}, {"adversary": "untargeted"}, {"adversary": "targeted"})
+    ]
+    metrics = {"error": 0.8, "images": 160_000.0, "classes": 275.0}
+    records = frame([Record(job, metrics, {"date": "2026-01-01"}) for job in jobs])
+    table = report.adversarial_pretraining_table(records, caption="c", name="n")
+    assert "| the authors' log | WRN-28-10 | 1,281,167 of 1,000 classes | 100 | 70.25 |" in table
+    assert table.count("| `cpu` | WRN-16-1 | 160,000 of 275 classes | 3 | 80.0 |") == 1
+    assert table.count("| `cpu`, targeted | WRN-16-1 | 160,000 of 275 classes | 3 | 80.0 |") == 1
+
+
+def test_provenance_names_the_adversary_of_pretraining() -> None:
+    scale, target = profile("cpu"), profile("cpu").targets["cifar10"]
+    rows = [
+        Record(pretraining.job(scale, target, overrides=changes), {"error": 0.5}, {"date": "2026-01-01"})
+        for changes in ({}, {"adversary": "untargeted"})
+    ]
+    table = report.provenance_table(frame(rows), caption="c", name="n")
+    assert "`robustness pretrain --profile cpu --corpus imagenet32 --seed 1`" in table
+    assert "`robustness pretrain --profile cpu --corpus imagenet32 --set adversary=untargeted --seed 1`" in table
+
+
+def test_the_notebook_shows_every_section_of_a_page() -> None:
+    cells = json.loads(Path("notebooks/adversarial.ipynb").read_text())["cells"]
+    text = "\n".join("".join(cell["source"]) for cell in cells)
+    for heading in ("Method", "Run it now", "Recorded results", "Do the claims hold?", "What differs, and why"):
+        assert f"## {heading}" in text
