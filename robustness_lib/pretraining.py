@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustness_lib.cluster import Scheduler
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models import build
-from robustness_lib.networks import SHIPPED, Context, find_checkpoint, read_trained, save_trained
+from robustness_lib.networks import PUBLIC, SHIPPED, Context, find_checkpoint, read_trained, save_trained
 from robustness_lib.profiles import Profile, Target, profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, Store, short_hash
@@ -68,11 +68,13 @@ def job(
 def checkpoint_id(job: Job) -> str:
     """The id of the checkpoint that ``job`` makes, for example ``wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd``.
 
-    The profile's name is not part of what it is made from.
+    The profile's name is not part of what it is made from. Where only some images of the corpus are used, their number
+    follows its counts (``_n14000``).
     """
     description = {"dataset": job.dataset, "seed": job.seed, "recipe": dict(job.recipe)}
     recipe = job.recipe
-    return f"{recipe['architecture']}_{job.dataset}_e{recipe['epochs']}_s{job.seed}_{short_hash(description, 6)}"
+    part = f"_n{recipe['train_images']}" if recipe["train_images"] else ""
+    return f"{recipe['architecture']}_{job.dataset}{part}_e{recipe['epochs']}_s{job.seed}_{short_hash(description, 6)}"
 
 
 def run(job: Job, context: Context) -> Metrics:
@@ -143,6 +145,8 @@ def _prepare(job: Job, context: Context) -> tuple[ImageSet, Recipe, nn.Module]:
     if job.dataset not in (corpus, with_counts(data)):
         raise _different(job, with_counts(data))
     recipe = Recipe.of(job.recipe)
+    if recipe.train_images:
+        data = data.subset(class_balanced_subset(data.labels, recipe.train_images, job.seed))
     return data, recipe, build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
 
 
@@ -238,6 +242,21 @@ def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, st
     return everywhere | own
 
 
+def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | None = None) -> list[Job]:
+    """The pre-trainings that sections may ask for at a target: the profile's own first, then the target's ``further``.
+
+    Args:
+        scale: The profile.
+        target: One of its targets.
+        overrides: Settings of the recipe to change, as text by name.
+    """
+    further = [
+        job(scale, target, corpus_holds=holds, overrides={**(overrides or {}), "train_images": str(images)})
+        for holds, images in target.further
+    ]
+    return [job(scale, target, overrides=overrides), *further]
+
+
 def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path) -> list[Job]:
     """The pre-trainings that must come first, because jobs start from checkpoints that are not there yet.
 
@@ -254,11 +273,12 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
     """
     found: dict[str, Job] = {}
     for wanted in jobs:
-        if wanted.init == SCRATCH or wanted.init in found or find_checkpoint(wanted.init, store):
+        known = wanted.init == SCRATCH or wanted.init.startswith(PUBLIC) or wanted.init in found
+        if known or find_checkpoint(wanted.init, store):
             continue
         scale = profile(wanted.profile)
         changes = {"architecture": str(wanted.recipe["architecture"]), **overrides_for("pretraining", overrides)}
-        possible = {checkpoint_id(j): j for j in (job(scale, t, overrides=changes) for t in scale.targets.values())}
+        possible = {checkpoint_id(j): j for t in scale.targets.values() for j in pretrainings(scale, t, changes)}
         if wanted.init not in possible:
             raise UserError(
                 f"the checkpoint {wanted.init} is neither in {store / 'checkpoints'} nor in {SHIPPED}; "

@@ -24,6 +24,8 @@ class Target:
         pretraining: The recipe of pre-training.
         scratch: The recipe of training from scratch.
         tuned: The recipe of tuning the pre-trained network.
+        further: Other corpora (as ``corpus_holds``) and numbers of their images (0 for all) that some sections
+            pre-train on.
     """
 
     corpus: str
@@ -31,6 +33,7 @@ class Target:
     pretraining: Recipe
     scratch: Recipe
     tuned: Recipe
+    further: tuple[tuple[str, int], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +67,7 @@ _SMOKE = Target(
     pretraining=replace(_SMOKE_RECIPE, epochs=6),
     scratch=replace(_SMOKE_RECIPE, train_images=400, epochs=10, observations=5),
     tuned=replace(_SMOKE_RECIPE, train_images=400, epochs=5, learning_rate=0.05, observations=5),
+    further=(("synthetic-source_4000x40", 400),),
 )
 
 _CPU = Target(
@@ -72,6 +76,13 @@ _CPU = Target(
     pretraining=Recipe(architecture="wrn-16-1", epochs=10),
     scratch=Recipe(architecture="wrn-16-1", train_images=5000, epochs=60, observations=10),
     tuned=Recipe(architecture="wrn-16-1", train_images=5000, epochs=20, learning_rate=0.03, observations=10),
+    further=(
+        ("imagenet32-no-cifar10_144900x249", 0),
+        ("imagenet32-no-cifar10_144900x249", 14_000),
+        ("imagenet32-no-cifar10_144900x249", 36_000),
+        ("imagenet32-no-cifar10_144900x249", 72_000),
+        ("imagenet32-no-cifar10-tenth_15300x25", 14_000),
+    ),
 )
 
 _PAPER = Target(
@@ -80,6 +91,13 @@ _PAPER = Target(
     pretraining=Recipe(architecture="wrn-40-2", epochs=100, batch_size=256),
     scratch=Recipe(architecture="wrn-40-2", epochs=100, dropout=0.3, observations=100),
     tuned=Recipe(architecture="wrn-40-2", epochs=10, learning_rate=0.001, observations=10),
+    further=(
+        ("imagenet32-no-cifar10", 0),
+        ("imagenet32-no-cifar10", 100_000),
+        ("imagenet32-no-cifar10", 250_000),
+        ("imagenet32-no-cifar10", 500_000),
+        ("imagenet32-no-cifar10-tenth", 100_000),
+    ),
 )
 
 PROFILES: dict[str, Profile] = {

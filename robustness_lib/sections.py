@@ -13,7 +13,15 @@ from typing import Protocol, Unpack, cast
 
 import pandas as pd
 
-from robustness_lib import calibration, carrying, imbalance, label_noise, pretraining, recipe_choice
+from robustness_lib import (
+    calibration,
+    carrying,
+    effective_robustness,
+    imbalance,
+    label_noise,
+    pretraining,
+    recipe_choice,
+)
 from robustness_lib.cluster import Scheduler, connect
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import UserError, choose
@@ -38,7 +46,8 @@ class Section(Protocol):
 
 
 SECTIONS: dict[str, Section] = {
-    module.SECTION: cast(Section, module) for module in (label_noise, imbalance, calibration, recipe_choice)
+    module.SECTION: cast(Section, module)
+    for module in (label_noise, imbalance, calibration, effective_robustness, recipe_choice)
 }
 """By name, in the papers' order."""
 
