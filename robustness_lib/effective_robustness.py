@@ -5,7 +5,8 @@ epoch and after every one or two later: accuracy on the original test images, an
 (:mod:`robustness_lib.shifts`). A testbed of ordinary models (:mod:`robustness_lib.testbed_models`), each a job too,
 gives the line; effective robustness is what a network has beyond it.
 
-Methods: ``testbed-model`` trains the testbed's models, one a level. ``standard`` fine-tunes a network that was
+Methods: ``testbed-model`` trains the testbed's models, one a level; ``own-testbed`` is all of them together, their lines
+and how they differ image by image. ``standard`` fine-tunes a network that was
 pre-trained *without* the classes related to CIFAR-10, and trains one from scratch; ``seen`` is the same with a network
 whose pre-training had these classes. The others change one thing in the pre-trained arm of ``standard``:
 
@@ -29,7 +30,7 @@ only where the original accuracy is one that the testbed reaches: below it, the 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Unpack
 
@@ -40,11 +41,15 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.accuracy_lines import (
+    BINS,
+    SCALINGS,
     Line,
+    dominance_matrix,
     dominance_probability,
     effective_robustness,
     fit_line,
     hard_examples,
+    hard_share_correct,
     maximum_effective_robustness,
 )
 from robustness_lib.class_maps import (
@@ -85,7 +90,7 @@ from robustness_lib.testbed_models import TESTBEDS, fit_pixel_model
 from robustness_lib.training import predict
 
 SECTION = "effective_robustness"
-TESTBED = "testbed-model"
+TESTBED, WHOLE_TESTBED = "testbed-model", "own-testbed"
 REPLAYS = {"replay": 1, "replay-10": 10, "replay-100": 100}
 """Replayed images an image of the target."""
 ZERO_SHOTS = {"zero-shot": "max", "zero-shot-mean": "mean", "zero-shot-sum": "sum"}
@@ -94,6 +99,7 @@ CORPORA = {"smaller-corpus": 2, "corpus-25": 3, "corpus-50": 4, "fewer-classes":
 
 METHODS = (
     TESTBED,
+    WHOLE_TESTBED,
     "standard",
     "seen",
     "low-rate",
@@ -109,6 +115,8 @@ METHODS = (
     *ZERO_SHOTS,
 )
 ON_REQUEST = (*CORPORA, "larger-network")
+
+_SHOWN = (TESTBED, WHOLE_TESTBED, "standard", "last-layer", "hard", "wise-ft", "replay", "zero-shot")
 
 PENALTIES = (0.0001, 0.001, 0.01, 0.1)
 """Strengths of ``head-penalty`` (P2's are not legible)."""
@@ -136,6 +144,8 @@ class EffectiveRobustnessRecipe(Recipe):
         examples: Which training images: one of :data:`robustness_lib.difficulty.EXAMPLES`.
         difficulty: Where their difficulty comes from: ``"cross-validated"`` or ``"c-score"``.
         replay_images: The replay buffer, a draw from the corpus; 0 for all of it.
+        bins: How many bins of equal width the accuracies from 0 to 1 are averaged in (P2: 100; fewer where one looks
+            less often, so that a maximum is not that of a single look).
     """
 
     shifts: str = "corrupted"
@@ -146,6 +156,7 @@ class EffectiveRobustnessRecipe(Recipe):
     examples: str = "random"
     difficulty: str = "cross-validated"
     replay_images: int = 0
+    bins: int = field(default=100, metadata={"added": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -155,6 +166,8 @@ class EffectiveRobustnessRecipe(Recipe):
         for name in ("test_images", "shifted_images", "image_size", "replay_images"):
             if getattr(self, name) < 0:
                 raise UserError(f"{name} is {getattr(self, name)} but must be at least 0; give another value")
+        if self.bins < 1:
+            raise UserError(f"bins is {self.bins} but must be at least 1; the paper uses 100")
         if self.observations < 1:
             raise UserError("observations is 0 but must be at least 1: robustness is measured when one looks")
 
@@ -165,8 +178,22 @@ _AS_IN_P2: dict[str, Any] = {"schedule": "constant", "nesterov": False, "weight_
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
         "all": {"shifts": "shifted,corrupted", "test_images": 200, "shifted_images": 200, "replay_images": 400},
-        "scratch": {"train_images": 400, "epochs": 8, "learning_rate": 0.05, "observations": 4, "early_looks": 2},
-        "tuned": {"train_images": 400, "epochs": 4, "learning_rate": 0.02, "observations": 4, "early_looks": 2},
+        "scratch": {
+            "train_images": 400,
+            "bins": 25,
+            "epochs": 8,
+            "learning_rate": 0.05,
+            "observations": 4,
+            "early_looks": 2,
+        },
+        "tuned": {
+            "train_images": 400,
+            "bins": 25,
+            "epochs": 4,
+            "learning_rate": 0.02,
+            "observations": 4,
+            "early_looks": 2,
+        },
         "last-layer": {"batch_size": 64, "epochs": 20, "learning_rate": 0.1, "observations": 5},
         "testbed": {"learning_rate": 0.1},
     },
@@ -177,8 +204,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "shifted_images": 1000,
             "replay_images": 20_000,
         },
-        "scratch": {"epochs": 30, "learning_rate": 0.05, "observations": 10, "early_looks": 5},
-        "tuned": {"epochs": 12, "learning_rate": 0.01, "observations": 12, "early_looks": 5},
+        "scratch": {"bins": 25, "epochs": 30, "learning_rate": 0.05, "observations": 10, "early_looks": 5},
+        "tuned": {"bins": 25, "epochs": 12, "learning_rate": 0.01, "observations": 12, "early_looks": 5},
         "last-layer": {"epochs": 100, "learning_rate": 0.01, "observations": 25, "weight_decay": 0.0},
         "testbed": {"learning_rate": 0.1},
     },
@@ -221,9 +248,10 @@ def adapt(
         The changed recipe.
     """
     ours = SETTINGS[scale]
-    if method == TESTBED:
+    if method in (TESTBED, WHOLE_TESTBED):
         plain: dict[str, Any] = {"observations": 1, "early_looks": 0}
-        return replace(recipe, **ours["all"], **ours["testbed"], **plain, **TESTBEDS[scale][number - 1])
+        model = TESTBEDS[scale][number - 1] if method == TESTBED else {}
+        return replace(recipe, **ours["all"], **ours["testbed"], **plain, **model)
     changes = {**_AS_IN_P2, **ours["all"], **ours[arm], **_CHANGES.get(method, {})}
     if method == "last-layer":
         changes |= ours["last-layer"]
@@ -285,7 +313,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
                     adapt=change,
                     datasets=[dataset],
                     methods=[method],
-                    seeds=seeds if method != TESTBED else seeds or scale.seeds[:1],
+                    seeds=seeds or scale.seeds[:1] if method in (TESTBED, WHOLE_TESTBED) else seeds,
                     overrides=overrides,
                     init=init,
                 )
@@ -293,10 +321,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 
 
 def _default_methods(scale: str) -> Sequence[str]:
-    """All methods; at ``smoke`` without those that show nothing new about the machinery."""
-    if scale != "smoke":
-        return METHODS
-    return tuple(method for method in METHODS if method not in ("seen", "low-rate", "replay-10", "replay-100"))
+    """All methods; at ``smoke`` those that show that each piece of the machinery works."""
+    return _SHOWN if scale == "smoke" else METHODS
 
 
 def _checked_number(number: int, scale: str) -> int:
@@ -311,7 +337,7 @@ def _checkpoint(scale_name: str, dataset: str, method: str, overrides: Mapping[s
     target = scale.targets.get(dataset, next(iter(scale.targets.values())))
     wanted = {"seen": 0, **CORPORA}.get(method, 0 if scale_name == "smoke" else 1)
     recipe = adapt(EffectiveRobustnessRecipe(**target.tuned.as_dict()), scale=scale_name, arm="tuned", method=method) \
-        if method != TESTBED else target.tuned  # fmt: skip
+        if method not in (TESTBED, WHOLE_TESTBED) else target.tuned  # fmt: skip
     changes = {"architecture": recipe.architecture, **overrides_for("tuned", {
         name: value for name, value in overrides.items() if name in ("architecture", "tuned.architecture")
     }), **overrides_for("pretraining", overrides)}  # fmt: skip
@@ -325,7 +351,7 @@ def _checkpoint(scale_name: str, dataset: str, method: str, overrides: Mapping[s
 
 def _wanted(job: Job) -> bool:
     """Whether the section has this arm of the job's method."""
-    if job.method == TESTBED:
+    if job.method in (TESTBED, WHOLE_TESTBED):
         return job.init == SCRATCH
     return job.init != SCRATCH or job.method == "standard"
 
@@ -333,7 +359,7 @@ def _wanted(job: Job) -> bool:
 def images_trained(job: Job) -> float:
     """How many images a job's training processes, over all epochs; about, where features are computed once."""
     images = float(job.recipe["train_images"] or 50_000)
-    if job.method in ZERO_SHOTS or job.recipe.get("model"):
+    if job.method in (*ZERO_SHOTS, WHOLE_TESTBED) or job.recipe.get("model"):
         return images
     return images * float(job.recipe["epochs"] or 1) * (1 + REPLAYS.get(job.method, 0))
 
@@ -349,9 +375,10 @@ def run(job: Job, context: Context) -> Metrics:
         context: Data, store and runtime.
 
     Returns:
-        For a testbed model :func:`testbed_metrics`, for others :func:`metrics_against`; with a pre-trained network
-        whose old head can still be asked, ``source_accuracy`` and ``source_accuracy_before`` on the corpus's test
-        images. Scores by observation, image and class are kept in the store.
+        For a testbed model :func:`testbed_metrics`, for all of them :func:`whole_testbed_metrics`, for others
+        :func:`metrics_against`; with a pre-trained network whose old head can still be asked, ``source_accuracy`` and
+        ``source_accuracy_before`` on the corpus's test images. Scores by observation, image and class are kept in the
+        store.
 
     Raises:
         UserError: A set or checkpoint is missing, or the method does not go with it.
@@ -368,10 +395,12 @@ def run(job: Job, context: Context) -> Metrics:
         seen = _fit_testbed_model(_training(job, recipe, tests, ""), recipe, tests, context)
         keep_outputs(job, context, {name: value[-1] for name, value in seen.scores.items()})
         return testbed_metrics(seen, tests)
+    if job.method == WHOLE_TESTBED:
+        return whole_testbed_metrics(testbed_of(job, recipe, tests, context), tests)
     seen, classes, further = _fine_tuned(job, recipe, tests, context)
     testbed = testbed_of(job, recipe, tests, context)
     keep_outputs(job, context, {"epochs": seen.epochs, **seen.scores})
-    return metrics_against(testbed, seen, tests, classes) | further
+    return metrics_against(testbed, seen, tests, classes, bins=recipe.bins) | further
 
 
 def testbed_metrics(seen: Seen, tests: TargetTests) -> Metrics:
@@ -391,8 +420,46 @@ def testbed_metrics(seen: Seen, tests: TargetTests) -> Metrics:
     return found
 
 
+def whole_testbed_metrics(testbed: Sequence[Seen], tests: TargetTests) -> Metrics:
+    """Lines through the testbed, and how its models differ image by image.
+
+    Returns:
+        For each shift the lists ``accuracy_<shift>`` and ``shifted_accuracy_<shift>``, one value a model, their numbers
+        of images ``images_<shift>`` and ``shifted_images_<shift>``, and by scale (:data:`accuracy_lines.SCALINGS`) the
+        line through them, ``slope_<shift>_<scale>``, ``intercept_<shift>_<scale>`` and ``r_squared_<shift>_<scale>``.
+        On the original images ``model_accuracy`` of each model, ``dominance`` of each pair (the upper triangle, row by
+        row), and ``model_hard_share_correct``: the share that each gets right of those that all others get wrong.
+        Fractions, but for the numbers of images.
+    """
+    found: Metrics = {}
+    for shift in tests.shifted:
+        pairs = [right_answers(model.scores, tests, shift) for model in testbed]
+        inside, outside = (np.array([pair[side].mean() for pair in pairs]) for side in (0, 1))
+        found |= {f"accuracy_{shift}": _rounded(inside), f"shifted_accuracy_{shift}": _rounded(outside)}
+        found |= {f"images_{shift}": float(pairs[0][0].size), f"shifted_images_{shift}": float(pairs[0][1].size)}
+        for scaling in SCALINGS:
+            line = fit_line(inside, outside, scaling)
+            found |= {f"slope_{shift}_{scaling}": line.slope, f"intercept_{shift}_{scaling}": line.intercept}
+            found[f"r_squared_{shift}_{scaling}"] = line.r_squared or 0.0
+    right = np.stack([_right(model.scores[ORIGINAL][-1], tests) for model in testbed])
+    found |= {
+        "model_accuracy": _rounded(right.mean(1)),
+        "dominance": _rounded(dominance_matrix(right)[np.triu_indices(len(right), 1)]),
+        "hard_images": float(hard_examples(right).sum()),
+    }
+    shares = hard_share_correct(right)
+    if np.isfinite(shares).all():
+        found["model_hard_share_correct"] = _rounded(shares)
+    return found
+
+
 def metrics_against(
-    testbed: Sequence[Seen], seen: Seen, tests: TargetTests, classes: Sequence[int] | None = None
+    testbed: Sequence[Seen],
+    seen: Seen,
+    tests: TargetTests,
+    classes: Sequence[int] | None = None,
+    *,
+    bins: int = BINS,
 ) -> Metrics:
     """What a network has beyond the testbed, observation by observation.
 
@@ -402,14 +469,15 @@ def metrics_against(
         tests: The test sets.
         classes: The only target classes that the network knows; None for all. Shifts with fewer than two of them, and
             the accuracy among all classes, are then left out.
+        bins: Of the accuracies, for the maximum.
 
     Returns:
         ``history_epoch``; for each shift, at each of them, ``history_accuracy_<shift>`` on the original and
         ``history_shifted_accuracy_<shift>`` on the shifted images, and ``history_effective_robustness_<shift>``; the
-        line, ``slope_<shift>``, ``intercept_<shift>``, ``r_squared_<shift>`` and the testbed's lowest accuracy,
-        ``lowest_<shift>``; ``maximum_effective_robustness_<shift>`` (the largest mean of a bin of one per cent of
-        accuracy, from the testbed's lowest accuracy on), the observation nearest to it, ``maximum_at_<shift>`` (from
-        0), and ``final_effective_robustness_<shift>``; the maximum and the final one of the first shift again without
+        line, ``slope_<shift>``, ``intercept_<shift>``, ``r_squared_<shift>`` and the testbed's lowest and highest
+        accuracy, ``lowest_<shift>`` and ``highest_<shift>``; ``maximum_effective_robustness_<shift>`` (the largest mean
+        of a bin of accuracies, from the testbed's lowest on), the observation nearest to it, ``maximum_at_<shift>``
+        (from 0), and ``final_effective_robustness_<shift>``; the maximum and the final one of the first shift again without
         its name. ``accuracy`` at the end, and ``history_accuracy``. On the original images, at the first shift's
         maximum and at the end: ``dominance_at_maximum`` and ``dominance_at_end`` over each testbed model (as
         :func:`robustness_lib.accuracy_lines.dominance_probability`), and of the ``hard_images`` that all testbed
@@ -424,15 +492,15 @@ def metrics_against(
         if len(known) < 2:
             continue
         inside, outside = (right.mean(-1) for right in right_answers(seen.scores, tests, shift, known.tolist()))
-        line, lowest = _line(testbed, tests, shift, known.tolist())
+        line, lowest, highest = _line(testbed, tests, shift, known.tolist())
         beyond = effective_robustness(inside, outside, line)
-        measured, place = _maximum(inside, beyond, lowest)
+        measured, place = _maximum(inside, beyond, lowest, bins)
         both = {"maximum_effective_robustness": measured, "final_effective_robustness": float(beyond[-1])}
         if first is None:
             first, best = both, place
         found |= {f"{name}_{shift}": value for name, value in both.items()}
         found |= {f"slope_{shift}": line.slope, f"intercept_{shift}": line.intercept}
-        found |= {f"r_squared_{shift}": line.r_squared or 0.0, f"lowest_{shift}": lowest}
+        found |= {f"r_squared_{shift}": line.r_squared or 0.0, f"lowest_{shift}": lowest, f"highest_{shift}": highest}
         found[f"maximum_at_{shift}"] = float(place)
         found[f"history_accuracy_{shift}"] = _rounded(inside)
         found[f"history_shifted_accuracy_{shift}"] = _rounded(outside)
@@ -465,20 +533,20 @@ def _right(scores: npt.ArrayLike, tests: TargetTests, classes: Sequence[int] | N
     return right_among(scores, labels, np.unique(labels) if classes is None else np.unique(list(classes)))
 
 
-def _line(testbed: Sequence[Seen], tests: TargetTests, shift: str, classes: Sequence[int]) -> tuple[Line, float]:
-    """The baseline of a shift, and the testbed's lowest original accuracy."""
+def _line(testbed: Sequence[Seen], tests: TargetTests, shift: str, classes: Sequence[int]) -> tuple[Line, float, float]:
+    """The baseline of a shift, and the testbed's lowest and highest original accuracy."""
     pairs = [
         tuple(right.mean(-1)[-1] for right in right_answers(model.scores, tests, shift, classes)) for model in testbed
     ]
     inside, outside = np.array(pairs).T
-    return fit_line(inside, outside), float(inside.min())
+    return fit_line(inside, outside), float(inside.min()), float(inside.max())
 
 
-def _maximum(inside: Floats, beyond: Floats, lowest: float) -> tuple[float, int]:
+def _maximum(inside: Floats, beyond: Floats, lowest: float, bins: int) -> tuple[float, int]:
     """The largest bin mean at accuracies that the testbed reaches (all, where none is), and an observation in it."""
     counted = np.flatnonzero(inside >= lowest)
     counted = counted if len(counted) else np.arange(len(inside))
-    best = maximum_effective_robustness(inside[counted], beyond[counted])
+    best = maximum_effective_robustness(inside[counted], beyond[counted], bins)
     near = np.abs(inside[counted] - best.id_accuracy)
     return best.value, int(counted[near.argmin()])
 

@@ -3,7 +3,8 @@
 A network is asked about two sets of images of the same classes: the original test images ("ID") and shifted ones
 ("OOD"). Some shifted sets have images of a part of the classes only; then the original images of those classes are
 taken, and on both sides the network chooses among those classes alone, as P2's testbed does for ImageNet-R
-("subclassed" accuracy). What is kept of a network are its scores, so that the same can be computed again for any part of the classes.
+("subclassed" accuracy). What is kept of a network are its scores, so that the same can be computed again for any part
+of the classes.
 """
 
 from __future__ import annotations
