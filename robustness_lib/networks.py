@@ -95,8 +95,12 @@ class Context:
             return find_checkpoint(checkpoint, self.store)
         return self.supplier.checkpoint(checkpoint)
 
+    def note_data(self, name: str, checksum: str) -> None:
+        """Note the checksum of other data than image sets for the provenance of the running job."""
+        self._used[name] = checksum
+
     def take_used_data(self) -> dict[str, str]:
-        """Checksums of the image sets used since the last call, by ``name/split``."""
+        """Checksums of the data used since the last call; of image sets by ``name/split``."""
         used, self._used = self._used, {}
         return dict(sorted(used.items()))
 

@@ -109,9 +109,9 @@ def measure_section(
     with connect(scheduler, context) as cluster, carrying.kept(planned, context.store, out) as keep:
         todo = [job for job in planned if store.get(job) is None]
         with contextlib.suppress(*([] if cluster is None else [MissingData])):
-            for dataset in {job.dataset for job in planned}:
+            for dataset in {job.dataset for job in planned if _needs_images(job)}:
                 context.images(dataset, "test")
-            for job in todo:
+            for job in filter(_needs_images, todo):
                 _check_size(job, context)
         started = time.monotonic()
         late = pretraining.ensure(
@@ -136,6 +136,11 @@ def measure_section(
         )
     outcome.left += left
     return planned, outcome
+
+
+def _needs_images(job: Job) -> bool:
+    """Whether a job trains a network: one on published predictions has a recipe without."""
+    return "architecture" in job.recipe
 
 
 def _check_size(job: Job, context: Context) -> None:

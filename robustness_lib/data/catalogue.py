@@ -1,4 +1,7 @@
-"""Every image set: what it is, where it is looked for, whether it is there and intact, how to get it."""
+"""Every image set: what it is, where it is looked for, whether it is there and intact, how to get it.
+
+The tables of :mod:`robustness_lib.data.testbeds` are listed, checked and fetched beside them.
+"""
 
 from __future__ import annotations
 
@@ -7,7 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustness_lib.data import download
+from robustness_lib.data import download, testbed_download
 from robustness_lib.data.cifar import (
     CIFAR10N_LABELS,
     load_cifar10,
@@ -34,6 +37,7 @@ from robustness_lib.data.folders import (
 )
 from robustness_lib.data.imageset import ImageSet, data_root
 from robustness_lib.data.synthetic import load_synthetic
+from robustness_lib.data.testbeds import FOLDER, TABLES
 from robustness_lib.errors import UserError, choose
 
 SPLITS = ("train", "test")
@@ -257,10 +261,12 @@ def check(name: str, root: Path | str | None = None) -> Status:
     """
     folder = data_root(root)
     if name not in SOURCES:
-        choose(name, [*SOURCES, *_own_sets(folder)], "data set")
+        choose(name, [*SOURCES, *TABLES, *_own_sets(folder)], "data set")
     found, missing = [], []
     source = SOURCES.get(name)
     try:
+        if name in TABLES:
+            return Status(name, "intact", TABLES[name].describe(folder))
         if source and source.read is load_corpus and (folder / source.location).is_dir():
             return Status(name, "intact", check_corpus(name, folder))
         for split in SPLITS:
@@ -279,7 +285,7 @@ def check(name: str, root: Path | str | None = None) -> Status:
 
 
 def catalogue(root: Path | str | None = None) -> list[dict[str, str]]:
-    """All image sets, the user's own bundles among them, without reading any.
+    """All image sets and tables, the user's own bundles among them, without reading any.
 
     Args:
         root: The data root.
@@ -304,6 +310,10 @@ def catalogue(root: Path | str | None = None) -> list[dict[str, str]]:
                 "get": source.way,
             }
         )
+    for table in TABLES.values():
+        place = folder / FOLDER / table.filename
+        row = {"name": table.name, "what": table.what, "where": str(place), "found": "yes" if place.is_file() else "no"}
+        rows.append({**row, "origin": table.origin, "get": f"'robustness data fetch {table.name}' downloads it"})
     for name in _own_sets(folder):
         row = {"name": name, "what": "your own bundle", "where": str(folder / name), "found": "yes"}
         rows.append({**row, "origin": "", "get": ""})
@@ -324,11 +334,15 @@ def fetch(name: str, root: Path | str | None = None) -> Status:
         UserError: The name is unknown, the set cannot be downloaded without a person, or the download failed;
             then nothing is left of it.
     """
-    choose(name, SOURCES, "data set")
-    source, folder = SOURCES[name], data_root(root)
+    choose(name, [*SOURCES, *TABLES], "data set")
+    folder = data_root(root)
     status = check(name, folder)
     if status.state == "intact":
         return status
+    if name in TABLES:
+        testbed_download.fetch(name, folder)
+        return check(name, folder)
+    source = SOURCES[name]
     if source.fetch is None:
         raise UserError(f"{name} cannot be downloaded by this command: {source.way}")
     source.fetch(name, folder)

@@ -243,7 +243,8 @@ def planned_work(jobs: Iterable[Job], images_trained: Callable[[Job], float | No
     """How much there is to train, by section, profile and network.
 
     Args:
-        jobs: Planned jobs of any sections, pre-training among them; equal ones count once.
+        jobs: Planned jobs of any sections, pre-training among them; equal ones count once, those that train no
+            network not at all.
         images_trained: How many images a job processes, where that is not epochs times training images; else None.
 
     Returns:
@@ -252,7 +253,7 @@ def planned_work(jobs: Iterable[Job], images_trained: Callable[[Job], float | No
         many of the jobs are not in it, because only its data tell how large their corpus is.
     """
     rows = []
-    for job in {job.key: job for job in jobs}.values():
+    for job in {job.key: job for job in jobs if "architecture" in job.recipe}.values():
         images = images_trained(job) or _images(job)
         method = "adversarial training" if _attacks(job) else "training"
         kind = {"section": job.section, "profile": job.profile, "architecture": str(job.recipe["architecture"])}
