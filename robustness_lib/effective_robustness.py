@@ -1,5 +1,8 @@
 """The effective robustness section: what fine-tuned networks have beyond the line of ordinary ones (P2).
 
+What published predictions say is :mod:`robustness_lib.testbeds`, whose methods are among this section's; the rest is
+about our own trainings.
+
 A pre-trained and a randomly initialised network are trained on the target and looked at several times within the first
 epoch and after every one or two later: accuracy on the original test images, and on shifted ones
 (:mod:`robustness_lib.shifts`). A testbed of ordinary models (:mod:`robustness_lib.testbed_models`), each a job too,
@@ -40,6 +43,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from robustness_lib import testbeds
 from robustness_lib.accuracy_lines import (
     BINS,
     SCALINGS,
@@ -97,7 +101,7 @@ ZERO_SHOTS = {"zero-shot": "max", "zero-shot-mean": "mean", "zero-shot-sum": "su
 CORPORA = {"smaller-corpus": 2, "corpus-25": 3, "corpus-50": 4, "fewer-classes": 5}
 """The methods that fine-tune another checkpoint, and which of :func:`robustness_lib.pretraining.pretrainings`."""
 
-METHODS = (
+OWN_METHODS = (
     TESTBED,
     WHOLE_TESTBED,
     "standard",
@@ -114,7 +118,9 @@ METHODS = (
     *REPLAYS,
     *ZERO_SHOTS,
 )
+"""The methods that train networks."""
 ON_REQUEST = (*CORPORA, "larger-network")
+METHODS = (*OWN_METHODS, *testbeds.METHODS)
 
 _SHOWN = (TESTBED, WHOLE_TESTBED, "standard", "last-layer", "hard", "wise-ft", "replay", "zero-shot")
 
@@ -241,7 +247,7 @@ def adapt(
         recipe: The profile's.
         scale: Name of the profile.
         arm: ``"scratch"`` or ``"tuned"``.
-        method: One of :data:`METHODS` or :data:`ON_REQUEST`.
+        method: One of :data:`OWN_METHODS` or :data:`ON_REQUEST`.
         number: That of the testbed's model, from 1.
 
     Returns:
@@ -266,24 +272,42 @@ def adapt(
 
 
 def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
-    """The measurements of the section at one scale, the testbed first.
+    """The measurements of the section at one scale: those of published predictions, then the testbed, then the rest.
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.planning.Selection`). By default all :data:`METHODS` on
-            CIFAR-10 (the synthetic set at ``smoke``); the pre-trained arm begins from the corpus without the classes
-            related to CIFAR-10, but for ``seen`` and where ``init`` names a checkpoint. Levels choose testbed models
-            by number, and strengths of ``head-penalty``.
+        **selection: What is selected (:class:`robustness_lib.planning.Selection`). By default all :data:`METHODS`,
+            those that train on CIFAR-10 (the synthetic set at ``smoke``); the pre-trained arm begins from the corpus
+            without the classes related to CIFAR-10, but for ``seen`` and where ``init`` names a checkpoint. Levels
+            choose testbed models by number, and strengths of ``head-penalty``.
 
     Returns:
-        The jobs (:func:`robustness_lib.planning.plan`). The testbed has one seed and no pre-trained arm; of the other
-        methods only ``standard`` has one from scratch.
+        The jobs (:func:`robustness_lib.testbeds.jobs`, :func:`robustness_lib.planning.plan`). The testbed has one seed
+        and no pre-trained arm; of the other methods only ``standard`` has one from scratch.
 
     Raises:
         UserError: An unknown name or an unsuitable value.
     """
+    datasets, methods = selection.get("datasets"), selection.get("methods")
+    for method in methods or ():
+        choose(method, (*METHODS, *ON_REQUEST), f"method of the section {SECTION}")
+    published = [method for method in methods or testbeds.METHODS if method in testbeds.METHODS]
+    pairs = [name for name in datasets or testbeds.PAIRS if name in testbeds.PAIRS]
+    planned = testbeds.jobs(profile_name, datasets=pairs, methods=published) if pairs and published else []
+    selection["methods"] = [method for method in methods if method not in testbeds.METHODS] if methods else None
+    selection["datasets"] = [name for name in datasets if name not in _PAIRS_ALONE] if datasets else None
+    if (methods and not selection["methods"]) or (datasets and not selection["datasets"]):
+        return planned
+    return planned + _own_jobs(profile_name, selection)
+
+
+_PAIRS_ALONE = set(testbeds.PAIRS) - {"cifar10"}
+"""Data sets of which there are published predictions alone."""
+
+
+def _own_jobs(profile_name: str, selection: Selection) -> list[Job]:
     scale = profile(profile_name)
-    every = (*METHODS, *ON_REQUEST)
+    every = (*OWN_METHODS, *ON_REQUEST)
     chosen, seeds = selection.get("chosen_levels"), selection.get("seeds")
     if scale.name == "smoke" and seeds is None:
         seeds = scale.seeds[:1]
@@ -322,7 +346,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 
 def _default_methods(scale: str) -> Sequence[str]:
     """All methods; at ``smoke`` those that show that each piece of the machinery works."""
-    return _SHOWN if scale == "smoke" else METHODS
+    return _SHOWN if scale == "smoke" else OWN_METHODS
 
 
 def _checked_number(number: int, scale: str) -> int:
@@ -358,6 +382,8 @@ def _wanted(job: Job) -> bool:
 
 def images_trained(job: Job) -> float:
     """How many images a job's training processes, over all epochs; about, where features are computed once."""
+    if testbeds.is_job(job):
+        return 0.0
     images = float(job.recipe["train_images"] or 50_000)
     if job.method in (*ZERO_SHOTS, WHOLE_TESTBED) or job.recipe.get("model"):
         return images
@@ -375,14 +401,16 @@ def run(job: Job, context: Context) -> Metrics:
         context: Data, store and runtime.
 
     Returns:
-        For a testbed model :func:`testbed_metrics`, for all of them :func:`whole_testbed_metrics`, for others
-        :func:`metrics_against`; with a pre-trained network whose old head can still be asked, ``source_accuracy`` and
-        ``source_accuracy_before`` on the corpus's test images. Scores by observation, image and class are kept in the
-        store.
+        For published predictions :func:`robustness_lib.testbeds.run`, for a testbed model :func:`testbed_metrics`, for
+        all of them :func:`whole_testbed_metrics`, for others :func:`metrics_against`; with a pre-trained network whose
+        old head can still be asked, ``source_accuracy`` and ``source_accuracy_before`` on the corpus's test images.
+        Scores by observation, image and class are kept in the store.
 
     Raises:
         UserError: A set or checkpoint is missing, or the method does not go with it.
     """
+    if testbeds.is_job(job):
+        return testbeds.run(job, context)
     recipe = EffectiveRobustnessRecipe.of(job.recipe)
     tests = target_tests(
         job.dataset,
@@ -477,12 +505,12 @@ def metrics_against(
         line, ``slope_<shift>``, ``intercept_<shift>``, ``r_squared_<shift>`` and the testbed's lowest and highest
         accuracy, ``lowest_<shift>`` and ``highest_<shift>``; ``maximum_effective_robustness_<shift>`` (the largest mean
         of a bin of accuracies, from the testbed's lowest on), the observation nearest to it, ``maximum_at_<shift>``
-        (from 0), and ``final_effective_robustness_<shift>``; the maximum and the final one of the first shift again without
-        its name. ``accuracy`` at the end, and ``history_accuracy``. On the original images, at the first shift's
-        maximum and at the end: ``dominance_at_maximum`` and ``dominance_at_end`` over each testbed model (as
-        :func:`robustness_lib.accuracy_lines.dominance_probability`), and of the ``hard_images`` that all testbed
-        models get wrong the share that the network gets right, ``hard_share_correct`` and
-        ``final_hard_share_correct``. Everything is a fraction.
+        (from 0), and ``final_effective_robustness_<shift>``; the maximum and the final one of the first shift again
+        without its name. ``accuracy`` at the end, and ``history_accuracy``. On the original images, at the first
+        shift's maximum and at the end: ``dominance_at_maximum`` and ``dominance_at_end`` over each testbed model (as
+        :func:`robustness_lib.accuracy_lines.dominance_probability`), and of the ``hard_images`` that all testbed models
+        get wrong the share that the network gets right, ``hard_share_correct`` and ``final_hard_share_correct``.
+        Everything is a fraction.
     """
     found: Metrics = {"history_epoch": [round(float(epoch), 5) for epoch in seen.epochs]}
     first: dict[str, float] | None = None
