@@ -8,8 +8,8 @@ epoch and after every one or two later: accuracy on the original test images, an
 (:mod:`robustness_lib.shifts`). A testbed of ordinary models (:mod:`robustness_lib.testbed_models`), each a job too,
 gives the line; effective robustness is what a network has beyond it.
 
-Methods: ``testbed-model`` trains the testbed's models, one a level; ``own-testbed`` is all of them together, their lines
-and how they differ image by image. ``standard`` fine-tunes a network that was
+Methods: ``testbed-model`` trains the testbed's models, one a level; ``own-testbed`` is all of them together, their
+lines and how they differ image by image. ``standard`` fine-tunes a network that was
 pre-trained *without* the classes related to CIFAR-10, and trains one from scratch; ``seen`` is the same with a network
 whose pre-training had these classes. The others change one thing in the pre-trained arm of ``standard``:
 
