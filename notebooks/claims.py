@@ -66,6 +66,10 @@ report.myst_table(
 # Where a claim says that some harm is at most a certain size, the whole interval has to stay within it. A claim about
 # every level, such as every imbalance, is judged at each level that both arms have, and the weakest verdict stands.
 #
+# Where a claim is that a number is the printed one, and the number comes from other people's predictions without any
+# randomness, it holds if it is the same to the last printed digit; it holds in direction if it differs, but the 95 %
+# interval of the fit that gives it includes the printed number. This part of the rule was added with those numbers.
+#
 # The highest profile with two seeds decides: `paper` before `cpu`. A verdict at `cpu` says that the effect is there, or is
 # not, in a small network and a part of the data; it does not say how large it is at the papers' scale. `smoke` never
 # counts.

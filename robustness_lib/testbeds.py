@@ -29,6 +29,7 @@ from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
+from scipy.stats import t as student
 
 from robustness_lib.accuracy_lines import (
     PRINTED_LINES,
@@ -160,8 +161,9 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     Raises:
         UserError: An unknown data set or method.
     """
-    datasets = [choose(name, PAIRS, "pair of test sets") for name in selection.get("datasets") or PAIRS]
-    methods = [choose(name, METHODS, "method") for name in selection.get("methods") or METHODS]
+    chosen, wanted = selection.get("datasets"), selection.get("methods")
+    datasets = [choose(name, PAIRS, "pair of test sets") for name in (PAIRS if chosen is None else chosen)]
+    methods = [choose(name, METHODS, "method") for name in (METHODS if wanted is None else wanted)]
     if profile_name != PROFILE:
         return []
     return [_job(dataset, method) for dataset in datasets for method in methods if _has(dataset, method)]
@@ -216,6 +218,7 @@ def run(job: Job, context: Context) -> Metrics:
         By method (accuracies, shares and probabilities are fractions):
 
         * fits: ``slope``, ``intercept``, ``r_squared``, ``slope_error`` and ``intercept_error`` (standard errors),
+          their 95 % intervals as ``…_low`` and ``…_high``,
           ``model_count`` (models that the line goes through), ``left_out`` (with an accuracy of 0 or 1), ``residual``
           (root mean square of what models have beyond the line), and, where P2 prints a line,
           ``printed_line_distance``: the largest difference of the two baselines within the models' ID accuracies;
@@ -299,6 +302,7 @@ def _fit(job: Job, context: Context) -> Metrics:
         "r_squared": float(line.r_squared or 0),
         "slope_error": float(line.slope_error or 0),
         "intercept_error": float(line.intercept_error or 0),
+        **_intervals(line),
         "model_count": float(line.models or 0),
         "left_out": float(line.left_out),
         "residual": float(np.sqrt((residuals**2).mean())),
@@ -310,6 +314,22 @@ def _fit(job: Job, context: Context) -> Metrics:
         places = np.linspace(models.inside[0], models.inside[-1], 1001)
         metrics["printed_line_distance"] = float(np.abs(line.predict(places) - printed.predict(places)).max())
     return metrics
+
+
+def _intervals(line: Line) -> Metrics:
+    """The 95 % intervals of a fit's slope and intercept, by Student's t distribution with two degrees less than models.
+
+    A line through the models of a testbed is uncertain as far as other models of the same kind might be in it.
+    """
+    quantile = float(student.ppf(0.975, (line.models or 3) - 2))
+    found: Metrics = {}
+    for name, value, error in (
+        ("slope", line.slope, line.slope_error),
+        ("intercept", line.intercept, line.intercept_error),
+    ):
+        half = quantile * float(error or 0)
+        found |= {f"{name}_low": value - half, f"{name}_high": value + half}
+    return found
 
 
 def _printed_line(dataset: str) -> Line | None:

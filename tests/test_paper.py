@@ -187,7 +187,7 @@ def test_every_claim_has_the_papers_numbers(found):
     assert found.direction in (-1, 1)
     assert found.kind == "difference" or found.direction == 1
     assert found.kind in ("difference", "ratio", "reduction")
-    assert found.test == "beyond" or found.magnitude
+    assert found.test in ("beyond", "equal") or found.magnitude
     paper.metric(found.treated.metric)
     printed = set(paper.published(found.section)["printed"])
     numbers = [word for word in found.paper.replace(";", "").split() if word[0].isdigit()]
@@ -426,6 +426,27 @@ def test_several_checkpoints_at_one_seed_are_averaged():
 def test_undefined_effects_are_left_out():
     frame = arms([0.4, 0.4, 0.4], [0.1, 0.1, 0.0], "mad_calibration_error", dataset="cifar100")
     assert paper.evaluate(claim("cal-factor"), frame).n == 2
+
+
+@pytest.mark.parametrize(
+    ("value", "low", "high", "verdict"),
+    [
+        (0.92254, None, None, "holds"),  # prints as 0.9225
+        (0.92256, None, None, "does not hold"),
+        (0.93, 0.91, 0.95, "holds in direction"),
+        (0.91, 0.90, 0.92244, "does not hold"),  # prints as 0.9224
+        (0.91, 0.90, 0.92246, "holds in direction"),
+    ],
+)
+def test_a_number_is_compared_with_the_printed_one(value, low, high, verdict):
+    row = record(section="effective_robustness", dataset="imagenet", method="fit-logit", slope=value)
+    row |= {} if low is None else {"slope_low": low, "slope_high": high}
+    found = paper.evaluate(claim("er-slope-imagenet"), pd.DataFrame([row]))
+    assert (found.verdict, found.n, found.reference) == (verdict, 1, (0.9225,))
+    assert found.effect == pytest.approx(value - 0.9225)
+    assert (found.low, found.high) == pytest.approx(((low or value) - 0.9225, (high or value) - 0.9225))
+    assert claim("er-intercept-imagenet").paper == "−0.4896"
+    assert claim("er-hard-images").paper == "4.8 %"
 
 
 def test_an_exact_measurement_needs_one_record():

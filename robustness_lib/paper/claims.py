@@ -7,8 +7,9 @@ A claim names two sides, the treated one and the reference, and how they are com
 * ``direction`` is the sign of a difference that the paper claims (-1: the treated side is lower); a ratio and
   a reduction are claimed to be large, +1;
 * ``magnitude`` names the published number that states a size, if the paper states one;
-* ``test`` is "beyond" (the effect has the claimed sign and, if a size is stated, reaches it) or "within" (a
-  harm, the effect in ``direction``, is at most the stated size).
+* ``test`` is "beyond" (the effect has the claimed sign and, if a size is stated, reaches it), "within" (a
+  harm, the effect in ``direction``, is at most the stated size) or "equal" (what is measured is the number that the
+  paper prints for the treated side; such a claim has no other side, and its reference is called ``printed``).
 
 A claim about several levels compares the two sides' areas or means, or holds at "every" level: then the level
 that bears it out least stands for it.
@@ -35,6 +36,7 @@ Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 At: TypeAlias = Literal["last", "half"] | None
 Levels: TypeAlias = Literal["area", "mean"] | None
 OverLevels: TypeAlias = Literal["area", "mean", "every"] | None
+Test: TypeAlias = Literal["beyond", "within", "equal"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 
@@ -70,7 +72,7 @@ class Claim:
         reference: What it is compared with.
         direction: -1 or +1.
         kind: The effect.
-        test: "beyond" or "within".
+        test: "beyond", "within" or "equal".
         magnitude: Metric name of the published number that states the size, or None.
         level: The records' level, or None for records without one.
         over_levels: "area" (trapezoid over the levels), "mean" (over the levels) or "every" (the level
@@ -88,7 +90,7 @@ class Claim:
     reference: Side
     direction: int = -1
     kind: Kind = "difference"
-    test: Literal["beyond", "within"] = "beyond"
+    test: Test = "beyond"
     magnitude: str | None = None
     level: float | None = None
     over_levels: OverLevels = None
@@ -136,7 +138,7 @@ def _claim(row: dict[str, str]) -> Claim:
         reference=reference,
         direction=int(row["direction"]),
         kind=cast("Kind", row["kind"]),
-        test=cast('Literal["beyond", "within"]', row["test"]),
+        test=cast("Test", row["test"]),
         magnitude=row["magnitude"] or None,
         level=float(row["level"]) if row["level"] else None,
         over_levels=cast("OverLevels", row["over_levels"] or None),
@@ -186,6 +188,18 @@ def stated_row(claim: Claim) -> pd.Series | None:
     rows = select(claim.section, dataset=claim.dataset, metric=claim.magnitude)
     if len(rows) != 1:
         raise LookupError(f"{claim.id}: {len(rows)} published numbers are named {claim.magnitude!r}, not one")
+    return rows.iloc[0]
+
+
+def printed_row(claim: Claim) -> pd.Series:
+    """The published number that a claim of the test "equal" is about.
+
+    Raises:
+        LookupError: There is not exactly one.
+    """
+    rows = paper_rows(claim, claim.treated)
+    if len(rows) != 1:
+        raise LookupError(f"{claim.id}: {len(rows)} published numbers are those of its treated side, not one")
     return rows.iloc[0]
 
 
@@ -249,6 +263,8 @@ def paper_text(claim: Claim) -> str:
     """
     parts = []
     shown = metric(claim.treated.metric)
+    if claim.test == "equal":
+        return f"{printed_row(claim)['printed']} {shown.unit}".strip().replace("-", "−")
     single = at_papers_least(claim)
     sides = [paper_rows(single, side) for side in (claim.reference, claim.treated)]
     if not any(rows.empty for rows in sides):

@@ -31,7 +31,8 @@ Names of methods, with the arm where a name alone would not tell:
   eight sets;
 * calibration: ``standard``, ``temperature`` (trained on 90 %, temperature tuned on the rest), ``places365``;
 * effective robustness: ``standard``, ``last-layer``, ``replay``, ``hard``, ``easy``, ``larger-network``,
-  ``smaller-corpus``; the testbed's fits are ``fit-linear``, ``fit-probit``, ``fit-logit``.
+  ``smaller-corpus``; the testbed's fits are ``fit-linear``, ``fit-probit``, ``fit-logit``, its answers one image at a
+  time ``image-by-image``.
 """
 
 from __future__ import annotations
@@ -85,6 +86,12 @@ _LABELS = {
     "places365": "Places365",
     "lsun": "LSUN",
     "imagenet21k": "ImageNet-21K",
+    "cifar10.1-v4": "CIFAR-10.1 v4",
+    "imagenetv2-threshold": "ImageNetV2 Threshold0.7",
+    "imagenetv2-top-images": "ImageNetV2 TopImages",
+    "fit-linear": "linear scale",
+    "fit-probit": "probit scale",
+    "fit-logit": "logit scale",
     "mean": "mean",
     "standard": "standard",
     "temperature": "temperature tuned",
@@ -115,11 +122,13 @@ class Metric:
         label: Its name in words, without the unit.
         unit: "%" (then records hold fractions), "nats", "s", or "" for a pure number.
         better: -1 if lower is better, +1 if higher is better, 0 if neither.
+        digits: Digits after the point of a number without the unit "%".
     """
 
     label: str
     unit: str = "%"
     better: int = -1
+    digits: int = 3
 
     @property
     def axis(self) -> str:
@@ -164,9 +173,11 @@ _METRICS = {
     "history_loss": Metric("test loss", "nats"),
     "history_train_loss": Metric("train loss", "nats"),
     "seconds_per_epoch": Metric("time an epoch", "s"),
-    "slope": Metric("slope", "", 0),
-    "intercept": Metric("intercept", "", 0),
+    "slope": Metric("slope", "", 0, digits=4),
+    "intercept": Metric("intercept", "", 0, digits=4),
     "r_squared": Metric("R²", "", 1),
+    "model_count": Metric("models", "", 0, digits=0),
+    "hard_share": Metric("share of images that no model gets right", better=0),
     "source_accuracy": Metric("accuracy on the pre-training task", better=1),
     "maximum_effective_robustness": Metric("maximum effective robustness", better=1),
     "final_effective_robustness": Metric("effective robustness at the end", better=1),

@@ -1,5 +1,7 @@
 """The rule that turns records into a verdict. It was fixed before any number was measured.
 
+(Only the test "equal" came later, with the numbers that it is for, which have no randomness.)
+
 **Pairs.** The two sides of a claim are compared at the same seed, since they share every random draw that is
 not compared. Each seed gives one effect (difference, ratio or relative reduction, see
 :mod:`robustness_lib.paper.claims`). For a claim over all levels the area (trapezoid) or the mean is taken
@@ -24,7 +26,9 @@ equal words, the one whose interval begins nearest to the point of no effect. It
 were.
 
 For a claim that a harm stays *within* a stated bound: "holds" if the whole interval is at most the bound,
-"holds in direction" if only the mean is, otherwise "does not hold". A stated size counts with the precision
+"holds in direction" if only the mean is, otherwise "does not hold". For a claim that a number *equals* the printed
+one: "holds" if it does to the last printed digit, "holds in direction" if it differs but the interval of the fit that
+it comes from includes the printed number, otherwise "does not hold". A stated size counts with the precision
 of its print: "4.1" is reached from 4.05 on. With fewer than two paired seeds: "not yet measured". Only a
 measurement without randomness (a fit to published predictions) is decided by one record; its interval is a
 point.
@@ -54,6 +58,7 @@ from robustness_lib.paper.claims import (
     Side,
     at_level,
     effect,
+    printed_row,
     stated_row,
 )
 from robustness_lib.paper.numbers import tolerance
@@ -129,13 +134,17 @@ def verdict_of(claim: Claim, mean: float, low: float, high: float) -> str:
 
     Args:
         claim: The claim.
-        mean: Mean effect, finite.
+        mean: Mean effect, finite; of a claim of the test "equal" the difference from the printed number.
         low: Lower end of the interval.
         high: Upper end.
 
     Returns:
         "holds", "holds in direction" or "does not hold".
     """
+    if claim.test == "equal":
+        below, above = tolerance(printed_row(claim))
+        touches = low <= above and high >= -below
+        return HOLDS if -below <= mean <= above else IN_DIRECTION if touches else FAILS
     low, mean, high = sorted((claim.sign * low, claim.sign * mean, claim.sign * high))
     none = 1.0 if claim.kind == "ratio" else 0.0
     row = stated_row(claim)
@@ -171,6 +180,8 @@ def evaluate(claim: Claim, frame: pd.DataFrame) -> Verdict:
 
 def _judged(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> Verdict | None:
     """The verdict at one profile and image set; None where there are too few pairs."""
+    if claim.test == "equal":
+        return _compared_with_print(claim, frame, profile, dataset)
     treated, reference = _pairs(claim, frame, profile, dataset)
     if len(treated) < (1 if claim.exact else 2):
         return None
@@ -180,6 +191,22 @@ def _judged(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> Ve
         low = high = mean
     word = verdict_of(claim, mean, low, high)
     return Verdict(claim, mean, low, high, len(effects), profile, dataset, word, tuple(treated), tuple(reference))
+
+
+def _compared_with_print(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> Verdict | None:
+    """The verdict on a claim of the test "equal"; its interval is what the records have as ``…_low`` and ``…_high``."""
+    ends = []
+    for suffix in ("", "_low", "_high"):
+        side = replace(claim.treated, metric=claim.treated.metric + suffix)
+        ends.append(_by_level(frame, claim.section, profile, dataset, side, claim.level, None).to_numpy().ravel())
+    values, low, high = ends
+    if not len(values):
+        return None
+    printed = float(printed_row(claim)["value"])
+    mean = float(values.mean()) - printed
+    interval = (float(low.mean()) - printed, float(high.mean()) - printed) if len(low) and len(high) else (mean, mean)
+    word = verdict_of(claim, mean, *interval)
+    return Verdict(claim, mean, *interval, len(values), profile, dataset, word, tuple(values), (printed,) * len(values))
 
 
 def _at_every_level(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> Verdict | None:

@@ -7,6 +7,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
+* :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
@@ -33,6 +34,21 @@ from robustness_lib.report.levels import (
     method_effects_table,
     minority_gain_table,
 )
+from robustness_lib.report.lines import (
+    Models,
+    accuracy_scatter,
+    answers_table,
+    dominance_heat_map,
+    dominance_map,
+    dominance_scatter,
+    hard_share_scatter,
+    high_table,
+    lines_table,
+    published_robustness,
+    published_scatter,
+    robustness_curves,
+    scatter_by_scale,
+)
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
 from robustness_lib.report.tables import (
@@ -46,6 +62,9 @@ from robustness_lib.report.tables import (
 )
 
 __all__ = [
+    "Models",
+    "accuracy_scatter",
+    "answers_table",
     "arm_style",
     "arms_table",
     "bars_with_paper",
@@ -59,9 +78,15 @@ __all__ = [
     "curves_by_class",
     "curves_by_level",
     "curves_with_paper",
+    "dominance_heat_map",
+    "dominance_map",
+    "dominance_scatter",
     "gpu_note",
+    "hard_share_scatter",
+    "high_table",
     "legend_outside",
     "levels_table",
+    "lines_table",
     "made_by",
     "matrix_grid",
     "method_effects_table",
@@ -70,9 +95,13 @@ __all__ = [
     "new_figure",
     "planned_work",
     "provenance_table",
+    "published_robustness",
+    "published_scatter",
     "reliability_diagram",
     "reproduction_table",
     "rerun_command",
+    "robustness_curves",
+    "scatter_by_scale",
     "scoreboard",
     "scoreboard_rows",
     "series_style",

@@ -55,12 +55,12 @@ def myst_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption:
 
 
 def number(value: float, name: str, decimals: int = 1, signed: bool = False) -> str:
-    """A value of a metric in its unit, without the unit: percentages in percent, a true minus sign.
+    """A value of a metric in its unit, without the unit: percentages in percent, a true minus sign (zero has none).
 
     Args:
         value: The value as recorded.
         name: The metric.
-        decimals: Digits after the point of a percentage; other units get three.
+        decimals: Digits after the point of a percentage; other units have their own.
         signed: Whether a positive value gets a plus sign.
 
     Returns:
@@ -69,8 +69,8 @@ def number(value: float, name: str, decimals: int = 1, signed: bool = False) -> 
     if not math.isfinite(value):
         return _DASH
     shown = metric(name)
-    digits = decimals if shown.unit == "%" else 3
-    return f"{value * shown.scale:{'+' if signed else ''}.{digits}f}".replace("-", "−")
+    digits = decimals if shown.unit == "%" else shown.digits
+    return f"{value * shown.scale:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
 
 
 def comparison_rows(
@@ -364,7 +364,8 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
         )
         used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
         which = "" if verdict.level is None else f", weakest of {verdict.levels} levels, at {verdict.level:g}"
-        here = f"{' → '.join(sides)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
+        shown = sides[1:] if claim.test == "equal" else sides
+        here = f"{' → '.join(shown)} {unit}".strip() + f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
@@ -378,7 +379,7 @@ def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) ->
     setting += [label(row["method"])] if "method" in varied else []
     setting += [f"level {row['level']:g}"] if math.isfinite(row["level"]) else []
     setting += [metric(name).label] if "metric" in varied else []
-    setting += [label(row["arm"])]
+    setting += [label(row["arm"])] if row["arm"] != "none" else []
     decimals = min(max(len(str(row["printed"]).partition(".")[2]), 1), 2)
     here, origin = NOT_RUN, _DASH
     if row["n"]:
