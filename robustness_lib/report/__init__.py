@@ -8,6 +8,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
 * :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
+* :mod:`~robustness_lib.report.robustness`: the same while networks are fine-tuned;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
@@ -50,6 +51,18 @@ from robustness_lib.report.lines import (
     scatter_by_scale,
 )
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
+from robustness_lib.report.robustness import (
+    STANDARD,
+    factor_series,
+    factors_table,
+    maximum_bars,
+    own_dominance_scatter,
+    own_hard_shares,
+    own_lines_table,
+    own_testbed_scatter,
+    robustness_during_tuning,
+    weight_space_path,
+)
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
 from robustness_lib.report.tables import (
     arms_table,
@@ -62,6 +75,7 @@ from robustness_lib.report.tables import (
 )
 
 __all__ = [
+    "STANDARD",
     "Models",
     "accuracy_scatter",
     "answers_table",
@@ -81,6 +95,8 @@ __all__ = [
     "dominance_heat_map",
     "dominance_map",
     "dominance_scatter",
+    "factor_series",
+    "factors_table",
     "gpu_note",
     "hard_share_scatter",
     "high_table",
@@ -89,10 +105,15 @@ __all__ = [
     "lines_table",
     "made_by",
     "matrix_grid",
+    "maximum_bars",
     "method_effects_table",
     "minority_gain_table",
     "myst_table",
     "new_figure",
+    "own_dominance_scatter",
+    "own_hard_shares",
+    "own_lines_table",
+    "own_testbed_scatter",
     "planned_work",
     "provenance_table",
     "published_robustness",
@@ -101,6 +122,7 @@ __all__ = [
     "reproduction_table",
     "rerun_command",
     "robustness_curves",
+    "robustness_during_tuning",
     "scatter_by_scale",
     "scoreboard",
     "scoreboard_rows",
@@ -109,4 +131,5 @@ __all__ = [
     "start_table",
     "together_table",
     "use_style",
+    "weight_space_path",
 ]
