@@ -39,6 +39,7 @@ from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
+import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -121,6 +122,13 @@ OWN_METHODS = (
 """The methods that train networks."""
 ON_REQUEST = (*CORPORA, "larger-network")
 METHODS = (*OWN_METHODS, *testbeds.METHODS)
+
+FACTORS = tuple(
+    method
+    for method in (*OWN_METHODS, *ON_REQUEST)
+    if method not in (TESTBED, WHOLE_TESTBED, "standard", "seen", "head-penalty", "wise-ft")
+)
+"""The methods that change one thing in the pre-trained arm of ``standard``, without levels."""
 
 _SHOWN = (TESTBED, WHOLE_TESTBED, "standard", "last-layer", "hard", "wise-ft", "replay", "zero-shot")
 
@@ -378,6 +386,24 @@ def _wanted(job: Job) -> bool:
     if job.method in (TESTBED, WHOLE_TESTBED):
         return job.init == SCRATCH
     return job.init != SCRATCH or job.method == "standard"
+
+
+def shifts_of(planned: Sequence[Job]) -> tuple[str, ...]:
+    """The shifts that jobs of the section measure, those of published predictions aside."""
+    found = [str(job.recipe["shifts"]) for job in planned if "shifts" in job.recipe]
+    return parse_shifts(found[0]) if found else ()
+
+
+def recorded_shifts(records: pd.DataFrame, scale: str) -> tuple[str, ...]:
+    """The shifts that a profile's records of ``standard`` have measured; its own where there are none.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        scale: Name of the profile.
+    """
+    rows = records[(records["method"] == "standard") & (records["profile"] == scale)]
+    text = rows.iloc[0]["recipe"]["shifts"] if len(rows) else SETTINGS[scale]["all"]["shifts"]
+    return parse_shifts(str(text))
 
 
 def images_trained(job: Job) -> float:
@@ -700,6 +726,11 @@ def _training_images(
 
 def _pretrained(training: Training, recipe: EffectiveRobustnessRecipe, context: Context) -> tuple[nn.Module, Tensor]:
     """The pre-trained network with its old head, and which of its classes are which of the target's."""
+    if recipe.image_size:
+        raise UserError(
+            f"the old head of {training.init} is not known here, since it is not one of our corpora; "
+            "choose a method with a new head, such as standard"
+        )
     corpus = context.images(_corpus_of(training.init), "test")
     path = context.checkpoint(training.init)
     if path is None:
