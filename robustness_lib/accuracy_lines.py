@@ -224,7 +224,7 @@ def equal_accuracy_curve(id_accuracy: Array, line: Line) -> Floats:
 
 
 def accuracy_gap_share(id_accuracy: Array, ood_accuracy: Array, line: Line) -> Floats:
-    """Effective robustness as a share of the accuracy gap of an ordinary model (P2 Figures 3, 8-13).
+    """Effective robustness as a share of the accuracy gap of an ordinary model (P2 §4).
 
     Args:
         id_accuracy: In [0, 1], of any shape.

@@ -177,7 +177,7 @@ def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
             planned = module.jobs(scale)
             others = [job for job in known.values() if (job.section, job.profile) == (name, scale)]
             extra = [job for job in others if job.key not in {job.key for job in planned}]
-            for dataset in dict.fromkeys([*profile(scale).datasets, *(job.dataset for job in extra)]):
+            for dataset in dict.fromkeys([*profile(scale).datasets, *(job.dataset for job in (*planned, *extra))]):
                 keys = {job.key for job in planned if job.dataset == dataset}
                 more = sum(job.dataset == dataset for job in extra)
                 counts = {"planned": len(keys), "recorded": len(keys & set(known)), "published": len(keys & public)}

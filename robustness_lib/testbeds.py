@@ -51,7 +51,6 @@ from robustness_lib.data.testbeds import (
     imagenet_answers,
 )
 from robustness_lib.data.testbeds import synset_classes as synset_classes
-from robustness_lib.errors import choose
 from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
 from robustness_lib.records import SCRATCH, Job, Metrics
@@ -60,7 +59,7 @@ SECTION = "effective_robustness"
 PROFILE = "cpu"
 
 HIGH = 0.01
-"""Effective robustness above this counts as high (P2 §1)."""
+"""Effective robustness above this counts as high (P2)."""
 
 BROKEN = ("fv_16k",)
 """Models whose published answers on ImageNetV2 are broken: 2.5 % right, against 28 % on ImageNet."""
@@ -153,17 +152,15 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     Args:
         profile_name: The scale; there is nothing to measure at others than ``cpu``, since nothing would differ.
         **selection: Of what is selected, ``datasets`` (of :data:`PAIRS`) and ``methods`` (of :data:`METHODS`) count;
-            seeds, levels, checkpoints and settings of recipes have no meaning here.
+            seeds, levels, checkpoints and settings of recipes have no meaning here. Names that are none of these are
+            the rest of the section's, which checks them.
 
     Returns:
-        One job for each data set and method that it has.
-
-    Raises:
-        UserError: An unknown data set or method.
+        One job for each data set and method that it has, none where only others are selected.
     """
     chosen, wanted = selection.get("datasets"), selection.get("methods")
-    datasets = [choose(name, PAIRS, "pair of test sets") for name in (PAIRS if chosen is None else chosen)]
-    methods = [choose(name, METHODS, "method") for name in (METHODS if wanted is None else wanted)]
+    datasets = [name for name in PAIRS if chosen is None or name in chosen]
+    methods = [name for name in METHODS if wanted is None or name in wanted]
     if profile_name != PROFILE:
         return []
     return [_job(dataset, method) for dataset in datasets for method in methods if _has(dataset, method)]

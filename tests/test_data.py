@@ -33,6 +33,7 @@ from robustness_lib.data import (
 from robustness_lib.data.downsampled import read_class_map, read_downsampled
 from robustness_lib.data.files import read_bundle, read_pickle
 from robustness_lib.data.folders import load_textures, read_image, read_tiny_imagenet
+from robustness_lib.data.testbeds import TABLES
 from robustness_lib.errors import UserError
 
 
@@ -664,7 +665,7 @@ def test_the_catalogue_says_what_where_and_how(tmp_path: Path, monkeypatch: pyte
     formats.write_cifar10(tmp_path, monkeypatch)
     formats.write_bundle(tmp_path, "cifar100", "test")
     rows = {row["name"]: row for row in catalogue(tmp_path)}
-    assert list(rows) == list(SOURCES)
+    assert list(rows) == [*SOURCES, *TABLES]
     assert rows["cifar10"]["found"] == rows["cifar100"]["found"] == "yes"
     assert rows["cifar10"]["where"] == str(tmp_path / "cifar-10-batches-py")
     assert rows["svhn"]["found"] == "no"

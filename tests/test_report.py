@@ -18,6 +18,7 @@ from test_paper import record
 
 from robustness_lib import paper, report
 from robustness_lib.errors import UserError
+from robustness_lib.report.tables import number
 
 LISTS = {
     "reliability_confidence": list(np.linspace(0.2, 1, 17)),
@@ -25,6 +26,14 @@ LISTS = {
     "history_epoch": [1.0, 2.0, 3.0],
     "history_rms_calibration_error": [0.3, 0.2, 0.1],
 }
+
+
+def test_numbers_have_the_digits_of_their_metric_and_zero_has_no_sign() -> None:
+    assert number(0.92254, "slope") == "0.9225"
+    assert number(-0.4896, "intercept", signed=True) == "−0.4896"
+    assert number(0.98406, "r_squared") == "0.984"
+    assert number(-0.00001, "error") == "0.0"
+    assert number(-0.00001, "error", signed=True) == "+0.0"
 
 
 def records() -> pd.DataFrame:

@@ -22,7 +22,7 @@ import pandas as pd
 import pytest
 from matplotlib.axes import Axes
 
-from robustness_lib import data, report, testbeds
+from robustness_lib import data, report, sections, testbeds
 from robustness_lib.accuracy_lines import (
     PRINTED_LINES,
     Line,
@@ -36,7 +36,8 @@ from robustness_lib.data import testbeds as tables
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
-from robustness_lib.records import Metrics, Record, Store, check_metrics, frame
+from robustness_lib.records import Metrics, Record, Store, check_metrics, frame, load_published
+from robustness_lib.report.lines import LINES
 from robustness_lib.sweep import sweep
 
 MODELS = ("a_net", "b_net", "c_net", "fv_16k")
@@ -324,6 +325,12 @@ def test_missing_and_damaged_tables(small: Path) -> None:
     write(folder / tables.ACCURACIES_FILE, accuracy_file().to_csv(index=False).replace("57.0", "58.0"))
     with pytest.raises(UserError, match=r"damaged: the SHA-256 sum of its table is"):
         tables.imagenet_accuracies(small)
+    table = accuracy_file()
+    write(folder / tables.ACCURACIES_FILE, table.replace({"model_type": {"standard": "lp_adv"}}).to_csv(index=False))
+    assert data.check("imagenet-testbed", small).state == "damaged"
+    table.loc[table["model"] == "weak", "model_type"] = "low_accuracy_cnn"  # nothing is computed from the latest types
+    write(folder / tables.ACCURACIES_FILE, table.to_csv(index=False))
+    assert data.check("imagenet-testbed", small).state == "intact"
     write(folder / tables.SYNSETS_FILE, SYNSET_FILE + "n1,lorry\n")
     assert data.check("cinic10-synsets", small).state == "damaged"
     (folder / tables.SYNSETS_FILE).unlink()
@@ -349,10 +356,8 @@ def test_jobs_are_one_a_pair_and_method() -> None:
     [job] = testbeds.jobs("cpu", datasets=["imagenet", "objectnet"], methods=["fit-logit-2021-09"], seeds=[3, 4])
     assert (job.recipe["models"], job.recipe["scaling"]) == ("2021-09-15", "logit")
     assert testbeds.jobs("smoke") == testbeds.jobs("paper") == []
-    with pytest.raises(UserError, match="unknown method 'fit-logits'"):
-        testbeds.jobs("cpu", methods=["fit-logits"])
-    with pytest.raises(UserError, match="unknown pair of test sets 'cifar100'"):
-        testbeds.jobs("smoke", datasets=["cifar100"])
+    assert testbeds.jobs("cpu", methods=["standard"]) == testbeds.jobs("cpu", datasets=[]) == []
+    assert testbeds.jobs("cpu", methods=["mixed", "standard"], datasets=["cifar10", "synthetic"])[0].method == "mixed"
 
 
 def measure(root: Path, dataset: str, method: str) -> Metrics:
@@ -395,6 +400,18 @@ def test_records_of_a_sweep_name_their_data(small: Path, tmp_path: Path) -> None
     outcome.check()
     for record in Store(tmp_path / "runs").records(testbeds.SECTION):
         assert list(record.provenance["data"]) == ["cifar10-testbed"]
+
+
+def test_a_section_measures_them_without_images(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sections.SECTIONS, testbeds.SECTION, testbeds)
+    context = Context(data=small, store=tmp_path / "runs", progress=False)
+    planned, outcome = sections.measure_section(
+        testbeds.SECTION, "cpu", context, workers=1, datasets=["cifar10.1-v4"], methods=["fit-linear"]
+    )
+    outcome.check()
+    assert sections.recorded(planned, Store(tmp_path / "runs"))["model_count"].tolist() == [3]
+    work = report.planned_work(planned)  # there is nothing to train
+    assert work.empty
 
 
 # --------------------------------------------------------------------------------------------- the real tables
@@ -455,6 +472,13 @@ def test_accuracies_of_the_cifar_models(real: dict[tuple[str, str], Record]) -> 
         1784,
         1798,
     ]
+
+
+def test_recorded_results_are_what_the_tables_give(real: dict[tuple[str, str], Record]) -> None:
+    recorded = {record.job.key: record.metrics for record in load_published(testbeds.SECTION)}
+    assert {record.job.key: recorded.get(record.job.key) for record in real.values()} == {
+        record.job.key: record.metrics for record in real.values()
+    }
 
 
 def test_records_are_small(real: dict[tuple[str, str], Record]) -> None:
@@ -540,8 +564,14 @@ def test_the_dominance_map_is_sorted_and_mirrored(recorded: pd.DataFrame) -> Non
     np.testing.assert_allclose(drawn[:, 0], 100 * (correct.mean(1)[upper[1]] - correct.mean(1)[upper[0]]), atol=1e-3)
 
 
+def test_the_table_of_lines_has_every_line() -> None:
+    fits = {(job.dataset, job.method) for job in testbeds.jobs("cpu") if job.method.startswith("fit-logit")}
+    assert {(dataset, "-".join(filter(None, ("fit-logit", variant)))) for _, dataset, variant in LINES} == fits
+
+
 def test_tables_of_lines_and_answers(recorded: pd.DataFrame) -> None:
-    table = report.lines_table(recorded, [("thirty", "cifar10", ""), ("R", "imagenet-r", "")], caption="c", name="n")
+    rows = [("thirty", "cifar10", ""), ("R", "imagenet-r", "")]
+    table = report.lines_table(recorded, caption="c", name="n", rows=rows)
     lines = table.splitlines()
     assert "| **the paper**, CIFAR-10 | – | 0.8318 | −0.4736 | 0.981 | 0.996 | 0.998 | – |" in lines
     fit = recorded[recorded["method"] == "fit-logit"].iloc[0]

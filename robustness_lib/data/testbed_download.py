@@ -11,7 +11,7 @@ import ast
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -236,7 +236,7 @@ def model_types(path: Path) -> dict[str, str]:
         tree = ast.parse(path.read_text())
     except DAMAGE as error:
         raise damaged(path, error) from error
-    pairs: Iterator[tuple[ast.expr | None, ast.expr]] = (
+    pairs: Iterable[tuple[ast.expr | None, ast.expr]] = (
         pair
         for node in ast.walk(tree)
         if isinstance(node, ast.Dict)

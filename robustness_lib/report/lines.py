@@ -211,7 +211,7 @@ def robustness_curves(
 
 
 def dominance_map(accuracy: Floats, dominance: Floats, *, highest: float | None = None) -> Figure:
-    """Dominance probabilities of all pairs of models as a heat map, sorted by accuracy and mirrored (P2 Figure 21).
+    """Dominance probabilities of all pairs of models as a heat map, sorted by accuracy and mirrored (P2 C.10).
 
     Args:
         accuracy: [M], of the models, rising.
@@ -342,7 +342,7 @@ def dominance_heat_map(records: pd.DataFrame, dataset: str) -> Figure:
 
 
 def dominance_scatter(records: pd.DataFrame, datasets: Sequence[str]) -> Figure:
-    """Dominance probability of every pair of models against the difference of their accuracies (P2 Figure 5).
+    """Dominance probability of every pair of models against the difference of their accuracies (P2 §5.4).
 
     Args:
         records: Records.
@@ -398,18 +398,39 @@ def hard_share_scatter(records: pd.DataFrame, dataset: str) -> Figure:
     return figure
 
 
-def lines_table(records: pd.DataFrame, rows: Sequence[tuple[str, str, str]], *, caption: str, name: str) -> Markdown:
+LINES: tuple[tuple[str, str, str], ...] = (
+    ("table of August 2020, values of then", "imagenet", ""),
+    ("the same networks, today's values", "imagenet", "2020-08-today"),
+    ("table of November 2020", "imagenet", "2020-11"),
+    ("table of September 2021", "imagenet", "2021-09"),
+    ("August 2020, standard training only", "imagenet", "standard"),
+    ("ImageNetV2's own, from their answers", "imagenet", "answers"),
+    ("30 public networks, CIFAR-10.1 v6", "cifar10", ""),
+    ("the same, CIFAR-10.1 v4", "cifar10.1-v4", ""),
+    ("ImageNetV2 Threshold0.7", "imagenetv2-threshold", ""),
+    ("ImageNetV2 TopImages", "imagenetv2-top-images", ""),
+    ("ObjectNet", "objectnet", ""),
+    ("ImageNet-R", "imagenet-r", ""),
+)
+"""Every line of the published testbeds: words, data set, and variant ("" for none), as
+:mod:`robustness_lib.testbeds` has them."""
+
+
+def lines_table(
+    records: pd.DataFrame, *, caption: str, name: str, rows: Sequence[tuple[str, str, str]] = LINES
+) -> Markdown:
     """Lines through several sets of models, one a row.
 
     Args:
         records: Records.
-        rows: Words, data set and variant ("" for none) of each row (:data:`robustness_lib.testbeds.VARIANTS`).
         caption: Caption, Markdown.
         name: Label for references.
+        rows: Words, data set and variant of each row, as :data:`LINES`.
 
     Returns:
         Models, slope and intercept on the logit scale with their standard errors, R² on the three scales, and how far
-        the line is from the printed one at most, in points of accuracy. Rows that say what the paper prints come first.
+        the line is from the printed one at most, in points of accuracy. Where the paper prints a line for a data set,
+        that comes first.
     """
     header = ["Models", "n", "Slope", "Intercept", "R² linear", "R² probit", "R² logit", "From the printed line"]
     cells = []

@@ -125,7 +125,8 @@ def comparison_rows(
             continue
         claim = _claim_about(section, dataset, arm, method, name, level, over_levels)
         mine = records[(records["section"] == section) & (records["dataset"] == measured_on)]
-        mine = mine[(mine["profile"] == scale) & (mine["arm"] == arm) & (mine["method"] == method)]
+        mine = mine[(mine["profile"] == scale) & (mine["method"] == method)]
+        mine = mine[mine["arm"] == arm] if arm != "none" else mine
         mean = float(values.mean()) if len(values) else math.nan
         rows.append(
             {
@@ -388,7 +389,7 @@ def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) ->
         here = f"{number(row['mean'], name, decimals)}{spread} {unit}".strip()
         here += f"{used}, n = {row['n']}"
         origin = f"`{row['profile']}`, {row['revision']}" + (f", {made_by}" if made_by else "")
-    paper = f"{row['printed']} {unit}".strip() if row["printed"] else _DASH
+    paper = f"{row['printed']} {unit}".strip().replace("-", "−") if row["printed"] else _DASH
     return [
         ", ".join(setting),
         paper,
