@@ -90,7 +90,7 @@ print(f"a model with 65 % and 56 % is {100 * (0.56 - float(line.predict(0.65))):
 #
 # Where a set has a part of the classes only, the accuracy on the original images is that on images of these classes, and
 # on both sides the network chooses among them alone. The images looked at are the same for every network and seed.
-# {func}`robustness_lib.effective_robustness.metrics_against` puts it together.
+# {func}`robustness_lib.against_testbed.metrics_against` puts it together.
 
 # %% [markdown]
 # ## Run it now
@@ -360,7 +360,8 @@ figure = report.robustness_during_tuning(recorded, shifts, **ours)
 report.factors_table(
     recorded,
     report.STANDARD,
-    metrics=[f"{kind}_effective_robustness_{shift}" for shift in shifts for kind in ("maximum", "final")],
+    shifts=shifts,
+    metrics=["maximum_effective_robustness", "final_effective_robustness"],
     caption="Effective robustness at its maximum and at the end, mean and standard deviation over seeds.",
     name="tab-er-during",
     **ours,
@@ -379,7 +380,7 @@ report.factors_table(
 # head, one an image. The *old head* is fine-tuned by the class map in place of a new one, where classes without a
 # counterpart get a fresh row; the penalty is on its distance from the pre-trained head.
 
-# %% mystnb={"figure": {"caption": "Maximum effective robustness on the first shift: the largest mean of a bin, with the largest standard deviation of all bins, and each seed's own maximum as a point.", "name": "fig-er-factors"}, "image": {"alt": "Horizontal bars, one a way of training, with error bars and a point a seed; ways without records say not run. The table after it has the numbers.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Maximum effective robustness on the first shift: the largest mean of a bin, with the largest standard deviation of all bins, and each seed's own maximum as a point.", "name": "fig-er-factors"}, "image": {"alt": "Horizontal bars, one a way of training, with error bars and a point a seed; ways without records are left out. The table after it has the numbers.", "width": "100%"}} tags=["hide-input"]
 factors = [*report.STANDARD, *report.factor_series(effective_robustness.FACTORS)]
 figure = report.maximum_bars(recorded, factors, shifts[0], **ours)
 

@@ -45,18 +45,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib import testbeds
-from robustness_lib.accuracy_lines import (
-    BINS,
-    SCALINGS,
-    Line,
-    dominance_matrix,
-    dominance_probability,
-    effective_robustness,
-    fit_line,
-    hard_examples,
-    hard_share_correct,
-    maximum_effective_robustness,
-)
+from robustness_lib.against_testbed import metrics_against, testbed_metrics, whole_testbed_metrics
 from robustness_lib.class_maps import (
     class_map,
     class_map_loss,
@@ -65,7 +54,7 @@ from robustness_lib.class_maps import (
     mapped_scores,
     two_headed_loss,
 )
-from robustness_lib.data import ImageSet, class_balanced_subset, data_root
+from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, data_root
 from robustness_lib.difficulty import EXAMPLES, c_scores, chosen_by_difficulty, cross_validated_scores
 from robustness_lib.errors import UserError, choose
 from robustness_lib.fine_tuning import (
@@ -85,11 +74,11 @@ from robustness_lib.fine_tuning import (
 from robustness_lib.models import build
 from robustness_lib.networks import PUBLIC, Context, Training, initialise, keep_outputs, read_trained, target_images
 from robustness_lib.planning import Selection, plan
-from robustness_lib.pretraining import checkpoint_id, corpus_name, overrides_for, pretrainings
+from robustness_lib.pretraining import checkpoint_id, overrides_for, pretrainings
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
-from robustness_lib.shifts import ORIGINAL, TargetTests, parse_shifts, right_among, right_answers, target_tests
+from robustness_lib.shifts import TargetTests, parse_shifts, target_tests
 from robustness_lib.steps import Forward
 from robustness_lib.testbed_models import TESTBEDS, fit_pixel_model
 from robustness_lib.training import predict
@@ -241,6 +230,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 """What is special to the section at each scale: for all trainings, for each arm, for ``last-layer`` and for the
 testbed's networks, which are trained as P1 trains (cosine schedule)."""
 
+_LARGER = {"smoke": "wrn-10-2", "cpu": "wrn-16-2", "paper": "wrn-28-10"}
 _CHANGES: dict[str, dict[str, Any]] = {"easy": {"examples": "easy"}, "hard": {"examples": "hard"}}
 _RATES = {"low-rate": 0.1, "high-rate": 10.0}
 _MILD_RATES = {"low-rate": 0.3, "high-rate": 3.0}
@@ -272,7 +262,7 @@ def adapt(
     if method in _RATES:
         changes["learning_rate"] *= (_RATES if scale == "paper" else _MILD_RATES)[method]
     if method == "larger-network":
-        changes["architecture"] = {"smoke": "wrn-10-2", "cpu": "wrn-16-2", "paper": "wrn-28-10"}[scale]
+        changes["architecture"] = _LARGER[scale]
     return replace(recipe, **changes)
 
 
@@ -368,12 +358,9 @@ def _checkpoint(scale_name: str, dataset: str, method: str, overrides: Mapping[s
     scale = profile(scale_name)
     target = scale.targets.get(dataset, next(iter(scale.targets.values())))
     wanted = {"seen": 0, **CORPORA}.get(method, 0 if scale_name == "smoke" else 1)
-    recipe = adapt(EffectiveRobustnessRecipe(**target.tuned.as_dict()), scale=scale_name, arm="tuned", method=method) \
-        if method not in (TESTBED, WHOLE_TESTBED) else target.tuned  # fmt: skip
-    changes = {"architecture": recipe.architecture, **overrides_for("tuned", {
-        name: value for name, value in overrides.items() if name in ("architecture", "tuned.architecture")
-    }), **overrides_for("pretraining", overrides)}  # fmt: skip
-    possible = pretrainings(scale, target, changes)
+    own = _LARGER[scale_name] if method == "larger-network" else target.tuned.architecture
+    asked = overrides_for("tuned", overrides).get("architecture", own)
+    possible = pretrainings(scale, target, {"architecture": asked, **overrides_for("pretraining", overrides)})
     if wanted >= len(possible):
         raise UserError(
             f"profile {scale_name} has no pre-training for the method {method}; give a checkpoint to --init"
@@ -455,158 +442,6 @@ def run(job: Job, context: Context) -> Metrics:
     testbed = testbed_of(job, recipe, tests, context)
     keep_outputs(job, context, {"epochs": seen.epochs, **seen.scores})
     return metrics_against(testbed, seen, tests, classes, bins=recipe.bins) | further
-
-
-def testbed_metrics(seen: Seen, tests: TargetTests) -> Metrics:
-    """Accuracies of one testbed model.
-
-    Returns:
-        ``accuracy`` among all classes; for each shift its ``accuracy_<shift>`` on the original and
-        ``shifted_accuracy_<shift>`` on the shifted images of the shift's classes (fractions), and how many these are,
-        ``images_<shift>`` and ``shifted_images_<shift>``.
-    """
-    last = {name: value[-1] for name, value in seen.scores.items()}
-    found: Metrics = {"accuracy": float(_right(last[ORIGINAL], tests).mean())}
-    for shift in tests.shifted:
-        inside, outside = right_answers(last, tests, shift)
-        found |= {f"accuracy_{shift}": float(inside.mean()), f"shifted_accuracy_{shift}": float(outside.mean())}
-        found |= {f"images_{shift}": float(inside.size), f"shifted_images_{shift}": float(outside.size)}
-    return found
-
-
-def whole_testbed_metrics(testbed: Sequence[Seen], tests: TargetTests) -> Metrics:
-    """Lines through the testbed, and how its models differ image by image.
-
-    Returns:
-        For each shift the lists ``accuracy_<shift>`` and ``shifted_accuracy_<shift>``, one value a model, their numbers
-        of images ``images_<shift>`` and ``shifted_images_<shift>``, and by scale (:data:`accuracy_lines.SCALINGS`) the
-        line through them, ``slope_<shift>_<scale>``, ``intercept_<shift>_<scale>`` and ``r_squared_<shift>_<scale>``.
-        On the original images ``model_accuracy`` of each model, ``dominance`` of each pair (the upper triangle, row by
-        row), and ``model_hard_share_correct``: the share that each gets right of those that all others get wrong.
-        Fractions, but for the numbers of images.
-    """
-    found: Metrics = {}
-    for shift in tests.shifted:
-        pairs = [right_answers(model.scores, tests, shift) for model in testbed]
-        inside, outside = (np.array([pair[side].mean() for pair in pairs]) for side in (0, 1))
-        found |= {f"accuracy_{shift}": _rounded(inside), f"shifted_accuracy_{shift}": _rounded(outside)}
-        found |= {f"images_{shift}": float(pairs[0][0].size), f"shifted_images_{shift}": float(pairs[0][1].size)}
-        for scaling in SCALINGS:
-            line = fit_line(inside, outside, scaling)
-            found |= {f"slope_{shift}_{scaling}": line.slope, f"intercept_{shift}_{scaling}": line.intercept}
-            found[f"r_squared_{shift}_{scaling}"] = line.r_squared or 0.0
-    right = np.stack([_right(model.scores[ORIGINAL][-1], tests) for model in testbed])
-    found |= {
-        "model_accuracy": _rounded(right.mean(1)),
-        "dominance": _rounded(dominance_matrix(right)[np.triu_indices(len(right), 1)]),
-        "hard_images": float(hard_examples(right).sum()),
-    }
-    shares = hard_share_correct(right)
-    if np.isfinite(shares).all():
-        found["model_hard_share_correct"] = _rounded(shares)
-    return found
-
-
-def metrics_against(
-    testbed: Sequence[Seen],
-    seen: Seen,
-    tests: TargetTests,
-    classes: Sequence[int] | None = None,
-    *,
-    bins: int = BINS,
-) -> Metrics:
-    """What a network has beyond the testbed, observation by observation.
-
-    Args:
-        testbed: The testbed's models.
-        seen: The network.
-        tests: The test sets.
-        classes: The only target classes that the network knows; None for all. Shifts with fewer than two of them, and
-            the accuracy among all classes, are then left out.
-        bins: Of the accuracies, for the maximum.
-
-    Returns:
-        ``history_epoch``; for each shift, at each of them, ``history_accuracy_<shift>`` on the original and
-        ``history_shifted_accuracy_<shift>`` on the shifted images, and ``history_effective_robustness_<shift>``; the
-        line, ``slope_<shift>``, ``intercept_<shift>``, ``r_squared_<shift>`` and the testbed's lowest and highest
-        accuracy, ``lowest_<shift>`` and ``highest_<shift>``; ``maximum_effective_robustness_<shift>`` (the largest mean
-        of a bin of accuracies, from the testbed's lowest on), the observation nearest to it, ``maximum_at_<shift>``
-        (from 0), and ``final_effective_robustness_<shift>``; the maximum and the final one of the first shift again
-        without its name. ``accuracy`` at the end, and ``history_accuracy``. On the original images, at the first
-        shift's maximum and at the end: ``dominance_at_maximum`` and ``dominance_at_end`` over each testbed model (as
-        :func:`robustness_lib.accuracy_lines.dominance_probability`), and of the ``hard_images`` that all testbed models
-        get wrong the share that the network gets right, ``hard_share_correct`` and ``final_hard_share_correct``.
-        Everything is a fraction.
-    """
-    found: Metrics = {"history_epoch": [round(float(epoch), 5) for epoch in seen.epochs]}
-    first: dict[str, float] | None = None
-    best = -1
-    for shift in tests.shifted:
-        known = tests.classes(shift) if classes is None else np.intersect1d(tests.classes(shift), list(classes))
-        if len(known) < 2:
-            continue
-        inside, outside = (right.mean(-1) for right in right_answers(seen.scores, tests, shift, known.tolist()))
-        line, lowest, highest = _line(testbed, tests, shift, known.tolist())
-        beyond = effective_robustness(inside, outside, line)
-        measured, place = _maximum(inside, beyond, lowest, bins)
-        both = {"maximum_effective_robustness": measured, "final_effective_robustness": float(beyond[-1])}
-        if first is None:
-            first, best = both, place
-        found |= {f"{name}_{shift}": value for name, value in both.items()}
-        found |= {f"slope_{shift}": line.slope, f"intercept_{shift}": line.intercept}
-        found |= {f"r_squared_{shift}": line.r_squared or 0.0, f"lowest_{shift}": lowest, f"highest_{shift}": highest}
-        found[f"maximum_at_{shift}"] = float(place)
-        found[f"history_accuracy_{shift}"] = _rounded(inside)
-        found[f"history_shifted_accuracy_{shift}"] = _rounded(outside)
-        found[f"history_effective_robustness_{shift}"] = _rounded(beyond)
-    if first is None:
-        raise UserError("no shift has two classes that this network knows; choose other shifts with --set shifts=…")
-    right = _right(seen.scores[ORIGINAL], tests, classes)
-    others = np.stack([_right(model.scores[ORIGINAL][-1], tests, classes) for model in testbed])
-    hard = hard_examples(others)
-    for when, at in (("maximum", best), ("end", -1)):
-        values = [dominance_probability(right[at], other) for other in others]
-        found[f"dominance_at_{when}"] = _rounded(np.array(values))
-    found |= {
-        **first,
-        "accuracy": float(right[-1].mean()),
-        "history_accuracy": _rounded(right.mean(-1)),
-        "hard_images": float(hard.sum()),
-    }
-    if hard.any():
-        found |= {
-            "hard_share_correct": float(right[best][hard].mean()),
-            "final_hard_share_correct": float(right[-1][hard].mean()),
-        }
-    return found
-
-
-def _right(scores: npt.ArrayLike, tests: TargetTests, classes: Sequence[int] | None = None) -> Bools:
-    """Which original images of the classes are right, among these classes."""
-    labels = tests.original.labels.numpy()
-    return right_among(scores, labels, np.unique(labels) if classes is None else np.unique(list(classes)))
-
-
-def _line(testbed: Sequence[Seen], tests: TargetTests, shift: str, classes: Sequence[int]) -> tuple[Line, float, float]:
-    """The baseline of a shift, and the testbed's lowest and highest original accuracy."""
-    pairs = [
-        tuple(right.mean(-1)[-1] for right in right_answers(model.scores, tests, shift, classes)) for model in testbed
-    ]
-    inside, outside = np.array(pairs).T
-    return fit_line(inside, outside), float(inside.min()), float(inside.max())
-
-
-def _maximum(inside: Floats, beyond: Floats, lowest: float, bins: int) -> tuple[float, int]:
-    """The largest bin mean at accuracies that the testbed reaches (all, where none is), and an observation in it."""
-    counted = np.flatnonzero(inside >= lowest)
-    counted = counted if len(counted) else np.arange(len(inside))
-    best = maximum_effective_robustness(inside[counted], beyond[counted], bins)
-    near = np.abs(inside[counted] - best.id_accuracy)
-    return best.value, int(counted[near.argmin()])
-
-
-def _rounded(values: Floats) -> list[float]:
-    return [round(float(value), 4) for value in values]
 
 
 # --------------------------------------------------------------------------------------------- testbed
@@ -703,7 +538,7 @@ def _fine_tuned(
 def squared_error(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
     """Mean squared distance of the logits from the one-hot labels (P2 C.4)."""
     logits = network(images).float()
-    return F.mse_loss(logits, F.one_hot(labels, logits.shape[1]).float())
+    return F.mse_loss(logits, torch.zeros_like(logits).scatter(1, labels[:, None], 1.0))
 
 
 def _training_images(
@@ -726,12 +561,13 @@ def _training_images(
 
 def _pretrained(training: Training, recipe: EffectiveRobustnessRecipe, context: Context) -> tuple[nn.Module, Tensor]:
     """The pre-trained network with its old head, and which of its classes are which of the target's."""
-    if recipe.image_size:
+    name = _corpus_of(training.init)
+    if name is None or recipe.image_size:
         raise UserError(
-            f"the old head of {training.init} is not known here, since it is not one of our corpora; "
+            f"the old head of {training.init} is not known here, since its id names none of our corpora; "
             "choose a method with a new head, such as standard"
         )
-    corpus = context.images(_corpus_of(training.init), "test")
+    corpus = context.images(name, "test")
     path = context.checkpoint(training.init)
     if path is None:
         initialise(training, 1, context)  # says where it was looked for and how to get it
@@ -742,9 +578,10 @@ def _pretrained(training: Training, recipe: EffectiveRobustnessRecipe, context: 
     return network, class_map(training.dataset, target.class_names, corpus.class_names)
 
 
-def _corpus_of(checkpoint: str) -> str:
-    """The image set that a checkpoint was pre-trained on, from its id."""
-    return corpus_name(checkpoint.split("_")[1])
+def _corpus_of(checkpoint: str) -> str | None:
+    """The image set that a checkpoint was pre-trained on, from its id; None where that names none."""
+    name = checkpoint.partition("_")[2].partition("_")[0]
+    return name if name in SOURCES else None
 
 
 def _extractor(training: Training, recipe: EffectiveRobustnessRecipe, context: Context) -> nn.Module:
@@ -802,7 +639,8 @@ def _with_replay(
     context: Context,
 ) -> tuple[Seen, Sequence[int] | None, Metrics]:
     """Fine-tuning of two heads, the old one on images of pre-training."""
-    corpus = context.images(_corpus_of(training.init), "train")
+    before, _ = _pretrained(training, recipe, context)
+    corpus = context.images(_corpus_of(training.init) or "", "train")
     if recipe.replay_images:
         corpus = corpus.subset(class_balanced_subset(corpus.labels, recipe.replay_images, seed=0))
     target = target_images(training, context) if data is None else data
@@ -827,14 +665,13 @@ def _with_replay(
     )
     network = build(recipe.architecture, old + target.num_classes)
     network.load_state_dict(dict(seen.weights))
-    before = _pretrained(training, recipe, context)[0]
     accuracies = [_source_accuracy(one, old, training, recipe, context) for one in (network, before)]
     return seen, None, {"source_accuracy": accuracies[0], "source_accuracy_before": accuracies[1]}
 
 
 def _source_accuracies(training: Training, recipe: EffectiveRobustnessRecipe, seen: Seen, context: Context) -> Metrics:
     """Accuracy on the corpus of the fine-tuned trunk under its old head, and of the pre-trained network."""
-    if recipe.image_size:
+    if recipe.image_size or _corpus_of(training.init) is None:
         return {}
     network, members = _pretrained(training, recipe, context)
     old = members.shape[1]
@@ -849,6 +686,6 @@ def _source_accuracies(training: Training, recipe: EffectiveRobustnessRecipe, se
 def _source_accuracy(
     network: nn.Module, classes: int, training: Training, recipe: EffectiveRobustnessRecipe, context: Context
 ) -> float:
-    corpus = context.images(_corpus_of(training.init), "test")
+    corpus = context.images(_corpus_of(training.init) or "", "test")
     logits = predict(network, corpus, recipe.normalisation, context.runtime)[:, :classes]
     return float((logits.argmax(1) == corpus.labels).double().mean())

@@ -394,8 +394,12 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     [job] = jobs("smoke", methods=["mse"], seeds=[0], init="timm/any", overrides=TINY)
     with pytest.raises(UserError, match="gives features alone"):
         section.run(job, context)
-    [job] = jobs("smoke", methods=["zero-shot"], seeds=[0], init="x_y_z", overrides={**TINY, "image_size": "64"})
-    with pytest.raises(UserError, match="old head"):
+    for init, changes in (("x_y_z", TINY), ("w_synthetic-source_1x1", {**TINY, "image_size": "64"})):
+        [job] = jobs("smoke", methods=["zero-shot"], seeds=[0], init=init, overrides=changes)
+        with pytest.raises(UserError, match="old head"):
+            section.run(job, context)
+    [job] = jobs("smoke", methods=["zero-shot"], seeds=[0], init="w_synthetic-source_1x1", overrides=TINY)
+    with pytest.raises(UserError, match="is neither in"):
         section.run(job, context)
 
 
@@ -418,6 +422,7 @@ def test_figures_show_what_is_recorded_and_say_what_is_not(name: str, live: pd.D
     figure.savefig(tmp_path / "figure.svg")
     lines = sum(len(axes.lines) for axes in figure.axes)
     nothing = FIGURES[name](live.iloc[:0])
+    assert nothing.axes
     words = [text.get_text() for axes in nothing.axes for text in axes.texts]
     assert "not run" in words
     assert lines > sum(len(axes.lines) for axes in nothing.axes)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -267,7 +268,7 @@ def maximum_bars(
 
     Args:
         records: Records.
-        series: A bar each.
+        series: A bar each, but for those that were not measured.
         shift: Which shift.
         dataset: The target.
         profile: The records' profile; None: the highest with records.
@@ -276,12 +277,16 @@ def maximum_bars(
         The figure: the largest mean of a bin, with the largest standard deviation of all bins as the error bar (P2's
         cautious choice), and each seed's own maximum as a point.
     """
-    figure, (panel,) = new_figure(height=max(2.4, 0.36 * len(series) + 1.0))
-    for place, one in enumerate(series):
-        points = points_of(records, one, shift, dataset=dataset, profile=profile)
-        if points is None:
-            panel.annotate(NOT_RUN, (0, place), va="center", xytext=(4, 0), textcoords="offset points", fontsize=10)
-            continue
+    found = {
+        place: points
+        for place, one in enumerate(series)
+        if (points := points_of(records, one, shift, dataset=dataset, profile=profile)) is not None
+    }
+    figure, (panel,) = new_figure(height=max(2.4, 0.36 * len(found) + 1.0))
+    if not found:
+        panel.annotate(NOT_RUN, (0.5, 0.5), xycoords="axes fraction", ha="center")
+    for place, (number_of_series, points) in enumerate(found.items()):
+        one = series[number_of_series]
         counted = points.accuracy >= points.lowest
         counted = counted if counted.any() else np.ones_like(counted)
         best = maximum_effective_robustness(points.accuracy[counted], points.robustness[counted], points.bins)
@@ -299,8 +304,8 @@ def maximum_bars(
         }
         own = per_seed(records, **setting, metric=name, level=one.level).to_numpy(dtype=float) * 100
         panel.plot(own, [place] * len(own), ls="none", marker=one.style["marker"], ms=4.5, color=color, mec="white")
-    panel.set_yticks(range(len(series)), [one.text for one in series])
-    panel.set_ylim(len(series) - 0.4, -0.6)
+    panel.set_yticks(range(len(found)), [series[which].text for which in found])
+    panel.set_ylim(max(len(found), 1) - 0.4, -0.6)
     panel.axvline(0, color="#555555", lw=0.8)
     panel.grid(axis="y", visible=False)
     panel.set_xlabel("maximum effective robustness (points)")
@@ -492,6 +497,7 @@ def factors_table(
     caption: str,
     name: str,
     metrics: Sequence[str] = ("maximum_effective_robustness", "final_effective_robustness", "accuracy"),
+    shifts: Sequence[str] = ("",),
     profile: str | None = None,
 ) -> Markdown:
     """What each factor comes to: mean and standard deviation over seeds, a factor a row.
@@ -503,23 +509,21 @@ def factors_table(
         caption: Caption, Markdown.
         name: Label for references.
         metrics: Columns.
+        shifts: Shifts whose metrics are shown, all factors for each; "" for the metrics' own names.
         profile: The records' profile; None: the highest with records.
     """
     scale = profile or profile_of(records, SECTION, dataset) or ""
     cells = []
-    for one in series:
-        setting: dict[str, Any] = {
-            "section": SECTION,
-            "profile": scale,
-            "dataset": dataset,
-            "arm": one.arm,
-            "method": one.method,
-        }
-        values = [per_seed(records, **setting, metric=each, level=one.level).to_numpy(dtype=float) for each in metrics]
+    for shift, one in product(shifts, series):
+        setting: dict[str, Any] = {"section": SECTION, "profile": scale, "dataset": dataset}
+        setting |= {"arm": one.arm, "method": one.method, "level": one.level}
+        names = [f"{each}_{shift}" if shift else each for each in metrics]
+        values = [per_seed(records, **setting, metric=each).to_numpy(dtype=float) for each in names]
         seeds = max(len(found) for found in values)
         shown = [_mean_and_spread(found, each) for found, each in zip(values, metrics, strict=True)]
-        cells.append([one.text, str(seeds) if seeds else NOT_RUN, *shown])
-    header = ["", "seeds", *(f"{metric(each).label} ({metric(each).unit})" for each in metrics)]
+        cells.append([*([SHIFTS[shift]] if shift else []), one.text, str(seeds) if seeds else NOT_RUN, *shown])
+    header = [*(["Shifted images"] if shifts[0] else []), "", "seeds"]
+    header += [f"{metric(each).label} ({metric(each).unit})" for each in metrics]
     return myst_table(header, cells, caption=caption, name=name)
 
 
