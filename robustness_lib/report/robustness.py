@@ -431,15 +431,16 @@ def own_hard_shares(
     else:
         panel.annotate(NOT_RUN, (0.5, 0.5), xycoords="axes fraction", ha="center")
     for one in series:
-        for name, face, when in _HARD:
+        for name, filled in _HARD:
             places = [
                 (_accuracy_at(found, name) * 100, float(found[name]) * 100)
                 for found in _rows(records, one.arm, one.method, one.level, dataset, profile).to_dict("records")
                 if isinstance(found.get(name), float) and math.isfinite(found[name])
             ]
             if places:
-                panel.plot(*np.transpose(places), ls="none", marker=one.style["marker"], ms=6, color=one.style["color"],
-                           mfc=one.style["color"] if face else "white", label=f"{one.text}, {when}")  # fmt: skip
+                color = one.style["color"]
+                panel.plot(*np.transpose(places), ls="none", marker=one.style["marker"], ms=6, color=color,
+                           mfc=color if filled else "white", label=one.text if filled else None)  # fmt: skip
     panel.set(
         xlabel="accuracy on original images (%)", ylabel="share right of the images that\nall others get wrong (%)"
     )
@@ -447,7 +448,7 @@ def own_hard_shares(
     return figure
 
 
-_HARD = (("hard_share_correct", True, "at maximum"), ("final_hard_share_correct", False, "at the end"))
+_HARD = (("hard_share_correct", True), ("final_hard_share_correct", False))
 
 
 def _accuracy_at(row: Mapping[Any, Any], name: str) -> float:
