@@ -420,7 +420,7 @@ report.factors_table(
 #
 # Later work proposes a remedy that the paper did not try: take the weights between the pre-trained network, which answers
 # through the class map, and the fine-tuned one {cite:p}`wortsman2022robust`. {numref}`fig-er-wise` walks from the one to
-# the other in tenths, with batch statistics measured anew at each step. Would it keep robustness at high accuracy, the path
+# the other in tenths, with batch statistics measured anew in between. Would it keep robustness at high accuracy, the path
 # would run above the points of fine-tuning at its right end. Only classes with a counterpart in the corpus count here, and
 # the shift is a synthetic one: on ImageNet's images the pre-trained end has an advantage that is no robustness.
 

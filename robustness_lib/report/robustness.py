@@ -308,7 +308,7 @@ def maximum_bars(
     panel.set_ylim(max(len(found), 1) - 0.4, -0.6)
     panel.axvline(0, color="#555555", lw=0.8)
     panel.grid(axis="y", visible=False)
-    panel.set_xlabel("maximum effective robustness (points)")
+    panel.set_xlabel("maximum effective\nrobustness (points)")
     return figure
 
 
