@@ -406,10 +406,13 @@ def head_penalty_loss(network: nn.Module, loss: Any, strength: float) -> Any:
         strength: Lambda.
     """
     layer = head(network)
-    kept = [value.detach().clone() for value in layer.parameters()]
+    first = [value.detach().clone() for value in layer.parameters()]
+    kept = {first[0].device: first}
 
     def penalised(forward: Any, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        away = sum(((now - then.to(now.device)) ** 2).sum() for now, then in zip(layer.parameters(), kept, strict=True))
+        if labels.device not in kept:
+            kept[labels.device] = [value.to(labels.device) for value in first]
+        away = sum(((now - then) ** 2).sum() for now, then in zip(layer.parameters(), kept[labels.device], strict=True))
         total: Tensor = loss(forward, images, labels, indices) + strength * away
         return total
 
