@@ -54,11 +54,11 @@ def whole_testbed_metrics(testbed: Sequence[Seen], tests: TargetTests) -> Metric
 
     Returns:
         For each shift the lists ``accuracy_<shift>`` and ``shifted_accuracy_<shift>``, one value a model, their numbers
-        of images ``images_<shift>`` and ``shifted_images_<shift>``, and by scale (:data:`robustness_lib.accuracy_lines.SCALINGS`) the
-        line through them, ``slope_<shift>_<scale>``, ``intercept_<shift>_<scale>`` and ``r_squared_<shift>_<scale>``.
-        On the original images ``model_accuracy`` of each model, ``dominance`` of each pair (the upper triangle, row by
-        row), and ``model_hard_share_correct``: the share that each gets right of those that all others get wrong.
-        Fractions, but for the numbers of images.
+        of images ``images_<shift>`` and ``shifted_images_<shift>``, and by scale
+        (:data:`robustness_lib.accuracy_lines.SCALINGS`) the line through them, ``slope_<shift>_<scale>``,
+        ``intercept_<shift>_<scale>`` and ``r_squared_<shift>_<scale>``. On the original images ``model_accuracy`` of
+        each model, ``dominance`` of each pair (the upper triangle, row by row), and ``model_hard_share_correct``: the
+        share that each gets right of those that all others get wrong. Fractions, but for the numbers of images.
     """
     found: Metrics = {}
     for shift in tests.shifted:

@@ -75,11 +75,15 @@ def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
     return found.masked_fill(~members.any(1), -torch.inf)
 
 
-def class_map_loss(members: Tensor) -> Callable[[Forward, Tensor, Tensor, Tensor], Tensor]:
+def class_map_loss(
+    members: Tensor, old_labels_from: int | None = None
+) -> Callable[[Forward, Tensor, Tensor, Tensor], Tensor]:
     """Cross-entropy over all classes of the old head, whose target is the likeliest class of the label's (P2 C.12).
 
     Args:
         members: bool [K, J].
+        old_labels_from: From this position in the training set on, images are replayed ones, whose labels 0 ... J - 1
+            are those of the old head; None where there are none.
 
     Returns:
         A loss for :func:`robustness_lib.training.train`, whose labels are the target's.
@@ -90,7 +94,11 @@ def class_map_loss(members: Tensor) -> Callable[[Forward, Tensor, Tensor, Tensor
         logits = network(images).float()
         if logits.device not in kept:
             kept[logits.device] = members.to(logits.device)
-        own = logits.masked_fill(~kept[logits.device][labels], -torch.inf).amax(1)
+        allowed = kept[logits.device][labels.clamp(max=len(members) - 1)]
+        if old_labels_from is not None:
+            itself = torch.arange(logits.shape[1], device=labels.device) == labels[:, None]
+            allowed = torch.where((indices >= old_labels_from)[:, None], itself, allowed)
+        own = logits.masked_fill(~allowed, -torch.inf).amax(1)
         return (logits.logsumexp(1) - own).mean()
 
     return loss

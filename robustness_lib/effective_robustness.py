@@ -22,9 +22,9 @@ whose pre-training had these classes. The others change one thing in the pre-tra
 * ``replay``, ``replay-10`` and ``replay-100``: images of pre-training come again under their old head;
 * ``zero-shot``, ``zero-shot-mean`` and ``zero-shot-sum``: the pre-trained network as it is, by the class map.
 
-On request only, since they need further pre-trainings: ``smaller-corpus`` (a tenth of the corpus's images),
-``corpus-25`` and ``corpus-50`` (per cent), ``fewer-classes`` (as few images as the first, of a tenth of the classes)
-and ``larger-network``.
+On request only: ``class-map-replay``, which is both; and, since they need further pre-trainings, ``smaller-corpus`` (a
+tenth of the corpus's images), ``corpus-25`` and ``corpus-50`` (per cent), ``fewer-classes`` (as few images as the
+first, of a tenth of the classes) and ``larger-network``.
 
 Which test images are looked at is part of the recipe; they are the same for every network and seed. The maximum counts
 only where the original accuracy is one that the testbed reaches: below it, the line would be extended.
@@ -81,7 +81,7 @@ from robustness_lib.records import SCRATCH, Job, Metrics
 from robustness_lib.shifts import TargetTests, parse_shifts, target_tests
 from robustness_lib.steps import Forward
 from robustness_lib.testbed_models import TESTBEDS, fit_pixel_model
-from robustness_lib.training import predict
+from robustness_lib.training import Sampler, predict
 
 SECTION = "effective_robustness"
 TESTBED, WHOLE_TESTBED = "testbed-model", "own-testbed"
@@ -109,7 +109,7 @@ OWN_METHODS = (
     *ZERO_SHOTS,
 )
 """The methods that train networks."""
-ON_REQUEST = (*CORPORA, "larger-network")
+ON_REQUEST = ("class-map-replay", *CORPORA, "larger-network")
 METHODS = (*OWN_METHODS, *testbeds.METHODS)
 
 FACTORS = tuple(
@@ -400,7 +400,8 @@ def images_trained(job: Job) -> float:
     images = float(job.recipe["train_images"] or 50_000)
     if job.method in (*ZERO_SHOTS, WHOLE_TESTBED) or job.recipe.get("model"):
         return images
-    return images * float(job.recipe["epochs"] or 1) * (1 + REPLAYS.get(job.method, 0))
+    replayed = 1 if job.method == "class-map-replay" else REPLAYS.get(job.method, 0)
+    return images * float(job.recipe["epochs"] or 1) * (1 + replayed)
 
 
 # --------------------------------------------------------------------------------------------- measuring
@@ -515,7 +516,7 @@ def _fine_tuned(
         training = replace(training, variant=f"{training.variant}, the last layer on fixed features")
         extractor = partial(_extractor, training, recipe, context)
         return fit_head(training, tests, context, extractor=extractor, data=data), None, {}
-    if job.method in ("class-map", "head-penalty", "wise-ft"):
+    if job.method in ("class-map", "class-map-replay", "head-penalty", "wise-ft"):
         return _with_old_head(job, training, recipe, data, tests, context)
     if job.method in REPLAYS:
         return _with_replay(job, training, recipe, data, tests, context)
@@ -607,7 +608,13 @@ def _with_old_head(
 
     network, members = start()
     convert = partial(mapped_scores, members=members)
-    what, hooks = "class map", {"loss": class_map_loss(members)}
+    what: str = "class map"
+    hooks: dict[str, Any] = {"loss": class_map_loss(members)}
+    if job.method == "class-map-replay":
+        target = target_images(training, context) if data is None else data
+        data, recipe_with, hooks["sampler"], again = _replayed(target, training, recipe, 1, context)
+        hooks["loss"] = class_map_loss(members, old_labels_from=len(target))
+        what, training = f"{what}, replay of {again}", replace(training, recipe=recipe_with)
     if job.method == "head-penalty":
         what = f"{what}, head penalty {job.level:g}"
         hooks = {"loss_of": partial(head_penalty_loss, loss=hooks["loss"], strength=job.level or 0.0)}
@@ -630,6 +637,16 @@ def _with_old_head(
     return Seen(np.array(SHARES), scores, {}), known, {}
 
 
+def _replayed(
+    target: ImageSet, training: Training, recipe: EffectiveRobustnessRecipe, ratio: int, context: Context
+) -> tuple[ImageSet, Recipe, Sampler, str]:
+    """What :func:`with_replay` makes of the target's images and the buffer, and what the buffer is."""
+    corpus = context.images(_corpus_of(training.init) or "", "train")
+    if recipe.replay_images:
+        corpus = corpus.subset(class_balanced_subset(corpus.labels, recipe.replay_images, seed=0))
+    return *with_replay(target, corpus, recipe, ratio), f"{len(corpus)} {corpus.name}"
+
+
 def _with_replay(
     job: Job,
     training: Training,
@@ -639,14 +656,10 @@ def _with_replay(
     context: Context,
 ) -> tuple[Seen, Sequence[int] | None, Metrics]:
     """Fine-tuning of two heads, the old one on images of pre-training."""
-    before, _ = _pretrained(training, recipe, context)
-    corpus = context.images(_corpus_of(training.init) or "", "train")
-    if recipe.replay_images:
-        corpus = corpus.subset(class_balanced_subset(corpus.labels, recipe.replay_images, seed=0))
-    target = target_images(training, context) if data is None else data
-    both, larger, sampler = with_replay(target, corpus, recipe, REPLAYS[job.method])
-    old = corpus.num_classes
-    what = f"{job.method} of {len(corpus)} {corpus.name}"
+    before, members = _pretrained(training, recipe, context)
+    old, target = members.shape[1], target_images(training, context) if data is None else data
+    both, larger, sampler, again = _replayed(target, training, recipe, REPLAYS[job.method], context)
+    what = f"{job.method} of {again}"
     wider = replace(training, recipe=larger, variant=f"{training.variant}, {what}")
 
     def start() -> nn.Module:

@@ -9,6 +9,7 @@ images of pre-training come again, and weights between two networks.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -26,7 +27,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.models import features, head, new_head
 from robustness_lib.networks import PUBLIC, Context, Training, read_trained, save_trained, target_images
 from robustness_lib.randomness import generator
-from robustness_lib.recipes import Recipe
+from robustness_lib.recipes import Recipe, early_steps
 from robustness_lib.shifts import Score, TargetTests, scores_of
 from robustness_lib.together import hold
 from robustness_lib.training import History, Sampler, predict, train
@@ -222,21 +223,28 @@ def _train_layer(
         weight_decay=recipe.weight_decay,
         nesterov=recipe.nesterov and recipe.momentum > 0,
     )
+    early = early_steps(recipe, math.ceil(len(inputs) / recipe.batch_size))
+
+    def observe(epoch: float) -> None:
+        with torch.no_grad():
+            history.observed[epoch] = dict(look(layer))
+
     for epoch in range(1, recipe.epochs + 1):
         order = torch.randperm(len(inputs), generator=generator(training.seed, "order", epoch))
-        total = 0.0
-        for batch in torch.split(order, recipe.batch_size):
+        batches, total = torch.split(order, recipe.batch_size), 0.0
+        for step, batch in enumerate(batches, start=1):
             loss = F.cross_entropy(layer(inputs[batch]), labels[batch])
             optimiser.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimiser.step()
             total += float(loss.detach()) * len(batch)
+            if epoch == 1 and step in early:
+                observe(step / len(batches))
         history.losses.append(total / len(inputs))
         if not np.isfinite(total):
             raise UserError(f"the last layer diverged in epoch {epoch}; lower the learning rate")
         if epoch in recipe.observed_epochs():
-            with torch.no_grad():
-                history.observed[epoch] = dict(look(layer))
+            observe(epoch)
     return layer, history
 
 

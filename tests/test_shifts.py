@@ -252,6 +252,16 @@ def test_class_map_loss_takes_the_likeliest_member_as_the_target() -> None:
     assert float(value) == pytest.approx(float(F.cross_entropy(logits, torch.tensor([0, 2]))), rel=1e-6)
 
 
+def test_replayed_images_of_the_class_map_have_their_own_label() -> None:
+    members = torch.tensor([[True, True, False], [False, False, True]])
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    labels, indices = torch.tensor([0, 1, 2, 0]), torch.tensor([3, 4, 10, 11])
+    value = class_maps.class_map_loss(members, old_labels_from=10)(lambda images: logits, labels, labels, indices)
+    first = int(logits[0, :2].argmax())
+    expected = F.cross_entropy(logits, torch.tensor([first, 2, 2, 0]))
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+
+
 def test_two_headed_loss_is_the_mean_of_both_cross_entropies() -> None:
     logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     labels, indices = torch.tensor([0, 2, 3, 1, 0]), torch.tensor([0, 1, 12, 10, 2])

@@ -118,6 +118,7 @@ _LABELS = {
     "easy": "easiest images",
     "hard": "hardest images",
     "class-map": "old head, by the class map",
+    "class-map-replay": "old head, by the class map, with replay",
     "head-penalty": "old head with a penalty",
     "wise-ft": "between both networks",
     "replay": "replay",
