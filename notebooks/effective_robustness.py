@@ -493,6 +493,7 @@ report.scoreboard(recorded, sections=["effective_robustness"], name="tab-verdict
 # robustness run effective_robustness --profile cpu --method testbed-model,own-testbed
 # robustness run effective_robustness --profile cpu --method standard,seen --seeds 0-4
 # robustness run effective_robustness --profile cpu --method smaller-corpus,fewer-classes
+# robustness run effective_robustness --profile cpu --method hardening,class-map-replay
 # robustness run effective_robustness --profile paper --method easy,hard --set difficulty=c-score
 # ```
 #

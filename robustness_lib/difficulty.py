@@ -24,7 +24,7 @@ from robustness_lib.networks import Context
 from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import short_hash
-from robustness_lib.training import predict, train
+from robustness_lib.training import Sampler, predict, train
 
 Floats = npt.NDArray[np.float64]
 
@@ -120,3 +120,40 @@ def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, exam
         order = torch.argsort(values[members], descending=examples == "easy", stable=True)
         parts.append(members[order[:each]])
     return torch.cat(parts).sort().values
+
+
+def hardening(labels: Tensor, scores: npt.ArrayLike, epochs: int, last: int) -> Sampler:
+    """An order of training in which the easiest images go one by one (P2 C.9).
+
+    From epoch to epoch fewer images remain, of each class the hardest: all of them in the first, ``last`` in the last
+    epoch, linearly in between (P2 does not say in which course). Of those that remain, each epoch has ``last``, drawn
+    anew, so that epochs are equally long (P2's become shorter).
+
+    Args:
+        labels: int64 [N].
+        scores: [N], the higher the easier.
+        epochs: Number of epochs.
+        last: How many images remain in the last, from every class equally many.
+
+    Returns:
+        What :func:`robustness_lib.training.train` takes as ``sampler``.
+
+    Raises:
+        UserError: As for :func:`chosen_by_difficulty`.
+    """
+    chosen_by_difficulty(labels, scores, last, "hard")
+    values, classes = torch.as_tensor(np.asarray(scores)), torch.unique(labels)
+    members = [torch.nonzero(labels == label).flatten() for label in classes]
+    hardest_first = [mine[torch.argsort(values[mine], stable=True)] for mine in members]
+    each = last // len(classes)
+
+    def sampler(epoch: int, stream: torch.Generator) -> Tensor:
+        done = (epoch - 1) / max(epochs - 1, 1)
+        parts = []
+        for order in hardest_first:
+            left = round(len(order) + done * (each - len(order)))
+            parts.append(order[torch.randperm(left, generator=stream)[:each]])
+        drawn = torch.cat(parts)
+        return drawn[torch.randperm(len(drawn), generator=stream)]
+
+    return sampler

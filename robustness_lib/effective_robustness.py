@@ -22,9 +22,10 @@ whose pre-training had these classes. The others change one thing in the pre-tra
 * ``replay``, ``replay-10`` and ``replay-100``: images of pre-training come again under their old head;
 * ``zero-shot``, ``zero-shot-mean`` and ``zero-shot-sum``: the pre-trained network as it is, by the class map.
 
-On request only: ``class-map-replay``, which is both; and, since they need further pre-trainings, ``smaller-corpus`` (a
-tenth of the corpus's images), ``corpus-25`` and ``corpus-50`` (per cent), ``fewer-classes`` (as few images as the
-first, of a tenth of the classes) and ``larger-network``.
+On request only: ``hardening``, where the easiest images go one by one; ``class-map-replay``, ``class-map`` with
+``replay``; and, since they need further pre-trainings, ``smaller-corpus`` (a tenth of the corpus's images),
+``corpus-25`` and ``corpus-50`` (per cent), ``fewer-classes`` (as few images as the first, of a tenth of the classes)
+and ``larger-network``.
 
 Which test images are looked at is part of the recipe; they are the same for every network and seed. The maximum counts
 only where the original accuracy is one that the testbed reaches: below it, the line would be extended.
@@ -55,7 +56,7 @@ from robustness_lib.class_maps import (
     two_headed_loss,
 )
 from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, data_root
-from robustness_lib.difficulty import EXAMPLES, c_scores, chosen_by_difficulty, cross_validated_scores
+from robustness_lib.difficulty import EXAMPLES, c_scores, chosen_by_difficulty, cross_validated_scores, hardening
 from robustness_lib.errors import UserError, choose
 from robustness_lib.fine_tuning import (
     Features,
@@ -109,7 +110,7 @@ OWN_METHODS = (
     *ZERO_SHOTS,
 )
 """The methods that train networks."""
-ON_REQUEST = ("class-map-replay", *CORPORA, "larger-network")
+ON_REQUEST = ("hardening", "class-map-replay", *CORPORA, "larger-network")
 METHODS = (*OWN_METHODS, *testbeds.METHODS)
 
 FACTORS = tuple(
@@ -259,6 +260,8 @@ def adapt(
     changes = {**_AS_IN_P2, **ours["all"], **ours[arm], **_CHANGES.get(method, {})}
     if method == "last-layer":
         changes |= ours["last-layer"]
+    if scale == "paper" and method in ("easy", "hard", "hardening"):
+        changes["train_images"] = 5000
     if method in _RATES:
         changes["learning_rate"] *= (_RATES if scale == "paper" else _MILD_RATES)[method]
     if method == "larger-network":
@@ -505,7 +508,7 @@ def _fine_tuned(
     """What was seen of the job's network, the only classes it knows (None for all), and further metrics."""
     if job.init.startswith(PUBLIC) and job.method != "last-layer":
         raise UserError(f"{job.init} gives features alone; choose the method last-layer, or another checkpoint")
-    data, chosen = _training_images(job, recipe, tests, context)
+    data, chosen = _training_images(job, recipe, context)
     training = _training(job, recipe, tests, chosen)
     if job.method in ZERO_SHOTS:
         network, members = _pretrained(training, recipe, context)
@@ -523,6 +526,10 @@ def _fine_tuned(
     hooks: dict[str, Any] = {}
     if job.method == "mse":
         training, hooks = replace(training, variant=f"{training.variant}, mean squared error"), {"loss": squared_error}
+    if job.method == "hardening":
+        data, scores, what = _difficulty(job, recipe, context)
+        training = replace(training, variant=f"{training.variant}, ever harder images by the {what}")
+        hooks["sampler"] = hardening(data.labels, scores, recipe.epochs, recipe.train_images or len(data))
     seen = fit(
         training,
         tests,
@@ -542,20 +549,24 @@ def squared_error(network: Forward, images: Tensor, labels: Tensor, indices: Ten
     return F.mse_loss(logits, torch.zeros_like(logits).scatter(1, labels[:, None], 1.0))
 
 
-def _training_images(
-    job: Job, recipe: EffectiveRobustnessRecipe, tests: TargetTests, context: Context
-) -> tuple[ImageSet | None, str]:
+def _difficulty(
+    job: Job, recipe: EffectiveRobustnessRecipe, context: Context
+) -> tuple[ImageSet, npt.NDArray[np.float64], str]:
+    """The target's whole training set, the score of each of its images (the higher the easier), and what it is."""
+    whole = context.images(job.dataset, "train")
+    if recipe.difficulty == "c-score":
+        return whole, c_scores(whole, data_root(context.data)), "C-score"
+    judge = profile(job.profile).targets.get(job.dataset, next(iter(profile(job.profile).targets.values())))
+    settings = {"smoke": ("wrn-10-1", 3), "cpu": ("wrn-10-1", 4), "paper": ("wrn-40-2", 20)}[job.profile]
+    own = replace(judge.scratch, architecture=settings[0], epochs=settings[1], train_images=0, dropout=0.0)
+    return whole, cross_validated_scores(whole, own, context), f"cross-validated score of {settings}"
+
+
+def _training_images(job: Job, recipe: EffectiveRobustnessRecipe, context: Context) -> tuple[ImageSet | None, str]:
     """The training images where they are not a random part of the target's, and what they are."""
     if recipe.examples == "random":
         return None, ""
-    whole = context.images(job.dataset, "train")
-    if recipe.difficulty == "c-score":
-        scores, what = c_scores(whole, data_root(context.data)), "C-score"
-    else:
-        judge = profile(job.profile).targets.get(job.dataset, next(iter(profile(job.profile).targets.values())))
-        settings = {"smoke": ("wrn-10-1", 3), "cpu": ("wrn-10-1", 4), "paper": ("wrn-40-2", 20)}[job.profile]
-        own = replace(judge.scratch, architecture=settings[0], epochs=settings[1], train_images=0, dropout=0.0)
-        scores, what = cross_validated_scores(whole, own, context), f"cross-validated score of {settings}"
+    whole, scores, what = _difficulty(job, recipe, context)
     chosen = chosen_by_difficulty(whole.labels, scores, recipe.train_images or len(whole), recipe.examples)
     return whole.subset(chosen, f"{whole.name}, {recipe.examples}"), f"the {recipe.examples} images by the {what}"
 

@@ -104,7 +104,7 @@ def test_what_a_method_changes() -> None:
     )
     assert (standard.learning_rate, low.learning_rate, high.learning_rate) == (0.001, 0.0001, 0.01)
     assert mse == standard
-    assert hard == dataclasses.replace(standard, examples="hard")
+    assert hard == dataclasses.replace(standard, examples="hard", train_images=5000)
     assert (last.batch_size, last.epochs, last.momentum, last.weight_decay) == (4096, 1000, 0, 0)
     for recipe in (standard, hard):
         assert (recipe.schedule, recipe.nesterov, recipe.weight_decay, recipe.batch_size) == (
@@ -296,7 +296,7 @@ _TESTBED = [{"model": "ridge", "train_images": 60}, {"model": "bayes", "train_im
 
 
 _LEFT = ("low-rate", "high-rate", "replay-100", "zero-shot-sum")
-_SWEPT = [*(method for method in OWN_METHODS if method not in _LEFT), "class-map-replay"]
+_SWEPT = [*(method for method in OWN_METHODS if method not in _LEFT), "class-map-replay", "hardening"]
 
 
 @pytest.fixture(scope="module")

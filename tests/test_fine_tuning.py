@@ -259,6 +259,22 @@ def test_the_easiest_and_the_hardest_of_every_class() -> None:
             chosen_by_difficulty(labels, scores, count, "easy")
 
 
+def test_ever_harder_images() -> None:
+    labels, scores = torch.arange(40) % 2, np.arange(40) / 40
+    sampler = difficulty.hardening(labels, scores, epochs=4, last=10)
+    for epoch, left in enumerate((20, 15, 10, 5), start=1):
+        order = sampler(epoch, generator(0, "order", epoch))
+        assert len(set(order.tolist())) == 10
+        assert torch.bincount(labels[order]).tolist() == [5, 5]
+        assert int(order.max()) < 2 * left  # the hardest come first in this file
+    assert sorted(sampler(4, generator(0, "order", 4)).tolist()) == list(range(10))
+    assert len(sampler(1, generator(0, "order", 1))) == len(
+        difficulty.hardening(labels, scores, 1, 10)(1, generator(0))
+    )
+    with pytest.raises(UserError, match="cannot be chosen equally"):
+        difficulty.hardening(labels, scores, 4, 41)
+
+
 def test_cross_validated_scores_tell_spoilt_images_and_are_kept(context: Context) -> None:
     data = toys.images(160, 2, seed=3)
     wrong = torch.arange(160) % 8 == 0

@@ -117,6 +117,7 @@ _LABELS = {
     "mse": "squared error",
     "easy": "easiest images",
     "hard": "hardest images",
+    "hardening": "ever harder images",
     "class-map": "old head, by the class map",
     "class-map-replay": "old head, by the class map, with replay",
     "head-penalty": "old head with a penalty",
