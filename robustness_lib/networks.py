@@ -34,6 +34,9 @@ from robustness_lib.training import History, Observe, predict, train
 SHIPPED = Path("book/checkpoints")
 """Pre-trained checkpoints that come with the repository, relative to its root."""
 
+PUBLIC = "timm/"
+"""What an initialisation begins with whose weights another library downloads; no checkpoint has this name."""
+
 _OBSERVED = ("confidence", "correct")
 """What is observed of every network's predictions for the test set."""
 
@@ -145,7 +148,7 @@ class Trained:
 
     Attributes:
         network: In evaluation mode, on the runtime's device.
-        epochs: int64 [E], the observed epochs, from 1.
+        epochs: [E], the observed epochs, from 1, as int64; where the first was looked into, float64.
         confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
         correct: bool [E, N], whether the prediction was right.
         further: By name, what else was observed, [E, ...] (:func:`trained`).
@@ -399,7 +402,8 @@ def save_trained(path: Path, network: nn.Module, history: History, description: 
     epochs = sorted(history.observed)
     names = history.observed[epochs[0]] if epochs else _OBSERVED
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
-    tensors["observed/epochs"] = torch.tensor(epochs, dtype=torch.int64)
+    whole = all(float(epoch).is_integer() for epoch in epochs)
+    tensors["observed/epochs"] = torch.tensor(epochs, dtype=torch.int64 if whole else torch.float64)
     for name in names:
         rows = [history.observed[epoch][name] for epoch in epochs]
         tensors[f"observed/{name}"] = torch.stack(rows) if rows else torch.zeros(0)

@@ -17,10 +17,10 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustness_lib.cluster import Scheduler
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models import build
-from robustness_lib.networks import SHIPPED, Context, find_checkpoint, read_trained, save_trained
+from robustness_lib.networks import PUBLIC, SHIPPED, Context, find_checkpoint, read_trained, save_trained
 from robustness_lib.profiles import Profile, Target, profile
 from robustness_lib.recipes import ADVERSARIES, Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, Store, short_hash
@@ -73,12 +73,14 @@ def checkpoint_id(job: Job) -> str:
     """The id of the checkpoint that ``job`` makes, for example ``wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd``.
 
     Adversarial pre-training is named after its adversary: ``wrn-16-1_imagenet32_160000x275_untargeted_e3_s1_12cdab``.
-    The profile's name is not part of what it is made from.
+    Where only some images of the corpus are used, their number follows its counts (``_n14000``). The profile's name is
+    not part of what it is made from.
     """
     description = {"dataset": job.dataset, "seed": job.seed, "recipe": dict(job.recipe)}
     recipe = job.recipe
-    against = f"_{recipe['adversary']}" if "adversary" in recipe else ""
-    name = f"{recipe['architecture']}_{job.dataset}{against}"
+    name = f"{recipe['architecture']}_{job.dataset}"
+    name += f"_n{recipe['train_images']}" if recipe["train_images"] else ""
+    name += f"_{recipe['adversary']}" if "adversary" in recipe else ""
     return f"{name}_e{recipe['epochs']}_s{job.seed}_{short_hash(description, 6)}"
 
 
@@ -150,6 +152,8 @@ def _prepare(job: Job, context: Context) -> tuple[ImageSet, Recipe, nn.Module]:
     if job.dataset not in (corpus, with_counts(data)):
         raise _different(job, with_counts(data))
     recipe = Recipe.of(job.recipe)
+    if recipe.train_images:
+        data = data.subset(class_balanced_subset(data.labels, recipe.train_images, job.seed))
     return data, recipe, build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
 
 
@@ -253,6 +257,21 @@ def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, st
     return everywhere | own
 
 
+def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | None = None) -> list[Job]:
+    """The pre-trainings that sections may ask for at a target: the profile's own first, then the target's ``further``.
+
+    Args:
+        scale: The profile.
+        target: One of its targets.
+        overrides: Settings of the recipe to change, as text by name.
+    """
+    further = [
+        job(scale, target, corpus_holds=holds, overrides={**(overrides or {}), "train_images": str(images)})
+        for holds, images in target.further
+    ]
+    return [job(scale, target, overrides=overrides), *further]
+
+
 def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path) -> list[Job]:
     """The pre-trainings that must come first, because jobs start from checkpoints that are not there yet.
 
@@ -269,12 +288,14 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
     """
     found: dict[str, Job] = {}
     for wanted in jobs:
-        if wanted.init == SCRATCH or wanted.init in found or find_checkpoint(wanted.init, store):
+        known = wanted.init == SCRATCH or wanted.init.startswith(PUBLIC) or wanted.init in found
+        if known or find_checkpoint(wanted.init, store):
             continue
         scale = profile(wanted.profile)
         changes = {"architecture": str(wanted.recipe["architecture"]), **overrides_for("pretraining", overrides)}
         kinds = [{"adversary": adversary, **changes} for adversary in ADVERSARIES]
-        planned = [job(scale, target, overrides=kind) for target in scale.targets.values() for kind in kinds]
+        targets = scale.targets.values()
+        planned = [one for target in targets for kind in kinds for one in pretrainings(scale, target, kind)]
         possible = {checkpoint_id(one): one for one in planned}
         if wanted.init not in possible:
             raise UserError(

@@ -27,6 +27,8 @@ class Target:
         scratch: The recipe of training from scratch.
         tuned: The recipe of tuning the pre-trained network.
         adversarial: What adversarial training (P1 §3.1) changes in these three, by name.
+        further: Other corpora (as ``corpus_holds``) and numbers of their images (0 for all) that some sections
+            pre-train on.
     """
 
     corpus: str
@@ -35,6 +37,7 @@ class Target:
     scratch: Recipe
     tuned: Recipe
     adversarial: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
+    further: tuple[tuple[str, int], ...] = ()
 
     def against(self, adversary: str) -> Target:
         """The target with recipes that train against an adversary.
@@ -88,6 +91,7 @@ _SMOKE = Target(
         "scratch": {"epochs": 5, "observations": 2, **_SMOKE_ATTACK},
         "tuned": {"epochs": 3, "observations": 2, **_SMOKE_ATTACK},
     },
+    further=(("synthetic-source_4000x40", 400),),
 )
 
 _CPU_ATTACK = {"step_size": 4 / 255, "attack_steps": 3}
@@ -102,6 +106,13 @@ _CPU = Target(
         "scratch": {"epochs": 30, "observations": 5, **_CPU_ATTACK},
         "tuned": {"epochs": 5, "observations": 5, **_CPU_ATTACK},
     },
+    further=(
+        ("imagenet32-no-cifar10_144900x249", 0),
+        ("imagenet32-no-cifar10_144900x249", 14_000),
+        ("imagenet32-no-cifar10_144900x249", 36_000),
+        ("imagenet32-no-cifar10_144900x249", 72_000),
+        ("imagenet32-no-cifar10-tenth_15300x25", 14_000),
+    ),
 )
 
 _PAPER = Target(
@@ -114,6 +125,13 @@ _PAPER = Target(
         "scratch": {"dropout": 0.0, "observations": 10},
         "tuned": {"epochs": 5, "observations": 5},
     },
+    further=(
+        ("imagenet32-no-cifar10", 0),
+        ("imagenet32-no-cifar10", 100_000),
+        ("imagenet32-no-cifar10", 250_000),
+        ("imagenet32-no-cifar10", 500_000),
+        ("imagenet32-no-cifar10-tenth", 100_000),
+    ),
 )
 
 PROFILES: dict[str, Profile] = {

@@ -31,7 +31,7 @@ ANCHORS = ("clean", "noised")
 EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 """Radius, step and number of steps of P1's attack in training, in units of an image in [0, 1]."""
 
-SCHEDULES = ("cosine", "step")
+SCHEDULES = ("cosine", "step", "constant")
 """Courses of the learning rate (:func:`learning_rate_at`)."""
 
 
@@ -46,7 +46,7 @@ class Recipe:
         batch_size: Images per update.
         learning_rate: At the start of the cosine, lr_max.
         final_learning_rate: At its end, lr_min.
-        momentum: Nesterov momentum.
+        momentum: Momentum.
         weight_decay: L2 factor on all parameters, batch normalisation and biases included.
         dropout: Rate inside the blocks of a Wide ResNet.
         crop_padding: Black pixels around an image before the random crop; 0 for no crop.
@@ -64,6 +64,9 @@ class Recipe:
         attack_steps: How many it takes.
         anchor: Center of its ball: a value of :data:`ANCHORS`.
         attack_mode: The network's mode meanwhile, ``"train"`` (as in P1's code) or ``"eval"``.
+        nesterov: Whether the momentum is Nesterov's (P1) or the plain one (P2).
+        early_looks: How many more times the test set is looked at within the first epoch: after a half of its updates,
+            a quarter, an eighth and so on (:func:`early_steps`).
     """
 
     architecture: str = "wrn-40-2"
@@ -88,6 +91,8 @@ class Recipe:
     attack_steps: int = field(default=STEPS, metadata={"added": True})
     anchor: str = field(default="clean", metadata={"added": True})
     attack_mode: str = field(default="train", metadata={"added": True})
+    nesterov: bool = field(default=True, metadata={"added": True})
+    early_looks: int = field(default=0, metadata={"added": True})
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -101,7 +106,7 @@ class Recipe:
         choose(self.attack_mode, ("train", "eval"), "value of attack_mode")
         for name in ("epochs", "batch_size", "attack_steps"):
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("train_images", "crop_padding", "observations"):
+        for name in ("train_images", "crop_padding", "observations", "early_looks"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
         for name in ("learning_rate", "final_learning_rate", "weight_decay", "step_size"):
             value = getattr(self, name)
@@ -203,9 +208,27 @@ def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
     ``step``: ``learning_rate``, a fifth of it after 40 % of the updates, and again after 60 and 80 % (the drops of P1
     Figure 1, at epochs 80, 120 and 160 of 200; the paper does not say by how much, a fifth is that of Zagoruyko and
     Komodakis 2016, whose network it is).
+
+    ``constant``: ``learning_rate`` all the time (P2).
     """
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
     if recipe.schedule == "step":
         drops = sum(5 * (step - 1) >= fifths * total_steps for fifths in (2, 3, 4))
         return recipe.learning_rate * 0.2**drops
     half_wave = 0.5 * (1 + math.cos(math.pi * step / total_steps))
     return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * half_wave
+
+
+def early_steps(recipe: Recipe, steps: int) -> list[int]:
+    """After which updates of the first epoch the test set is looked at, besides its last.
+
+    Args:
+        recipe: Its ``early_looks`` says how often.
+        steps: Updates an epoch.
+
+    Returns:
+        Numbers from 1 to ``steps`` - 1, rising: a half of ``steps``, a quarter and so on, rounded, each once.
+    """
+    halves = {round(steps / 2**k) for k in range(1, recipe.early_looks + 1)}
+    return sorted(step for step in halves if 1 <= step < steps)

@@ -13,7 +13,17 @@ from typing import Protocol, Unpack, cast
 
 import pandas as pd
 
-from robustness_lib import adversarial, calibration, carrying, imbalance, label_noise, ood, pretraining, recipe_choice
+from robustness_lib import (
+    adversarial,
+    calibration,
+    carrying,
+    effective_robustness,
+    imbalance,
+    label_noise,
+    ood,
+    pretraining,
+    recipe_choice,
+)
 from robustness_lib.cluster import Scheduler, connect
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import UserError, choose
@@ -39,7 +49,7 @@ class Section(Protocol):
 
 SECTIONS: dict[str, Section] = {
     module.SECTION: cast(Section, module)
-    for module in (adversarial, label_noise, imbalance, ood, calibration, recipe_choice)
+    for module in (adversarial, label_noise, imbalance, ood, calibration, effective_robustness, recipe_choice)
 }
 """By name, in the papers' order."""
 

@@ -101,7 +101,7 @@ class Update:
             lr=self.rate,
             momentum=recipe.momentum,
             weight_decay=recipe.weight_decay,
-            nesterov=recipe.momentum > 0,
+            nesterov=recipe.nesterov and recipe.momentum > 0,
             fused=True,
         )
         self.momentum = {}

@@ -33,7 +33,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.models import train_mode
 from robustness_lib.processes import joined, synchronise
 from robustness_lib.randomness import generator, stream_seed
-from robustness_lib.recipes import Recipe, learning_rate_at
+from robustness_lib.recipes import Recipe, early_steps, learning_rate_at
 from robustness_lib.runtime import Runtime
 from robustness_lib.steps import Forward, Loss, Perturb, Steps, Update
 
@@ -42,8 +42,9 @@ Sampler = Callable[[int, torch.Generator], Tensor]
 every epoch."""
 
 Observe = Callable[[nn.Module], Mapping[str, Tensor]]
-"""``observe(network)``: called in evaluation mode after the epochs that the recipe observes; what it returns is kept
-in the history, and in the checkpoint of an unfinished training."""
+"""``observe(network)``: called in evaluation mode after the epochs that the recipe observes, and within the first one
+where it asks for early looks; what it returns is kept in the history, and in the checkpoint of an unfinished
+training."""
 
 
 def cross_entropy(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -81,13 +82,13 @@ class History:
         losses: Mean training loss (nats) of each epoch.
         seconds: Wall time spent in training steps (of all runs of a resumed training).
         images: Images processed in that time.
-        observed: By epoch (from 1), what ``observe`` returned.
+        observed: By epoch (from 1; below 1 a part of the first), what ``observe`` returned.
     """
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     images: int = 0
-    observed: dict[int, dict[str, Tensor]] = field(default_factory=dict)
+    observed: dict[float, dict[str, Tensor]] = field(default_factory=dict)
 
 
 @dataclass(kw_only=True)
@@ -238,6 +239,7 @@ def _epoch(
                 with _failing_alone(results, number):
                     if not replayed:
                         training.update.run(size)
+                    training.look_early(step + 1)
                     if look:
                         training.check_losses(step + 1)
                 bar.update(size)
@@ -317,6 +319,7 @@ class _Training:
         self.epoch = self._load()
         self.saved_at = time.monotonic()
         self.observed = set(recipe.observed_epochs()) if assignment.observe is not None else set()
+        self.early = set(early_steps(recipe, self.update.steps))
 
     def left(self) -> bool:
         """Whether there are epochs to run."""
@@ -358,6 +361,14 @@ class _Training:
             self._save(one.checkpoint)
             self.saved_at = time.monotonic()
         self.epoch += 1
+
+    def look_early(self, step: int) -> None:
+        """Observe after update number ``step`` of the first epoch, where the recipe asks for it."""
+        one = self.assignment
+        if self.epoch == 1 and one.observe is not None and step in self.early:
+            one.network.eval()
+            self.history.observed[step / self.update.steps] = dict(one.observe(one.network))
+            train_mode(one.network)
 
     def check_losses(self, steps: int) -> None:
         """Raise where one of the epoch's first ``steps`` losses is not finite."""
@@ -412,7 +423,7 @@ class _Training:
         for name, value in tensors.items():
             if name.startswith("observed/"):
                 _, observed_epoch, quantity = name.split("/")
-                self.history.observed.setdefault(int(observed_epoch), {})[quantity] = value
+                self.history.observed.setdefault(float(observed_epoch), {})[quantity] = value
         for name, value in json.loads(metadata["history"]).items():
             setattr(self.history, name, value)
         return int(metadata["epoch"]) + 1

@@ -245,12 +245,13 @@ NOT_MEASURED = {95}
 
 @pytest.mark.parametrize("section", list(paper.SECTIONS))
 def test_no_result_is_typed_into_a_page(section: str) -> None:
-    """From the recorded results on, a percentage or a difference in prose is the paper's or a setting, never ours."""
+    """After the method, a percentage or a difference in prose is the paper's or a setting, never ours."""
     printed = paper.published(section)
     known = {float(text) for text in printed["printed"] if re.fullmatch(r"-?[\d.]+", text)} | NOT_MEASURED
     known |= {round(100 * level, 6) for level in printed["level"].dropna()}
-    text = (ROOT / f"notebooks/{section}.py").read_text().partition("# ## Recorded results")[2]
-    assert text, "a section's page has a heading 'Recorded results'"
+    text = (ROOT / f"notebooks/{section}.py").read_text().partition("# ## Method")[2]
+    text = text.partition("# ## ")[2]
+    assert text, "a page has a heading after its method"
     typed = {match[1] for match in re.finditer(r"([−-]?\d+(?:\.\d+)?) ?(?:%|percent|points?\b)", prose(text))}
     strange = sorted(number for number in typed if float(number.replace("−", "-")) not in known)
     assert not strange, f"typed numbers; let the page compute them from records: {strange}"

@@ -117,6 +117,19 @@ def test_trained_once_and_found_again(root: Path, tmp_path: Path, monkeypatch: p
     assert again == metrics
 
 
+def test_a_part_of_the_corpus_is_a_pre_training_of_its_own(root: Path, tmp_path: Path) -> None:
+    target = dataclasses.replace(TARGET, further=(("corpus_60x5", 20), ("corpus_60x5", 0)))
+    whole, part, same = pretraining.pretrainings(SCALE, target)
+    assert checkpoint_id(same) == checkpoint_id(whole)
+    assert re.fullmatch(r"wrn-10-1_corpus_60x5_n20_e1_s1_[0-9a-f]{6}", checkpoint_id(part))
+    metrics = pretraining.run(part, toys.context(tmp_path / "runs", data=root))
+    assert metrics["images"] == 20
+    assert metrics["classes"] == 5
+    scale = dataclasses.replace(SCALE, targets={"own": target})
+    changes = {"train_images": "20"}
+    assert pretraining.job(scale, target, overrides=changes) == part
+
+
 def test_checkpoint_that_comes_with_the_repository_is_found(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

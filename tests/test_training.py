@@ -24,7 +24,7 @@ from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import build, head
 from robustness_lib.randomness import generator, stream_seed
-from robustness_lib.recipes import NORMALISATIONS, Recipe, learning_rate_at
+from robustness_lib.recipes import NORMALISATIONS, Recipe, early_steps, learning_rate_at
 from robustness_lib.runtime import Runtime
 from robustness_lib.steps import Forward
 from robustness_lib.training import TrainingDiverged, cpu_threads, predict, train, weighted_cross_entropy
@@ -443,6 +443,70 @@ def test_observing_happens_after_the_right_epochs_and_changes_nothing() -> None:
     assert len(seen) == 2
 
 
+def test_early_looks_are_after_halves_of_the_first_epoch_and_change_nothing() -> None:
+    recipe = but(epochs=2, batch_size=5, observations=1, early_looks=5, dropout=0.3)  # 8 updates an epoch
+    assert early_steps(recipe, 8) == [1, 2, 4]
+    assert early_steps(but(recipe, early_looks=0), 8) == []
+    assert early_steps(recipe, 1) == []
+    seen: dict[float, str] = {}
+
+    def observe(network: nn.Module) -> dict[str, Tensor]:
+        assert not network.training
+        torch.rand(3)
+        return {"number": torch.tensor(len(seen))}
+
+    network, history = toys.run_training(recipe, observe=observe)
+    assert list(history.observed) == [1 / 8, 2 / 8, 4 / 8, 2]
+    assert toys.checksum(network) == toys.checksum(toys.trained(but(recipe, early_looks=0)))
+
+
+def test_an_early_look_sees_the_network_after_so_many_updates() -> None:
+    recipe = but(epochs=2, batch_size=5, observations=1, early_looks=3, schedule="constant")
+    seen: list[str] = []
+    toys.run_training(recipe, observe=lambda network: seen.append(toys.checksum(network)) or {})  # type: ignore[func-returns-value]
+    short = but(recipe, epochs=1, early_looks=0)
+    first = toys.trained(short, sampler=lambda epoch, stream: torch.randperm(40, generator=stream)[:20])
+    assert len(seen) == 4
+    assert toys.checksum(first) != seen[1]  # the augmentation of a shorter epoch is another draw
+    plain = but(recipe, crop_padding=0, flip=False)
+    seen.clear()
+    toys.run_training(plain, observe=lambda network: seen.append(toys.checksum(network)) or {})  # type: ignore[func-returns-value]
+    first = toys.trained(
+        but(plain, epochs=1, early_looks=0),
+        sampler=lambda epoch, stream: torch.randperm(40, generator=stream)[:20],
+    )
+    assert toys.checksum(first) == seen[2]  # after four of eight updates
+
+
+def test_early_looks_are_kept_through_a_kill(tmp_path: Path) -> None:
+    recipe, checkpoint = but(epochs=3, batch_size=5, observations=3, early_looks=2), tmp_path / "partial.safetensors"
+    interrupted(checkpoint, recipe, after=3)
+    _, history = toys.run_training(
+        recipe, checkpoint=checkpoint, observe=lambda network: {"number": torch.tensor(-1.0)}
+    )
+    found = {epoch: float(values["number"]) for epoch, values in history.observed.items()}
+    assert found == {0.25: 1, 0.5: 2, 1: 3, 2: -1, 3: -1}
+
+
+def test_momentum_can_be_the_plain_one() -> None:
+    recipe = but(epochs=1, batch_size=20, nesterov=False, schedule="constant", crop_padding=0, flip=False)
+    data = toys.images()
+    network = build("wrn-10-1", 4, 0.0, 0).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=recipe.weight_decay)
+    for part in torch.randperm(40, generator=generator(0, "order", 1)).split(20):
+        optimiser.zero_grad()
+        images = normalise(to_unit_range(data.images[part]), "half")
+        F.cross_entropy(network(images), data.labels[part]).backward()
+        optimiser.step()
+    for name, value in toys.trained(recipe).state_dict().items():
+        assert torch.allclose(value, network.state_dict()[name], atol=1e-5), name
+
+
+def test_constant_rate() -> None:
+    recipe = Recipe(learning_rate=0.01, schedule="constant")
+    assert {learning_rate_at(step, 10, recipe) for step in range(1, 11)} == {0.01}
+
+
 def test_network_is_in_evaluation_mode_afterwards() -> None:
     assert not toys.trained().training
 
@@ -611,7 +675,7 @@ def test_overrides_are_read_by_type() -> None:
         ("epochs", "five", "a whole number was expected"),
         ("epochs", "2.5", "a whole number was expected"),
         ("epochs", "", "a whole number was expected"),
-        ("learning_rate", "fast", "a number was expected"),
+        ("learning_rate", "fast", "a number, such as 0.03 or 8/255 was expected"),
         ("flip", "maybe", "true or false was expected"),
         ("learning_rate", "nan", "finite"),
         ("epochs", "-1", "at least 1"),

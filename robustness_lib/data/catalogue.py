@@ -21,8 +21,10 @@ from robustness_lib.data.cifar import (
 )
 from robustness_lib.data.downsampled import (
     EXCLUSIONS,
+    TENTH,
     check_corpus,
     how_to_get,
+    load_cifar10_imagenet,
     load_corpus,
     load_tiny_imagenet32,
 )
@@ -101,6 +103,16 @@ def _sources() -> Iterator[Source]:
             ("test",),
             fetch=download.cifar101,
         )
+    for kind, which in (("excluded", "leaves out"), ("included", "keeps")):
+        yield Source(
+            f"cifar10-imagenet-{kind}",
+            f"A test set for CIFAR-10 of ImageNet classes that imagenet32-no-cifar10 {which}",
+            "imagenet32",
+            image_net,
+            load_cifar10_imagenet,
+            ("test",),
+            how=how_to_get(32),
+        )
     for size in (32, 64):
         for suffix in ("", *EXCLUSIONS):
             left_out = {"": "", "no-cifar10": " without 153 CIFAR-10-related classes"}
@@ -112,6 +124,14 @@ def _sources() -> Iterator[Source]:
                 load_corpus,
                 how=how_to_get(size),
             )
+    yield Source(
+        f"imagenet32-no-cifar10{TENTH}",
+        "Every tenth class of imagenet32-no-cifar10",
+        "imagenet32",
+        image_net,
+        load_corpus,
+        how=how_to_get(32),
+    )
     yield Source(
         "tiny_imagenet32",
         "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet",

@@ -12,12 +12,16 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.files import MissingData, damaged, integer_labels, read_npz, read_pickle
-from robustness_lib.data.imageset import ImageSet
+from robustness_lib.data.imageset import ImageSet, class_balanced_subset
 from robustness_lib.errors import UserError
 
 EXCLUSIONS = {"no-cifar10": "cifar10_related", "no-tiny": "tiny_imagenet"}
 """The class lists that a corpus's suffix leaves out (P1 appendix A; P1 §4, the 64-pixel corpus)."""
+
+TENTH = "-tenth"
+"""The suffix of a corpus with every tenth class of another: less diverse pre-training data (P2 §5.1)."""
 
 
 def how_to_get(size: int) -> str:
@@ -185,7 +189,9 @@ def _first_of_each_class(labels: list[np.ndarray], keep: list[np.ndarray], per_c
 
 
 def load_corpus(name: str, split: str, root: Path) -> ImageSet:
-    """Load ``imagenet32`` or ``imagenet64``, perhaps with a suffix of :data:`EXCLUSIONS`, from a data root.
+    """Load ``imagenet32`` or ``imagenet64`` from a data root, perhaps with a suffix of :data:`EXCLUSIONS`.
+
+    With the further suffix :data:`TENTH`, only every tenth of the classes, in development-kit order, is kept.
 
     Args:
         name: For example ``"imagenet32-no-cifar10"``.
@@ -198,10 +204,13 @@ def load_corpus(name: str, split: str, root: Path) -> ImageSet:
     Raises:
         UserError: As :func:`read_downsampled`.
     """
-    base, _, suffix = name.partition("-")
+    base, _, suffix = name.removesuffix(TENTH).partition("-")
     exclude = class_list(EXCLUSIONS[suffix]) if suffix else ()
     size = int(base.removeprefix("imagenet"))
     corpus = read_downsampled(root / base, split, size, name, exclude=exclude)
+    if name.endswith(TENTH):
+        kept = corpus.labels % 10 == 0
+        corpus = ImageSet(name, corpus.images[kept], corpus.labels[kept] // 10, corpus.class_names[::10])
     return ImageSet(f"{name}_{len(corpus)}x{corpus.num_classes}", corpus.images, corpus.labels, corpus.class_names)
 
 
@@ -226,6 +235,54 @@ def load_tiny_imagenet32(name: str, split: str, root: Path) -> ImageSet:
     per_class = 500 if split == "train" else None
     wnids = class_list("tiny_imagenet")
     return read_downsampled(root / "imagenet32", split, 32, name, only=wnids, per_class=per_class)
+
+
+@cache
+def cinic10_classes() -> dict[str, int]:
+    """The CIFAR-10 class, 0..9, of each ImageNet class that CINIC-10 counts to one (Darlow et al. 2018), by WordNet id.
+
+    Made of the project's synset lists (github.com/BayesWatch/cinic-10, MIT licence, Copyright (c) 2018 BayesWatch),
+    restricted to ImageNet's 1000 classes. n03770679 (minivan), which they count to two
+    classes, is left out: 141 remain.
+    """
+    lines = (files("robustness_lib.data") / "class_lists" / "cinic10.txt").read_text().splitlines()
+    return {wnid: CIFAR10_CLASSES.index(name) for wnid, name in (line.split() for line in lines)}
+
+
+def load_cifar10_imagenet(name: str, split: str, root: Path) -> ImageSet:
+    """A test set for CIFAR-10 made of ImageNet's images at 32 pixels, as CINIC-10 is.
+
+    ``cifar10-imagenet-excluded`` has images of the classes that pre-training without the CIFAR-10-related classes
+    leaves out (P1 appendix A), ``cifar10-imagenet-included`` of those that it keeps. As these lists differ from
+    CINIC-10's, not every class of CIFAR-10 occurs in each set. Of each class that occurs there are equally many images,
+    as many as the smallest has, from its ImageNet classes in as equal numbers as can be; they come from the training
+    batches, so a network that was pre-trained on these classes was pre-trained on these very images.
+
+    Args:
+        name: The name of the result.
+        split: ``"test"``.
+        root: The data root; the batches lie in ``<root>/imagenet32``.
+
+    Returns:
+        The image set, with CIFAR-10's ten classes.
+
+    Raises:
+        UserError: As :func:`read_downsampled`.
+    """
+    related = set(class_list("cifar10_related"))
+    wanted = [wnid for wnid in cinic10_classes() if (wnid in related) == name.endswith("excluded")]
+    folder = root / "imagenet32"
+    found = read_downsampled(folder, "train", 32, name, only=wanted)
+    own_map = folder / "map_clsloc.txt"
+    wnid_of = {text: wnid for wnid, text in read_class_map(own_map if own_map.exists() else None) if wnid in wanted}
+    labels = torch.tensor([cinic10_classes()[wnid_of[text]] for text in found.class_names])[found.labels]
+    present, counts = torch.unique(labels, return_counts=True)
+    parts = []
+    for label in present.tolist():
+        members = torch.nonzero(labels == label).flatten()
+        parts.append(members[class_balanced_subset(found.labels[members], int(counts.min()), seed=0)])
+    kept = torch.cat(parts).sort().values
+    return ImageSet(name, found.images[kept], labels[kept], CIFAR10_CLASSES)
 
 
 def check_corpus(name: str, root: Path) -> str:

@@ -123,6 +123,28 @@ _LABELS = {
     "cost-sensitive": "cost sensitive",
     "oversampling": "oversampling",
     "smote": "SMOTE",
+    "seen": "pre-trained on all classes",
+    "low-rate": "lower learning rate",
+    "high-rate": "higher learning rate",
+    "mse": "squared error",
+    "easy": "easiest images",
+    "hard": "hardest images",
+    "hardening": "ever harder images",
+    "class-map": "old head, by the class map",
+    "class-map-replay": "old head, by the class map, with replay",
+    "head-penalty": "old head with a penalty",
+    "wise-ft": "between both networks",
+    "replay": "replay",
+    "replay-10": "replay, 10 images an image",
+    "replay-100": "replay, 100 images an image",
+    "zero-shot": "zero-shot, largest probability",
+    "zero-shot-mean": "zero-shot, mean",
+    "zero-shot-sum": "zero-shot, sum",
+    "smaller-corpus": "smaller corpus",
+    "corpus-25": "a quarter of the corpus",
+    "corpus-50": "half of the corpus",
+    "fewer-classes": "smaller corpus of fewer classes",
+    "larger-network": "larger network",
 }
 
 
@@ -205,6 +227,7 @@ _METRICS = {
     "model_count": Metric("models", "", 0, digits=0),
     "hard_share": Metric("share of images that no model gets right", better=0),
     "source_accuracy": Metric("accuracy on the pre-training task", better=1),
+    "source_accuracy_before": Metric("accuracy on the pre-training task before fine-tuning", better=1),
     "maximum_effective_robustness": Metric("maximum effective robustness", better=1),
     "final_effective_robustness": Metric("effective robustness at the end", better=1),
     "corpus_images": Metric("images of the corpus", "", 0),
@@ -221,7 +244,15 @@ _COUNTS = {
     "kindred_classes_": "classes of which the corpus has the last word",
     "shared_images_": "images nearly equal to one of the corpus",
 }
-_SUFFIXES = {"_tempered": "temperature tuned", "_dropped_bin": "last bin dropped"}
+_SUFFIXES = {
+    "_tempered": "temperature tuned",
+    "_dropped_bin": "last bin dropped",
+    "_excluded": "ImageNet images of excluded classes",
+    "_included": "ImageNet images of other classes",
+    "_corrupted": "common corruptions",
+    "_shifted": "synthetic shift",
+    "_cifar10.1": "CIFAR-10.1",
+}
 
 
 def metric(name: str) -> Metric:
@@ -230,7 +261,7 @@ def metric(name: str) -> Metric:
     OOD metrics are named ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``, with ``spread_`` before the name for
     their standard deviation over draws, and ``shared_images_<set>`` and so on for counts; accuracies under longer
     attacks ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; the suffixes ``_tempered`` and
-    ``_dropped_bin`` are understood after any name.
+    ``_dropped_bin``, and names of shifts, are understood after any name.
 
     Raises:
         UserError: No metric has this name.

@@ -11,6 +11,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
 * :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
 * :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
+* :mod:`~robustness_lib.report.robustness`: the same while networks are fine-tuned;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
@@ -71,6 +72,18 @@ from robustness_lib.report.lines import (
     scatter_by_scale,
 )
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
+from robustness_lib.report.robustness import (
+    STANDARD,
+    factor_series,
+    factors_table,
+    maximum_bars,
+    own_dominance_scatter,
+    own_hard_shares,
+    own_lines_table,
+    own_testbed_scatter,
+    robustness_during_tuning,
+    weight_space_path,
+)
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
 from robustness_lib.report.tables import (
     arms_table,
@@ -83,6 +96,7 @@ from robustness_lib.report.tables import (
 )
 
 __all__ = [
+    "STANDARD",
     "Models",
     "accuracy_scatter",
     "adversarial_candidates_table",
@@ -106,6 +120,8 @@ __all__ = [
     "dominance_heat_map",
     "dominance_map",
     "dominance_scatter",
+    "factor_series",
+    "factors_table",
     "foreign_sets_table",
     "gain_by_set",
     "gpu_note",
@@ -118,11 +134,16 @@ __all__ = [
     "losses_note",
     "made_by",
     "matrix_grid",
+    "maximum_bars",
     "method_effects_table",
     "minority_gain_table",
     "myst_table",
     "new_figure",
     "overlap_table",
+    "own_dominance_scatter",
+    "own_hard_shares",
+    "own_lines_table",
+    "own_testbed_scatter",
     "panels_by_arm",
     "planned_work",
     "provenance_table",
@@ -132,6 +153,7 @@ __all__ = [
     "reproduction_table",
     "rerun_command",
     "robustness_curves",
+    "robustness_during_tuning",
     "roc_curves",
     "scatter_by_scale",
     "score_histograms",
@@ -145,4 +167,5 @@ __all__ = [
     "start_table",
     "together_table",
     "use_style",
+    "weight_space_path",
 ]

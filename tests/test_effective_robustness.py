@@ -1,0 +1,495 @@
+"""The effective robustness section's own trainings: jobs, metrics against a testbed, records, figures and tables."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+import toys
+
+from robustness_lib import effective_robustness as section
+from robustness_lib import report, testbed_models, testbeds
+from robustness_lib.accuracy_lines import effective_robustness, fit_line
+from robustness_lib.data import ImageSet
+from robustness_lib.effective_robustness import (
+    FACTORS,
+    METHODS,
+    ON_REQUEST,
+    OWN_METHODS,
+    PENALTIES,
+    SETTINGS,
+    SHARES,
+    EffectiveRobustnessRecipe,
+    adapt,
+    jobs,
+    metrics_against,
+    testbed_metrics,
+    whole_testbed_metrics,
+)
+from robustness_lib.errors import UserError
+from robustness_lib.fine_tuning import Seen
+from robustness_lib.models import build
+from robustness_lib.networks import Context, save_trained
+from robustness_lib.paper import evaluate, metric
+from robustness_lib.paper.claims import claims_of
+from robustness_lib.pretraining import checkpoint_id, missing, pretrainings
+from robustness_lib.profiles import PROFILES, profile
+from robustness_lib.recipes import Recipe
+from robustness_lib.records import SCRATCH, Job, Record, Store, canonical_json, frame
+from robustness_lib.shifts import ORIGINAL, TargetTests
+from robustness_lib.sweep import sweep
+from robustness_lib.training import History
+
+testbed_metrics.__test__ = False  # type: ignore[attr-defined]  # a function of the library, not a test
+
+# ---------------------------------------------------------------------------------------- jobs
+
+
+def own(scale: str, **selection: object) -> list[Job]:
+    return [job for job in jobs(scale, **selection) if not testbeds.is_job(job)]  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+def test_planned_jobs_are_distinct_and_have_whole_recipes(scale: str) -> None:
+    planned = own(scale)
+    assert len({job.key for job in planned}) == len(planned)
+    for job in planned:
+        canonical_json(job.as_dict())
+        recipe = EffectiveRobustnessRecipe.of(job.recipe)
+        assert recipe.as_dict() == job.recipe
+        assert job.section == "effective_robustness"
+        assert (job.init == SCRATCH) == (job.method in ("testbed-model", "own-testbed")) or job.method == "standard"
+
+
+def test_cpu_has_every_method_with_the_profile_s_seeds() -> None:
+    planned = own("cpu")
+    counts = Counter(job.method for job in planned)
+    assert set(counts) == set(OWN_METHODS)
+    assert counts["testbed-model"] == len(testbed_models.TESTBEDS["cpu"]) >= 25
+    assert counts["own-testbed"] == 1
+    assert counts["standard"] == 2 * 3
+    assert counts["head-penalty"] == len(PENALTIES) * 3
+    assert counts["mse"] == 3
+    assert {job.seed for job in planned if job.method == "testbed-model"} == {0}
+    assert {job.dataset for job in planned} == {"cifar10"}
+    assert [job.level for job in planned if job.method == "testbed-model"][:3] == [1, 2, 3]
+    assert {method for method in METHODS if method not in OWN_METHODS} == set(testbeds.METHODS)
+
+
+def test_checkpoints_are_those_without_the_related_classes_but_for_seen() -> None:
+    inits = {job.method: job.init for job in own("cpu", seeds=[0]) if job.init != SCRATCH}
+    assert {init.split("_")[1] for method, init in inits.items() if method != "seen"} == {"imagenet32-no-cifar10"}
+    assert inits["seen"].startswith("wrn-16-1_imagenet32_160000x275_e10")
+    assert inits["standard"] == "wrn-16-1_imagenet32-no-cifar10_144900x249_e10_s1_0e7f85"
+    further = {job.method: job.init for job in own("cpu", methods=ON_REQUEST, seeds=[0])}
+    assert "_n14000_" in further["smaller-corpus"]
+    assert "no-cifar10-tenth_15300x25_n14000" in further["fewer-classes"]
+    assert further["larger-network"].startswith("wrn-16-2_imagenet32-no-cifar10")
+    assert {job.init for job in own("cpu", methods=["mse"], init="mine")} == {"mine"}
+
+
+def test_what_a_method_changes() -> None:
+    standard, low, high, mse, hard, last = (
+        EffectiveRobustnessRecipe.of(job.recipe)
+        for name in ("standard", "low-rate", "high-rate", "mse", "hard", "last-layer")
+        for job in own("paper", methods=[name], seeds=[0])
+        if job.init != SCRATCH
+    )
+    assert (standard.learning_rate, low.learning_rate, high.learning_rate) == (0.001, 0.0001, 0.01)
+    assert mse == standard
+    assert hard == dataclasses.replace(standard, examples="hard", train_images=5000)
+    assert (last.batch_size, last.epochs, last.momentum, last.weight_decay) == (4096, 1000, 0, 0)
+    for recipe in (standard, hard):
+        assert (recipe.schedule, recipe.nesterov, recipe.weight_decay, recipe.batch_size) == (
+            "constant",
+            False,
+            1e-4,
+            64,
+        )
+    assert standard.shifts.startswith("cifar10.1,")
+
+
+def test_testbed_models_are_the_same_as_a_job_and_as_part_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def fit(training: section.Training, *_: object) -> Seen:
+        asked.append(training.key)
+        return Seen(np.ones(1), {}, {})
+
+    monkeypatch.setattr(section, "_fit_testbed_model", fit)
+    [other, _] = own("smoke", methods=["standard"])
+    data = ImageSet("own", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4), tuple("abcd"))
+    tests = TargetTests(data, {"shifted": data}, "some")
+    section.testbed_of(other, EffectiveRobustnessRecipe.of(other.recipe), tests, Context())
+    models = own("smoke", methods=["testbed-model"])
+    single = [section._training(job, EffectiveRobustnessRecipe.of(job.recipe), tests, "").key for job in models]
+    assert asked == single
+    assert len(set(single)) == len(testbed_models.TESTBEDS["smoke"])
+
+
+def test_selections() -> None:
+    assert [job.level for job in own("cpu", methods=["testbed-model"], chosen_levels=[3, 5])] == [3, 5]
+    assert [job.level for job in own("cpu", methods=["head-penalty"], chosen_levels=[0.5], seeds=[1])] == [0.5]
+    assert not own("cpu", methods=["fit-logit"])
+    assert {job.method for job in jobs("cpu", methods=["fit-logit", "mse"])} == {"fit-logit", "mse"}
+    assert not own("cpu", datasets=["imagenet"])
+    assert section.shifts_of(own("smoke")) == ("shifted", "corrupted")
+    assert section.shifts_of([]) == ()
+    with pytest.raises(UserError, match="unknown method"):
+        jobs("cpu", methods=["standrad"])
+    with pytest.raises(UserError, match="no testbed model 99"):
+        jobs("cpu", methods=["testbed-model"], chosen_levels=[99])
+    with pytest.raises(UserError, match="no pre-training for the method fewer-classes"):
+        jobs("smoke", methods=["fewer-classes"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"shifts": "fog"}, "unknown shift"),
+        ({"examples": "odd"}, "unknown choice of examples"),
+        ({"difficulty": "guess"}, "unknown score of difficulty"),
+        ({"bins": "0"}, "bins is 0"),
+        ({"test_images": "-1"}, "test_images is -1"),
+        ({"observations": "0"}, "observations is 0"),
+    ],
+)
+def test_bad_settings_are_refused(changes: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        jobs("cpu", methods=["standard"], overrides=changes)
+
+
+def test_images_trained() -> None:
+    by_method = {job.method: section.images_trained(job) for job in own("cpu", seeds=[0]) if job.init != SCRATCH}
+    assert by_method["standard"] == 5000 * 12
+    assert by_method["replay"] == 2 * 5000 * 12
+    assert by_method["replay-10"] == 11 * 5000 * 12
+    assert by_method["zero-shot"] == 5000
+    assert section.images_trained(jobs("cpu", methods=["fit-logit"])[0]) == 0
+
+
+def test_missing_pre_trainings_are_found(tmp_path: Path) -> None:
+    wanted = own("cpu", methods=["smaller-corpus", "standard"], seeds=[0])
+    found = missing(wanted, None, tmp_path)
+    assert {checkpoint_id(job) for job in found} >= {job.init for job in wanted if "_n14000_" in job.init}
+    scale = profile("cpu")
+    [_, plain, small, *_] = pretrainings(scale, scale.targets["cifar10"])
+    assert small.recipe["train_images"] == 14_000
+    assert plain.dataset == small.dataset
+
+
+# ---------------------------------------------------------------------------------------- metrics
+
+
+def scores_right(labels: torch.Tensor, right: np.ndarray, classes: int) -> np.ndarray:
+    """Scores [N, K] of a model that is right where ``right`` says so, and else takes the next class."""
+    answer = np.where(right, labels.numpy(), (labels.numpy() + 1) % classes)
+    return np.eye(classes, dtype=np.float32)[answer]
+
+
+@pytest.fixture
+def sets() -> TargetTests:
+    labels = torch.arange(200) % 4
+    images = torch.zeros(200, 3, 8, 8, dtype=torch.uint8)
+    data = ImageSet("own", images, labels, tuple("abcd"))
+    return TargetTests(data, {"corrupted": data}, "200 of each")
+
+
+def model(tests: TargetTests, pairs: list[tuple[float, float]], seed: int = 0) -> Seen:
+    """A model with these accuracies on original and shifted images at each observation, right on the first images."""
+    labels = tests.original.labels
+    place = np.arange(200)
+    scores = {
+        name: np.stack([scores_right(labels, place < round(200 * pair[side]), 4) for pair in pairs])
+        for side, name in enumerate((ORIGINAL, "corrupted"))
+    }
+    return Seen(np.arange(len(pairs), dtype=float), scores, {})
+
+
+PAIRS = [(0.2, 0.15), (0.4, 0.3), (0.6, 0.45), (0.8, 0.7)]
+
+
+def test_metrics_are_those_of_the_definitions(sets: TargetTests) -> None:
+    testbed = [model(sets, [pair]) for pair in PAIRS]
+    line = fit_line(*np.array(PAIRS).T)
+    looks = [(0.1, 0.3), (0.5, 0.5), (0.7, 0.6), (0.9, 0.8)]
+    found = metrics_against(testbed, model(sets, looks), sets)
+    beyond = effective_robustness(*np.array(looks).T, line)
+    assert found["history_effective_robustness_corrupted"] == pytest.approx(beyond, abs=1e-4)
+    assert found["history_accuracy_corrupted"] == found["history_accuracy"] == [0.1, 0.5, 0.7, 0.9]
+    assert found["history_shifted_accuracy_corrupted"] == [0.3, 0.5, 0.6, 0.8]
+    assert found["slope_corrupted"] == pytest.approx(line.slope)
+    assert (found["lowest_corrupted"], found["highest_corrupted"]) == (0.2, 0.8)
+    assert beyond[0] > beyond[1]  # but the testbed has no model as weak
+    assert found["maximum_effective_robustness"] == pytest.approx(beyond[1])
+    assert found["maximum_at_corrupted"] == 1
+    assert found["final_effective_robustness"] == pytest.approx(beyond[3])
+    assert found["accuracy"] == 0.9
+    # all are right on the first images, so none is ever right where a better one is wrong
+    assert found["dominance_at_maximum"] == found["dominance_at_end"] == [0, 0, 0, 0]
+    assert found["hard_images"] == 40
+    assert found["hard_share_correct"] == 0
+    assert found["final_hard_share_correct"] == pytest.approx(20 / 40)
+
+
+def test_bins_average_neighbouring_looks(sets: TargetTests) -> None:
+    testbed = [model(sets, [pair]) for pair in PAIRS]
+    looks = [(0.51, 0.45), (0.52, 0.55), (0.7, 0.5)]
+    beyond = effective_robustness(*np.array(looks).T, fit_line(*np.array(PAIRS).T))
+    assert metrics_against(testbed, model(sets, looks), sets)["maximum_effective_robustness"] == pytest.approx(
+        beyond[1]
+    )
+    wide = metrics_against(testbed, model(sets, looks), sets, bins=10)
+    assert wide["maximum_effective_robustness"] == pytest.approx(beyond[:2].mean())
+
+
+def test_a_network_that_knows_some_classes_alone(sets: TargetTests) -> None:
+    testbed = [model(sets, [pair]) for pair in PAIRS]
+    found = metrics_against(testbed, model(sets, [(0.5, 0.5)]), sets, [0, 2])
+    assert found["accuracy"] == 0.75  # where the answer is another class, both tie and the first is taken
+    with pytest.raises(UserError, match="no shift has two classes"):
+        metrics_against(testbed, model(sets, [(0.5, 0.5)]), sets, [1])
+
+
+def test_one_model_and_all_of_them(sets: TargetTests) -> None:
+    testbed = [model(sets, [pair]) for pair in PAIRS]
+    assert testbed_metrics(testbed[2], sets) == {
+        "accuracy": 0.6,
+        "accuracy_corrupted": 0.6,
+        "shifted_accuracy_corrupted": 0.45,
+        "images_corrupted": 200,
+        "shifted_images_corrupted": 200,
+    }
+    whole = whole_testbed_metrics(testbed, sets)
+    assert whole["accuracy_corrupted"] == whole["model_accuracy"] == [0.2, 0.4, 0.6, 0.8]
+    assert whole["dominance"] == [0] * 6
+    assert whole["hard_images"] == 40
+    assert whole["model_hard_share_correct"] == pytest.approx([0, 0, 0, 40 / 80])
+    for scaling in ("linear", "probit", "logit"):
+        assert whole[f"r_squared_corrupted_{scaling}"] == pytest.approx(
+            fit_line(*np.array(PAIRS).T, scaling).r_squared  # type: ignore[arg-type]
+        )
+    with pytest.raises(UserError, match="at least three"):
+        whole_testbed_metrics(testbed[:2], sets)
+
+
+# ---------------------------------------------------------------------------------------- a whole sweep
+
+TINY = {
+    "train_images": "60",
+    "epochs": "2",
+    "batch_size": "30",
+    "test_images": "40",
+    "shifted_images": "30",
+    "replay_images": "40",
+    "observations": "2",
+}
+_TESTBED = [{"model": "ridge", "train_images": 60}, {"model": "bayes", "train_images": 600},
+            {"architecture": "wrn-10-1", "train_images": 60, "epochs": 1}]  # fmt: skip
+
+
+_LEFT = ("low-rate", "high-rate", "replay-100", "zero-shot-sum")
+_SWEPT = [*(method for method in OWN_METHODS if method not in _LEFT), "class-map-replay", "hardening"]
+
+
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Job]]:
+    """The methods at a tiny scale, on the synthetic set."""
+    folder = tmp_path_factory.mktemp("sweep")
+    context = toys.context(folder / "runs")
+    name = "wrn-10-1_synthetic-source_4000x40_e0_s1_aaaaaa"
+    save_trained(context.store / "checkpoints" / f"{name}.safetensors", build("wrn-10-1", 40, 0.0, 1), History(), {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(testbed_models.TESTBEDS, "smoke", _TESTBED)
+        planned = []
+        for method in _SWEPT:
+            sizes = ("test_images", "shifted_images", "replay_images")
+            kept = sizes if method in ("testbed-model", "own-testbed") else tuple(TINY)
+            changes = {key: TINY[key] for key in kept}
+            levels = [0.01] if method == "head-penalty" else None
+            planned += jobs("smoke", methods=[method], seeds=[0], init=name, overrides=changes, chosen_levels=levels)
+        outcome = sweep(planned, section.run, context)
+        outcome.check()
+    return Store(context.store), planned
+
+
+@pytest.fixture
+def live(swept: tuple[Store, list[Job]]) -> pd.DataFrame:
+    store, planned = swept
+    return frame(record for job in planned if (record := store.get(job)) is not None)
+
+
+def test_every_method_is_measured(live: pd.DataFrame) -> None:
+    assert set(live["method"]) == set(_SWEPT)
+    standard = live[live["method"] == "standard"]
+    assert set(standard["arm"]) == {"scratch", "pre-trained"}
+    for row in live[~live["method"].isin(["testbed-model", "own-testbed"])].to_dict("records"):
+        lengths = {len(row[name]) for name in row if name.startswith("history_") and isinstance(row[name], list)}
+        assert len(lengths) == 1, row["method"]
+        assert -1 <= row["maximum_effective_robustness"] <= 1
+        assert len(row["dominance_at_end"]) == len(_TESTBED)
+
+
+def test_records_are_small(swept: tuple[Store, list[Job]]) -> None:
+    store, planned = swept
+    for job in planned:
+        record = store.get(job)
+        assert record is not None
+        assert len(record.to_json()) < 10_000
+
+
+def test_looks_are_where_the_recipe_says(live: pd.DataFrame) -> None:
+    [row] = live[(live["method"] == "mse")].to_dict("records")
+    assert row["history_epoch"] == [0.5, 1, 2]  # two updates an epoch: a half of them, a quarter is none
+    [row] = live[(live["method"] == "wise-ft")].to_dict("records")
+    assert row["history_epoch"] == list(SHARES)
+    [row] = live[(live["method"] == "zero-shot")].to_dict("records")
+    assert row["history_epoch"] == [0]
+
+
+def test_weight_space_ends_at_the_fine_tuned_network_and_begins_at_zero_shot(live: pd.DataFrame) -> None:
+    by = {row["method"]: row for row in live[live["arm"] == "pre-trained"].to_dict("records")}
+    path, tuned, zero = by["wise-ft"], by["class-map"], by["zero-shot"]
+    assert path["history_accuracy"][0] == zero["history_accuracy"][0]
+    assert path["history_accuracy"][-1] == tuned["history_accuracy"][-1]
+
+
+def test_source_accuracy_is_kept_better_by_replay_than_chance_and_known_before(live: pd.DataFrame) -> None:
+    by = {row["method"]: row for row in live[live["arm"] == "pre-trained"].to_dict("records")}
+    assert by["replay"]["source_accuracy_before"] == by["standard"]["source_accuracy_before"]
+    for name in ("standard", "replay", "replay-10"):
+        assert 0 <= by[name]["source_accuracy"] <= 1
+    assert np.isnan(by["class-map"].get("source_accuracy", np.nan))
+
+
+def test_scores_are_kept_and_give_the_same_metrics(swept: tuple[Store, list[Job]]) -> None:
+    store, planned = swept
+    [job] = [job for job in planned if job.method == "standard" and job.init == SCRATCH]
+    record = store.get(job)
+    assert record is not None
+    path = store.folder / "outputs" / job.section / f"{job.key}.npz"
+    with np.load(path) as kept:
+        assert kept["epochs"].tolist() == record.metrics["history_epoch"]
+        assert kept[ORIGINAL].shape == (3, 40, 10)
+        assert kept["shifted"].shape == (3, 30, 10)
+        tests = section.target_tests("synthetic", ["shifted"], toys.context(store.folder), original=40, shifted=30)
+        right = (kept[ORIGINAL].argmax(-1) == tests.original.labels.numpy()).mean(-1)
+    assert right == pytest.approx(record.metrics["history_accuracy"], abs=1e-4)
+
+
+def test_every_recorded_metric_can_be_shown(live: pd.DataFrame) -> None:
+    for name in ("maximum_effective_robustness_shifted", "final_effective_robustness_corrupted", "source_accuracy"):
+        assert name in live
+        assert metric(name).unit == "%"
+
+
+def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
+    context = toys.context(tmp_path)
+    [job] = jobs("smoke", methods=["mse"], seeds=[0], init="timm/any", overrides=TINY)
+    with pytest.raises(UserError, match="gives features alone"):
+        section.run(job, context)
+    for init, changes in (("x_y_z", TINY), ("w_synthetic-source_1x1", {**TINY, "image_size": "64"})):
+        [job] = jobs("smoke", methods=["zero-shot"], seeds=[0], init=init, overrides=changes)
+        with pytest.raises(UserError, match="old head"):
+            section.run(job, context)
+    [job] = jobs("smoke", methods=["zero-shot"], seeds=[0], init="w_synthetic-source_1x1", overrides=TINY)
+    with pytest.raises(UserError, match="is neither in"):
+        section.run(job, context)
+
+
+# ---------------------------------------------------------------------------------------- the page
+
+SETTING = {"dataset": "synthetic", "profile": "smoke"}
+FIGURES: dict[str, Callable[[pd.DataFrame], plt.Figure]] = {
+    "scatter": lambda live: report.own_testbed_scatter(live, ["shifted", "corrupted"], **SETTING),
+    "during": lambda live: report.robustness_during_tuning(live, ["shifted"], **SETTING),
+    "bars": lambda live: report.maximum_bars(live, report.factor_series(["standard", *FACTORS]), "shifted", **SETTING),
+    "path": lambda live: report.weight_space_path(live, ["corrupted"], **SETTING),
+    "dominance": lambda live: report.own_dominance_scatter(live, report.STANDARD, **SETTING),
+    "hard": lambda live: report.own_hard_shares(live, report.STANDARD, **SETTING),
+}
+
+
+@pytest.mark.parametrize("name", FIGURES)
+def test_figures_show_what_is_recorded_and_say_what_is_not(name: str, live: pd.DataFrame, tmp_path: Path) -> None:
+    figure = FIGURES[name](live)
+    figure.savefig(tmp_path / "figure.svg")
+    lines = sum(len(axes.lines) for axes in figure.axes)
+    nothing = FIGURES[name](live.iloc[:0])
+    assert nothing.axes
+    words = [text.get_text() for axes in nothing.axes for text in axes.texts]
+    assert "not run" in words
+    assert lines > sum(len(axes.lines) for axes in nothing.axes)
+    plt.close("all")
+
+
+def test_during_tuning_draws_the_means_of_bins_of_all_seeds(live: pd.DataFrame) -> None:
+    row = live[(live["method"] == "standard") & (live["arm"] == "scratch")].iloc[0]
+    points = report.robustness.points_of(live, report.STANDARD[0], "shifted", **SETTING)
+    assert points is not None
+    assert points.accuracy.tolist() == row["history_accuracy_shifted"]
+    assert points.robustness.tolist() == row["history_effective_robustness_shifted"]
+    assert (points.seeds, points.bins) == (1, SETTINGS["smoke"]["scratch"]["bins"])
+    assert report.robustness.points_of(live, report.STANDARD[2], "fog", **SETTING) is None
+
+
+def test_tables(live: pd.DataFrame) -> None:
+    series = [*report.STANDARD[:2], *report.factor_series(["head-penalty"], [0.01, 0.5])]
+    text = str(report.factors_table(live, series, caption="Caption.", name="tab-x", **SETTING))
+    assert "from scratch | 1 |" in text
+    assert "old head with a penalty, 0.01 | 1 |" in text
+    assert "old head with a penalty, 0.5 | not run | – | – | – |" in text
+    lines = str(report.own_lines_table(live, ["shifted", "corrupted"], caption="Caption.", name="tab-y", **SETTING))
+    whole = live[live["method"] == "own-testbed"].iloc[0]
+    assert f"{whole['slope_shifted_logit']:.4f}".replace("-", "−") in lines
+    assert "not run" in str(report.own_lines_table(live.iloc[:0], ["shifted"], caption="C.", name="tab-z", **SETTING))
+
+
+def record(method: str, init: str, seed: int, metrics: dict[str, float]) -> Record:
+    job = Job(
+        section="effective_robustness",
+        profile="cpu",
+        dataset="cifar10",
+        init=init,
+        method=method,
+        level=None,
+        seed=seed,
+        recipe={"shifts": "excluded"},
+    )
+    return Record(job, dict(metrics), {"date": "2026"})
+
+
+def test_claims_about_fine_tuning_can_be_decided_by_these_records() -> None:
+    """Every metric and method that a claim names is one that the section records."""
+    high, low = {"maximum_effective_robustness": 0.05}, {"maximum_effective_robustness": 0.01}
+    rest = {"accuracy": 0.7, "final_effective_robustness": 0.0, "source_accuracy": 0.2}
+    methods = {"standard", "last-layer", "hard", "easy", "replay", "larger-network", "smaller-corpus"}
+    assert methods <= {*OWN_METHODS, *ON_REQUEST}
+    found = []
+    for seed in range(3):
+        jitter = {"maximum_effective_robustness": 0.001 * seed}
+        for method in methods:
+            values = {**rest, **(high if method in ("standard", "hard", "larger-network") else low)}
+            values["maximum_effective_robustness"] += jitter["maximum_effective_robustness"]
+            found.append(record(method, "some-checkpoint", seed, values))
+        found.append(record("standard", SCRATCH, seed, {**rest, **low}))
+    verdicts = {claim.id: evaluate(claim, frame(found)) for claim in claims_of("effective_robustness")}
+    ours = ("vanishes", "random", "network", "corpus", "last-layer", "hard", "hard-accuracy", "replay")
+    for name in ours:
+        assert verdicts[f"er-{name}"].n == 3, name
+    assert verdicts["er-random"].verdict == "holds"
+    assert verdicts["er-vanishes"].verdict == "holds"
+
+
+def test_the_recipe_of_a_testbed_model_is_the_same_whatever_the_seed_of_the_job() -> None:
+    start = EffectiveRobustnessRecipe(**{**profile("cpu").targets["cifar10"].scratch.as_dict(), "observations": 1})
+    [job] = own("cpu", methods=["testbed-model"], chosen_levels=[12])
+    assert adapt(start, scale="cpu", arm="scratch", method="testbed-model", number=12).as_dict() == job.recipe
+    assert isinstance(EffectiveRobustnessRecipe.of(job.recipe).training_part(), Recipe)
