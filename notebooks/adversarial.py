@@ -345,7 +345,11 @@ report.scoreboard(published, sections=["adversarial"], name="tab-verdicts")
 # network is WRN-40-2; `--set architecture=wrn-28-10` takes the paper's.
 #
 # *Pre-training.* How much is carried over depends on how much was learned. {numref}`tab-adversarial-pretraining` has the
-# adversarial pre-trainings behind these results beside that of the authors' log.
+# adversarial pre-trainings behind these results beside that of the authors' log. Theirs took days on two GPUs; one of three
+# epochs on a part of the corpus, with a small network, cannot have learned what theirs had.
+#
+# *Fitting.* The paper's networks from scratch fit the attacked training images completely, and pre-training is a remedy for
+# that; {numref}`tab-adversarial-longer` shows how far ours fit them. A network too small to do so leaves less to gain.
 #
 # *How the recipes of `cpu` were chosen.* {numref}`tab-adversarial-candidates` has what was tried on CIFAR-10 with seed 0,
 # judged under attack on training images that the subset leaves over (`robustness run recipe_choice --profile cpu --method
