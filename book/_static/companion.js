@@ -1,13 +1,26 @@
-// Filters the scoreboard's rows by section and verdict. Without JavaScript every row is there.
+// A handful of additions to the theme. Without JavaScript nothing is missing.
+
+// What a control is called begins with what it shows: the theme's labels say something else to a screen reader.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const control of document.querySelectorAll("summary[aria-label], .search-button-field")) {
+    control.removeAttribute("aria-label");
+  }
+  for (const control of document.querySelectorAll(".theme-switch-button")) {
+    const modes = [...control.querySelectorAll("[title]")].map((icon) => icon.title);
+    control.setAttribute("aria-label", `${modes.join(" ")}: ${control.getAttribute("aria-label")}`);
+  }
+});
+
+// The scoreboard can be filtered by section and verdict.
 document.addEventListener("DOMContentLoaded", () => {
   const tables = [...document.querySelectorAll("article table")]
     .map((table) => {
       const column = [...table.querySelectorAll("thead th")].findIndex((cell) => cell.textContent.trim() === "Verdict");
-      const section = table.caption?.querySelector(".caption-text")?.textContent.split(":")[0].trim();
-      return { whole: table.closest(".pst-scrollable-table-container") ?? table, column, section,
+      const [section, what] = (table.caption?.querySelector(".caption-text")?.textContent ?? "").split(": ");
+      return { whole: table.closest(".pst-scrollable-table-container") ?? table, column, section, what,
                rows: [...table.querySelectorAll("tbody tr")] };
     })
-    .filter((table) => table.column >= 0 && table.section);
+    .filter((table) => table.column >= 0 && /^the papers.? claims/.test(table.what ?? ""));
   if (tables.length < 2) return;
 
   const verdict = (table, row) => row.cells[table.column].textContent.trim();
