@@ -55,6 +55,14 @@ def test_bars_have_the_words_at_the_axis_and_their_intervals() -> None:
     assert marks(figure, "interval") == [["CIFAR-10", 4.5, 5.5], ["CIFAR-100", 5.0, 7.0]]
 
 
+def test_a_spread_that_is_not_known_is_no_interval() -> None:
+    figure, [panel] = new_figure()
+    panel.errorbar([0, 1], [5.0, 6.0], yerr=[np.nan, 1.0], linestyle="none")
+    panel.errorbar(0, 5.0, yerr=np.nan)
+    figure.canvas.draw()
+    assert marks(figure, "interval") == [[1.0, 5.0, 7.0]]
+
+
 def test_a_band_has_both_edges_and_a_heat_map_its_cells() -> None:
     figure, (left, right) = new_figure(columns=2)
     left.fill_between([0, 1], [1, 2], [3, 5])

@@ -169,10 +169,12 @@ def _collections(axes: Axes, names: Names) -> Iterator[Row]:
 
 
 def _interval(ends: np.ndarray, series: str | None) -> Iterator[Row]:
+    if len(ends) != 2 or not np.isfinite(ends).all():
+        return  # of a spread that is not known, nothing is drawn
     (x, y), low, high = ends[0], ends.min(axis=0), ends.max(axis=0)
-    if len(ends) == 2 and x == ends[1][0]:
+    if x == ends[1][0]:
         yield {"series": series, "drawn_as": "interval", "x": x, "low": low[1], "high": high[1]}
-    elif len(ends) == 2 and y == ends[1][1]:
+    elif y == ends[1][1]:
         yield {"series": series, "drawn_as": "interval", "x": None, "y": y, "low": low[0], "high": high[0]}
 
 
