@@ -56,6 +56,9 @@ def curve_grid(
         panel.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
         panel.set_ylabel(y_label or panel.get_ylabel())
         panel.label_outer()
+        if not any(np.size(line.get_xdata()) for line in panel.lines):
+            panel.set_xticks([])
+            panel.annotate(NOT_RUN, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
         several = not isinstance(wanted.get("method", ""), str)
     axes[0].set_ylim(bottom=0)
     for panel in axes[len(panels) :]:
