@@ -101,10 +101,11 @@ def _line(section: str, headline: Headline, dataset: str, rows: list[dict[Any, A
     shown = metric(headline.metric)
     reduced = {"area": "area under the curve of the ", "mean": "mean "}.get(headline.over_levels or "", "")
     name = f"{SECTIONS[section]}, {label(dataset)}: {reduced}{shown.label}"
-    paper = " → ".join(row["printed"] for row in rows if row["printed"]) or "no number"
+    printed = " → ".join(row["printed"] for row in rows if row["printed"])
+    paper = f"{printed} {shown.unit}".strip() if printed else "no number"
     measured = [row for row in rows if row["n"]]
     if not measured:
-        return f"| {name} | {paper} {shown.unit if rows else ''} | {NOT_RUN} | |".replace("  ", " ")
+        return f"| {name} | {paper} | {NOT_RUN} | |"
     profile, used = measured[0]["profile"], measured[0]["measured_on"]
     here = " → ".join(
         number(row["mean"], headline.metric) + (f" ± {number(row['sd'], headline.metric)}" if row["n"] > 1 else "")
@@ -115,7 +116,7 @@ def _line(section: str, headline: Headline, dataset: str, rows: list[dict[Any, A
     command = rerun_command(section, profile, used, seeds)
     count = min(row["n"] for row in measured)
     here += f" {shown.unit} (`{profile}`, {count} seed{'s' * (count > 1)})"
-    return f"| {name} | {paper} {shown.unit} | {here} | `{command}` |"
+    return f"| {name} | {paper} | {here} | `{command}` |"
 
 
 def _measured(records: pd.DataFrame) -> list[str]:
