@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -179,7 +179,7 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
     return Line(
         slope=float(found.slope),
         intercept=float(found.intercept),
-        scaling=choose(scaling, SCALINGS, "scaling"),  # type: ignore[arg-type]
+        scaling=cast("Scaling", choose(scaling, SCALINGS, "scaling")),
         r_squared=float(found.rvalue) ** 2,
         models=int(kept.sum()),
         left_out=int((~kept).sum()),

@@ -235,7 +235,7 @@ def _train_layer(
         for step, batch in enumerate(batches, start=1):
             loss = F.cross_entropy(layer(inputs[batch]), labels[batch])
             optimiser.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
+            torch.autograd.backward(loss)
             optimiser.step()
             total += float(loss.detach()) * len(batch)
             if epoch == 1 and step in early:

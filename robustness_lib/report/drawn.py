@@ -7,7 +7,7 @@ function has to keep its numbers, and the file cannot differ from the picture.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -202,10 +202,10 @@ def _at(axis: Any, place: Any) -> Any:
     formatter = axis.get_major_formatter()
     if place is None or not isinstance(formatter, FixedFormatter | FuncFormatter):
         return place
-    words: Callable[[int], str] = lambda number: formatter(ticks[number], number)  # noqa: E731
     ticks = list(axis.get_majorticklocs())
-    if not ticks or not all(words(number) for number in range(len(ticks))):
+    words = [formatter(tick, number) for number, tick in enumerate(ticks)]
+    if not words or not all(words):
         return place
     nearest = int(np.argmin([abs(tick - float(place)) for tick in ticks]))
     within = math.inf if len(ticks) == 1 else min(np.diff(sorted(ticks))) / 2
-    return words(nearest) if abs(ticks[nearest] - float(place)) <= within else place
+    return words[nearest] if abs(ticks[nearest] - float(place)) <= within else place
