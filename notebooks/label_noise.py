@@ -298,8 +298,9 @@ report.scoreboard(published, sections=["label_noise"], name="tab-verdicts")
 # trusted, GLC's go through the network together with the others.
 #
 # {numref}`tab-noise-candidates` has trainings on as many images with their true labels, judged on images of the training
-# set that none of them had seen. The section has hundreds of trainings, so of each arm it takes a short one that is about
-# as accurate as longer ones: from scratch 20 epochs in batches of 32, pre-trained 3.
+# set that none of them had seen. The section has hundreds of trainings, so each arm takes a short one: from scratch 20 epochs
+# in batches of 32, where much longer ones err less often but are surer of their mistakes; pre-trained 3 in such batches,
+# where a few more gain a little.
 #
 # *Figure 1.* The paper gives neither its learning rate nor how far that drops; a fifth at each drop is our choice. Its
 # training error is probably that of the augmented images as they went by; ours is of the images as they are, after the
