@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from imblearn.over_sampling import SMOTE, RandomOverSampler
 from numpy.typing import ArrayLike, NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
@@ -290,7 +290,7 @@ def _adapt(
     classes, largest, smallest = ours.sizes[dataset]
     sizes = class_sizes(classes, gamma, largest, smallest)
     count = classes * largest if method in ENLARGED else sum(sizes)
-    epochs = ours.epochs.get(arm) or max(1, round(ours.images[arm] / count))
+    epochs = ours.epochs.get(arm) or epochs_for(ours.images[arm], count)
     return replace(recipe, largest=largest, smallest=smallest, epochs=epochs)
 
 
@@ -338,6 +338,11 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     return [job for job in planned if job.method != "excluded" or job.init != SCRATCH]
 
 
+def epochs_for(images: float, count: float) -> int:
+    """The whole epochs of a training set of ``count`` images that process about ``images``; at least 1."""
+    return max(1, round(images / count))
+
+
 def images_trained(job: Job) -> float:
     """How many images a job's training processes, over all epochs."""
     recipe = ImbalanceRecipe.of(job.recipe)
@@ -361,7 +366,26 @@ def run(job: Job, context: Context) -> Metrics:
         ``smote_seconds``.
     """
     recipe = ImbalanceRecipe.of(job.recipe)
-    data, sizes = thinned(job, recipe, context)
+    network, metrics = fitted(job, context)
+    test = context.images(job.dataset, "test")
+    sizes = _sizes(test.num_classes, job, recipe)
+    logits, labels = predict(network, test, recipe.normalisation, context.runtime).numpy(), test.labels.numpy()
+    keep_outputs(job, context, {"logits": logits, "labels": labels})
+    return evaluate(logits.argmax(1), labels, sizes) | metrics
+
+
+def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
+    """Train (or find) the job's network on its imbalanced set.
+
+    Args:
+        job: From :func:`jobs`.
+        context: Data, store and runtime.
+
+    Returns:
+        The network, and for method ``smote`` the time that making its images took, ``smote_seconds``.
+    """
+    recipe = ImbalanceRecipe.of(job.recipe)
+    data = thinned(job, context)
     metrics: Metrics = {}
     loss: Loss = cross_entropy
     if job.method == "cost-sensitive":
@@ -373,22 +397,18 @@ def run(job: Job, context: Context) -> Metrics:
         data = smote(data, recipe.smote_neighbours, job.seed)
         metrics["smote_seconds"] = time.monotonic() - started
     training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, variant=_variant(job, recipe))
-    network = trained(training, context, data=data, progress=job.label, loss=loss).network
-    test = context.images(job.dataset, "test")
-    logits, labels = predict(network, test, recipe.normalisation, context.runtime).numpy(), test.labels.numpy()
-    keep_outputs(job, context, {"logits": logits, "labels": labels})
-    return evaluate(logits.argmax(1), labels, sizes) | metrics
+    return trained(training, context, data=data, progress=job.label, loss=loss).network, metrics
 
 
-def thinned(job: Job, recipe: ImbalanceRecipe, context: Context) -> tuple[ImageSet, list[int]]:
-    """The job's imbalanced training set, in file order, and the sizes of its classes.
-
-    Both arms and all methods have the same one at one seed and gamma.
-    """
+def thinned(job: Job, context: Context) -> ImageSet:
+    """The job's imbalanced training set, in file order; both arms and all methods have the same one."""
     data = context.images(job.dataset, "train")
-    gamma = 0.0 if job.level is None else job.level
-    sizes = class_sizes(data.num_classes, gamma, recipe.largest, recipe.smallest, recipe.law)
-    return data.subset(subsample(data.labels, sizes, job.seed), f"{data.name}, gamma {gamma:g}"), sizes
+    sizes = _sizes(data.num_classes, job, ImbalanceRecipe.of(job.recipe))
+    return data.subset(subsample(data.labels, sizes, job.seed), f"{data.name}, gamma {job.level or 0:g}")
+
+
+def _sizes(classes: int, job: Job, recipe: ImbalanceRecipe) -> list[int]:
+    return class_sizes(classes, job.level or 0.0, recipe.largest, recipe.smallest, recipe.law)
 
 
 def _variant(job: Job, recipe: ImbalanceRecipe) -> str:

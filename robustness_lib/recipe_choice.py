@@ -3,16 +3,20 @@
 Candidates are trained as the comparison trains them, with seed 0, and judged on 5,000 other training images; no test
 image is looked at. The choice is made once for each number of training images, on CIFAR-10, and then left alone.
 
-Methods: ``held-out`` is ordinary training; ``adversarial`` is adversarial training, judged by accuracy under attack.
+Methods: ``held-out`` is ordinary training; ``imbalanced`` is training on an imbalanced set, judged on a balanced one;
+``adversarial`` is adversarial training, judged by accuracy under attack.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Unpack
 
 import torch
+from torch import Tensor
 
+from robustness_lib import imbalance
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.metrics import evaluate
@@ -26,7 +30,7 @@ from robustness_lib.robust_accuracy import Threat, attack, trained_and_looked_at
 from robustness_lib.training import predict
 
 SECTION = "recipe_choice"
-METHODS = ("held-out", "adversarial")
+METHODS = ("held-out", "imbalanced", "adversarial")
 
 HELD_OUT_IMAGES = 5000
 
@@ -56,6 +60,25 @@ CANDIDATES: dict[int, dict[str, list[dict[str, int | float]]]] = {
 }
 """What is tried, by the number of training images: changes to the recipe of each arm. Two thousand images are for the
 sections that need hundreds of trainings, where small batches make the most of few passes."""
+
+IMBALANCED_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
+    "tuned": [
+        {"images": 8_000, "learning_rate": 0.01, "batch_size": 32},
+        {"images": 16_000, "learning_rate": 0.01, "batch_size": 32},
+        {"images": 40_000, "learning_rate": 0.01, "batch_size": 32},
+    ],
+    "scratch": [
+        {"images": 40_000, "learning_rate": 0.05, "batch_size": 32},
+        {"images": 100_000, "learning_rate": 0.05, "batch_size": 32},
+        {"images": 200_000, "learning_rate": 0.05, "batch_size": 32},
+        {"images": 100_000, "learning_rate": 0.1, "batch_size": 128},
+        {"images": 200_000, "learning_rate": 0.1, "batch_size": 128},
+    ],
+}
+"""What is tried on imbalanced sets, at the two ends of their exponents (:data:`IMBALANCED_LEVELS`); ``images`` is how
+many a training processes, in whole epochs, as in :class:`robustness_lib.imbalance.Scale`."""
+
+IMBALANCED_LEVELS = (0.2, 2.0)
 
 ADVERSARIAL_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
     "tuned": [
@@ -102,7 +125,14 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
         for job in plan(SECTION, profile_name, METHODS, Recipe, adversary="untargeted", **selection):
             changes = ADVERSARIAL_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]
             candidates += [replace(job, recipe={**job.recipe, **change}) for change in changes]
-    selection["methods"] = ["held-out"]
+    if "imbalanced" in methods:
+        selection["methods"] = ["normal"]
+        selection["chosen_levels"] = selection.get("chosen_levels") or IMBALANCED_LEVELS
+        for job in imbalance.jobs(profile_name, **selection):
+            job = replace(job, section=SECTION, method="imbalanced")
+            for change in IMBALANCED_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]:
+                candidates.append(_as_long(job, change))
+    selection["methods"], selection["chosen_levels"] = ["held-out"], None
     for size in sizes if "held-out" in methods else []:
         choose(size, [str(size) for size in CANDIDATES], "number of training images with candidates")
         selection["overrides"] = {**overrides, "train_images": size}
@@ -112,35 +142,56 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))
 
 
-def left_over(data: ImageSet, recipe: Recipe, seed: int) -> ImageSet:
-    """Training images to judge on: :data:`HELD_OUT_IMAGES` of those outside the subset that is trained on.
+def _as_long(job: Job, change: Mapping[str, int | float]) -> Job:
+    """The job with other settings, and a training that processes so many ``images``, in whole epochs."""
+    settings = dict(change)
+    once = imbalance.images_trained(replace(job, recipe={**job.recipe, "epochs": 1}))
+    epochs = imbalance.epochs_for(settings.pop("images"), once)
+    return replace(job, recipe={**job.recipe, **settings, "epochs": epochs})
+
+
+def left_over(data: ImageSet, used: Tensor, seed: int) -> ImageSet:
+    """Training images to judge on: :data:`HELD_OUT_IMAGES` of those that are not trained on.
+
+    Args:
+        data: N images.
+        used: int64, indices of those that are trained on, or may be.
+        seed: The job's seed; the draw has a stream of its own.
 
     Raises:
-        UserError: The recipe's subset leaves too few.
+        UserError: Too few are left.
     """
-    used = torch.zeros(len(data), dtype=torch.bool)
-    used[class_balanced_subset(data.labels, recipe.train_images or len(data), seed)] = True
-    rest = torch.nonzero(~used).flatten()
+    free = torch.ones(len(data), dtype=torch.bool)
+    free[used] = False
+    rest = torch.nonzero(free).flatten()
     if len(rest) < HELD_OUT_IMAGES:
         raise UserError(
-            f"train_images={recipe.train_images} leaves {len(rest)} of the {len(data)} training images of {data.name} "
-            f"to judge on, but {HELD_OUT_IMAGES} are needed; give a smaller train_images"
+            f"the recipe leaves {len(rest)} of the {len(data)} training images of {data.name} to judge on, but "
+            f"{HELD_OUT_IMAGES} are needed; train on fewer (a smaller train_images, or largest on imbalanced sets)"
         )
-    chosen = rest[torch.randperm(len(rest), generator=generator(seed, "held-out"))[:HELD_OUT_IMAGES]]
-    return data.subset(chosen)
+    return data.subset(rest[torch.randperm(len(rest), generator=generator(seed, "held-out"))[:HELD_OUT_IMAGES]])
 
 
 def run(job: Job, context: Context) -> Metrics:
     """Train a candidate and judge it on training images that it has not seen.
 
+    On an imbalanced set, these are images that no exponent keeps, so all classes have equally many to draw from.
+
     Returns:
         The metrics of :func:`robustness_lib.metrics.evaluate`; for ``adversarial`` also ``adversarial_accuracy``.
     """
-    recipe = Recipe.of(job.recipe)
-    training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
-    fit = trained_and_looked_at if job.method == "adversarial" else trained
-    network = fit(training, context, progress=job.label).network
-    images = left_over(context.images(job.dataset, "train"), recipe, job.seed)
+    data = context.images(job.dataset, "train")
+    if job.method == "imbalanced":
+        recipe: Recipe = (thinned := imbalance.ImbalanceRecipe.of(job.recipe))
+        used = imbalance.subsample(data.labels, [thinned.largest] * data.num_classes, job.seed)
+        network, _ = imbalance.fitted(replace(job, method="normal"), context)
+    else:
+        recipe = Recipe.of(job.recipe)
+        used = class_balanced_subset(data.labels, recipe.train_images or len(data), job.seed)
+        training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
+        fit = trained_and_looked_at if job.method == "adversarial" else trained
+        network = fit(training, context, progress=job.label).network
+    images = left_over(data, used, job.seed)
     logits = predict(network, images, recipe.normalisation, context.runtime)
     metrics = evaluate(logits.numpy(), images.labels.numpy())
     if job.method == "adversarial":

@@ -298,7 +298,7 @@ def test_recipes_are_judged_on_images_that_are_neither_trained_on_nor_tested(
     monkeypatch.setattr(recipe_choice, "HELD_OUT_IMAGES", 20)
     data = load("own", "train", root)
     recipe = Recipe(architecture="wrn-10-1", train_images=40, epochs=1, batch_size=20)
-    judged = recipe_choice.left_over(data, recipe, 0)
+    judged = recipe_choice.left_over(data, class_balanced_subset(data.labels, 40, 0), 0)
     used = target_images(Training(dataset="own", init=SCRATCH, seed=0, recipe=recipe), context)
     rows = [
         {image.numpy().tobytes() for image in part.images} for part in (judged, used, data, load("own", "test", root))
@@ -309,7 +309,6 @@ def test_recipes_are_judged_on_images_that_are_neither_trained_on_nor_tested(
     assert rows[0] | rows[1] == rows[2]
     job = toys.toy_job(0, dataset="own", recipe=recipe.as_dict())
     assert set(recipe_choice.run(job, context)) == PLAIN_METRICS
-    with pytest.raises(UserError, match="smaller train_images"):
-        recipe_choice.left_over(data, dataclasses.replace(recipe, train_images=41), 0)
-    with pytest.raises(UserError, match="smaller train_images"):
-        recipe_choice.left_over(data, dataclasses.replace(recipe, train_images=0), 0)
+    for images in (41, 0):
+        with pytest.raises(UserError, match="smaller train_images"):
+            recipe_choice.run(dataclasses.replace(job, recipe=job.recipe | {"train_images": images}), context)

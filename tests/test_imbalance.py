@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import itertools
 from collections import Counter
 from pathlib import Path
@@ -23,7 +24,7 @@ from imblearn.over_sampling import SMOTE
 from test_report import parse
 from torch.nn import functional as F
 
-from robustness_lib import imbalance, networks, paper, report
+from robustness_lib import imbalance, networks, paper, recipe_choice, report
 from robustness_lib.data import ImageSet, load
 from robustness_lib.errors import UserError
 from robustness_lib.imbalance import (
@@ -42,8 +43,9 @@ from robustness_lib.models import build
 from robustness_lib.networks import Context, save_trained
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.records import SCRATCH, Job, Record, Store, canonical_json, frame
+from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import sweep
-from robustness_lib.training import History, cross_entropy, weighted_cross_entropy
+from robustness_lib.training import History, cross_entropy, predict, weighted_cross_entropy
 
 REMEDIES = METHODS[:-1]
 
@@ -701,3 +703,36 @@ def test_images_trained_are_epochs_times_the_thinned_or_enlarged_set() -> None:
         if job.level == 0.2 and job.init == SCRATCH and job.seed == 0
     }
     assert found == {"normal": 866_200, "cost-sensitive": 866_200, "oversampling": 5_000_000, "smote": 5_000_000}
+
+
+# ---------------------------------------------------------------------------------------- choice of recipes
+
+
+def test_lengths_on_imbalanced_sets_are_judged_on_images_that_no_exponent_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs = recipe_choice.jobs("cpu", methods=["imbalanced"])
+    assert {(job.section, job.dataset, job.level) for job in jobs} == {
+        ("recipe_choice", "cifar10", level) for level in (0.2, 2.0)
+    }
+    trained = [imbalance.images_trained(job) for job in jobs if job.init == SCRATCH]
+    assert min(trained) == pytest.approx(40_000, rel=0.05)
+    assert max(trained) == pytest.approx(200_000, rel=0.05)
+    ours = {job.key for job in imbalance.jobs("cpu", datasets=["cifar10"], methods=["normal"], seeds=[0])}
+    renamed = {dataclasses.replace(job, section="imbalance", method="normal").key for job in jobs}
+    assert len(ours & renamed) == 4, "the recipes of the section are among the candidates"
+    monkeypatch.setattr(recipe_choice, "HELD_OUT_IMAGES", 100)
+    smoke = imbalance.jobs("smoke", methods=["normal"], overrides={"largest": "40"})
+    job = smoke[0]
+    candidate = dataclasses.replace(job, section="recipe_choice", method="imbalanced")
+    context = Context(store=tmp_path, runtime=Runtime(device="cpu"))
+    measured = recipe_choice.run(candidate, context)
+    data = context.images("synthetic", "train")
+    kept = subsample(data.labels, [40] * data.num_classes, job.seed)
+    judged = recipe_choice.left_over(data, kept, job.seed)
+    network, _ = imbalance.fitted(job, context)
+    wrong = predict(network, judged, "cifar10", context.runtime).argmax(1) != judged.labels
+    assert measured["error"] == pytest.approx(wrong.double().mean().item())
+    for other in smoke:
+        used = {image.numpy().tobytes() for image in imbalance.thinned(other, context).images}
+        assert not used & {image.numpy().tobytes() for image in judged.images}
