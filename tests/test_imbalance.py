@@ -731,7 +731,7 @@ def test_lengths_on_imbalanced_sets_are_judged_on_images_that_no_exponent_keeps(
     kept = subsample(data.labels, [40] * data.num_classes, job.seed)
     judged = recipe_choice.left_over(data, kept, job.seed)
     network, _ = imbalance.fitted(job, context)
-    wrong = predict(network, judged, "cifar10", context.runtime).argmax(1) != judged.labels
+    wrong = predict(network, judged, job.recipe["normalisation"], context.runtime).argmax(1) != judged.labels
     assert measured["error"] == pytest.approx(wrong.double().mean().item())
     for other in smoke:
         used = {image.numpy().tobytes() for image in imbalance.thinned(other, context).images}
