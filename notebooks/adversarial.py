@@ -363,8 +363,10 @@ report.adversarial_pretraining_table(
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.adversarial_candidates_table(
+report.candidates_table(
     records.frame(records.load_published("recipe_choice", Path(results))),
+    method="adversarial",
+    measures=["error", "adversarial_accuracy"],
     caption="Candidates of the `cpu` profile, judged on held-out training images; the most robust of each arm in bold.",
     name="tab-adversarial-candidates",
 )

@@ -249,6 +249,8 @@ report.comparison_table(
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.candidates_table(
     records.frame(records.load_published("recipe_choice", Path(results))),
+    method="held-out",
+    measures=["error", "rms_calibration_error", "negative_log_likelihood"],
     train_images=5000,
     caption="Candidates for the `cpu` profile on held-out training images of CIFAR-10; the one taken in bold.",
     name="tab-recipe-choice",

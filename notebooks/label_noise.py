@@ -312,6 +312,8 @@ report.scoreboard(published, sections=["label_noise"], name="tab-verdicts")
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.candidates_table(
     records.frame(records.load_published("recipe_choice", Path(results))),
+    method="held-out",
+    measures=["error", "rms_calibration_error", "negative_log_likelihood"],
     train_images=2000,
     caption="Trainings on 2,000 images of CIFAR-10 with their true labels; the least likelihood loss of each arm in bold.",
     name="tab-noise-candidates",

@@ -71,6 +71,8 @@ IMBALANCED_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
         {"images": 40_000, "learning_rate": 0.05, "batch_size": 32},
         {"images": 100_000, "learning_rate": 0.05, "batch_size": 32},
         {"images": 200_000, "learning_rate": 0.05, "batch_size": 32},
+        {"images": 100_000, "learning_rate": 0.03, "batch_size": 16},
+        {"images": 100_000, "learning_rate": 0.05, "batch_size": 16},
         {"images": 100_000, "learning_rate": 0.1, "batch_size": 128},
         {"images": 200_000, "learning_rate": 0.1, "batch_size": 128},
     ],

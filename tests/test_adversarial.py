@@ -509,19 +509,24 @@ def test_the_images_and_their_change_are_drawn() -> None:
 
 def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
     rows = []
-    settings = {"learning_rate": 0.03, "train_images": 5000}
+    settings = {"learning_rate": 0.03, "train_images": 5000, "batch_size": 128}
     for epochs, accuracy in ((5, 0.3), (10, 0.25)):
         one = record("adversarial", "pre-trained", 0, error=0.4, adversarial_accuracy=accuracy)
         job = dataclasses.replace(
             one.job, section="recipe_choice", method="adversarial", recipe={**settings, "epochs": epochs}
         )
         rows.append(dataclasses.replace(one, job=job))
-    table = report.adversarial_candidates_table(frame(rows), caption="c", name="tab-candidates")
-    assert "| **pre-trained** | **5** | **0.03** | **60.0** | **30.0** |" in table
-    assert "| pre-trained | 10 | 0.03 | 60.0 | 25.0 |" in table
-    assert "not run" in report.candidates_table(frame(rows), train_images=5000, caption="c", name="tab-ordinary")
-    nothing = report.adversarial_candidates_table(frame([checked()]), caption="c", name="n")
-    assert "not run" in nothing
+    table = report.candidates_table(
+        frame(rows),
+        method="adversarial",
+        measures=["error", "adversarial_accuracy"],
+        caption="c",
+        name="tab-candidates",
+    )
+    assert "| **pre-trained** | **128** | **5** | **0.03** | **40.0** | **30.0** |" in table
+    assert "| pre-trained | 128 | 10 | 0.03 | 40.0 | 25.0 |" in table
+    ordinary = report.candidates_table(frame(rows), method="held-out", measures=["error"], caption="c", name="tab-none")
+    assert "not run" in ordinary
 
 
 def test_the_pretrainings_stand_beside_the_authors_log() -> None:

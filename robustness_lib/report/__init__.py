@@ -19,7 +19,6 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 """
 
 from robustness_lib.report.attacks import (
-    adversarial_candidates_table,
     adversarial_pretraining_table,
     attacked_images,
     attacks_table,
@@ -99,7 +98,6 @@ __all__ = [
     "STANDARD",
     "Models",
     "accuracy_scatter",
-    "adversarial_candidates_table",
     "adversarial_pretraining_table",
     "answers_table",
     "arm_style",

@@ -186,30 +186,6 @@ def _source(record: dict[Any, Any]) -> str:
     return f"`{record['profile']}`, {record['attacked_images']:g}"
 
 
-def adversarial_candidates_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdown:
-    """The candidates of the trial that chose the recipes, the best of each arm under attack in bold.
-
-    Args:
-        records: Records of :mod:`robustness_lib.recipe_choice`, of method ``adversarial``.
-        caption: Caption of the table.
-        name: Its label for references.
-
-    Returns:
-        A numbered MyST table, one row a candidate.
-    """
-    header = ["Arm", "Epochs", "Learning rate", "Clean accuracy (%)", "Adversarial accuracy (%)"]
-    rows = []
-    for arm, group in records[records["method"] == "adversarial"].groupby("arm", sort=False):
-        best = group["adversarial_accuracy"].astype(float).idxmax()
-        order = group["recipe"].map(lambda recipe: (recipe["epochs"], recipe["learning_rate"])).sort_values().index
-        for index in order:
-            row = group.loc[index]
-            cells = [label(str(arm)), str(row["recipe"]["epochs"]), f"{row['recipe']['learning_rate']:g}"]
-            cells += [_percent(1 - float(row["error"])), _percent(float(row["adversarial_accuracy"]))]
-            rows.append([f"**{cell}**" for cell in cells] if index == best else cells)
-    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
-
-
 def adversarial_pretraining_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdown:
     """The adversarial pre-trainings beside that of the authors' log: how long, on what, and how well it was learned.
 

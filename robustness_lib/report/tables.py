@@ -241,33 +241,55 @@ def arms_table(
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
 
 
-def candidates_table(records: pd.DataFrame, *, train_images: int, caption: str, name: str) -> Markdown:
-    """The candidates of ordinary training, the best of each arm in bold: the least negative log-likelihood.
+_SETTINGS = {"batch_size": "Batch", "epochs": "Epochs", "learning_rate": "Learning rate"}
+_JUDGED = {
+    "error": "Error (%)",
+    "rms_calibration_error": "RMS (%)",
+    "negative_log_likelihood": "Likelihood loss (nats)",
+    "adversarial_accuracy": "Adversarial accuracy (%)",
+}
+
+
+def candidates_table(
+    records: pd.DataFrame,
+    *,
+    method: str,
+    measures: Sequence[str],
+    train_images: int | None = None,
+    symbol: str | None = None,
+    caption: str,
+    name: str,
+) -> Markdown:
+    """What was tried before recipes were fixed, the best of each arm (at each level) in bold.
 
     Args:
         records: Records of :mod:`robustness_lib.recipe_choice`, as by :func:`robustness_lib.records.frame`.
-        train_images: Only candidates that were trained on so many images.
+        method: Method of that section.
+        measures: What is shown; the last decides.
+        train_images: Only candidates that were trained on so many images; None: all.
+        symbol: Symbol of the level, where the method has levels.
         caption: Caption of the table.
         name: Its label for references.
 
     Returns:
         A numbered MyST table, one row a candidate.
     """
-    header = ["Arm", "Batch", "Epochs", "Learning rate", "Error (%)", "RMS (%)", "Likelihood loss (nats)"]
-    settings = ("batch_size", "epochs", "learning_rate")
-    shown = ("error", "rms_calibration_error", "negative_log_likelihood")
+    header = ["Arm", *([symbol] if symbol else []), *_SETTINGS.values(), *(_JUDGED[measure] for measure in measures)]
+    some = records[records["method"] == method]
+    if train_images is not None:
+        some = some[some["recipe"].map(lambda recipe: recipe["train_images"] == train_images).astype(bool)]
     rows = []
-    ordinary = records[records["method"] == "held-out"]
-    some = ordinary[ordinary["recipe"].map(lambda recipe: recipe["train_images"] == train_images).astype(bool)]
-    for arm, group in some.groupby("arm", sort=False):
-        best = group["negative_log_likelihood"].astype(float).idxmin()
-        order = group["recipe"].map(lambda recipe: tuple(recipe[name] for name in settings)).sort_values().index
+    decisive = measures[-1]
+    for (arm, level), group in some.groupby(["arm", "level"], sort=True, dropna=False):
+        best = (group[decisive].astype(float) * metric(decisive).better).idxmax()
+        order = group["recipe"].map(lambda recipe: tuple(recipe[setting] for setting in _SETTINGS)).sort_values().index
         for index in order:
             row = group.loc[index]
-            cells = [str(arm), *(f"{row['recipe'][name]:g}" for name in settings)]
-            cells += [number(row[column], column) for column in shown]
+            cells = [label(str(arm)), *([f"{level:g}"] if symbol else [])]
+            cells += [f"{row['recipe'][setting]:g}" for setting in _SETTINGS]
+            cells += [number(row[measure], measure) for measure in measures]
             rows.append([f"**{cell}**" for cell in cells] if index == best else cells)
-    return myst_table(header, rows or [["not run", *["–"] * 6]], caption=caption, name=name)
+    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * (len(header) - 1)]], caption=caption, name=name)
 
 
 def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
