@@ -227,6 +227,8 @@ def test_rerun_command():
     command = report.rerun_command("calibration", "cpu", "cifar10", [2, 0, 1, 1])
     assert command == "robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2"
     assert report.rerun_command("ood", "paper", None, []) == "robustness run ood --profile paper"
+    tried = report.rerun_command("recipe_choice", "cpu", None, [0], methods=["imbalanced", "adversarial", "imbalanced"])
+    assert tried == "robustness run recipe_choice --profile cpu --method adversarial,imbalanced --seeds 0"
 
 
 def test_provenance_table_and_dropdown():

@@ -13,7 +13,13 @@ from robustness_lib.report.tables import Markdown, myst_table, short_revision
 
 
 def rerun_command(
-    section: str, profile: str, dataset: str | None, seeds: Iterable[int], adversary: str = "none"
+    section: str,
+    profile: str,
+    dataset: str | None,
+    seeds: Iterable[int],
+    *,
+    methods: Iterable[str] = (),
+    adversary: str = "none",
 ) -> str:
     """The command that measures one data set's results again.
 
@@ -22,6 +28,7 @@ def rerun_command(
         profile: Profile.
         dataset: Image set; None: all of the section's sets.
         seeds: Seeds; none: the profile's own.
+        methods: Methods; none: the section's own.
         adversary: What pre-training trained against.
 
     Returns:
@@ -38,8 +45,11 @@ def rerun_command(
     parts = ["robustness run", section, "--profile", profile]
     if dataset is not None:
         parts += ["--dataset", dataset]
-    numbers = ",".join(str(int(seed)) for seed in sorted(set(seeds)))
-    return " ".join([*parts, "--seeds", numbers] if numbers else parts)
+    choices = {
+        "--method": sorted(set(methods)),
+        "--seeds": [str(int(seed)) for seed in sorted(set(seeds))],
+    }
+    return " ".join([*parts, *(f"{name} {','.join(values)}" for name, values in choices.items() if values)])
 
 
 def duration(seconds: float) -> str:
@@ -117,18 +127,14 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
 
 def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> list[str]:
     """The command for a group of records; one an adversary in pre-training, which may have several."""
-    against = group["recipe"].map(lambda recipe: str(recipe.get("adversary", "none")))
-    kinds = sorted(set(against)) if section == "pretraining" else ["none"]
-    return [
-        rerun_command(
-            section,
-            profile,
-            dataset,
-            sorted({int(seed) for seed in group["seed"][(against == kind) | (section != "pretraining")]}),
-            kind,
-        )
-        for kind in kinds
-    ]
+    if section == "pretraining":
+        against = group["recipe"].map(lambda recipe: str(recipe.get("adversary", "none")))
+        return [
+            rerun_command(section, profile, dataset, sorted(set(some["seed"])), adversary=str(kind))
+            for kind, some in group.groupby(against)
+        ]
+    trials = group["method"] if section == "recipe_choice" else []  # a plain run has only some of them
+    return [rerun_command(section, profile, dataset, group["seed"], methods=trials)]
 
 
 def _code(commands: list[str]) -> list[str]:
