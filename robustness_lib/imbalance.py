@@ -263,7 +263,7 @@ SCALES = {
     ),
     "cpu": Scale(
         sizes={"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},
-        images={"scratch": 100_000, "tuned": 16_000},
+        images={"scratch": 200_000, "tuned": 40_000},
         settings={
             "scratch": {"batch_size": 32, "learning_rate": 0.05},
             "tuned": {"batch_size": 32, "learning_rate": 0.01},

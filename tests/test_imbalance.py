@@ -366,7 +366,7 @@ def test_a_users_settings_win() -> None:
     )  # fmt: skip
     assert [(job.level, job.seed, job.method) for job in jobs] == [(0.5, 7, "smote")] * 2
     assert {(job.recipe["law"], job.recipe["largest"], job.recipe["smallest"]) for job in jobs} == {("v5", 50, 8)}
-    assert [job.recipe["epochs"] for job in jobs] == [10, 3]
+    assert [job.recipe["epochs"] for job in jobs] == [20, 3]
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> 
             rerun_command(section, profile, dataset, sorted(set(some["seed"])), adversary=str(kind))
             for kind, some in group.groupby(against)
         ]
-    trials = group["method"] if section == "recipe_choice" else []  # a plain run has only some of them
+    trials: Iterable[str] = group["method"] if section == "recipe_choice" else ()  # a plain run has only some of them
     return [rerun_command(section, profile, dataset, group["seed"], methods=trials)]
 
 
