@@ -37,6 +37,9 @@ report.use_style()
 published = records.frame(records.load_published("calibration", Path(results)))
 scale = paper.profile_of(published, "calibration") or "cpu"
 
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.in_short("calibration", published)
+
 # %% [markdown]
 # ## Method
 #

@@ -36,8 +36,11 @@ from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
-recorded = records.frame(records.load_published("effective_robustness", Path(results)))
-scale = paper.profile_of(recorded, "effective_robustness") or "cpu"
+published = records.frame(records.load_published("effective_robustness", Path(results)))
+scale = paper.profile_of(published, "effective_robustness") or "cpu"
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.in_short("effective_robustness", published)
 
 # %% [markdown]
 # ## Method
@@ -140,7 +143,7 @@ report.factors_table(
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.comparison_table(
     "effective_robustness",
-    recorded,
+    published,
     metrics=["r_squared"],
     datasets=["cifar10", "imagenet"],
     arms=["none"],
@@ -166,7 +169,7 @@ report.comparison_table(
 from robustness_lib import accuracy_lines, testbeds
 
 report.use_style()
-predictions = recorded[recorded["section"] == "effective_robustness"]
+predictions = published[published["section"] == "effective_robustness"]
 
 # %% [markdown]
 # With the tables at hand, the next cell fits the line of CIFAR-10 live.
@@ -323,7 +326,7 @@ figure = report.hard_share_scatter(predictions, "imagenet")
 # ([how to run them](#er-rerun)).
 
 # %% tags=["remove-cell"]
-shifts = effective_robustness.recorded_shifts(recorded, scale)
+shifts = effective_robustness.recorded_shifts(published, scale)
 ours = {"dataset": "cifar10", "profile": scale}
 
 # %% [markdown]
@@ -335,11 +338,11 @@ ours = {"dataset": "cifar10", "profile": scale}
 # corresponds to the paper's Figure 1, whose testbed has other people's networks.
 
 # %% mystnb={"figure": {"caption": "Accuracy on shifted against accuracy on original images for every model of our testbed, with 95 % Clopper-Pearson intervals, on the logit scale.", "name": "fig-er-own-testbed"}, "image": {"alt": "One panel a shift: points with error bars and the line fitted to them, below a dotted diagonal of no loss.", "width": "100%"}} tags=["hide-input"]
-figure = report.own_testbed_scatter(recorded, shifts, **ours)
+figure = report.own_testbed_scatter(published, shifts, **ours)
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.own_lines_table(
-    recorded,
+    published,
     shifts,
     caption="Lines through our own testbed: the range of its accuracies, the line on the logit scale, R² on each scale.",
     name="tab-er-own-lines",
@@ -354,11 +357,11 @@ report.own_lines_table(
 # pre-trained on the left-out classes too: on the first set, what it has beyond the second curve is what it remembers.
 
 # %% mystnb={"figure": {"caption": "Effective robustness against accuracy while networks are trained: all seeds' observations as small points, means of bins with a band of one standard deviation; shaded, where the testbed has no model.", "name": "fig-er-during"}, "image": {"alt": "One panel a shift: effective robustness against accuracy, a line each for the network from scratch, the one pre-trained without the related classes, and the one pre-trained on all classes, and a dotted curve for no loss. The table after it has the maxima.", "width": "100%"}} tags=["hide-input"]
-figure = report.robustness_during_tuning(recorded, shifts, **ours)
+figure = report.robustness_during_tuning(published, shifts, **ours)
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.factors_table(
-    recorded,
+    published,
     report.STANDARD,
     shifts=shifts,
     metrics=["maximum_effective_robustness", "final_effective_robustness"],
@@ -382,11 +385,11 @@ report.factors_table(
 
 # %% mystnb={"figure": {"caption": "Maximum effective robustness on the first shift: the largest mean of a bin, with the largest standard deviation of all bins, and each seed's own maximum as a point.", "name": "fig-er-factors"}, "image": {"alt": "Horizontal bars, one a way of training, with error bars and a point a seed; ways without records are left out. The table after it has the numbers.", "width": "100%"}} tags=["hide-input"]
 factors = [*report.STANDARD, *report.factor_series(effective_robustness.FACTORS)]
-figure = report.maximum_bars(recorded, factors, shifts[0], **ours)
+figure = report.maximum_bars(published, factors, shifts[0], **ours)
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.factors_table(
-    recorded,
+    published,
     [*factors, *report.factor_series(["head-penalty"], effective_robustness.PENALTIES)],
     caption="What each change comes to on the first shift, mean and standard deviation over seeds.",
     name="tab-er-factors",
@@ -395,11 +398,11 @@ report.factors_table(
 
 # %% mystnb={"figure": {"caption": "Learning rate, loss and last layer: effective robustness on the first shift against accuracy (the paper's Figures 11 to 13).", "name": "fig-er-rates"}, "image": {"alt": "Effective robustness against accuracy for standard fine-tuning, a lower and a higher learning rate, squared error and the last layer alone, with a dotted curve for no loss.", "width": "100%"}} tags=["hide-input"]
 rates = report.factor_series(["standard", "low-rate", "high-rate", "mse", "last-layer"])
-figure = report.robustness_during_tuning(recorded, shifts[:1], rates, **ours)
+figure = report.robustness_during_tuning(published, shifts[:1], rates, **ours)
 
 # %% mystnb={"figure": {"caption": "Training images and replay: effective robustness on the first shift against accuracy (the paper's Figures 19, 22 and 23).", "name": "fig-er-examples"}, "image": {"alt": "Effective robustness against accuracy for standard fine-tuning, the easiest and the hardest images, replay and the old head, with a dotted curve for no loss.", "width": "100%"}} tags=["hide-input"]
 examples = report.factor_series(["standard", "easy", "hard", "replay", "class-map"])
-figure = report.robustness_during_tuning(recorded, shifts[:1], examples, **ours)
+figure = report.robustness_during_tuning(published, shifts[:1], examples, **ours)
 
 # %% [markdown]
 # The paper's fine-tuned networks forget what they were pre-trained on, unless it is replayed; {numref}`tab-er-replay` has
@@ -407,7 +410,7 @@ figure = report.robustness_during_tuning(recorded, shifts[:1], examples, **ours)
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.factors_table(
-    recorded,
+    published,
     report.factor_series(["standard", "replay", "replay-10", "replay-100"]),
     metrics=["source_accuracy_before", "source_accuracy", "accuracy"],
     caption="Accuracy on the pre-training task before and after fine-tuning, and on the target.",
@@ -425,7 +428,7 @@ report.factors_table(
 # the shift is a synthetic one: on ImageNet's images the pre-trained end has an advantage that is no robustness.
 
 # %% mystnb={"figure": {"caption": "Common corruptions: effective robustness of networks on the line from the pre-trained (0) to the fine-tuned one (1), mean over seeds, and of the network while it is fine-tuned.", "name": "fig-er-wise"}, "image": {"alt": "A path of connected points, labelled with the fine-tuned network's share, in the plane of effective robustness and accuracy, and the observations of fine-tuning as separate points.", "width": "100%"}} tags=["hide-input"]
-figure = report.weight_space_path(recorded, ["corrupted"], **ours)
+figure = report.weight_space_path(published, ["corrupted"], **ours)
 
 # %% [markdown]
 # ### At maximum effective robustness
@@ -435,10 +438,10 @@ figure = report.weight_space_path(recorded, ["corrupted"], **ours)
 # that it gets right of the images that all testbed models get wrong. Both are about the original images.
 
 # %% mystnb={"figure": {"caption": "Dominance probability against the difference of accuracies: pairs of testbed models in grey, networks with each testbed model in colour, at maximum effective robustness and at the end.", "name": "fig-er-own-dominance"}, "image": {"alt": "Two panels of points that fall with the difference of the accuracies: grey for pairs of the testbed, coloured for the networks from scratch and pre-trained.", "width": "100%"}} tags=["hide-input"]
-figure = report.own_dominance_scatter(recorded, report.STANDARD, **ours)
+figure = report.own_dominance_scatter(published, report.STANDARD, **ours)
 
 # %% mystnb={"figure": {"caption": "Share right of the original images that all (other) testbed models get wrong, against accuracy: testbed models in grey, networks at maximum effective robustness (filled) and at the end (open), a point a seed.", "name": "fig-er-own-hard"}, "image": {"alt": "Points of share against accuracy, grey for models of the testbed, coloured and filled or open for networks from scratch and pre-trained.", "width": "100%"}} tags=["hide-input"]
-figure = report.own_hard_shares(recorded, report.STANDARD, **ours)
+figure = report.own_hard_shares(published, report.STANDARD, **ours)
 
 # %% [markdown]
 # ## Do the claims hold?
@@ -448,7 +451,7 @@ figure = report.own_hard_shares(recorded, report.STANDARD, **ours)
 # left-out classes at `cpu`.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.scoreboard(recorded, sections=["effective_robustness"], name="tab-verdicts")
+report.scoreboard(published, sections=["effective_robustness"], name="tab-verdicts")
 
 # %% [markdown]
 # ## What differs, and why
@@ -511,7 +514,7 @@ report.scoreboard(recorded, sections=["effective_robustness"], name="tab-verdict
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(recorded, "effective_robustness", scale)
+report.made_by(published, "effective_robustness", scale)
 
 # %% [markdown]
 # This page is made by {download}`effective_robustness.py </notebooks/effective_robustness.py>`.

@@ -40,6 +40,9 @@ remedies = ["normal", "cost-sensitive", "oversampling", "smote"]
 panels = report.panels_by_arm(["error", "minority_error"])
 as_in_the_paper = [*((name, "scratch") for name in remedies), ("normal", "pre-trained")]
 
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.in_short("imbalance", published)
+
 # %% [markdown]
 # ## Method
 #

@@ -39,6 +39,9 @@ report.use_style()
 published = records.frame(records.load_published("label_noise", Path(results)))
 scale = paper.profile_of(published, "label_noise") or "cpu"
 
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.in_short("label_noise", published)
+
 # %% [markdown]
 # ## Method
 #

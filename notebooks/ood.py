@@ -38,6 +38,9 @@ published = records.frame(records.load_published("ood", Path(results)))
 scale = paper.profile_of(published, "ood") or "cpu"
 known_sets = ["cifar10", "cifar100", "tiny_imagenet"]
 
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.in_short("ood", published)
+
 # %% [markdown]
 # ## Method
 #

@@ -7,7 +7,6 @@ the book's other static files. A test compares the file with the records.
 from __future__ import annotations
 
 import io
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,54 +16,16 @@ import pandas as pd
 
 from robustness_lib.files import write_atomically
 from robustness_lib.paper import SECTIONS, label, metric, per_seed
-from robustness_lib.paper.claims import Floats, Levels
+from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import mean_interval
 from robustness_lib.records import frame, load_published, short_hash
-from robustness_lib.report import arm_style, comparison_rows, legend_outside, new_figure, rerun_command
+from robustness_lib.report import arm_style, legend_outside, new_figure, rerun_command
+from robustness_lib.report.headlines import HEADLINES, Headline
 from robustness_lib.report.style import PAPER
-from robustness_lib.report.tables import NOT_RUN, number
+from robustness_lib.report.tables import NOT_RUN
 
 START, END = "<!-- results: made by `make readme`, not by hand -->", "<!-- end of the results -->"
 PICTURE = Path("book/_static/results.svg")
-
-
-@dataclass(frozen=True)
-class Headline:
-    """The one number that stands for a section.
-
-    Attributes:
-        metric: Metric.
-        method: Method of both arms.
-        over_levels: How the levels are reduced, where the section has levels.
-        datasets: Image sets.
-        share: Whether the metric lies between 0 and 1, one of which is perfect, so that arms compare by a share.
-    """
-
-    metric: str
-    method: str = "standard"
-    over_levels: Levels = None
-    datasets: tuple[str, ...] = ("cifar10", "cifar100")
-    share: bool = True
-
-    def rows(self, section: str, records: pd.DataFrame) -> pd.DataFrame:
-        """The paper's and our values (:func:`robustness_lib.report.tables.comparison_rows`)."""
-        return comparison_rows(section, records, metrics=[self.metric], **self.settings)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The settings of a table or figure."""
-        return {"datasets": self.datasets, "methods": [self.method], "over_levels": self.over_levels}
-
-
-HEADLINES = {
-    "adversarial": Headline("adversarial_accuracy", "adversarial"),
-    "label_noise": Headline("error", "none", "area"),
-    "imbalance": Headline("error", "normal", "mean"),
-    "ood": Headline("auroc_mean"),
-    "calibration": Headline("rms_calibration_error"),
-    "effective_robustness": Headline("maximum_effective_robustness", datasets=("cifar10",), share=False),
-}
-"""By section."""
 
 
 def results(records: pd.DataFrame) -> str:
@@ -98,25 +59,15 @@ def results(records: pd.DataFrame) -> str:
 
 
 def _line(section: str, headline: Headline, dataset: str, rows: list[dict[Any, Any]], records: pd.DataFrame) -> str:
-    shown = metric(headline.metric)
-    reduced = {"area": "area under the curve of the ", "mean": "mean "}.get(headline.over_levels or "", "")
-    name = f"{SECTIONS[section]}, {label(dataset)}: {reduced}{shown.label}"
-    printed = " → ".join(row["printed"] for row in rows if row["printed"])
-    paper = f"{printed} {shown.unit}".strip() if printed else "no number"
-    measured = [row for row in rows if row["n"]]
-    if not measured:
-        return f"| {name} | {paper} | {NOT_RUN} | |"
-    profile, used = measured[0]["profile"], measured[0]["measured_on"]
-    here = " → ".join(
-        number(row["mean"], headline.metric) + (f" ± {number(row['sd'], headline.metric)}" if row["n"] > 1 else "")
-        for row in measured
+    name = f"{SECTIONS[section]}, {label(dataset)}: {headline.words}"
+    found = headline.cells(rows)
+    if not found.seeds:
+        return f"| {name} | {found.paper} | {found.here} | |"
+    chosen = records[(records["section"] == section) & (records["profile"] == found.profile)]
+    command = rerun_command(
+        section, found.profile, found.dataset, chosen.loc[chosen["dataset"] == found.dataset, "seed"]
     )
-    chosen = records[(records["section"] == section) & (records["profile"] == profile)]
-    seeds = [int(seed) for seed in chosen.loc[chosen["dataset"] == used, "seed"]]
-    command = rerun_command(section, profile, used, seeds)
-    count = min(row["n"] for row in measured)
-    here += f" {shown.unit} (`{profile}`, {count} seed{'s' * (count > 1)})"
-    return f"| {name} | {paper} | {here} | `{command}` |"
+    return f"| {name} | {found.paper} | {found.here} | `{command}` |"
 
 
 def _measured(records: pd.DataFrame) -> list[str]:

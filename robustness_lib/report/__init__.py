@@ -13,6 +13,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
 * :mod:`~robustness_lib.report.robustness`: the same while networks are fine-tuned;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
+* :mod:`~robustness_lib.report.headlines`: the one number that stands for each section;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
   again.
@@ -49,6 +50,7 @@ from robustness_lib.report.detection import (
 )
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
 from robustness_lib.report.grids import curve_grid, matrix_grid, panels_by_arm
+from robustness_lib.report.headlines import in_short
 from robustness_lib.report.levels import (
     curves_by_class,
     levels_table,
@@ -125,6 +127,7 @@ __all__ = [
     "gpu_note",
     "hard_share_scatter",
     "high_table",
+    "in_short",
     "kinds_table",
     "legend_outside",
     "levels_table",
