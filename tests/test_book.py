@@ -160,7 +160,7 @@ def test_readme_shows_the_published_records() -> None:
 
 def test_readme_notices_a_new_record(made_up: pd.DataFrame) -> None:
     text = readme.written((ROOT / "README.md").read_text(), made_up)
-    assert "| 30.0 ± 1.0 → 10.0 ± 1.0 % (`cpu`, 3 seeds)" in text
+    assert "| 30.0 ± 1.0 → 10.0 ± 1.0 % (`cpu`, 3 seeds)" in text.replace("\u00a0", " ")
     assert "`robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2`" in text
     image = readme.picture(made_up)
     assert image.startswith(b"<?xml")

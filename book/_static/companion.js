@@ -11,6 +11,11 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// On paper, where each number comes from is not folded away.
+addEventListener("beforeprint", () => {
+  for (const fold of document.querySelectorAll("details.sd-dropdown")) fold.open = true;
+});
+
 // The scoreboard can be filtered by section and verdict.
 document.addEventListener("DOMContentLoaded", () => {
   const tables = [...document.querySelectorAll("article table")]

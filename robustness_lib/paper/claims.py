@@ -230,7 +230,8 @@ def paper_rows(claim: Claim, side: Side) -> pd.DataFrame:
     )
     if side.at is not None and not rows.empty:
         epochs = rows.set_index("position", drop=False).sort_index()
-        return epochs.loc[: epochs.index[-1] / (1 if side.at == "last" else 2)].iloc[[-1]]
+        wanted = epochs.index[-1] / (1 if side.at == "last" else 2)
+        return epochs.iloc[[int(np.abs(epochs.index - wanted).argmin())]]
     return rows if claim.over_levels in ("mean", "every") else rows.iloc[:1]
 
 
@@ -291,6 +292,10 @@ def paper_text(claim: Claim) -> str:
         which = " (mean over levels)" if claim.over_levels == "mean" else ""
         if claim.over_levels == "every" and single.level is not None:
             which = f" (least effect, at {single.level:g})"
+        found = paper_effect(single)
+        none = 1.0 if claim.kind == "ratio" else 0.0
+        against = claim.test == "beyond" and found is not None and claim.sign * found <= none
+        which += " (against the claim)" if against else ""
         parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + which)
     row = stated_row(claim)
     if row is not None:

@@ -62,6 +62,8 @@ SECTIONS = {
 }
 """Name of each section, in the papers' order."""
 
+_NETWORKS = {"allconv": "AllConv", "allconv-64": "AllConv (64 pixels)"}
+
 _LABELS = {
     "scratch": "from scratch",
     "pre-trained": "pre-trained",
@@ -287,6 +289,11 @@ def metric(name: str) -> Metric:
 def label(name: str) -> str:
     """A data set, arm, method or OOD set in words, as the papers print it; an unknown name as it is."""
     return _LABELS.get(name, name)
+
+
+def network_label(architecture: str) -> str:
+    """A network as it is usually written: "WRN-40-2", "ResNet-18", "AllConv"."""
+    return _NETWORKS.get(architecture) or re.sub(r"^resnet(?=\d)", "ResNet-", re.sub("^wrn-", "WRN-", architecture))
 
 
 @functools.cache

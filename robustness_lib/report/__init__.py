@@ -50,8 +50,9 @@ from robustness_lib.report.detection import (
 )
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
 from robustness_lib.report.grids import curve_grid, matrix_grid, panels_by_arm
-from robustness_lib.report.headlines import in_short
+from robustness_lib.report.headlines import in_short, recipes_table, verdict_summary
 from robustness_lib.report.levels import (
+    area_note,
     curves_by_class,
     levels_table,
     method_effects_table,
@@ -102,6 +103,7 @@ __all__ = [
     "accuracy_scatter",
     "adversarial_pretraining_table",
     "answers_table",
+    "area_note",
     "arm_style",
     "arms_table",
     "attacked_images",
@@ -150,6 +152,7 @@ __all__ = [
     "provenance_table",
     "published_robustness",
     "published_scatter",
+    "recipes_table",
     "reliability_diagram",
     "reproduction_table",
     "rerun_command",
@@ -168,5 +171,6 @@ __all__ = [
     "start_table",
     "together_table",
     "use_style",
+    "verdict_summary",
     "weight_space_path",
 ]

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 
-from robustness_lib.paper import SECTIONS
+from robustness_lib.paper import SECTIONS, network_label
 from robustness_lib.records import Job
 from robustness_lib.report.provenance import duration, rerun_command
 from robustness_lib.report.style import OKABE_ITO, legend_outside, new_figure
@@ -105,7 +105,7 @@ def together_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdow
         [
             *(
                 _device(row),
-                f"{row['networks']:.0f} × {row['architecture'].upper()}",
+                f"{row['networks']:.0f} × {network_label(row['architecture'])}",
                 _WAYS.get(row["way"], row["way"]),
             ),
             *(_number(row["images_per_second"]), _number(row["baseline_images_per_second"]), _ratio(row)),
@@ -327,7 +327,7 @@ def reproduction_table(work: pd.DataFrame, records: pd.DataFrame, *, caption: st
         for row in group.to_dict("records"):
             times.append([_seconds(row, fast, device, threads) for device, threads in devices] or [math.nan])
             section, more = str(row["section"]), bool(row["unknown"])
-            network = str(row["architecture"]).upper() + (", PGD" if row["method"] != "training" else "")
+            network = network_label(str(row["architecture"])) + (", PGD" if row["method"] != "training" else "")
             cells = [f"`{profile}`", _TITLES.get(section, section), network, f"{row['jobs']:,}"]
             cells.append(_at_least(row["images"] / 1e6, _number, more))
             rows.append([*cells, *(_at_least(value, _hours, more) for value in times[-1])])

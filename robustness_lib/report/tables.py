@@ -8,6 +8,7 @@ deviation over seeds) and the profile it was measured at; what has no record say
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -25,10 +26,15 @@ _DASH = "–"
 
 
 class Markdown(str):
-    """Markdown text that a notebook shows as Markdown."""
+    """Markdown text that a notebook shows as Markdown, numbers with their units and spreads unbroken."""
 
     def _repr_markdown_(self) -> str:
-        return str(self)
+        return unbroken(self)
+
+
+def unbroken(text: str) -> str:
+    """The text with spaces at which no line ends between a number and its unit or spread, and after an arrow."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\d) (?=±)|(?<=±) |(?<=→) |(?<=\bn) (?== )|(?<=\bn =) ", "\u00a0", text)
 
 
 def myst_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, name: str) -> Markdown:
@@ -164,7 +170,7 @@ def comparison_table(
 ) -> Markdown:
     """The paper's values beside ours, as a numbered table.
 
-    The columns are Setting, Paper, Here (mean ± s.d., n seeds), Difference, Verdict, and Made by. The verdict is
+    The columns are Setting, Verdict, Paper, Here (mean ± s.d., n seeds), Here less paper, and Made by. The verdict is
     that of the claim whose treated side the row is; "reference" marks the scratch arm, which claims compare with.
 
     Args:
@@ -180,8 +186,9 @@ def comparison_table(
         The table as MyST Markdown.
     """
     table = comparison_rows(section, records, **settings)
-    header = ["Setting", "Paper", "Here (mean ± s.d., n seeds)", "Difference", "Verdict", "Made by"]
-    varied = {column for column in ("dataset", "method", "metric") if len(table) and table[column].nunique() > 1}
+    header = ["Setting", "Verdict", "Paper", "Here (mean ± s.d., n seeds)", "Here less paper", "Made by"]
+    asked = {"method": settings.get("methods", ()), "metric": settings["metrics"]}
+    varied = {column for column, values in asked.items() if len(values) > 1}
     cells = [_comparison_cells(row, varied, made_by) for row in table.to_dict("records")]
     return myst_table(header, cells or [[NOT_RUN, *[_DASH] * 5]], caption=caption, name=name)
 
@@ -369,7 +376,7 @@ def effect_text(verdict: Verdict) -> str:
     name = claim.treated.metric
     mean, low, high = (number(value, name, signed=True) for value in numbers)
     unit = {"%": " points", "": ""}.get(metric(name).unit, f" {metric(name).unit}")
-    return f"{mean}{unit} [{low}, {high}]"
+    return f"{mean}{unit}" + ("" if low == high else f" [{low}, {high}]")
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -396,7 +403,8 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
         if claim.than is not None:
             gains = [f"{side} {unit.replace('%', 'points')}".strip() for side in sides]
             here = f"gains of {gains[0]} on {label(claim.than)} and {gains[1]} on {label(claim.dataset)}"
-        here += f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
+        where = "published predictions" if claim.exact else f"`{verdict.profile}`{used}, n = {verdict.n}{which}"
+        here += f" ({where})"
     cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
@@ -406,7 +414,7 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
 
 def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) -> list[str]:
     name, unit = str(row["metric"]), metric(str(row["metric"])).unit
-    setting = [label(row["dataset"])] if "dataset" in varied or not varied else []
+    setting = [label(row["dataset"])]
     setting += [label(row["method"])] if "method" in varied else []
     setting += [f"level {row['level']:g}"] if math.isfinite(row["level"]) else []
     setting += [metric(name).label] if "metric" in varied else []
@@ -422,16 +430,21 @@ def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) ->
     paper = f"{row['printed']} {unit}".strip().replace("-", "−") if row["printed"] else _DASH
     return [
         ", ".join(setting),
+        _word(row),
         paper,
         here,
         number(row["difference"], name, decimals, signed=True),
-        _word(row),
         origin,
     ]
 
 
 def _word(row: Mapping[Any, Any]) -> str:
-    return str(row["verdict"]) or ("reference" if row["arm"] == "scratch" else "no claim")
+    """The verdict on the claim about a row; a reference is what claims compare with."""
+    if not row["verdict"]:
+        return "reference" if row["arm"] == "scratch" else "no claim"
+    [claim] = [one for one in CLAIMS if one.id == row["claim"]]
+    other = claim.reference.method != row["method"] and claim.test != "equal"
+    return str(row["verdict"]) + (f" (against {label(claim.reference.method)})" if other else "")
 
 
 def _paper_value(
