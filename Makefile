@@ -11,7 +11,8 @@ ONE_FILE := pre-training-and-robustness.html
 SOURCES  := $(wildcard notebooks/*.py)
 PAGES    := $(SOURCES:notebooks/%.py=book/executed/%.ipynb)
 LIBRARY  := $(shell find robustness_lib -type f -not -path '*/__pycache__/*')
-RESULTS  := $(wildcard book/results/*.jsonl)
+RESULTS  := $(sort $(wildcard book/results/*.jsonl))
+LIST     := book/executed/.results
 PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_static/*)
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
@@ -21,11 +22,13 @@ export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
-.PHONY: help book test lint notebooks readme clean
+.PHONY: help setup book test lint format notebooks readme clean FORCE
 .DEFAULT_GOAL := help
 
 help: ## this list
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /\1|/' | awk -F'|' '{printf "make %-10s %s\n", $$1, $$2}'
+
+setup: $(SET_UP) ## set up .venv only: the library, its command and its tools
 
 book: _build/book ## set up, execute what changed, build the book and say where it is
 	@echo "The book: file://$(CURDIR)/$(BOOK)"
@@ -38,6 +41,10 @@ lint: $(SET_UP) ## style and types
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+
+format: $(SET_UP) ## mend the style, as far as a machine can; `make lint` says what is left
+	$(BIN)/ruff check --quiet --fix-only .
+	$(BIN)/ruff format .
 
 notebooks: $(SET_UP) ## bring notebooks/*.ipynb into step with their sources, notebooks/*.py
 	$(BIN)/jupytext --quiet --to ipynb --update $(SOURCES)
@@ -68,6 +75,12 @@ book/executed/%.ipynb: notebooks/%.ipynb $(LIBRARY) $(SET_UP)
 	$(BIN)/papermill --log-level WARNING --no-progress-bar $< runs/notebooks/$*.ipynb
 	@$(BIN)/python -m robustness_lib.notebook runs/notebooks/$*.ipynb $@
 
+# A results file that is gone is no prerequisite of anything, so pages also depend on the list of those files, which is
+# written only when it differs. (The folder's own time will not do: publishing puts each file anew into its place.)
+$(LIST): FORCE
+	@echo '$(RESULTS)' | cmp -s - $@ || { mkdir -p $(@D); echo '$(RESULTS)' > $@; }
+
+$(PAGES): $(LIST)
 $(foreach file,$(RESULTS),$(eval book/executed/$(basename $(notdir $(file))).ipynb: $(file)))
 $(PAGES): $(filter-out $(SOURCES:notebooks/%.py=book/results/%.jsonl),$(RESULTS))
 book/executed/claims.ipynb book/executed/provenance.ipynb: $(RESULTS)

@@ -125,6 +125,11 @@ def test_make_help_lists_every_target_that_a_page_names() -> None:
     assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|\n| +#)", pages)) <= listed
 
 
+@pytest.mark.parametrize("page", ["README.md", "book/rerun.md"])
+def test_how_to_set_up_without_the_book_is_said(page: str) -> None:
+    assert "\nmake setup" in (ROOT / page).read_text()
+
+
 def test_citation_file_names_both_papers() -> None:
     citation = load("CITATION.cff")
     version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]

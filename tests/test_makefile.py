@@ -1,0 +1,96 @@
+"""What `make` makes again, and what not, in a folder whose tools only write down that they were called."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PAGES = ("calibration", "claims", "ood")
+
+TOOL = """#!/bin/sh
+echo "$(basename "$0") $*" >> calls
+case "$(basename "$0") $*" in
+papermill*) cp "$4" "$5" ;;
+*robustness_lib.notebook*) mkdir -p book/executed && cp "$3" "$4" ;;
+jupyter-book*) mkdir -p _build/html ;;
+*"-m venv"*) mkdir -p .venv/bin ;;
+esac
+"""
+
+Make = Callable[..., list[str]]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Run make for a target in a small copy of the repository; gives the calls of tools, in order."""
+    monkeypatch.chdir(tmp_path)
+    files = "Makefile", "pyproject.toml", "constraints.txt", "jupytext.toml", "README.md", "_config.yml", "_toc.yml"
+    for name in files:
+        shutil.copy(ROOT / name, name)
+    for folder in ("notebooks", "book/results", "robustness_lib", ".venv/bin"):
+        Path(folder).mkdir(parents=True)
+    Path("robustness_lib/module.py").touch()
+    for page in PAGES:
+        Path(f"notebooks/{page}.py").touch()
+        Path(f"notebooks/{page}.ipynb").touch()
+    for section in ("calibration", "ood", "pretraining"):
+        Path(f"book/results/{section}.jsonl").write_text("{}\n")
+    for tool in ("python", "papermill", "jupytext", "jupyter-book", "ruff", "mypy", "pytest"):
+        Path(f".venv/bin/{tool}").write_text(TOOL)
+        Path(f".venv/bin/{tool}").chmod(0o755)
+    Path(".venv/set-up").touch()
+
+    def run(target: str, *settings: str) -> list[str]:
+        Path("calls").write_text("")
+        own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
+        done = subprocess.run(["make", target, *settings], env=own, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stderr
+        return Path("calls").read_text().splitlines()
+
+    return run
+
+
+def executed(calls: list[str]) -> set[str]:
+    """The pages whose notebooks were executed."""
+    return {Path(call.split()[-1]).stem for call in calls if call.startswith("papermill ")}
+
+
+def replace(path: str, content: str) -> None:
+    """As publishing does: a new file takes the old one's place, so that the folder changes too."""
+    Path("new").write_text(content)
+    os.replace("new", path)
+
+
+def test_book_notices_results_that_come_change_and_go(make: Make) -> None:
+    assert executed(make("book")) == set(PAGES)
+    assert make("book") == []
+    replace("book/results/ood.jsonl", "{}\n{}\n")
+    assert executed(make("book")) == {"ood", "claims"}
+    assert make("book") == []
+    Path("book/results/ood.jsonl").unlink()
+    assert {"ood", "claims"} <= executed(make("book"))
+    assert make("book") == []
+    Path("book/results/ood.jsonl").write_text("{}\n")
+    assert {"ood", "claims"} <= executed(make("book"))
+    assert make("book") == []
+
+
+def test_setup_makes_the_environment_and_nothing_else(make: Make) -> None:
+    assert make("setup") == []
+    Path(".venv/set-up").unlink()
+    calls = make("setup", "PYTHON=.venv/bin/python")
+    assert [call for call in calls if "-m venv .venv" in call]
+    assert [call for call in calls if "-m pip install" in call]
+    assert not executed(calls)
+    assert Path(".venv/set-up").exists()
+
+
+def test_format_mends_what_lint_checks(make: Make) -> None:
+    assert make("format") == ["ruff check --quiet --fix-only .", "ruff format ."]
+    assert make("lint")[:2] == ["ruff check .", "ruff format --check ."]
