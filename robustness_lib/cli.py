@@ -235,7 +235,7 @@ def check_data(
         found = data.check(name, data_root)
         if names or found.state != "missing":
             print(f"{found.name} is {found.state}: {found.message}")
-        bad = bad or found.state == "damaged" or (bool(names) and found.state == "missing")
+        bad = bad or found.state == "damaged" or (bool(names) and found.state != "intact")
     if bad:
         raise typer.Exit(1)
 

@@ -261,6 +261,17 @@ def test_data_check_reports_a_damaged_file(command: Command) -> None:
     assert not Path("runs/checkpoints").exists()  # nothing was pre-trained for a data set that cannot be read
 
 
+def test_data_check_names_the_split_that_is_not_there(command: Command) -> None:
+    Path("data/own/test.npz").unlink()
+    status, out, _ = command("data", "check", "own", "--data-root", "data")
+    expected = "own is incomplete: train: 40 images, 16x16, 4 classes; test: data/own/test.npz is not there\n"
+    assert (status, out) == (1, expected)
+    status, out, _ = command("data", "check", "--data-root", "data")  # nothing of it is damaged
+    assert status == 0
+    assert expected in out
+    assert "data/own/test.npz is missing" in refused(command, "run", "calibration", *OWN)
+
+
 def test_data_list_names_every_set(command: Command) -> None:
     status, out, _ = command("data", "list", "--data-root", "data")
     assert status == 0

@@ -166,12 +166,55 @@ def test_a_bundle_of_ones_own(tmp_path: Path) -> None:
     data = load("mine", root=tmp_path)
     assert (data.name, tuple(data.images.shape), data.class_names[0]) == ("mine", (5, 3, 20, 20), "class 0")
     assert torch.equal(data.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(5, 20)))
-    with pytest.raises(UserError, match=r"test\.npz is missing"):
+    with pytest.raises(
+        UserError, match=r"mine/test\.npz is missing, but .* train.npz and test.npz .*; write it, as the data page"
+    ):
         load("mine", "test", tmp_path)
     write_bundle(tmp_path / "copy" / "test.npz", data)
     assert load("copy", "test", tmp_path).checksum == data.checksum
-    assert check("mine", tmp_path).state == "intact"
     assert [row["found"] for row in catalogue(tmp_path) if row["name"] in ("copy", "mine")] == ["yes", "yes"]
+
+
+def test_a_bundle_without_its_other_split_is_not_called_intact(tmp_path: Path) -> None:
+    train = formats.write_bundle(tmp_path, "mine", "train")
+    found = check("mine", tmp_path)
+    absent = train.with_name("test.npz")
+    assert found == Status("mine", "incomplete", f"train: 12 images, 32x32, 3 classes; test: {absent} is not there")
+    formats.write_bundle(tmp_path, "mine", "test")
+    assert check("mine", tmp_path).state == "intact"
+    formats.write_bundle(tmp_path, "cifar100", "test")
+    assert check("cifar100", tmp_path).state == "incomplete"
+    formats.write_bundle(tmp_path, "textures", "test")  # of which no other split was published
+    assert check("textures", tmp_path).state == "intact"
+
+
+def test_a_folder_of_pictures_is_no_data_set_yet(tmp_path: Path) -> None:
+    formats.save_image(tmp_path / "mine" / "train" / "cat" / "1.png", formats.some_images(1)[0])
+    for ask in (load, check):
+        with pytest.raises(UserError, match=r"'mine': .*mine has neither train\.npz nor test\.npz.*data page"):
+            ask("mine", root=tmp_path)
+    (tmp_path / "svhn").mkdir()
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    with pytest.raises(UserError, match="choose one of"):
+        load("cifar-10-batches-py", root=tmp_path)
+
+
+def test_the_data_page_makes_a_data_set_of_a_folder_of_pictures(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    page = Path("book/data.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
+    for split, count in (("train", 3), ("test", 2)):
+        for seed, name in enumerate(("dog", "cat")):
+            for number, pixels in enumerate(formats.some_images(count, 48, seed)):
+                formats.save_image(Path(f"pictures/{split}/{name}/{number}.png"), pixels[:, :, 0] if seed else pixels)
+    [recipe] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
+    exec(recipe, {})
+    assert check("mine").message == "train: 6 images, 32x32, 2 classes; test: 4 images, 32x32, 2 classes"
+    train = load("mine")
+    assert (train.class_names, train.labels.tolist()) == (("cat", "dog"), [0, 0, 0, 1, 1, 1])
+    assert torch.equal(train.images[4], read_image(Path("pictures/train/dog/1.png"), 32))
 
 
 def test_channel_first_bundles_are_read_too(tmp_path: Path) -> None:
@@ -191,14 +234,14 @@ def test_channel_first_bundles_are_read_too(tmp_path: Path) -> None:
         ({"labels": np.zeros(12)}, "whole numbers"),
         ({"labels": np.zeros(11, np.int64)}, "12 images but 11 labels"),
         ({"class_names": np.arange(3)}, "class_names must be"),
-        ({"class_names": np.array(["a", None, "b"], dtype=object)}, "damaged"),
+        ({"class_names": np.array(["a", None, "b"], dtype=object)}, "Object arrays"),
     ],
 )
 def test_a_bundle_that_is_not_as_described(tmp_path: Path, change: dict[str, np.ndarray], expected: str) -> None:
     path = formats.write_bundle(tmp_path, "mine", "train")
     with np.load(path) as content:
         np.savez(path, **{**dict(content), **change})
-    with pytest.raises(UserError, match=expected) as caught:
+    with pytest.raises(UserError, match=f"{expected}.*write it again, in the format that the data page") as caught:
         load("mine", root=tmp_path)
     assert str(path) in str(caught.value)
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -189,6 +189,10 @@ SOURCES: dict[str, Source] = {source.name: source for source in _sources()}
 """The image sets by name."""
 
 
+_OWN_NAME = r"[\w+-][\w.+-]*"
+"""What a data set of one's own may be called."""
+
+
 def _bundle(name: str, split: str, root: Path) -> Path:
     return root / name / f"{split}.npz"
 
@@ -196,7 +200,23 @@ def _bundle(name: str, split: str, root: Path) -> Path:
 def _own_sets(root: Path) -> list[str]:
     """The names of the user's own bundles."""
     found = {path.parent.name for split in SPLITS for path in root.glob(f"*/{split}.npz")}
-    return sorted(name for name in found - set(SOURCES) if re.fullmatch(r"[\w+-][\w.+-]*", name))
+    return sorted(name for name in found - set(SOURCES) if re.fullmatch(_OWN_NAME, name))
+
+
+def _known(name: str, root: Path, others: Iterable[str] = ()) -> str:
+    """``name``, if a set of :data:`SOURCES`, a bundle or one of ``others`` is called so.
+
+    Raises:
+        UserError: Nothing is; where a folder of the user's is, the message says what it lacks.
+    """
+    options = [*SOURCES, *others, *_own_sets(root)]
+    published = {Path(place).parts[0] for place in (FOLDER, *(s.location for s in SOURCES.values() if s.location))}
+    if name not in {*options, *published} and re.fullmatch(_OWN_NAME, name) and (root / name).is_dir():
+        raise UserError(
+            f"unknown data set {name!r}: the folder {root / name} has neither train.npz nor test.npz in it; make them "
+            "of your images, as the data page (book/data.md) shows"
+        )
+    return choose(name, options, "data set")
 
 
 def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageSet:
@@ -218,7 +238,7 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
     """
     choose(split, SPLITS, "split")
     folder = data_root(root)
-    source = SOURCES.get(name)
+    source, bundle = SOURCES.get(name), _bundle(name, split, folder)
     if source and not source.location:
         return source.read(name, split, folder)
     if not folder.is_dir():
@@ -227,16 +247,18 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
             "environment variable ROBUSTNESS_DATA"
         )
     if source is None:
-        own = _own_sets(folder)
-        choose(name, [*SOURCES, *own], "data set")
-        if not _bundle(name, split, folder).is_file():
-            raise MissingData(f"{_bundle(name, split, folder)} is missing; write it, or ask for the other split")
-        return read_bundle(_bundle(name, split, folder), name)
-    published, bundle = folder / source.location, _bundle(name, split, folder)
+        _known(name, folder)
+        if not bundle.is_file():
+            raise MissingData(
+                f"{bundle} is missing, but a data set of one's own has train.npz and test.npz (for foreign images "
+                "test.npz is enough); write it, as the data page (book/data.md) shows"
+            )
+        return read_bundle(bundle, name)
+    published = folder / source.location
     if bundle.is_file() and not published.exists():
         return read_bundle(bundle, name)
     if split not in source.splits:
-        raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; ask for that one")
+        raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; choose another data set")
     if not published.exists():
         raise MissingData(f"{published} is missing (nor is there a bundle {bundle}): {source.way}")
     return source.read(name, split, folder)
@@ -248,7 +270,7 @@ class Status:
 
     Attributes:
         name: Its name.
-        state: ``"intact"``, ``"damaged"`` or ``"missing"``.
+        state: ``"intact"``, ``"incomplete"`` (a bundle whose other split is not there), ``"damaged"`` or ``"missing"``.
         message: What was found, or one sentence on what is wrong and what to do.
     """
 
@@ -274,9 +296,8 @@ def check(name: str, root: Path | str | None = None) -> Status:
         UserError: The name is unknown.
     """
     folder = data_root(root)
-    if name not in SOURCES:
-        choose(name, [*SOURCES, *TABLES, *_own_sets(folder)], "data set")
-    found, missing = [], []
+    _known(name, folder, TABLES)
+    found, lacking, reasons = [], [], []
     source = SOURCES.get(name)
     try:
         if name in TABLES:
@@ -287,7 +308,9 @@ def check(name: str, root: Path | str | None = None) -> Status:
             try:
                 images = load(name, split, folder)
             except MissingData as error:
-                missing.append(str(error))
+                reasons.append(str(error))
+                if source is None or split in source.splits:
+                    lacking.append(split)
             else:
                 shape = "x".join(str(side) for side in images.images.shape[2:])
                 found.append(f"{split}: {len(images)} images, {shape}, {images.num_classes} classes")
@@ -295,7 +318,11 @@ def check(name: str, root: Path | str | None = None) -> Status:
         return Status(name, "missing", str(error))
     except UserError as error:
         return Status(name, "damaged", str(error))
-    return Status(name, "intact", "; ".join(found)) if found else Status(name, "missing", missing[-1])
+    if not found:
+        return Status(name, "missing", reasons[-1])
+    bundled = source is None or not (folder / source.location).exists()
+    absent = [f"{split}: {_bundle(name, split, folder) if bundled else 'it'} is not there" for split in lacking]
+    return Status(name, "incomplete" if absent and bundled else "intact", "; ".join(found + absent))
 
 
 def catalogue(root: Path | str | None = None) -> list[dict[str, str]]:

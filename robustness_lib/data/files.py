@@ -61,7 +61,14 @@ class MissingData(UserError):
     """An image set, or one split of it, is not there (rather than there and damaged)."""
 
 
-def damaged(path: Path, reason: object, remedy: str = "replace it by a fresh copy") -> UserError:
+COPY_AGAIN = "replace it by a fresh copy"
+"""What to do where a published file cannot be used."""
+
+WRITE_AGAIN = "write it again, in the format that the data page (book/data.md) describes"
+"""What to do where a bundle cannot be used: only its maker has it."""
+
+
+def damaged(path: Path, reason: object, remedy: str = COPY_AGAIN) -> UserError:
     """The sentence for a file that cannot be used."""
     return UserError(f"{path} is damaged or not in the expected format ({reason}); {remedy}")
 
@@ -114,12 +121,13 @@ def read_pickle(path: Path) -> dict[str, Any]:
     return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
 
 
-def read_npz(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
+def read_npz(path: Path, keys: Iterable[str], remedy: str = COPY_AGAIN) -> dict[str, np.ndarray]:
     """Read the named arrays of an ``.npz`` file, each against its stored CRC; no pickled arrays.
 
     Args:
         path: The file.
         keys: Names of the arrays that are wanted.
+        remedy: What to do where it is damaged; the end of the sentence.
 
     Returns:
         The arrays by name.
@@ -136,13 +144,14 @@ def read_npz(path: Path, keys: Iterable[str]) -> dict[str, np.ndarray]:
             held = {name.removesuffix(".npy") for name in archive.namelist()}
             for key in keys:
                 if key not in held:
-                    raise damaged(path, f"no array {key!r} in it, only {', '.join(sorted(held)) or 'nothing'}")
+                    reason = f"no array {key!r} in it, only {', '.join(sorted(held)) or 'nothing'}"
+                    raise damaged(path, reason, remedy)
                 stream = io.BytesIO(archive.read(f"{key}.npy"))
                 arrays[key] = np.lib.format.read_array(stream, allow_pickle=False)
     except UserError:
         raise
     except DAMAGE as error:
-        raise damaged(path, error) from error
+        raise damaged(path, error, remedy) from error
     return arrays
 
 
@@ -158,18 +167,19 @@ def read_npy(path: Path) -> np.ndarray:
         raise damaged(path, error) from error
 
 
-def integer_labels(path: Path, labels: Any, low: int, high: int) -> np.ndarray:
-    """Labels as int64 [N], checked to be whole numbers in ``low..high``.
+def integer_labels(path: Path, labels: Any, low: int, high: int, remedy: str = COPY_AGAIN) -> np.ndarray:
+    """Labels as int64 [N], checked to be whole numbers in ``low..high``; ``remedy`` says what to do else.
 
     Raises:
         UserError: They are not.
     """
     array = np.asarray(labels)
     if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
-        raise damaged(path, f"labels must be a list of whole numbers, not {array.dtype} of shape {list(array.shape)}")
+        reason = f"labels must be a list of whole numbers, not {array.dtype} of shape {list(array.shape)}"
+        raise damaged(path, reason, remedy)
     array = array.astype(np.int64)
     if array.size and not low <= array.min() <= array.max() <= high:
-        raise damaged(path, f"labels must lie in {low}..{high}, not in {array.min()}..{array.max()}")
+        raise damaged(path, f"labels must lie in {low}..{high}, not in {array.min()}..{array.max()}", remedy)
     return array
 
 
@@ -187,16 +197,17 @@ def read_bundle(path: Path, name: str) -> ImageSet:
     Raises:
         UserError: The file is damaged or its arrays are not as described.
     """
-    arrays = read_npz(path, ("images", "labels", "class_names"))
+    arrays = read_npz(path, ("images", "labels", "class_names"), WRITE_AGAIN)
     images, names = arrays["images"], arrays["class_names"]
     if images.ndim != 4 or images.dtype != np.uint8 or 3 not in (images.shape[1], images.shape[3]):
         shape = list(images.shape)
-        raise damaged(path, f"images must be uint8 [N, H, W, 3] or [N, 3, H, W], not {images.dtype} {shape}")
+        reason = f"images must be uint8 [N, H, W, 3] or [N, 3, H, W], not {images.dtype} {shape}"
+        raise damaged(path, reason, WRITE_AGAIN)
     if names.ndim != 1 or names.dtype.kind not in "US":
-        raise damaged(path, f"class_names must be a list of texts, not {names.dtype} {list(names.shape)}")
-    labels = integer_labels(path, arrays["labels"], 0, len(names) - 1)
+        raise damaged(path, f"class_names must be a list of texts, not {names.dtype} {list(names.shape)}", WRITE_AGAIN)
+    labels = integer_labels(path, arrays["labels"], 0, len(names) - 1, WRITE_AGAIN)
     if len(labels) != len(images):
-        raise damaged(path, f"{len(images)} images but {len(labels)} labels")
+        raise damaged(path, f"{len(images)} images but {len(labels)} labels", WRITE_AGAIN)
     if images.shape[3] == 3:
         images = images.transpose(0, 3, 1, 2)
     class_names = tuple(text.decode() if isinstance(text, bytes) else str(text) for text in names.tolist())
