@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import textwrap
 from pathlib import Path
 from typing import Annotated
 
@@ -218,9 +219,23 @@ def publish_records(store: StoreFolder = Path("runs")) -> None:
 
 
 @data_app.command("list")
-def list_data(data_root: DataRoot = None) -> None:
-    """What each image set is, and whether it is here."""
-    _print_table(pd.DataFrame(data.catalogue(data_root)))
+def list_data(
+    names: Annotated[list[str] | None, typer.Argument(help="Image sets to tell all about.")] = None,
+    data_root: DataRoot = None,
+) -> None:
+    """What each image set is, and whether it is here; of those named also where, by whom, and how to get it."""
+    if not names:
+        table = pd.DataFrame(data.catalogue(data_root))
+        table["here"] = table["found"].replace("made on the fly", "yes")
+        _print_table(table[["name", "here", "what"]])
+        print("'robustness data list NAME' says where a set is looked for, who published it and how to get it")
+        return
+    for row in data.catalogue(data_root, names):
+        print(f"{row['name']}: {row['what']}")
+        place = f"{row['found']}, {row['where']}" if row["where"] else row["found"]
+        for label, text in (("here", place), ("from", row["origin"]), ("get", row["get"])):
+            if text:
+                print(_wrapped(f"  {label:4}  ", text))
 
 
 @data_app.command("check")
@@ -249,6 +264,14 @@ def fetch_data(
     for name in names:
         found = data.fetch(name, data_root)
         print(f"{found.name} is {found.state}: {found.message}")
+
+
+def _wrapped(start: str, text: str) -> str:
+    """``text`` after ``start`` in lines of at most 100 columns, words whole."""
+    indent = " " * len(start)
+    return textwrap.fill(
+        text, 100, initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+    )
 
 
 def _print_table(table: pd.DataFrame) -> None:

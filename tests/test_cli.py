@@ -279,6 +279,32 @@ def test_data_list_names_every_set(command: Command) -> None:
         assert any(line.split()[0] == name for line in out.splitlines()), name
 
 
+def test_data_list_fits_a_terminal_and_tells_the_rest_of_named_sets(command: Command) -> None:
+    Path("data/own/test.npz").unlink()
+    _, out, _ = command("data", "list", "--data-root", "data")
+    header, *rows, last = out.splitlines()
+    assert header.split() == ["name", "here", "what"]
+    assert max(map(len, out.splitlines())) <= 100
+    assert {row.split()[0]: row.split()[1] for row in rows}.items() >= {
+        "cifar10": "no",
+        "synthetic": "yes",
+        "own": "yes",
+    }.items()
+    assert [row for row in rows if row.endswith("your own bundle, without test.npz")]
+    assert "'robustness data list NAME'" in last
+    status, out, _ = command("data", "list", "cifar10", "imagenet32", "own", "--data-root", "data")
+    assert status == 0
+    assert max(map(len, out.splitlines())) <= 100
+    for part in (
+        "cifar10: CIFAR-10\n  here  no, data/cifar-10-batches-py\n  from  Krizhevsky (2009)",
+        "\n  get   'robustness data fetch cifar10' downloads it\n",
+        "image-net.org",
+        "\nown: your own bundle, without test.npz\n  here  yes, data/own\n",
+    ):
+        assert part in out
+    assert "did you mean 'cifar10'" in refused(command, "data", "list", "cifar11")
+
+
 # ---------------------------------------------------------------------------------------- small readers
 
 

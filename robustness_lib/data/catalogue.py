@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -103,10 +103,10 @@ def _sources() -> Iterator[Source]:
             ("test",),
             fetch=download.cifar101,
         )
-    for kind, which in (("excluded", "leaves out"), ("included", "keeps")):
+    for kind, which in (("excluded", "outside"), ("included", "in")):
         yield Source(
             f"cifar10-imagenet-{kind}",
-            f"A test set for CIFAR-10 of ImageNet classes that imagenet32-no-cifar10 {which}",
+            f"Test images for CIFAR-10: classes {which} imagenet32-no-cifar10",
             "imagenet32",
             image_net,
             load_cifar10_imagenet,
@@ -325,17 +325,24 @@ def check(name: str, root: Path | str | None = None) -> Status:
     return Status(name, "incomplete" if absent and bundled else "intact", "; ".join(found + absent))
 
 
-def catalogue(root: Path | str | None = None) -> list[dict[str, str]]:
-    """All image sets and tables, the user's own bundles among them, without reading any.
+def catalogue(root: Path | str | None = None, names: Sequence[str] | None = None) -> list[dict[str, str]]:
+    """Image sets and tables, the user's own bundles among them, without reading any.
 
     Args:
         root: The data root.
+        names: Which, in this order; None for all.
 
     Returns:
         One row a set: ``name``, ``what``, ``where`` (path), ``found`` ("yes", "no", "made on the fly"),
         ``origin`` (publisher and terms) and ``get`` (how to get it).
+
+    Raises:
+        UserError: A name is unknown.
     """
     folder = data_root(root)
+    if names is not None:
+        rows_by_name = {row["name"]: row for row in catalogue(folder)}
+        return [rows_by_name[_known(name, folder, TABLES)] for name in names]
     rows = []
     for source in SOURCES.values():
         places = [folder / source.location, *(_bundle(source.name, split, folder) for split in SPLITS)]
@@ -356,8 +363,11 @@ def catalogue(root: Path | str | None = None) -> list[dict[str, str]]:
         row = {"name": table.name, "what": table.what, "where": str(place), "found": "yes" if place.is_file() else "no"}
         rows.append({**row, "origin": table.origin, "get": f"'robustness data fetch {table.name}' downloads it"})
     for name in _own_sets(folder):
-        row = {"name": name, "what": "your own bundle", "where": str(folder / name), "found": "yes"}
-        rows.append({**row, "origin": "", "get": ""})
+        absent = [path.name for path in (_bundle(name, split, folder) for split in SPLITS) if not path.is_file()]
+        what = "your own bundle" + (f", without {absent[0]}" if absent else "")
+        rows.append(
+            {"name": name, "what": what, "where": str(folder / name), "found": "yes", "origin": "yourself", "get": ""}
+        )
     return rows
 
 
