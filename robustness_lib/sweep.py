@@ -27,6 +27,7 @@ from robustness_lib import together
 from robustness_lib.cluster import Cluster, Scheduler, connect
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
+from robustness_lib.progress import progress_bar
 from robustness_lib.records import Job, Metrics, Record, Store, check_metrics, provenance
 from robustness_lib.runtime import Runtime
 
@@ -192,7 +193,7 @@ def sweep(
     clock = _Clock(time_budget, [*store.records(), *known])
     with (
         connect(scheduler, context) as cluster,
-        tqdm(total=len(todo), desc="jobs", unit="job", disable=len(todo) < 2, dynamic_ncols=True) as bar,
+        progress_bar(total=len(todo), desc="jobs", unit="job", disable=len(todo) < 2) as bar,
     ):
         course = _Course(outcome, clock, bar, on_record)
         if cluster is not None:

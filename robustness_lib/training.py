@@ -32,6 +32,7 @@ from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import train_mode
 from robustness_lib.processes import joined, synchronise
+from robustness_lib.progress import progress_bar
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import Recipe, early_steps, learning_rate_at
 from robustness_lib.runtime import Runtime
@@ -257,14 +258,14 @@ def _failing_alone(results: dict[int, History | Exception], number: int) -> Iter
 
 def _bar(trainings: Sequence[_Training]) -> tqdm[None]:
     labels = [one.assignment.progress for one in trainings if one.assignment.progress is not None]
-    return tqdm(
+    return progress_bar(
+        brief=True,
         total=sum(one.assignment.recipe.epochs * one.update.per_epoch for one in trainings),
         initial=sum((one.epoch - 1) * one.update.per_epoch for one in trainings),
         desc=labels[0] if len(labels) == 1 else f"{len(labels)} networks",
         unit="img",
         unit_scale=True,
         disable=not labels,
-        dynamic_ncols=True,
         mininterval=1.0,
     )
 
