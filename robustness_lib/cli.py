@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 import textwrap
 from pathlib import Path
@@ -27,6 +28,8 @@ app = typer.Typer(
 )
 data_app = typer.Typer(no_args_is_help=True, help="Image sets: what they are, whether they are here, how to get them.")
 app.add_typer(data_app, name="data")
+
+DEFAULT_STORE = Path("runs")
 
 ProfileName = Annotated[str, typer.Option("--profile", help=f"Scale: {', '.join(PROFILES)}.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.")]
@@ -83,7 +86,7 @@ def run(
     ] = None,
     out: Out = None,
     data_root: DataRoot = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreFolder = DEFAULT_STORE,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -113,7 +116,13 @@ def run(
             time_budget=time_budget,
             out=out,
         )
-    print(f"{section}: {outcome.summary()}" + ("; run the same command again to go on" if outcome.left else ""))
+    next_step = ""
+    if outcome.left:
+        next_step = "; run the same command again to go on"
+    elif outcome.recorded or outcome.skipped:
+        elsewhere = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
+        next_step = f"; 'robustness show {section}{elsewhere}' has the numbers"
+    print(f"{section}: {outcome.summary()}{next_step}")
     for job, error in outcome.failed:
         print(f"failed: {job.label}: {error}", file=sys.stderr)
     if outcome.failed:
@@ -128,7 +137,7 @@ def pretrain(
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
     out: Out = None,
     data_root: DataRoot = None,
-    store: StoreFolder = Path("runs"),
+    store: StoreFolder = DEFAULT_STORE,
     device: Device = "auto",
     precision: Precision = "auto",
     threads: Threads = None,
@@ -166,7 +175,7 @@ def pretrain(
 
 
 @app.command()
-def status(store: StoreFolder = Path("runs")) -> None:
+def status(store: StoreFolder = DEFAULT_STORE) -> None:
     """Show how much of each section is recorded."""
     kept = Store(store)
     table = sections.status(kept, load_published())
@@ -181,19 +190,44 @@ def status(store: StoreFolder = Path("runs")) -> None:
 @app.command()
 def show(
     section: Annotated[str, typer.Argument(help="Section, or pretraining.")],
-    store: StoreFolder = Path("runs"),
+    profile_name: Annotated[str, typer.Option("--profile", help="Profiles, separated by commas.")] = "all",
+    dataset: Annotated[str, typer.Option(help="Data sets, separated by commas.")] = "all",
+    method: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "all",
+    metric: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "all",
+    store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Print what is recorded of a section: means and standard deviations over seeds."""
     if section != pretraining.SECTION:
         sections.section(section)
     found = {r.job.key: r for r in (*load_published(section), *Store(store).records(section))}
-    _print_table(sections.summary(list(found.values())))
+    table = sections.summary(list(found.values()))
+    for column, text in (("profile", profile_name), ("dataset", dataset), ("method", method), ("metric", metric)):
+        table = _restricted(table, column, text)
+    _print_table(table)
+
+
+def _restricted(table: pd.DataFrame, column: str, text: str) -> pd.DataFrame:
+    """The rows whose ``column`` has one of the values in ``text`` (names separated by commas, or "all").
+
+    Raises:
+        UserError: No row has one of them.
+    """
+    wanted = sections.parse_names(text)
+    if wanted is None:
+        return table
+    there = list(dict.fromkeys(str(value) for value in table[column]))
+    if not there:
+        raise UserError(f"--{column} {text} leaves nothing to show, as nothing is recorded; leave it out")
+    for name in wanted:
+        if name not in there:
+            raise UserError(f"no selected record has the {column} {name!r}; choose one of: {', '.join(there)}")
+    return table[table[column].isin(wanted)]
 
 
 @app.command()
 def merge(
     folders: Annotated[list[Path], typer.Argument(help="Folders that --out filled, or other stores.")],
-    store: StoreFolder = Path("runs"),
+    store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Take records and checkpoints that were made elsewhere into the store."""
     bad = False
@@ -209,7 +243,7 @@ def merge(
 
 
 @app.command("publish")
-def publish_records(store: StoreFolder = Path("runs")) -> None:
+def publish_records(store: StoreFolder = DEFAULT_STORE) -> None:
     """Merge the store's records into book/results, which the book reads."""
     result = publish(Store(store))
     if not result:

@@ -41,13 +41,14 @@ def test_small_run_then_nothing_to_do(command: Command) -> None:
     [checkpoint] = Path("runs/checkpoints").iterdir()
     arguments = (*arguments, "--init", checkpoint.stem)
     status, out, _ = command(*arguments)
-    assert (status, out) == (0, "calibration: 4 recorded, 0 were recorded before\n")
+    shows = "; 'robustness show calibration' has the numbers\n"
+    assert (status, out) == (0, f"calibration: 4 recorded, 0 were recorded before{shows}")
     records = Store("runs").records("calibration")
     assert {(r.job.method, r.job.init == "scratch") for r in records} == {
         (method, arm) for method in ("standard", "temperature") for arm in (True, False)
     }
     status, out, _ = command(*arguments)
-    assert (status, out) == (0, "calibration: 0 recorded, 4 were recorded before\n")
+    assert (status, out) == (0, f"calibration: 0 recorded, 4 were recorded before{shows}")
     assert Store("runs").records("calibration") == records
 
 
@@ -143,7 +144,7 @@ def test_failed_job_has_status_1_and_says_why(command: Command) -> None:
         "run", "calibration", "--method", "standard", *OWN, *diverging, "--init", checkpoint.stem
     )
     assert status == 1
-    assert out == "calibration: 1 recorded, 0 were recorded before, 1 failed\n"
+    assert out.startswith("calibration: 1 recorded, 0 were recorded before, 1 failed; 'robustness show calibration' ")
     [line] = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert "calibration own scratch standard seed 0: the training diverged" in line
     assert "learning_rate" in line
@@ -305,6 +306,44 @@ def test_data_list_fits_a_terminal_and_tells_the_rest_of_named_sets(command: Com
     assert "did you mean 'cifar10'" in refused(command, "data", "list", "cifar11")
 
 
+# ---------------------------------------------------------------------------------------- show
+
+
+def shown(command: Command, *options: str) -> list[list[str]]:
+    """The rows of ``robustness show calibration`` as words, without their header."""
+    status, out, _ = command("show", "calibration", *options)
+    assert status == 0
+    header, *rows = (line.split() for line in out.splitlines())
+    assert header[:2] == ["profile", "dataset"]
+    return rows
+
+
+def test_show_can_be_restricted(command: Command) -> None:
+    for profile in ("smoke", "cpu"):
+        for job in calibration.jobs(profile):
+            Store("runs").add(Record(job, {"error": 0.5, "rms_calibration_error": 0.25}, {"seconds": 1.0}))
+    everything = shown(command)
+    assert {row[0] for row in everything} == {"smoke", "cpu"}
+    for options, word in (
+        (("--profile", "smoke"), "smoke"),
+        (("--dataset", "cifar100"), "cifar100"),
+        (("--method", "temperature"), "temperature"),
+        (("--metric", "rms_calibration_error"), "rms_calibration_error"),
+    ):
+        assert shown(command, *options) == [row for row in everything if word in row] != everything
+    assert shown(command, "--profile", "smoke,cpu", "--metric", "all") == everything
+    both = shown(command, "--profile", "cpu", "--dataset", "cifar10", "--metric", "error")
+    assert both == [row for row in everything if {"cpu", "cifar10", "error"} <= set(row)] != []
+
+
+def test_show_refuses_what_is_not_recorded(command: Command) -> None:
+    assert "nothing is recorded" in refused(command, "show", "calibration", "--metric", "error")
+    fill(Path("runs"), 2, "smoke")
+    line = refused(command, "show", "calibration", "--profile", "smoke", "--dataset", "cifar10")
+    assert line == "error: no selected record has the dataset 'cifar10'; choose one of: synthetic"
+    assert "'errors'; choose one of: error" in refused(command, "show", "calibration", "--metric", "errors")
+
+
 # ---------------------------------------------------------------------------------------- small readers
 
 
@@ -341,14 +380,13 @@ def test_interrupted_run_keeps_its_records_and_prints_one_line(command: Command,
     endless = ("--set", "tuned.epochs=100000", "--set", "tuned.observations=0")
     arguments = ("run", "calibration", "--method", "standard", *OWN, *endless, "--init", checkpoint.stem)
     with toys.child(toys.command_child, arguments, tmp_path) as child:
-        toys.wait_for(
-            lambda: Path("stderr").exists() and "own pre-trained standard seed 0: " in Path("stderr").read_text()
-        )
+        toys.wait_for(lambda: len(Store("runs").records("calibration")) == 1)
         assert child.pid is not None
         os.kill(child.pid, signal.SIGINT)
         child.join(60)
         assert child.exitcode == 130
     assert Path("stdout").read_text() == ""
+    assert "\r" not in Path("stderr").read_bytes().decode()
     *bars, last = Path("stderr").read_text().splitlines()
     assert last == "interrupted: what was recorded is kept; run the same command again to go on"
     assert not [line for line in bars if "Traceback" in line or "Error" in line or "interrupt" in line.lower()]

@@ -457,7 +457,9 @@ def test_the_command_on_a_cluster(dask: Dask, tmp_path: Path) -> None:
     chosen = ("--dataset", "own", "--seeds", "0", "--method", "standard", "--init", checkpoint, *settings, *place)
     run = ("run", "calibration", *chosen, "--scheduler")
     assert toys.exit_code(toys.command_child, (*run, dask.address), tmp_path) == 0
-    assert (tmp_path / "stdout").read_text() == "calibration: 2 recorded, 0 were recorded before\n"
+    assert (tmp_path / "stdout").read_text() == (
+        "calibration: 2 recorded, 0 were recorded before; 'robustness show calibration' has the numbers\n"
+    )
     assert {record.provenance["precision"] for record in Store(tmp_path / "runs").records("calibration")} == {"float32"}
 
     assert toys.exit_code(toys.command_child, (*run, "nothing://127.0.0.1:1", "--store", "other"), tmp_path) == 2

@@ -27,6 +27,7 @@ SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=2
 PLACE = ("--data-root", "data", "--device", "cpu", "--precision", "float32", "--threads", "1")
 OWN = ("--dataset", "own", "--seeds", "0", "--set", "pretraining.epochs=1", *SMALL, *PLACE)
 RUN = ("run", "calibration", *OWN, "--out", "out")
+SHOWS = "; 'robustness show calibration' has the numbers"
 PRETRAIN = ("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
 
 
@@ -69,7 +70,7 @@ def measured(seed: int = 0, date: str = "2020-01-01", **metrics: float) -> Recor
 
 def test_out_holds_in_few_files_what_the_jobs_have_in_the_store(command: Command) -> None:
     status, out, err = command(*RUN)
-    assert (status, out) == (0, "calibration: 4 recorded, 0 were recorded before\n")
+    assert (status, out) == (0, f"calibration: 4 recorded, 0 were recorded before{SHOWS}\n")
     assert "out:" not in err
     [checkpoint] = Path("runs/checkpoints").iterdir()
     assert set(tree("out")) == {"calibration.jsonl", "pretraining.jsonl", f"checkpoints/{checkpoint.name}"}
@@ -88,7 +89,7 @@ def test_nothing_is_lost_with_the_machine(command: Command, monkeypatch: pytest.
     shutil.rmtree("runs")
     monkeypatch.setattr(pretraining, "train", forbid)
     status, out, err = command(*RUN)
-    assert (status, out) == (0, "calibration: 2 recorded, 2 were recorded before\n")
+    assert (status, out) == (0, f"calibration: 2 recorded, 2 were recorded before{SHOWS}\n")
     assert "out: 3 records added to runs, 0 were there already\n" in err
     assert "out: 1 checkpoints added to runs, 0 were there already\n" in err
     lines = first.pop("calibration.jsonl").splitlines()
@@ -97,7 +98,7 @@ def test_nothing_is_lost_with_the_machine(command: Command, monkeypatch: pytest.
     before = tree("out")
     shutil.rmtree("runs")
     monkeypatch.setattr(networks, "train", forbid)
-    assert command(*RUN)[:2] == (0, "calibration: 0 recorded, 4 were recorded before\n")
+    assert command(*RUN)[:2] == (0, f"calibration: 0 recorded, 4 were recorded before{SHOWS}\n")
     assert tree("out") == before
 
 
@@ -107,7 +108,7 @@ def test_what_was_recorded_before_is_kept_and_what_the_folder_holds_stays(comman
     shutil.copy("out/toy.jsonl", "out/calibration.jsonl")  # a file's name says nothing about its records
     other = Path("out/calibration.jsonl").read_text()
     status, out, _ = command(*RUN, "--time-budget", "0")
-    assert (status, out) == (0, "calibration: 0 recorded, 4 were recorded before\n")
+    assert (status, out) == (0, f"calibration: 0 recorded, 4 were recorded before{SHOWS}\n")
     assert len(load_published("calibration", Path("out"))) == 5
     assert other in Path("out/calibration.jsonl").read_text()
     assert Path("out/toy.jsonl").read_text() == other
@@ -120,7 +121,7 @@ def test_checkpoint_that_comes_with_the_repository_is_not_copied(command: Comman
     Path("runs/checkpoints").rename("book/checkpoints")
     shutil.rmtree("runs")
     arguments = (*RUN, "--method", "standard", "--init", name)
-    assert command(*arguments)[1] == "calibration: 2 recorded, 0 were recorded before\n"
+    assert command(*arguments)[1] == f"calibration: 2 recorded, 0 were recorded before{SHOWS}\n"
     assert set(tree("out")) == {"calibration.jsonl"}
     shutil.copytree("book/checkpoints", "runs/checkpoints")
     keep_checkpoint(name, Path("runs"), Path("out"))
