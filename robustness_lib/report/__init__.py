@@ -9,6 +9,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
 * :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
+* :mod:`~robustness_lib.report.calibration`: temperature, noise of the bins, the course of a training;
 * :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
 * :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
 * :mod:`~robustness_lib.report.robustness`: the same while networks are fine-tuned;
@@ -25,6 +26,15 @@ from robustness_lib.report.attacks import (
     attacks_table,
     checks_table,
     share_interval,
+)
+from robustness_lib.report.calibration import (
+    bin_noise,
+    bins_note,
+    bins_table,
+    epochs_note,
+    recipe_by_rms_note,
+    temperature_note,
+    temperature_table,
 )
 from robustness_lib.report.cost import (
     bounds_figure,
@@ -107,6 +117,9 @@ __all__ = [
     "attacked_images",
     "attacks_table",
     "bars_with_paper",
+    "bin_noise",
+    "bins_note",
+    "bins_table",
     "bounds_figure",
     "bounds_table",
     "candidates_table",
@@ -120,6 +133,7 @@ __all__ = [
     "dominance_heat_map",
     "dominance_map",
     "dominance_scatter",
+    "epochs_note",
     "factor_series",
     "factors_table",
     "foreign_sets_table",
@@ -150,6 +164,7 @@ __all__ = [
     "provenance_table",
     "published_robustness",
     "published_scatter",
+    "recipe_by_rms_note",
     "reliability_diagram",
     "reproduction_table",
     "rerun_command",
@@ -166,6 +181,8 @@ __all__ = [
     "speed_table",
     "spreads_table",
     "start_table",
+    "temperature_note",
+    "temperature_table",
     "together_table",
     "use_style",
     "weight_space_path",
