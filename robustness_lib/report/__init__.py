@@ -48,6 +48,7 @@ from robustness_lib.report.cost import (
     together_table,
 )
 from robustness_lib.report.detection import (
+    chance_note,
     foreign_sets_table,
     gain_by_set,
     kinds_table,
@@ -124,6 +125,7 @@ __all__ = [
     "bounds_table",
     "candidates_table",
     "ceilings_table",
+    "chance_note",
     "checks_table",
     "comparison_rows",
     "comparison_table",
