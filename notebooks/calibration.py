@@ -89,8 +89,8 @@ for excess in (0, 0.1):
 # is chosen to make held-out labels most likely (least negative log-likelihood), here on a tenth of the training images
 # that the network did not see. The paper's table is without it.
 #
-# **Arms in the paper.** *From scratch*: 100 epochs on the target. *Pre-trained*: the same network after Downsampled ImageNet, with a new
-# last layer, tuned for 10 epochs (Tiny ImageNet: 20) at a small learning rate. All weights are tuned.
+# **Arms in the paper.** *From scratch*: 100 epochs on the target. *Pre-trained*: the same network after Downsampled
+# ImageNet, with a new last layer, tuned for 10 epochs (Tiny ImageNet: 20) at a small learning rate. All weights are tuned.
 
 # %% [markdown]
 # ## Run it now

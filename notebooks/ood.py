@@ -198,8 +198,9 @@ figure = report.gain_by_set(published, datasets=known_sets)
 report.losses_note(published, datasets=known_sets)
 
 # %% [markdown]
-# Synthetic sets weigh much in these means, in ours still more than in the paper's, and they are far from any photograph: how sure a network is of noise depends on how it extrapolates, so a gain or a loss there says little about
-# photographs. On CIFAR-100 most of the paper's gain comes from such sets, as {numref}`tab-ood` shows.
+# Synthetic sets weigh much in these means, in ours still more than in the paper's, and they are far from any photograph:
+# how sure a network is of noise depends on how it extrapolates, so a gain or a loss there says little about photographs.
+# On CIFAR-100 most of the paper's gain comes from such sets, as {numref}`tab-ood` shows.
 #
 # ### What the networks say
 #

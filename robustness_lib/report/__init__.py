@@ -13,6 +13,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
 * :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
 * :mod:`~robustness_lib.report.robustness`: the same while networks are fine-tuned;
+* :mod:`~robustness_lib.report.robustness_notes`: what both come to, in sentences;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.headlines`: the one number that stands for each section;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
@@ -96,6 +97,15 @@ from robustness_lib.report.robustness import (
     robustness_during_tuning,
     weight_space_path,
 )
+from robustness_lib.report.robustness_notes import (
+    dominance_note,
+    during_note,
+    hard_note,
+    high_note,
+    path_note,
+    scales_note,
+    testbed_hard_note,
+)
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
 from robustness_lib.report.tables import (
     arms_table,
@@ -134,14 +144,18 @@ __all__ = [
     "curves_with_paper",
     "dominance_heat_map",
     "dominance_map",
+    "dominance_note",
     "dominance_scatter",
+    "during_note",
     "epochs_note",
     "factor_series",
     "factors_table",
     "foreign_sets_table",
     "gain_by_set",
     "gpu_note",
+    "hard_note",
     "hard_share_scatter",
+    "high_note",
     "high_table",
     "in_short",
     "kinds_table",
@@ -162,6 +176,7 @@ __all__ = [
     "own_lines_table",
     "own_testbed_scatter",
     "panels_by_arm",
+    "path_note",
     "planned_work",
     "provenance_table",
     "published_robustness",
@@ -173,6 +188,7 @@ __all__ = [
     "robustness_curves",
     "robustness_during_tuning",
     "roc_curves",
+    "scales_note",
     "scatter_by_scale",
     "score_histograms",
     "scoreboard",
@@ -185,6 +201,7 @@ __all__ = [
     "start_table",
     "temperature_note",
     "temperature_table",
+    "testbed_hard_note",
     "together_table",
     "use_style",
     "weight_space_path",

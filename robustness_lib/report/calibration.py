@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -63,7 +65,9 @@ def temperature_table(
     rows = []
     for dataset in datasets:
         for arm in ARMS:
-            mine = table[(table["dataset"] == dataset) & (table["arm"] == arm) & (table["n"] > 0)] if len(table) else ()
+            mine = (
+                table[(table["dataset"] == dataset) & (table["arm"] == arm) & (table["n"] > 0)] if len(table) else table
+            )
             if len(mine):
                 found = {row["metric"]: row for row in mine.to_dict("records")}
                 values = {
@@ -76,13 +80,13 @@ def temperature_table(
                     [f"{label(first['measured_on'])}, {label(arm)}", source, *_before_and_after(values, values)]
                 )
             printed = select(SECTION, dataset=dataset, arm=arm, method=TUNED)
-            for source, group in printed.groupby("locator", sort=False):
+            for locator, group in printed.groupby("locator", sort=False):
                 theirs = dict(zip(group["metric"], group["printed"], strict=True))
                 without = {f"{RMS}_dropped_bin": theirs.get(RMS), f"{RMS}_dropped_bin_tempered": _without(theirs)}
                 told = {**without, "temperature": theirs.get("temperature")}
                 shown = {each: str(value) for each, value in told.items() if value is not None}
-                source = "OE log" if source == _LOG else str(source)
-                rows.append([f"{label(dataset)}, {label(arm)}", source, *_before_and_after({}, shown)])
+                named = "OE log" if locator == _LOG else str(locator)
+                rows.append([f"{label(dataset)}, {label(arm)}", named, *_before_and_after({}, shown)])
     header = ["Setting", "Source", "RMS, all bins (%)", "RMS, last bin dropped (%)", "Temperature"]
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
 
@@ -109,25 +113,22 @@ def temperature_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
         datasets: Image sets.
         profile: The records' profile; None: the highest with records of each set.
     """
-    lines, gaps = [], []
+    lines: list[str] = []
+    gaps: list[tuple[str, int, float, float]] = []
     for dataset in datasets:
         scale = profile or profile_of(records[records["method"] == TUNED], SECTION, dataset)
         sides = {arm: _values(records, dataset, arm, scale) for arm in ARMS} if scale else {}
         told = []
-        for arm, (before, after, noise) in sides.items():
-            if len(after):
-                told.append(
-                    f"{_percent(before.mean())} → {_percent(after.mean())} % {label(arm)} (noise {_percent(noise)} %, "
-                    f"{_seeds(len(after))})"
-                )
+        for arm, found in sides.items():
+            if len(found.after):
+                means = f"{_percent(found.before.mean())} → {_percent(found.after.mean())} %"
+                told.append(f"{means} {label(arm)} (noise {_percent(found.noise)} %, {_seeds(len(found.after))})")
         if told:
             lines.append(f"{label(dataset)}: {'; '.join(told)}.")
-        both = [
-            pd.concat([sides[arm][place] for arm in ARMS], axis=1).dropna().to_numpy(float) if sides else np.empty(0)
-            for place in (0, 1)
-        ]
-        if all(len(pairs) for pairs in both):
-            gaps.append((dataset, len(both[1]), *(float((pairs[:, 0] - pairs[:, 1]).mean()) for pairs in both)))
+        if sides:
+            gap_before, gap_after = sides["scratch"].above(sides["pre-trained"])
+            if len(gap_before) and len(gap_after):
+                gaps.append((dataset, len(gap_after), float(gap_before.mean()), float(gap_after.mean())))
     if not lines:
         return Markdown(f"RMS calibration error with a tuned temperature here: {NOT_RUN}.")
     text = "RMS calibration error before and after tuning, and what the bins would show by chance alone:\n"
@@ -144,15 +145,28 @@ def temperature_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
     return Markdown("\n\n".join(lines))
 
 
-def _values(records: pd.DataFrame, dataset: str, arm: str, profile: str) -> tuple[pd.Series, pd.Series, float]:
+@dataclass(frozen=True, eq=False)
+class _Tuned:
     """RMS errors by seed before and after tuning, and the mean noise of the bins."""
-    setting = {"section": SECTION, "profile": profile, "dataset": dataset, "arm": arm, "method": TUNED}
+
+    before: pd.Series
+    after: pd.Series
+    noise: float
+
+    def above(self, other: _Tuned) -> tuple[pd.Series, pd.Series]:
+        """How far they are above another's at the seeds that both have, before and after."""
+        return (self.before - other.before).dropna(), (self.after - other.after).dropna()
+
+
+def _values(records: pd.DataFrame, dataset: str, arm: str, profile: str) -> _Tuned:
+    setting: dict[str, Any] = {"section": SECTION, "profile": profile, "dataset": dataset, "arm": arm, "method": TUNED}
     before, after = (per_seed(records, **setting, metric=name) for name in (RMS, f"{RMS}_tempered"))
-    rows = runs(records, **setting)
-    bins = [cell for cell in rows.get("reliability_accuracy", ()) if isinstance(cell, Sequence)]
-    sizes = [int(recipe.get("bin_size", 100)) for recipe in rows["recipe"]]
-    noise = [bin_noise(cell, size) for cell, size in zip(bins, sizes, strict=False)]
-    return before, after, float(np.mean(noise)) if noise else math.nan
+    noise = [
+        bin_noise(row["reliability_accuracy"], int(row["recipe"].get("bin_size", 100)))
+        for row in runs(records, **setting).to_dict("records")
+        if isinstance(row.get("reliability_accuracy"), Sequence)
+    ]
+    return _Tuned(before, after, float(np.mean(noise)) if noise else math.nan)
 
 
 def bins_table(
@@ -231,7 +245,7 @@ def epochs_note(records: pd.DataFrame, *, dataset: str, profile: str | None = No
     paper = select(SECTION, dataset=dataset, arm="scratch", method="standard", metric=name, curve=True)
     lines = []
     if len(paper):
-        lowest = paper.loc[paper["value"].idxmin()]
+        lowest = paper.iloc[int(paper["value"].to_numpy().argmin())]
         last = paper["printed"].iloc[-1]
         lines.append(
             f"The paper's curve is lowest after epoch {lowest['position']:.0f}, with {lowest['printed']} %, and ends "
@@ -287,7 +301,7 @@ def recipe_by_rms_note(records: pd.DataFrame, *, method: str, train_images: int 
     for arm in ARMS:
         group = some[some["arm"] == arm]
         for decisive in ("negative_log_likelihood", RMS) if len(group) else ():
-            row = group.loc[group[decisive].astype(float).idxmin()]
+            row = group.iloc[int(group[decisive].to_numpy(dtype=float).argmin())]
             words = f"{row['recipe']['epochs']:g} epochs at {row['recipe']['learning_rate']:g}"
             chosen.setdefault(arm, []).append((float(row[RMS]), words))
     if len(chosen) < len(ARMS):

@@ -505,8 +505,8 @@ def score_histograms(records: pd.DataFrame, *, dataset: str, profile: str | None
             for one in kind:
                 round_of, place = divmod(sets.index(one), len(_COLORS))
                 shares = _mean_list(rows, f"histogram_{one}")
-                style = {"color": _COLORS[place], "ls": ("-", "--")[round_of % 2]}
-                panel.stairs(shares[::-1] * 100, edges, lw=1.8, label=label(one), **style)
+                dashes = ("-", "--")[round_of % 2]
+                panel.stairs(shares[::-1] * 100, edges, color=_COLORS[place], lw=1.8, ls=dashes, label=label(one))
         else:
             panel.annotate(NOT_RUN, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
         panel.set_yscale("symlog", linthresh=1)
