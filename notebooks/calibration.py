@@ -281,7 +281,8 @@ report.recipe_by_rms_note(
 # puts it into this book:
 #
 # ```bash
-# papermill notebooks/calibration.ipynb runs/calibration-cifar100.ipynb -p profile cpu -p dataset cifar100
+# papermill notebooks/calibration.ipynb runs/calibration-cifar100.ipynb \
+#     -p profile cpu -p dataset cifar100
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]

@@ -541,7 +541,8 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # robustness run effective_robustness --profile cpu --method standard,seen --seeds 0-4
 # robustness run effective_robustness --profile cpu --method smaller-corpus,fewer-classes
 # robustness run effective_robustness --profile cpu --method hardening,class-map-replay
-# robustness run effective_robustness --profile paper --method easy,hard --set difficulty=c-score
+# robustness run effective_robustness --profile paper --method easy,hard \
+#     --set difficulty=c-score
 # ```
 #
 # The paper's torchvision networks, with the weights that torchvision publishes in `data/torchvision`, and Big Transfer
@@ -550,8 +551,8 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # ```bash
 # python -c "from robustness_lib import fine_tuning, networks
 # print(fine_tuning.import_imagenet_weights('resnet18', networks.Context()))"
-# robustness run effective_robustness --profile paper --method standard --init ID --set architecture=resnet18 \
-#     --set image_size=224 --set normalisation=cifar
+# robustness run effective_robustness --profile paper --method standard --init ID \
+#     --set architecture=resnet18 --set image_size=224 --set normalisation=cifar
 # robustness run effective_robustness --profile paper --method last-layer \
 #     --init timm/resnetv2_101x3_bit.goog_in21k --set image_size=224
 # ```

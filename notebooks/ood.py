@@ -323,7 +323,8 @@ report.spreads_table(
 # puts it into this book:
 #
 # ```bash
-# papermill notebooks/ood.ipynb runs/ood-cifar100.ipynb -p profile cpu -p dataset cifar100
+# papermill notebooks/ood.ipynb runs/ood-cifar100.ipynb \
+#     -p profile cpu -p dataset cifar100
 # ```
 #
 # A set that is not at hand is left out by naming the others, separated by colons; it is then left out of the means of that
