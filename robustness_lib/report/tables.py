@@ -131,9 +131,7 @@ def comparison_rows(
         if not printed and values.empty:
             continue
         claim = _claim_about(section, dataset, arm, method, name, level, over_levels)
-        mine = records[(records["section"] == section) & (records["dataset"] == measured_on)]
-        mine = mine[(mine["profile"] == scale) & (mine["method"] == method)]
-        mine = mine[mine["arm"] == arm] if arm != "none" else mine
+        mine = runs(records, section=section, profile=scale, dataset=measured_on, arm=arm, method=method)
         mean = float(values.mean()) if len(values) else math.nan
         rows.append(
             {
