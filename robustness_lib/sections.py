@@ -49,7 +49,15 @@ class Section(Protocol):
 
 SECTIONS: dict[str, Section] = {
     module.SECTION: cast(Section, module)
-    for module in (adversarial, label_noise, imbalance, ood, calibration, effective_robustness, recipe_choice)
+    for module in (
+        adversarial,
+        label_noise,
+        imbalance,
+        ood,
+        calibration,
+        effective_robustness,
+        recipe_choice,
+    )
 }
 """By name, in the papers' order."""
 
