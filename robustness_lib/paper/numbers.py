@@ -65,6 +65,7 @@ SECTIONS = {
 _NETWORKS = {"allconv": "AllConv", "allconv-64": "AllConv (64 pixels)"}
 
 _LABELS = {
+    "random": "random images",
     "scratch": "from scratch",
     "pre-trained": "pre-trained",
     "cifar10": "CIFAR-10",

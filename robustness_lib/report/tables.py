@@ -22,6 +22,9 @@ from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
 NOT_RUN = "not run"
+TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Choice of recipes", "cost": "Cost"}
+"""What records are about, in words: the sections, and what is recorded beside them."""
+
 ARMS = ("scratch", "pre-trained")
 _DASH = "–"
 
