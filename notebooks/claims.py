@@ -9,7 +9,7 @@
 # %% [markdown]
 # # The scoreboard
 #
-# Every claim of the two papers, the numbers they give for it, ours, and a verdict. Nothing on this page is typed: it is
+# Every claim of the two papers, the numbers they give for it, ours, and a verdict. No number on this page is typed: it is
 # computed from the papers' published numbers and from the recorded results whenever the book is built.
 
 # %% tags=["parameters", "remove-cell"]
@@ -29,7 +29,12 @@ recorded = records.frame(records.load_published(folder=Path(results)))
 # %% [markdown]
 # ## In short
 #
-# {numref}`tab-summary` counts the verdicts.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.verdict_summary(recorded, {name: f"{name}.ipynb" for name in SECTIONS})
+
+# %% [markdown]
+# {numref}`tab-summary` has the verdicts by section. Claims overlap, so their number is no measure of a paper.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 rows = report.scoreboard_rows(recorded)
@@ -45,14 +50,16 @@ report.myst_table(
 # %% [markdown]
 # ## How a verdict is reached
 #
-# The rule was fixed before any number was measured.
+# The rule was fixed before our trainings were measured; the part on printed numbers came later, with them.
 #
 # Two arms of a claim are compared at the same seed, since they share every random draw but what is compared. Each seed
 # gives one effect: a difference, a ratio or a relative reduction, as the claim has it. The interval is the 95 % interval
-# of Student's t distribution over the seeds.
+# of Student's t distribution over the seeds. All seeds of a pre-trained arm start from one checkpoint, so the interval
+# covers the randomness of tuning and of training from scratch, not that of pre-training.
 #
 # holds
-# : The whole interval lies on the claimed side and, where the paper states a size, reaches it.
+# : The whole interval lies on the claimed side. Where the paper states a size, the interval also contains it or lies
+#   beyond it.
 #
 # holds in direction
 # : The mean lies on the claimed side, but the interval includes no effect at all, or stays below the stated size.
@@ -61,18 +68,18 @@ report.myst_table(
 # : The mean does not lie on the claimed side.
 #
 # not yet measured
-# : There are fewer than two seeds with both arms.
+# : Fewer than two seeds have both arms. Numbers that are computed from published predictions have no seeds: one is enough.
 #
 # Where a claim says that some harm is at most a certain size, the whole interval has to stay within it. A claim about
 # every level, such as every imbalance, is judged at each level that both arms have, and the weakest verdict stands.
 #
-# Where a claim is that a number is the printed one, and the number comes from other people's predictions without any
-# randomness, it holds if it is the same to the last printed digit; it holds in direction if it differs, but the 95 %
-# interval of the fit that gives it includes the printed number. This part of the rule was added with those numbers.
+# Where a claim is that a number is the printed one, it holds if it is the same to the last printed digit; it holds in
+# direction if it differs, but the 95 % interval of the fit that gives it includes the printed number.
 #
 # The highest profile with two seeds decides: `paper` before `cpu`. A verdict at `cpu` says that the effect is there, or is
 # not, in a small network and a part of the data; it does not say how large it is at the papers' scale. `smoke` never
-# counts.
+# counts. In the sections' tables, *reference* is the arm that a claim compares with, and *no claim* a number about which the
+# paper claims nothing.
 
 # %% [markdown]
 # ## All claims

@@ -9,7 +9,7 @@
 # %% [markdown]
 # # Class imbalance
 #
-# Where some classes have far fewer training images than others, a network errs most on the rare ones. The claim is that
+# Where some classes have far fewer training images than others, a network errs most on the rare ones. The paper's claim:
 # pre-training lowers this error, and the error over all classes, by more than the usual remedies do: weighting the loss,
 # repeating images of rare classes, or making new ones between existing ones {cite:p}`hendrycks2019using`.
 
@@ -83,10 +83,10 @@ for gamma in (0.2, 1.0, 2.0):
 #
 # {eq}`eq-smote` is applied to the pixels, once, before training.
 #
-# **Arms.** *From scratch*: 100 epochs; with oversampling and SMOTE, epochs of the enlarged set. *Pre-trained*: the network
+# **Arms in the paper.** *From scratch*: 100 epochs. *Pre-trained*: the network
 # after Downsampled ImageNet, with a new last layer, tuned for 50 epochs at a small learning rate. The paper's row
 # "Pre-Training" is the pre-trained arm with normal training. Here each method has both arms, so that one sees whether a
-# remedy still helps a network that was pre-trained.
+# remedy still helps a network that was pre-trained. {numref}`tab-imbalance-recipes` has our recipes.
 #
 # At one seed, both arms and all methods keep the same images, and a class that keeps more images at another $\gamma$ keeps
 # these too. Where two methods have sets of one size, they also share the order of the images and their crops.
@@ -95,8 +95,8 @@ for gamma in (0.2, 1.0, 2.0):
 # ## Run it now
 #
 # The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
-# network on made-up images of ten classes, the largest with 60 images and the smallest with 6, at two exponents. It shows
-# that everything works and proves nothing about the paper. What is recorded already in the store is not run again.
+# network on made-up images of ten classes, the largest with 60 images and the smallest with 6, at two exponents;
+# it proves nothing about the paper. The recorded results are below.
 
 # %% tags=["remove-stderr"]
 jobs, outcome = sections.measure_section(
@@ -144,7 +144,8 @@ figure = report.curve_grid(
 # ## Recorded results
 #
 # {numref}`tab-imbalance-cifar10` to {numref}`tab-imbalance-minority-cifar100` put the paper's Table 3 beside what was
-# recorded, at the highest profile that has records. The paper has one pre-trained row, that with normal training.
+# recorded, at the highest profile that has records; a dash is an exponent that was not run. The paper has one pre-trained
+# row, that with normal training. {numref}`tab-imbalance-recipes` says how the networks were trained.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.levels_table(
@@ -195,6 +196,13 @@ report.levels_table(
 )
 
 # %% [markdown]
+# Epochs are fewer at weak imbalance and with oversampling and SMOTE, whose sets are larger: all trainings of an arm process
+# about equally many images.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.recipes_table("imbalance", published, profile=scale, name="tab-imbalance-recipes")
+
+# %% [markdown]
 # {numref}`fig-imbalance-cifar10` and {numref}`fig-imbalance-cifar100` draw these tables: the paper's values dashed, with
 # open markers.
 
@@ -224,7 +232,7 @@ figure = report.curve_grid(
 # {numref}`fig-imbalance-classes` is the paper's Figure 3, with ours: the error of each class at the strongest imbalance.
 # {numref}`fig-imbalance-classes-cifar100` has the same for CIFAR-100, which the paper does not show.
 
-# %% mystnb={"figure": {"caption": "Class-wise error on CIFAR-10 at γ = 0.2, the paper's and ours (mean over seeds).", "name": "fig-imbalance-classes"}, "image": {"alt": "Line charts of the error of the ten classes. In the paper, the first two classes have errors below six percent with every method; on the others the errors of the pre-trained network are less than half of those from scratch.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Class-wise error on CIFAR-10 at γ = 0.2, the paper's and ours (mean over seeds).", "name": "fig-imbalance-classes"}, "image": {"alt": "Line charts of the error of the ten classes. In the paper, the first two classes have errors below six percent with every method; on the others the errors of the pre-trained network are about half of those from scratch or less.", "width": "100%"}} tags=["hide-input"]
 figure = report.curves_by_class("imbalance", published, dataset="cifar10", level=0.2, settings=as_in_the_paper)
 
 # %% mystnb={"figure": {"caption": "Class-wise error on CIFAR-100 at γ = 0.2: a point is the mean over ten classes of similar size, and over seeds.", "name": "fig-imbalance-classes-cifar100"}, "image": {"alt": "Line chart of the error of the hundred classes in tens, from the classes with the most images to those with the fewest, one line a method.", "width": "100%"}} tags=["hide-input"]
@@ -235,7 +243,7 @@ figure = report.curves_by_class(
 # %% [markdown]
 # ### On which classes pre-training gains
 #
-# The paper says that much of the gain is on minority classes. The total error is the mean of the class-wise errors, so it
+# The paper says that most of the gain is on minority classes. The total error is the mean of the class-wise errors, so it
 # has two parts, that of the minority classes and that of the others. {numref}`tab-imbalance-gain` has the first part's
 # share of what the pre-trained arm gains over the one from scratch, both with normal training. Most classes are minority
 # classes, so a large share alone says little; it stands beside the share that a gain equal in all classes would have. By
@@ -277,11 +285,8 @@ report.method_effects_table(
 )
 
 # %% [markdown]
-# Records also hold the *balanced accuracy*, the mean over classes of the share of images that are right. It is one less the
-# mean of the class-wise errors, so on a balanced test set such as CIFAR's it is just one less the total error; it differs
-# where the test images are imbalanced too.
-#
-# SMOTE has a price: {numref}`tab-imbalance-smote` has the time that making its images took, once for each training.
+# Making SMOTE's images costs little beside a training: {numref}`tab-imbalance-smote` has the seconds that it took, once for
+# each. Records also hold the *balanced accuracy*; on a balanced test set such as CIFAR's it is one minus the total error.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.levels_table(
@@ -334,10 +339,10 @@ report.myst_table(
 #
 # *A margin that the table does not have.* Beside a number for CIFAR-10, the text gives a difference of 12.6 points between
 # pre-training and SMOTE. On CIFAR-10, the total errors of the table differ by less at every exponent; the claim is judged
-# as it stands.
+# against the number of the text.
 #
 # *What the paper leaves open.* Which images a class keeps: here drawn at random. How far oversampling and SMOTE go: up to
-# the largest class. SMOTE's neighbours: five, by Euclidean distance of the pixels, new pixels rounded. The weights: the
+# the largest class, with epochs of the enlarged set. SMOTE's neighbours: five, by Euclidean distance of the pixels, new pixels rounded. The weights: the
 # loss of a batch is divided by the sum of its weights. How often each network was trained: probably once.
 #
 # *Scale.* At the `cpu` profile the network is smaller, it was pre-trained on a part of Downsampled ImageNet, and classes have

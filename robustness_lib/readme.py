@@ -15,14 +15,14 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib.files import write_atomically
-from robustness_lib.paper import SECTIONS, label, metric, per_seed
-from robustness_lib.paper.claims import Floats
-from robustness_lib.paper.verdicts import mean_interval
+from robustness_lib.paper import SECTIONS, evaluate, label, metric, per_seed
+from robustness_lib.paper.claims import CLAIMS, Floats
+from robustness_lib.paper.verdicts import UNMEASURED, mean_interval
 from robustness_lib.records import frame, load_published, short_hash
 from robustness_lib.report import arm_style, legend_outside, new_figure, rerun_command
-from robustness_lib.report.headlines import HEADLINES, Headline
+from robustness_lib.report.headlines import HEADLINES, Headline, tally
 from robustness_lib.report.style import PAPER
-from robustness_lib.report.tables import NOT_RUN
+from robustness_lib.report.tables import NOT_RUN, unbroken
 
 START, END = "<!-- results: made by `make readme`, not by hand -->", "<!-- end of the results -->"
 PICTURE = Path("book/_static/results.svg")
@@ -53,8 +53,11 @@ def results(records: pd.DataFrame) -> str:
             "How much of each error pre-training takes away, a row for each section and data set: the paper as "
             f"diamonds, what is measured here as squares with intervals ({words}). The table has the numbers behind it."
         )
-        note = "*Of what is wrong with a network from scratch, how much does pre-training take away?*"
-        lines = [f"![{alt}]({PICTURE})", "", note, "", *lines]
+        note = "*Share of the error from scratch that pre-training takes away. Left of zero it adds to it.*"
+        verdicts = [evaluate(claim, records) for claim in CLAIMS]
+        judged = [one for one in verdicts if one.verdict != UNMEASURED]
+        measured = f"Of {len(verdicts)} claims, {len(judged)} are measured so far: {tally(judged)}."
+        lines = [measured, "", f"![{alt}]({PICTURE})", "", note, "", *lines]
     return "\n".join(lines)
 
 
@@ -67,7 +70,7 @@ def _line(section: str, headline: Headline, dataset: str, rows: list[dict[Any, A
     command = rerun_command(
         section, found.profile, found.dataset, chosen.loc[chosen["dataset"] == found.dataset, "seed"]
     )
-    return f"| {name} | {found.paper} | {found.here} | `{command}` |"
+    return f"| {name} | {unbroken(found.paper)} | {unbroken(found.here)} | `{command}` |"
 
 
 def _measured(records: pd.DataFrame) -> list[str]:

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from robustness_lib import readme, records
+from robustness_lib import readme, records, sections
 
 ROOT = Path(__file__).parents[1]
 PROSE = sorted((ROOT / "book").glob("*.md"))
@@ -160,7 +160,7 @@ def test_readme_shows_the_published_records() -> None:
 
 def test_readme_notices_a_new_record(made_up: pd.DataFrame) -> None:
     text = readme.written((ROOT / "README.md").read_text(), made_up)
-    assert "| 30.0 ± 1.0 → 10.0 ± 1.0 % (`cpu`, 3 seeds)" in text
+    assert "| 30.0 ± 1.0 → 10.0 ± 1.0 % (`cpu`, 3 seeds)" in text.replace("\u00a0", " ")
     assert "`robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2`" in text
     image = readme.picture(made_up)
     assert image.startswith(b"<?xml")
@@ -195,3 +195,10 @@ def made_up() -> pd.DataFrame:
 def test_readme_without_its_marks_is_refused(made_up: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="needs the lines"):
         readme.written("# no marks", made_up)
+
+
+def test_the_first_page_leads_to_every_section() -> None:
+    text = (ROOT / "book/index.md").read_text()
+    for name in sections.SECTIONS:
+        if (ROOT / f"notebooks/{name}.py").exists():
+            assert f"](executed/{name}.ipynb)" in text, f"book/index.md has no row for {name}"

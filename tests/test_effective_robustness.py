@@ -39,6 +39,7 @@ from robustness_lib.models import build
 from robustness_lib.networks import Context, save_trained
 from robustness_lib.paper import evaluate, metric
 from robustness_lib.paper.claims import claims_of
+from robustness_lib.planning import Case
 from robustness_lib.pretraining import checkpoint_id, missing, pretrainings
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.recipes import Recipe
@@ -540,5 +541,5 @@ def test_claims_about_fine_tuning_can_be_decided_by_these_records() -> None:
 def test_the_recipe_of_a_testbed_model_is_the_same_whatever_the_seed_of_the_job() -> None:
     start = EffectiveRobustnessRecipe(**{**profile("cpu").targets["cifar10"].scratch.as_dict(), "observations": 1})
     [job] = own("cpu", methods=["testbed-model"], chosen_levels=[12])
-    assert adapt(start, scale="cpu", arm="scratch", method="testbed-model", number=12).as_dict() == job.recipe
+    assert adapt(start, Case("cpu", "scratch", "testbed-model", "cifar10", 12.0)).as_dict() == job.recipe
     assert isinstance(EffectiveRobustnessRecipe.of(job.recipe).training_part(), Recipe)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import re
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from test_paper import record
 
 from robustness_lib import paper, report
 from robustness_lib.errors import UserError
+from robustness_lib.records import SCRATCH, Job, Record, frame
 from robustness_lib.report.tables import number
 
 LISTS = {
@@ -91,27 +93,29 @@ def test_comparison_table_is_a_numbered_myst_table():
     assert table.startswith(":::{table} Calibration {cite:p}`hendrycks2019using`.\n:name: tab-cal\n\n|")
     assert table.rstrip().endswith(":::")
     header, rows = parse(table)
-    assert header == ["Setting", "Paper", "Here (mean ± s.d., n seeds)", "Difference", "Verdict", "Made by"]
+    assert header == ["Setting", "Verdict", "Paper", "Here (mean ± s.d., n seeds)", "Here less paper", "Made by"]
     assert [row[0] for row in rows] == [
         f"{data}, {arm}"
         for data in ("CIFAR-10", "CIFAR-100", "Tiny ImageNet")
         for arm in ("from scratch", "pre-trained")
     ]
-    assert table._repr_markdown_() == table
+    shown = table._repr_markdown_()
+    assert shown.replace("\u00a0", " ") == table
+    assert re.search("\\d\u00a0±\u00a0\\d+\\.\\d\u00a0%, n\u00a0=\u00a03", shown), "numbers keep their spread and unit"
 
 
 def test_comparison_table_cells():
     frame = records()
     _, rows = parse(comparison(frame))
     ours = frame[(frame["arm"] == "scratch") & (frame["dataset"] == "cifar10")]["rms_calibration_error"] * 100
-    paper_value = float(rows[0][1].removesuffix(" %"))
-    assert rows[0][2] == f"{ours.mean():.1f} ± {ours.std():.1f} %, n = 3"
-    assert rows[0][3] == f"{ours.mean() - paper_value:+.1f}"
-    assert rows[0][4:] == ["reference", "`cpu`, `0123456-dirty`, [how](#how)"]
-    assert rows[1][4] == "holds"
-    assert rows[2][2:4] == ["not run", "–"]
-    assert rows[3][4] == "not yet measured"
-    assert "Tiny ImageNet (32 px)" in rows[4][2]
+    paper_value = float(rows[0][2].removesuffix(" %"))
+    assert rows[0][1] == "reference"
+    assert rows[0][3] == f"{ours.mean():.1f} ± {ours.std():.1f} %, n = 3"
+    assert rows[0][4:] == [f"{ours.mean() - paper_value:+.1f}", "`cpu`, `0123456-dirty`, [how](#how)"]
+    assert rows[1][1] == "holds"
+    assert rows[2][3:5] == ["not run", "–"]
+    assert rows[3][1] == "not yet measured"
+    assert "Tiny ImageNet (32 px)" in rows[4][3]
 
 
 def test_comparison_uses_a_true_minus_and_the_papers_decimals():
@@ -120,8 +124,8 @@ def test_comparison_uses_a_true_minus_and_the_papers_decimals():
     _, rows = parse(
         report.comparison_table("calibration", frame, metrics=["error"], datasets=["cifar10"], caption="c", name="t")
     )
-    assert rows[0][1] == "5.32 %"
-    assert re.fullmatch(r"−5\.1\d", rows[0][3])
+    assert rows[0][2] == "5.32 %"
+    assert re.fullmatch(r"−5\.1\d", rows[0][4])
 
 
 def test_comparison_of_areas_and_of_means():
@@ -151,8 +155,8 @@ def test_comparison_at_a_given_profile():
 def test_one_seed_shows_no_spread():
     frame = records()
     _, rows = parse(comparison(frame[frame["seed"] == 0]))
-    assert "±" not in rows[0][2]
-    assert rows[0][2].endswith(", n = 1")
+    assert "±" not in rows[0][3]
+    assert rows[0][3].endswith(", n = 1")
 
 
 def test_arms_table_pairs_by_seed():
@@ -375,7 +379,8 @@ def test_in_short_has_the_headline_and_counts_the_verdicts():
     assert lines[0].startswith(
         "- CIFAR-10, RMS calibration error, from scratch → pre-trained: the paper **6.4 → 2.9 %**;"
     )
-    assert "seeds)**." in lines[0]
+    assert "seeds)**: " in lines[0]
+    assert lines[0].endswith((", holds.", ", holds in direction.", ", does not hold."))
     verdicts = report.scoreboard_rows(records(), "calibration")["verdict"]
     assert f"Of {len(verdicts)} claims" in lines[-1]
     assert f"{(verdicts == 'not yet measured').sum()} not yet measured" in lines[-1]
@@ -390,3 +395,72 @@ def test_in_short_says_what_was_not_run():
     assert f"judged below](#do-the-claims-hold): {len(verdicts)} not yet measured." in report.in_short(
         "calibration", nothing
     )
+
+
+def test_the_scoreboard_in_sentences_lists_what_does_not_hold():
+    frame = records()
+    frame["rms_calibration_error"] *= np.where(frame["arm"] == "pre-trained", 5.0, 1.0)
+    links = {name: f"{name}.ipynb" for name in paper.SECTIONS}
+    text = report.verdict_summary(frame, links)
+    rows = report.scoreboard_rows(frame)
+    measured = (rows["verdict"] != "not yet measured").sum()
+    assert text.startswith(f"{measured} of {len(rows)} claims are measured: ")
+    failed = rows[rows["verdict"] == "does not hold"]
+    assert text.count("\n- ") == len(failed) > 0
+    for row in failed.to_dict("records"):
+        assert f"- {row['statement']} ({row['paper']}; here " in text
+        assert f"({row['section']}.ipynb)" in text
+    assert "none yet" in report.verdict_summary(frame.iloc[:0], links)
+
+
+def test_recipes_are_shown_as_they_were_run():
+    job = Job(section="imbalance", profile="cpu", dataset="cifar10", init=SCRATCH, method="normal", seed=0, level=0.2,
+              recipe={"architecture": "wrn-16-1", "batch_size": 32, "learning_rate": 0.05, "epochs": 115,
+                      "largest": 1000, "smallest": 50})  # fmt: skip
+    other = dataclasses.replace(job, level=2.0, recipe=job.recipe | {"epochs": 69})
+    smote = dataclasses.replace(job, method="smote", recipe=job.recipe | {"epochs": 20})
+    found = frame([Record(one, {"error": 0.5}, {}) for one in (job, other, smote)])
+    header, rows = parse(report.recipes_table("imbalance", found, profile="cpu", name="t"))
+    assert header[-3:] == ["Epochs", "Data sets", "Methods"]
+    assert rows == [
+        ["from scratch", "WRN-16-1", "1,000 to 50 a class", "32", "0.05", "20", "CIFAR-10", "SMOTE"],
+        ["from scratch", "WRN-16-1", "1,000 to 50 a class", "32", "0.05", "69 to 115", "CIFAR-10", "normal training"],
+    ]
+    _, (none,) = parse(report.recipes_table("imbalance", found, profile="paper", name="t"))
+    assert none[0] == "not run"
+
+
+def test_the_papers_area_is_also_that_of_the_strengths_at_hand():
+    some = records()
+    curve = paper.select("label_noise", dataset="cifar10", arm="scratch", method="none", metric="error")
+    curve = curve.set_index("level")["value"]
+    noise = some[(some["section"] == "label_noise") & (some["dataset"] == "cifar10") & (some["method"] == "none")]
+    strengths = sorted(noise["level"].unique())
+    area = np.trapezoid([curve.iloc[np.abs(curve.index - strength).argmin()] for strength in strengths], strengths)
+    text = report.area_note(some, datasets=["cifar10"])
+    assert f"Over the {len(strengths)} strengths recorded of CIFAR-10" in text
+    assert f"would be {100 * area:.1f} → " in text
+    assert report.area_note(some.iloc[:0], datasets=["cifar10"]) == ""
+
+
+def test_a_claim_of_ones_own_needs_no_paper(monkeypatch):
+    own = dataclasses.replace(paper.claims_of("calibration")[0], id="own-rms", locator="own", statement="Ours.")
+    assert own.paper == "in no paper"
+    monkeypatch.setattr("robustness_lib.report.tables.claims_of", lambda section: [own])
+    [row] = parse(report.scoreboard(records(), sections=["calibration"], name="t"))[1]
+    assert row[:2] == ["Ours.", "in no paper"]
+
+
+def test_a_section_without_published_numbers_and_an_unknown_one(monkeypatch):
+    monkeypatch.setitem(paper.SECTIONS, "small_sets", "Small sets")
+    assert paper.published("small_sets").empty
+    assert set(paper.published("small_sets")) == set(paper.published("calibration"))
+    with pytest.raises(UserError, match=r"SECTIONS in robustness_lib/paper/numbers\.py"):
+        paper.published("smaller_sets")
+
+
+def test_arms_at_levels_need_one():
+    settings = {"metrics": ["error"], "datasets": ["cifar10"], "methods": ["none"], "caption": "c", "name": "t"}
+    with pytest.raises(UserError, match=r"at levels 0, 0.5, 1 only; give level= or over_levels="):
+        report.arms_table("label_noise", records(), **settings)
+    assert parse(report.arms_table("label_noise", records(), level=0.5, **settings))[1][0][0] != "not run"

@@ -11,6 +11,11 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// On paper, where each number comes from is not folded away.
+addEventListener("beforeprint", () => {
+  for (const fold of document.querySelectorAll("details.sd-dropdown")) fold.open = true;
+});
+
 // The scoreboard can be filtered by section and verdict.
 document.addEventListener("DOMContentLoaded", () => {
   const tables = [...document.querySelectorAll("article table")]
@@ -20,7 +25,7 @@ document.addEventListener("DOMContentLoaded", () => {
       return { whole: table.closest(".pst-scrollable-table-container") ?? table, column, section, what,
                rows: [...table.querySelectorAll("tbody tr")] };
     })
-    .filter((table) => table.column >= 0 && /^the papers.? claims/.test(table.what ?? ""));
+    .filter((table) => table.column >= 0 && /^the claims/.test(table.what ?? ""));
   if (tables.length < 2) return;
 
   const verdict = (table, row) => row.cells[table.column].textContent.trim();

@@ -1,6 +1,6 @@
-"""The rule that turns records into a verdict. It was fixed before any number was measured.
+"""The rule that turns records into a verdict. It was fixed before our trainings were measured.
 
-(Only the test "equal" came later, with the numbers that it is for, which have no randomness.)
+(The test "equal" came later, with the numbers that it is for, which have no randomness.)
 
 **Pairs.** The two sides of a claim are compared at the same seed, since they share every random draw that is
 not compared. Each seed gives one effect (difference, ratio or relative reduction, see

@@ -43,6 +43,7 @@ from robustness_lib.report.cost import (
     ceilings_table,
     gpu_note,
     planned_work,
+    reproduction_note,
     reproduction_table,
     speed_table,
     start_table,
@@ -62,8 +63,9 @@ from robustness_lib.report.detection import (
 )
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
 from robustness_lib.report.grids import curve_grid, matrix_grid, panels_by_arm
-from robustness_lib.report.headlines import in_short
+from robustness_lib.report.headlines import in_short, recipes_table, verdict_summary
 from robustness_lib.report.levels import (
+    area_note,
     curves_by_class,
     levels_table,
     method_effects_table,
@@ -123,6 +125,7 @@ __all__ = [
     "accuracy_scatter",
     "adversarial_pretraining_table",
     "answers_table",
+    "area_note",
     "arm_style",
     "arms_table",
     "attacked_images",
@@ -182,7 +185,9 @@ __all__ = [
     "published_robustness",
     "published_scatter",
     "recipe_by_rms_note",
+    "recipes_table",
     "reliability_diagram",
+    "reproduction_note",
     "reproduction_table",
     "rerun_command",
     "robustness_curves",
@@ -204,5 +209,6 @@ __all__ = [
     "testbed_hard_note",
     "together_table",
     "use_style",
+    "verdict_summary",
     "weight_space_path",
 ]

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from robustness_lib.paper import label, metric, profile_of, runs, select
+from robustness_lib.paper import label, metric, network_label, profile_of, runs, select
 from robustness_lib.report.style import new_figure
 from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
 
@@ -143,7 +143,7 @@ def _longer(record: dict[Any, Any] | None) -> list[tuple[str, str, bool]]:
     slack = _slack(short, record)
     return [
         (
-            f"More steps never help the defender ({record['curve_steps'][-1]:g} against fewer)",
+            f"{record['curve_steps'][-1]:g} steps leave no more accuracy than fewer, but for a standard error",
             f"{_percent(long)} against {_percent(short)}",
             all(long <= value + slack for value in curve),
         )
@@ -206,7 +206,7 @@ def adversarial_pretraining_table(records: pd.DataFrame, *, caption: str, name: 
         where = f"`{row['profile']}`" + (", targeted" if recipe["adversary"] == "targeted" else "")
         corpus = f"{row['images']:,.0f} of {row['classes']:,.0f} classes"
         error = number(float(row["error"]), "error")
-        rows.append([where, str(recipe["architecture"]).upper(), corpus, str(recipe["epochs"]), error])
+        rows.append([where, network_label(str(recipe["architecture"])), corpus, str(recipe["epochs"]), error])
     return myst_table(["By", "Network", "Images", "Epochs", "Test error (%)"], rows, caption=caption, name=name)
 
 

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
 
-from robustness_lib.paper import VERDICTS, claims_of, evaluate, label, metric
-from robustness_lib.paper.claims import Levels
-from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION
-from robustness_lib.report.tables import NOT_RUN, Markdown, comparison_rows, number
+from robustness_lib.paper import SECTIONS, VERDICTS, Verdict, claims_of, evaluate, label, metric, network_label
+from robustness_lib.paper.claims import CLAIMS, Claim, Levels
+from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, UNMEASURED
+from robustness_lib.report.tables import NOT_RUN, Markdown, comparison_rows, effect_text, myst_table, number
 
 _PLURAL = {HOLDS: "hold", IN_DIRECTION: "hold in direction", FAILS: "do not hold"}
 
@@ -56,6 +57,12 @@ class Headline:
         """The paper's and our values (:func:`robustness_lib.report.tables.comparison_rows`)."""
         return comparison_rows(section, records, metrics=[self.metric], **self.settings)
 
+    def is_about(self, claim: Claim, dataset: str) -> bool:
+        """Whether a claim compares the two arms by this number."""
+        sides = [(side.arm, side.method, side.metric) for side in (claim.treated, claim.reference)]
+        arms = [(arm, self.method, self.metric) for arm in ("pre-trained", "scratch")]
+        return sides == arms and claim.dataset == dataset and claim.over_levels == self.over_levels and not claim.than
+
     @property
     def words(self) -> str:
         """What it is, such as "area under the curve of the test error"."""
@@ -68,7 +75,7 @@ class Headline:
         Args:
             rows: Of :meth:`rows`, from scratch and pre-trained.
         """
-        unit = metric(self.metric).unit
+        unit = metric(self.metric).unit if self.share else "points"
         printed = " → ".join(row["printed"] for row in rows if row["printed"])
         paper = f"{printed} {unit}".strip() if printed else "no number"
         measured = [row for row in rows if row["n"]]
@@ -79,7 +86,8 @@ class Headline:
             for row in measured
         )
         profile, count = measured[0]["profile"], min(row["n"] for row in measured)
-        here += f" {unit} (`{profile}`, {count} seed{'s' * (count > 1)})"
+        levels = f", {_counted(measured[0]['levels'], 'level')}" if self.over_levels else ""
+        here += f" {unit} (`{profile}`, {_counted(count, 'seed')}{levels})"
         return Cells(paper, here, count, profile, measured[0]["measured_on"])
 
     @property
@@ -100,7 +108,7 @@ HEADLINES = {
 
 
 def in_short(section: str, records: pd.DataFrame) -> Markdown:
-    """The answer before the page: the paper's headline and ours, and how many of the claims hold.
+    """The answer before the page: the paper's headline and ours with the verdict, and how many of the claims hold.
 
     Args:
         section: Section.
@@ -111,16 +119,95 @@ def in_short(section: str, records: pd.DataFrame) -> Markdown:
     """
     headline = HEADLINES[section]
     rows = headline.rows(section, records)
+    verdicts = [evaluate(claim, records) for claim in claims_of(section)]
     lines = [":::{admonition} In short", ":class: in-short", ""]
     for dataset in headline.datasets:
         found = headline.cells(rows[rows["dataset"] == dataset].to_dict("records") if len(rows) else [])
-        lines.append(
-            f"- {label(dataset)}, {headline.words}, from scratch → pre-trained: the paper **{found.paper}**; "
-            f"here **{found.here}**."
-        )
-    verdicts = [evaluate(claim, records).verdict for claim in claims_of(section)]
-    counts = {verdict: verdicts.count(verdict) for verdict in VERDICTS}
-    words = [f"{count} {_PLURAL.get(verdict, verdict) if count != 1 else verdict}" for verdict, count in counts.items()]
-    listed = ", ".join(word for word, count in zip(words, counts.values(), strict=True) if count)
-    lines += [f"- Of {len(verdicts)} claims, [judged below](#do-the-claims-hold): {listed}.", ":::", ""]
+        line = f"- {label(dataset)}, {headline.words}, from scratch → pre-trained: the paper **{found.paper}**; "
+        line += f"here **{found.here}**"
+        judged = [one for one in verdicts if headline.is_about(one.claim, dataset) and one.verdict != UNMEASURED]
+        lines.append(line + (f": {effect_text(judged[0])}, {judged[0].verdict}." if judged else "."))
+    lines += [f"- Of {len(verdicts)} claims, [judged below](#do-the-claims-hold): {tally(verdicts)}.", ":::", ""]
     return Markdown("\n".join(lines))
+
+
+def tally(verdicts: Sequence[Verdict]) -> str:
+    """How many claims have each verdict: "3 hold, 1 does not hold, 8 not yet measured"."""
+    counts = {word: sum(one.verdict == word for one in verdicts) for word in VERDICTS}
+    words = {word: _PLURAL.get(word, word) if count > 1 else word for word, count in counts.items()}
+    return ", ".join(f"{count} {words[word]}" for word, count in counts.items() if count)
+
+
+def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown:
+    """The scoreboard in sentences: how many claims are judged, on what, and which do not hold.
+
+    Args:
+        records: Records of any sections.
+        links: Page of each section, relative to the page that shows the text.
+
+    Returns:
+        Markdown; the claims that do not hold are a list, each with a link to its section.
+    """
+    verdicts = [evaluate(claim, records) for claim in CLAIMS]
+    judged = [one for one in verdicts if one.verdict != UNMEASURED]
+    exact = sum(one.claim.exact for one in judged)
+    text = f"{len(judged)} of {len(verdicts)} claims are measured: {tally(judged) or 'none yet'}."
+    text += f" {exact} of these are computed from published predictions, without a training here." if exact else ""
+    failed = [one for one in judged if one.verdict == FAILS]
+    lines = [text, "", *(["These do not hold here:", ""] if failed else [])]
+    for one in failed:
+        page = f"[{SECTIONS[one.claim.section]}]({links[one.claim.section]})"
+        lines.append(f"- {one.claim.statement} ({one.claim.paper}; here {effect_text(one)}; {page})")
+    return Markdown("\n".join([*lines, ""]))
+
+
+def recipes_table(
+    section: str, records: pd.DataFrame, *, profile: str, name: str, methods: Sequence[str] | None = None
+) -> Markdown:
+    """How the recorded networks of a section were trained: a row for each recipe.
+
+    Args:
+        section: Section.
+        records: Records of any sections.
+        profile: Profile.
+        name: Label of the table for references.
+        methods: Only these; None: all that train.
+
+    Returns:
+        A numbered MyST table. Numbers of epochs are a range where they differ between levels.
+    """
+    mine = records[(records["section"] == section) & (records["profile"] == profile)]
+    found: dict[tuple[str, ...], dict[str, set[Any]]] = {}
+    for row in mine.to_dict("records"):
+        recipe = row["recipe"]
+        if recipe.get("epochs") and "learning_rate" in recipe and row["method"] in (methods or [row["method"]]):
+            key = (
+                label(row["arm"]),
+                network_label(str(recipe["architecture"])),
+                _images(recipe),
+                f"{recipe['batch_size']}",
+            )
+            uses = found.setdefault(
+                (*key, f"{recipe['learning_rate']:g}", row["method"]), {"epochs": set(), "sets": set()}
+            )
+            uses["epochs"].add(int(recipe["epochs"]))
+            uses["sets"].add(label(row["dataset"]))
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for (*same, method), uses in found.items():
+        least, most = min(uses["epochs"]), max(uses["epochs"])
+        span = f"{least}" if least == most else f"{least} to {most}"
+        rows.setdefault((*same, span, ", ".join(sorted(uses["sets"]))), []).append(label(method))
+    cells = [[*key, "; ".join(sorted(used))] for key, used in sorted(rows.items(), key=lambda item: item[0])]
+    header = ["Arm", "Network", "Training images", "Batch", "Learning rate", "Epochs", "Data sets", "Methods"]
+    caption = f"How the recorded networks were trained (profile `{profile}`)."
+    return myst_table(header, cells or [[NOT_RUN, *["–"] * 7]], caption=caption, name=name)
+
+
+def _images(recipe: Mapping[str, Any]) -> str:
+    if "largest" in recipe:
+        return f"{recipe['largest']:,} to {recipe['smallest']:,} a class"
+    return f"{recipe['train_images']:,}" if recipe["train_images"] else "all"
+
+
+def _counted(count: int, word: str) -> str:
+    return f"{count} {word}{'s' * (count != 1)}"

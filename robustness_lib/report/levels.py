@@ -27,6 +27,36 @@ _DASH = "–"
 # --------------------------------------------------------------------------------------------- tables
 
 
+def area_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
+    """Where fewer strengths than the paper's are recorded: the paper's areas without correction over just these.
+
+    Args:
+        records: Records of the section ``label_noise``.
+        datasets: Image sets.
+
+    Returns:
+        A sentence a data set, as Markdown; nothing where all strengths are recorded, or none.
+    """
+    lines = []
+    for dataset in datasets:
+        profile = profile_of(records, "label_noise", dataset) or ""
+        mine = runs(records, section="label_noise", profile=profile, dataset=dataset, arm="scratch", method="none")
+        strengths = np.unique(mine["level"].dropna().astype(float).round(9)) if len(mine) else np.array([])
+        areas, printed = [], []
+        for arm in ARMS:
+            curve = select("label_noise", dataset=dataset, arm=arm, method="none", metric="error").set_index("level")
+            errors = [float(curve["value"].iloc[np.abs(curve.index - strength).argmin()]) for strength in strengths]
+            areas.append(number(float(np.trapezoid(errors, strengths)), "error") if len(strengths) else "")
+            printed.append(select("label_noise", dataset=dataset, arm=arm, method="none", metric="error_area"))
+        if 1 < len(strengths) < len(curve):
+            whole = " → ".join(str(rows["printed"].iloc[0]) for rows in printed)
+            lines.append(
+                f"Over the {len(strengths)} strengths recorded of {label(dataset)}, the paper's areas without "
+                f"correction would be {' → '.join(areas)} % instead of {whole} %."
+            )
+    return Markdown("\n".join(lines))
+
+
 def levels_table(
     section: str,
     records: pd.DataFrame,

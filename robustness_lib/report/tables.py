@@ -8,6 +8,7 @@ deviation over seeds) and the profile it was measured at; what has no record say
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from itertools import product
 from typing import Any
@@ -15,20 +16,29 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustness_lib.errors import UserError
 from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, runs, select
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
 NOT_RUN = "not run"
+TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Choice of recipes", "cost": "Cost"}
+"""What records are about, in words: the sections, and what is recorded beside them."""
+
 ARMS = ("scratch", "pre-trained")
 _DASH = "–"
 
 
 class Markdown(str):
-    """Markdown text that a notebook shows as Markdown."""
+    """Markdown text that a notebook shows as Markdown, numbers with their units and spreads unbroken."""
 
     def _repr_markdown_(self) -> str:
-        return str(self)
+        return unbroken(self)
+
+
+def unbroken(text: str) -> str:
+    """The text with spaces at which no line ends between a number and its unit or spread, and after an arrow."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\d) (?=±)|(?<=±) |(?<=→) |(?<=\bn) (?== )|(?<=\bn =) ", "\u00a0", text)
 
 
 def myst_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption: str, name: str) -> Markdown:
@@ -125,9 +135,7 @@ def comparison_rows(
         if not printed and values.empty:
             continue
         claim = _claim_about(section, dataset, arm, method, name, level, over_levels)
-        mine = records[(records["section"] == section) & (records["dataset"] == measured_on)]
-        mine = mine[(mine["profile"] == scale) & (mine["method"] == method)]
-        mine = mine[mine["arm"] == arm] if arm != "none" else mine
+        mine = runs(records, section=section, profile=scale, dataset=measured_on, arm=arm, method=method)
         mean = float(values.mean()) if len(values) else math.nan
         rows.append(
             {
@@ -164,7 +172,7 @@ def comparison_table(
 ) -> Markdown:
     """The paper's values beside ours, as a numbered table.
 
-    The columns are Setting, Paper, Here (mean ± s.d., n seeds), Difference, Verdict, and Made by. The verdict is
+    The columns are Setting, Verdict, Paper, Here (mean ± s.d., n seeds), Here less paper, and Made by. The verdict is
     that of the claim whose treated side the row is; "reference" marks the scratch arm, which claims compare with.
 
     Args:
@@ -180,8 +188,9 @@ def comparison_table(
         The table as MyST Markdown.
     """
     table = comparison_rows(section, records, **settings)
-    header = ["Setting", "Paper", "Here (mean ± s.d., n seeds)", "Difference", "Verdict", "Made by"]
-    varied = {column for column in ("dataset", "method", "metric") if len(table) and table[column].nunique() > 1}
+    header = ["Setting", "Verdict", "Paper", "Here (mean ± s.d., n seeds)", "Here less paper", "Made by"]
+    asked = {"method": settings.get("methods", ()), "metric": settings["metrics"]}
+    varied = {column for column, values in asked.items() if len(values) > 1}
     cells = [_comparison_cells(row, varied, made_by) for row in table.to_dict("records")]
     return myst_table(header, cells or [[NOT_RUN, *[_DASH] * 5]], caption=caption, name=name)
 
@@ -216,6 +225,10 @@ def arms_table(
     Returns:
         A numbered MyST table, one row a setting: mean and standard deviation over seeds of each arm, and the mean
         difference over the seeds that both have, with its 95 % interval of Student's t distribution.
+
+    Raises:
+        UserError: Nothing is recorded without a level, but something is with one, and neither ``level`` nor
+            ``over_levels`` is given.
     """
     rows = []
     for dataset, method, metric_name in product(datasets, methods, metrics):
@@ -224,6 +237,8 @@ def arms_table(
         arms = [_measured(records, dataset, {**setting, "arm": arm}, profile) for arm in ARMS]
         (scratch, *_), (tuned, *_) = arms
         if scratch.empty and tuned.empty:
+            if level is None and over_levels is None:
+                _check_levels(records, section, dataset, method)
             continue
         _, scale, used = next(arm for arm in arms if len(arm[0]))
         shown, effects = metric(metric_name), (tuned - scratch).dropna().to_numpy(dtype=float)
@@ -239,6 +254,16 @@ def arms_table(
         rows.append([*cells, f"`{scale}`, {len(effects) or max(len(scratch), len(tuned))}"])
     header = ["Measure", "From scratch", "Pre-trained", "Difference [95 % interval]", "Profile, seeds"]
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
+
+
+def _check_levels(records: pd.DataFrame, section: str, dataset: str, method: str) -> None:
+    mine = records[(records["section"] == section) & (records["dataset"] == dataset) & (records["method"] == method)]
+    levels = sorted(mine["level"].dropna().astype(float).unique())
+    if levels:
+        raise UserError(
+            f"{section} has records of {method} on {dataset} at levels "
+            f"{', '.join(f'{level:g}' for level in levels)} only; give level= or over_levels="
+        )
 
 
 _SETTINGS = {"batch_size": "Batch", "epochs": "Epochs", "learning_rate": "Learning rate"}
@@ -349,7 +374,7 @@ def scoreboard(
     tables = []
     for section in sections:
         rows = [_claim_cells(evaluate(claim, frame), links or {}) for claim in claims_of(section)]
-        caption = f"{SECTIONS[section]}: the papers' claims and what was measured here."
+        caption = f"{SECTIONS[section]}: the claims and what was measured here."
         tables.append(myst_table(header, rows, caption=caption, name=f"{name}-{section.replace('_', '-')}"))
     return Markdown("\n".join(tables))
 
@@ -369,7 +394,7 @@ def effect_text(verdict: Verdict) -> str:
     name = claim.treated.metric
     mean, low, high = (number(value, name, signed=True) for value in numbers)
     unit = {"%": " points", "": ""}.get(metric(name).unit, f" {metric(name).unit}")
-    return f"{mean}{unit} [{low}, {high}]"
+    return f"{mean}{unit}" + ("" if low == high else f" [{low}, {high}]")
 
 
 def _mean(values: Sequence[float]) -> float:
@@ -396,8 +421,10 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
         if claim.than is not None:
             gains = [f"{side} {unit.replace('%', 'points')}".strip() for side in sides]
             here = f"gains of {gains[0]} on {label(claim.than)} and {gains[1]} on {label(claim.dataset)}"
-        here += f" (`{verdict.profile}`{used}, n = {verdict.n}{which})"
-    cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
+        where = "published predictions" if claim.exact else f"`{verdict.profile}`{used}, n = {verdict.n}{which}"
+        here += f" ({where})"
+    source = claim.paper if claim.own else f"{claim.paper} ({claim.locator})"
+    cells = [claim.statement, source, here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
         cells.append(f"[{title}]({page}), [command]({page}#how-to-run-it-again)" if page else title)
@@ -406,7 +433,7 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
 
 def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) -> list[str]:
     name, unit = str(row["metric"]), metric(str(row["metric"])).unit
-    setting = [label(row["dataset"])] if "dataset" in varied or not varied else []
+    setting = [label(row["dataset"])]
     setting += [label(row["method"])] if "method" in varied else []
     setting += [f"level {row['level']:g}"] if math.isfinite(row["level"]) else []
     setting += [metric(name).label] if "metric" in varied else []
@@ -422,16 +449,21 @@ def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) ->
     paper = f"{row['printed']} {unit}".strip().replace("-", "−") if row["printed"] else _DASH
     return [
         ", ".join(setting),
+        _word(row),
         paper,
         here,
         number(row["difference"], name, decimals, signed=True),
-        _word(row),
         origin,
     ]
 
 
 def _word(row: Mapping[Any, Any]) -> str:
-    return str(row["verdict"]) or ("reference" if row["arm"] == "scratch" else "no claim")
+    """The verdict on the claim about a row; a reference is what claims compare with."""
+    if not row["verdict"]:
+        return "reference" if row["arm"] == "scratch" else "no claim"
+    [claim] = [one for one in CLAIMS if one.id == row["claim"]]
+    other = claim.reference.method != row["method"] and claim.test != "equal"
+    return str(row["verdict"]) + (f" (against {label(claim.reference.method)})" if other else "")
 
 
 def _paper_value(
