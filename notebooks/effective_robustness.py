@@ -79,7 +79,7 @@ print(f"a model with 65 % and 56 % is {above:.1f} points above the line")
 
 # %% [markdown]
 # **Arms in the paper.** It fine-tunes networks that were pre-trained on ImageNet-1k, ImageNet-21k or JFT, as a whole or in the
-# last layer only, and compares them with the same networks from random weights.
+# last layer only, and compares them with the same networks from random weights. {numref}`tab-er-recipes` has our recipes.
 #
 # **Our own trainings.** CIFAR-10.1 is a download that not every machine has, and the public part of its testbed holds
 # strong networks alone. So this section measures further shifts, with a testbed of its own:
@@ -373,6 +373,15 @@ report.own_lines_table(
     caption="Lines through our own testbed: the range of its accuracies, the line on the logit scale, R² on each scale.",
     name="tab-er-own-lines",
     **ours,
+)
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.recipes_table(
+    "effective_robustness",
+    published,
+    profile=scale,
+    name="tab-er-recipes",
+    methods=[*effective_robustness.FACTORS, "standard", "seen"],
 )
 
 # %% [markdown]

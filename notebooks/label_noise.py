@@ -326,7 +326,7 @@ report.candidates_table(
     method="held-out",
     measures=["error", "rms_calibration_error", "negative_log_likelihood"],
     train_images=2000,
-    caption="Trainings on 2,000 images of CIFAR-10 with their true labels; the least likelihood loss of each arm in bold.",
+    caption="Trainings on 2,000 images of CIFAR-10 with their true labels; the least negative log-likelihood of each arm in bold.",
     name="tab-noise-candidates",
 )
 

@@ -270,7 +270,7 @@ _SETTINGS = {"batch_size": "Batch", "epochs": "Epochs", "learning_rate": "Learni
 _JUDGED = {
     "error": "Error (%)",
     "rms_calibration_error": "RMS (%)",
-    "negative_log_likelihood": "Likelihood loss (nats)",
+    "negative_log_likelihood": "Negative log-likelihood (nats)",
     "adversarial_accuracy": "Adversarial accuracy (%)",
 }
 
