@@ -40,7 +40,7 @@ report.use_style()
 published = records.frame(records.load_published("effective_robustness", Path(results)))
 scale = paper.profile_of(published, "effective_robustness") or "cpu"
 
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 report.in_short("effective_robustness", published)
 
 # %% [markdown]

@@ -38,7 +38,7 @@ published = records.frame(records.load_published("ood", Path(results)))
 scale = paper.profile_of(published, "ood") or "cpu"
 known_sets = ["cifar10", "cifar100", "tiny_imagenet"]
 
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 report.in_short("ood", published)
 
 # %% [markdown]
