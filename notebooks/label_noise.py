@@ -314,10 +314,10 @@ report.scoreboard(published, sections=["label_noise"], name="tab-verdicts")
 # weak noise the choice favours the pre-trained arm.
 #
 # *Corrections.* A correction is as good as its estimate of the noise. With so few images the first network from scratch is
-# unsure on clean labels already, so its estimates are blurred, and a network that is trained through them has more doubt
-# to learn from than there is; {numref}`tab-label-noise-matrices` has how far they are from the truth in each arm. GLC at
-# 5 % has a hundred trusted labels here, where the paper has 2,500. This is the likeliest reason where a correction does
-# worse than none in {numref}`tab-label-noise`.
+# unsure on clean labels already, so its estimates are blurred, and a network that is trained through them learns from more
+# doubt than there is; {numref}`tab-label-noise-matrices` has how far they are from the truth in each arm. GLC has a handful
+# of trusted labels a class here, where the paper has hundreds. This is the likeliest reason where a correction does worse
+# than none in {numref}`tab-label-noise`.
 #
 # *Figure 1.* The paper gives neither its network nor its learning rate nor how far that drops; a fifth at each drop is our choice. Its
 # training error is probably that of the augmented images as they went by; ours is of the images as they are, after the
