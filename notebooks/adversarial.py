@@ -36,7 +36,7 @@ report.use_style()
 published = records.frame(records.load_published("adversarial", Path(results)))
 scale = paper.profile_of(published, "adversarial") or "cpu"
 
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 report.in_short("adversarial", published)
 
 # %% [markdown]

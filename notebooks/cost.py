@@ -25,6 +25,13 @@ report.use_style()
 recorded = records.frame(records.load_published("cost", Path(results)))
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+scales = [profiles.profile(name) for name in ("cpu", "paper")]
+planned = [job for scale in scales for section in sections.SECTIONS.values() for job in section.jobs(scale.name)]
+planned += [pretraining.job(scale, target) for scale in scales for target in scale.targets.values()]
+work = report.planned_work(planned, sections.images_trained)
+report.reproduction_note(work, recorded)
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.gpu_note(recorded)
 
 # %% [markdown]
@@ -114,11 +121,8 @@ figure = report.bounds_figure(recorded)
 # share a trained network are counted each, though it is trained once.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-scales = [profiles.profile(name) for name in ("cpu", "paper")]
-planned = [job for scale in scales for section in sections.SECTIONS.values() for job in section.jobs(scale.name)]
-planned += [pretraining.job(scale, target) for scale in scales for target in scale.targets.values()]
 report.reproduction_table(
-    report.planned_work(planned, sections.images_trained),
+    work,
     recorded,
     caption="Planned jobs, the images that they process, and the time of their training on one device.",
     name="tab-cost-whole",

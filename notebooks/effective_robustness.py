@@ -9,10 +9,11 @@
 # %% [markdown]
 # # Effective robustness
 #
-# A pre-trained network, while it is fine-tuned, loses less accuracy under a natural shift of the data than networks of
-# the same accuracy usually do. This *effective robustness* rises, peaks in the middle of fine-tuning and is mostly gone
-# when the network has converged. Larger and more diverse pre-training data gives more of it; a network from random
-# weights has none {cite:p}`andreassen2022evolution`.
+# The paper's claim: a pre-trained network, while it is fine-tuned, loses less accuracy under a natural shift of the data
+# than networks of the same accuracy usually do. This *effective robustness* rises, peaks in the middle of fine-tuning and
+# is gone at convergence on CIFAR-10.1 and ImageNetV2, though not wholly on ImageNet-R and ObjectNet. Larger networks and
+# larger, more diverse pre-training data give more of it; the learning rate, the loss and which part is trained matter
+# little; a network from random weights has none {cite:p}`andreassen2022evolution`.
 
 # %% tags=["parameters"]
 profile = "smoke"  # scale of the live run: smoke, cpu or paper
@@ -39,7 +40,7 @@ report.use_style()
 published = records.frame(records.load_published("effective_robustness", Path(results)))
 scale = paper.profile_of(published, "effective_robustness") or "cpu"
 
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 report.in_short("effective_robustness", published)
 
 # %% [markdown]
@@ -63,7 +64,8 @@ report.in_short("effective_robustness", published)
 #
 # **During fine-tuning** both accuracies are measured again and again, on CIFAR-10 and CIFAR-10.1, or on ImageNet and its
 # variants. {eq}`eq-effective-robustness` is averaged over runs in bins of $a_\text{in}$; the largest bin average is the
-# *maximum effective robustness*.
+# *maximum effective robustness*, the maximum of the pooled curve. It is one number for all runs and has no interval. So
+# the claims on this page are judged by the mean of the seeds' maxima, each over the bins of one run; tables show both.
 #
 # Both definitions are a few lines. Five weak and strong models make a line; a sixth, which the line does not know, is as
 # accurate as the third on the original images and better on the shifted ones:
@@ -72,11 +74,12 @@ report.in_short("effective_robustness", published)
 original, shifted = np.array([0.35, 0.5, 0.65, 0.8, 0.9]), np.array([0.28, 0.39, 0.52, 0.66, 0.79])
 line = fit_line(original, shifted)
 print(f"logit(out) = {line.slope:.2f} logit(in) {line.intercept:+.2f}, R² {line.r_squared:.3f}")
-print(f"a model with 65 % and 56 % is {100 * (0.56 - float(line.predict(0.65))):.1f} points above the line")
+above = 100 * (0.56 - float(line.predict(0.65)))
+print(f"a model with 65 % and 56 % is {above:.1f} points above the line")
 
 # %% [markdown]
-# **Arms.** The paper fine-tunes networks that were pre-trained on ImageNet-1k, ImageNet-21k or JFT, as a whole or in the
-# last layer only, and compares them with the same networks from random weights.
+# **Arms in the paper.** It fine-tunes networks that were pre-trained on ImageNet-1k, ImageNet-21k or JFT, as a whole or in the
+# last layer only, and compares them with the same networks from random weights. {numref}`tab-er-recipes` has our recipes.
 #
 # **Our own trainings.** CIFAR-10.1 is a download that not every machine has, and the public part of its testbed holds
 # strong networks alone. So this section measures further shifts, with a testbed of its own:
@@ -99,8 +102,7 @@ print(f"a model with 65 % and 56 % is {100 * (0.56 - float(line.predict(0.65))):
 # ## Run it now
 #
 # The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
-# network, made-up images, five models for a testbed. It shows that everything works and proves nothing about the paper.
-# What is recorded already in the store is not run again.
+# network, made-up images, five models for a testbed: a check of the machinery, no evidence.
 
 # %% tags=["remove-stderr"]
 jobs, outcome = sections.measure_section(
@@ -117,7 +119,7 @@ outcome.check()
 live = sections.recorded(jobs, records.Store(store))
 
 # %% [markdown]
-# {numref}`fig-er-live` shows the two arms while they are trained, {numref}`tab-er-live` what the factors come to.
+# The two arms while they are trained are in {numref}`fig-er-live`; {numref}`tab-er-live` adds some of the factors.
 
 # %% tags=["remove-cell"]
 live_shifts = effective_robustness.shifts_of(jobs)
@@ -138,7 +140,7 @@ report.factors_table(
 # %% [markdown]
 # ## The paper's numbers
 #
-# {numref}`tab-effective-robustness` has the paper's main table, with a place for ours. The logit scale fits best, so {eq}`eq-baseline` uses it.
+# {eq}`eq-baseline` needs a scale on which accuracies lie on a line. {numref}`tab-effective-robustness` compares three.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.comparison_table(
@@ -152,14 +154,26 @@ report.comparison_table(
     name="tab-effective-robustness",
 )
 
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.scales_note(published, ["cifar10", "imagenet"])
+
+# %% [markdown]
+# The public networks of CIFAR-10 [cannot decide it](#er-line-cifar10).
+
 # %% [markdown]
 # ## From published predictions
 #
 # The line {eq}`eq-baseline` is a statement about other people's networks, and their answers are public. So this part needs
-# no training: it is computed from what 30 networks answered on CIFAR-10 and CIFAR-10.1 {cite:p}`recht2018cifar`, 67 on
-# ImageNet and ImageNetV2 {cite:p}`recht2019imagenet`, and from a table of accuracies of some hundreds of networks on
-# ImageNet and its variants {cite:p}`taori2020measuring`. Nothing in it is random; the same tables give the same numbers on
-# every machine.
+# no training. Nothing in it is random; the same tables give the same numbers on every machine. There are three sources:
+#
+# * *CIFAR-10's answers*: what 30 networks answered on CIFAR-10 and CIFAR-10.1 {cite:p}`recht2018cifar`;
+# * *ImageNet's answers*: what 67 networks answered on ImageNet and ImageNetV2 {cite:p}`recht2019imagenet`. The file of one,
+#   `fv_16k`, is broken on ImageNetV2, so a line goes through the other 66;
+# * *ImageNet's table*: accuracies alone, of some hundreds of networks on ImageNet and its variants
+#   {cite:p}`taori2020measuring`. Of the 204 that the paper names, 201 were evaluated on both ImageNet and ImageNetV2.
+#
+# The line of ImageNet and the networks above it are from ImageNet's table; the images that all networks get wrong, in the
+# paper too, from ImageNet's answers.
 #
 # {func}`robustness_lib.accuracy_lines.fit_line` fits a line by least squares, and
 # {func}`robustness_lib.accuracy_lines.effective_robustness` is what a network has beyond it. A network with an accuracy of
@@ -172,11 +186,11 @@ report.use_style()
 predictions = published[published["section"] == "effective_robustness"]
 
 # %% [markdown]
-# With the tables at hand, the next cell fits the line of CIFAR-10 live.
+# Where the tables are at hand, the next cell fits the line of CIFAR-10 live.
 
 # %%
 if testbeds.at_hand(["cifar10"]):
-    print("Skipped: 'robustness data fetch cifar10-testbed' downloads the table.")
+    print("Not at hand; to download it: robustness data fetch cifar10-testbed")
 else:
     correct = testbeds.cifar10_answers().correct  # networks x images
     original, shifted = (correct[name].mean(1) for name in ("cifar10", "cifar10.1-v6"))
@@ -190,16 +204,16 @@ else:
 # %%
 printed = accuracy_lines.PRINTED_LINES["cifar10"]
 for accuracy in (float(printed.predict(0.9)), 0.9):
-    robustness = float(accuracy_lines.effective_robustness(0.9, accuracy, printed))
-    print(f"from 90.0 % to {100 * accuracy:.1f} %: {100 * robustness:.1f} points of effective robustness")
+    above = 100 * float(accuracy_lines.effective_robustness(0.9, accuracy, printed))
+    print(f"from 90.0 % to {100 * accuracy:.1f} %: {above:.1f} points of effective robustness")
 
 # %% [markdown]
 # ### The line of ImageNet
 #
-# {numref}`fig-er-scales` shows the testbed on the three scales that the paper compares. On the linear scale the networks
-# lie on a curve, which a line misses at both ends; on the probit and logit scales they lie on a line.
+# {numref}`fig-er-scales` shows ImageNet's table on the three scales that the paper compares. On the linear scale the
+# networks lie on a curve, which a line misses at both ends; on the probit and logit scales they lie on a line.
 
-# %% mystnb={"figure": {"caption": "Accuracy on ImageNetV2 against accuracy on ImageNet on three scales: every network of the testbed with its 95 % Clopper-Pearson intervals, the line fitted on that scale, the line that the paper prints (fitted on the logit scale), and y = x.", "name": "fig-er-scales"}, "image": {"alt": "Three panels. In each, some two hundred points lie along a line well below the diagonal. On the linear scale the fitted line passes below the weakest and the strongest networks; on the probit scale it nearly, and on the logit scale it wholly, covers the dashed line that the paper prints.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy on ImageNetV2 against accuracy on ImageNet on three scales: every network of ImageNet's table with its 95 % Clopper-Pearson intervals, the line fitted on that scale, the line that the paper prints (fitted on the logit scale), and y = x.", "name": "fig-er-scales"}, "image": {"alt": "Three panels. In each, some two hundred points lie along a line well below the diagonal. On the linear scale the fitted line passes below the weakest and the strongest networks; on the probit scale it nearly, and on the logit scale it wholly, covers the dashed line that the paper prints.", "width": "100%"}} tags=["hide-input"]
 figure = report.scatter_by_scale(
     predictions, "imagenet", x_label="accuracy on ImageNet (%)", y_label="accuracy on\nImageNetV2 (%)"
 )
@@ -246,6 +260,7 @@ report.lines_table(
 )
 
 # %% [markdown]
+# (er-line-cifar10)=
 # ### The line of CIFAR-10
 #
 # {numref}`fig-er-cifar` has the 30 public networks. Their line lies close to the printed one, which falls within the
@@ -262,8 +277,8 @@ figure = report.published_scatter(
 # %% [markdown]
 # ### Effective robustness of the testbed
 #
-# {numref}`fig-er-imagenet` shows what ImageNet's networks have beyond the printed line. The paper calls more than one point
-# high; {numref}`tab-er-high` counts such networks. Most of them were trained on more data than ImageNet.
+# {numref}`fig-er-imagenet` shows what the networks of ImageNet's table have beyond the printed line. The paper calls more
+# than one point high, and networks with so much exceedingly rare; {numref}`tab-er-high` counts them.
 #
 # Two curves put the points into proportion. A network that loses nothing, $y = x$, has the effective robustness
 # $x - \beta(x)$: most in the middle, little at the ends. Hence the lower panel, which divides by it. And a *mixed
@@ -271,27 +286,34 @@ figure = report.published_scatter(
 # of its networks, although it is no more robust than they are: its accuracies lie on a straight segment, and the line is
 # bent. Effective robustness means something only for single networks.
 
-# %% mystnb={"figure": {"caption": "Effective robustness of the ImageNet testbed against the printed line, in points (top) and as a share of an ordinary network's accuracy gap (bottom).", "name": "fig-er-imagenet"}, "image": {"alt": "Top: points scatter closely about zero over the accuracy; many of those trained on more data lie a little above it. A dotted arch, no loss, and a lower dash-dotted arch, the mixed classifier, stand far above the points. Bottom: the same as a share, with no loss at a hundred per cent.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Effective robustness of the networks of ImageNet's table against the printed line, in points (top) and as a share of an ordinary network's accuracy gap (bottom).", "name": "fig-er-imagenet"}, "image": {"alt": "Top: points scatter closely about zero over the accuracy; many of those trained on more data lie a little above it. A dotted arch, no loss, and a lower dash-dotted arch, the mixed classifier, stand far above the points. Bottom: the same as a share, with no loss at a hundred per cent.", "width": "100%"}} tags=["hide-input"]
 figure = report.published_robustness(predictions, "imagenet", x_label="accuracy on ImageNet (%)")
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.high_table(
     predictions,
     ["cifar10", "imagenet"],
-    caption="Networks of the testbeds with more than one point of effective robustness against the printed line.",
+    caption=(
+        "Networks with more than one point of effective robustness against the printed line, among CIFAR-10's answers "
+        "and in ImageNet's table."
+    ),
     name="tab-er-high",
 )
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.high_note(predictions, ["cifar10", "imagenet"])
 
 # %% [markdown]
 # ### Which images
 #
 # The *dominance probability* of two networks is how often the less accurate one is right where the other is wrong
-# {cite:p}`mania2020classifier`. If networks erred independently it would be large; {numref}`fig-er-dominance` and {numref}`fig-er-dominance-difference` show
-# that it is small for all pairs: networks of a testbed differ in how far they come, hardly in what they find hard. The
-# images that none of them gets right ({numref}`tab-er-answers`) are a test for a network that comes with another training;
-# {numref}`fig-er-hard` has what each network of the testbed itself gets right of the images that all others get wrong.
+# {cite:p}`mania2020classifier`. If networks erred independently it would be large; {numref}`fig-er-dominance` and
+# {numref}`fig-er-dominance-difference` show, for the answers on both data sets, that it is small for all pairs: networks of
+# a testbed differ in how far they come, hardly in what they find hard. The images that none of them gets right
+# ({numref}`tab-er-answers`) are a test for a network that comes with another training. {numref}`fig-er-hard` puts each
+# network of ImageNet's answers to that test, on the images that all others get wrong.
 
-# %% mystnb={"figure": {"caption": "Dominance probability of every pair of the ImageNet networks, sorted by accuracy and mirrored.", "name": "fig-er-dominance"}, "image": {"alt": "A square heat map, symmetric about its empty diagonal. It is brightest near the upper left part of the diagonal, where networks of low and similar accuracy meet, and dark along the first rows and columns, the weakest networks. A few dark fields at the diagonal are pairs of nearly the same network.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Dominance probability of every pair of networks of ImageNet's answers, sorted by accuracy and mirrored.", "name": "fig-er-dominance"}, "image": {"alt": "A square heat map, symmetric about its empty diagonal. It is brightest near the upper left part of the diagonal, where networks of low and similar accuracy meet, and dark along the first rows and columns, the weakest networks. A few dark fields at the diagonal are pairs of nearly the same network.", "width": "100%"}} tags=["hide-input"]
 figure = report.dominance_heat_map(predictions, "imagenet")
 
 # %% mystnb={"figure": {"caption": "Dominance probability against the difference of the two accuracies, every pair of networks a point, and where the pairs would lie if networks erred independently.", "name": "fig-er-dominance-difference"}, "image": {"alt": "Two panels, CIFAR-10 and ImageNet. Measured points lie in a low band that falls slowly with the difference of the accuracies; the points for independent errors lie above it, on ImageNet far above.", "width": "100%"}} tags=["hide-input"]
@@ -301,12 +323,15 @@ figure = report.dominance_scatter(predictions, ["cifar10", "imagenet"])
 report.answers_table(
     predictions,
     ["cifar10", "imagenet"],
-    caption="What the networks' answers have in common.",
+    caption="What the networks' answers on each data set have in common.",
     name="tab-er-answers",
 )
 
-# %% mystnb={"figure": {"caption": "For each ImageNet network, the share it gets right of the images that all others get wrong.", "name": "fig-er-hard"}, "image": {"alt": "Points of share against accuracy; all shares are small, and larger for the few weakest and the strongest networks than for those in between.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "For each network of ImageNet's answers, the share it gets right of the images that all others get wrong.", "name": "fig-er-hard"}, "image": {"alt": "Points of share against accuracy; all shares are small, and larger for the few weakest and the strongest networks than for those in between.", "width": "100%"}} tags=["hide-input"]
 figure = report.hard_share_scatter(predictions, "imagenet")
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.testbed_hard_note(predictions, "imagenet")
 
 # %% [markdown]
 # The tables come from their authors' repositories, each at a fixed commit, and are checked against pinned sums; the records
@@ -314,7 +339,8 @@ figure = report.hard_share_scatter(predictions, "imagenet")
 #
 # ```bash
 # robustness data fetch cifar10-testbed imagenet-testbed imagenet-answers
-# robustness run effective_robustness --profile cpu --dataset cifar10,imagenet --method fit-logit,testbed,image-by-image
+# robustness run effective_robustness --profile cpu --dataset cifar10,imagenet \
+#     --method fit-logit,testbed,image-by-image
 # ```
 
 # %% [markdown]
@@ -334,8 +360,8 @@ ours = {"dataset": "cifar10", "profile": scale}
 #
 # A line needs a testbed. Ours has networks of several widths and depths, on more or fewer images, for longer or shorter,
 # and, for low accuracies, models that are none: nearest neighbours, linear models, forests and kernels on pixels. All of
-# them were trained on CIFAR-10 alone. {numref}`fig-er-own-testbed` has them, {numref}`tab-er-own-lines` their lines. It
-# corresponds to the paper's Figure 1, whose testbed has other people's networks.
+# them were trained on CIFAR-10 alone. {numref}`fig-er-own-testbed` corresponds to the paper's Figure 1, whose testbed has
+# other people's networks; {numref}`tab-er-own-lines` says how well the lines fit.
 
 # %% mystnb={"figure": {"caption": "Accuracy on shifted against accuracy on original images for every model of our testbed, with 95 % Clopper-Pearson intervals, on the logit scale.", "name": "fig-er-own-testbed"}, "image": {"alt": "One panel a shift: points with error bars and the line fitted to them, below a dotted diagonal of no loss.", "width": "100%"}} tags=["hide-input"]
 figure = report.own_testbed_scatter(published, shifts, **ours)
@@ -349,12 +375,22 @@ report.own_lines_table(
     **ours,
 )
 
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.recipes_table(
+    "effective_robustness",
+    published,
+    profile=scale,
+    name="tab-er-recipes",
+    methods=[*effective_robustness.FACTORS, "standard", "seen"],
+)
+
 # %% [markdown]
 # ### While networks are trained
 #
 # {numref}`fig-er-during` is the paper's Figures 2 and 3 with our networks. The paper's finding would be a hump for the
 # pre-trained network, gone at the right end, and nothing for the one from scratch. The third curve is a network that was
-# pre-trained on the left-out classes too: on the first set, what it has beyond the second curve is what it remembers.
+# pre-trained on the left-out classes too: on the first set, if it had more than the second curve, that would be what it
+# remembers. Common corruptions are the one shift on which having seen ImageNet's style is no advantage.
 
 # %% mystnb={"figure": {"caption": "Effective robustness against accuracy while networks are trained: all seeds' observations as small points, means of bins with a band of one standard deviation; shaded, where the testbed has no model.", "name": "fig-er-during"}, "image": {"alt": "One panel a shift: effective robustness against accuracy, a line each for the network from scratch, the one pre-trained without the related classes, and the one pre-trained on all classes, and a dotted curve for no loss. The table after it has the maxima.", "width": "100%"}} tags=["hide-input"]
 figure = report.robustness_during_tuning(published, shifts, **ours)
@@ -370,20 +406,24 @@ report.factors_table(
     **ours,
 )
 
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.during_note(published, shifts, **ours)
+
 # %% [markdown]
 # ### What changes it
 #
 # The paper varies how the network is tuned, what it was pre-trained on and what it is tuned on.
-# {numref}`fig-er-factors` has the maxima, as the paper's Figures 4 and 7, {numref}`tab-er-factors` the numbers with the
-# accuracy at the end. {numref}`fig-er-rates` and {numref}`fig-er-examples` show the whole course for what the paper finds
-# to matter little (learning rate, loss, last layer) and much (difficulty of the images; replay does not help).
+# {numref}`fig-er-factors` draws the maxima of the pooled curves, as the paper's Figures 4 and 7; {numref}`tab-er-factors` has
+# them beside the means of the seeds' maxima, which need not have the same order. {numref}`fig-er-rates` and
+# {numref}`fig-er-examples` show the whole course for what the paper finds to matter little (learning rate, loss, last
+# layer) and much (difficulty of the images; replay does not help).
 #
 # *Difficulty.* The paper ranks images by their C-score; the ranking here is the probability that a network trained on the
 # other half of the training set gives to an image's label. *Replay* lets images of pre-training come again under their old
 # head, one an image. The *old head* is fine-tuned by the class map in place of a new one, where classes without a
 # counterpart get a fresh row; the penalty is on its distance from the pre-trained head.
 
-# %% mystnb={"figure": {"caption": "Maximum effective robustness on the first shift: the largest mean of a bin, with the largest standard deviation of all bins, and each seed's own maximum as a point.", "name": "fig-er-factors"}, "image": {"alt": "Horizontal bars, one a way of training, with error bars and a point a seed; ways without records are left out. The table after it has the numbers.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Maximum effective robustness on the first shift. Bars: maximum of the pooled curve, the largest mean of a bin over all seeds, with the largest standard deviation of all bins. Points: each seed's own maximum.", "name": "fig-er-factors"}, "image": {"alt": "Horizontal bars, one a way of training, with error bars and a point a seed; ways without records are left out. The table after it has the bars' values beside the means of the points.", "width": "100%"}} tags=["hide-input"]
 factors = [*report.STANDARD, *report.factor_series(effective_robustness.FACTORS)]
 figure = report.maximum_bars(published, factors, shifts[0], **ours)
 
@@ -405,8 +445,8 @@ examples = report.factor_series(["standard", "easy", "hard", "replay", "class-ma
 figure = report.robustness_during_tuning(published, shifts[:1], examples, **ours)
 
 # %% [markdown]
-# The paper's fine-tuned networks forget what they were pre-trained on, unless it is replayed; {numref}`tab-er-replay` has
-# the accuracy on the corpus's own test images, under the old head.
+# The paper's fine-tuned networks forget what they were pre-trained on, unless it is replayed. {numref}`tab-er-replay` tells
+# whether ours do, by the accuracy on the corpus's own test images under the old head.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.factors_table(
@@ -423,12 +463,15 @@ report.factors_table(
 #
 # Later work proposes a remedy that the paper did not try: take the weights between the pre-trained network, which answers
 # through the class map, and the fine-tuned one {cite:p}`wortsman2022robust`. {numref}`fig-er-wise` walks from the one to
-# the other in tenths, with batch statistics measured anew in between. Would it keep robustness at high accuracy, the path
-# would run above the points of fine-tuning at its right end. Only classes with a counterpart in the corpus count here, and
+# the other in tenths, with batch statistics measured anew in between. If it kept robustness at high accuracy, the path would
+# run above the points of fine-tuning at its right end. Only classes with a counterpart in the corpus count here, and
 # the shift is a synthetic one: on ImageNet's images the pre-trained end has an advantage that is no robustness.
 
 # %% mystnb={"figure": {"caption": "Common corruptions: effective robustness of networks on the line from the pre-trained (0) to the fine-tuned one (1), mean over seeds, and of the network while it is fine-tuned.", "name": "fig-er-wise"}, "image": {"alt": "A path of connected points, labelled with the fine-tuned network's share, in the plane of effective robustness and accuracy, and the observations of fine-tuning as separate points.", "width": "100%"}} tags=["hide-input"]
 figure = report.weight_space_path(published, ["corrupted"], **ours)
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.path_note(published, "corrupted", **ours)
 
 # %% [markdown]
 # ### At maximum effective robustness
@@ -440,15 +483,21 @@ figure = report.weight_space_path(published, ["corrupted"], **ours)
 # %% mystnb={"figure": {"caption": "Dominance probability against the difference of accuracies: pairs of testbed models in grey, networks with each testbed model in colour, at maximum effective robustness and at the end.", "name": "fig-er-own-dominance"}, "image": {"alt": "Two panels of points that fall with the difference of the accuracies: grey for pairs of the testbed, coloured for the networks from scratch and pre-trained.", "width": "100%"}} tags=["hide-input"]
 figure = report.own_dominance_scatter(published, report.STANDARD, **ours)
 
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.dominance_note(published, report.STANDARD, **ours)
+
 # %% mystnb={"figure": {"caption": "Share right of the original images that all (other) testbed models get wrong, against accuracy: testbed models in grey, networks at maximum effective robustness (filled) and at the end (open), a point a seed.", "name": "fig-er-own-hard"}, "image": {"alt": "Points of share against accuracy, grey for models of the testbed, coloured and filled or open for networks from scratch and pre-trained.", "width": "100%"}} tags=["hide-input"]
 figure = report.own_hard_shares(published, report.STANDARD, **ours)
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.hard_note(published, report.STANDARD, **ours)
 
 # %% [markdown]
 # ## Do the claims hold?
 #
 # {numref}`tab-verdicts-effective-robustness` judges each claim by [the rule of the scoreboard](claims.ipynb). Claims about
 # fine-tuning are judged on the first shift that was measured: CIFAR-10.1 at the profile `paper`, ImageNet's images of
-# left-out classes at `cpu`.
+# left-out classes at `cpu`. The maximum is there the mean of the seeds' maxima.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.scoreboard(published, sections=["effective_robustness"], name="tab-verdicts")
@@ -475,8 +524,9 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # decay of 0.0001 (the paper's appendix has 0.0005 in places). Rate and length are ours at `cpu`. Within the first epoch one
 # looks after a half of it, a quarter, an eighth and so on, since that is where accuracy rises fastest.
 #
-# *Bins.* The paper looks once an epoch in five runs and averages in bins of one per cent; the bins at `cpu` are four per
-# cent wide, as there are fewer looks, and a maximum over narrow bins would be one over single looks.
+# *Bins.* The paper looks once an epoch in five runs and averages in 100 bins, of one per cent if they span 0 to 100 %; the
+# bins at `cpu` are four per cent wide, as there are fewer looks, and a maximum over narrow bins would be one over single
+# looks. Where it still is, {numref}`tab-er-during` and {numref}`tab-er-factors` say so.
 #
 # *Pre-training size, diversity and larger networks* need further pre-trainings; they run when asked for by name.
 
@@ -488,7 +538,8 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # puts it into this book:
 #
 # ```bash
-# papermill notebooks/effective_robustness.ipynb runs/effective_robustness.ipynb -p profile cpu -p method standard
+# papermill notebooks/effective_robustness.ipynb runs/effective_robustness.ipynb \
+#     -p profile cpu -p method standard
 # ```
 #
 # The network without the related classes comes with the repository at `cpu`; at other scales it is pre-trained first. The
@@ -499,18 +550,20 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # robustness run effective_robustness --profile cpu --method standard,seen --seeds 0-4
 # robustness run effective_robustness --profile cpu --method smaller-corpus,fewer-classes
 # robustness run effective_robustness --profile cpu --method hardening,class-map-replay
-# robustness run effective_robustness --profile paper --method easy,hard --set difficulty=c-score
+# robustness run effective_robustness --profile paper --method easy,hard \
+#     --set difficulty=c-score
 # ```
 #
 # The paper's torchvision networks, with the weights that torchvision publishes in `data/torchvision`, and Big Transfer
 # through `timm` (its last layer alone, as in the paper):
 #
 # ```bash
-# python -c "from robustness_lib import fine_tuning, networks; print(fine_tuning.import_imagenet_weights('resnet18', networks.Context()))"
-# robustness run effective_robustness --profile paper --method standard --init ID --set architecture=resnet18 \
-#     --set image_size=224 --set normalisation=cifar
-# robustness run effective_robustness --profile paper --method last-layer --init timm/resnetv2_101x3_bit.goog_in21k \
-#     --set image_size=224
+# python -c "from robustness_lib import fine_tuning, networks
+# print(fine_tuning.import_imagenet_weights('resnet18', networks.Context()))"
+# robustness run effective_robustness --profile paper --method standard --init ID \
+#     --set architecture=resnet18 --set image_size=224 --set normalisation=cifar
+# robustness run effective_robustness --profile paper --method last-layer \
+#     --init timm/resnetv2_101x3_bit.goog_in21k --set image_size=224
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]

@@ -40,7 +40,7 @@ remedies = ["normal", "cost-sensitive", "oversampling", "smote"]
 panels = report.panels_by_arm(["error", "minority_error"])
 as_in_the_paper = [*((name, "scratch") for name in remedies), ("normal", "pre-trained")]
 
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 report.in_short("imbalance", published)
 
 # %% [markdown]

@@ -32,7 +32,7 @@ from robustness_lib.batches import to_unit_range
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context, Trained, Training, keep_outputs, target_images, trained
-from robustness_lib.planning import Selection, plan
+from robustness_lib.planning import Case, Selection, plan
 from robustness_lib.pretraining import arms
 from robustness_lib.profiles import Profile, profile
 from robustness_lib.recipes import EPSILON, STEP_SIZE, Recipe
@@ -130,20 +130,18 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 """How networks are attacked at each scale, and what is special to a method."""
 
 
-def adapt(recipe: AdversarialRecipe, /, *, scale: str, arm: str, method: str) -> AdversarialRecipe:
+def adapt(recipe: AdversarialRecipe, case: Case) -> AdversarialRecipe:
     """The recipe of one arm and method, made from the profile's.
 
     Args:
         recipe: The profile's.
-        scale: Name of the profile.
-        arm: ``"scratch"`` or ``"tuned"``.
-        method: One of :data:`METHODS` or :data:`VARIATIONS`.
+        case: What it is for; the method is one of :data:`METHODS` or :data:`VARIATIONS`.
 
     Returns:
         The changed recipe.
     """
-    changes = SETTINGS[scale]["all"] | SETTINGS[scale].get(method, {})
-    if method == "last-layer":
+    changes = SETTINGS[case.scale]["all"] | SETTINGS[case.scale].get(case.method, {})
+    if case.method == "last-layer":
         changes["trainable"] = "head"
     return replace(recipe, **changes)
 

@@ -16,7 +16,7 @@ from robustness_lib import carrying, cluster, data, networks, pretraining, proce
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
-from robustness_lib.records import PUBLISHED, Store, load_published, publish
+from robustness_lib.records import EVIDENCE, PUBLISHED, Store, load_published, publish
 from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import sweep
 
@@ -243,13 +243,25 @@ def merge(
 
 
 @app.command("publish")
-def publish_records(store: StoreFolder = DEFAULT_STORE) -> None:
-    """Merge the store's records into book/results, which the book reads."""
-    result = publish(Store(store))
+def publish_records(
+    store: StoreFolder = DEFAULT_STORE,
+    changed: Annotated[
+        bool,
+        typer.Option("--changed", help="Also records with settings changed by --set, which may take others' place."),
+    ] = False,
+) -> None:
+    """Merge the store's records into book/results, which the book reads: those that a profile plans."""
+    jobs = [record.job for record in Store(store).records() if record.job.profile in EVIDENCE]
+    planned = {job.key for job in jobs if changed or sections.is_planned(job)}
+    result = publish(Store(store), which=lambda job: job.key in planned)
     if not result:
-        print(f"nothing to publish: {store} holds no record of the profiles cpu or paper")
-    for section, (count, changed) in result.items():
-        print(f"{PUBLISHED / section}.jsonl: {count} records, {changed} of them new or changed")
+        print(f"nothing to publish: {store} holds no record that the profiles cpu or paper plan")
+    for section, (count, fresh) in result.items():
+        print(f"{PUBLISHED / section}.jsonl: {count} records, {fresh} of them new or changed")
+    if others := len(jobs) - len(planned):
+        print(
+            f"{others} with changed settings stay in {store}, as the book compares like with like; --changed takes them"
+        )
 
 
 @data_app.command("list")

@@ -33,7 +33,7 @@ only where the original accuracy is one that the testbed reaches: below it, the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Unpack
@@ -74,7 +74,7 @@ from robustness_lib.fine_tuning import (
 )
 from robustness_lib.models import build
 from robustness_lib.networks import PUBLIC, Context, Training, initialise, keep_outputs, read_trained, target_images
-from robustness_lib.planning import Selection, plan
+from robustness_lib.planning import Case, Selection, plan
 from robustness_lib.pretraining import checkpoint_id, overrides_for, pretrainings
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
@@ -237,35 +237,31 @@ _RATES = {"low-rate": 0.1, "high-rate": 10.0}
 _MILD_RATES = {"low-rate": 0.3, "high-rate": 3.0}
 
 
-def adapt(
-    recipe: EffectiveRobustnessRecipe, /, *, scale: str, arm: str, method: str, number: int = 0
-) -> EffectiveRobustnessRecipe:
+def adapt(recipe: EffectiveRobustnessRecipe, case: Case) -> EffectiveRobustnessRecipe:
     """The recipe of one arm and method.
 
     Args:
         recipe: The profile's.
-        scale: Name of the profile.
-        arm: ``"scratch"`` or ``"tuned"``.
-        method: One of :data:`OWN_METHODS` or :data:`ON_REQUEST`.
-        number: That of the testbed's model, from 1.
+        case: What it is for; the method is one of :data:`OWN_METHODS` or :data:`ON_REQUEST`, the level of a testbed's
+            model its number, from 1.
 
     Returns:
         The changed recipe.
     """
-    ours = SETTINGS[scale]
+    ours, method = SETTINGS[case.scale], case.method
     if method in (TESTBED, WHOLE_TESTBED):
         plain: dict[str, Any] = {"observations": 1, "early_looks": 0}
-        model = TESTBEDS[scale][number - 1] if method == TESTBED else {}
+        model = {} if case.level is None else TESTBEDS[case.scale][int(case.level) - 1]
         return replace(recipe, **ours["all"], **ours["testbed"], **plain, **model)
-    changes = {**_AS_IN_P2, **ours["all"], **ours[arm], **_CHANGES.get(method, {})}
+    changes = {**_AS_IN_P2, **ours["all"], **ours[case.arm], **_CHANGES.get(method, {})}
     if method == "last-layer":
         changes |= ours["last-layer"]
-    if scale == "paper" and method in ("easy", "hard", "hardening"):
+    if case.scale == "paper" and method in ("easy", "hard", "hardening"):
         changes["train_images"] = 5000
     if method in _RATES:
-        changes["learning_rate"] *= (_RATES if scale == "paper" else _MILD_RATES)[method]
+        changes["learning_rate"] *= (_RATES if case.scale == "paper" else _MILD_RATES)[method]
     if method == "larger-network":
-        changes["architecture"] = _LARGER[scale]
+        changes["architecture"] = _LARGER[case.scale]
     return replace(recipe, **changes)
 
 
@@ -319,23 +315,21 @@ def _own_jobs(profile_name: str, selection: Selection) -> list[Job]:
         choose(method, every, f"method of the section {SECTION}")
         if method == TESTBED:
             numbers = [int(level) for level in chosen or range(1, len(TESTBEDS[scale.name]) + 1)]
-            grid: list[tuple[float | None, Callable[..., EffectiveRobustnessRecipe]]] = [
-                (float(number), partial(adapt, number=_checked_number(number, scale.name))) for number in numbers
-            ]
+            levels: list[float | None] = [float(_checked_number(number, scale.name)) for number in numbers]
         elif method == "head-penalty":
-            grid = [(strength, adapt) for strength in chosen or PENALTIES]
+            levels = list(chosen or PENALTIES)
         else:
-            grid = [(None, adapt)]
+            levels = [None]
         for dataset in datasets:
             init = selection.get("init") or _checkpoint(scale.name, dataset, method, overrides)
-            for level, change in grid:
+            for level in levels:
                 planned += plan(
                     SECTION,
                     scale.name,
                     every,
                     EffectiveRobustnessRecipe,
                     levels=[level],
-                    adapt=change,
+                    adapt=adapt,
                     datasets=[dataset],
                     methods=[method],
                     seeds=seeds or scale.seeds[:1] if method in (TESTBED, WHOLE_TESTBED) else seeds,
@@ -465,7 +459,7 @@ def testbed_of(job: Job, recipe: EffectiveRobustnessRecipe, tests: TargetTests, 
     found = []
     for number in range(1, len(TESTBEDS[scale.name]) + 1):
         start = EffectiveRobustnessRecipe(**{**base.as_dict(), "observations": 1})
-        own = adapt(start, scale=scale.name, arm="scratch", method=TESTBED, number=number)
+        own = adapt(start, Case(scale.name, "scratch", TESTBED, job.dataset, float(number)))
         own = replace(own, shifts=recipe.shifts, test_images=recipe.test_images, shifted_images=recipe.shifted_images)
         model = replace(job, init=SCRATCH, seed=scale.seeds[0], method=TESTBED, level=number, recipe=own.as_dict())
         found.append(_fit_testbed_model(_training(model, own, tests, ""), own, tests, context))

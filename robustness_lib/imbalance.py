@@ -15,7 +15,6 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -27,7 +26,7 @@ from torch import Tensor, nn
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context, Training, keep_outputs, trained
-from robustness_lib.planning import Selection, plan
+from robustness_lib.planning import Case, Selection, plan
 from robustness_lib.profiles import profile
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import Recipe
@@ -279,18 +278,16 @@ as another; at the smaller scales all trainings of an arm are equally long. The 
 has 6 images, a little more than a twentieth of the largest, since SMOTE with 5 neighbours needs that many."""
 
 
-def _adapt(
-    recipe: ImbalanceRecipe, /, *, scale: str, arm: str, method: str, dataset: str, gamma: float
-) -> ImbalanceRecipe:
+def _adapt(recipe: ImbalanceRecipe, case: Case) -> ImbalanceRecipe:
     """The profile's recipe with the section's sizes and epochs, and without looks at the test set."""
-    ours = SCALES[scale]
-    recipe = replace(recipe, train_images=0, observations=0, **ours.settings.get(arm, {}))
-    if dataset not in ours.sizes:
+    ours = SCALES[case.scale]
+    recipe = replace(recipe, train_images=0, observations=0, **ours.settings.get(case.arm, {}))
+    if case.dataset not in ours.sizes or case.level is None:
         return recipe
-    classes, largest, smallest = ours.sizes[dataset]
-    sizes = class_sizes(classes, gamma, largest, smallest)
-    count = classes * largest if method in ENLARGED else sum(sizes)
-    epochs = ours.epochs.get(arm) or epochs_for(ours.images[arm], count)
+    classes, largest, smallest = ours.sizes[case.dataset]
+    sizes = class_sizes(classes, case.level, largest, smallest)
+    count = classes * largest if case.method in ENLARGED else sum(sizes)
+    epochs = ours.epochs.get(case.arm) or epochs_for(ours.images[case.arm], count)
     return replace(recipe, largest=largest, smallest=smallest, epochs=epochs)
 
 
@@ -324,8 +321,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     for dataset in datasets:
         selection["datasets"] = [dataset]
         for gamma in levels:
-            adapt = partial(_adapt, dataset=dataset, gamma=gamma)
-            planned += plan(SECTION, profile_name, METHODS, ImbalanceRecipe, levels=[gamma], adapt=adapt, **selection)
+            planned += plan(SECTION, profile_name, METHODS, ImbalanceRecipe, levels=[gamma], adapt=_adapt, **selection)
     for job in planned:
         recipe = ImbalanceRecipe.of(job.recipe)
         if recipe.train_images:

@@ -43,7 +43,7 @@ from robustness_lib.loss_correction import (
 from robustness_lib.loss_correction import forward_loss as forward_loss
 from robustness_lib.metrics import area_under_error_curve as area_under_error_curve
 from robustness_lib.networks import Context, Trained, Training, keep_outputs, target_images, trained
-from robustness_lib.planning import Selection, plan
+from robustness_lib.planning import Case, Selection, plan
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
@@ -140,7 +140,7 @@ _AS_PUBLISHED: dict[str, dict[str, Any]] = {
 """The settings of Forward and GLC in P1's code that differ from those of ``none``."""
 
 
-def adapt(recipe: LabelNoiseRecipe, /, *, scale: str, arm: str, method: str) -> LabelNoiseRecipe:
+def adapt(recipe: LabelNoiseRecipe, case: Case) -> LabelNoiseRecipe:
     """The recipe of one arm and method.
 
     At ``paper``, Forward and GLC have the settings of P1's code: images are normalised by CIFAR's statistics, although
@@ -150,20 +150,18 @@ def adapt(recipe: LabelNoiseRecipe, /, *, scale: str, arm: str, method: str) -> 
 
     Args:
         recipe: The profile's.
-        scale: Name of the profile.
-        arm: ``"scratch"`` or ``"tuned"``.
-        method: One of :data:`METHODS` or :data:`VARIATIONS`.
+        case: What it is for; the method is one of :data:`METHODS` or :data:`VARIATIONS`.
 
     Returns:
         The changed recipe.
     """
-    changes = dict(SETTINGS[scale][arm])
-    if method == "longer":
-        changes |= {"schedule": "step", **SETTINGS[scale]["longer"]}
-    if method == "none-allconv":
+    changes = dict(SETTINGS[case.scale][case.arm])
+    if case.method == "longer":
+        changes |= {"schedule": "step", **SETTINGS[case.scale]["longer"]}
+    if case.method == "none-allconv":
         changes["architecture"] = "allconv"
-    if scale == "paper" and method.startswith(("forward", "glc")):
-        changes |= _AS_PUBLISHED[arm]
+    if case.scale == "paper" and case.method.startswith(("forward", "glc")):
+        changes |= _AS_PUBLISHED[case.arm]
     return replace(recipe, **changes)
 
 

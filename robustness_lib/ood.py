@@ -18,7 +18,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -33,7 +32,7 @@ from robustness_lib.detection import SCORES, Floats, Outputs, Reference, detecti
 from robustness_lib.errors import UserError
 from robustness_lib.foreign import DUPLICATE, MADE, Draws, check_size, draw, make, nearest_images, shared_classes
 from robustness_lib.networks import Context, Training, target_images, trained
-from robustness_lib.planning import Selection, plan
+from robustness_lib.planning import Case, Selection, plan
 from robustness_lib.pretraining import corpus_name
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
@@ -125,8 +124,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 those that this project has, and a draw has 1,000 images, since there are 1,200 textures."""
 
 
-def _adapt(recipe: OodRecipe, /, *, scale: str, arm: str, method: str, dataset: str) -> OodRecipe:
-    return replace(recipe, **SETTINGS[scale].get(dataset, {}))
+def _adapt(recipe: OodRecipe, case: Case) -> OodRecipe:
+    return replace(recipe, **SETTINGS[case.scale].get(case.dataset, {}))
 
 
 # --------------------------------------------------------------------------------------------- jobs
@@ -152,8 +151,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     planned: list[Job] = []
     for dataset in selection.get("datasets") or scale.datasets:
         selection["datasets"] = [dataset]
-        adapt = partial(_adapt, dataset=dataset)
-        planned += plan(SECTION, scale.name, METHODS, OodRecipe, adapt=adapt, **selection)
+        planned += plan(SECTION, scale.name, METHODS, OodRecipe, adapt=_adapt, **selection)
     for job in planned:
         recipe = OodRecipe.of(job.recipe)
         if job.dataset in (*recipe.averaged, *recipe.further):

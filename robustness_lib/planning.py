@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import TypedDict, Unpack
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.pretraining import Adapt, R, arms
+from robustness_lib.pretraining import R, arms
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import ADVERSARIES
 from robustness_lib.records import Job
@@ -33,6 +35,25 @@ class Selection(TypedDict, total=False):
     chosen_levels: Sequence[float] | None
 
 
+@dataclass(frozen=True)
+class Case:
+    """What a recipe is for.
+
+    Attributes:
+        scale: Name of the profile.
+        arm: ``"scratch"`` or ``"tuned"``.
+        method: Method of the section.
+        dataset: Target data set.
+        level: The level, or None where there is none.
+    """
+
+    scale: str
+    arm: str
+    method: str
+    dataset: str
+    level: float | None
+
+
 def plan(
     section: str,
     profile_name: str,
@@ -40,7 +61,7 @@ def plan(
     recipe_type: type[R],
     *,
     levels: Sequence[float | None] = (None,),
-    adapt: Adapt[R] | None = None,
+    adapt: Callable[[R, Case], R] | None = None,
     adversary: str = ADVERSARIES[0],
     **selection: Unpack[Selection],
 ) -> list[Job]:
@@ -53,7 +74,8 @@ def plan(
         recipe_type: The section's recipe: :class:`~robustness_lib.recipes.Recipe`, or a subclass with settings of
             its own.
         levels: Strengths of what the section varies; None where there is none.
-        adapt: What the section changes in the profile's recipes, by arm and method; a user's overrides come after.
+        adapt: What the section changes in the profile's recipes: from such a recipe and the case that it is for to
+            the section's recipe. A user's overrides come after.
         adversary: What networks are trained against, in pre-training too
             (:func:`robustness_lib.profiles.Target.against`).
         **selection: What is selected (:class:`Selection`).
@@ -69,33 +91,31 @@ def plan(
     seeds, chosen = selection.get("seeds"), selection.get("chosen_levels")
     if chosen and None in levels:
         raise UserError(f"the section {section} has no levels to choose from; leave them out")
-    jobs = []
-    for method in selection.get("methods") or all_methods:
+    methods = selection.get("methods") or all_methods
+    for method in methods:
         choose(method, all_methods, f"method of the section {section}")
-        change = None if adapt is None else partial(adapt, scale=scale.name, method=method)
-        for seed in scale.seeds if seeds is None else seeds:
-            for dataset in selection.get("datasets") or scale.datasets:
-                both = arms(
-                    scale,
-                    dataset,
-                    recipe_type,
-                    selection.get("overrides"),
-                    selection.get("init"),
-                    change,
-                    adversary,
+    datasets = selection.get("datasets") or scale.datasets
+    cases = product(methods, scale.seeds if seeds is None else seeds, datasets, chosen or levels)
+    jobs = []
+    for method, seed, dataset, level in cases:
+        case = partial(Case, scale.name, method=method, dataset=dataset, level=level)
+        change = None if adapt is None else partial(_adapted, adapt, case)
+        overrides, init = selection.get("overrides"), selection.get("init")
+        for arm in arms(scale, dataset, recipe_type, overrides, init, change, adversary):
+            jobs.append(
+                Job(
+                    section=section,
+                    profile=scale.name,
+                    dataset=dataset,
+                    init=arm.init,
+                    method=method,
+                    level=level,
+                    seed=seed,
+                    recipe=arm.recipe.as_dict(),
                 )
-                for level in chosen or levels:
-                    for arm in both:
-                        jobs.append(
-                            Job(
-                                section=section,
-                                profile=scale.name,
-                                dataset=dataset,
-                                init=arm.init,
-                                method=method,
-                                level=level,
-                                seed=seed,
-                                recipe=arm.recipe.as_dict(),
-                            )
-                        )
+            )
     return jobs
+
+
+def _adapted(adapt: Callable[[R, Case], R], case: Callable[[str], Case], recipe: R, arm: str) -> R:
+    return adapt(recipe, case(arm))

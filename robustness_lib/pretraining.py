@@ -11,7 +11,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import Generic, TypeVar
 
 from torch import nn
 from torch.nn import functional as F
@@ -178,13 +178,6 @@ ARMS = ("scratch", "tuned", "pretraining")
 """What a setting can be restricted to, as in ``tuned.epochs=5``."""
 
 
-class Adapt(Protocol[R]):
-    """How a section changes the profile's recipes, before a user's settings."""
-
-    def __call__(self, recipe: R, /, *, scale: str, arm: str, method: str) -> R:
-        """The recipe of one arm (``"scratch"`` or ``"tuned"``) and method at one scale, made from the profile's."""
-
-
 @dataclass(frozen=True)
 class Arm(Generic[R]):
     """One side of the comparison.
@@ -204,7 +197,7 @@ def arms(
     recipe_type: type[R],
     overrides: Mapping[str, str] | None = None,
     init: str | None = None,
-    adapt: Callable[..., R] | None = None,
+    adapt: Callable[[R, str], R] | None = None,
     adversary: str = ADVERSARIES[0],
 ) -> list[Arm[R]]:
     """The two sides of every comparison: from scratch, and pre-trained then tuned.
@@ -217,7 +210,8 @@ def arms(
             restricts it to that training; without, it holds for both arms. The pre-trained network has the
             architecture of the one that is tuned.
         init: A checkpoint id to tune instead of the profile's own.
-        adapt: What the section changes before that: called with a recipe and ``arm="scratch"`` or ``"tuned"``.
+        adapt: What the section changes before that: from the profile's recipe and the arm, ``"scratch"`` or
+            ``"tuned"``, to the section's recipe.
         adversary: What both arms and the profile's pre-training are trained against.
 
     Returns:
@@ -231,7 +225,7 @@ def arms(
     recipes = {}
     for arm, base in (("scratch", trained.scratch), ("tuned", trained.tuned)):
         recipe = recipe_type(**base.as_dict())
-        recipe = recipe if adapt is None else adapt(recipe, arm=arm)
+        recipe = recipe if adapt is None else adapt(recipe, arm)
         recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
     changes = {"architecture": recipes["tuned"].architecture, **overrides_for("pretraining", overrides)}
     checkpoint = init or checkpoint_id(job(scale, target, overrides={"adversary": adversary, **changes}))

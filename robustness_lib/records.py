@@ -15,7 +15,7 @@ import json
 import math
 import platform
 import subprocess
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -35,6 +35,9 @@ Metrics: TypeAlias = dict[str, float | list[float]]
 
 SCRATCH = "scratch"
 """The initialisation of a network that saw no other data before; every other initialisation is a checkpoint id."""
+
+EVIDENCE = ("cpu", "paper")
+"""The profiles whose records say something about the papers."""
 
 PUBLISHED = Path("book/results")
 """Where the published records lie, relative to the root of the repository."""
@@ -246,7 +249,11 @@ def make_folder(folder: Path) -> None:
 
 
 def publish(
-    store: Store, folder: Path = PUBLISHED, *, profiles: Iterable[str] = ("cpu", "paper")
+    store: Store,
+    folder: Path = PUBLISHED,
+    *,
+    profiles: Iterable[str] = EVIDENCE,
+    which: Callable[[Job], bool] = lambda job: True,
 ) -> dict[str, tuple[int, int]]:
     """Merge the store's records into the published files, one a section, sorted by key.
 
@@ -257,6 +264,7 @@ def publish(
         store: The working store.
         folder: Where the published files lie.
         profiles: The profiles whose records are published.
+        which: The jobs whose records are published.
 
     Returns:
         By section: how many records the file holds now, and how many lines are new or changed.
@@ -265,7 +273,8 @@ def publish(
         UserError: A published file is damaged or cannot be written; it is left as it was.
     """
     wanted = set(profiles)
-    return keep([record for record in store.records() if record.job.profile in wanted], folder)
+    some = [record for record in store.records() if record.job.profile in wanted and which(record.job)]
+    return keep(some, folder)
 
 
 def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:

@@ -30,7 +30,7 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.records import Job, Metrics, Record, Store, frame, load_published
+from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, frame, load_published
 from robustness_lib.sweep import Outcome, default_together, default_workers, sweep
 
 
@@ -49,7 +49,15 @@ class Section(Protocol):
 
 SECTIONS: dict[str, Section] = {
     module.SECTION: cast(Section, module)
-    for module in (adversarial, label_noise, imbalance, ood, calibration, effective_robustness, recipe_choice)
+    for module in (
+        adversarial,
+        label_noise,
+        imbalance,
+        ood,
+        calibration,
+        effective_robustness,
+        recipe_choice,
+    )
 }
 """By name, in the papers' order."""
 
@@ -188,26 +196,60 @@ def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def is_planned(job: Job) -> bool:
+    """Whether a section measures just this when no setting is changed.
+
+    Args:
+        job: A job of any section. Pre-training and cost are no sections and count as planned: what differs from a
+            profile's is in the name of a checkpoint.
+
+    Returns:
+        Whether it is among the section's jobs for its own data set, method, level, seed and checkpoint.
+    """
+    module = SECTIONS.get(job.section)
+    if module is None:
+        return True
+    chosen: Selection = {"datasets": [job.dataset], "methods": [job.method], "seeds": [job.seed]}
+    chosen |= {} if job.level is None else {"chosen_levels": [job.level]}
+    chosen |= {} if job.init == SCRATCH else {"init": job.init}
+    try:
+        return job.key in {one.key for one in module.jobs(job.profile, **chosen)}
+    except UserError:  # an unknown method or level, of an older version or someone else's
+        return False
+
+
 def summary(records: Sequence[Record]) -> pd.DataFrame:
-    """What was measured, in numbers: one row a setting and metric.
+    """What was measured, in numbers: one row a setting, recipe and metric.
 
     Args:
         records: Records of any sections.
 
     Returns:
-        ``profile``, ``dataset``, ``arm``, ``method``, ``level``, ``metric``, ``mean``, ``sd`` (over the records of that
-        setting; empty for one) and ``n``; numbers as recorded, lists left out.
+        ``profile``, ``dataset``, ``arm``, ``method``, ``level``, ``changed`` (the settings in which recipes of one
+        setting differ, where there are several), ``metric``, ``mean``, ``sd`` (over the seeds of that setting and
+        recipe; empty for one) and ``n``; numbers as recorded, lists left out.
     """
-    setting = ["profile", "dataset", "arm", "method", "level"]
+    where = ["profile", "dataset", "arm", "method", "level"]
+    setting = [*where, "changed"]
     rows = frame(records)
     names = sorted({k for record in records for k, value in record.metrics.items() if not isinstance(value, list)})
     if not names:
         return pd.DataFrame(columns=[*setting, "metric", "mean", "sd", "n"])
     rows["level"] = ["" if level is None or level != level else f"{level:g}" for level in rows["level"]]
+    groups = [group["recipe"] for _, group in rows.groupby(where)]
+    rows["changed"] = pd.concat([_differences(recipes) for recipes in groups])
     long = rows.melt(setting, names, "metric").dropna(subset="value").astype({"value": float})
     found = long.groupby([*setting, "metric"], sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
     shown = found.rename(columns={"std": "sd", "count": "n"}).sort_values(setting, kind="stable")
     return shown.assign(mean=shown["mean"].map("{:.4f}".format), sd=shown["sd"].map("{:.4f}".format).replace("nan", ""))
+
+
+def _differences(recipes: pd.Series) -> pd.Series:
+    """For each recipe the settings in which several of one setting differ, as text; empty where they do not."""
+    table = pd.DataFrame(list(recipes), index=recipes.index)
+    differing = [name for name in table if table[name].astype(str).nunique() > 1]
+    words = [" ".join(f"{name}={row[name]}" for name in differing) for row in table.to_dict("records")]
+    return pd.Series(words, index=recipes.index, dtype=object)
 
 
 def parse_seeds(text: str) -> list[int] | None:

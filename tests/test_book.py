@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from robustness_lib import readme, records
+from robustness_lib import readme, records, sections
 
 ROOT = Path(__file__).parents[1]
 PROSE = sorted((ROOT / "book").glob("*.md"))
@@ -200,3 +200,10 @@ def made_up() -> pd.DataFrame:
 def test_readme_without_its_marks_is_refused(made_up: pd.DataFrame) -> None:
     with pytest.raises(ValueError, match="needs the lines"):
         readme.written("# no marks", made_up)
+
+
+def test_the_first_page_leads_to_every_section() -> None:
+    text = (ROOT / "book/index.md").read_text()
+    for name in sections.SECTIONS:
+        if (ROOT / f"notebooks/{name}.py").exists():
+            assert f"](executed/{name}.ipynb)" in text, f"book/index.md has no row for {name}"

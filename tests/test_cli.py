@@ -225,7 +225,10 @@ def test_status_counts_and_names_damaged_files(command: Command) -> None:
 
 def test_publish_then_status(command: Command) -> None:
     fill(Path("runs"), 2, "smoke")
-    assert command("publish")[:2] == (0, "nothing to publish: runs holds no record of the profiles cpu or paper\n")
+    assert command("publish")[:2] == (
+        0,
+        "nothing to publish: runs holds no record that the profiles cpu or paper plan\n",
+    )
     fill(Path("runs"), 2, "cpu")
     status, out, _ = command("publish")
     assert (status, out) == (0, "book/results/calibration.jsonl: 2 records, 2 of them new or changed\n")
@@ -234,6 +237,30 @@ def test_publish_then_status(command: Command) -> None:
     rows = [row.split() for row in command("status", "--store", "elsewhere")[1].splitlines()]
     assert sum(int(row[5]) for row in rows[1:]) == 2
     assert sum(int(row[4]) for row in rows[1:]) == 2
+
+
+def test_a_trial_with_other_settings_takes_no_results_place(command: Command) -> None:
+    fill(Path("runs"), 2, "cpu")
+    trial = calibration.jobs("cpu", overrides={"epochs": "1"})[0]
+    Store("runs").add(Record(trial, {"error": 0.9}, {"seconds": 1.0}))
+    status, out, _ = command("publish")
+    assert status == 0
+    first, second = out.splitlines()
+    assert first == "book/results/calibration.jsonl: 2 records, 2 of them new or changed"
+    assert second.startswith("1 with changed settings stay in runs")
+    assert trial.key not in {record.job.key for record in load_published("calibration")}
+    assert command("publish", "--changed")[1] == "book/results/calibration.jsonl: 3 records, 1 of them new or changed\n"
+
+
+def test_show_keeps_recipes_apart(command: Command) -> None:
+    fill(Path("runs"), 1, "cpu")
+    [job] = calibration.jobs("cpu")[:1]
+    trial = dataclasses.replace(job, recipe=job.recipe | {"epochs": 1, "learning_rate": 0.5})
+    Store("runs").add(Record(trial, {"error": 0.9}, {"seconds": 1.0}))
+    lines = command("show", "calibration", "--store", "runs")[1].splitlines()[1:]
+    assert len(lines) == 2
+    assert any("epochs=1 learning_rate=0.5" in line and "0.9000" in line for line in lines)
+    assert any(f"epochs={job.recipe['epochs']}" in line and "0.5000" in line for line in lines)
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("publish",)], ids=" ".join)

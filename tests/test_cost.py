@@ -13,10 +13,10 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import pytest
 
-from robustness_lib import pretraining, report, sections
+from robustness_lib import calibration, pretraining, report, sections
 from robustness_lib.paper import SECTIONS
 from robustness_lib.profiles import profile
-from robustness_lib.records import Job, Record, frame
+from robustness_lib.records import Job, Record, frame, load_published
 from robustness_lib.report import cost
 
 GPU, CPU = "NVIDIA H200", "CPU made by hand"
@@ -317,3 +317,14 @@ def test_cost_has_a_command_of_its_own() -> None:
 )
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert cost._number(value) == text
+
+
+def test_the_whole_cost_is_said_in_a_sentence() -> None:
+    work = report.planned_work(calibration.jobs("cpu"), sections.images_trained)
+    found = frame(load_published("cost"))
+    table = report.reproduction_table(work, found, caption="c", name="n")
+    note = report.reproduction_note(work, found)
+    assert note.startswith("**In short.** On ")
+    last = [line for line in table.splitlines() if "**all**" in line][-1].strip("| ").split(" | ")[-1]
+    assert f"all of `cpu` takes {last} of training" in note
+    assert report.reproduction_note(work, found.iloc[:0]) == ""

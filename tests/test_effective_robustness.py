@@ -39,6 +39,7 @@ from robustness_lib.models import build
 from robustness_lib.networks import Context, save_trained
 from robustness_lib.paper import evaluate, metric
 from robustness_lib.paper.claims import claims_of
+from robustness_lib.planning import Case
 from robustness_lib.pretraining import checkpoint_id, missing, pretrainings
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.recipes import Recipe
@@ -445,11 +446,60 @@ def test_tables(live: pd.DataFrame) -> None:
     text = str(report.factors_table(live, series, caption="Caption.", name="tab-x", **SETTING))
     assert "from scratch | 1 |" in text
     assert "old head with a penalty, 0.01 | 1 |" in text
-    assert "old head with a penalty, 0.5 | not run | – | – | – |" in text
+    assert "Not run: old head with a penalty, 0.5." in text
+    points = report.robustness.points_of(live, report.STANDARD[0], "shifted", **SETTING)
+    assert points is not None
+    pooled = 100 * report.robustness.pooled_maximum(points).value
+    [row] = [line for line in text.splitlines() if line.startswith("| from scratch")]
+    assert f"| {pooled:.1f}".replace("-", "−") in row
+    assert "Mean of the seeds' maxima (points)" in text
     lines = str(report.own_lines_table(live, ["shifted", "corrupted"], caption="Caption.", name="tab-y", **SETTING))
     whole = live[live["method"] == "own-testbed"].iloc[0]
     assert f"{whole['slope_shifted_logit']:.4f}".replace("-", "−") in lines
     assert "not run" in str(report.own_lines_table(live.iloc[:0], ["shifted"], caption="C.", name="tab-z", **SETTING))
+
+
+def test_series_of_factors_can_be_told_apart() -> None:
+    names = ["standard", "low-rate", "high-rate", "mse", "last-layer", "hard"]
+    drawn = {(one.style["color"], one.style["marker"]) for one in report.factor_series(names)}
+    assert len(drawn) == len(names)
+    assert len({color for color, _ in drawn}) == len(names)
+
+
+def test_sentences_are_computed_and_say_what_was_not_run(live: pd.DataFrame) -> None:
+    nothing = live.iloc[:0]
+    for note, words in {
+        lambda frame: report.during_note(frame, ["shifted", "corrupted"], **SETTING): "maximum lies",
+        lambda frame: report.path_note(frame, "corrupted", **SETTING): "The path runs",
+        lambda frame: report.dominance_note(frame, report.STANDARD, **SETTING): "for two models of the testbed; from",
+        lambda frame: report.hard_note(frame, report.STANDARD, **SETTING): "of such images right",
+    }.items():
+        assert words in note(live)
+        assert "not run" in note(nothing)
+
+
+def maxima(scratch: float, tuned: float, shift: str) -> pd.DataFrame:
+    """Three seeds a little apart."""
+    name, rows = f"maximum_effective_robustness_{shift}", []
+    for seed in range(3):
+        rows.append(record("standard", SCRATCH, seed, {name: scratch + 0.001 * seed}))
+        rows.append(record("standard", "some-checkpoint", seed, {name: tuned + 0.002 * seed}))
+    return frame(rows)
+
+
+@pytest.mark.parametrize(
+    ("tuned", "shift", "words"),
+    [
+        (0.05, "corrupted", "a hump like the paper's"),
+        (0.05, "excluded", "only where the images are in the style of its pre-training"),
+        (0.01, "corrupted", "there is no clear sign of the paper's hump"),
+        (-0.05, "corrupted", "points below that from scratch"),
+    ],
+)
+def test_hump_is_told_with_its_interval_and_its_shift(tuned: float, shift: str, words: str) -> None:
+    text = report.during_note(maxima(0.01, tuned, shift), [shift], dataset="cifar10", profile="cpu")
+    assert words in text
+    assert "3 seeds" in text
 
 
 def record(method: str, init: str, seed: int, metrics: dict[str, float]) -> Record:
@@ -491,5 +541,5 @@ def test_claims_about_fine_tuning_can_be_decided_by_these_records() -> None:
 def test_the_recipe_of_a_testbed_model_is_the_same_whatever_the_seed_of_the_job() -> None:
     start = EffectiveRobustnessRecipe(**{**profile("cpu").targets["cifar10"].scratch.as_dict(), "observations": 1})
     [job] = own("cpu", methods=["testbed-model"], chosen_levels=[12])
-    assert adapt(start, scale="cpu", arm="scratch", method="testbed-model", number=12).as_dict() == job.recipe
+    assert adapt(start, Case("cpu", "scratch", "testbed-model", "cifar10", 12.0)).as_dict() == job.recipe
     assert isinstance(EffectiveRobustnessRecipe.of(job.recipe).training_part(), Recipe)

@@ -664,24 +664,28 @@ def cells(table: str) -> dict[str, list[str]]:
 
 
 def test_table_by_foreign_set(frame: pd.DataFrame) -> None:
-    rows = cells(report.foreign_sets_table(frame, dataset="cifar10", caption="C.", name="tab-x"))
-    assert rows["Gaussian noise"][:2] == ["96.2 → 96.7", "60.0 ± 0.0 → 75.0 ± 7.1"]
-    assert rows["Gaussian noise"][2].startswith("+15.0 [−48.5, +78.5")
-    assert rows["textures"][2].startswith("−2.0 [")
-    assert rows["SVHN"][:3] == ["91.8 → 95.7", "not at hand", "–"]
-    assert rows["mine (in no mean)"][:3] == ["–", "70.0 ± 0.0 → 70.0 ± 0.0", "+0.0 [+0.0, +0.0]"]
+    table = report.foreign_sets_table(frame, dataset="cifar10", caption="C.", name="tab-x")
+    first, second = (cells(part) for part in table.split(":::{table} ")[1:])
+    assert [line for line in table.splitlines() if line.startswith(":name:")] == [":name: tab-x", ":name: tab-x-aupr"]
+    assert first["Gaussian noise"][:2] == ["96.2 → 96.7", "60.0 ± 0.0 → 75.0 ± 7.1"]
+    assert first["Gaussian noise"][2].startswith("+15.0 [−48.5, +78.5")
+    assert second["Gaussian noise"][0] == "70.5 → 73.1"
+    assert first["textures"][2].startswith("−2.0 [")
+    assert first["SVHN"] == ["91.8 → 95.7", "not at hand", "–"]
+    assert first["mine (in no mean)"] == ["–", "70.0 ± 0.0 → 70.0 ± 0.0", "+0.0 [+0.0, +0.0]"]
     paper_mean = "92.2 → 95.2"  # (96.2 + 88.3) / 2 and (96.7 + 93.7) / 2, halves to even
-    assert rows["**mean of 2 measured**"][:2] == [paper_mean, "70.0 ± 0.0 → 76.5 ± 2.8"]
-    assert rows["**mean of all 8**"] == ["91.5 → 94.5", "–", "–", "63.4 → 73.5", "–", "–"]
+    assert first["**mean of 2 measured**"][:2] == [paper_mean, "70.0 ± 0.0 → 76.5 ± 2.8"]
+    assert first["**mean of all 8**"] == ["91.5 → 94.5", "–", "–"]
+    assert second["**mean of all 8**"] == ["63.4 → 73.5", "–", "–"]
     nothing = cells(report.foreign_sets_table(frame, dataset="cifar100", caption="C.", name="tab-x"))
-    assert nothing["Gaussian noise"][:3] == ["48.8 → 96.5", "not run", "–"]
+    assert nothing["Gaussian noise"][1:] == ["not run", "–"]
 
 
 def test_table_by_kind(frame: pd.DataFrame) -> None:
     rows = cells(report.kinds_table(frame, datasets=["cifar10", "tiny_imagenet"], caption="C.", name="tab-x"))
-    made = rows["CIFAR-10, AUROC, made"]
-    assert made[:2] == ["96.1 → 97.2 (3 sets)", "96.2 → 96.7 (1 set)"]
-    assert made[2] == "60.0 ± 0.0 → 75.0 ± 7.1"
+    synthetic = rows["CIFAR-10, AUROC, synthetic"]
+    assert synthetic[:2] == ["96.1 → 97.2 (3 sets)", "96.2 → 96.7 (1 set)"]
+    assert synthetic[2] == "60.0 ± 0.0 → 75.0 ± 7.1"
     assert rows["CIFAR-10, AUPR, all"][0] == "63.4 → 73.5 (8 sets)"
     assert rows["CIFAR-10, AUROC, photographs"][3].startswith("−2.0 [")
     assert rows["CIFAR-10, AUROC, all"][4] == "`cpu`, n = 2"
@@ -692,13 +696,36 @@ def test_table_by_score(frame: pd.DataFrame) -> None:
     table = report.scores_table(
         frame, datasets=["cifar10", "cifar100"], methods=["standard", "energy"], caption="C.", name="tab-x"
     )
-    row = cells(table)["CIFAR-10, standard"]
-    assert row[0] == "70.0 ± 0.0 → 76.5 ± 2.8"
-    assert row[2] == "80.0 ± 0.0 → 78.0 ± 1.4"  # textures alone
-    assert row[3].startswith("−2.0 [")
-    assert row[4] == row[0]
+    first, second = (cells(part)["CIFAR-10, standard"] for part in table.split(":::{table} ")[1:])
+    assert first[0] == "70.0 ± 0.0 → 76.5 ± 2.8"
+    assert first[2] == "80.0 ± 0.0 → 78.0 ± 1.4"  # textures alone
+    assert first[3].startswith("−2.0 [")
+    assert second[0] == first[0]
     assert "energy" not in table
     assert "CIFAR-100" not in table
+
+
+def test_less_than_a_coin_is_said(frame: pd.DataFrame) -> None:
+    sets = ["cifar10", "cifar100"]
+    assert "No mean AUROC" in report.chance_note(frame, datasets=sets)
+    assert "not run" in report.chance_note(frame.iloc[:0], datasets=sets)
+    scratch = (frame["arm"] == "scratch") & (frame["method"] == "standard")
+    frame.loc[scratch, ["auroc_mean", "auroc_gaussian"]] = 0.4
+    text = report.chance_note(frame, datasets=sets)
+    assert "the mean AUROC is 40.0 % from scratch, less than a coin's" in text
+    assert "on 1 of 2 sets (Gaussian noise). A gain there, to 76.5 % pre-trained," in text
+
+
+def test_every_foreign_set_of_the_paper_has_a_line_of_its_own(frame: pd.DataFrame) -> None:
+    names = list(report.detection.paper_values("cifar10", "auroc", "scratch"))
+    frame["recipe"] = [{"ood_sets": ":".join(names), "further_sets": "mine"}] * len(frame)
+    for name in names:
+        frame[f"histogram_{name}"] = frame["histogram_known"]
+    figure = report.score_histograms(frame, dataset="cifar10")
+    patches = [patch for panel in (figure.axes[0], figure.axes[2]) for patch in panel.patches[1:]]
+    drawn = {(patch.get_edgecolor(), patch.get_linestyle()) for patch in patches}
+    assert len(drawn) == len(patches) == len(names) + 1
+    plt.close("all")
 
 
 def test_spreads_are_kept_apart(frame: pd.DataFrame) -> None:
@@ -752,6 +779,7 @@ def test_report_of_a_live_run(context: Context) -> None:
     live = records.frame(Store(context.store).records("ood"))
     rows = cells(report.foreign_sets_table(live, dataset="own", profile="smoke", caption="C.", name="tab-x"))
     assert list(rows)[2:5] == ["Gaussian noise", "Rademacher noise", "blobs"]
-    assert list(rows)[5:] == ["other", "mine (in no mean)", "**mean of 4 measured**"]
+    assert list(rows)[5:7] == ["other", "mine (in no mean)"]
+    assert "**mean of 4 measured**" in rows
     report.score_histograms(live, dataset="own", profile="smoke").canvas.draw()
     plt.close("all")

@@ -441,3 +441,26 @@ def test_the_papers_area_is_also_that_of_the_strengths_at_hand():
     assert f"Over the {len(strengths)} strengths recorded of CIFAR-10" in text
     assert f"would be {100 * area:.1f} → " in text
     assert report.area_note(some.iloc[:0], datasets=["cifar10"]) == ""
+
+
+def test_a_claim_of_ones_own_needs_no_paper(monkeypatch):
+    own = dataclasses.replace(paper.claims_of("calibration")[0], id="own-rms", locator="own", statement="Ours.")
+    assert own.paper == "in no paper"
+    monkeypatch.setattr("robustness_lib.report.tables.claims_of", lambda section: [own])
+    [row] = parse(report.scoreboard(records(), sections=["calibration"], name="t"))[1]
+    assert row[:2] == ["Ours.", "in no paper"]
+
+
+def test_a_section_without_published_numbers_and_an_unknown_one(monkeypatch):
+    monkeypatch.setitem(paper.SECTIONS, "small_sets", "Small sets")
+    assert paper.published("small_sets").empty
+    assert set(paper.published("small_sets")) == set(paper.published("calibration"))
+    with pytest.raises(UserError, match=r"SECTIONS in robustness_lib/paper/numbers\.py"):
+        paper.published("smaller_sets")
+
+
+def test_arms_at_levels_need_one():
+    settings = {"metrics": ["error"], "datasets": ["cifar10"], "methods": ["none"], "caption": "c", "name": "t"}
+    with pytest.raises(UserError, match=r"at levels 0, 0.5, 1 only; give level= or over_levels="):
+        report.arms_table("label_noise", records(), **settings)
+    assert parse(report.arms_table("label_noise", records(), level=0.5, **settings))[1][0][0] != "not run"

@@ -584,6 +584,20 @@ def test_tables_of_lines_and_answers(recorded: pd.DataFrame) -> None:
     assert "| not run | 4.8 |" in text
 
 
+def test_sentences_about_the_testbeds_are_computed(recorded: pd.DataFrame) -> None:
+    assert "On CIFAR-10 the logit scale fits best in the paper; with the public networks: the " in report.scales_note(
+        recorded, ["cifar10"]
+    )
+    text = report.high_note(recorded, ["cifar10", "imagenet"])
+    row = recorded[(recorded["method"] == "testbed") & (recorded["dataset"] == "cifar10")].iloc[0]
+    assert f"- CIFAR-10: {row['high_count']:.0f} of {row['compared_count']:.0f} networks" in text
+    assert "- ImageNet: not run." in text
+    text = report.testbed_hard_note(recorded, "imagenet")
+    assert text.startswith("Networks of the testbed: not run. In the paper its effectively robust network")
+    assert "gets about 10 % right and CLIP without training gets about 8 % right." in text
+    assert "of such images right" in report.testbed_hard_note(recorded, "cifar10")
+
+
 def test_figures_without_records_say_so() -> None:
     empty = frame([])
     for figure in (

@@ -25,7 +25,7 @@ document.addEventListener("DOMContentLoaded", () => {
       return { whole: table.closest(".pst-scrollable-table-container") ?? table, column, section, what,
                rows: [...table.querySelectorAll("tbody tr")] };
     })
-    .filter((table) => table.column >= 0 && /^the papers.? claims/.test(table.what ?? ""));
+    .filter((table) => table.column >= 0 && /^the claims/.test(table.what ?? ""));
   if (tables.length < 2) return;
 
   const verdict = (table, row) => row.cells[table.column].textContent.trim();

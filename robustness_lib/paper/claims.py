@@ -17,6 +17,8 @@ that bears it out least stands for it.
 A claim may say that a difference is larger on one image set than on another (``than``): then its effect is that of
 the two differences.
 
+A claim of no paper, for a section of one's own, has the locator ``own``.
+
 The claims are the rows of the data file ``published/claims.csv``, one column an attribute of :class:`Claim`.
 The papers' numbers are not in it: they are looked up in :func:`robustness_lib.paper.numbers.published`.
 """
@@ -32,8 +34,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from robustness_lib.errors import choose
-from robustness_lib.paper.numbers import DATA, SECTIONS, label, metric, select
+from robustness_lib.paper.numbers import DATA, known, label, metric, select
 
 Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 At: TypeAlias = Literal["last", "half"] | None
@@ -101,6 +102,11 @@ class Claim:
     than: str | None = None
 
     @property
+    def own(self) -> bool:
+        """Whether no paper makes the claim."""
+        return self.locator == "own"
+
+    @property
     def stated(self) -> float | None:
         """The stated size, positive, in the unit of the effect; None if the paper states none."""
         row = stated_row(self)
@@ -161,7 +167,7 @@ def claims_of(section: str) -> list[Claim]:
     Raises:
         UserError: No such section.
     """
-    choose(section, SECTIONS, "section")
+    known(section)
     return [claim for claim in CLAIMS if claim.section == section]
 
 
@@ -273,8 +279,11 @@ def paper_text(claim: Claim) -> str:
     Means over several printed numbers have one decimal.
 
     Returns:
-        For example ``"13.3 → 3.6 %"``; "stated without numbers" where the paper prints none.
+        For example ``"13.3 → 3.6 %"``; "stated without numbers" where the paper prints none, "in no paper" for a claim
+        of one's own.
     """
+    if claim.own:
+        return "in no paper"
     if claim.than is not None:
         sets = (_elsewhere(claim), replace(claim, than=None))
         return ", ".join(f"{paper_text(one)} on {label(one.dataset)}" for one in sets)

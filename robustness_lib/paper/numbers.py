@@ -46,7 +46,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustness_lib.errors import choose
+from robustness_lib.errors import UserError, choose
 from robustness_lib.metrics import area_under_error_curve
 
 DATA = Path(__file__).parents[1] / "published"
@@ -60,11 +60,12 @@ SECTIONS = {
     "calibration": "Calibration",
     "effective_robustness": "Effective robustness",
 }
-"""Name of each section, in the papers' order."""
+"""The title of each section that has a page and claims, in the papers' order."""
 
 _NETWORKS = {"allconv": "AllConv", "allconv-64": "AllConv (64 pixels)"}
 
 _LABELS = {
+    "random": "random images",
     "scratch": "from scratch",
     "pre-trained": "pre-trained",
     "cifar10": "CIFAR-10",
@@ -137,8 +138,8 @@ _LABELS = {
     "head-penalty": "old head with a penalty",
     "wise-ft": "between both networks",
     "replay": "replay",
-    "replay-10": "replay, 10 images an image",
-    "replay-100": "replay, 100 images an image",
+    "replay-10": "replay, 10 per target image",
+    "replay-100": "replay, 100 per target image",
     "zero-shot": "zero-shot, largest probability",
     "zero-shot-mean": "zero-shot, mean",
     "zero-shot-sum": "zero-shot, sum",
@@ -300,7 +301,22 @@ def network_label(architecture: str) -> str:
 def _table(section: str) -> pd.DataFrame:
     text = {"printed": str, "axis": str, "dataset": str, "arm": str, "method": str}
     blank = {"level": "", "position": ""}
-    return pd.read_csv(DATA / f"{section}.csv", dtype=text, keep_default_na=False, na_values=blank)
+    path = DATA / f"{section}.csv"
+    if not path.exists():  # a section of which no paper has numbers
+        return pd.read_csv(DATA / "calibration.csv", dtype=text, keep_default_na=False, na_values=blank).iloc[:0]
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank)
+
+
+def known(section: str) -> str:
+    """The section's name.
+
+    Raises:
+        UserError: No section with pages and claims has this name.
+    """
+    try:
+        return choose(section, SECTIONS, "section")
+    except UserError as error:
+        raise UserError(f"{error}; a new one is added to SECTIONS in robustness_lib/paper/numbers.py") from None
 
 
 def published(section: str) -> pd.DataFrame:
@@ -316,7 +332,7 @@ def published(section: str) -> pd.DataFrame:
     Raises:
         UserError: No such section.
     """
-    return _table(choose(section, SECTIONS, "section")).copy()
+    return _table(known(section)).copy()
 
 
 def select(
@@ -346,7 +362,7 @@ def select(
     Returns:
         Rows of :func:`published`, in its order. Final and lowest values of the logs count as single numbers.
     """
-    table = _table(choose(section, SECTIONS, "section"))
+    table = _table(known(section))
     on_curve = table["metric"].str.startswith("history_") | (table["metric"] == "class_error")
     keep = (on_curve == curve).to_numpy()
     for column, wanted in (("dataset", dataset), ("arm", arm), ("method", method), ("metric", metric)):

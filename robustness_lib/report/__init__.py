@@ -9,9 +9,11 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
 * :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
+* :mod:`~robustness_lib.report.calibration`: temperature, noise of the bins, the course of a training;
 * :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
 * :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
 * :mod:`~robustness_lib.report.robustness`: the same while networks are fine-tuned;
+* :mod:`~robustness_lib.report.robustness_notes`: what both come to, in sentences;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.headlines`: the one number that stands for each section;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
@@ -26,18 +28,29 @@ from robustness_lib.report.attacks import (
     checks_table,
     share_interval,
 )
+from robustness_lib.report.calibration import (
+    bin_noise,
+    bins_note,
+    bins_table,
+    epochs_note,
+    recipe_by_rms_note,
+    temperature_note,
+    temperature_table,
+)
 from robustness_lib.report.cost import (
     bounds_figure,
     bounds_table,
     ceilings_table,
     gpu_note,
     planned_work,
+    reproduction_note,
     reproduction_table,
     speed_table,
     start_table,
     together_table,
 )
 from robustness_lib.report.detection import (
+    chance_note,
     foreign_sets_table,
     gain_by_set,
     kinds_table,
@@ -86,6 +99,15 @@ from robustness_lib.report.robustness import (
     robustness_during_tuning,
     weight_space_path,
 )
+from robustness_lib.report.robustness_notes import (
+    dominance_note,
+    during_note,
+    hard_note,
+    high_note,
+    path_note,
+    scales_note,
+    testbed_hard_note,
+)
 from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
 from robustness_lib.report.tables import (
     arms_table,
@@ -109,10 +131,14 @@ __all__ = [
     "attacked_images",
     "attacks_table",
     "bars_with_paper",
+    "bin_noise",
+    "bins_note",
+    "bins_table",
     "bounds_figure",
     "bounds_table",
     "candidates_table",
     "ceilings_table",
+    "chance_note",
     "checks_table",
     "comparison_rows",
     "comparison_table",
@@ -121,13 +147,18 @@ __all__ = [
     "curves_with_paper",
     "dominance_heat_map",
     "dominance_map",
+    "dominance_note",
     "dominance_scatter",
+    "during_note",
+    "epochs_note",
     "factor_series",
     "factors_table",
     "foreign_sets_table",
     "gain_by_set",
     "gpu_note",
+    "hard_note",
     "hard_share_scatter",
+    "high_note",
     "high_table",
     "in_short",
     "kinds_table",
@@ -148,17 +179,21 @@ __all__ = [
     "own_lines_table",
     "own_testbed_scatter",
     "panels_by_arm",
+    "path_note",
     "planned_work",
     "provenance_table",
     "published_robustness",
     "published_scatter",
+    "recipe_by_rms_note",
     "recipes_table",
     "reliability_diagram",
+    "reproduction_note",
     "reproduction_table",
     "rerun_command",
     "robustness_curves",
     "robustness_during_tuning",
     "roc_curves",
+    "scales_note",
     "scatter_by_scale",
     "score_histograms",
     "scoreboard",
@@ -169,6 +204,9 @@ __all__ = [
     "speed_table",
     "spreads_table",
     "start_table",
+    "temperature_note",
+    "temperature_table",
+    "testbed_hard_note",
     "together_table",
     "use_style",
     "verdict_summary",

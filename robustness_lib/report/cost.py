@@ -20,7 +20,7 @@ from robustness_lib.paper import SECTIONS, network_label
 from robustness_lib.records import Job
 from robustness_lib.report.provenance import duration, rerun_command
 from robustness_lib.report.style import OKABE_ITO, legend_outside, new_figure
-from robustness_lib.report.tables import NOT_RUN, Markdown, myst_table
+from robustness_lib.report.tables import NOT_RUN, TITLES, Markdown, myst_table
 
 WORKS = ("training", "adversarial training", "evaluation")
 AT_ONCE = "networks at once"
@@ -29,7 +29,6 @@ LIBRARY_WAYS = ("together", "processes")
 
 _WAYS = {"together": "the library", "processes": "one process each", "stacked": "stacked into one network"}
 _SETTINGS = ("device", "threads", "architecture", "precision", "compile", "graphs", "networks", "way")
-_TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Choice of recipes"}
 _DASH = "–"
 
 WHOLE = {"tiny_imagenet": 100_000}
@@ -323,24 +322,50 @@ def reproduction_table(work: pd.DataFrame, records: pd.DataFrame, *, caption: st
     header += [_device({"device": device, "threads": threads}) for device, threads in devices] or ["Time"]
     rows = []
     for profile, group in work.groupby("profile", sort=False):
-        times: list[list[float]] = []
-        for row in group.to_dict("records"):
-            times.append([_seconds(row, fast, device, threads) for device, threads in devices] or [math.nan])
+        times = [
+            [_seconds(row, fast, device, threads) for device, threads in devices] or [math.nan]
+            for row in group.to_dict("records")
+        ]
+        for row, mine in zip(group.to_dict("records"), times, strict=True):
             section, more = str(row["section"]), bool(row["unknown"])
             network = network_label(str(row["architecture"])) + (", PGD" if row["method"] != "training" else "")
-            cells = [f"`{profile}`", _TITLES.get(section, section), network, f"{row['jobs']:,}"]
+            cells = [f"`{profile}`", TITLES.get(section, section), network, f"{row['jobs']:,}"]
             cells.append(_at_least(row["images"] / 1e6, _number, more))
-            rows.append([*cells, *(_at_least(value, _hours, more) for value in times[-1])])
+            rows.append([*cells, *(_at_least(value, _hours, more) for value in mine)])
         more, known = bool(group["unknown"].any()), group["images"].sum() / 1e6
         cells = [f"`{profile}`", "**all**", "", f"{group['jobs'].sum():,}", _at_least(known, _number, more)]
-        for column in zip(*times, strict=True):
-            finite = [value for value in column if math.isfinite(value)]
-            cells.append(_at_least(sum(finite) if finite else math.nan, _hours, more or len(finite) < len(column)))
+        cells += [_sum_of(column, more) for column in zip(*times, strict=True)]
         rows.append(cells)
     for section, title in SECTIONS.items():
         if section not in set(work["section"]):
             rows.append([_DASH, title, "no jobs planned yet", *[_DASH] * (len(header) - 3)])
     return _table(header, rows, caption=caption, name=name)
+
+
+def reproduction_note(work: pd.DataFrame, records: pd.DataFrame) -> Markdown:
+    """What everything costs, in a sentence a measured device.
+
+    Args:
+        work: From :func:`planned_work`.
+        records: Records.
+
+    Returns:
+        Markdown; empty where no device was measured.
+    """
+    fast = speeds(records)
+    lines = []
+    for device, threads in dict.fromkeys(zip(fast["device"], fast["threads"], strict=True)):
+        parts = []
+        for profile, group in work.groupby("profile", sort=False):
+            times = [_seconds(row, fast, device, threads) for row in group.to_dict("records")]
+            parts.append(f"all of `{profile}` takes {_sum_of(times, bool(group['unknown'].any()))} of training")
+        lines.append(f"**In short.** On {_device({'device': device, 'threads': threads})}, {', and '.join(parts)}.")
+    return Markdown("\n\n".join(lines))
+
+
+def _sum_of(times: Sequence[float], more: bool) -> str:
+    finite = [value for value in times if math.isfinite(value)]
+    return _at_least(sum(finite) if finite else math.nan, _hours, more or len(finite) < len(times))
 
 
 def _seconds(row: Mapping[Any, Any], fast: pd.DataFrame, device: str, threads: int) -> float:

@@ -18,18 +18,19 @@ from matplotlib.figure import Figure
 from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import STAND_INS, mean_interval
-from robustness_lib.report.style import PAPER, arm_style, legend_outside, new_figure, series_style
+from robustness_lib.report.style import OKABE_ITO, PAPER, arm_style, legend_outside, new_figure
 from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
 
 SECTION = "ood"
 MEASURES = ("auroc", "aupr")
 """What the paper prints."""
 
-MADE = ("gaussian", "rademacher", "blobs")
+SYNTHETIC = ("gaussian", "rademacher", "blobs")
 """The foreign sets that are no photographs."""
 
 _TABLE = "P1 Table 6"
 _DASH = "–"
+_DIFFERENCE = "Difference [95 % interval]"
 
 # --------------------------------------------------------------------------------------------- values by foreign set
 
@@ -137,50 +138,50 @@ def foreign_sets_table(
     Args:
         records: Records, as by :func:`robustness_lib.records.frame`.
         dataset: The known set.
-        caption: Caption of the table, Markdown.
-        name: Its label for references.
+        caption: Caption of the tables after the measure's name, Markdown.
+        name: Label of the first table, AUROC, for references; that of the second has ``-aupr`` after it.
         profile: The records' profile; None: the highest with records, "paper" or "cpu".
 
     Returns:
-        A numbered MyST table; cells read "from scratch → pre-trained". A set of the paper's that was not measured is
+        Two numbered MyST tables; cells read "from scratch → pre-trained". A set of the paper's that was not measured is
         "not at hand" and in no mean; the paper's mean stands there over all its sets and over those measured here.
     """
     ours = _Ours(records, dataset, profile)
-    papers = {measure: [paper_values(dataset, measure, arm) for arm in ARMS] for measure in MEASURES}
-    printed = list(papers["auroc"][0])
-    measured = [*ours.averaged, *ours.further]
-    rows = []
-    for one in dict.fromkeys([*printed, *measured]):
-        cells = [label(one) + (" (in no mean)" if one in ours.further else "")]
-        for measure in MEASURES:
-            here = ("not at hand" if ours.profile else NOT_RUN, _DASH)
-            if one in measured:
-                here = _compared(ours.sides(f"{measure}_{one}"), measure)
-            cells += [_papers(papers[measure], [one], measure), *here]
-        rows.append(cells)
-    complete = set(ours.averaged) == set(printed)
-    if ours.averaged:
-        cells = [f"**mean of {'all ' if complete else ''}{len(ours.averaged)}{'' if complete else ' measured'}**"]
-        for measure in MEASURES:
-            paper = _printed_mean(dataset, measure) if complete else _papers(papers[measure], ours.averaged, measure)
-            cells += [paper, *_compared(ours.sides(f"{measure}_mean"), measure)]
-        rows.append(cells)
-    if printed and not complete:
-        cells = [f"**mean of all {len(printed)}**"]
-        for measure in MEASURES:
-            cells += [_printed_mean(dataset, measure), _DASH, _DASH]
-        rows.append(cells)
-    header = ["Foreign images"]
+    tables = []
     for measure in MEASURES:
         words = _words(measure)
-        header += [f"{words} (%), paper", f"{words} (%), here", "Difference [95 %]"]
-    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 6]], caption=caption, name=name)
+        header = ["Foreign images", f"{words} (%), paper", f"{words} (%), here", _DIFFERENCE]
+        rows = _rows_by_set(ours, dataset, measure) or [[NOT_RUN, *[_DASH] * 3]]
+        label_of = name if measure == MEASURES[0] else f"{name}-{measure}"
+        tables.append(myst_table(header, rows, caption=f"{words}, {caption}", name=label_of))
+    return Markdown("\n".join(tables))
+
+
+def _rows_by_set(ours: _Ours, dataset: str, measure: str) -> list[list[str]]:
+    """A row a foreign set, then the means: over the sets measured here, and over all of the paper's."""
+    papers = [paper_values(dataset, measure, arm) for arm in ARMS]
+    printed, measured = list(papers[0]), [*ours.averaged, *ours.further]
+    rows = []
+    for one in dict.fromkeys([*printed, *measured]):
+        here = ("not at hand" if ours.profile else NOT_RUN, _DASH)
+        if one in measured:
+            here = _compared(ours.sides(f"{measure}_{one}"), measure)
+        words = label(one) + (" (in no mean)" if one in ours.further else "")
+        rows.append([words, _papers(papers, [one], measure), *here])
+    complete = set(ours.averaged) == set(printed)
+    if ours.averaged and not complete:
+        here = _compared(ours.sides(f"{measure}_mean"), measure)
+        rows.append([f"**mean of {len(ours.averaged)} measured**", _papers(papers, ours.averaged, measure), *here])
+    if printed:
+        here = _compared(ours.sides(f"{measure}_mean"), measure) if complete else (_DASH, _DASH)
+        rows.append([f"**mean of all {len(printed)}**", _printed_mean(dataset, measure), *here])
+    return rows
 
 
 def kinds_table(
     records: pd.DataFrame, *, datasets: Sequence[str], caption: str, name: str, profile: str | None = None
 ) -> Markdown:
-    """The paper's Table 4 with ours, all foreign sets together and by kind: those made, and photographs.
+    """The paper's Table 4 with ours, all foreign sets together and by kind: synthetic ones, and photographs.
 
     Args:
         records: Records, as by :func:`robustness_lib.records.frame`.
@@ -199,8 +200,8 @@ def kinds_table(
         papers = [paper_values(dataset, measure, arm) for arm in ARMS]
         kinds: dict[str, Callable[[str], bool]] = {
             "all": lambda one: True,
-            "made": lambda one: one in MADE,
-            "photographs": lambda one: one not in MADE,
+            "synthetic": lambda one: one in SYNTHETIC,
+            "photographs": lambda one: one not in SYNTHETIC,
         }
         for kind, belongs in kinds.items():
             printed, measured = (list(filter(belongs, sets)) for sets in (papers[0], ours.averaged))
@@ -219,7 +220,7 @@ def kinds_table(
                 ]
             )
     header = ["Known set, measure, foreign images", "Paper (%)", "Paper, sets measured here (%)", "Here (%)"]
-    header += ["Difference [95 %]", "Profile, seeds"]
+    header += [_DIFFERENCE, "Profile, seeds"]
     return myst_table(header, rows, caption=caption, name=name)
 
 
@@ -238,25 +239,28 @@ def scores_table(
         records: Records, as by :func:`robustness_lib.records.frame`.
         datasets: The known sets.
         methods: The scores.
-        caption: Caption of the table, Markdown.
-        name: Its label for references.
+        caption: Caption of the tables after the measure's name, Markdown.
+        name: Label of the first table, AUROC, for references; that of the second has ``-aupr`` after it.
         profile: The records' profile; None: the highest with records of each set and score.
 
     Returns:
-        A numbered MyST table; cells read "from scratch → pre-trained". Means are over all foreign sets of the records'
-        means, and over the photographs among them.
+        Two numbered MyST tables; cells read "from scratch → pre-trained". Means are over all foreign sets of the
+        records' means, and over the photographs among them.
     """
-    rows = []
-    for dataset, method in product(datasets, methods):
-        ours = _Ours(records, dataset, profile, method)
-        if ours.profile:
-            photographs = [one for one in ours.averaged if one not in MADE]
-            cells = [f"{label(ours.dataset)}, {label(method)}", *_compared(ours.sides("auroc_mean"), "auroc")]
-            cells += _compared(ours.mean_over("auroc", photographs), "auroc")
-            rows.append([*cells, *_compared(ours.sides("aupr_mean"), "aupr")])
-    header = ["Known set, score", "AUROC (%)", "Difference [95 %]", "AUROC (%), photographs", "Difference [95 %]"]
-    header += ["AUPR (%)", "Difference [95 %]"]
-    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 6]], caption=caption, name=name)
+    found = [(method, _Ours(records, dataset, profile, method)) for dataset, method in product(datasets, methods)]
+    tables = []
+    for measure in MEASURES:
+        words, rows = _words(measure), []
+        for method, ours in ((method, ours) for method, ours in found if ours.profile):
+            photographs = [one for one in ours.averaged if one not in SYNTHETIC]
+            cells = [*_compared(ours.sides(f"{measure}_mean"), measure)]
+            cells += _compared(ours.mean_over(measure, photographs), measure)
+            rows.append([f"{label(ours.dataset)}, {label(method)}", *cells])
+        header = ["Known set, score", f"{words} (%)", _DIFFERENCE, f"{words} (%), photographs", _DIFFERENCE]
+        label_of = name if measure == MEASURES[0] else f"{name}-{measure}"
+        rows = rows or [[NOT_RUN, *[_DASH] * 4]]
+        tables.append(myst_table(header, rows, caption=f"{words}, {caption}", name=label_of))
+    return Markdown("\n".join(tables))
 
 
 def _how_many(sets: Sequence[str]) -> str:
@@ -335,6 +339,44 @@ _COUNTED = ("images", "classes", "shared_classes", "kindred_classes", "shared_im
 
 def _count(row: Mapping[Any, Any], key: str) -> str:
     return f"{int(row[key]):,}"
+
+
+def chance_note(records: pd.DataFrame, *, datasets: Sequence[str], profile: str | None = None) -> Markdown:
+    """Where a mean AUROC is below that of a coin, what that means, and on which sets it is so.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: The known sets.
+        profile: The records' profile; None: the highest with records of each set.
+
+    Returns:
+        Markdown, a paragraph a known set with such a mean; one sentence where there is none, or no record.
+    """
+    lines, measured = [], False
+    for dataset in datasets:
+        ours = _Ours(records, dataset, profile)
+        means = {arm: ours.values("auroc_mean", arm) for arm in ARMS}
+        measured = measured or any(len(values) for values in means.values())
+        worse = {arm: values.mean() for arm, values in means.items() if len(values) and values.mean() < 0.5}
+        if not worse:
+            continue
+        told = " and ".join(f"{number(mean, 'auroc_mean')} % {label(arm)}" for arm, mean in worse.items())
+        text = (
+            f"With {label(ours.dataset)} as the known set the mean AUROC is {told}, less than a coin's: on average the "
+        )
+        text += "network is surer of foreign images than of those it knows."
+        if ARMS[0] in worse:
+            by_set = {one: ours.values(f"auroc_{one}", ARMS[0]) for one in ours.averaged}
+            below = [label(one) for one, values in by_set.items() if len(values) and values.mean() < 0.5]
+            tuned = means[ARMS[1]]
+            text += f" So it is on {len(below)} of {len(by_set)} sets ({', '.join(below)})." if below else ""
+            if len(tuned):
+                mean = number(tuned.mean(), "auroc_mean")
+                text += f" A gain there, to {mean} % pre-trained, is first a step towards chance."
+        lines.append(text)
+    if not measured:
+        return Markdown(f"Mean AUROC here: {NOT_RUN}.")
+    return Markdown("\n\n".join(lines) or "No mean AUROC here is below that of a coin.")
 
 
 def losses_note(records: pd.DataFrame, *, datasets: Sequence[str], profile: str | None = None) -> Markdown:
@@ -430,8 +472,14 @@ def gain_by_set(
     return figure
 
 
+_COLORS = tuple(
+    OKABE_ITO[name] for name in ("purple", "orange", "green", "sky blue", "blue", "vermilion", "black", "yellow")
+)
+"""One for each foreign set; the paper has eight."""
+
+
 def score_histograms(records: pd.DataFrame, *, dataset: str, profile: str | None = None) -> Figure:
-    """How sure the networks are of known and foreign images: made sets above, photographs below, a column an arm.
+    """How sure the networks are of known and foreign images: synthetic sets above, photographs below, a column an arm.
 
     Args:
         records: Records with the list metrics ``histogram_known`` and ``histogram_<set>``: shares of images by equal
@@ -444,7 +492,9 @@ def score_histograms(records: pd.DataFrame, *, dataset: str, profile: str | None
     """
     ours = _Ours(records, dataset, profile)
     sets = [*ours.averaged, *ours.further]
-    kinds = [part for part in ([s for s in sets if s in MADE], [s for s in sets if s not in MADE]) if part] or [[]]
+    kinds = [
+        part for part in ([s for s in sets if s in SYNTHETIC], [s for s in sets if s not in SYNTHETIC]) if part
+    ] or [[]]
     figure, panels = new_figure(columns=2, rows=len(kinds), height=2.7)
     for panel, (kind, arm) in zip(panels, product(kinds, ARMS), strict=True):
         rows = ours.runs(arm) if ours.profile else records.iloc[:0]
@@ -453,10 +503,10 @@ def score_histograms(records: pd.DataFrame, *, dataset: str, profile: str | None
             edges = np.linspace(0, 100, len(known) + 1)
             panel.stairs(known[::-1] * 100, edges, fill=True, color="#BBBBBB", label="known images")
             for one in kind:
-                style = series_style(sets.index(one))
+                round_of, place = divmod(sets.index(one), len(_COLORS))
                 shares = _mean_list(rows, f"histogram_{one}")
-                dashes = "-" if sets.index(one) < 5 else "--"
-                panel.stairs(shares[::-1] * 100, edges, color=style["color"], lw=1.8, ls=dashes, label=label(one))
+                dashes = ("-", "--")[round_of % 2]
+                panel.stairs(shares[::-1] * 100, edges, color=_COLORS[place], lw=1.8, ls=dashes, label=label(one))
         else:
             panel.annotate(NOT_RUN, (0.5, 0.5), xycoords="axes fraction", ha="center", va="center")
         panel.set_yscale("symlog", linthresh=1)

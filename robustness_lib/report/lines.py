@@ -404,7 +404,7 @@ LINES: tuple[tuple[str, str, str], ...] = (
     ("table of November 2020", "imagenet", "2020-11"),
     ("table of September 2021", "imagenet", "2021-09"),
     ("August 2020, standard training only", "imagenet", "standard"),
-    ("ImageNetV2's own, from their answers", "imagenet", "answers"),
+    ("ImageNet's answers, without `fv_16k`", "imagenet", "answers"),
     ("30 public networks, CIFAR-10.1 v6", "cifar10", ""),
     ("the same, CIFAR-10.1 v4", "cifar10.1-v4", ""),
     ("ImageNetV2 Threshold0.7", "imagenetv2-threshold", ""),
@@ -483,11 +483,11 @@ def high_table(records: pd.DataFrame, datasets: Sequence[str], *, caption: str, 
 
 
 _FACTS = (
-    ("networks", "model_count", "{:.0f}"),
-    ("test images", "image_count", "{:.0f}"),
-    ("images that none gets right", "hard_count", "{:.0f}"),
+    ("networks", "model_count", "{:,.0f}"),
+    ("test images", "image_count", "{:,.0f}"),
+    ("images that none gets right", "hard_count", "{:,.0f}"),
     ("the same, share (%)", "hard_share", "{:.2%}"),
-    ("classes that these fall in", "hard_class_count", "{:.0f}"),
+    ("classes that these fall in", "hard_class_count", "{:,.0f}"),
     ("most of them in one class", "hard_class_maximum", "{:.0f}"),
     ("dominance probability, mean (%)", "dominance_mean", "{:.1%}"),
     ("lowest (%)", "dominance_lowest", "{:.1%}"),
@@ -511,7 +511,7 @@ def answers_table(records: pd.DataFrame, datasets: Sequence[str], *, caption: st
         cells = [form.format(row[key]).rstrip("%") if row else NOT_RUN for row in found.values()]
         printed = select(SECTION, dataset=datasets[-1], method="image-by-image", metric=key)["printed"]
         rows.append([words, *cells, str(printed.iloc[0]) if len(printed) else "–"])
-    header = ["", *(label(dataset) for dataset in datasets), f"The paper, {label(datasets[-1])}"]
+    header = ["What is counted", *(label(dataset) for dataset in datasets), f"The paper, {label(datasets[-1])}"]
     return myst_table(header, rows, caption=caption, name=name)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from robustness_lib.paper import SECTIONS, label
-from robustness_lib.report.tables import Markdown, myst_table, short_revision
+from robustness_lib.report.tables import TITLES, Markdown, myst_table, short_revision
 
 
 def rerun_command(
@@ -78,7 +78,7 @@ def provenance_table(records: pd.DataFrame, *, caption: str, name: str) -> Markd
         count = f"{len(group)} ({len(seeds)} seed{'s' if len(seeds) != 1 else ''})"
         rows.append(
             [
-                f"{SECTIONS.get(section, section)}, {label(dataset)}, `{profile}`",
+                f"{TITLES.get(section, section)}, {_data_set(dataset)}, `{profile}`",
                 count,
                 f"{facts['device']}; {facts['precision']}",
                 f"{facts['versions']}; code {facts['revision']}",
@@ -135,6 +135,12 @@ def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> 
         ]
     trials: Iterable[str] = group["method"] if section == "recipe_choice" else ()  # a plain run has only some of them
     return [rerun_command(section, profile, dataset, group["seed"], methods=trials)]
+
+
+def _data_set(name: str) -> str:
+    """A data set in words; a corpus with what it holds."""
+    corpus = re.fullmatch(r"(.+)_(\d+)x(\d+)", name)
+    return f"{label(corpus[1])}, {int(corpus[2]):,} images of {corpus[3]} classes" if corpus else label(name)
 
 
 def _code(commands: list[str]) -> list[str]:

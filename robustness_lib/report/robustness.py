@@ -21,13 +21,14 @@ from matplotlib.figure import Figure
 from robustness_lib.accuracy_lines import (
     SCALINGS,
     Line,
+    MaximumEffectiveRobustness,
     binned_average,
     equal_accuracy_curve,
     maximum_effective_robustness,
 )
 from robustness_lib.paper import label, metric, per_seed, profile_of, runs
 from robustness_lib.report.lines import Models, accuracy_scatter
-from robustness_lib.report.style import ArmStyle, arm_style, legend_outside, new_figure, series_style
+from robustness_lib.report.style import OKABE_ITO, ArmStyle, arm_style, legend_outside, new_figure, series_style
 from robustness_lib.report.tables import NOT_RUN, Markdown, myst_table, number
 
 Floats = npt.NDArray[np.float64]
@@ -75,12 +76,19 @@ STANDARD = (
 """The arms, and the contrast of a network that was pre-trained on the classes too."""
 
 
+_FACTORS = (*(series_style(place) for place in range(4)), ArmStyle(color=OKABE_ITO["black"], marker="X", linestyle="-"))
+"""Styles beside the arms': none of their colours."""
+
+
 def factor_series(methods: Sequence[str], levels: Sequence[float | None] = (None,)) -> list[Series]:
-    """The pre-trained arm of methods, each (and each level) in a style of its own; ``standard`` as the arm is drawn."""
+    """The pre-trained arm of methods, each (and each level) in a style of its own; ``standard`` as the arm is drawn.
+
+    There are five styles beside the arm's own, which repeat.
+    """
     found: list[Series] = []
     for method in methods:
         for level in levels if method != "standard" else (None,):
-            style = arm_style("pre-trained") if method == "standard" else series_style(len(found))
+            style = arm_style("pre-trained") if method == "standard" else _FACTORS[len(found) % len(_FACTORS)].copy()
             text = label(method) if level is None else f"{label(method)}, {level:g}"
             found.append(Series(text, "pre-trained", method, style, level))
     return found
@@ -139,6 +147,16 @@ def points_of(
         float(first[f"lowest_{shift}"]),
         float(first[f"highest_{shift}"]),
     )
+
+
+def pooled_maximum(points: Points) -> MaximumEffectiveRobustness:
+    """The paper's maximum: the largest mean of a bin, over the observations of all seeds (P2 B.5).
+
+    Only accuracies count that the testbed reaches from below, unless there are no others.
+    """
+    counted = points.accuracy >= points.lowest
+    counted = counted if counted.any() else np.ones_like(counted)
+    return maximum_effective_robustness(points.accuracy[counted], points.robustness[counted], points.bins)
 
 
 def _rows(
@@ -287,10 +305,7 @@ def maximum_bars(
         panel.annotate(NOT_RUN, (0.5, 0.5), xycoords="axes fraction", ha="center")
     for place, (number_of_series, points) in enumerate(found.items()):
         one = series[number_of_series]
-        counted = points.accuracy >= points.lowest
-        counted = counted if counted.any() else np.ones_like(counted)
-        best = maximum_effective_robustness(points.accuracy[counted], points.robustness[counted], points.bins)
-        color = one.style["color"]
+        best, color = pooled_maximum(points), one.style["color"]
         panel.barh(place, best.value * 100, height=0.62, color=color, alpha=0.45, edgecolor=color)
         panel.errorbar(best.value * 100, place, xerr=best.largest_spread * 100, color="#333333", capsize=5, lw=1.3)
         scale = profile or profile_of(records, SECTION, dataset) or ""
@@ -303,7 +318,8 @@ def maximum_bars(
             "method": one.method,
         }
         own = per_seed(records, **setting, metric=name, level=one.level).to_numpy(dtype=float) * 100
-        panel.plot(own, [place] * len(own), ls="none", marker=one.style["marker"], ms=4.5, color=color, mec="white")
+        panel.plot(own, [place] * len(own), ls="none", marker=one.style["marker"], ms=6, color=color, mec="#222222",
+                   mew=0.8, zorder=4)  # fmt: skip
     panel.set_yticks(range(len(found)), [series[which].text for which in found])
     panel.set_ylim(max(len(found), 1) - 0.4, -0.6)
     panel.axvline(0, color="#555555", lw=0.8)
@@ -341,8 +357,11 @@ def weight_space_path(
                 for what in ("accuracy", "effective_robustness")
             )
             panel.plot(x, y, color=style["color"], marker=style["marker"], ms=5, label="between both networks")
-            for share, across, up in list(zip(rows.iloc[0]["history_epoch"], x, y, strict=True))[::2]:
-                panel.annotate(f"{share:g}", (across, up), xytext=(4, 4), textcoords="offset points", fontsize=9)
+            places = list(zip(rows.iloc[0]["history_epoch"], x, y, strict=True))
+            for share, across, up in places[::2]:
+                offset = (0, -14) if (share, across, up) == places[-1] else (0, 8)
+                panel.annotate(f"{share:g}", (across, up), offset, textcoords="offset points", fontsize=9, ha="center")
+            panel.margins(y=0.2)
         during = Series("during fine-tuning", "pre-trained", "class-map", arm_style("pre-trained"))
         points = points_of(records, during, shift, dataset=dataset, profile=profile)
         if points is not None:
@@ -501,7 +520,10 @@ def factors_table(
     shifts: Sequence[str] = ("",),
     profile: str | None = None,
 ) -> Markdown:
-    """What each factor comes to: mean and standard deviation over seeds, a factor a row.
+    """What each factor comes to: mean and standard deviation over seeds, a factor a row; what was not run is one line.
+
+    Beside the mean of the seeds' maxima, which claims are judged by, stands the maximum of the pooled curve, which is
+    the paper's and the one that :func:`maximum_bars` draws.
 
     Args:
         records: Records.
@@ -514,18 +536,49 @@ def factors_table(
         profile: The records' profile; None: the highest with records.
     """
     scale = profile or profile_of(records, SECTION, dataset) or ""
-    cells = []
+    header = [*(["Shifted images"] if shifts[0] else []), "Training", "Seeds"]
+    for each in metrics:
+        header += ["Maximum of the pooled curve, as the paper's (points)"] if each == _MAXIMUM else []
+        header.append(_COLUMNS.get(each, f"{metric(each).label} ({metric(each).unit})"))
+    cells, missing = [], []
     for shift, one in product(shifts, series):
         setting: dict[str, Any] = {"section": SECTION, "profile": scale, "dataset": dataset}
         setting |= {"arm": one.arm, "method": one.method, "level": one.level}
         names = [f"{each}_{shift}" if shift else each for each in metrics]
         values = [per_seed(records, **setting, metric=each).to_numpy(dtype=float) for each in names]
         seeds = max(len(found) for found in values)
-        shown = [_mean_and_spread(found, each) for found, each in zip(values, metrics, strict=True)]
-        cells.append([*([SHIFTS[shift]] if shift else []), one.text, str(seeds) if seeds else NOT_RUN, *shown])
-    header = [*(["Shifted images"] if shifts[0] else []), "", "seeds"]
-    header += [f"{metric(each).label} ({metric(each).unit})" for each in metrics]
-    return myst_table(header, cells, caption=caption, name=name)
+        if not seeds:
+            missing.append(one.text + (f" on {SHIFTS[shift]}" if shift else ""))
+            continue
+        row = [*([SHIFTS[shift]] if shift else []), one.text, str(seeds)]
+        for found, each in zip(values, metrics, strict=True):
+            row += [_pooled(records, one, shift, dataset, scale)] if each == _MAXIMUM else []
+            row.append(_mean_and_spread(found, each))
+        cells.append(row)
+    table = myst_table(header, cells or [[NOT_RUN, *["–"] * (len(header) - 1)]], caption=caption, name=name)
+    return Markdown(f"{table}\nNot run: {'; '.join(missing)}.\n") if missing else table
+
+
+_MAXIMUM = "maximum_effective_robustness"
+_COLUMNS = {
+    _MAXIMUM: "Mean of the seeds' maxima (points)",
+    "final_effective_robustness": "At the end (points)",
+    "accuracy": "Accuracy at the end (%)",
+    "source_accuracy": "Accuracy on the pre-training task, after fine-tuning (%)",
+    "source_accuracy_before": "The same before fine-tuning (%)",
+}
+
+
+def _pooled(records: pd.DataFrame, one: Series, shift: str, dataset: str, profile: str) -> str:
+    """The maximum of the pooled curve, with the number of observations in its bin where that is small."""
+    rows = _rows(records, one.arm, one.method, one.level, dataset, profile)
+    named = [str(recipe.get("shifts", "")).split(",")[0] for recipe in rows["recipe"]]
+    points = points_of(records, one, shift or named[0], dataset=dataset, profile=profile) if named else None
+    if points is None:
+        return "–"
+    best = pooled_maximum(points)
+    few = f" (of {best.points} observation{'s' * (best.points > 1)})" if best.points < 3 else ""
+    return number(best.value, _MAXIMUM) + few
 
 
 def _mean_and_spread(values: Floats, name: str) -> str:

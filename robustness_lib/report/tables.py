@@ -16,11 +16,15 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustness_lib.errors import UserError
 from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, runs, select
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
 NOT_RUN = "not run"
+TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Choice of recipes", "cost": "Cost"}
+"""What records are about, in words: the sections, and what is recorded beside them."""
+
 ARMS = ("scratch", "pre-trained")
 _DASH = "–"
 
@@ -131,9 +135,7 @@ def comparison_rows(
         if not printed and values.empty:
             continue
         claim = _claim_about(section, dataset, arm, method, name, level, over_levels)
-        mine = records[(records["section"] == section) & (records["dataset"] == measured_on)]
-        mine = mine[(mine["profile"] == scale) & (mine["method"] == method)]
-        mine = mine[mine["arm"] == arm] if arm != "none" else mine
+        mine = runs(records, section=section, profile=scale, dataset=measured_on, arm=arm, method=method)
         mean = float(values.mean()) if len(values) else math.nan
         rows.append(
             {
@@ -223,6 +225,10 @@ def arms_table(
     Returns:
         A numbered MyST table, one row a setting: mean and standard deviation over seeds of each arm, and the mean
         difference over the seeds that both have, with its 95 % interval of Student's t distribution.
+
+    Raises:
+        UserError: Nothing is recorded without a level, but something is with one, and neither ``level`` nor
+            ``over_levels`` is given.
     """
     rows = []
     for dataset, method, metric_name in product(datasets, methods, metrics):
@@ -231,6 +237,8 @@ def arms_table(
         arms = [_measured(records, dataset, {**setting, "arm": arm}, profile) for arm in ARMS]
         (scratch, *_), (tuned, *_) = arms
         if scratch.empty and tuned.empty:
+            if level is None and over_levels is None:
+                _check_levels(records, section, dataset, method)
             continue
         _, scale, used = next(arm for arm in arms if len(arm[0]))
         shown, effects = metric(metric_name), (tuned - scratch).dropna().to_numpy(dtype=float)
@@ -248,11 +256,21 @@ def arms_table(
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
 
 
+def _check_levels(records: pd.DataFrame, section: str, dataset: str, method: str) -> None:
+    mine = records[(records["section"] == section) & (records["dataset"] == dataset) & (records["method"] == method)]
+    levels = sorted(mine["level"].dropna().astype(float).unique())
+    if levels:
+        raise UserError(
+            f"{section} has records of {method} on {dataset} at levels "
+            f"{', '.join(f'{level:g}' for level in levels)} only; give level= or over_levels="
+        )
+
+
 _SETTINGS = {"batch_size": "Batch", "epochs": "Epochs", "learning_rate": "Learning rate"}
 _JUDGED = {
     "error": "Error (%)",
     "rms_calibration_error": "RMS (%)",
-    "negative_log_likelihood": "Likelihood loss (nats)",
+    "negative_log_likelihood": "Negative log-likelihood (nats)",
     "adversarial_accuracy": "Adversarial accuracy (%)",
 }
 
@@ -356,7 +374,7 @@ def scoreboard(
     tables = []
     for section in sections:
         rows = [_claim_cells(evaluate(claim, frame), links or {}) for claim in claims_of(section)]
-        caption = f"{SECTIONS[section]}: the papers' claims and what was measured here."
+        caption = f"{SECTIONS[section]}: the claims and what was measured here."
         tables.append(myst_table(header, rows, caption=caption, name=f"{name}-{section.replace('_', '-')}"))
     return Markdown("\n".join(tables))
 
@@ -405,7 +423,8 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
             here = f"gains of {gains[0]} on {label(claim.than)} and {gains[1]} on {label(claim.dataset)}"
         where = "published predictions" if claim.exact else f"`{verdict.profile}`{used}, n = {verdict.n}{which}"
         here += f" ({where})"
-    cells = [claim.statement, f"{claim.paper} ({claim.locator})", here, effect_text(verdict), verdict.verdict]
+    source = claim.paper if claim.own else f"{claim.paper} ({claim.locator})"
+    cells = [claim.statement, source, here, effect_text(verdict), verdict.verdict]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
         cells.append(f"[{title}]({page}), [command]({page}#how-to-run-it-again)" if page else title)
