@@ -17,6 +17,9 @@ from robustness_lib.attacks import Adversary
 from robustness_lib.models import build
 from robustness_lib.recipes import Recipe
 
+with FakeTensorMode():
+    pass  # the first entry replaces a device guard, which ends the process where a thread has trained before
+
 NO_TRAFFIC = ("aten::empty", "aten::_unsafe_view")
 """Operators (beginnings of their names) that are no views and yet move nothing: they only reserve or relabel memory."""
 
