@@ -226,7 +226,11 @@ def arms(
     for arm, base in (("scratch", trained.scratch), ("tuned", trained.tuned)):
         recipe = recipe_type(**base.as_dict())
         recipe = recipe if adapt is None else adapt(recipe, arm)
-        recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
+        try:
+            recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
+        except UserError as error:
+            restricted = any(f"{arm}.{str(error).partition(' ')[0]}" == name for name in overrides or {})
+            raise UserError(f"{arm}.{error}" if restricted else str(error)) from None
     changes = {"architecture": recipes["tuned"].architecture, **overrides_for("pretraining", overrides)}
     checkpoint = init or checkpoint_id(job(scale, target, overrides={"adversary": adversary, **changes}))
     return [Arm(SCRATCH, recipes["scratch"]), Arm(checkpoint, recipes["tuned"])]

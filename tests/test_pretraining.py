@@ -276,3 +276,10 @@ def test_unknown_settings_are_refused(name: str) -> None:
 
 def test_given_checkpoint_is_tuned_instead() -> None:
     assert [arm.init for arm in arms(profile("cpu"), "cifar10", Recipe, None, "mine")] == [SCRATCH, "mine"]
+
+
+def test_a_wrong_setting_of_one_arm_is_named_as_it_was_given() -> None:
+    for name in ("tuned.epochs", "scratch.epochs", "epochs"):
+        with pytest.raises(UserError) as caught:
+            arms(profile("cpu"), "cifar10", Recipe, {name: "0"})
+        assert str(caught.value).startswith(f"{name} is 0 but must be at least 1")
