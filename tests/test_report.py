@@ -464,3 +464,21 @@ def test_arms_at_levels_need_one():
     with pytest.raises(UserError, match=r"at levels 0, 0.5, 1 only; give level= or over_levels="):
         report.arms_table("label_noise", records(), **settings)
     assert parse(report.arms_table("label_noise", records(), level=0.5, **settings))[1][0][0] != "not run"
+
+
+def test_recipes_that_differ_in_one_setting_stand_in_rows():
+    jobs = [
+        Job(section="label_noise", profile="cpu", dataset="cifar10", init=SCRATCH, method=method, seed=seed, level=0.6,
+            recipe={"train_images": images})
+        for method in ("none", "forward") for seed in (0, 1) for images in (2000, 10000) if images == 2000 or seed == 0
+    ]  # fmt: skip
+    errors = {(2000, 0): 0.6, (2000, 1): 0.64, (10000, 0): 0.4}
+    found = frame([Record(job, {"error": errors[job.recipe["train_images"], job.seed]}, {}) for job in jobs])
+    settings = {"setting": "train_images", "words": "Images", "measure": "error", "dataset": "cifar10", "level": 0.6}
+    table = report.setting_table("label_noise", found, methods=["none", "forward"], caption="c", name="n", **settings)
+    header, rows = parse(table)
+    assert header == ["Images", "Method", "From scratch (%)", "Pre-trained (%)"]
+    assert rows[0] == ["2,000", "no correction", "62.0 ± 2.8, n = 2", "not run"]
+    assert rows[3] == ["10,000", "Forward correction", "40.0, n = 1", "not run"]
+    none = report.setting_table("label_noise", found.iloc[:0], methods=["none"], caption="c", name="n", **settings)
+    assert parse(none)[1][0][0] == "not run"

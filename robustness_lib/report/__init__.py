@@ -70,6 +70,7 @@ from robustness_lib.report.levels import (
     levels_table,
     method_effects_table,
     minority_gain_table,
+    setting_table,
 )
 from robustness_lib.report.lines import (
     Models,
@@ -200,6 +201,7 @@ __all__ = [
     "scoreboard_rows",
     "scores_table",
     "series_style",
+    "setting_table",
     "share_interval",
     "speed_table",
     "spreads_table",

@@ -27,6 +27,56 @@ _DASH = "–"
 # --------------------------------------------------------------------------------------------- tables
 
 
+def setting_table(
+    section: str,
+    records: pd.DataFrame,
+    *,
+    setting: str,
+    words: str,
+    measure: str,
+    dataset: str,
+    methods: Sequence[str],
+    level: float,
+    caption: str,
+    name: str,
+) -> Markdown:
+    """One metric where one setting of the recipe was varied: a row a value of the setting and method, a column an arm.
+
+    Args:
+        section: Section.
+        records: Records, as by :func:`robustness_lib.records.frame`; all recipes count.
+        setting: The setting, such as ``"train_images"``.
+        words: The setting in words.
+        measure: Metric.
+        dataset: Image set.
+        methods: Methods.
+        level: Level.
+        caption: Caption of the table, Markdown.
+        name: Its label for references.
+
+    Returns:
+        A numbered MyST table: means with their standard deviation over seeds, and the number of seeds.
+    """
+    mine = records[(records["section"] == section) & (records["dataset"] == dataset)]
+    mine = mine[(mine["profile"] == profile_of(records, section, dataset)) & mine["method"].isin(methods)]
+    mine = mine[np.isclose(mine["level"].astype(float), level)]
+    values = mine["recipe"].map(lambda recipe: recipe.get(setting))
+    rows = []
+    for value, method in product(sorted(values.unique()), methods):
+        some = mine[(values == value) & (mine["method"] == method)]
+        if some.empty:
+            continue
+        cells = []
+        for arm in ARMS:
+            found = some.loc[some["arm"] == arm, measure].astype(float)
+            spread = f" ± {number(float(found.std(ddof=1)), measure)}" if len(found) > 1 else ""
+            cells.append(f"{number(float(found.mean()), measure)}{spread}, n = {len(found)}" if len(found) else NOT_RUN)
+        rows.append([f"{value:,}" if isinstance(value, int) else f"{value}", label(method), *cells])
+    shown = metric(measure)
+    header = [words, "Method", *(f"{label(arm)[0].upper()}{label(arm)[1:]} ({shown.unit})" for arm in ARMS)]
+    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 3]], caption=caption, name=name)
+
+
 def area_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
     """Where fewer strengths than the paper's are recorded: the paper's areas without correction over just these.
 
