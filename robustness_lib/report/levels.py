@@ -71,7 +71,7 @@ def setting_table(
             found = some.loc[some["arm"] == arm, measure].astype(float)
             spread = f" ± {number(float(found.std(ddof=1)), measure)}" if len(found) > 1 else ""
             cells.append(f"{number(float(found.mean()), measure)}{spread}, n = {len(found)}" if len(found) else NOT_RUN)
-        rows.append([f"{value:,}" if isinstance(value, int) else f"{value}", label(method), *cells])
+        rows.append([f"{value:,}" if isinstance(value, int | np.integer) else f"{value}", label(method), *cells])
     shown = metric(measure)
     header = [words, "Method", *(f"{label(arm)[0].upper()}{label(arm)[1:]} ({shown.unit})" for arm in ARMS)]
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 3]], caption=caption, name=name)
