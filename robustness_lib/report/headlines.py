@@ -153,6 +153,8 @@ def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown
     exact = sum(one.claim.exact for one in judged)
     text = f"{len(judged)} of {len(verdicts)} claims are measured: {tally(judged) or 'none yet'}."
     text += f" {exact} of these are computed from published predictions, without a training here." if exact else ""
+    ours = sum(claim.own for claim in CLAIMS)
+    text += f" {ours} of all are our own, about what the papers did not try." if ours else ""
     failed = [one for one in judged if one.verdict == FAILS]
     lines = [text, "", *(["These do not hold here:", ""] if failed else [])]
     for one in failed:
