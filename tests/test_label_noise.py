@@ -685,7 +685,7 @@ def test_tables_of_the_page(recorded: pd.DataFrame) -> None:
 
 
 def published_records() -> pd.DataFrame:
-    """Three seeds of records that repeat the paper's own numbers, and of what it does not have, with a little spread."""
+    """Three seeds of records that repeat the paper's own numbers with a little spread, and of what it lacks."""
     rows = []
     areas = paper.published("label_noise")
     areas = areas[areas["metric"] == "error_area"]
