@@ -316,6 +316,9 @@ def test_bars_show_mean_seeds_and_the_papers_value():
     printed = paper.select("calibration", dataset="cifar10", locator="P1 Table 5", metric="rms_calibration_error")
     assert [line.get_ydata()[0] for line in diamonds] == pytest.approx(list(printed["value"] * 100))
     assert sorted(len(line.get_ydata()) for line in axes.lines if line.get_marker() in "os") == [3, 3]
+    both = report.bars_with_paper("calibration", frame, "rms_calibration_error", datasets=["cifar10", "cifar100"])
+    labels = [tick.get_text() for tick in both.axes[0].get_xticklabels()]
+    assert labels == ["CIFAR-10", "CIFAR-100\n(not run)"]
 
 
 def test_curves_show_the_papers_points_and_ours():

@@ -21,7 +21,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats, Levels
 from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, new_figure, series_style
-from robustness_lib.report.tables import ARMS, comparison_rows
+from robustness_lib.report.tables import ARMS, NOT_RUN, comparison_rows
 
 
 def bars_with_paper(
@@ -54,7 +54,7 @@ def bars_with_paper(
             :func:`~robustness_lib.report.style.legend_outside` when all panels are drawn.)
 
     Returns:
-        The figure. Where neither the paper nor the records have a value, the place stays empty.
+        The figure. A group without any record says "not run" in its label.
     """
     figure, panel = _panel(axes)
     shown = metric(name)
@@ -92,7 +92,9 @@ def bars_with_paper(
     words = [label(m if several and len(datasets) == 1 else d) for d, m in groups]
     if several and len(datasets) > 1:
         words = [f"{label(d)},\n{label(m)}" for d, m in groups]
-    panel.set_xticks(range(len(groups)), [_broken(text) for text in words])
+    run = {(row["dataset"], row["method"]) for row in table.to_dict("records") if row["n"]}
+    notes = ["" if group in run else f"\n({NOT_RUN})" for group in groups]
+    panel.set_xticks(range(len(groups)), [_broken(text) + note for text, note in zip(words, notes, strict=True)])
     panel.set_xlim(-0.5, len(groups) - 0.5)
     panel.set_xlabel("method" if several and len(datasets) == 1 else "data set")
     panel.set_ylabel(_wrapped(shown.axis))
