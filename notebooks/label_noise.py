@@ -306,6 +306,8 @@ report.scoreboard(published, sections=["label_noise"], name="tab-verdicts")
 # correction*; trusted images are the first of each class, since the first few of the file lack classes of CIFAR-100. A
 # batch has 32 images instead of 128, so that a few passes over few images make many updates; as one or two of them are
 # trusted, GLC's go through the network together with the others.
+# CIFAR-100 then has twenty images a class, too few for a network from scratch to learn much even from clean labels, so there
+# the arms cannot lie far apart.
 #
 # {numref}`tab-noise-candidates` has trainings on as many images with their true labels, judged on images of the training
 # set that none of them had seen. The section has hundreds of trainings, so each arm takes a short one: from scratch 20 epochs
