@@ -198,7 +198,7 @@ def recipes_table(
     for (*same, method), uses in found.items():
         least, most = min(uses["epochs"]), max(uses["epochs"])
         span = f"{least}" if least == most else f"{least} to {most}"
-        rows.setdefault((*same, span, ", ".join(sorted(uses["sets"]))), []).append(label(method))
+        rows.setdefault((*same, span, "; ".join(sorted(uses["sets"]))), []).append(label(method))
     cells = [[*key, "; ".join(sorted(used))] for key, used in sorted(rows.items(), key=lambda item: item[0])]
     header = ["Arm", "Network", "Training images", "Batch", "Learning rate", "Epochs", "Data sets", "Methods"]
     caption = f"How the recorded networks were trained (profile `{profile}`)."
