@@ -11,6 +11,14 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// A list has items, and what scrolls can be reached by keyboard; the theme sees to neither everywhere.
+document.addEventListener("DOMContentLoaded", () => {
+  for (const item of document.querySelectorAll('.citation-list[role="list"] > *')) item.setAttribute("role", "listitem");
+  for (const code of document.querySelectorAll("pre")) {
+    if (code.scrollWidth > code.clientWidth) code.tabIndex = 0;
+  }
+});
+
 // On paper, where each number comes from is not folded away.
 addEventListener("beforeprint", () => {
   for (const fold of document.querySelectorAll("details.sd-dropdown")) fold.open = true;
