@@ -66,14 +66,14 @@ def assemble(site: Path) -> str:
         raise UserError(f"{root} is missing, but one file is made of a built book; run 'make book'")
     first, contents = _first_page(root)
     names = {page.resolve(): page.stem for page in _pages(first, contents) if page.stem not in LEFT_OUT}
-    articles = [_article(page, names, site) for page in names]
-    styles = "".join(_style(first.parent / _href(link), site) for link in _soup(first).select('link[rel="stylesheet"]'))
+    articles = [_article(page, names) for page in names]
+    styles = "".join(_style(first.parent / _href(link)) for link in _soup(first).select('link[rel="stylesheet"]'))
     title = _soup(first).select_one("h1")
     heading = title.get_text().removesuffix("#") if title else ""
     for link in contents.select("a"):
         name = names.get((first.parent / _href(link)).resolve())
         if name is None:
-            _parent(link).decompose()
+            (link.find_parent("li") or link).decompose()
         else:
             link["href"] = f"#{name}"
     return f"""<!DOCTYPE html>
@@ -109,10 +109,6 @@ def _href(tag: Tag) -> str:
     return str(tag["href"])
 
 
-def _parent(tag: Tag) -> Tag:
-    return tag.parent or tag
-
-
 def _first_page(root: Path) -> tuple[Path, Tag]:
     """The page that ``index.html`` sends to, and the list of all pages in its sidebar."""
     refresh = _soup(root).select_one('meta[http-equiv="Refresh" i]')
@@ -130,7 +126,7 @@ def _pages(first: Path, contents: Tag) -> Iterator[Path]:
         yield target
 
 
-def _article(page: Path, names: dict[Path, str], site: Path) -> str:
+def _article(page: Path, names: dict[Path, str]) -> str:
     """The content of a page, its anchors preceded by the page's name and everything that it refers to inside."""
     article = _soup(page).select_one("article.bd-article")
     if article is None:
@@ -139,7 +135,7 @@ def _article(page: Path, names: dict[Path, str], site: Path) -> str:
     for tag in article.select("[id]"):
         tag["id"] = f"{name}--{tag['id']}"
     for tag in article.select("a[href]"):
-        _link(tag, page, names, site)
+        _link(tag, page, names)
     for tag in article.select("img[src]"):
         tag["src"] = _data(page.parent / unquote(str(tag["src"])), page)
         tag["loading"] = "lazy"
@@ -149,7 +145,7 @@ def _article(page: Path, names: dict[Path, str], site: Path) -> str:
     return str(article)
 
 
-def _link(tag: Tag, page: Path, names: dict[Path, str], site: Path) -> None:
+def _link(tag: Tag, page: Path, names: dict[Path, str]) -> None:
     parts = urlsplit(_href(tag))
     if parts.scheme:
         return
@@ -179,12 +175,12 @@ def _script(path: Path) -> str:
     return _there(path, path.parent).read_text(encoding="utf-8").replace("</script", "<\\/script")
 
 
-def _style(path: Path, site: Path) -> str:
+def _style(path: Path) -> str:
     """A style sheet with what it imports and shows inside; fonts, which only the theme's buttons use, are left out."""
     path = Path(urlsplit(str(path)).path)
     text = re.sub(r"@font-face\s*{[^}]*}", "", _there(path, path).read_text(encoding="utf-8"))
     text = re.sub(
-        r"@import\s+(?:url\()?[\"']?([^\"');]+)[\"']?\)?;", lambda match: _style(path.parent / match[1], site), text
+        r"@import\s+(?:url\()?[\"']?([^\"');]+)[\"']?\)?;", lambda match: _style(path.parent / match[1]), text
     )
     return re.sub(
         r"url\([\"']?(?!data:)([^\"')]+)[\"']?\)", lambda match: f'url("{_data(path.parent / match[1], path)}")', text

@@ -15,12 +15,12 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib.files import write_atomically
-from robustness_lib.paper import SECTIONS, evaluate, label, metric, per_seed
-from robustness_lib.paper.claims import CLAIMS, Floats
-from robustness_lib.paper.verdicts import UNMEASURED, mean_interval
+from robustness_lib.paper import SECTIONS, label, metric, per_seed
+from robustness_lib.paper.claims import Floats
+from robustness_lib.paper.verdicts import mean_interval
 from robustness_lib.records import frame, load_published, short_hash
 from robustness_lib.report import arm_style, legend_outside, new_figure, rerun_command
-from robustness_lib.report.headlines import HEADLINES, Headline, tally
+from robustness_lib.report.headlines import HEADLINES, Headline, so_far
 from robustness_lib.report.style import PAPER
 from robustness_lib.report.tables import NOT_RUN, unbroken
 
@@ -54,10 +54,7 @@ def results(records: pd.DataFrame) -> str:
             f"diamonds, what is measured here as squares with intervals ({words}). The table has the numbers behind it."
         )
         note = "*Share of the error from scratch that pre-training takes away. Left of zero it adds to it.*"
-        verdicts = [evaluate(claim, records) for claim in CLAIMS]
-        judged = [one for one in verdicts if one.verdict != UNMEASURED]
-        measured = f"Of {len(verdicts)} claims, {len(judged)} are measured so far: {tally(judged)}."
-        lines = [measured, "", f"![{alt}]({PICTURE})", "", note, "", *lines]
+        lines = [so_far(records), "", f"![{alt}]({PICTURE})", "", note, "", *lines]
     return "\n".join(lines)
 
 

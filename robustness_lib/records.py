@@ -36,8 +36,8 @@ Metrics: TypeAlias = dict[str, float | list[float]]
 SCRATCH = "scratch"
 """The initialisation of a network that saw no other data before; every other initialisation is a checkpoint id."""
 
-EVIDENCE = ("cpu", "paper")
-"""The profiles whose records say something about the papers."""
+EVIDENCE = ("paper", "cpu")
+"""The profiles whose records say something about the papers, the highest first."""
 
 PUBLISHED = Path("book/results")
 """Where the published records lie, relative to the root of the repository."""

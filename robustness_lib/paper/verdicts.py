@@ -66,6 +66,7 @@ from robustness_lib.paper.claims import (
     stated_row,
 )
 from robustness_lib.paper.numbers import tolerance
+from robustness_lib.records import EVIDENCE
 
 HOLDS = "holds"
 IN_DIRECTION = "holds in direction"
@@ -73,7 +74,7 @@ FAILS = "does not hold"
 UNMEASURED = "not yet measured"
 VERDICTS = (HOLDS, IN_DIRECTION, FAILS, UNMEASURED)
 
-PROFILES = ("paper", "cpu")
+PROFILES = EVIDENCE
 """Profiles that count as evidence, the highest first."""
 
 STAND_INS = {"tiny_imagenet": "tiny_imagenet32"}

@@ -138,6 +138,16 @@ def tally(verdicts: Sequence[Verdict]) -> str:
     return ", ".join(f"{count} {words[word]}" for word, count in counts.items() if count)
 
 
+def _judged(records: pd.DataFrame) -> list[Verdict]:
+    return [found for claim in CLAIMS if (found := evaluate(claim, records)).verdict != UNMEASURED]
+
+
+def so_far(records: pd.DataFrame) -> str:
+    """How many claims are measured, and with which verdicts, in a sentence."""
+    judged = _judged(records)
+    return f"{len(judged)} of {len(CLAIMS)} claims are measured: {tally(judged) or 'none yet'}."
+
+
 def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown:
     """The scoreboard in sentences: how many claims are judged, on what, and which do not hold.
 
@@ -148,10 +158,9 @@ def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown
     Returns:
         Markdown; the claims that do not hold are a list, each with a link to its section.
     """
-    verdicts = [evaluate(claim, records) for claim in CLAIMS]
-    judged = [one for one in verdicts if one.verdict != UNMEASURED]
+    judged = _judged(records)
     exact = sum(one.claim.exact for one in judged)
-    text = f"{len(judged)} of {len(verdicts)} claims are measured: {tally(judged) or 'none yet'}."
+    text = so_far(records)
     text += f" {exact} of these are computed from published predictions, without a training here." if exact else ""
     ours = sum(claim.own for claim in CLAIMS)
     text += f" {ours} of all are our own, about what the papers did not try." if ours else ""
