@@ -24,7 +24,8 @@ notebook.check_parameters(globals())
 recorded = records.frame(records.load_published(folder=Path(results)))
 
 # %% [markdown]
-# {numref}`tab-provenance` has one row for each section, data set and profile.
+# {numref}`tab-provenance` has one row for each section, data set and profile. A command measures what the profile plans; a
+# trial with a changed setting counts in its row, and its section's page names the `--set` that repeats it.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.provenance_table(recorded, caption="Where the recorded results come from.", name="tab-provenance")
