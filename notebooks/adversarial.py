@@ -90,61 +90,6 @@ for anchor in ("clean", "noised"):
 # network counts, however robust an earlier one was.
 
 # %% [markdown]
-# ## Run it now
-#
-# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
-# network, made-up images, a weak attacker; it proves nothing about the paper. The recorded results are below.
-
-# %% tags=["remove-stderr"]
-context = Context(data=Path(data_root) if data_root else None, store=Path(store))
-jobs, outcome = sections.measure_section(
-    "adversarial",
-    profile,
-    context,
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
-
-# %% [markdown]
-# {numref}`tab-adversarial-live` has the accuracies, {numref}`fig-adversarial-live-radius` their course with the
-# attacker's radius, and {numref}`fig-adversarial-live-images` some of the images.
-
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.arms_table(
-    "adversarial",
-    live,
-    metrics=["clean_accuracy", "adversarial_accuracy"],
-    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
-    methods=[name for name in dict.fromkeys(job.method for job in jobs) if name != "checks"],
-    profile=profile,
-    caption="The live run: accuracy on clean and on adversarial images.",
-    name="tab-adversarial-live",
-)
-
-# %% mystnb={"figure": {"caption": "Adversarial accuracy of the live run against the radius of the attack. It is a run of the machinery, not evidence.", "name": "fig-adversarial-live-radius"}, "image": {"alt": "Two curves, from scratch and pre-trained, of the accuracy against the radius from 0 to 64 255ths. They fall on the whole and end near zero.", "width": "80%"}} tags=["hide-input"]
-figure = report.curves_with_paper(
-    "adversarial",
-    live,
-    "adversarial_accuracy_by_epsilon",
-    dataset=jobs[0].dataset,
-    method="checks",
-    x="curve_epsilon",
-    x_label="radius ε (255ths)",
-    profile=profile,
-)
-
-# %% mystnb={"figure": {"caption": "Images of the live run and what an attack makes of them, below each the class that a normally trained network predicts: clean; after the attack, bold where the prediction changed; and the change, amplified so that grey is none and black and white are the radius.", "name": "fig-adversarial-live-images"}, "image": {"alt": "Three rows of small images. The second row looks like the first, with a slight grain; the third shows the grain by itself, mostly saturated.", "width": "100%"}} tags=["hide-input"]
-shown = jobs[0]  # the network that had no adversary in training, where there is one
-seen = adversarial.examples(shown, context)
-figure = report.attacked_images(
-    seen.clean, seen.adversarial, seen.before, seen.after, epsilon=float(shown.recipe["test_epsilon"])
-)
-
-# %% [markdown]
 # ## Recorded results
 #
 # {numref}`tab-adversarial` puts the paper's Table 1 beside what was recorded, at the highest profile that has records, and
@@ -387,9 +332,64 @@ report.candidates_table(
 )
 
 # %% [markdown]
+# ## Run it now
+#
+# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
+# network, made-up images, a weak attacker; it proves nothing about the paper.
+
+# %% tags=["remove-stderr"]
+context = Context(data=Path(data_root) if data_root else None, store=Path(store))
+jobs, outcome = sections.measure_section(
+    "adversarial",
+    profile,
+    context,
+    datasets=sections.parse_names(dataset),
+    methods=sections.parse_names(method),
+    seeds=sections.parse_seeds(seeds),
+    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
+)
+outcome.check()
+live = sections.recorded(jobs, records.Store(store))
+
+# %% [markdown]
+# {numref}`tab-adversarial-live` has the accuracies, {numref}`fig-adversarial-live-radius` their course with the
+# attacker's radius, and {numref}`fig-adversarial-live-images` some of the images.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.arms_table(
+    "adversarial",
+    live,
+    metrics=["clean_accuracy", "adversarial_accuracy"],
+    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
+    methods=[name for name in dict.fromkeys(job.method for job in jobs) if name != "checks"],
+    profile=profile,
+    caption="The live run: accuracy on clean and on adversarial images.",
+    name="tab-adversarial-live",
+)
+
+# %% mystnb={"figure": {"caption": "Adversarial accuracy of the live run against the radius of the attack. It is a run of the machinery, not evidence.", "name": "fig-adversarial-live-radius"}, "image": {"alt": "Two curves, from scratch and pre-trained, of the accuracy against the radius from 0 to 64 255ths. They fall on the whole and end near zero.", "width": "80%"}} tags=["hide-input"]
+figure = report.curves_with_paper(
+    "adversarial",
+    live,
+    "adversarial_accuracy_by_epsilon",
+    dataset=jobs[0].dataset,
+    method="checks",
+    x="curve_epsilon",
+    x_label="radius ε (255ths)",
+    profile=profile,
+)
+
+# %% mystnb={"figure": {"caption": "Images of the live run and what an attack makes of them, below each the class that a normally trained network predicts: clean; after the attack, bold where the prediction changed; and the change, amplified so that grey is none and black and white are the radius.", "name": "fig-adversarial-live-images"}, "image": {"alt": "Three rows of small images. The second row looks like the first, with a slight grain; the third shows the grain by itself, mostly saturated.", "width": "100%"}} tags=["hide-input"]
+shown = jobs[0]  # the network that had no adversary in training, where there is one
+seen = adversarial.examples(shown, context)
+figure = report.attacked_images(
+    seen.clean, seen.adversarial, seen.before, seen.after, epsilon=float(shown.recipe["test_epsilon"])
+)
+
+# %% [markdown]
 # ## How to run it again
 #
-# The live part of this page, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
+# The live part above, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
 # puts it into this book:
 #
 # ```bash

@@ -94,43 +94,6 @@ for excess in (0, 0.1):
 # {numref}`tab-calibration-recipes` has ours.
 
 # %% [markdown]
-# ## Run it now
-#
-# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
-# network, pre-trained on made-up images of many classes, then tuned on others: a check of the machinery, no evidence.
-
-# %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "calibration",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
-
-# %% [markdown]
-# In the reliability diagram of {numref}`fig-calibration-live` each point is a bin, and points below the diagonal are
-# confidence without accuracy; {numref}`tab-calibration-live` reduces them to numbers.
-
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.arms_table(
-    "calibration",
-    live,
-    metrics=["error", "rms_calibration_error", "mad_calibration_error", "negative_log_likelihood"],
-    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
-    profile=profile,
-    caption="The live run: test error, calibration errors and negative log-likelihood.",
-    name="tab-calibration-live",
-)
-
-# %% mystnb={"figure": {"caption": "Reliability of the live run: accuracy against confidence, a point is the mean over seeds of one adaptive bin. It is a run of the machinery, not evidence.", "name": "fig-calibration-live"}, "image": {"alt": "Two panels, from scratch and pre-trained. Points show the accuracy in bins of rising confidence, beside a dotted diagonal that a calibrated network would follow.", "width": "100%"}} tags=["hide-input"]
-figure = report.reliability_diagram(live, dataset=jobs[0].dataset, profile=profile, merge=1)
-
-# %% [markdown]
 # ## Recorded results
 #
 # In the paper pre-training halves the calibration errors, or better. {numref}`tab-calibration` puts its Table 5 beside what
@@ -279,9 +242,46 @@ report.recipe_by_rms_note(
 )
 
 # %% [markdown]
+# ## Run it now
+#
+# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
+# network, pre-trained on made-up images of many classes, then tuned on others: a check of the machinery, no evidence.
+
+# %% tags=["remove-stderr"]
+jobs, outcome = sections.measure_section(
+    "calibration",
+    profile,
+    Context(data=Path(data_root) if data_root else None, store=Path(store)),
+    datasets=sections.parse_names(dataset),
+    methods=sections.parse_names(method),
+    seeds=sections.parse_seeds(seeds),
+    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
+)
+outcome.check()
+live = sections.recorded(jobs, records.Store(store))
+
+# %% [markdown]
+# In the reliability diagram of {numref}`fig-calibration-live` each point is a bin, and points below the diagonal are
+# confidence without accuracy; {numref}`tab-calibration-live` reduces them to numbers.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.arms_table(
+    "calibration",
+    live,
+    metrics=["error", "rms_calibration_error", "mad_calibration_error", "negative_log_likelihood"],
+    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
+    profile=profile,
+    caption="The live run: test error, calibration errors and negative log-likelihood.",
+    name="tab-calibration-live",
+)
+
+# %% mystnb={"figure": {"caption": "Reliability of the live run: accuracy against confidence, a point is the mean over seeds of one adaptive bin. It is a run of the machinery, not evidence.", "name": "fig-calibration-live"}, "image": {"alt": "Two panels, from scratch and pre-trained. Points show the accuracy in bins of rising confidence, beside a dotted diagonal that a calibrated network would follow.", "width": "100%"}} tags=["hide-input"]
+figure = report.reliability_diagram(live, dataset=jobs[0].dataset, profile=profile, merge=1)
+
+# %% [markdown]
 # ## How to run it again
 #
-# The live part of this page, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
+# The live part above, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
 # puts it into this book:
 #
 # ```bash

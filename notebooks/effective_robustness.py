@@ -99,45 +99,6 @@ print(f"a model with 65 % and 56 % is {above:.1f} points above the line")
 # {func}`robustness_lib.against_testbed.metrics_against` puts it together.
 
 # %% [markdown]
-# ## Run it now
-#
-# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
-# network, made-up images, five models for a testbed: a check of the machinery, no evidence.
-
-# %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "effective_robustness",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    chosen_levels=sections.parse_levels(levels),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
-
-# %% [markdown]
-# The two arms while they are trained are in {numref}`fig-er-live`; {numref}`tab-er-live` adds some of the factors.
-
-# %% tags=["remove-cell"]
-live_shifts = effective_robustness.shifts_of(jobs)
-here = {"dataset": next((job.dataset for job in jobs if job.method == "standard"), jobs[0].dataset), "profile": profile}
-
-# %% mystnb={"figure": {"caption": "Effective robustness of the live run against accuracy. It is a run of the machinery, not evidence.", "name": "fig-er-live"}, "image": {"alt": "One panel a shift: effective robustness against accuracy, with a line from scratch, one pre-trained, and a dotted curve for no loss; where no testbed model is as weak or as strong, the panel is shaded.", "width": "100%"}} tags=["hide-input"]
-figure = report.robustness_during_tuning(live, live_shifts, report.STANDARD[:2], **here)
-
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.factors_table(
-    live,
-    [*report.STANDARD[:2], *report.factor_series(["last-layer", "hard", "replay", "zero-shot"])],
-    caption="The live run: effective robustness under the first shift, and accuracy at the end.",
-    name="tab-er-live",
-    **here,
-)
-
-# %% [markdown]
 # ## The paper's numbers
 #
 # {eq}`eq-baseline` needs a scale on which accuracies lie on a line. {numref}`tab-effective-robustness` compares three.
@@ -531,10 +492,49 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # *Pre-training size, diversity and larger networks* need further pre-trainings; they run when asked for by name.
 
 # %% [markdown]
+# ## Run it now
+#
+# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
+# network, made-up images, five models for a testbed: a check of the machinery, no evidence.
+
+# %% tags=["remove-stderr"]
+jobs, outcome = sections.measure_section(
+    "effective_robustness",
+    profile,
+    Context(data=Path(data_root) if data_root else None, store=Path(store)),
+    datasets=sections.parse_names(dataset),
+    methods=sections.parse_names(method),
+    seeds=sections.parse_seeds(seeds),
+    chosen_levels=sections.parse_levels(levels),
+    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
+)
+outcome.check()
+live = sections.recorded(jobs, records.Store(store))
+
+# %% [markdown]
+# The two arms while they are trained are in {numref}`fig-er-live`; {numref}`tab-er-live` adds some of the factors.
+
+# %% tags=["remove-cell"]
+live_shifts = effective_robustness.shifts_of(jobs)
+here = {"dataset": next((job.dataset for job in jobs if job.method == "standard"), jobs[0].dataset), "profile": profile}
+
+# %% mystnb={"figure": {"caption": "Effective robustness of the live run against accuracy. It is a run of the machinery, not evidence.", "name": "fig-er-live"}, "image": {"alt": "One panel a shift: effective robustness against accuracy, with a line from scratch, one pre-trained, and a dotted curve for no loss; where no testbed model is as weak or as strong, the panel is shaded.", "width": "100%"}} tags=["hide-input"]
+figure = report.robustness_during_tuning(live, live_shifts, report.STANDARD[:2], **here)
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.factors_table(
+    live,
+    [*report.STANDARD[:2], *report.factor_series(["last-layer", "hard", "replay", "zero-shot"])],
+    caption="The live run: effective robustness under the first shift, and accuracy at the end.",
+    name="tab-er-live",
+    **here,
+)
+
+# %% [markdown]
 # (er-rerun)=
 # ## How to run it again
 #
-# The live part of this page, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
+# The live part above, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
 # puts it into this book:
 #
 # ```bash

@@ -92,55 +92,6 @@ for gamma in (0.2, 1.0, 2.0):
 # these too. Where two methods have sets of one size, they also share the order of the images and their crops.
 
 # %% [markdown]
-# ## Run it now
-#
-# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
-# network on made-up images of ten classes, the largest with 60 images and the smallest with 6, at two exponents;
-# it proves nothing about the paper. The recorded results are below.
-
-# %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "imbalance",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    chosen_levels=sections.parse_levels(levels),
-    seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
-
-# %% [markdown]
-# {numref}`tab-imbalance-live` has the minority error of each method and arm, {numref}`fig-imbalance-live` total and
-# minority error.
-
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.levels_table(
-    "imbalance",
-    live,
-    measure="minority_error",
-    dataset=jobs[0].dataset,
-    methods=remedies,
-    symbol="γ",
-    profile=profile,
-    caption="The live run: minority test error (%).",
-    name="tab-imbalance-live",
-)
-
-# %% mystnb={"figure": {"caption": "Total and minority error of the live run against the exponent; the smaller the exponent, the stronger the imbalance. It is a run of the machinery, not evidence.", "name": "fig-imbalance-live"}, "image": {"alt": "Four panels: total error above, minority error below; from scratch on the left, pre-trained on the right. Each has one line a method over the exponents. The table before it has the numbers of the lower panels.", "width": "100%"}} tags=["hide-input"]
-figure = report.curve_grid(
-    "imbalance",
-    live,
-    panels,
-    dataset=jobs[0].dataset,
-    method=remedies,
-    x_label="exponent γ",
-    profile=profile,
-)
-
-# %% [markdown]
 # ## Recorded results
 #
 # {numref}`tab-imbalance-cifar10` to {numref}`tab-imbalance-minority-cifar100` put the paper's Table 3 beside what was
@@ -378,9 +329,58 @@ report.candidates_table(
 # where `ID` is what the first command prints.
 
 # %% [markdown]
+# ## Run it now
+#
+# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
+# network on made-up images of ten classes, the largest with 60 images and the smallest with 6, at two exponents;
+# it proves nothing about the paper.
+
+# %% tags=["remove-stderr"]
+jobs, outcome = sections.measure_section(
+    "imbalance",
+    profile,
+    Context(data=Path(data_root) if data_root else None, store=Path(store)),
+    datasets=sections.parse_names(dataset),
+    methods=sections.parse_names(method),
+    chosen_levels=sections.parse_levels(levels),
+    seeds=sections.parse_seeds(seeds),
+    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
+)
+outcome.check()
+live = sections.recorded(jobs, records.Store(store))
+
+# %% [markdown]
+# {numref}`tab-imbalance-live` has the minority error of each method and arm, {numref}`fig-imbalance-live` total and
+# minority error.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.levels_table(
+    "imbalance",
+    live,
+    measure="minority_error",
+    dataset=jobs[0].dataset,
+    methods=remedies,
+    symbol="γ",
+    profile=profile,
+    caption="The live run: minority test error (%).",
+    name="tab-imbalance-live",
+)
+
+# %% mystnb={"figure": {"caption": "Total and minority error of the live run against the exponent; the smaller the exponent, the stronger the imbalance. It is a run of the machinery, not evidence.", "name": "fig-imbalance-live"}, "image": {"alt": "Four panels: total error above, minority error below; from scratch on the left, pre-trained on the right. Each has one line a method over the exponents. The table before it has the numbers of the lower panels.", "width": "100%"}} tags=["hide-input"]
+figure = report.curve_grid(
+    "imbalance",
+    live,
+    panels,
+    dataset=jobs[0].dataset,
+    method=remedies,
+    x_label="exponent γ",
+    profile=profile,
+)
+
+# %% [markdown]
 # ## How to run it again
 #
-# The live part of this page, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
+# The live part above, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
 # puts it into this book:
 #
 # ```bash

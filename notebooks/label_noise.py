@@ -99,63 +99,6 @@ print("\n".join(found))
 # one seed both arms and all methods have the same corrupted labels.
 
 # %% [markdown]
-# ## Run it now
-#
-# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
-# network, made-up images, three strengths; it proves nothing about the paper. The recorded results are below.
-
-# %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "label_noise",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    chosen_levels=sections.parse_levels(levels),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
-
-# %% [markdown]
-# {numref}`tab-label-noise-live` has the areas, {numref}`fig-label-noise-live` the error at each strength, and
-# {numref}`fig-label-noise-live-matrices` the estimates of the corruption matrix.
-
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.arms_table(
-    "label_noise",
-    live,
-    metrics=["error"],
-    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
-    methods=list(dict.fromkeys(job.method for job in jobs)),
-    over_levels="area",
-    profile=profile,
-    caption="The live run: area under the curve of the test error.",
-    name="tab-label-noise-live",
-)
-
-# %% mystnb={"figure": {"caption": "Test error of the live run against the corruption strength. It is a run of the machinery, not evidence.", "name": "fig-label-noise-live"}, "image": {"alt": "Four panels, one a method, with the test error at three corruption strengths, each with a curve from scratch and one pre-trained.", "width": "100%"}} tags=["hide-input"]
-figure = report.curve_grid(
-    "label_noise",
-    live,
-    [{"dataset": jobs[0].dataset, "method": name} for name in ("none", "forward", "glc-5", "glc-10")],
-    name="error",
-    profile=profile,
-    x_label="corruption strength",
-)
-
-# %% mystnb={"figure": {"caption": "Corruption matrices of the live run at strength 0.5: the true one, and the estimates.", "name": "fig-label-noise-live-matrices"}, "image": {"alt": "Two rows of heat maps, from scratch and pre-trained. The true matrix has a grey diagonal on an almost white ground; the estimates beside it are blurred versions of it.", "width": "100%"}} tags=["hide-input"]
-figure = report.matrix_grid(
-    "label_noise",
-    live,
-    dataset=jobs[0].dataset,
-    methods=["forward", "glc-5", "glc-10"],
-    level=0.5,
-    profile=profile,
-)
-
-# %% [markdown]
 # ## Recorded results
 #
 # {numref}`tab-label-noise` puts the paper's Table 2 beside what was recorded, at the highest profile that has records. An
@@ -355,9 +298,66 @@ report.candidates_table(
 )
 
 # %% [markdown]
+# ## Run it now
+#
+# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
+# network, made-up images, three strengths; it proves nothing about the paper.
+
+# %% tags=["remove-stderr"]
+jobs, outcome = sections.measure_section(
+    "label_noise",
+    profile,
+    Context(data=Path(data_root) if data_root else None, store=Path(store)),
+    datasets=sections.parse_names(dataset),
+    methods=sections.parse_names(method),
+    seeds=sections.parse_seeds(seeds),
+    chosen_levels=sections.parse_levels(levels),
+    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
+)
+outcome.check()
+live = sections.recorded(jobs, records.Store(store))
+
+# %% [markdown]
+# {numref}`tab-label-noise-live` has the areas, {numref}`fig-label-noise-live` the error at each strength, and
+# {numref}`fig-label-noise-live-matrices` the estimates of the corruption matrix.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.arms_table(
+    "label_noise",
+    live,
+    metrics=["error"],
+    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
+    methods=list(dict.fromkeys(job.method for job in jobs)),
+    over_levels="area",
+    profile=profile,
+    caption="The live run: area under the curve of the test error.",
+    name="tab-label-noise-live",
+)
+
+# %% mystnb={"figure": {"caption": "Test error of the live run against the corruption strength. It is a run of the machinery, not evidence.", "name": "fig-label-noise-live"}, "image": {"alt": "Four panels, one a method, with the test error at three corruption strengths, each with a curve from scratch and one pre-trained.", "width": "100%"}} tags=["hide-input"]
+figure = report.curve_grid(
+    "label_noise",
+    live,
+    [{"dataset": jobs[0].dataset, "method": name} for name in ("none", "forward", "glc-5", "glc-10")],
+    name="error",
+    profile=profile,
+    x_label="corruption strength",
+)
+
+# %% mystnb={"figure": {"caption": "Corruption matrices of the live run at strength 0.5: the true one, and the estimates.", "name": "fig-label-noise-live-matrices"}, "image": {"alt": "Two rows of heat maps, from scratch and pre-trained. The true matrix has a grey diagonal on an almost white ground; the estimates beside it are blurred versions of it.", "width": "100%"}} tags=["hide-input"]
+figure = report.matrix_grid(
+    "label_noise",
+    live,
+    dataset=jobs[0].dataset,
+    methods=["forward", "glc-5", "glc-10"],
+    level=0.5,
+    profile=profile,
+)
+
+# %% [markdown]
 # ## How to run it again
 #
-# The live part of this page, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
+# The live part above, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
 # puts it into this book:
 #
 # ```bash

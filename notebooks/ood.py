@@ -96,42 +96,6 @@ for name, change in changes.items():
 # last layer, tuned for 10 epochs (Tiny ImageNet: 20) at a small learning rate. {numref}`tab-ood-recipes` has ours.
 
 # %% [markdown]
-# ## Run it now
-#
-# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
-# network, and made-up images as the known set: a check of the machinery, no evidence.
-
-# %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "ood",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
-
-# %% [markdown]
-# {numref}`fig-ood-live` shows how sure the networks are of what they see, {numref}`tab-ood-live` and
-# {numref}`tab-ood-live-aupr` how well that tells foreign images from known ones. The fourth set shows classes that
-# pre-training has seen, so it is in no mean.
-
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.foreign_sets_table(
-    live,
-    dataset=jobs[0].dataset,
-    profile=profile,
-    caption="the live run, from scratch → pre-trained.",
-    name="tab-ood-live",
-)
-
-# %% mystnb={"figure": {"caption": "Confidence of the live run's networks, mean over seeds: known images grey, foreign images as lines. It is a run of the machinery, not evidence.", "name": "fig-ood-live"}, "image": {"alt": "Four histograms of the confidence, from scratch and pre-trained, with synthetic sets above and others below. Known images are a grey area that rises to the right; foreign sets are coloured outlines over it.", "width": "100%"}} tags=["hide-input"]
-figure = report.score_histograms(live, dataset=jobs[0].dataset, profile=profile)
-
-# %% [markdown]
 # ## Recorded results
 #
 # In the paper every mean rises, most of all on CIFAR-100. {numref}`tab-ood` puts its Table 4 beside what was recorded, at the
@@ -319,9 +283,45 @@ report.spreads_table(
 )
 
 # %% [markdown]
+# ## Run it now
+#
+# The next cell measures the section at the profile that the parameters name. The default, `smoke`, takes seconds: a tiny
+# network, and made-up images as the known set: a check of the machinery, no evidence.
+
+# %% tags=["remove-stderr"]
+jobs, outcome = sections.measure_section(
+    "ood",
+    profile,
+    Context(data=Path(data_root) if data_root else None, store=Path(store)),
+    datasets=sections.parse_names(dataset),
+    methods=sections.parse_names(method),
+    seeds=sections.parse_seeds(seeds),
+    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
+)
+outcome.check()
+live = sections.recorded(jobs, records.Store(store))
+
+# %% [markdown]
+# {numref}`fig-ood-live` shows how sure the networks are of what they see, {numref}`tab-ood-live` and
+# {numref}`tab-ood-live-aupr` how well that tells foreign images from known ones. The fourth set shows classes that
+# pre-training has seen, so it is in no mean.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.foreign_sets_table(
+    live,
+    dataset=jobs[0].dataset,
+    profile=profile,
+    caption="the live run, from scratch → pre-trained.",
+    name="tab-ood-live",
+)
+
+# %% mystnb={"figure": {"caption": "Confidence of the live run's networks, mean over seeds: known images grey, foreign images as lines. It is a run of the machinery, not evidence.", "name": "fig-ood-live"}, "image": {"alt": "Four histograms of the confidence, from scratch and pre-trained, with synthetic sets above and others below. Known images are a grey area that rises to the right; foreign sets are coloured outlines over it.", "width": "100%"}} tags=["hide-input"]
+figure = report.score_histograms(live, dataset=jobs[0].dataset, profile=profile)
+
+# %% [markdown]
 # ## How to run it again
 #
-# The live part of this page, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
+# The live part above, at the scale of your choice; what it measures goes to `runs/`, and `robustness publish`
 # puts it into this book:
 #
 # ```bash

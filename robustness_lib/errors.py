@@ -14,6 +14,19 @@ class UserError(ValueError):
     """
 
 
+class SettingError(UserError):
+    """A setting of a recipe has an unsuitable value.
+
+    Args:
+        setting: The setting's name, with which the message begins.
+        message: The rest of the sentence.
+    """
+
+    def __init__(self, setting: str, message: str) -> None:
+        super().__init__(f"{setting}{message}")
+        self.setting = setting
+
+
 def choose(value: str, valid: Iterable[str], what: str) -> str:
     """Return ``value`` if it is one of ``valid``.
 

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from robustness_lib.cluster import Scheduler
 from robustness_lib.data import ImageSet, class_balanced_subset
-from robustness_lib.errors import UserError, choose
+from robustness_lib.errors import SettingError, UserError, choose
 from robustness_lib.models import build
 from robustness_lib.networks import PUBLIC, SHIPPED, Context, find_checkpoint, read_trained, save_trained
 from robustness_lib.profiles import Profile, Target, profile
@@ -228,8 +228,8 @@ def arms(
         recipe = recipe if adapt is None else adapt(recipe, arm)
         try:
             recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
-        except UserError as error:
-            restricted = any(f"{arm}.{str(error).partition(' ')[0]}" == name for name in overrides or {})
+        except SettingError as error:
+            restricted = f"{arm}.{error.setting}" in (overrides or {})
             raise UserError(f"{arm}.{error}" if restricted else str(error)) from None
     changes = {"architecture": recipes["tuned"].architecture, **overrides_for("pretraining", overrides)}
     checkpoint = init or checkpoint_id(job(scale, target, overrides={"adversary": adversary, **changes}))

@@ -37,7 +37,7 @@ def _watched() -> bool:
     return sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
 
 
-class _Lines(tqdm):  # type: ignore[misc]
+class _Lines(tqdm):  # type: ignore[type-arg]  # generic in its type stubs only
     """A bar that writes whole lines, and few of them."""
 
     def __init__(self, brief: bool, **options: Any) -> None:
@@ -45,11 +45,10 @@ class _Lines(tqdm):  # type: ignore[misc]
         self._shown: float | None = None
         super().__init__(file=io.StringIO(), **options)  # what tqdm itself writes is for terminals
 
-    def display(self, msg: str | None = None, pos: int | None = None) -> bool:
+    def display(self, msg: str | None = None, pos: int | None = None) -> None:
         """Write a line where one is due; tqdm calls this whenever it would draw."""
         if time.monotonic() >= self._due:
             self._write()
-        return True
 
     def close(self) -> None:
         """Write the last line, unless the bar has none or nothing came since."""

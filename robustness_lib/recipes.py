@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any, Self, get_args, get_type_hints
 
-from robustness_lib.errors import UserError, choose
+from robustness_lib.errors import SettingError, choose
 
 NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -120,7 +120,7 @@ class Recipe:
         """The recipe with these settings, such as those of a job.
 
         Raises:
-            UserError: A value is unsuitable.
+            SettingError: A value is unsuitable.
         """
         return cls(**settings)
 
@@ -143,7 +143,8 @@ class Recipe:
             The changed copy.
 
         Raises:
-            UserError: A name is unknown, or a value has not the setting's type or range.
+            UserError: A name is unknown.
+            SettingError: A value has not the setting's type or range.
         """
         types_by_name = get_type_hints(type(self))
         values = {f.name: getattr(self, f.name) for f in fields(self)}
@@ -164,7 +165,7 @@ class Recipe:
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
     if not condition:
-        raise UserError(f"{name} is {value!r} but must be {expected}; give another value")
+        raise SettingError(name, f" is {value!r} but must be {expected}; give another value")
 
 
 def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | None:
@@ -179,7 +180,7 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
         The value.
 
     Raises:
-        UserError: The text is not such a value.
+        SettingError: The text is not such a value.
     """
     if isinstance(kind, types.UnionType):
         if text.lower() == "none":
@@ -196,7 +197,7 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
         expected = {bool: "true or false", int: "a whole number", float: "a number, such as 0.03 or 8/255"}.get(
             kind, "text"
         )
-        raise UserError(f"{name}={text} cannot be read: {expected} was expected") from None
+        raise SettingError(name, f"={text} cannot be read: {expected} was expected") from None
 
 
 def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:

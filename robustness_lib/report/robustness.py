@@ -129,7 +129,7 @@ def points_of(
         dataset: The target.
         profile: The records' profile; None: the highest with records, "paper" or "cpu".
     """
-    rows = _rows(records, series.arm, series.method, series.level, dataset, profile)
+    rows = rows_of(records, series.arm, series.method, series.level, dataset, profile)
     names = [f"history_{what}_{shift}" for what in ("accuracy", "effective_robustness")]
     if not len(rows) or any(name not in rows for name in names):
         return None
@@ -159,9 +159,13 @@ def pooled_maximum(points: Points) -> MaximumEffectiveRobustness:
     return maximum_effective_robustness(points.accuracy[counted], points.robustness[counted], points.bins)
 
 
-def _rows(
+def rows_of(
     records: pd.DataFrame, arm: str, method: str, level: float | None, dataset: str, profile: str | None
 ) -> pd.DataFrame:
+    """Records of one series of networks: arm, method, level (None: those without one) and data set.
+
+    ``profile`` None takes the highest with records.
+    """
     profile = profile or profile_of(records, SECTION, dataset)
     rows = runs(records, section=SECTION, profile=profile or "", dataset=dataset, arm=arm, method=method)
     levels = rows["level"].astype(float)
@@ -187,7 +191,7 @@ def own_testbed_scatter(
         The figure: each model with the 95 % intervals of Clopper and Pearson.
     """
     figure, panels = new_figure(rows=len(shifts), height=2.9)
-    rows = _rows(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
+    rows = rows_of(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
     for panel, shift in zip(panels, shifts, strict=True):
         models, lines = [], {}
         if len(rows) and f"accuracy_{shift}" in rows:
@@ -345,7 +349,7 @@ def weight_space_path(
     """
     figure, panels = new_figure(rows=len(shifts), height=2.9)
     for panel, shift in zip(panels, shifts, strict=True):
-        rows = _rows(records, "pre-trained", "wise-ft", None, dataset, profile)
+        rows = rows_of(records, "pre-trained", "wise-ft", None, dataset, profile)
         name = f"history_accuracy_{shift}"
         rows = rows[[isinstance(cell, Sequence) for cell in rows[name]]] if name in rows else rows.iloc[:0]
         if not len(rows):
@@ -390,7 +394,7 @@ def own_dominance_scatter(
         profile: The records' profile; None: the highest with records.
     """
     figure, panels = new_figure(columns=2, height=3.6)
-    rows = _rows(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
+    rows = rows_of(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
     for panel, (when, title) in zip(panels, _WHEN.items(), strict=True):
         panel.set_title(title, loc="left", fontsize=11)
         panel.set_xlabel("difference of\naccuracies (points)")
@@ -403,7 +407,7 @@ def own_dominance_scatter(
         panel.plot(np.abs(models[high] - models[low]) * 100, pairs * 100, ls="none", marker=".", ms=3, color="#999999",
                    label="pairs of the testbed")  # fmt: skip
         for one in series:
-            x, y = _against_testbed(_rows(records, one.arm, one.method, one.level, dataset, profile), models, when)
+            x, y = against_testbed(rows_of(records, one.arm, one.method, one.level, dataset, profile), models, when)
             if len(x):
                 panel.plot(x * 100, y * 100, ls="none", marker=one.style["marker"], ms=3.5, color=one.style["color"],
                            alpha=0.7, label=one.text)  # fmt: skip
@@ -415,8 +419,14 @@ def own_dominance_scatter(
 _WHEN = {"dominance_at_maximum": "at maximum robustness", "dominance_at_end": "at the end"}
 
 
-def _against_testbed(rows: pd.DataFrame, models: Floats, when: str) -> tuple[Floats, Floats]:
-    """Differences of accuracy and dominance probabilities of networks with each model, all seeds."""
+def against_testbed(rows: pd.DataFrame, models: Floats, when: str) -> tuple[Floats, Floats]:
+    """Absolute differences of accuracy, fractions, and dominance probabilities of networks with each model, all seeds.
+
+    Args:
+        rows: Records of the networks.
+        models: The models' accuracies, fractions.
+        when: ``"dominance_at_maximum"`` or ``"dominance_at_end"``.
+    """
     x, y = [], []
     for row in rows.to_dict("records"):
         if not isinstance(row.get(when), Sequence):
@@ -441,7 +451,7 @@ def own_hard_shares(
         profile: The records' profile; None: the highest with records.
     """
     figure, (panel,) = new_figure(height=3.4)
-    rows = _rows(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
+    rows = rows_of(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
     if len(rows) and "model_hard_share_correct" in rows:
         row = rows.iloc[0]
         panel.plot(np.asarray(row["model_accuracy"], dtype=float) * 100,
@@ -452,8 +462,8 @@ def own_hard_shares(
     for one in series:
         for name, filled in _HARD:
             places = [
-                (_accuracy_at(found, name) * 100, float(found[name]) * 100)
-                for found in _rows(records, one.arm, one.method, one.level, dataset, profile).to_dict("records")
+                (accuracy_at(found, name) * 100, float(found[name]) * 100)
+                for found in rows_of(records, one.arm, one.method, one.level, dataset, profile).to_dict("records")
                 if isinstance(found.get(name), float) and math.isfinite(found[name])
             ]
             if places:
@@ -470,7 +480,8 @@ def own_hard_shares(
 _HARD = (("hard_share_correct", True), ("final_hard_share_correct", False))
 
 
-def _accuracy_at(row: Mapping[Any, Any], name: str) -> float:
+def accuracy_at(row: Mapping[Any, Any], name: str) -> float:
+    """The accuracy (fraction) at which a record's ``hard_share_correct`` or ``final_hard_share_correct`` was taken."""
     shift = str(row["recipe"]["shifts"]).split(",")[0]
     at = int(row[f"maximum_at_{shift}"]) if name == "hard_share_correct" else -1
     return float(row["history_accuracy"][at])
@@ -492,7 +503,7 @@ def own_lines_table(
         name: Label for references.
         profile: The records' profile; None: the highest with records.
     """
-    rows = _rows(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
+    rows = rows_of(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
     cells = []
     for shift in shifts:
         if not len(rows) or f"accuracy_{shift}" not in rows:
@@ -571,7 +582,7 @@ _COLUMNS = {
 
 def _pooled(records: pd.DataFrame, one: Series, shift: str, dataset: str, profile: str) -> str:
     """The maximum of the pooled curve, with the number of observations in its bin where that is small."""
-    rows = _rows(records, one.arm, one.method, one.level, dataset, profile)
+    rows = rows_of(records, one.arm, one.method, one.level, dataset, profile)
     named = [str(recipe.get("shifts", "")).split(",")[0] for recipe in rows["recipe"]]
     points = points_of(records, one, shift or named[0], dataset=dataset, profile=profile) if named else None
     if points is None:

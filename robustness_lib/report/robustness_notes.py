@@ -21,9 +21,9 @@ from robustness_lib.report.robustness import (
     STANDARD,
     WHOLE_TESTBED,
     Series,
-    _accuracy_at,
-    _against_testbed,
-    _rows,
+    accuracy_at,
+    against_testbed,
+    rows_of,
 )
 from robustness_lib.report.tables import NOT_RUN, Markdown
 
@@ -175,7 +175,7 @@ def path_note(records: pd.DataFrame, shift: str, *, dataset: str, profile: str |
         dataset: The target.
         profile: The records' profile; None: the highest with records.
     """
-    rows = _rows(records, "pre-trained", "wise-ft", None, dataset, profile)
+    rows = rows_of(records, "pre-trained", "wise-ft", None, dataset, profile)
     names = [f"history_{what}_{shift}" for what in ("accuracy", "effective_robustness")]
     if not len(rows) or any(name not in rows for name in names):
         return Markdown(f"The path: {NOT_RUN}.")
@@ -211,7 +211,7 @@ def dominance_note(
         dataset: The target.
         profile: The records' profile; None: the highest with records.
     """
-    rows = _rows(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
+    rows = rows_of(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
     if not len(rows):
         return Markdown(f"Dominance probabilities here: {NOT_RUN}.")
     models = np.asarray(rows.iloc[0]["model_accuracy"], dtype=float)
@@ -219,8 +219,8 @@ def dominance_note(
     pairs = _near(np.abs(models[high] - models[low]), np.asarray(rows.iloc[0]["dominance"], dtype=float))
     told, raised = [], {}
     for one in series:
-        found = _rows(records, one.arm, one.method, one.level, dataset, profile)
-        at = [_near(*_against_testbed(found, models, when)) for when in ("dominance_at_maximum", "dominance_at_end")]
+        found = rows_of(records, one.arm, one.method, one.level, dataset, profile)
+        at = [_near(*against_testbed(found, models, when)) for when in ("dominance_at_maximum", "dominance_at_end")]
         if all(np.isfinite(at)):
             told.append(f"{one.text} {at[0]:.1f} % at the maximum and {at[1]:.1f} % at the end")
             raised[one.text] = at[0] > pairs
@@ -249,7 +249,7 @@ def hard_note(records: pd.DataFrame, series: Sequence[Series], *, dataset: str, 
         dataset: The target.
         profile: The records' profile; None: the highest with records.
     """
-    rows = _rows(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
+    rows = rows_of(records, "scratch", WHOLE_TESTBED, None, dataset, profile)
     if not len(rows) or "model_hard_share_correct" not in rows:
         return Markdown(f"The images that all models get wrong: {NOT_RUN}.")
     most, strongest = (float(np.max(rows.iloc[0][name])) for name in ("model_hard_share_correct", "model_accuracy"))
@@ -257,7 +257,7 @@ def hard_note(records: pd.DataFrame, series: Sequence[Series], *, dataset: str, 
     better: list[float] = []
     standing: list[str] = []
     for one in series:
-        found = _rows(records, one.arm, one.method, one.level, dataset, profile).to_dict("records")
+        found = rows_of(records, one.arm, one.method, one.level, dataset, profile).to_dict("records")
         shares = [
             np.array([float(row[name]) for row in found if isinstance(row.get(name), float)]) * 100
             for name in ("hard_share_correct", "final_hard_share_correct")
@@ -267,7 +267,7 @@ def hard_note(records: pd.DataFrame, series: Sequence[Series], *, dataset: str, 
             told.append(f"{one.text} {spans[1]} % at the end, {spans[0]} % at the maximum")
             if shares[1].mean() > max(shares[0].mean(), 100 * most):
                 standing.append(one.text)
-                better += [_accuracy_at(row, "final_hard_share_correct") for row in found]
+                better += [accuracy_at(row, "final_hard_share_correct") for row in found]
     text = f"Models of the testbed get at most {100 * most:.1f} % of such images right; {'; '.join(told) or NOT_RUN}."
     if better and min(better) > strongest - 0.05:
         text += (
