@@ -24,8 +24,8 @@ from robustness_lib.files import write_atomically
 FORMULAS = "_static/mathjax/tex-svg.js"
 """The script for formulas; it draws glyphs itself, so that no font has to come along."""
 
-LEFT_OUT = ("api",)
-"""Pages that are not in the file: the reference is several times as long as the rest, and the code has it too."""
+LEFT_OUT = "api"
+"""Page, and folder of pages, that are not in the file: the reference is several times as long as the rest, and the code has it too."""
 
 SCRIPT = "_static/companion.js"
 MODE = """const dark = matchMedia("(prefers-color-scheme: dark)").matches;
@@ -65,12 +65,14 @@ def assemble(site: Path) -> str:
     if not root.exists():
         raise UserError(f"{root} is missing, but one file is made of a built book; run 'make book'")
     first, contents = _first_page(root)
-    names = {page.resolve(): page.stem for page in _pages(first, contents) if page.stem not in LEFT_OUT}
+    names = {page.resolve(): page.stem for page in _pages(first, contents) if not _left_out(page, first)}
     articles = [_article(page, names) for page in names]
     styles = "".join(_style(first.parent / _href(link)) for link in _soup(first).select('link[rel="stylesheet"]'))
     title = _soup(first).select_one("h1")
     heading = title.get_text().removesuffix("#") if title else ""
     for link in contents.select("a"):
+        if link.decomposed:
+            continue
         name = names.get((first.parent / _href(link)).resolve())
         if name is None:
             (link.find_parent("li") or link).decompose()
@@ -124,6 +126,10 @@ def _pages(first: Path, contents: Tag) -> Iterator[Path]:
         target = first if _href(link) == "#" else first.parent / _href(link)
         link["href"] = str(target.name) if _href(link) == "#" else _href(link)
         yield target
+
+
+def _left_out(page: Path, first: Path) -> bool:
+    return LEFT_OUT in page.resolve().relative_to(first.parent.resolve()).with_suffix("").parts
 
 
 def _article(page: Path, names: dict[Path, str]) -> str:

@@ -15,7 +15,7 @@ from robustness_lib.errors import UserError
 
 PAGE = """<html><head><link rel="stylesheet" href="../_static/theme.css?v=1"></head><body>
 <nav class="bd-docs-nav"><ul><li><a href="{home}">Home</a></li><li><a href="{other}">Other</a></li>
-<li><a href="api.html">Reference</a></li></ul></nav>
+<li><a href="api.html">Reference</a><ul><li><a href="api/data.html">Data</a></li></ul></li></ul></nav>
 <article class="bd-article"><section id="top"><h1>{title}<a class="headerlink" href="#top">#</a></h1>{body}</section>
 </article></body></html>"""
 
@@ -40,6 +40,7 @@ def site(tmp_path: Path) -> Path:
             '<a class="image" href="../_images/x.svg"><img src="../_images/x.svg" alt="x"></a>',
         ),
         book / "api.html": PAGE.format(home="home.html", other="other.html", title="Reference", body="long"),
+        book / "api/data.html": PAGE.format(home="../home.html", other="../other.html", title="Data", body="longer"),
         tmp_path / "_static/theme.css": '@import "more.css"; @font-face {src: url(font.woff2)} b {src: url(x.svg)}',
         tmp_path / "_static/more.css": "i {color: red}",
         tmp_path / "_static/x.svg": "<svg/>",

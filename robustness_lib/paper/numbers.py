@@ -157,9 +157,10 @@ class Metric:
 
     Attributes:
         label: Its name in words, without the unit.
-        unit: "%" (then records hold fractions), "nats", "s", or "" for a pure number.
+        unit: "%" or, for a difference of percentages, "points" (records hold fractions of both); "nats", "s", or "" for
+            a pure number.
         better: -1 if lower is better, +1 if higher is better, 0 if neither.
-        digits: Digits after the point of a number without the unit "%".
+        digits: Digits after the point of a number that is no fraction.
     """
 
     label: str
@@ -175,7 +176,12 @@ class Metric:
     @property
     def scale(self) -> float:
         """Factor from the recorded value to the shown one: 100 for fractions, else 1."""
-        return 100.0 if self.unit == "%" else 1.0
+        return 100.0 if self.is_fraction else 1.0
+
+    @property
+    def is_fraction(self) -> bool:
+        """Whether records hold a fraction of one."""
+        return self.unit in ("%", "points")
 
 
 _METRICS = {
@@ -231,8 +237,8 @@ _METRICS = {
     "hard_share": Metric("share of images that no model gets right", better=0),
     "source_accuracy": Metric("accuracy on the pre-training task", better=1),
     "source_accuracy_before": Metric("accuracy on the pre-training task before fine-tuning", better=1),
-    "maximum_effective_robustness": Metric("maximum effective robustness", better=1),
-    "final_effective_robustness": Metric("effective robustness at the end", better=1),
+    "maximum_effective_robustness": Metric("maximum effective robustness", "points", 1),
+    "final_effective_robustness": Metric("effective robustness at the end", "points", 1),
     "corpus_images": Metric("images of the corpus", "", 0),
     "corpus_classes": Metric("classes of the corpus", "", 0),
     "corpus_related_classes": Metric("classes of the corpus that are related to CIFAR-10", "", 0),

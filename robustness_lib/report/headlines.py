@@ -75,7 +75,7 @@ class Headline:
         Args:
             rows: Of :meth:`rows`, from scratch and pre-trained.
         """
-        unit = metric(self.metric).unit if self.share else "points"
+        unit = metric(self.metric).unit
         printed = " → ".join(row["printed"] for row in rows if row["printed"])
         paper = f"{printed} {unit}".strip() if printed else "no number"
         measured = [row for row in rows if row["n"]]

@@ -575,8 +575,8 @@ _COLUMNS = {
     _MAXIMUM: "Mean of the seeds' maxima (points)",
     "final_effective_robustness": "At the end (points)",
     "accuracy": "Accuracy at the end (%)",
-    "source_accuracy": "Accuracy on the pre-training task, after fine-tuning (%)",
-    "source_accuracy_before": "The same before fine-tuning (%)",
+    "source_accuracy": "The same after fine-tuning (%)",
+    "source_accuracy_before": "Accuracy on the pre-training task, before fine-tuning (%)",
 }
 
 

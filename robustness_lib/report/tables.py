@@ -79,7 +79,7 @@ def number(value: float, name: str, decimals: int = 1, signed: bool = False) -> 
     if not math.isfinite(value):
         return _DASH
     shown = metric(name)
-    digits = decimals if shown.unit == "%" else shown.digits
+    digits = decimals if shown.is_fraction else shown.digits
     return f"{value * shown.scale:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
 
 
