@@ -33,7 +33,7 @@ from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context, Trained, Training, keep_outputs, target_images, trained
 from robustness_lib.planning import Case, Selection, plan
-from robustness_lib.pretraining import arms
+from robustness_lib.pretraining import arms, require_corpus, trained_on
 from robustness_lib.profiles import Profile, profile
 from robustness_lib.recipes import EPSILON, STEP_SIZE, Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
@@ -69,6 +69,7 @@ SHOWN_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 """Where the curve of accuracy against the number of steps has its points, and after the last step."""
 
 _SAME_NETWORKS = ("checks", "independent")
+_SEEDS = {"checks": 2, "independent": 1}
 _PRETRAINED_ONLY = ("last-layer", "full", "excluded", *PRETRAINED_AGAINST)
 
 # --------------------------------------------------------------------------------------------- recipes
@@ -155,7 +156,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     Args:
         profile_name: The scale.
         **selection: What is selected (:class:`robustness_lib.planning.Selection`). By default all :data:`METHODS` on
-            the CIFAR sets, with the profile's seeds; the checks with the first of them, and at ``smoke`` all methods.
+            the CIFAR sets, with the profile's seeds; the checks with the first two of them, the attacks of others with
+            the first, and at ``smoke`` all methods with the first.
             ``init`` counts for the methods whose pre-training had the same adversary as that checkpoint's.
 
     Returns:
@@ -175,8 +177,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
         for method in methods:
             choose(method, every, f"method of the section {SECTION}")
             seeds = selection.get("seeds")
-            if seeds is None and (scale.name == "smoke" or method in _SAME_NETWORKS):
-                seeds = scale.seeds[:1]
+            if seeds is None:
+                seeds = scale.seeds[: 1 if scale.name == "smoke" else _SEEDS.get(method)]
             planned += plan(
                 SECTION,
                 scale.name,
@@ -203,12 +205,12 @@ def _init(scale: Profile, dataset: str, method: str, overrides: Any, wanted: str
     if method == "normal":
         return None
     against = PRETRAINED_AGAINST.get(method, "untargeted")
-    if method == "excluded" and (wanted is None or f"_{EXCLUDED_CORPUS}_" not in wanted):
+    if method == "excluded":
+        require_corpus(method, EXCLUDED_CORPUS, wanted, scale.name, against)
+    if method == "full" and wanted is not None and trained_on(wanted, EXCLUDED_CORPUS):
         raise UserError(
-            f"the method excluded tunes a network that was adversarially pre-trained on {EXCLUDED_CORPUS}, but "
-            + ("no checkpoint was given" if wanted is None else f"{wanted} is another checkpoint")
-            + f"; make one with 'robustness pretrain --profile {scale.name} --corpus {EXCLUDED_CORPUS} --set "
-            "adversary=untargeted' and give its id to --init"
+            f"the method full tunes a network that was pre-trained on a whole corpus, but {wanted} was not; give it to "
+            "the method excluded, or another checkpoint to --init"
         )
     if wanted is not None and _adversary_of(wanted) == against:
         return wanted

@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from robustness_lib.accuracy_lines import (
     BINS,
+    PRINTED_LINES,
     SCALINGS,
     Line,
     dominance_matrix,
@@ -27,6 +28,9 @@ from robustness_lib.errors import UserError
 from robustness_lib.fine_tuning import Seen
 from robustness_lib.records import Metrics
 from robustness_lib.shifts import ORIGINAL, TargetTests, right_among, right_answers
+
+PRINTED_FOR = {"cifar10.1": "cifar10"}
+"""Shifts whose baseline is the line that P2 prints, through more and stronger models than a testbed of one's own."""
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -106,11 +110,12 @@ def metrics_against(
         line, ``slope_<shift>``, ``intercept_<shift>``, ``r_squared_<shift>`` and the testbed's lowest and highest
         accuracy, ``lowest_<shift>`` and ``highest_<shift>``; ``maximum_effective_robustness_<shift>`` (the largest mean
         of a bin of accuracies, from the testbed's lowest on), the observation nearest to it, ``maximum_at_<shift>``
-        (from 0), and ``final_effective_robustness_<shift>``; the maximum and the final one of the first shift again
-        without its name. ``accuracy`` at the end, and ``history_accuracy``. On the original images, at the first
-        shift's maximum and at the end: ``dominance_at_maximum`` and ``dominance_at_end`` over each testbed model (as
-        :func:`robustness_lib.accuracy_lines.dominance_probability`), and of the ``hard_images`` that all testbed models
-        get wrong the share that the network gets right, ``hard_share_correct`` and ``final_hard_share_correct``.
+        (from 0), ``final_effective_robustness_<shift>`` and the difference, ``lost_effective_robustness_<shift>``;
+        these three of the first shift again without its name. ``accuracy`` at the end, and ``history_accuracy``. On the
+        original images, at the first shift's maximum and at the end: ``dominance_at_maximum`` and ``dominance_at_end``
+        over each testbed model (as :func:`robustness_lib.accuracy_lines.dominance_probability`), and of the
+        ``hard_images`` that all testbed models get wrong the share that the network gets right, ``hard_share_correct``
+        and ``final_hard_share_correct``.
         Everything is a fraction.
     """
     found: Metrics = {"history_epoch": [round(float(epoch), 5) for epoch in seen.epochs]}
@@ -122,9 +127,12 @@ def metrics_against(
             continue
         inside, outside = (right.mean(-1) for right in right_answers(seen.scores, tests, shift, known.tolist()))
         line, lowest, highest = _line(testbed, tests, shift, known.tolist())
+        line = PRINTED_LINES[PRINTED_FOR[shift]] if shift in PRINTED_FOR and classes is None else line
         beyond = effective_robustness(inside, outside, line)
         measured, place = _maximum(inside, beyond, lowest, bins)
-        both = {"maximum_effective_robustness": measured, "final_effective_robustness": float(beyond[-1])}
+        final = float(beyond[-1])
+        both = {"maximum_effective_robustness": measured, "final_effective_robustness": final}
+        both["lost_effective_robustness"] = measured - final
         if first is None:
             first, best = both, place
         found |= {f"{name}_{shift}": value for name, value in both.items()}

@@ -4,7 +4,8 @@ A network trained from scratch is compared with one that was pre-trained and tun
 arrays (:mod:`robustness_lib.metrics`); tables and figures are those of every section (:mod:`robustness_lib.report`).
 
 Methods: ``standard`` trains on all training images; ``temperature`` trains on 90 % of them and tunes a softmax
-temperature on the rest.
+temperature on the rest. On request only: ``places365``, ``standard`` from a checkpoint of another corpus, given by its
+id.
 """
 
 from __future__ import annotations
@@ -32,12 +33,14 @@ from robustness_lib.networks import (
     trained,
 )
 from robustness_lib.planning import Selection, plan
+from robustness_lib.pretraining import require_corpus
 from robustness_lib.recipes import Recipe
-from robustness_lib.records import Job, Metrics
+from robustness_lib.records import SCRATCH, Job, Metrics
 from robustness_lib.training import predict
 
 SECTION = "calibration"
 METHODS = ("standard", "temperature")
+ON_REQUEST = ("places365",)
 
 # --------------------------------------------------------------------------------------------- jobs
 
@@ -63,15 +66,19 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.planning.Selection`).
+        **selection: What is selected (:class:`robustness_lib.planning.Selection`); :data:`METHODS` where it names none.
 
     Returns:
-        The jobs (:func:`robustness_lib.planning.plan`).
+        The jobs (:func:`robustness_lib.planning.plan`); of ``places365`` those that are pre-trained.
 
     Raises:
         UserError: An unknown name or an unsuitable value.
     """
-    return plan(SECTION, profile_name, METHODS, CalibrationRecipe, **selection)
+    methods = selection["methods"] = selection.get("methods") or METHODS
+    if "places365" in methods:
+        require_corpus("places365", "places365", selection.get("init"), profile_name)
+    planned = plan(SECTION, profile_name, (*METHODS, *ON_REQUEST), CalibrationRecipe, **selection)
+    return [job for job in planned if job.method not in ON_REQUEST or job.init != SCRATCH]
 
 
 def run(job: Job, context: Context) -> Metrics:

@@ -83,7 +83,8 @@ def class_map_loss(
     Args:
         members: bool [K, J].
         old_labels_from: From this position in the training set on, images are replayed ones, whose labels 0 ... J - 1
-            are those of the old head; None where there are none.
+            are those of the old head; None where there are none. Their mean loss is added to that of the target's
+            images (:func:`two_headed_loss`).
 
     Returns:
         A loss for :func:`robustness_lib.training.train`, whose labels are the target's.
@@ -98,16 +99,17 @@ def class_map_loss(
         if old_labels_from is not None:
             itself = torch.arange(logits.shape[1], device=labels.device) == labels[:, None]
             allowed = torch.where((indices >= old_labels_from)[:, None], itself, allowed)
-        own = logits.masked_fill(~allowed, -torch.inf).amax(1)
-        return (logits.logsumexp(1) - own).mean()
+        losses = logits.logsumexp(1) - logits.masked_fill(~allowed, -torch.inf).amax(1)
+        return losses.mean() if old_labels_from is None else _both_means(losses, indices >= old_labels_from)
 
     return loss
 
 
 def two_headed_loss(old_classes: int, old_labels_from: int) -> Callable[[Forward, Tensor, Tensor, Tensor], Tensor]:
-    """Cross-entropy of each image over its own head's classes, averaged over all images of a batch (P2 C.11).
+    """Cross-entropy over the target's classes plus that over the old head's, each a mean over its images (P2 C.11).
 
-    Both heads are one linear layer, the old classes first.
+    P2 does not say how the two are weighted. As a sum they leave the target's gradient what it is without replay, so
+    that nothing but the replay differs. Both heads are one linear layer, the old classes first.
 
     Args:
         old_classes: J, classes of the old head.
@@ -124,9 +126,15 @@ def two_headed_loss(old_classes: int, old_labels_from: int) -> Callable[[Forward
         before, after = logits[:, :old_classes], logits[:, old_classes:]
         replayed = F.cross_entropy(before, labels.clamp(max=old_classes - 1), reduction="none")
         target = F.cross_entropy(after, labels.clamp(max=after.shape[1] - 1), reduction="none")
-        return torch.where(old, replayed, target).mean()
+        return _both_means(torch.where(old, replayed, target), old)
 
     return loss
+
+
+def _both_means(losses: Tensor, old: Tensor) -> Tensor:
+    """The mean loss of the images that are not old, and that of the old ones, added."""
+    parts = (losses.where(part, 0.0).sum() / part.sum().clamp(min=1) for part in (~old, old))
+    return sum(parts, torch.zeros((), device=losses.device))
 
 
 def extend_head(network: nn.Module, further: int, seed: int) -> nn.Module:

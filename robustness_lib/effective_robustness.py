@@ -649,7 +649,7 @@ def _replayed(
     corpus = context.images(_corpus_of(training.init) or "", "train")
     if recipe.replay_images:
         corpus = corpus.subset(class_balanced_subset(corpus.labels, recipe.replay_images, seed=0))
-    return *with_replay(target, corpus, recipe, ratio), f"{len(corpus)} {corpus.name}"
+    return *with_replay(target, corpus, recipe, ratio), f"{len(corpus)} {corpus.name}, both losses added"
 
 
 def _with_replay(

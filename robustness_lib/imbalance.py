@@ -27,6 +27,7 @@ from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context, Training, keep_outputs, trained
 from robustness_lib.planning import Case, Selection, plan
+from robustness_lib.pretraining import require_corpus
 from robustness_lib.profiles import profile
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import Recipe
@@ -312,11 +313,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     methods = selection["methods"] = selection.get("methods") or METHODS[:-1]
     if selection.get("seeds") is None:
         selection["seeds"] = scale.seeds
-    if "excluded" in methods and not selection.get("init"):
-        raise UserError(
-            "method excluded needs a checkpoint that has not seen the classes related to CIFAR-10; make it with "
-            f"'robustness pretrain --profile {profile_name} --corpus imagenet32-no-cifar10' and give its id to --init"
-        )
+    if "excluded" in methods:
+        require_corpus("excluded", "imagenet32-no-cifar10", selection.get("init"), profile_name)
     planned: list[Job] = []
     for dataset in datasets:
         selection["datasets"] = [dataset]

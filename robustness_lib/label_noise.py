@@ -44,6 +44,7 @@ from robustness_lib.loss_correction import forward_loss as forward_loss
 from robustness_lib.metrics import area_under_error_curve as area_under_error_curve
 from robustness_lib.networks import Context, Trained, Training, keep_outputs, target_images, trained
 from robustness_lib.planning import Case, Selection, plan
+from robustness_lib.pretraining import require_corpus
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
@@ -200,7 +201,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     planned: list[Job] = []
     for method in selection.get("methods") or METHODS:
         choose(method, every, f"method of the section {SECTION}")
-        _check_init(method, scale.name, init)
+        if (corpus := VARIATIONS.get(method)) is not None:
+            require_corpus(method, corpus, init, scale.name)
         grids: list[tuple[list[str], Sequence[float | None], dict[str, str]]] = [
             (others, of_longer if method == "longer" else strengths, {}),
             (human, [None], {"noise": "human"}),
@@ -225,17 +227,6 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
             f"there is nothing to measure: longer has the strength {LONGER_STRENGTH} alone; choose that level"
         )
     return [_named(job) for job in planned if _compared(job)]
-
-
-def _check_init(method: str, scale: str, init: str | None) -> None:
-    """Refuse a variation of the corpus without a checkpoint of that corpus: its records would say what is not so."""
-    corpus = VARIATIONS.get(method)
-    if corpus is not None and f"_{corpus}_" not in (init or ""):
-        raise UserError(
-            f"the method {method} tunes a network that was pre-trained on {corpus}, but "
-            + ("no checkpoint was given" if init is None else f"{init} is another checkpoint")
-            + f"; make one with 'robustness pretrain --profile {scale} --corpus {corpus}' and give its id to --init"
-        )
 
 
 def _compared(job: Job) -> bool:

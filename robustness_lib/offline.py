@@ -25,7 +25,8 @@ FORMULAS = "_static/mathjax/tex-svg.js"
 """The script for formulas; it draws glyphs itself, so that no font has to come along."""
 
 LEFT_OUT = "api"
-"""Page, and folder of pages, that are not in the file: the reference is several times as long as the rest, and the code has it too."""
+"""Page and folder that are not in the file: the reference is several times as long as the rest, and the code has it
+too."""
 
 SCRIPT = "_static/companion.js"
 MODE = """const dark = matchMedia("(prefers-color-scheme: dark)").matches;

@@ -270,6 +270,36 @@ def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | 
     return [job(scale, target, overrides=overrides), *further]
 
 
+def trained_on(checkpoint: str, corpus: str) -> bool:
+    """Whether a checkpoint was pre-trained on this corpus, by its id."""
+    return f"_{corpus}_" in checkpoint
+
+
+def require_corpus(
+    method: str, corpus: str, checkpoint: str | None, scale: str, adversary: str = ADVERSARIES[0]
+) -> None:
+    """Refuse a method that is about another corpus without a checkpoint of it: its records would say what is not so.
+
+    Args:
+        method: The method.
+        corpus: The corpus that it is about.
+        checkpoint: Id of the checkpoint that the user gave, or None.
+        scale: Name of the profile.
+        adversary: What that checkpoint is to be trained against.
+
+    Raises:
+        UserError: The checkpoint is missing, or was pre-trained on another corpus.
+    """
+    if checkpoint is None or not trained_on(checkpoint, corpus):
+        against = "" if adversary == ADVERSARIES[0] else f" --set adversary={adversary}"
+        raise UserError(
+            f"the method {method} tunes a network that was pre-trained on {corpus}, but "
+            + ("no checkpoint was given" if checkpoint is None else f"{checkpoint} is another checkpoint")
+            + f"; make one with 'robustness pretrain --profile {scale} --corpus {corpus}{against}' and give its id to "
+            "--init"
+        )
+
+
 def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path) -> list[Job]:
     """The pre-trainings that must come first, because jobs start from checkpoints that are not there yet.
 

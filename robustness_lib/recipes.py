@@ -17,10 +17,12 @@ from robustness_lib.errors import SettingError, choose
 NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
     "cifar": ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
+    "cifar-p2": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Mean and standard deviation per channel, of images in [0, 1]: ``half`` maps to [-1, 1] (P1, almost everywhere),
-``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``imagenet`` ImageNet's (P2)."""
+``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``cifar-p2`` those that P2 has for CIFAR, whose deviations are
+means over batches of images, ``imagenet`` ImageNet's (P2)."""
 
 ADVERSARIES = ("none", "untargeted", "targeted")
 """What a network is trained against (:class:`robustness_lib.attacks.Adversary`)."""

@@ -52,7 +52,7 @@ def test_the_main_arms_have_three_seeds_and_the_papers_arms() -> None:
     expected = {("normal", False, seed) for seed in range(3)}
     expected |= {("adversarial", arm, seed) for arm in (False, True) for seed in range(3)}
     expected |= {(name, True, seed) for name in ("last-layer", "clean-pretraining") for seed in range(3)}
-    expected |= {("checks", arm, 0) for arm in (False, True)}
+    expected |= {("checks", arm, seed) for arm in (False, True) for seed in range(2)}
     assert found == expected
     assert {job.dataset for job in adversarial.jobs("cpu")} == {"cifar10", "cifar100"}
 
@@ -99,6 +99,8 @@ def test_excluded_needs_a_checkpoint_of_its_corpus(init: str | None) -> None:
     own = "wrn-40-2_imagenet32-no-cifar10_9x9_untargeted_e1_s1_000000"
     (job,) = adversarial.jobs("paper", datasets=["cifar10"], methods=["excluded"], init=own, seeds=[0])
     assert job.init == own
+    with pytest.raises(UserError, match="give it to the method excluded"):
+        adversarial.jobs("paper", datasets=["cifar10"], methods=["full"], init=own)
 
 
 def test_the_paper_profile_has_the_papers_settings() -> None:
@@ -111,7 +113,7 @@ def test_the_paper_profile_has_the_papers_settings() -> None:
         assert (recipe.epsilon, recipe.step_size, recipe.attack_steps) == (8 / 255, 2 / 255, 10)
         assert (recipe.test_epsilon, recipe.test_step_size, recipe.test_steps) == (8 / 255, 2 / 255, 20)
         assert (recipe.long_steps, recipe.test_images, recipe.batch_size) == (100, 0, 128)
-    (checks,) = (j for j in adversarial.jobs("paper", datasets=["cifar10"], methods=["checks"]) if j.init == SCRATCH)
+    checks = next(j for j in adversarial.jobs("paper", datasets=["cifar10"], methods=["checks"]) if j.init == SCRATCH)
     assert (checks.recipe["restarts"], checks.recipe["test_images"]) == (1000, 1000)
     target = profile("paper").targets["cifar10"]
     pretrain = pretraining.job(profile("paper"), target, overrides={"adversary": "untargeted"})
@@ -475,18 +477,32 @@ def test_shares_have_wilsons_interval() -> None:
 
 def test_the_claims_are_decided_by_the_metrics_that_are_recorded() -> None:
     records = [
-        record(method, arm, seed, adversarial_accuracy=value + seed / 1000, adversarial_accuracy_100_steps=value)
+        record(
+            method,
+            arm,
+            seed,
+            adversarial_accuracy=value + seed / 1000,
+            adversarial_accuracy_100_steps=value,
+            adversarial_accuracy_1000_restarts=value,
+        )
         for seed in range(3)
         for method, arm, value in (
             ("normal", "scratch", 0.0),
             ("adversarial", "scratch", 0.3),
             ("adversarial", "pre-trained", 0.5),
             ("last-layer", "pre-trained", 0.4),
+            ("checks", "pre-trained", 0.45),
             ("clean-pretraining", "pre-trained", 0.35),
         )
     ]
     verdicts = {claim.id: evaluate(claim, frame(records)).verdict for claim in CLAIMS if claim.section == "adversarial"}
-    for claim in ("adv-gain-cifar10", "adv-training-cifar10", "adv-last-layer-cifar10", "adv-clean-pretraining"):
+    for claim in (
+        "adv-gain-cifar10",
+        "adv-training-cifar10",
+        "adv-last-layer-cifar10",
+        "adv-clean-pretraining",
+        "adv-restarts",
+    ):
         assert verdicts[claim] == "holds", claim
     assert verdicts["adv-100-steps"] != "not yet measured"
     names = set(published("adversarial")["method"]) - {"adversarial-pretraining"}

@@ -109,6 +109,20 @@ def test_choices_are_followed() -> None:
     assert {j.init for j in own_jobs()} == {SCRATCH, "tiny"}
 
 
+def test_places365_is_the_pre_trained_arm_of_its_checkpoint() -> None:
+    other = "wrn-40-2_places365_9x9_e1_s1_000000"
+    [job] = calibration.jobs("paper", datasets=["cifar10"], methods=["places365"], seeds=[0], init=other)
+    [standard] = [
+        job
+        for job in calibration.jobs("paper", datasets=["cifar10"], methods=["standard"], seeds=[0], init=other)
+        if job.init == other
+    ]
+    assert (job.init, job.recipe) == (other, standard.recipe)
+    with pytest.raises(UserError, match="--corpus places365"):
+        calibration.jobs("paper", methods=["places365"])
+    assert "places365" not in {job.method for job in calibration.jobs("paper")}
+
+
 def test_unknown_values_are_refused() -> None:
     with pytest.raises(UserError, match="smoke, cpu, paper"):
         calibration.jobs("cpus")

@@ -387,12 +387,13 @@ def test_unsuitable_selections_are_refused(selection: dict[str, object], message
 
 
 def test_excluded_is_the_pre_trained_arm_of_a_given_checkpoint() -> None:
-    jobs = imbalance.jobs("paper", methods=["excluded"], init="other", seeds=[0], datasets=["cifar10"])
-    assert [(job.method, job.init, job.level) for job in jobs] == [("excluded", "other", level) for level in LEVELS]
+    other = "wrn-40-2_imagenet32-no-cifar10_1082000x847_e100_s1_abc123"
+    jobs = imbalance.jobs("paper", methods=["excluded"], init=other, seeds=[0], datasets=["cifar10"])
+    assert [(job.method, job.init, job.level) for job in jobs] == [("excluded", other, level) for level in LEVELS]
     [normal] = [
         job
-        for job in imbalance.jobs("paper", methods=["normal"], init="other", seeds=[0], chosen_levels=[1.0])
-        if (job.init, job.dataset) == ("other", "cifar10")
+        for job in imbalance.jobs("paper", methods=["normal"], init=other, seeds=[0], chosen_levels=[1.0])
+        if (job.init, job.dataset) == (other, "cifar10")
     ]
     assert normal.recipe == jobs[4].recipe
     recipe = ImbalanceRecipe(**normal.recipe)
@@ -413,11 +414,14 @@ METRICS = {
 }
 
 
+TINY = "tiny_imagenet32-no-cifar10_4x7"
+
+
 @pytest.fixture
 def context(tmp_path: Path) -> Context:
-    """A data set called ``own``, 20 images of each of 4 classes, and a checkpoint called ``tiny``, of another task."""
+    """A data set called ``own``, 20 images of each of 4 classes, and a checkpoint, :data:`TINY`, of another task."""
     toys.write_bundle(tmp_path / "data", "own", 80, 4)
-    save_trained(tmp_path / "runs" / "checkpoints" / "tiny.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
+    save_trained(tmp_path / "runs" / "checkpoints" / f"{TINY}.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
     return toys.context(tmp_path / "runs", data=tmp_path / "data")
 
 
@@ -427,7 +431,7 @@ def own_jobs(**changes: object) -> list[Job]:
         "seeds": [0],
         "chosen_levels": [0.5],
         "overrides": SETTINGS,
-        "init": "tiny",
+        "init": TINY,
     } | changes
     return imbalance.jobs("smoke", **chosen)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import re
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -12,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from robustness_lib import paper, report
+from robustness_lib import paper, records, report, sections
 from robustness_lib.errors import UserError
 from robustness_lib.paper.claims import paper_rows
 
@@ -35,6 +38,38 @@ def arms(scratch: list[float], tuned: list[float], metric: str = "rms_calibratio
         for arm, values in pairs
         for seed, value in enumerate(values)
     )
+
+
+@functools.cache
+def is_measured(section: str, dataset: str, method: str) -> bool:
+    for scale in ("paper", "cpu"):
+        try:
+            if sections.SECTIONS[section].jobs(scale, datasets=[dataset], methods=[method], seeds=[0]):
+                return True
+        except UserError as error:
+            if "no checkpoint was given" in str(error):
+                return True
+            raise
+    return False
+
+
+def test_every_claim_is_about_what_its_section_measures() -> None:
+    """A misspelt method or metric would leave a claim unmeasured for ever."""
+
+    def plain(name: str) -> str:
+        return re.sub(r"\d+", "N", name)  # the number of steps or restarts is the profile's
+
+    results = Path(__file__).parents[1] / "book/results"
+    emitted: dict[tuple[str, str], set[str]] = {}
+    for section in sections.SECTIONS:
+        for made in records.load_published(section, results):
+            emitted.setdefault((section, made.job.method), set()).update(map(plain, made.metrics))
+    for one in paper.CLAIMS:
+        for side in (one.treated, one.reference):
+            if side.method == "printed":
+                continue
+            assert is_measured(one.section, one.dataset, side.method), one.id
+            assert plain(side.metric) in emitted.get((one.section, side.method), {plain(side.metric)}), one.id
 
 
 def claim(name: str) -> paper.Claim:
@@ -451,9 +486,11 @@ def test_overridden_recipes_do_not_mix():
     assert verdict.effect == pytest.approx(-0.1)
 
 
-def test_several_checkpoints_at_one_seed_are_averaged():
-    frame = pd.concat([arms([0.2, 0.2], [0.1, 0.1]), arms([], [0.12, 0.12], init="other")])
-    assert paper.evaluate(claim("cal-rms-cifar10"), frame).effect == pytest.approx(-0.09)
+def test_checkpoints_do_not_mix():
+    frame = pd.concat([arms([0.2, 0.2, 0.2], [0.1, 0.1, 0.1]), arms([], [0.19, 0.19], init="other")])
+    verdict = paper.evaluate(claim("cal-rms-cifar10"), frame)
+    assert verdict.n == 3
+    assert verdict.effect == pytest.approx(-0.1)
 
 
 def test_undefined_effects_are_left_out():

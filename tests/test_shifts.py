@@ -258,17 +258,19 @@ def test_replayed_images_of_the_class_map_have_their_own_label() -> None:
     labels, indices = torch.tensor([0, 1, 2, 0]), torch.tensor([3, 4, 10, 11])
     value = class_maps.class_map_loss(members, old_labels_from=10)(lambda images: logits, labels, labels, indices)
     first = int(logits[0, :2].argmax())
-    expected = F.cross_entropy(logits, torch.tensor([first, 2, 2, 0]))
+    expected = F.cross_entropy(logits[:2], torch.tensor([first, 2])) + F.cross_entropy(logits[2:], labels[2:])
     assert float(value) == pytest.approx(float(expected), rel=1e-6)
 
 
-def test_two_headed_loss_is_the_mean_of_both_cross_entropies() -> None:
+def test_two_headed_loss_is_the_sum_of_both_mean_cross_entropies() -> None:
     logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
     labels, indices = torch.tensor([0, 2, 3, 1, 0]), torch.tensor([0, 1, 12, 10, 2])
     value = class_maps.two_headed_loss(4, 10)(lambda images: logits, torch.zeros(5), labels, indices)
-    new = F.cross_entropy(logits[[0, 1, 4], 4:], labels[[0, 1, 4]], reduction="sum")
-    old = F.cross_entropy(logits[[2, 3], :4], labels[[2, 3]], reduction="sum")
-    assert float(value) == pytest.approx(float(new + old) / 5, rel=1e-6)
+    new = F.cross_entropy(logits[[0, 1, 4], 4:], labels[[0, 1, 4]])
+    old = F.cross_entropy(logits[[2, 3], :4], labels[[2, 3]])
+    assert float(value) == pytest.approx(float(new + old), rel=1e-6)
+    alone = class_maps.two_headed_loss(4, 10)(lambda images: logits[:1], torch.zeros(1), labels[:1], indices[:1])
+    assert float(alone) == pytest.approx(float(F.cross_entropy(logits[:1, 4:], labels[:1])), rel=1e-6)
 
 
 def test_an_extended_head_keeps_its_classes_and_a_completed_map_uses_the_new_ones() -> None:

@@ -239,6 +239,7 @@ _METRICS = {
     "source_accuracy_before": Metric("accuracy on the pre-training task before fine-tuning", better=1),
     "maximum_effective_robustness": Metric("maximum effective robustness", "points", 1),
     "final_effective_robustness": Metric("effective robustness at the end", "points", 1),
+    "lost_effective_robustness": Metric("effective robustness lost by the end", "points", 0),
     "corpus_images": Metric("images of the corpus", "", 0),
     "corpus_classes": Metric("classes of the corpus", "", 0),
     "corpus_related_classes": Metric("classes of the corpus that are related to CIFAR-10", "", 0),

@@ -268,7 +268,7 @@ def per_seed(
 ) -> pd.Series:
     """The measured values of one setting, one a seed.
 
-    Only the records of :func:`runs` count; several checkpoints at one seed are averaged.
+    Only the records of :func:`runs` count.
 
     Args:
         frame: Records, as by :func:`robustness_lib.records.frame`.
@@ -346,8 +346,8 @@ def _by_level(
 def runs(frame: pd.DataFrame, *, section: str, profile: str, dataset: str, arm: str, method: str) -> pd.DataFrame:
     """The records of one setting that count, at all levels.
 
-    Where records with several recipes share a setting and level (settings were overridden on the command
-    line), the recipe with the most seeds counts, the one with the latest record at a tie.
+    Where records with several recipes or checkpoints share a setting and level (they were changed on the command
+    line), those that have the most seeds count, those with the latest record at a tie.
 
     Args:
         frame: Records, as by :func:`robustness_lib.records.frame`.
@@ -367,19 +367,20 @@ def runs(frame: pd.DataFrame, *, section: str, profile: str, dataset: str, arm: 
     for column, value in wanted.items():
         keep &= frame[column] == value
     rows: pd.DataFrame = frame[keep]
-    parts = [_main_recipe(part) for _, part in rows.groupby(rows["level"].astype(float), dropna=False)]
+    parts = [_main_training(part) for _, part in rows.groupby(rows["level"].astype(float), dropna=False)]
     return pd.concat(parts) if parts else rows
 
 
-def _main_recipe(rows: pd.DataFrame) -> pd.DataFrame:
-    """The records of the recipe with the most seeds; at a tie, the one with the latest record."""
+def _main_training(rows: pd.DataFrame) -> pd.DataFrame:
+    """The records of the recipe and checkpoint with the most seeds; at a tie, those with the latest record."""
     recipe = rows["recipe"].map(lambda value: json.dumps(value, sort_keys=True, default=str))
+    training = rows["init"].astype(str) + recipe
 
     def weight(name: Any) -> tuple[int, str]:
-        mine = rows[recipe == name]
+        mine = rows[training == name]
         return mine["seed"].nunique(), max(str(_date(value)) for value in mine["provenance"])
 
-    chosen: pd.DataFrame = rows[recipe == max(recipe.unique(), key=weight)]
+    chosen: pd.DataFrame = rows[training == max(training.unique(), key=weight)]
     return chosen
 
 
