@@ -65,7 +65,7 @@ report.myst_table(
 # : The mean lies on the claimed side, but the interval includes no effect at all, or stays below the stated size.
 #
 # does not hold
-# : The mean does not lie on the claimed side.
+# : The mean does not lie on the claimed side. Where the interval includes no effect, further seeds may turn this.
 #
 # not yet measured
 # : Fewer than two seeds have both arms. Numbers that are computed from published predictions have no seeds: one is enough.

@@ -486,6 +486,21 @@ def test_overridden_recipes_do_not_mix():
     assert verdict.effect == pytest.approx(-0.1)
 
 
+@pytest.mark.parametrize(
+    ("scratch", "tuned", "verdict", "is_open"),
+    [
+        ([0.20, 0.21, 0.19], [0.10, 0.11, 0.10], "holds", False),
+        ([0.20, 0.30, 0.10], [0.19, 0.10, 0.19], "holds in direction", True),
+        ([0.10, 0.30, 0.20], [0.19, 0.30, 0.19], "does not hold", True),
+        ([0.10, 0.11, 0.10], [0.20, 0.21, 0.19], "does not hold", False),
+        ([0.10], [0.20], "not yet measured", False),
+    ],
+)
+def test_a_verdict_is_open_where_the_interval_includes_no_effect(scratch, tuned, verdict, is_open):
+    found = paper.evaluate(claim("cal-rms-cifar10"), arms(scratch, tuned))
+    assert (found.verdict, found.is_open) == (verdict, is_open)
+
+
 def test_checkpoints_do_not_mix():
     frame = pd.concat([arms([0.2, 0.2, 0.2], [0.1, 0.1, 0.1]), arms([], [0.19, 0.19], init="other")])
     verdict = paper.evaluate(claim("cal-rms-cifar10"), frame)

@@ -116,6 +116,13 @@ class Verdict:
     level: float | None = None
     levels: int = 0
 
+    @property
+    def is_open(self) -> bool:
+        """Whether the interval includes no effect at all, so that further seeds may turn the verdict."""
+        none = 1.0 if self.claim.kind == "ratio" else 0.0
+        judged_by_seeds = self.verdict != UNMEASURED and self.claim.test == "beyond" and not self.claim.exact
+        return judged_by_seeds and self.low <= none <= self.high
+
 
 def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float]:
     """Mean and two-sided 95 % t-interval.

@@ -149,7 +149,7 @@ def so_far(records: pd.DataFrame) -> str:
 
 
 def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown:
-    """The scoreboard in sentences: how many claims are judged, on what, and which do not hold.
+    """The scoreboard in sentences: how many claims are judged, on what, how surely, and which do not hold.
 
     Args:
         records: Records of any sections.
@@ -164,7 +164,8 @@ def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown
     text += f" {exact} of these are computed from published predictions, without a training here." if exact else ""
     ours = sum(claim.own for claim in CLAIMS)
     text += f" {ours} of all are our own, about what the papers did not try." if ours else ""
-    failed = [one for one in judged if one.verdict == FAILS]
+    failed, undecided = [one for one in judged if one.verdict == FAILS], sum(one.is_open for one in judged)
+    text += f" The interval of {undecided} includes no effect: further seeds may turn them." if undecided else ""
     lines = [text, "", *(["These do not hold here:", ""] if failed else [])]
     for one in failed:
         page = f"[{SECTIONS[one.claim.section]}]({links[one.claim.section]})"
