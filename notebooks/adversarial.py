@@ -318,7 +318,9 @@ report.scoreboard(published, sections=["adversarial"], name="tab-verdicts")
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.adversarial_pretraining_table(
     records.frame(records.load_published("pretraining", Path(results))),
-    caption="Adversarial pre-trainings on Downsampled ImageNet, and the test error on its clean images.",
+    published,
+    dataset="cifar10",
+    caption="Adversarial pre-trainings on Downsampled ImageNet: the test error on its clean images, and what tuning makes of it.",
     name="tab-adversarial-pretraining",
 )
 

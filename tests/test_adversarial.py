@@ -553,19 +553,36 @@ def test_the_pretrainings_stand_beside_the_authors_log() -> None:
     ]
     metrics = {"error": 0.8, "images": 160_000.0, "classes": 275.0}
     records = frame([Record(job, metrics, {"date": "2026-01-01"}) for job in jobs])
-    table = report.adversarial_pretraining_table(records, caption="c", name="n")
-    assert "| the authors' log | WRN-28-10 | 1,281,167 of 1,000 classes | 100 | 70.25 |" in table
-    assert table.count("| `cpu` | WRN-16-1 | 160,000 of 275 classes | 3 | 80.0 |") == 1
-    assert table.count("| `cpu`, targeted | WRN-16-1 | 160,000 of 275 classes | 3 | 80.0 |") == 1
+    epochs = jobs[1].recipe["epochs"]
+    tuned = []
+    for seed, value in enumerate((0.3, 0.4)):
+        one = record("adversarial", "pre-trained", seed, adversarial_accuracy=value)
+        job = dataclasses.replace(one.job, init=pretraining.checkpoint_id(jobs[1]))
+        tuned.append(dataclasses.replace(one, job=job))
+    table = report.adversarial_pretraining_table(records, frame(tuned), dataset="cifar10", caption="c", name="n")
+    assert "| the authors | WRN-28-10 | 1,281,167 of 1,000 classes | 100 | 70.25 | 57.4 |" in table
+    line = f"WRN-16-1 | 160,000 of 275 classes | {epochs} | 80.0"
+    assert table.count(f"| `cpu` | {line} | 35.0 ± 7.1, n = 2 |") == 1
+    assert table.count(f"| `cpu`, targeted | {line} | not run |") == 1
 
 
 def test_provenance_names_the_adversary_of_pretraining() -> None:
     scale, target = profile("cpu"), profile("cpu").targets["cifar10"]
     rows = [
         Record(pretraining.job(scale, target, overrides=changes), {"error": 0.5}, {"date": "2026-01-01"})
-        for changes in ({}, {"adversary": "untargeted"})
+        for changes in (
+            {},
+            {"adversary": "untargeted"},
+            {"adversary": "targeted"},
+            {"adversary": "targeted", "epochs": "1"},
+        )
     ]
     table = report.provenance_table(frame(rows), caption="c", name="n")
+    for epochs in (1, rows[2].job.recipe["epochs"]):
+        command = (
+            f"robustness pretrain --profile cpu --corpus imagenet32 --set adversary=targeted --set epochs={epochs}"
+        )
+        assert f"`{command} --seed 1`" in table
     assert "`robustness pretrain --profile cpu --corpus imagenet32 --seed 1`" in table
     assert "`robustness pretrain --profile cpu --corpus imagenet32 --set adversary=untargeted --seed 1`" in table
 

@@ -22,6 +22,7 @@ from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, nu
 
 _DASH = "–"
 _SECTION = "adversarial"
+_MEASURE = "adversarial_accuracy"
 _MORE = 0.05  # the paper's thousand starts found 4.3 points more than one
 
 
@@ -106,9 +107,7 @@ def checks_table(
 def _checks(record: dict[Any, Any] | None) -> list[tuple[str, str, bool]]:
     if record is None:
         return []
-    white, transfer, blind = (
-        float(record[name]) for name in ("adversarial_accuracy", "transfer_accuracy", "zero_gradient")
-    )
+    white, transfer, blind = (float(record[name]) for name in (_MEASURE, "transfer_accuracy", "zero_gradient"))
     curve = record["adversarial_accuracy_by_epsilon"]
     slack = _slack(white, record)
     falls = all(later <= earlier + slack for earlier, later in pairwise(curve))
@@ -139,7 +138,7 @@ def _longer(record: dict[Any, Any] | None) -> list[tuple[str, str, bool]]:
     if record is None or name is None or not _present(record.get("adversarial_accuracy_by_steps")):
         return []
     curve = record["adversarial_accuracy_by_steps"]
-    short, long = float(record["adversarial_accuracy"]), float(curve[-1])
+    short, long = float(record[_MEASURE]), float(curve[-1])
     slack = _slack(short, record)
     return [
         (
@@ -186,28 +185,51 @@ def _source(record: dict[Any, Any]) -> str:
     return f"`{record['profile']}`, {record['attacked_images']:g}"
 
 
-def adversarial_pretraining_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdown:
-    """The adversarial pre-trainings beside that of the authors' log: how long, on what, and how well it was learned.
+def adversarial_pretraining_table(
+    records: pd.DataFrame, tuned: pd.DataFrame, *, dataset: str, caption: str, name: str
+) -> Markdown:
+    """The adversarial pre-trainings beside the authors': how long, on what, how well it was learned, and its use.
 
     Args:
         records: Records of :mod:`robustness_lib.pretraining`.
+        tuned: Records of the section.
+        dataset: The target on whose adversarial accuracy the use is shown.
         caption: Caption of the table.
         name: Its label for references.
 
     Returns:
-        A numbered MyST table; the error is on clean validation images of the classes that were trained on.
+        A numbered MyST table; the error is on clean validation images of the classes that were trained on, the
+        adversarial accuracy that of the adversarially tuned networks, mean and standard deviation over seeds.
     """
     log = select(_SECTION, dataset="imagenet32", method="adversarial-pretraining", metric="error").iloc[0]
+    of_paper = select(_SECTION, dataset=dataset, arm=ARMS[1], method="adversarial", metric=_MEASURE).iloc[0]
     rows = [
-        ["the authors' log", "WRN-28-10", "1,281,167 of 1,000 classes", f"{log['position']:g}", str(log["printed"])]
+        [
+            "the authors",
+            "WRN-28-10",
+            "1,281,167 of 1,000 classes",
+            f"{log['position']:g}",
+            str(log["printed"]),
+            str(of_paper["printed"]),
+        ]
     ]
-    for row in records[records["method"] == "adversarial"].to_dict("records"):
+    tuned = tuned[(tuned["section"] == _SECTION) & (tuned["dataset"] == dataset) & (tuned["method"] == "adversarial")]
+    for row in sorted(
+        records[records["method"] == "adversarial"].to_dict("records"), key=lambda row: row["recipe"]["epochs"]
+    ):
         recipe = row["recipe"]
         where = f"`{row['profile']}`" + (", targeted" if recipe["adversary"] == "targeted" else "")
         corpus = f"{row['images']:,.0f} of {row['classes']:,.0f} classes"
         error = number(float(row["error"]), "error")
-        rows.append([where, network_label(str(recipe["architecture"])), corpus, str(recipe["epochs"]), error])
-    return myst_table(["By", "Network", "Images", "Epochs", "Test error (%)"], rows, caption=caption, name=name)
+        begins = f"{recipe['architecture']}_{row['dataset']}_{recipe['adversary']}_e{recipe['epochs']}_s{row['seed']}_"
+        after = tuned[tuned["init"].str.startswith(begins)]
+        found = [float(value) for value in after[_MEASURE]] if len(after) else []
+        use = f"{number(float(np.mean(found)), _MEASURE)}" if found else NOT_RUN
+        use += f" ± {number(float(np.std(found, ddof=1)), _MEASURE)}, n = {len(found)}" if len(found) > 1 else ""
+        rows.append([where, network_label(str(recipe["architecture"])), corpus, str(recipe["epochs"]), error, use])
+    header = ["By", "Network", "Images", "Epochs", "Test error (%)"]
+    header.append(f"Tuned on {label(dataset)}: adversarial accuracy (%)")
+    return myst_table(header, rows, caption=caption, name=name)
 
 
 def attacked_images(

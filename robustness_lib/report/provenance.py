@@ -19,7 +19,7 @@ def rerun_command(
     seeds: Iterable[int],
     *,
     methods: Iterable[str] = (),
-    adversary: str = "none",
+    settings: Mapping[str, object] | None = None,
 ) -> str:
     """The command that measures one data set's results again.
 
@@ -29,7 +29,7 @@ def rerun_command(
         dataset: Image set; None: all of the section's sets.
         seeds: Seeds; none: the profile's own.
         methods: Methods; none: the section's own.
-        adversary: What pre-training trained against.
+        settings: Changed settings of a pre-training, by name.
 
     Returns:
         The command, for example ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``;
@@ -38,7 +38,7 @@ def rerun_command(
     if section == "pretraining":
         corpus = re.sub(r"_\d+x\d+$", "", dataset or "")
         parts = ["robustness pretrain --profile", profile, *(["--corpus", corpus] if corpus else [])]
-        parts += [f"--set adversary={adversary}"] if adversary != "none" else []
+        parts += [f"--set {name}={value}" for name, value in (settings or {}).items()]
         return " ".join([*parts, *(f"--seed {int(seed)}" for seed in seeds)])
     if section == "cost":
         return f"python -m benchmarks --device {'cuda' if profile == 'paper' else 'cpu'}"
@@ -126,13 +126,16 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
 
 
 def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> list[str]:
-    """The command for a group of records; one an adversary in pre-training, which may have several."""
+    """The command for a group of records; in pre-training one for each adversary and, where they differ, length."""
     if section == "pretraining":
         against = group["recipe"].map(lambda recipe: str(recipe.get("adversary", "none")))
-        return [
-            rerun_command(section, profile, dataset, sorted(set(some["seed"])), adversary=str(kind))
-            for kind, some in group.groupby(against)
-        ]
+        epochs = group["recipe"].map(lambda recipe: int(recipe["epochs"]))
+        commands = []
+        for (kind, length), some in group.groupby([against, epochs]):
+            settings = {"adversary": kind} if kind != "none" else {}
+            settings |= {"epochs": length} if epochs[against == kind].nunique() > 1 else {}
+            commands.append(rerun_command(section, profile, dataset, sorted(set(some["seed"])), settings=settings))
+        return commands
     trials: Iterable[str] = group["method"] if section == "recipe_choice" else ()  # a plain run has only some of them
     return [rerun_command(section, profile, dataset, group["seed"], methods=trials)]
 
