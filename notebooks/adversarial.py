@@ -340,18 +340,7 @@ report.candidates_table(
 # network, made-up images, a weak attacker; it proves nothing about the paper.
 
 # %% tags=["remove-stderr"]
-context = Context(data=Path(data_root) if data_root else None, store=Path(store))
-jobs, outcome = sections.measure_section(
-    "adversarial",
-    profile,
-    context,
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
+jobs, live = sections.measure_as_asked("adversarial", globals())
 
 # %% [markdown]
 # {numref}`tab-adversarial-live` has the accuracies, {numref}`fig-adversarial-live-radius` their course with the
@@ -383,7 +372,7 @@ figure = report.curves_with_paper(
 
 # %% mystnb={"figure": {"caption": "Images of the live run and what an attack makes of them, below each the class that a normally trained network predicts: clean; after the attack, bold where the prediction changed; and the change, amplified so that grey is none and black and white are the radius.", "name": "fig-adversarial-live-images"}, "image": {"alt": "Three rows of small images. The second row looks like the first, with a slight grain; the third shows the grain by itself, mostly saturated.", "width": "100%"}} tags=["hide-input"]
 shown = jobs[0]  # the network that had no adversary in training, where there is one
-seen = adversarial.examples(shown, context)
+seen = adversarial.examples(shown, Context(data=Path(data_root) if data_root else None, store=Path(store)))
 figure = report.attacked_images(
     seen.clean, seen.adversarial, seen.before, seen.after, epsilon=float(shown.recipe["test_epsilon"])
 )

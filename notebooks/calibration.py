@@ -29,7 +29,6 @@ from pathlib import Path
 import numpy as np
 
 from robustness_lib import metrics, notebook, paper, records, report, sections
-from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
@@ -248,17 +247,7 @@ report.recipe_by_rms_note(
 # network, pre-trained on made-up images of many classes, then tuned on others: a check of the machinery, no evidence.
 
 # %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "calibration",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
+jobs, live = sections.measure_as_asked("calibration", globals())
 
 # %% [markdown]
 # In the reliability diagram of {numref}`fig-calibration-live` each point is a bin, and points below the diagonal are

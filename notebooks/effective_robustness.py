@@ -33,7 +33,6 @@ import numpy as np
 
 from robustness_lib import effective_robustness, notebook, paper, records, report, sections
 from robustness_lib.accuracy_lines import fit_line
-from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
@@ -507,18 +506,7 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # network, made-up images, five models for a testbed: a check of the machinery, no evidence.
 
 # %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "effective_robustness",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    chosen_levels=sections.parse_levels(levels),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
+jobs, live = sections.measure_as_asked("effective_robustness", globals())
 
 # %% [markdown]
 # The two arms while they are trained are in {numref}`fig-er-live`; {numref}`tab-er-live` adds some of the factors.

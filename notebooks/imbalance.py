@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 
 from robustness_lib import imbalance, notebook, paper, records, report, sections
-from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
@@ -336,18 +335,7 @@ report.candidates_table(
 # it proves nothing about the paper.
 
 # %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "imbalance",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    chosen_levels=sections.parse_levels(levels),
-    seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
+jobs, live = sections.measure_as_asked("imbalance", globals())
 
 # %% [markdown]
 # {numref}`tab-imbalance-live` has the minority error of each method and arm, {numref}`fig-imbalance-live` total and

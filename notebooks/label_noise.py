@@ -33,7 +33,6 @@ import numpy as np
 import torch
 
 from robustness_lib import corruption, loss_correction, notebook, paper, records, report, sections
-from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
@@ -304,18 +303,7 @@ report.candidates_table(
 # network, made-up images, three strengths; it proves nothing about the paper.
 
 # %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "label_noise",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    chosen_levels=sections.parse_levels(levels),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
+jobs, live = sections.measure_as_asked("label_noise", globals())
 
 # %% [markdown]
 # {numref}`tab-label-noise-live` has the areas, {numref}`fig-label-noise-live` the error at each strength, and

@@ -30,7 +30,6 @@ from pathlib import Path
 import numpy as np
 
 from robustness_lib import detection, notebook, ood, paper, records, report, sections
-from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
@@ -289,17 +288,7 @@ report.spreads_table(
 # network, and made-up images as the known set: a check of the machinery, no evidence.
 
 # %% tags=["remove-stderr"]
-jobs, outcome = sections.measure_section(
-    "ood",
-    profile,
-    Context(data=Path(data_root) if data_root else None, store=Path(store)),
-    datasets=sections.parse_names(dataset),
-    methods=sections.parse_names(method),
-    seeds=sections.parse_seeds(seeds),
-    overrides=sections.parse_overrides(overrides.replace(",", " ").split()),
-)
-outcome.check()
-live = sections.recorded(jobs, records.Store(store))
+jobs, live = sections.measure_as_asked("ood", globals())
 
 # %% [markdown]
 # {numref}`fig-ood-live` shows how sure the networks are of what they see, {numref}`tab-ood-live` and

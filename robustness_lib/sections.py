@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Protocol, Unpack, cast
+from typing import Any, Protocol, Unpack, cast
 
 import pandas as pd
 
@@ -161,6 +161,36 @@ def _check_size(job: Job, context: Context) -> None:
             f"the recipe trains on {wanted} images but {job.dataset} has {there} training images; "
             "add --set train_images=0 to train on all of them"
         )
+
+
+def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job], pd.DataFrame]:
+    """Measure what a notebook's parameters ask for, each written as on the command line.
+
+    Args:
+        name: The section.
+        parameters: By name, such as the notebook's ``globals()``: ``profile``, ``dataset``, ``method``, ``seeds``,
+            ``overrides`` (separated by commas or blanks), ``data_root`` (empty for the usual one) and ``store``; and
+            ``levels``, where the section has them. What else is in it is ignored.
+
+    Returns:
+        The planned jobs, and their records as a frame.
+
+    Raises:
+        UserError: A parameter is unsuitable, or a job failed.
+    """
+    store, data_root = Path(parameters["store"]), parameters["data_root"]
+    jobs, outcome = measure_section(
+        name,
+        parameters["profile"],
+        Context(data=Path(data_root) if data_root else None, store=store),
+        datasets=parse_names(parameters["dataset"]),
+        methods=parse_names(parameters["method"]),
+        seeds=parse_seeds(parameters["seeds"]),
+        chosen_levels=parse_levels(parameters.get("levels", "all")),
+        overrides=parse_overrides(parameters["overrides"].replace(",", " ").split()),
+    )
+    outcome.check()
+    return jobs, recorded(jobs, Store(store))
 
 
 def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:

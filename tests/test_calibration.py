@@ -11,7 +11,7 @@ import pytest
 import torch
 import toys
 
-from robustness_lib import calibration, metrics, networks, recipe_choice
+from robustness_lib import calibration, metrics, networks, recipe_choice, sections
 from robustness_lib.calibration import CalibrationRecipe
 from robustness_lib.data import class_balanced_subset, load
 from robustness_lib.errors import UserError
@@ -326,3 +326,24 @@ def test_recipes_are_judged_on_images_that_are_neither_trained_on_nor_tested(
     for images in (41, 0):
         with pytest.raises(UserError, match="smaller train_images"):
             recipe_choice.run(dataclasses.replace(job, recipe=job.recipe | {"train_images": images}), context)
+
+
+def test_a_notebooks_parameters_select_what_is_measured(root: Path, tmp_path: Path) -> None:
+    quick = ", ".join(f"{name}={value}" for name, value in SETTINGS.items() if name != "observations")
+    asked = {
+        "profile": "smoke",
+        "dataset": "own",
+        "method": "standard",
+        "seeds": "3",
+        "overrides": f"{quick}, observations=1 pretraining.train_images=80",
+        "data_root": str(root),
+        "store": str(tmp_path / "runs"),
+        "results": "another parameter of the notebook",
+    }
+    jobs, live = sections.measure_as_asked("calibration", asked)
+    assert {(job.dataset, job.method, job.seed, job.recipe["epochs"]) for job in jobs} == {("own", "standard", 3, 2)}
+    assert sorted(live["arm"]) == ["pre-trained", "scratch"]
+    with pytest.raises(UserError, match="seeds"):
+        sections.measure_as_asked("calibration", asked | {"seeds": "3-1"})
+    with pytest.raises(UserError, match="no levels"):
+        sections.measure_as_asked("calibration", asked | {"levels": "0.5"})
