@@ -106,7 +106,10 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
         lines += [f"Nothing is recorded yet at the `{profile}` profile. This command records it:", ""]
         lines += _code([rerun_command(section, profile, None, [])])
     else:
-        lines += ["These commands measure the recorded results again, but for what the page names with a `--set` or `--init` of its own:", ""]
+        text = (
+            "These commands measure the recorded results again, but for what the page names with a `--set` or `--init`"
+        )
+        lines += [f"{text} of its own:", ""]
         lines += _code([text for key, group in _groups(mine) for text in _commands(section, profile, key[2], group)])
         facts = _facts(mine)
         words = {
