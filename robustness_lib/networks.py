@@ -8,6 +8,7 @@ the repository.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import json
@@ -79,15 +80,32 @@ class Context:
     _used: dict[str, str] = field(default_factory=dict, repr=False)
 
     def images(self, name: str, split: str) -> ImageSet:
-        """An image set, read once, its checksum noted for the provenance of the running job."""
+        """An image set, read once, its checksum noted for the provenance of the running job.
+
+        Raises:
+            UserError: It is not there or damaged, or was another when the store was filled.
+        """
         if (name, split) not in self._images:
             if self.supplier is None:
                 self._images[name, split] = load(name, split, data_root(self.data))
             else:
                 self._images[name, split] = self.supplier.images(name, split)
+            self._check_unchanged(f"{name}/{split}", self._images[name, split].checksum)
         found = self._images[name, split]
         self._used[f"{name}/{split}"] = found.checksum
         return found
+
+    def _check_unchanged(self, name: str, checksum: str) -> None:
+        """Refuse images other than those that the store's networks and records were made with."""
+        path = self.store / "data" / f"{name.replace('/', '-')}.sha256"
+        if not path.exists():
+            with contextlib.suppress(OSError):  # a store that can be read only is as it was
+                write_atomically(path, f"{checksum}\n".encode())
+        elif (before := path.read_text().strip()) != checksum:
+            raise UserError(
+                f"the images {name} have the checksum {checksum[:12]}…, but what is in {self.store} was made with "
+                f"{before[:12]}…; give another folder to --store, or the changed images another name"
+            )
 
     def checkpoint(self, checkpoint: str) -> Path | None:
         """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""

@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from robustness_lib.cluster import Scheduler
 from robustness_lib.data import ImageSet, class_balanced_subset
-from robustness_lib.errors import SettingError, UserError, choose
+from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
 from robustness_lib.models import build
 from robustness_lib.networks import PUBLIC, SHIPPED, Context, find_checkpoint, read_trained, save_trained
 from robustness_lib.profiles import Profile, Target, profile
@@ -288,11 +288,11 @@ def require_corpus(
         adversary: What that checkpoint is to be trained against.
 
     Raises:
-        UserError: The checkpoint is missing, or was pre-trained on another corpus.
+        MissingCheckpoint: The checkpoint was not given, or was pre-trained on another corpus.
     """
     if checkpoint is None or not trained_on(checkpoint, corpus):
         against = "" if adversary == ADVERSARIES[0] else f" --set adversary={adversary}"
-        raise UserError(
+        raise MissingCheckpoint(
             f"the method {method} tunes a network that was pre-trained on {corpus}, but "
             + ("no checkpoint was given" if checkpoint is None else f"{checkpoint} is another checkpoint")
             + f"; make one with 'robustness pretrain --profile {scale} --corpus {corpus}{against}' and give its id to "

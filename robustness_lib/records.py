@@ -443,6 +443,10 @@ def code_revision() -> str:
         return "unknown"
 
 
+REVISION = code_revision()
+"""The code of this process: asked for when it begins, since commits are made while it runs."""
+
+
 def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str, Value]) -> dict[str, Any]:
     """Where a number comes from.
 
@@ -459,7 +463,7 @@ def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str,
         "data": dict(data),
         **runtime,
         "versions": library_versions(),
-        "revision": code_revision(),
+        "revision": REVISION,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
     }
 

@@ -6,6 +6,7 @@ A section is one module with ``SECTION``, ``METHODS``, ``jobs`` and ``run``; add
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -26,11 +27,11 @@ from robustness_lib import (
 )
 from robustness_lib.cluster import Scheduler, connect
 from robustness_lib.data.files import MissingData
-from robustness_lib.errors import UserError, choose
+from robustness_lib.errors import MissingCheckpoint, UserError, choose
 from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, frame, load_published
+from robustness_lib.records import Job, Metrics, Record, Store, frame, load_published
 from robustness_lib.sweep import Outcome, default_together, default_workers, sweep
 
 
@@ -234,18 +235,31 @@ def is_planned(job: Job) -> bool:
             profile's is in the name of a checkpoint.
 
     Returns:
-        Whether it is among the section's jobs for its own data set, method, level, seed and checkpoint.
+        Whether it is among the section's jobs for its own data set, method and seed. A checkpoint of one's own counts
+        where the method demands one.
     """
-    module = SECTIONS.get(job.section)
-    if module is None:
+    if job.section not in SECTIONS:
         return True
-    chosen: Selection = {"datasets": [job.dataset], "methods": [job.method], "seeds": [job.seed]}
-    chosen |= {} if job.level is None else {"chosen_levels": [job.level]}
-    chosen |= {} if job.init == SCRATCH else {"init": job.init}
+    setting = job.section, job.profile, job.dataset, job.method, job.seed
+    return job.key in _planned_keys(*setting) or job.key in _planned_keys(*setting, init=job.init)
+
+
+@functools.cache
+def _planned_keys(
+    section_name: str, scale: str, dataset: str, method: str, seed: int, init: str | None = None
+) -> frozenset[str]:
+    """Keys of a section's jobs of one data set, method and seed; with ``init`` those of methods that demand one."""
+    chosen: Selection = {"datasets": [dataset], "methods": [method], "seeds": [seed]}
     try:
-        return job.key in {one.key for one in module.jobs(job.profile, **chosen)}
-    except UserError:  # an unknown method or level, of an older version or someone else's
-        return False
+        return frozenset(job.key for job in SECTIONS[section_name].jobs(scale, **chosen))
+    except MissingCheckpoint:
+        chosen["init"] = init
+    except UserError:  # an unknown method, of an older version or someone else's
+        return frozenset()
+    try:
+        return frozenset(job.key for job in SECTIONS[section_name].jobs(scale, **chosen))
+    except UserError:
+        return frozenset()
 
 
 def summary(records: Sequence[Record]) -> pd.DataFrame:
@@ -268,7 +282,9 @@ def summary(records: Sequence[Record]) -> pd.DataFrame:
     rows["level"] = ["" if level is None or level != level else f"{level:g}" for level in rows["level"]]
     groups = [group["recipe"] for _, group in rows.groupby(where)]
     rows["changed"] = pd.concat([_differences(recipes) for recipes in groups])
-    long = rows.melt(setting, names, "metric").dropna(subset="value").astype({"value": float})
+    long = rows.melt(setting, names, "metric")
+    one = long["value"].map(lambda value: isinstance(value, int | float))  # a metric may be a list in another method
+    long = long[one].astype({"value": float}).dropna(subset="value")
     found = long.groupby([*setting, "metric"], sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
     shown = found.rename(columns={"std": "sd", "count": "n"}).sort_values(setting, kind="stable")
     return shown.assign(mean=shown["mean"].map("{:.4f}".format), sd=shown["sd"].map("{:.4f}".format).replace("nan", ""))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import toys
 
-from robustness_lib import calibration, metrics, networks, recipe_choice, sections
+from robustness_lib import calibration, metrics, networks, recipe_choice, records, sections
 from robustness_lib.calibration import CalibrationRecipe
 from robustness_lib.data import class_balanced_subset, load
 from robustness_lib.errors import UserError
@@ -121,6 +122,47 @@ def test_places365_is_the_pre_trained_arm_of_its_checkpoint() -> None:
     with pytest.raises(UserError, match="--corpus places365"):
         calibration.jobs("paper", methods=["places365"])
     assert "places365" not in {job.method for job in calibration.jobs("paper")}
+
+
+def test_what_a_profile_plans_and_what_is_a_trial() -> None:
+    def one(section: str, method: str, **selection: Any) -> Job:
+        jobs = sections.SECTIONS[section].jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[0], **selection)
+        return jobs[-1]
+
+    other = "wrn-16-1_imagenet32-no-cifar10_144900x249_e10_s1_0e7f85"
+    planned = (
+        one("calibration", "standard"),
+        one("label_noise", "none"),
+        one("label_noise", "none-excluded", init=other),
+    )
+    assert all(sections.is_planned(job) for job in planned)
+    trials = (
+        one("calibration", "standard", init=other),
+        one("calibration", "standard", overrides={"epochs": "3"}),
+        one("calibration", "standard", overrides={"pretraining.epochs": "3"}),
+        one("label_noise", "none", chosen_levels=[0.35]),
+        one("label_noise", "none-excluded", init=other, overrides={"epochs": "7"}),
+    )
+    assert not any(sections.is_planned(job) for job in trials)
+
+
+@pytest.mark.parametrize("section", sections.SECTIONS)
+def test_every_published_section_can_be_shown(section: str) -> None:
+    made = records.load_published(section, Path(__file__).parents[1] / "book/results")
+    shown = sections.summary(made)
+    assert set(shown["method"]) == {one.job.method for one in made}
+
+
+def test_changed_images_are_refused(context: Context, root: Path) -> None:
+    context.images("own", "train")
+    dataclasses.replace(context, _images={}).images("own", "train")
+    path = root / "own" / "train.npz"
+    with np.load(path) as kept:
+        arrays = dict(kept)
+    np.savez(path, **arrays | {"images": 255 - arrays["images"]})
+    with pytest.raises(UserError, match=r"own/train have the checksum .* another folder to --store"):
+        dataclasses.replace(context, _images={}).images("own", "train")
+    toys.context(context.store.with_name("others"), data=root).images("own", "train")
 
 
 def test_unknown_values_are_refused() -> None:

@@ -422,6 +422,39 @@ def noise(levels: list[float], arm: str, seed: int, scale: float) -> list[dict[s
     ]
 
 
+def test_an_unfinished_sweep_leaves_the_verdict_as_it_was():
+    """A further level of one seed, or a further seed at some levels, does not count before the others have it."""
+
+    def at(level: float, seeds: range, scratch: float, tuned: float) -> pd.DataFrame:
+        rows = [
+            record(section="imbalance", arm=arm, method="normal", level=level, seed=seed, error=value + seed / 100)
+            for arm, value in (("scratch", scratch), ("pre-trained", tuned))
+            for seed in seeds
+        ]
+        return pd.DataFrame(rows)
+
+    whole = pd.concat([at(0.2, range(3), 0.5, 0.4), at(2.0, range(3), 0.4, 0.2)], ignore_index=True)
+    setting = {"section": "imbalance", "profile": "cpu", "dataset": "cifar10", "method": "normal"}
+    for further in (at(0.4, range(1), 0.9, 0.1), at(0.2, range(3, 4), 0.9, 0.1)):
+        frame = pd.concat([whole, further], ignore_index=True)
+        values = paper.per_seed(frame, arm="scratch", metric="error", over_levels="mean", **setting)
+        assert values.to_list() == pytest.approx([0.45, 0.46, 0.47])
+        rows = report.comparison_rows(
+            "imbalance", frame, metrics=["error"], datasets=["cifar10"], methods=["normal"], over_levels="mean"
+        )
+        assert rows["n"].to_list() == [3, 3]
+        assert rows["levels"].to_list() == [2, 2]
+    alone = at(0.4, range(3), 0.9, 0.1)
+    lacking = pd.concat([whole, alone[alone["arm"] == "scratch"]], ignore_index=True)
+    rows = report.comparison_rows(
+        "imbalance", lacking, metrics=["error"], datasets=["cifar10"], methods=["normal"], over_levels="mean"
+    )
+    assert rows["levels"].to_list() == [2, 2], "both arms over the levels that both have"
+    two = pd.concat([at(0.2, range(1), 0.5, 0.4), at(2.0, range(2), 0.4, 0.2), at(1.0, range(1), 0.4, 0.2)])
+    values = paper.per_seed(two, arm="scratch", metric="error", over_levels="mean", **setting)
+    assert values.to_list() == pytest.approx([0.4, 0.41]), "two seeds before many levels"
+
+
 def test_area_needs_the_whole_range_and_the_same_levels():
     found, grid = claim("noise-none-cifar10"), [0.0, 0.5, 1.0]
     scales = (("scratch", 1.0), ("pre-trained", 0.5))

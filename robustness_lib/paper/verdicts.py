@@ -6,7 +6,8 @@
 not compared. Each seed gives one effect (difference, ratio or relative reduction, see
 :mod:`robustness_lib.paper.claims`). For a claim over all levels the area (trapezoid) or the mean is taken
 first, over the levels that both sides have; a seed that lacks one of them is left out, and so is a seed whose
-effect is not finite.
+effect is not finite. Where a sweep is unfinished, those levels count that keep the most pairs (seeds times levels), of
+two seeds where there are two.
 
 **Interval.** The mean effect over the n seeds, with the two-sided 95 % interval of Student's t distribution
 with n - 1 degrees of freedom. Where the seeds share one pre-trained checkpoint, the interval covers the
@@ -286,14 +287,32 @@ def per_seed(
         method: Method.
         metric: Column to read.
         level: The level; None: records without a level. Ignored with ``over_levels``.
-        over_levels: Reduce all levels to their "area" or "mean"; only seeds with all levels count.
+        over_levels: Reduce all levels to their "area" or "mean"; only seeds with all levels count, and of an
+            unfinished sweep the levels that keep the most values.
         at: For list metrics: the "last" value, or that at "half" of the list.
 
     Returns:
         Floats, indexed by seed in ascending order; empty where nothing is recorded.
     """
     table = _by_level(frame, section, profile, dataset, Side(arm, method, metric, at), level, over_levels)
-    return _over_levels(table.dropna(), over_levels)
+    seeds, levels = _complete(table.notna(), over_levels)
+    return _over_levels(table.loc[seeds, levels], over_levels)
+
+
+def levels_counted(
+    frame: pd.DataFrame,
+    *,
+    section: str,
+    profile: str,
+    dataset: str,
+    arm: str,
+    method: str,
+    metric: str,
+    over_levels: Levels,
+) -> list[float]:
+    """The levels that :func:`per_seed` reduces to one number, in ascending order."""
+    table = _by_level(frame, section, profile, dataset, Side(arm, method, metric), None, over_levels)
+    return sorted(float(level) for level in _complete(table.notna(), over_levels)[1])
 
 
 def _pairs(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> tuple[Floats, Floats]:
@@ -315,9 +334,7 @@ def _by_seed(claim: Claim, frame: pd.DataFrame, profile: str, dataset: str) -> t
         for side in (claim.treated, claim.reference)
     )
     treated, reference = treated.align(reference, join="inner")
-    both = treated.notna() & reference.notna()
-    levels = both.columns[both.any()]
-    seeds = both.index[both[levels].all(axis=1)]
+    seeds, levels = _complete(treated.notna() & reference.notna(), over_levels)
     left, right = (_over_levels(side.loc[seeds, levels], over_levels) for side in (treated, reference))
     finite = np.isfinite(effect(claim.kind, left.to_numpy(dtype=np.float64), right.to_numpy(dtype=np.float64)))
     return left[finite], right[finite]
@@ -393,6 +410,21 @@ def _main_training(rows: pd.DataFrame) -> pd.DataFrame:
 
 def _date(provenance: Any) -> Any:
     return provenance.get("date", "") if isinstance(provenance, Mapping) else ""
+
+
+def _complete(there: pd.DataFrame, over_levels: Levels) -> tuple[pd.Index, pd.Index]:
+    """Of a table of seeds and levels the seeds and levels without a gap that hold the most values.
+
+    Of two seeds at least, where there are two; an area keeps the ends of its range.
+    """
+    counts = there.sum()
+    found = []
+    for least in sorted(set(counts[counts > 0])):
+        levels = there.columns[counts >= least]
+        if over_levels != "area" or np.isin(AREA_RANGE, levels).all():
+            found.append((there.index[there[levels].all(axis=1)], levels))
+    none = there.index[:0], there.columns[:0]
+    return max(found, key=lambda one: (min(len(one[0]), 2), len(one[0]) * len(one[1])), default=none)
 
 
 def _over_levels(table: pd.DataFrame, over_levels: Levels) -> pd.Series:

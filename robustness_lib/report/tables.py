@@ -17,7 +17,18 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib.errors import UserError
-from robustness_lib.paper import SECTIONS, Verdict, claims_of, evaluate, label, metric, per_seed, runs, select
+from robustness_lib.paper import (
+    SECTIONS,
+    Verdict,
+    claims_of,
+    evaluate,
+    label,
+    levels_counted,
+    metric,
+    per_seed,
+    runs,
+    select,
+)
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
@@ -106,7 +117,7 @@ def comparison_rows(
         arms: Arms.
         methods: Methods.
         levels: Levels; None: without a level.
-        over_levels: Reduce all levels to their "area" or "mean" (``levels`` is then ignored).
+        over_levels: Reduce all levels, that the arms share, to their "area" or "mean" (``levels`` is then ignored).
         locator: Place in the paper that is preferred where it prints a number more than once.
         profile: The records' profile; None: the highest with records, "paper" or "cpu", for each setting.
 
@@ -118,6 +129,7 @@ def comparison_rows(
         ``revision``. A setting that neither the paper nor the records have is left out.
     """
     rows = []
+    records = _shared_levels(records, section, arms) if over_levels else records
     for dataset, method, level, name, arm in product(
         datasets, methods, levels[:1] if over_levels else levels, metrics, arms
     ):
@@ -130,7 +142,8 @@ def comparison_rows(
             "over_levels": over_levels,
         }
         values, scale, measured_on = _measured(records, dataset, setting, profile)
-        there = _levels(records, scale, measured_on, setting) if over_levels and len(values) else []
+        counted = {key: value for key, value in setting.items() if key != "level"}
+        there = levels_counted(records, profile=scale, dataset=measured_on, **counted) if over_levels else []
         paper, printed = _paper_value(section, dataset, arm, method, name, level, over_levels, locator, there)
         if not printed and values.empty:
             continue
@@ -159,6 +172,17 @@ def comparison_rows(
             }
         )
     return pd.DataFrame(rows)
+
+
+def _shared_levels(records: pd.DataFrame, section: str, arms: Sequence[str]) -> pd.DataFrame:
+    """The records without those of a section at levels that only some of the arms have."""
+    mine = records[(records["section"] == section) & records["arm"].isin(arms)]
+    keep = pd.Series(True, index=records.index)
+    for _, group in mine.groupby(["profile", "dataset", "method"]):
+        by_arm = group.groupby("arm")["level"].agg(set)
+        if len(by_arm) > 1:
+            keep[group.index[~group["level"].isin(set.intersection(*by_arm))]] = False
+    return records[keep]
 
 
 def comparison_table(
@@ -502,14 +526,6 @@ def _measured(
             if len(values):
                 return values, scale, name
     return pd.Series(dtype=float), "", dataset
-
-
-def _levels(records: pd.DataFrame, profile: str, dataset: str, setting: Mapping[str, Any]) -> list[float]:
-    """The levels at which a setting is recorded."""
-    names = ("section", "arm", "method")
-    rows = runs(records, profile=profile, dataset=dataset, **{name: setting[name] for name in names})
-    recorded = rows.loc[rows[setting["metric"]].notna(), "level"].dropna().astype(float)
-    return sorted(recorded.round(9).unique())
 
 
 def _claim_about(
