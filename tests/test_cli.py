@@ -78,7 +78,7 @@ def refused(command: Command, *arguments: str) -> str:
         (("run", "calibration", "--set", "learning_rate=nan"), ["learning_rate is nan", "finite number"]),
         (("run", "calibration", "--set", "flip=perhaps"), ["flip=perhaps", "true or false"]),
         (("run", "calibration", "--set", "bin_size=0"), ["bin_size is 0"]),
-        (("run", "calibration", "--set", "normalisation=z"), ["'z'", "half, cifar, imagenet"]),
+        (("run", "calibration", "--set", "normalisation=z"), ["'z'", "half, cifar, cifar-p2, imagenet"]),
         (("run", "calibration", "--set", "architecture=vgg99"), ["'vgg99'", "resnet18"]),
         (("run", "calibration", "--set", "architecture=wrn-11-1"), ["wrn-11-1"]),
         (("run", "calibration", "--seeds", "one"), ["seeds='one'", "0,1,2"]),
