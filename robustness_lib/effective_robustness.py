@@ -314,8 +314,9 @@ def _own_jobs(profile_name: str, selection: Selection) -> list[Job]:
     for method in selection.get("methods") or _default_methods(scale.name):
         choose(method, every, f"method of the section {SECTION}")
         if method == TESTBED:
-            numbers = [int(level) for level in chosen or range(1, len(TESTBEDS[scale.name]) + 1)]
-            levels: list[float | None] = [float(_checked_number(number, scale.name)) for number in numbers]
+            levels: list[float | None] = [
+                _checked_number(level, scale.name) for level in chosen or range(1, len(TESTBEDS[scale.name]) + 1)
+            ]
         elif method == "head-penalty":
             levels = list(chosen or PENALTIES)
         else:
@@ -344,10 +345,11 @@ def _default_methods(scale: str) -> Sequence[str]:
     return _SHOWN if scale == "smoke" else OWN_METHODS
 
 
-def _checked_number(number: int, scale: str) -> int:
-    if not 1 <= number <= len(TESTBEDS[scale]):
-        raise UserError(f"there is no testbed model {number} at {scale}; give numbers from 1 to {len(TESTBEDS[scale])}")
-    return number
+def _checked_number(number: float, scale: str) -> float:
+    count = len(TESTBEDS[scale])
+    if number not in range(1, count + 1):
+        raise UserError(f"there is no testbed model {number:g} at {scale}; give whole numbers from 1 to {count}")
+    return float(number)
 
 
 def _checkpoint(scale_name: str, dataset: str, method: str, overrides: Mapping[str, str]) -> str:

@@ -197,6 +197,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     datasets = selection.get("datasets") or [name for name in scale.datasets if "imagenet" not in name]
     human = [name for name in datasets if name.startswith(_HUMAN)]
     others = [name for name in datasets if name not in human]
+    if chosen and not others:
+        raise UserError(f"{', '.join(human)}: labels that people gave have no strength to choose; leave the levels out")
     every = (*METHODS, *VARIATIONS)
     planned: list[Job] = []
     for method in selection.get("methods") or METHODS:

@@ -191,7 +191,15 @@ def held_out_split(data: ImageSet) -> tuple[ImageSet, ImageSet]:
         The first 90 % to train on, and the last 10 % to tune the temperature on, in file order. A set whose files
         are sorted by class is first put in the order of one permutation from NumPy seed 0, as the authors do for
         Tiny ImageNet.
+
+    Raises:
+        UserError: There are too few images to hold any out.
     """
+    if int(HELD_OUT * len(data)) == 0:
+        raise UserError(
+            f"{len(data)} training images are too few to hold a tenth out for the temperature; set train_images to 10 "
+            "or more"
+        )
     order = np.arange(len(data))
     if bool((data.labels.diff() >= 0).all()):
         order = np.random.RandomState(0).permutation(len(data))

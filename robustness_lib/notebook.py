@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ast
 import json
+import os
 import sys
 from collections.abc import MutableMapping
 from pathlib import Path
@@ -26,7 +27,10 @@ _INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after th
 
 
 def check_parameters(namespace: MutableMapping[str, Any]) -> None:
-    """Refuse unknown parameters and values of the wrong kind.
+    """Refuse unknown parameters and values of the wrong kind; work from the root of the repository.
+
+    An editor may start a notebook in the folder that it lies in. It then goes on in the folder above, if that has the
+    recorded results, since every path is relative to the root.
 
     The defaults in the parameters cell say which parameters there are and of which kind each is: text, a
     whole number, a number, or true and false. A number given for text becomes text (``-p seeds 0`` means
@@ -37,7 +41,7 @@ def check_parameters(namespace: MutableMapping[str, Any]) -> None:
 
     Raises:
         UserError: A parameter was given that the notebook does not have, or a value is of another kind than
-            its default; the message says what was expected.
+            its default, or there are no recorded results; the message says what was expected.
     """
     history = [str(cell) for cell in namespace.get("In", ())]
     defaults = next((found for cell in history if (found := _constants(cell))), {})
@@ -47,6 +51,18 @@ def check_parameters(namespace: MutableMapping[str, Any]) -> None:
                 choose(name, defaults, "parameter")
     for name, default in defaults.items():
         namespace[name] = _as_kind_of(default, namespace[name], name)
+    if "results" in namespace:
+        _go_to_root(Path(namespace["results"]))
+
+
+def _go_to_root(results: Path) -> None:
+    if not results.is_dir() and (".." / results).is_dir():
+        os.chdir("..")
+    if not results.is_dir():
+        raise UserError(
+            f"the recorded results are not in {results}; start the notebook in the root of the repository, or give "
+            "their folder as the parameter results"
+        )
 
 
 def _constants(cell: str) -> dict[str, Any]:

@@ -19,10 +19,10 @@ from robustness_lib.paper import SECTIONS, label, metric, per_seed
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import mean_interval
 from robustness_lib.records import frame, load_published, short_hash
-from robustness_lib.report import arm_style, legend_outside, new_figure, rerun_command
+from robustness_lib.report import arm_style, legend_outside, new_figure, rerun_command, use_style
 from robustness_lib.report.headlines import HEADLINES, Headline, so_far
 from robustness_lib.report.style import PAPER
-from robustness_lib.report.tables import NOT_RUN, unbroken
+from robustness_lib.report.tables import ARMS, NOT_RUN, shared_levels, unbroken
 
 START, END = "<!-- results: made by `make readme`, not by hand -->", "<!-- end of the results -->"
 PICTURE = Path("book/_static/results.svg")
@@ -126,7 +126,8 @@ def _measured_relief(
 ) -> dict[str, Any]:
     setting: dict[str, Any] = {"section": section, "profile": profile, "dataset": dataset, "method": headline.method}
     setting |= {"metric": headline.metric, "over_levels": headline.over_levels}
-    sides = [per_seed(records, arm=arm, **setting) for arm in ("pre-trained", "scratch")]
+    records = shared_levels(records, section, ARMS) if headline.over_levels else records
+    sides = [per_seed(records, arm=arm, **setting) for arm in reversed(ARMS)]
     treated, reference = (side.to_numpy(float) for side in sides[0].align(sides[1], join="inner"))
     if not len(treated):
         return {}
@@ -197,6 +198,7 @@ def written(text: str, records: pd.DataFrame) -> str:
 
 def main() -> None:
     """Write README.md and the picture, in the working directory."""
+    use_style()
     records, path = frame(load_published()), Path("README.md")
     write_atomically(path, written(path.read_text(), records).encode())
     if _measured(records):

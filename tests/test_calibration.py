@@ -165,6 +165,11 @@ def test_changed_images_are_refused(context: Context, root: Path) -> None:
     toys.context(context.store.with_name("others"), data=root).images("own", "train")
 
 
+def test_a_tenth_of_too_few_images_cannot_be_held_out() -> None:
+    with pytest.raises(UserError, match=r"9 training images are too few .* set train_images to 10"):
+        held_out_split(toys.images(9, 3))
+
+
 def test_unknown_values_are_refused() -> None:
     with pytest.raises(UserError, match="smoke, cpu, paper"):
         calibration.jobs("cpus")

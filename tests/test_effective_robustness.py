@@ -151,6 +151,12 @@ def test_selections() -> None:
         jobs("smoke", methods=["fewer-classes"])
 
 
+@pytest.mark.parametrize("number", [0, 1.5, 99])
+def test_a_testbed_model_has_a_whole_number(number: float) -> None:
+    with pytest.raises(UserError, match=f"no testbed model {number:g} at cpu; give whole numbers from 1 to"):
+        jobs("cpu", methods=["testbed-model"], chosen_levels=[number])
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -339,6 +339,13 @@ def test_human_labels_have_no_strength() -> None:
     assert [job.init for job in human] == [job.init for job in same]
 
 
+def test_a_strength_of_human_labels_is_refused() -> None:
+    with pytest.raises(UserError, match=r"cifar10n-worse: labels that people gave have no strength"):
+        label_noise.jobs("cpu", datasets=["cifar10n-worse"], chosen_levels=[0.5])
+    both = label_noise.jobs("cpu", datasets=["cifar10", "cifar10n-worse"], methods=["none"], chosen_levels=[0.5])
+    assert {(job.dataset, job.level) for job in both} == {("cifar10", 0.5), ("cifar10n-worse", None)}
+
+
 def test_variations_are_named_for_what_they_are() -> None:
     excluded = "wrn-40-2_imagenet32-no-cifar10_1082000x847_e100_s1_abc123"
     [job] = label_noise.jobs(
@@ -455,7 +462,7 @@ def test_a_subset_is_drawn_by_true_labels_and_corrupted_in_file_order(context: C
 
 
 def test_human_labels_are_those_of_the_images(context: Context) -> None:
-    job = own_job(datasets=["cifar10n-worse"], overrides={"train_images": "40"})
+    job = own_job(datasets=["cifar10n-worse"], chosen_levels=None, overrides={"train_images": "40"})
     noise = noisy_labels(job, context)
     data = load("cifar10", "train", context.data)
     people = load("cifar10n-worse", "train", context.data).labels

@@ -38,6 +38,16 @@ def tags(cell: NotebookNode) -> list[str]:
 # ------------------------------------------------------------------------------------- what is in git
 
 
+def test_a_notebook_works_from_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "book/results").mkdir(parents=True)
+    (tmp_path / "notebooks").mkdir()
+    monkeypatch.chdir(tmp_path / "notebooks")
+    check_parameters({"results": "book/results"})
+    assert Path.cwd() == tmp_path
+    with pytest.raises(UserError, match="start the notebook in the root of the repository"):
+        check_parameters({"results": "nowhere"})
+
+
 def test_every_section_has_a_notebook() -> None:
     from robustness_lib.paper import SECTIONS
 

@@ -647,7 +647,7 @@ def test_divergence_in_the_last_update_is_not_missed() -> None:
         ("momentum", math.nan, r"\[0, 1\)"),
         ("dropout", -0.1, r"\[0, 1\)"),
         ("dropout", 1.0, r"\[0, 1\)"),
-        ("normalisation", "none", "half, cifar, imagenet"),
+        ("normalisation", "none", "half, cifar, cifar-p2, imagenet"),
         ("trainable", "trunk", "all, head"),
     ],
 )

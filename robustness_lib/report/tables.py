@@ -129,7 +129,7 @@ def comparison_rows(
         ``revision``. A setting that neither the paper nor the records have is left out.
     """
     rows = []
-    records = _shared_levels(records, section, arms) if over_levels else records
+    records = shared_levels(records, section, arms) if over_levels else records
     for dataset, method, level, name, arm in product(
         datasets, methods, levels[:1] if over_levels else levels, metrics, arms
     ):
@@ -174,8 +174,14 @@ def comparison_rows(
     return pd.DataFrame(rows)
 
 
-def _shared_levels(records: pd.DataFrame, section: str, arms: Sequence[str]) -> pd.DataFrame:
-    """The records without those of a section at levels that only some of the arms have."""
+def shared_levels(records: pd.DataFrame, section: str, arms: Sequence[str]) -> pd.DataFrame:
+    """The records without those of a section at levels that only some of the arms have.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        section: The section.
+        arms: The arms that are compared; one of which nothing is recorded takes no level away.
+    """
     mine = records[(records["section"] == section) & records["arm"].isin(arms)]
     keep = pd.Series(True, index=records.index)
     for _, group in mine.groupby(["profile", "dataset", "method"]):
