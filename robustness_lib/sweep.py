@@ -6,6 +6,8 @@ is locked while it runs, so two sweeps on one store divide the work between them
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import multiprocessing
 import multiprocessing.connection
 import os
@@ -80,10 +82,20 @@ class Outcome:
 
 
 def perform(run: Run, job: Job, context: Context) -> Record:
-    """Measure one job in this process, and keep nothing of it but its record, which is returned."""
+    """Measure one job in this process, and keep nothing of it but its record, which is returned.
+
+    Raises:
+        UserError: The job failed, or the GPU's memory did not suffice for it.
+    """
     own = replace(context, _used={})  # another job may use the same images at the same time
     started = time.monotonic()
-    metrics = check_metrics(run(job, own))
+    metrics = None
+    with contextlib.suppress(torch.OutOfMemoryError):
+        metrics = check_metrics(run(job, own))
+    if metrics is None:  # raised here, as an error's context would keep its tensors
+        gc.collect()
+        torch.cuda.empty_cache()
+        raise UserError("the job ran out of GPU memory; give a lower --together or --workers")
     seconds = (time.monotonic() - started) / context.together
     beside = {"together": context.together} if context.together > 1 else {}
     where = context.runtime.describe() | beside

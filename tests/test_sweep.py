@@ -74,6 +74,27 @@ def test_missing_data_and_numbers_that_are_none_are_failures(tmp_path: Path) -> 
     assert list(stored(tmp_path).values()) == [{"loss": 0.5}]
 
 
+def run_out(job: Job, context: Context) -> Metrics:
+    if job.seed == 1:
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+    if job.seed == 3:
+        raise ZeroDivisionError
+    return toy_run(job, context)
+
+
+@pytest.mark.parametrize("together", [1, 3])
+def test_a_job_without_enough_gpu_memory_fails_and_another_mistake_of_the_code_ends_all(
+    tmp_path: Path, together: int
+) -> None:
+    outcome = sweep(QUICK[:3], run_out, context(tmp_path), together=together)
+    assert outcome.recorded == [QUICK[0], QUICK[2]]
+    [(job, error)] = outcome.failed
+    assert job == QUICK[1]
+    assert error.endswith("ran out of GPU memory; give a lower --together or --workers")
+    with pytest.raises(ZeroDivisionError):
+        sweep(QUICK, run_out, context(tmp_path), together=together)
+
+
 def test_what_was_not_started_is_not_a_success() -> None:
     Outcome(recorded=QUICK).check()
     with pytest.raises(UserError, match="1 not started for lack of time"):
