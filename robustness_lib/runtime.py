@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import platform
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -52,9 +53,17 @@ class Runtime:
         choose(precision, ("auto", "bfloat16", "float32"), "precision")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
-        kind = choose(device.split(":")[0], ("cpu", "cuda"), "device")
+        kind, colon, number = device.partition(":")
+        choose(kind, ("cpu", "cuda"), "device")
+        if colon and (kind == "cpu" or re.fullmatch("0|[1-9][0-9]*", number) is None):
+            raise UserError(f"device is {device!r} but must be auto, cpu, cuda, or cuda:N with the number N of a GPU")
         if kind == "cuda" and not torch.cuda.is_available():
             raise UserError(f"device {device} was asked for but PyTorch finds no CUDA GPU here; use --device cpu")
+        if colon and int(number) >= torch.cuda.device_count():
+            raise UserError(
+                f"device {device} was asked for but the last GPU here is cuda:{torch.cuda.device_count() - 1}; "
+                "choose that or a lower number"
+            )
         if threads is not None and threads < 1:
             raise UserError(f"threads is {threads} but must be at least 1; leave it out for all")
         if precision == "auto":

@@ -403,8 +403,10 @@ def default_together(runtime: Runtime) -> int:
 
 
 def default_workers(runtime: Runtime) -> int:
-    """One process a GPU, or one a CPU thread."""
-    return torch.cuda.device_count() if runtime.device == "cuda" else runtime.threads
+    """One process a GPU (of ``"cuda"`` all, of ``"cuda:<n>"`` that one), or one a CPU thread."""
+    if runtime.device == "cuda":
+        return torch.cuda.device_count()
+    return runtime.threads if runtime.device == "cpu" else 1
 
 
 def _processes(workers: int, context: Context) -> ProcessPoolExecutor:

@@ -310,6 +310,32 @@ def test_one_worker_a_thread() -> None:
     assert default_workers(Runtime(threads=3)) == 3
 
 
+def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    assert default_workers(Runtime(device="cuda", threads=16, graphs=True)) == 2
+    assert default_workers(Runtime(device="cuda:1", threads=16, graphs=True)) == 1
+
+
+@pytest.mark.parametrize(
+    ("device", "expected"),
+    [
+        ("cpu:1", "'cpu:1' but must be auto, cpu, cuda, or cuda:N"),
+        ("cuda:x", "'cuda:x' but must be"),
+        ("cuda:", "'cuda:' but must be"),
+        ("cuda:01", "'cuda:01' but must be"),
+        ("cuda:-1", "'cuda:-1' but must be"),
+        ("cuda:9", "cuda:9 was asked for but the last GPU here is cuda:1"),
+        ("cuda:2", "the last GPU here is cuda:1"),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, device: str, expected: str) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(UserError, match=expected):
+        Runtime.detect(device)
+    assert Runtime.detect("cuda:1", "float32").device == "cuda:1"
+
+
 def threads_used(job: Job, context: Context) -> Metrics:
     return {"used": float(torch.get_num_threads()), "told": float(context.runtime.threads)}
 
