@@ -21,6 +21,7 @@ from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 from tqdm import tqdm
@@ -30,7 +31,7 @@ from robustness_lib.cluster import Cluster, Scheduler, connect
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.progress import progress_bar
-from robustness_lib.records import Job, Metrics, Record, Store, check_metrics, provenance
+from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, check_metrics, provenance
 from robustness_lib.runtime import Runtime
 
 Run = Callable[[Job, Context], Metrics]
@@ -202,7 +203,8 @@ def sweep(
     todo: list[Job] = []
     for job in {job.key: job for job in jobs}.values():
         (todo if store.get(job) is None else outcome.skipped).append(job)
-    clock = _Clock(time_budget, [*store.records(), *known])
+    device = context.runtime.device.partition(":")[0] if scheduler is None else None
+    clock = _Clock(time_budget, [*store.records(), *known], device)
     with (
         connect(scheduler, context) as cluster,
         progress_bar(total=len(todo), desc="jobs", unit="job", disable=len(todo) < 2) as bar,
@@ -361,12 +363,27 @@ def _measure_on(cluster: Cluster, run: Run, jobs: list[Job], context: Context, w
 # --------------------------------------------------------------------------------------------- time
 
 
-class _Clock:
-    """Expects how long jobs take, from those that are recorded, and says whether one still fits."""
+_EXTRAPOLATED = 10.0
+"""A job is expected to take at most so many times as long as one that is recorded: fixed costs dominate small jobs."""
 
-    def __init__(self, budget: float | None, records: Iterable[Record]) -> None:
+
+class _Clock:
+    """Expects how long jobs take, from those that are recorded, and says whether one still fits.
+
+    A job's time is that of the recorded jobs of its section, profile and architecture that are nearest in work (epochs
+    times images), in proportion to the work, and at most :data:`_EXTRAPOLATED` times as long: the median over those of
+    its method and arm; where there are none, that of the slowest method.
+
+    Args:
+        budget: Seconds; None for no limit.
+        records: What is recorded.
+        device: Only records of this kind of device (GPU or CPU) count, and those that do not say theirs; None for all.
+    """
+
+    def __init__(self, budget: float | None, records: Iterable[Record], device: str | None = None) -> None:
         self.deadline = None if budget is None else time.monotonic() + budget
-        self.pace: dict[tuple[object, ...], float] = {}
+        self.on_cpu = None if device is None else device == "cpu"
+        self.taken: dict[tuple[object, ...], dict[tuple[object, ...], dict[float, list[float]]]] = {}
         for record in records:
             self.learn(record)
 
@@ -375,21 +392,39 @@ class _Clock:
         return job.section, job.profile, job.recipe.get("architecture")
 
     @staticmethod
+    def _way(job: Job) -> tuple[object, ...]:
+        return job.method, job.init == SCRATCH
+
+    @staticmethod
     def _work(job: Job) -> float:
         images = job.recipe.get("train_images") or 50_000
         return float(job.recipe.get("epochs") or 1) * float(images)
 
     def learn(self, record: Record) -> None:
-        kind = self._kind(record.job)
-        pace = float(record.provenance["seconds"]) / self._work(record.job)
-        self.pace[kind] = max(pace, self.pace.get(kind, 0.0))
+        """Take a record's time into account."""
+        device, job = record.provenance.get("device"), record.job
+        if device is None or self.on_cpu in (None, str(device).startswith("CPU")):
+            ways = self.taken.setdefault(self._kind(job), {})
+            times = ways.setdefault(self._way(job), {}).setdefault(self._work(job), [])
+            times.append(float(record.provenance["seconds"]))
+
+    def expected(self, job: Job) -> float:
+        """Seconds that a job is expected to take; 0 where nothing of its kind is recorded."""
+        work, ways = self._work(job), self.taken.get(self._kind(job), {})
+
+        def by(times: dict[float, list[float]]) -> float:
+            nearest = min(times, key=lambda other: max(work / other, other / work))
+            return median(times[nearest]) * min(work / nearest, _EXTRAPOLATED)
+
+        alike = ways.get(self._way(job))
+        return by(alike) if alike else max(map(by, ways.values()), default=0.0)
 
     def allows(self, *jobs: Job) -> bool:
-        """Whether jobs are expected to end in time, by the slowest pace seen of their kind; a new kind may start."""
+        """Whether jobs are expected to end in time; one of a new kind may start."""
         if self.deadline is None:
             return True
         left = self.deadline - time.monotonic()
-        return left > 0 and sum(self.pace.get(self._kind(job), 0.0) * self._work(job) for job in jobs) <= left
+        return left > 0 and sum(map(self.expected, jobs)) <= left
 
 
 # --------------------------------------------------------------------------------------------- processes

@@ -19,7 +19,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.networks import Context, Training, trained
 from robustness_lib.records import Job, Metrics, Record, Store
 from robustness_lib.runtime import Runtime
-from robustness_lib.sweep import Outcome, default_workers, measure, sweep
+from robustness_lib.sweep import Outcome, _Clock, default_workers, measure, sweep
 
 QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
 TRAININGS = [toy_job(seed) for seed in range(12)]
@@ -150,13 +150,43 @@ def test_no_job_is_started_that_would_not_end_in_time(tmp_path: Path, where: str
     assert sweep(QUICK, toy_run, context(tmp_path), time_budget=4000, known=known).recorded == QUICK
 
 
-def test_expected_time_grows_with_the_work_and_the_slowest_counts(tmp_path: Path) -> None:
-    long = toy_job(0, method="nothing", recipe={"architecture": "wrn-10-1", "epochs": 20, "train_images": 40})
-    other = toy_job(0, method="nothing", recipe={"architecture": "allconv", "epochs": 20, "train_images": 40})
-    known = [slow_record(1.0), slow_record(50.0), slow_record(2.0)]
+def with_epochs(epochs: int, method: str = "nothing", architecture: str = "wrn-10-1") -> Job:
+    return toy_job(0, method=method, recipe={"architecture": architecture, "epochs": epochs, "train_images": 40})
+
+
+def test_expected_time_grows_with_the_work(tmp_path: Path) -> None:
+    long, other = with_epochs(20), with_epochs(20, architecture="allconv")
+    known = [slow_record(1.0), slow_record(50.0), slow_record(60.0)]
     outcome = sweep([long, *QUICK, other], toy_run, context(tmp_path), time_budget=400, known=known)
-    assert outcome.left == [long]  # 500 seconds
+    assert outcome.left == [long]  # 500 seconds, by the median
     assert outcome.recorded == [*QUICK, other]  # 50 seconds; and a kind that was never seen may start
+
+
+def taken(seconds: float, epochs: int, method: str = "nothing", device: str = "CPU toy") -> Record:
+    return Record(with_epochs(epochs, method), {"seed": 0.0}, {"seconds": seconds, "device": device})
+
+
+@pytest.mark.parametrize(
+    ("known", "expected"),
+    [
+        ([], 0.0),
+        ([taken(5.0, 1), taken(200.0, 1000)], 200.0),  # not 5000, as fixed costs would have it
+        ([taken(5.0, 1)], 50.0),
+        ([taken(400.0, 2000), taken(90.0, 600)], 150.0),
+        ([taken(200.0, 1000, device="NVIDIA toy"), taken(700.0, 1000)], 700.0),
+        ([taken(1.0, 1000, device="NVIDIA toy")], 0.0),
+        ([taken(200.0, 1000), taken(999.0, 1000, "dear")], 200.0),
+        ([taken(300.0, 1000, "cheap"), taken(999.0, 1000, "dear")], 999.0),
+    ],
+)
+def test_time_is_expected_from_the_jobs_that_are_alike(known: list[Record], expected: float) -> None:
+    job = with_epochs(1000)
+    assert _Clock(None, known, "cpu").expected(job) == pytest.approx(expected)
+
+
+def test_times_of_the_other_kind_of_device_hold_no_job_back(tmp_path: Path) -> None:
+    known = [taken(5000.0, 2, device="NVIDIA toy")]
+    assert sweep(QUICK, toy_run, context(tmp_path), time_budget=40, known=known).recorded == QUICK
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0])
