@@ -134,20 +134,19 @@ Result = Record | UserError | None
 """What came of a job; None where another process is measuring it."""
 
 
-def measure_together(run: Run, jobs: Sequence[Job], context: Context, *, wait_for_lock: bool = True) -> list[Result]:
+def measure_together(run: Run, jobs: Sequence[Job], context: Context) -> list[Result]:
     """Measure several jobs at the same time in this process, their trainings together where these have one shape.
 
     Args:
         run: The section's ``run``.
         jobs: What to measure.
         context: Data, store and runtime.
-        wait_for_lock: Whether to wait while another process measures one of them.
 
     Returns:
-        For each job its record, the error that it ended with, or None (:func:`measure`).
+        For each job its record, the error that it ended with, or None where another process is measuring it.
     """
     shared = replace(context, together=len(jobs))
-    works = [partial(measure, run, job, shared, wait_for_lock=wait_for_lock) for job in jobs]
+    works = [partial(measure, run, job, shared, wait_for_lock=False) for job in jobs]
     if len(works) == 1:
         try:
             return [works[0]()]
@@ -182,7 +181,8 @@ def sweep(
         context: Data, store and runtime of every job.
         workers: Processes on this machine, which share the runtime's threads; 1 to work in this process. However few
             jobs are left, each has its share of the threads and no more: their number changes a result's last bits.
-        time_budget: Seconds; no job is started that is not expected to end within them. None for no limit.
+        time_budget: Seconds; no job is started that is not expected to end within them, and none that another process
+            is measuring is waited for after them. None for no limit.
         executor: Any ``concurrent.futures.Executor`` that shares the store, to run on instead of processes of this
             machine. It has as many jobs as it says it has workers (those of the standard library do), else
             ``workers``; CPU threads are whatever its workers are set to.
@@ -209,7 +209,7 @@ def sweep(
         connect(scheduler, context) as cluster,
         progress_bar(total=len(todo), desc="jobs", unit="job", disable=len(todo) < 2) as bar,
     ):
-        course = _Course(outcome, clock, bar, on_record)
+        course = _Course(outcome, clock, bar, on_record, store)
         if cluster is not None:
             _run_on(cluster, todo, run, context, course)
             return outcome
@@ -241,6 +241,7 @@ class _Course:
     clock: _Clock
     bar: tqdm[None]
     on_record: OnRecord | None
+    store: Store
 
     def note(self, jobs: Sequence[Job], results: Sequence[Result]) -> list[Job]:
         """Take down what came of jobs; return those that other processes are measuring."""
@@ -267,6 +268,33 @@ class _Course:
                 batch.append(job)
         return batch
 
+    def look(self, waiting: list[Job]) -> tuple[list[Job], list[Job]]:
+        """Look once after jobs that other processes were measuring, and take down those that are recorded now.
+
+        Returns:
+            Those that nobody measures any more, and those that are still waited for: none once the time is over.
+        """
+        free: list[Job] = []
+        busy: list[Job] = []
+        for job in waiting:
+            with self.store.lock(job, wait=False) as mine:
+                record = self.store.get(job)
+            if record is None:
+                (free if mine else busy).append(job)
+            else:
+                self.note([job], [record])
+        if self.clock.over:
+            self.outcome.left += busy
+            return free, []
+        return free, busy
+
+    def tell_of(self, waiting: Sequence[Job]) -> bool:
+        """Say that nothing is left to do here but to wait; True."""
+        until = "" if self.clock.deadline is None else ", until the time budget is over at the latest"
+        jobs = "1 job" if len(waiting) == 1 else f"{len(waiting)} jobs"
+        self.bar.write(f"another process is measuring {jobs}; this one waits for it{until}", file=sys.stderr)
+        return True
+
     def in_time(self, jobs: list[Job]) -> list[Job]:
         """Those of the jobs that may start; there is no time for the others, now or later."""
         judged = [(job, self.clock.allows(job)) for job in jobs]
@@ -284,53 +312,60 @@ def _run_here(todo: list[Job], run: Run, context: Context, course: _Course, toge
     before = torch.get_num_threads()
     torch.set_num_threads(context.runtime.threads)
     try:
-        waiting = list(todo)
-        for wait_for_lock in (False, True):
-            queue, waiting = waiting, []
-            while queue := course.in_time(queue):
+        queue, told = list(todo), False
+        waiting: list[Job] = []
+        while (queue := course.in_time(queue)) or waiting:
+            if queue:
                 batch = course.next_batch(queue, together)
                 course.bar.set_postfix_str(batch[0].label)
-                waiting += course.note(batch, measure_together(run, batch, context, wait_for_lock=wait_for_lock))
+                waiting += course.note(batch, measure_together(run, batch, context))
+                continue
+            queue, waiting = course.look(waiting)
+            if waiting and not queue:
+                told = told or course.tell_of(waiting)
+                time.sleep(_LOOK_AGAIN)
     finally:
         torch.set_num_threads(before)
 
 
-Submit = Callable[[list[Job], bool], Future[list[Result]]]
-"""``submit(jobs, wait_for_lock)``: begin :func:`measure_together` somewhere."""
+Submit = Callable[[list[Job]], Future[list[Result]]]
+"""``submit(jobs)``: begin :func:`measure_together` somewhere."""
 
 
 def _run_in(submit: Submit, room: Callable[[], int], todo: list[Job], course: _Course, together: int = 1) -> None:
     """Keep as many batches of jobs in flight as there is room for, which may change."""
-    waiting = list(todo)
-    for wait_for_lock in (False, True):
-        queue, waiting = waiting, []
-        running: dict[Future[list[Result]], list[Job]] = {}
-        while (queue := course.in_time(queue)) or running:
-            for _ in range(room() - len(running)):
-                if queue:
-                    batch = course.next_batch(queue, together)
-                    running[submit(batch, wait_for_lock)] = batch
-            if not running:
-                time.sleep(_LOOK_AGAIN)
-            done, _ = wait(running, timeout=_LOOK_AGAIN, return_when=FIRST_COMPLETED)
-            for future in done:
-                batch = running.pop(future)
-                try:
-                    waiting += course.note(batch, future.result())
-                except BrokenProcessPool:
-                    raise UserError(
-                        f"a worker process was killed while it measured {batch[0].label} (out of memory?); what was "
-                        "recorded is kept: run the same command again, perhaps with fewer --workers"
-                    ) from None
+    queue, told = list(todo), False
+    waiting: list[Job] = []
+    running: dict[Future[list[Result]], list[Job]] = {}
+    while (queue := course.in_time(queue)) or running or waiting:
+        for _ in range(room() - len(running)):
+            if queue:
+                batch = course.next_batch(queue, together)
+                running[submit(batch)] = batch
+        if not running:
+            time.sleep(_LOOK_AGAIN)
+        done, _ = wait(running, timeout=_LOOK_AGAIN, return_when=FIRST_COMPLETED)
+        for future in done:
+            batch = running.pop(future)
+            try:
+                waiting += course.note(batch, future.result())
+            except BrokenProcessPool:
+                raise UserError(
+                    f"a worker process was killed while it measured {batch[0].label} (out of memory?); what was "
+                    "recorded is kept: run the same command again, perhaps with fewer --workers"
+                ) from None
+        if waiting and not queue:
+            queue, waiting = course.look(waiting)
+            told = told or (not queue and not running and bool(waiting) and course.tell_of(waiting))
 
 
 _LOOK_AGAIN = 0.5
-"""Seconds after which it is looked again whether there is room, and time."""
+"""Seconds after which it is looked again whether there is room, and time, and whether other processes are done."""
 
 
 def _submit_to(pool: Executor, run: Run, context: Context) -> Submit:
     quiet = replace(context, progress=False, _images={}, _used={})
-    return lambda jobs, wait_for_lock: pool.submit(_measure_in_worker, run, jobs, quiet, wait_for_lock)
+    return lambda jobs: pool.submit(_measure_in_worker, run, jobs, quiet)
 
 
 def _run_on(cluster: Cluster, todo: list[Job], run: Run, context: Context, course: _Course) -> None:
@@ -338,7 +373,7 @@ def _run_on(cluster: Cluster, todo: list[Job], run: Run, context: Context, cours
     with ThreadPoolExecutor(max(1, len(todo))) as threads:
         try:
             _run_in(
-                lambda jobs, wait_for_lock: threads.submit(_measure_on, cluster, run, jobs, context, wait_for_lock),
+                lambda jobs: threads.submit(_measure_on, cluster, run, jobs, context),
                 cluster.room,
                 todo,
                 course,
@@ -348,16 +383,13 @@ def _run_on(cluster: Cluster, todo: list[Job], run: Run, context: Context, cours
             raise
 
 
-def _measure_on(cluster: Cluster, run: Run, jobs: list[Job], context: Context, wait_for_lock: bool) -> list[Result]:
-    """Measure one job on a cluster, in a thread of this process that can be stopped while it waits."""
+def _measure_on(cluster: Cluster, run: Run, jobs: list[Job], context: Context) -> list[Result]:
+    """Measure one job on a cluster, in a thread of this process."""
     [job] = jobs
-    elsewhere = partial(cluster.measure, perform)
     try:
-        while (record := measure(run, job, context, wait_for_lock=False, perform=elsewhere)) is None and wait_for_lock:
-            cluster.pause(1.0)
+        return [measure(run, job, context, wait_for_lock=False, perform=partial(cluster.measure, perform))]
     except UserError as error:
         return [error]
-    return [record]
 
 
 # --------------------------------------------------------------------------------------------- time
@@ -399,6 +431,11 @@ class _Clock:
     def _work(job: Job) -> float:
         images = job.recipe.get("train_images") or 50_000
         return float(job.recipe.get("epochs") or 1) * float(images)
+
+    @property
+    def over(self) -> bool:
+        """Whether no time is left."""
+        return self.deadline is not None and time.monotonic() >= self.deadline
 
     def learn(self, record: Record) -> None:
         """Take a record's time into account."""
@@ -471,10 +508,10 @@ def _start_worker(devices: multiprocessing.SimpleQueue[str], threads: int) -> No
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _measure_in_worker(run: Run, jobs: list[Job], context: Context, wait_for_lock: bool) -> list[Result]:
+def _measure_in_worker(run: Run, jobs: list[Job], context: Context) -> list[Result]:
     """Measure in a worker process; image sets stay in its memory from one job to the next."""
     places = str(Path(context.store).resolve()), str(context.data)
     kept = _WORKER.setdefault(places, context)
     device = os.environ.get("ROBUSTNESS_WORKER_DEVICE", context.runtime.device)
     runtime = replace(context.runtime, device=device, threads=torch.get_num_threads())
-    return measure_together(run, jobs, replace(kept, runtime=runtime), wait_for_lock=wait_for_lock)
+    return measure_together(run, jobs, replace(kept, runtime=runtime))

@@ -6,9 +6,11 @@ import dataclasses
 import os
 import random
 import signal
+import time
+from collections.abc import Callable
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
-from threading import Barrier
+from threading import Barrier, Timer
 
 import pytest
 import torch
@@ -187,6 +189,41 @@ def test_time_is_expected_from_the_jobs_that_are_alike(known: list[Record], expe
 def test_times_of_the_other_kind_of_device_hold_no_job_back(tmp_path: Path) -> None:
     known = [taken(5000.0, 2, device="NVIDIA toy")]
     assert sweep(QUICK, toy_run, context(tmp_path), time_budget=40, known=known).recorded == QUICK
+
+
+@pytest.mark.parametrize("executor", [None, ThreadPoolExecutor], ids=["here", "executor"])
+def test_a_job_of_another_process_is_waited_for_as_long_as_there_is_time(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str], executor: Callable[[int], Executor] | None
+) -> None:
+    with Store(tmp_path).lock(QUICK[0], wait=True), Store(tmp_path).lock(QUICK[2], wait=True):
+        pool = executor(2) if executor else None
+        started = time.monotonic()
+        outcome = sweep(QUICK, toy_run, context(tmp_path), time_budget=2, executor=pool)
+        assert time.monotonic() - started < 30
+    assert sorted(job.seed for job in outcome.recorded) == [1, 3]
+    assert outcome.left == [QUICK[0], QUICK[2]]
+    said = [line for line in capfd.readouterr().err.splitlines() if "another process" in line]
+    assert said == [
+        "another process is measuring 2 jobs; this one waits for it, until the time budget is over at the latest"
+    ]
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+def test_what_another_process_recorded_counts_and_what_it_gave_up_is_measured(tmp_path: Path, recorded: bool) -> None:
+    lock = Store(tmp_path).lock(QUICK[0], wait=True)
+    lock.__enter__()
+
+    def release() -> None:
+        if recorded:
+            Store(tmp_path).add(Record(QUICK[0], {"theirs": 1.0}, {"seconds": 1.0}))
+        lock.__exit__(None, None, None)
+
+    timer = Timer(1.5, release)
+    timer.start()
+    outcome = sweep(QUICK[:2], toy_run, context(tmp_path), time_budget=60)
+    timer.join()
+    assert outcome.recorded == [QUICK[1], QUICK[0]]
+    assert stored(tmp_path)[QUICK[0].key] == ({"theirs": 1.0} if recorded else {"seed": 0.0})
 
 
 @pytest.mark.parametrize("budget", [0.0, -1.0])
