@@ -33,7 +33,25 @@ DEFAULT_STORE = Path("runs")
 
 ProfileName = Annotated[str, typer.Option("--profile", help=f"Scale: {', '.join(PROFILES)}.")]
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.")]
-StoreFolder = Annotated[Path, typer.Option("--store", help="Folder for records, networks and checkpoints.")]
+
+
+def _store(given: str) -> Path:
+    """The folder that ``--store`` names.
+
+    Raises:
+        UserError: It is a file.
+    """
+    if (path := Path(given)).exists() and not path.is_dir():
+        raise UserError(f"--store is {path}, which is no folder; name a folder, which is made if it is missing")
+    return path
+
+
+StoreFolder = Annotated[
+    Path,
+    typer.Option(
+        "--store", help="Folder for records, networks and checkpoints.", parser=str, callback=_store, metavar="PATH"
+    ),
+]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all by default.")]
@@ -167,7 +185,7 @@ def pretrain(
             return
         kept = Store(store)
         if missing:
-            kept.path(job).unlink(missing_ok=True)
+            pretraining.forget(job, store)
         sweep([job], pretraining.run, context).check()
     record = kept.get(job)
     error = record.metrics["error"] if record is not None else float("nan")

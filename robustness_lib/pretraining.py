@@ -334,6 +334,26 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
     return list(found.values())
 
 
+def forget(job: Job, store: Path) -> None:
+    """Delete the record of a pre-training whose checkpoint is not there, as after a clean-up: it does not count.
+
+    Args:
+        job: The pre-training.
+        store: The working store; it need not have such a record.
+
+    Raises:
+        UserError: The record cannot be deleted.
+    """
+    path = Store(store).path(job)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the checkpoint {checkpoint_id(job)} must be made, but its old record {path} cannot be deleted "
+            f"({error.strerror or error}); choose another --store, a folder that can be written"
+        ) from error
+
+
 def ensure(
     jobs: Iterable[Job],
     overrides: Mapping[str, str] | None,
@@ -361,8 +381,8 @@ def ensure(
         UserError: A pre-training failed, or a checkpoint cannot be made.
     """
     first = missing(jobs, overrides, context.store)
-    for job in first:  # a record without its checkpoint, as after a clean-up, does not count
-        Store(context.store).path(job).unlink(missing_ok=True)
+    for job in first:
+        forget(job, context.store)
     outcome = sweep(first, run, context, time_budget=time_budget, scheduler=scheduler, on_record=on_record)
     late, outcome.left = outcome.left, []
     outcome.check()

@@ -130,6 +130,9 @@ class Record:
             raise ValueError(f"a job has the keys {sorted(Job.__dataclass_fields__)}")
         if not isinstance(data["metrics"], dict) or not isinstance(data["provenance"], dict):
             raise ValueError("metrics and provenance are JSON objects")
+        seconds = data["provenance"].get("seconds")
+        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
+            raise ValueError("its provenance has no number of seconds")
         if not str(data["job"]["section"]).isidentifier():  # it names a folder of the store
             raise ValueError(f"{data['job']['section']!r} cannot be the name of a section")
         record = cls(Job(**data["job"]), check_metrics(data["metrics"]), data["provenance"])

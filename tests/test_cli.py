@@ -136,6 +136,17 @@ def test_store_that_is_a_file(command: Command) -> None:
     assert "Traceback" not in err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [("run", "calibration", "--dataset", "own", *SMALL), ("pretrain", "--corpus", "corpus"), ("status",), ("publish",)],
+    ids=lambda arguments: arguments[0],
+)
+def test_store_that_is_a_file_is_named(command: Command, arguments: tuple[str, ...]) -> None:
+    Path("file").write_text("not a folder")
+    place = ("--data-root", "data", "--device", "cpu") if arguments[0] in ("run", "pretrain") else ()
+    assert "--store is file, which is no folder" in refused(command, *arguments, *place, "--store", "file")
+
+
 def test_failed_job_has_status_1_and_says_why(command: Command) -> None:
     diverging = ("--set", "scratch.learning_rate=1e6", "--set", "scratch.epochs=20", "--set", "batch_size=5")
     command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)

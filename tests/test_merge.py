@@ -405,4 +405,4 @@ def test_nothing_to_merge_is_a_mistake(command: Command, folder: str) -> None:
 def test_store_that_cannot_be_written(command: Command) -> None:
     keep([measured(0)], Path("a"))
     Path("file").write_text("not a folder")
-    assert "could not lock file/locks/" in refused(command, "merge", "a", "--store", "file")
+    assert "--store is file, which is no folder" in refused(command, "merge", "a", "--store", "file")

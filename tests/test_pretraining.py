@@ -143,6 +143,21 @@ def test_checkpoint_that_comes_with_the_repository_is_found(
     assert missing([change(job, init=checkpoint_id(job))], None, tmp_path / "two") == []
 
 
+@pytest.mark.parametrize("reason", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])
+def test_a_record_without_checkpoint_in_a_store_that_cannot_be_written(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reason: OSError
+) -> None:
+    job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
+    monkeypatch.setattr(pretraining, "missing", lambda *arguments: [job])
+
+    def unlink(path: Path, missing_ok: bool = False) -> None:
+        raise reason
+
+    monkeypatch.setattr(Path, "unlink", unlink)
+    with pytest.raises(UserError, match=rf"record .*{job.key}.json cannot be deleted \({reason.strerror}\); choose"):
+        ensure([job], None, context)
+
+
 def test_damaged_checkpoint_is_named(root: Path, tmp_path: Path) -> None:
     job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
     pretraining.run(job, context)

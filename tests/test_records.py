@@ -503,9 +503,11 @@ def line(**changes: Any) -> str:
         line(metrics={"error": math.nan}),
         line(metrics={"error": 7}).replace("7", "1e999"),
         line(provenance={"seconds": math.inf}),
+        line(provenance={"date": "2020-01-01"}),
+        line(provenance={"seconds": "1.5"}),
         line(job=json.loads(record().to_json())["job"] | {"section": "../../elsewhere"}),
     ],
-    ids=["cut", "empty", "bytes", "text", "object", "nan", "huge", "seconds", "section"],
+    ids=["cut", "empty", "bytes", "text", "object", "nan", "huge", "seconds", "no-seconds", "text-seconds", "section"],
 )
 def test_damaged_line_is_named_and_the_others_are_merged(tmp_path: Path, content: str) -> None:
     source, store = tmp_path / "out", Store(tmp_path / "a" / "b" / "runs")
