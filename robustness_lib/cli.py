@@ -71,6 +71,29 @@ Settings = Annotated[
     ),
 ]
 
+PretrainingSettings = Annotated[
+    list[str],
+    typer.Option("--set", help="NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe."),
+]
+
+
+def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
+    """The settings of a pre-training, by their names alone.
+
+    Raises:
+        UserError: A setting cannot be read, or is one of another training.
+    """
+    given = sections.parse_overrides(settings)
+    own = pretraining.overrides_for("pretraining", given)
+    for name in given:
+        arm, dot, setting = name.partition(".")
+        if dot and arm != "pretraining":
+            raise UserError(
+                f"{name} is a setting of another training, but 'robustness pretrain' only pre-trains; leave it out, or "
+                f"write {setting} for the pre-training's own"
+            )
+    return {name: value for name, value in given.items() if "." not in name} | own
+
 
 def _context(
     data_root: Path | None, store: Path, device: str, precision: str, threads: int | None, compile: bool | None
@@ -152,7 +175,7 @@ def pretrain(
     profile_name: ProfileName = "smoke",
     corpus: Annotated[str | None, typer.Option(help="Image set to pre-train on; the profile's by default.")] = None,
     seed: Annotated[int | None, typer.Option(help="Seed; the profile's by default.")] = None,
-    settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
+    settings: PretrainingSettings = [],  # noqa: B006 - typer takes the default's type from it
     out: Out = None,
     data_root: DataRoot = None,
     store: StoreFolder = DEFAULT_STORE,
@@ -171,14 +194,15 @@ def pretrain(
     if corpus is not None:
         target = next((t for t in scale.targets.values() if t.corpus == corpus), target)
     holds = pretraining.with_counts(context.images(corpus or target.corpus, "train"))
-    overrides = sections.parse_overrides(settings)
+    overrides = _pretraining_overrides(settings)
     job = pretraining.job(scale, target, corpus_holds=holds, seed=seed, overrides=overrides)
     name = pretraining.checkpoint_id(job)
     with (
         processes.join(context.runtime.device) as group,
         carrying.kept([job], store, out if group.rank == 0 else None),
     ):
-        missing = group.tell(networks.find_checkpoint(name, store) is None)
+        found = networks.find_checkpoint(name, store)
+        missing = group.tell(found is None)
         if group.rank > 0:
             if missing:
                 pretraining.assist(job, context)
@@ -186,6 +210,8 @@ def pretrain(
         kept = Store(store)
         if missing:
             pretraining.forget(job, store)
+        if found is not None:
+            networks.read_trained(found)  # though its record is there, the file may be damaged
         sweep([job], pretraining.run, context).check()
     record = kept.get(job)
     error = record.metrics["error"] if record is not None else float("nan")

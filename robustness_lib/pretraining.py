@@ -99,7 +99,8 @@ def run(job: Job, context: Context) -> Metrics:
         ``losses`` by epoch (nats).
 
     Raises:
-        UserError: The corpus at hand holds other images or classes than the job says.
+        UserError: The corpus at hand holds other images or classes than the job says, or the checkpoint that is there
+            is damaged or another network's.
     """
     data, recipe, network = _prepare(job, context)
     name = checkpoint_id(job)
@@ -119,7 +120,16 @@ def run(job: Job, context: Context) -> Metrics:
             save_trained(path, network, history, {"id": name, **job.as_dict()})
             found = path
     weights, _, metadata = read_trained(found)
-    network.load_state_dict(weights)
+    try:
+        network.load_state_dict(weights)
+        training_seconds = len(data) * recipe.epochs / float(metadata["images_per_second"])
+        losses = json.loads(metadata["losses"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{found} is not the checkpoint that its name says ({reason}); delete it, then the same command pre-trains "
+            "again"
+        ) from error
     test = context.images(corpus_name(job.dataset), "test")
     logits = predict(network, test, recipe.normalisation, context.runtime)
     return {
@@ -127,8 +137,8 @@ def run(job: Job, context: Context) -> Metrics:
         "negative_log_likelihood": float(F.cross_entropy(logits.double(), test.labels)),
         "images": float(len(data)),
         "classes": float(data.num_classes),
-        "training_seconds": len(data) * recipe.epochs / float(metadata["images_per_second"]),
-        "losses": json.loads(metadata["losses"]),
+        "training_seconds": training_seconds,
+        "losses": losses,
     }
 
 

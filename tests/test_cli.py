@@ -198,6 +198,30 @@ def test_pretrain_prints_the_id_and_does_not_train_twice(command: Command, monke
     assert Path(f"runs/checkpoints/{name}.safetensors").read_bytes() == made
 
 
+def test_settings_of_a_pretraining_may_say_so(command: Command) -> None:
+    plain = command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
+    assert plain[0] == 0
+    assert command("pretrain", "--corpus", "corpus", "--set", "pretraining.epochs=1", *PLACE)[:2] == plain[:2]
+    assert len(list(Path("runs/checkpoints").iterdir())) == 1
+    line = refused(command, "pretrain", "--corpus", "corpus", "--set", "tuned.epochs=1", *PLACE)
+    assert "tuned.epochs is a setting of another training" in line
+    assert "'tune'" in refused(command, "pretrain", "--corpus", "corpus", "--set", "tune.epochs=1", *PLACE)
+    told = command("pretrain", "--help")[1]
+    assert "pretraining.NAME=VALUE" in told
+    assert "tuned." not in told
+
+
+def test_pretrain_refuses_a_damaged_checkpoint_though_its_record_is_there(command: Command) -> None:
+    arguments = ("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
+    assert command(*arguments)[0] == 0
+    [path] = Path("runs/checkpoints").iterdir()
+    path.write_bytes(path.read_bytes()[:5000])
+    assert f"{path} is not a whole safetensors file" in (line := refused(command, *arguments))
+    assert "delete it and make" in line
+    path.unlink()
+    assert command(*arguments)[0] == 0
+
+
 def test_profile_whose_corpus_is_another(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The data root holds fewer images of the corpus than the profile's checkpoints are named after."""
     target = dataclasses.replace(PROFILES["smoke"].targets["synthetic"], corpus="corpus", corpus_holds="corpus_999x5")

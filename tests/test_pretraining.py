@@ -11,7 +11,7 @@ import torch
 import toys
 
 from robustness_lib import pretraining
-from robustness_lib.checkpoints import load_weights
+from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Training, find_checkpoint, initialise
 from robustness_lib.pretraining import (
@@ -156,6 +156,15 @@ def test_a_record_without_checkpoint_in_a_store_that_cannot_be_written(
     monkeypatch.setattr(Path, "unlink", unlink)
     with pytest.raises(UserError, match=rf"record .*{job.key}.json cannot be deleted \({reason.strerror}\); choose"):
         ensure([job], None, context)
+
+
+@pytest.mark.parametrize("classes", [5, 3])
+def test_a_checkpoint_that_another_network_made_is_named(root: Path, tmp_path: Path, classes: int) -> None:
+    job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
+    path = context.store / "checkpoints" / f"{checkpoint_id(job)}.safetensors"
+    save_weights(path, toys.build("wrn-10-1", classes).state_dict(), {})
+    with pytest.raises(UserError, match=r"is not the checkpoint that its name says .*delete it, then"):
+        pretraining.run(job, context)
 
 
 def test_damaged_checkpoint_is_named(root: Path, tmp_path: Path) -> None:
