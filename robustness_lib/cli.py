@@ -351,9 +351,13 @@ def fetch_data(
     data_root: DataRoot = None,
 ) -> None:
     """Download image sets that can be downloaded; say how to get the others."""
+    bad = False
     for name in names:
         found = data.fetch(name, data_root)
         print(f"{found.name} is {found.state}: {found.message}")
+        bad = bad or found.state != "intact"
+    if bad:
+        raise typer.Exit(1)
 
 
 def _wrapped(start: str, text: str) -> str:

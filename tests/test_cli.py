@@ -9,11 +9,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import formats
 import pytest
 import toys
 from toys import Command
 
-from robustness_lib import calibration, pretraining, sections
+from robustness_lib import calibration, data, pretraining, sections
 from robustness_lib.errors import UserError
 from robustness_lib.profiles import PROFILES
 from robustness_lib.records import Record, Store, load_published
@@ -333,6 +334,23 @@ def test_data_check_names_the_split_that_is_not_there(command: Command) -> None:
     assert status == 0
     assert expected in out
     assert "data/own/test.npz is missing" in refused(command, "run", "calibration", *OWN)
+
+
+def test_labels_without_their_images_are_missing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = data.SOURCES["cifar10n-worse"]
+    fetched = dataclasses.replace(source, fetch=lambda name, root: formats.write_human_labels(root, [0] * 50))
+    monkeypatch.setitem(data.SOURCES, "cifar10n-worse", fetched)
+    for arguments in (("fetch",), ("check",)):
+        status, out, _ = command("data", *arguments, "cifar10n-worse", "--data-root", "data")
+        assert status == 1
+        assert out.startswith("cifar10n-worse is missing: data/cifar-10-batches-py is missing")
+        assert "'robustness data fetch cifar10' downloads it" in out
+        assert Path("data/cifar10n/labels.npz").exists()
+
+
+def test_a_bundle_of_ones_own_cannot_be_fetched(command: Command) -> None:
+    line = refused(command, "data", "fetch", "own", "--data-root", "data")
+    assert "own is a bundle of your own in data/own, so there is nothing to fetch" in line
 
 
 def test_data_list_names_every_set(command: Command) -> None:

@@ -382,11 +382,16 @@ def fetch(name: str, root: Path | str | None = None) -> Status:
         The status afterwards.
 
     Raises:
-        UserError: The name is unknown, the set cannot be downloaded without a person, or the download failed;
-            then nothing is left of it.
+        UserError: The name is unknown or of the user's own, the set cannot be downloaded without a person, or the
+            download failed; then nothing is left of it.
     """
-    choose(name, [*SOURCES, *TABLES], "data set")
     folder = data_root(root)
+    if name in _own_sets(folder):
+        raise UserError(
+            f"{name} is a bundle of your own in {folder / name}, so there is nothing to fetch; 'robustness data check "
+            f"{name}' says whether it is intact"
+        )
+    choose(name, [*SOURCES, *TABLES], "data set")
     status = check(name, folder)
     if status.state == "intact":
         return status

@@ -173,6 +173,11 @@ def load_cifar10n(name: str, split: str, root: Path) -> ImageSet:
     Raises:
         UserError: A file is missing or damaged, or the file's clean labels are not CIFAR-10's.
     """
+    if not (root / CIFAR10.base_folder).is_dir():
+        raise MissingData(
+            f"{root / CIFAR10.base_folder} is missing, whose images these labels are for; 'robustness data fetch "
+            "cifar10' downloads it"
+        )
     images = load_cifar10("cifar10", split, root)
     if split == "test":
         return ImageSet(name, images.images, images.labels, images.class_names)
