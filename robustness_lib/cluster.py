@@ -250,16 +250,6 @@ class Cluster:
                 self._changed.wait()
         raise CancelledError
 
-    def pause(self, seconds: float) -> None:
-        """Wait.
-
-        Raises:
-            CancelledError: :meth:`stop` was called meanwhile.
-        """
-        with self._changed:
-            if self._changed.wait_for(lambda: self._stopped, seconds):
-                raise CancelledError
-
     def stop(self) -> None:
         """Cancel what runs; workers end it where it is, within a second or so."""
         with self._changed:
