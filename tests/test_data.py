@@ -7,6 +7,7 @@ import pickle
 import re
 import struct
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 import formats
@@ -757,3 +758,50 @@ def test_writing_a_bundle_leaves_nothing_half_done(tmp_path: Path, monkeypatch: 
 
 def test_the_published_checksums_of_cifar10_are_torchvisions() -> None:
     assert dict(CIFAR10.train_list)["data_batch_1"] == "c99cafc152244af753f735de768cd75f"
+
+
+# A bundle's two splits
+
+
+def write_split(root: Path, split: str, images: np.ndarray, names: Sequence[str], labels: Sequence[int]) -> None:
+    (root / "own").mkdir(exist_ok=True)
+    np.savez(root / "own" / f"{split}.npz", images=images, labels=np.array(labels, int), class_names=np.array(names))
+
+
+PIXELS = np.zeros((4, 16, 16, 3), np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("images", "names", "expected"),
+    [
+        (PIXELS, ["a", "c", "b"], r"class 1 is 'b' but 'c' in .*test\.npz"),
+        (PIXELS, ["a", "b"], r"3 classes but 2 in .*test\.npz"),
+        (PIXELS, ["a", "b", "c", "d"], r"3 classes but 4 in .*test\.npz"),
+        (PIXELS[:, :8], ["a", "b", "c"], r"16x16 pixels but of 8x16 in .*test\.npz"),
+        (np.zeros((4, 3, 32, 16), np.uint8), ["a", "b", "c"], r"16x16 pixels but of 32x16 in .*test\.npz"),
+    ],
+    ids=["order", "fewer", "more", "size", "channels first"],
+)
+def test_splits_that_disagree_are_refused(tmp_path: Path, images: np.ndarray, names: list[str], expected: str) -> None:
+    write_split(tmp_path, "train", PIXELS, ["a", "b", "c"], [0, 1, 0, 1])
+    write_split(tmp_path, "test", images, names, [0, 1, 0, 1])
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match="write both splits with the same classes"):
+            load("own", split, tmp_path)
+    status = check("own", tmp_path)
+    assert status.state == "damaged"
+    assert re.search(expected, status.message)
+
+
+def test_splits_that_agree_whatever_the_order_of_their_axes(tmp_path: Path) -> None:
+    write_split(tmp_path, "train", PIXELS, ["a", "b"], [0, 1, 0, 1])
+    write_split(tmp_path, "test", PIXELS.transpose(0, 3, 1, 2)[:2], ["a", "b"], [1, 1])
+    assert check("own", tmp_path).state == "intact"
+
+
+def test_a_split_without_images_is_refused(tmp_path: Path) -> None:
+    write_split(tmp_path, "train", PIXELS, ["a", "b"], [0, 1, 0, 1])
+    write_split(tmp_path, "test", PIXELS[:0], ["a", "b"], [])
+    with pytest.raises(UserError, match="no image in it"):
+        load("own", "test", tmp_path)
+    assert check("own", tmp_path).state == "damaged"

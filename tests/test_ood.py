@@ -30,7 +30,7 @@ from sklearn.metrics import roc_curve as reference_roc
 from torch import nn
 
 from robustness_lib import calibration, detection, foreign, networks, ood, paper, records, report
-from robustness_lib.data import load
+from robustness_lib.data import load, write_bundle
 from robustness_lib.detection import (
     Outputs,
     Reference,
@@ -598,7 +598,9 @@ def test_overlap_is_counted(context: Context, root: Path) -> None:
     noise = torch.randint(0, 256, (30, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     noise[:2] = test.images[:2]
     arrays = {"images": noise.permute(0, 2, 3, 1).numpy(), "labels": train.labels.numpy()}
-    np.savez(root / "other" / "train.npz", **arrays, class_names=np.array(["class 0", "frog", "big class 1"]))
+    names = ("class 0", "frog", "big class 1")
+    np.savez(root / "other" / "train.npz", **arrays, class_names=np.array(names))
+    write_bundle(root / "other" / "test.npz", dataclasses.replace(test, class_names=names))
     [job] = [job for job in own_jobs() if job.method == "overlap"]
     found = ood.run(job, context)
     assert found == {
@@ -606,7 +608,7 @@ def test_overlap_is_counted(context: Context, root: Path) -> None:
         "corpus_classes": 3,
         "corpus_related_classes": 0,
         **{"images_own": 60, "classes_own": 4, "shared_classes_own": 1, "kindred_classes_own": 2},
-        **{"images_other": 30, "classes_other": 3, "shared_classes_other": 1, "kindred_classes_other": 2},
+        **{"images_other": 30, "classes_other": 3, "shared_classes_other": 3, "kindred_classes_other": 3},
         **{"images_mine": 12, "classes_mine": 2, "shared_classes_mine": 1, "kindred_classes_mine": 2},
         **dict.fromkeys(["shared_images_own", "shared_images_other", "shared_images_mine"], 2),
     }

@@ -28,7 +28,7 @@ from robustness_lib.data.downsampled import (
     load_corpus,
     load_tiny_imagenet32,
 )
-from robustness_lib.data.files import MissingData, read_bundle
+from robustness_lib.data.files import MissingData, expect_same_form, read_bundle
 from robustness_lib.data.folders import (
     load_places365,
     load_svhn,
@@ -197,6 +197,20 @@ def _bundle(name: str, split: str, root: Path) -> Path:
     return root / name / f"{split}.npz"
 
 
+_UNLIKE = ("places365", "places365-64")
+"""The sets whose published splits differ in their classes: the labels of one are not public."""
+
+
+def _read_own(name: str, split: str, root: Path) -> ImageSet:
+    """A split of a bundle, which is like the other one, where that is there."""
+    path = _bundle(name, split, root)
+    images = read_bundle(path, name)
+    [other] = (_bundle(name, another, root) for another in SPLITS if another != split)
+    if name not in _UNLIKE and other.is_file():
+        expect_same_form(path, images, other)
+    return images
+
+
 def _own_sets(root: Path) -> list[str]:
     """The names of the user's own bundles."""
     found = {path.parent.name for split in SPLITS for path in root.glob(f"*/{split}.npz")}
@@ -234,7 +248,8 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
 
     Raises:
         UserError: The name or split is unknown, the data root or a file is missing (says how to get it), or a
-            file is damaged (says which, with both checksums where one was published).
+            file is damaged (says which, with both checksums where one was published) or, of a bundle, unlike that
+            of the other split (says in what).
     """
     choose(split, SPLITS, "split")
     folder = data_root(root)
@@ -253,10 +268,10 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
                 f"{bundle} is missing, but a data set of one's own has train.npz and test.npz (for foreign images "
                 "test.npz is enough); write it, as the data page (book/data.md) shows"
             )
-        return read_bundle(bundle, name)
+        return _read_own(name, split, folder)
     published = folder / source.location
     if bundle.is_file() and not published.exists():
-        return read_bundle(bundle, name)
+        return _read_own(name, split, folder)
     if split not in source.splits:
         raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; choose another data set")
     if not published.exists():

@@ -9,6 +9,7 @@ import struct
 import zipfile
 import zlib
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +64,8 @@ class MissingData(UserError):
 
 COPY_AGAIN = "replace it by a fresh copy"
 """What to do where a published file cannot be used."""
+
+_FORMAT = "the data page (book/data.md) describes the format"
 
 WRITE_AGAIN = "write it again, in the format that the data page (book/data.md) describes"
 """What to do where a bundle cannot be used: only its maker has it."""
@@ -206,12 +209,75 @@ def read_bundle(path: Path, name: str) -> ImageSet:
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise damaged(path, f"class_names must be a list of texts, not {names.dtype} {list(names.shape)}", WRITE_AGAIN)
     labels = integer_labels(path, arrays["labels"], 0, len(names) - 1, WRITE_AGAIN)
+    if not len(images):
+        raise damaged(path, "no image in it", WRITE_AGAIN)
     if len(labels) != len(images):
         raise damaged(path, f"{len(images)} images but {len(labels)} labels", WRITE_AGAIN)
     if images.shape[3] == 3:
         images = images.transpose(0, 3, 1, 2)
-    class_names = tuple(text.decode() if isinstance(text, bytes) else str(text) for text in names.tolist())
-    return ImageSet(name, torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), class_names)
+    return ImageSet(name, torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), _texts(names))
+
+
+def _texts(names: np.ndarray) -> tuple[str, ...]:
+    return tuple(text.decode() if isinstance(text, bytes) else str(text) for text in names.tolist())
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the splits of one data set have in common.
+
+    Attributes:
+        class_names: The names of the classes.
+        size: Height and width of an image in pixels.
+    """
+
+    class_names: tuple[str, ...]
+    size: tuple[int, int]
+
+
+def bundle_form(path: Path) -> Form | None:
+    """The form of a bundle (:func:`read_bundle`), without reading its images; None where it cannot be read."""
+    try:
+        names = read_npz(path, ("class_names",))["class_names"]
+        with zipfile.ZipFile(path) as archive, archive.open("images.npy") as stream:
+            version = np.lib.format.read_magic(stream)
+            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+            _, *sides = read(stream)[0]
+        height, width = sides[:2] if sides[2] == 3 else sides[1:]
+        return Form(_texts(names), (height, width)) if names.ndim == 1 else None
+    except DAMAGE:
+        return None
+
+
+def expect_same_form(path: Path, images: ImageSet, other: Path) -> None:
+    """Check that a bundle and another split of the same data set have the same classes and image size.
+
+    Args:
+        path: The bundle.
+        images: What it holds.
+        other: The other split's bundle; nothing is said of it where it cannot be read.
+
+    Raises:
+        UserError: They differ; the message says in what.
+    """
+    form = bundle_form(other)
+    if form is None:
+        return
+    height, width = images.images.shape[2:]
+    reason = ""
+    if images.num_classes != len(form.class_names):
+        reason = f"{images.num_classes} classes but {len(form.class_names)} in {other}"
+    elif images.class_names != form.class_names:
+        label, (one, two) = next(
+            (label, pair)
+            for label, pair in enumerate(zip(images.class_names, form.class_names, strict=True))
+            if pair[0] != pair[1]
+        )
+        reason = f"class {label} is {one!r} but {two!r} in {other}"
+    elif (height, width) != form.size:
+        reason = f"images of {height}x{width} pixels but of {form.size[0]}x{form.size[1]} in {other}"
+    if reason:
+        raise damaged(path, reason, f"write both splits with the same classes, in one order, and image size: {_FORMAT}")
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
