@@ -35,13 +35,24 @@ ProfileName = Annotated[str, typer.Option("--profile", help=f"Scale: {', '.join(
 DataRoot = Annotated[Path | None, typer.Option(help="Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.")]
 
 
+def _not_empty(option: str, given: str) -> str:
+    """What was given to an option.
+
+    Raises:
+        UserError: It is empty, as of a variable that is not set.
+    """
+    if not given.strip():
+        raise UserError(f"{option} is empty; give it a value, or leave it out for the default")
+    return given
+
+
 def _store(given: str) -> Path:
     """The folder that ``--store`` names.
 
     Raises:
-        UserError: It is a file.
+        UserError: It is a file, or nothing is named.
     """
-    if (path := Path(given)).exists() and not path.is_dir():
+    if (path := Path(_not_empty("--store", given))).exists() and not path.is_dir():
         raise UserError(f"--store is {path}, which is no folder; name a folder, which is made if it is missing")
     return path
 
@@ -134,6 +145,8 @@ def run(
     compile: Compile = None,
 ) -> None:
     """Measure what is not recorded yet of a section."""
+    if init is not None:
+        _not_empty("--init", init)
     if workers is not None and workers < 1:
         raise UserError(f"--workers is {workers} but must be at least 1")
     if together is not None and together < 1:
@@ -141,7 +154,7 @@ def run(
     context = _context(data_root, store, device if scheduler is None else "auto", precision, threads, compile)
     options = {"device": device, "precision": precision, "threads": threads, "compile": compile}
     with cluster.connect(scheduler, context, **options) as workers_elsewhere:
-        _, outcome = sections.measure_section(
+        planned, outcome = sections.measure_section(
             section,
             profile_name,
             context,
@@ -156,6 +169,13 @@ def run(
             scheduler=workers_elsewhere,
             time_budget=time_budget,
             out=out,
+        )
+    if not planned:
+        options = {"dataset": dataset, "method": method, "seeds": seeds, "levels": levels}
+        chosen = [f"--{name} {text}" for name, text in options.items() if text not in ("all", "default")]
+        raise UserError(
+            f"{section} measures nothing at {' '.join(['--profile', profile_name, *chosen])}; choose another --profile"
+            + (", or leave out what restricts it" if chosen else "")
         )
     next_step = ""
     if outcome.left:
@@ -188,6 +208,8 @@ def pretrain(
 
     On several GPUs: torchrun --nproc-per-node N -m robustness_lib pretrain …
     """
+    if corpus is not None:
+        _not_empty("--corpus", corpus)
     context = _context(data_root, store, device, precision, threads, compile)
     scale = profile(profile_name)
     target: Target = next(iter(scale.targets.values()))

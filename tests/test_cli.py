@@ -104,6 +104,15 @@ def refused(command: Command, *arguments: str) -> str:
         (("pretrain", "--corpus", "imagenet32", "--data-root", "nowhere"), ["nowhere"]),
         (("pretrain", "--set", "epochs=x"), ["epochs=x"]),
         (("data", "fetch", "cifar11"), ["'cifar11'", "cifar10"]),
+        (("run", "recipe_choice"), ["recipe_choice measures nothing at --profile smoke; choose another --profile"]),
+        (
+            ("run", "recipe_choice", "--method", "nonsense", "--seeds", "0-2"),
+            ["nothing at --profile smoke --method nonsense --seeds 0-2;", "leave out what restricts it"],
+        ),
+        (("run", "calibration", "--init", ""), ["--init is empty", "leave it out"]),
+        (("run", "calibration", "--store", ""), ["--store is empty"]),
+        (("status", "--store", " "), ["--store is empty"]),
+        (("pretrain", "--corpus", ""), ["--corpus is empty"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
