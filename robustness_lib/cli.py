@@ -236,8 +236,11 @@ def pretrain(
             networks.read_trained(found)  # though its record is there, the file may be damaged
         sweep([job], pretraining.run, context).check()
     record = kept.get(job)
-    error = record.metrics["error"] if record is not None else float("nan")
-    print(f"{name}\n{networks.find_checkpoint(name, store)}: validation error {100 * float(str(error)):.1f} %")
+    error = record.metrics.get("error") if record is not None else None
+    told = (
+        "no validation images of its classes" if error is None else f"validation error {100 * float(str(error)):.1f} %"
+    )
+    print(f"{name}\n{networks.find_checkpoint(name, store)}: {told}")
 
 
 @app.command()

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from robustness_lib.cluster import Scheduler
 from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.data.files import MissingData
 from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
 from robustness_lib.models import build
 from robustness_lib.networks import PUBLIC, SHIPPED, Context, find_checkpoint, read_trained, save_trained
@@ -95,8 +96,8 @@ def run(job: Job, context: Context) -> Metrics:
 
     Returns:
         ``error`` (fraction) and ``negative_log_likelihood`` (nats) on the validation images whose classes the
-        network knows, ``images`` and ``classes`` of the corpus, ``training_seconds``, and the training
-        ``losses`` by epoch (nats).
+        network knows, where the corpus has such; ``images`` and ``classes`` of the corpus, ``training_seconds``, and
+        the training ``losses`` by epoch (nats).
 
     Raises:
         UserError: The corpus at hand holds other images or classes than the job says, or the checkpoint that is there
@@ -130,15 +131,24 @@ def run(job: Job, context: Context) -> Metrics:
             f"{found} is not the checkpoint that its name says ({reason}); delete it, then the same command pre-trains "
             "again"
         ) from error
-    test = context.images(corpus_name(job.dataset), "test")
-    logits = predict(network, test, recipe.normalisation, context.runtime)
-    return {
-        "error": float((logits.argmax(1) != test.labels).double().mean()),
-        "negative_log_likelihood": float(F.cross_entropy(logits.double(), test.labels)),
+    return _validated(network, corpus_name(job.dataset), recipe, context) | {
         "images": float(len(data)),
         "classes": float(data.num_classes),
         "training_seconds": training_seconds,
         "losses": losses,
+    }
+
+
+def _validated(network: nn.Module, corpus: str, recipe: Recipe, context: Context) -> Metrics:
+    """Error and negative log-likelihood on the corpus's validation images; nothing where there are none."""
+    try:
+        test = context.images(corpus, "test")
+    except MissingData:
+        return {}
+    logits = predict(network, test, recipe.normalisation, context.runtime)
+    return {
+        "error": float((logits.argmax(1) != test.labels).double().mean()),
+        "negative_log_likelihood": float(F.cross_entropy(logits.double(), test.labels)),
     }
 
 

@@ -117,6 +117,15 @@ def test_trained_once_and_found_again(root: Path, tmp_path: Path, monkeypatch: p
     assert again == metrics
 
 
+def test_a_corpus_without_validation_images_is_pre_trained_on(root: Path, tmp_path: Path) -> None:
+    (root / "corpus" / "test.npz").unlink()
+    job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
+    metrics = pretraining.run(job, context)
+    assert metrics["images"] == 60
+    assert not {"error", "negative_log_likelihood"} & set(metrics)
+    assert find_checkpoint(checkpoint_id(job), context.store) is not None
+
+
 def test_a_part_of_the_corpus_is_a_pre_training_of_its_own(root: Path, tmp_path: Path) -> None:
     target = dataclasses.replace(TARGET, further=(("corpus_60x5", 20), ("corpus_60x5", 0)))
     whole, part, same = pretraining.pretrainings(SCALE, target)

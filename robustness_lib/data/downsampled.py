@@ -166,7 +166,7 @@ def read_downsampled(
         keep = _first_of_each_class(labels, keep, per_class)
     total = sum(int(mask.sum()) for mask in keep)
     if not total:
-        raise UserError(f"no image of the wanted classes is in the batches of {folder}")
+        raise MissingData(f"no image of the wanted classes is in the {split} batches of {folder}; choose other classes")
     images = torch.empty((total, 3, size, size), dtype=torch.uint8)
     start = 0
     for path, mask in zip(batches, keep, strict=True):
