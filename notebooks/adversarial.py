@@ -285,10 +285,11 @@ report.scoreboard(published, sections=["adversarial"], name="tab-verdicts")
 # %% [markdown]
 # ## What differs, and why
 #
-# *Pre-training* is the likeliest reason. How much is carried over depends on how much was learned.
-# {numref}`tab-adversarial-pretraining` has the adversarial pre-trainings behind these results beside that of the authors'
-# log, which took about sixteen days on two GPUs of 2018. A small network that saw a part of the corpus for a few
-# epochs learned less, and has less to carry over.
+# *Pre-training* is the likeliest reason, and it was tried. How much is carried over depends on how much was learned.
+# {numref}`tab-adversarial-pretraining` has adversarial pre-trainings of two lengths beside that of the authors' log, which
+# took about sixteen days on two GPUs of 2018, and what tuning makes of each. A small network that saw a part of the corpus
+# for a few epochs learned less, and has less to carry over. The longer one is that of the `cpu` profile; the shorter comes
+# with the repository too, and `--init` takes its id.
 #
 # *The released attack.* Its ball is around the noised image, in training as in testing (see above); the random start, the
 # size of its steps and the training mode of the attacked network are in the code only. Whether the paper's
@@ -312,8 +313,9 @@ report.scoreboard(published, sections=["adversarial"], name="tab-verdicts")
 #
 # *How the recipes of `cpu` were chosen.* {numref}`tab-adversarial-candidates` has what was tried on CIFAR-10 with seed 0,
 # judged under attack on training images that the subset leaves over (`robustness run recipe_choice --profile cpu --method
-# adversarial`). No test image was looked at. Taken was the most robust candidate of each arm. The pre-trained ones hardly
-# differ in robustness, and longer tuning is more accurate on clean images; the paper's five epochs were kept.
+# adversarial`). No test image was looked at. Taken was the most robust candidate of each arm. The pre-trained ones, tried
+# from the shorter pre-training, hardly differ in robustness, and longer tuning is more accurate on clean images; the paper's
+# five epochs were kept.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.adversarial_pretraining_table(
