@@ -340,12 +340,12 @@ def list_data(
 ) -> None:
     """What each image set is, and whether it is here; of those named also where, by whom, and how to get it."""
     if not names:
-        table = pd.DataFrame(data.catalogue(data_root))
+        table = pd.DataFrame(data.known_sets(data_root))
         table["here"] = table["found"].replace("made on the fly", "yes")
         _print_table(table[["name", "here", "what"]])
         print("'robustness data list NAME' says where a set is looked for, who published it and how to get it")
         return
-    for row in data.catalogue(data_root, names):
+    for row in data.known_sets(data_root, names):
         print(f"{row['name']}: {row['what']}")
         place = f"{row['found']}, {row['where']}" if row["where"] else row["found"]
         for label, text in (("here", place), ("from", row["origin"]), ("get", row["get"])):
@@ -359,7 +359,7 @@ def check_data(
     data_root: DataRoot = None,
 ) -> None:
     """Read image sets from end to end and say whether each is intact."""
-    everything = [str(row["name"]) for row in data.catalogue(data_root)]
+    everything = [str(row["name"]) for row in data.known_sets(data_root)]
     bad = False
     for name in names or everything:
         found = data.check(name, data_root)

@@ -23,11 +23,11 @@ from robustness_lib.data import (
     SOURCES,
     ImageSet,
     Status,
-    catalogue,
     check,
     class_balanced_subset,
     class_list,
     data_root,
+    known_sets,
     load,
     write_bundle,
 )
@@ -173,7 +173,7 @@ def test_a_bundle_of_ones_own(tmp_path: Path) -> None:
         load("mine", "test", tmp_path)
     write_bundle(tmp_path / "copy" / "test.npz", data)
     assert load("copy", "test", tmp_path).checksum == data.checksum
-    assert [row["found"] for row in catalogue(tmp_path) if row["name"] in ("copy", "mine")] == ["yes", "yes"]
+    assert [row["found"] for row in known_sets(tmp_path) if row["name"] in ("copy", "mine")] == ["yes", "yes"]
 
 
 def test_a_bundle_without_its_other_split_is_not_called_intact(tmp_path: Path) -> None:
@@ -717,7 +717,7 @@ def test_lsun(tmp_path: Path) -> None:
 def test_the_catalogue_says_what_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formats.write_cifar10(tmp_path, monkeypatch)
     formats.write_bundle(tmp_path, "cifar100", "test")
-    rows = {row["name"]: row for row in catalogue(tmp_path)}
+    rows = {row["name"]: row for row in known_sets(tmp_path)}
     assert list(rows) == [*SOURCES, *TABLES]
     assert rows["cifar10"]["found"] == rows["cifar100"]["found"] == "yes"
     assert rows["cifar10"]["where"] == str(tmp_path / "cifar-10-batches-py")
@@ -728,7 +728,7 @@ def test_the_catalogue_says_what_where_and_how(tmp_path: Path, monkeypatch: pyte
 
 
 def test_the_catalogue_of_a_root_that_does_not_exist(tmp_path: Path) -> None:
-    rows = catalogue(tmp_path / "no")
+    rows = known_sets(tmp_path / "no")
     assert {row["found"] for row in rows} == {"no", "made on the fly"}
 
 

@@ -302,7 +302,7 @@ def test_another_publication_than_the_known_one_is_refused(published: Path, pinn
 
 
 def test_tables_are_listed_beside_the_image_sets(small: Path) -> None:
-    rows = {row["name"]: row for row in data.catalogue(small)}
+    rows = {row["name"]: row for row in data.known_sets(small)}
     assert {rows[name]["found"] for name in tables.TABLES} == {"yes"}
     assert rows["cinic10-synsets"]["get"] == "'robustness data fetch cinic10-synsets' downloads it"
     assert data.check("cifar10-testbed", small).message.startswith("4 networks; images: cifar10 60, cifar10.1-v4 60")

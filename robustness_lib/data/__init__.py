@@ -6,7 +6,7 @@
 (torch.uint8, 10)
 """
 
-from robustness_lib.data.catalogue import SOURCES, Status, catalogue, check, fetch, load
+from robustness_lib.data.catalogue import SOURCES, Status, check, fetch, known_sets, load
 from robustness_lib.data.downsampled import class_list
 from robustness_lib.data.files import write_bundle
 from robustness_lib.data.imageset import ImageSet, class_balanced_subset, data_root
@@ -15,12 +15,12 @@ __all__ = [
     "SOURCES",
     "ImageSet",
     "Status",
-    "catalogue",
     "check",
     "class_balanced_subset",
     "class_list",
     "data_root",
     "fetch",
+    "known_sets",
     "load",
     "write_bundle",
 ]

@@ -340,7 +340,7 @@ def check(name: str, root: Path | str | None = None) -> Status:
     return Status(name, "incomplete" if absent and bundled else "intact", "; ".join(found + absent))
 
 
-def catalogue(root: Path | str | None = None, names: Sequence[str] | None = None) -> list[dict[str, str]]:
+def known_sets(root: Path | str | None = None, names: Sequence[str] | None = None) -> list[dict[str, str]]:
     """Image sets and tables, the user's own bundles among them, without reading any.
 
     Args:
@@ -356,7 +356,7 @@ def catalogue(root: Path | str | None = None, names: Sequence[str] | None = None
     """
     folder = data_root(root)
     if names is not None:
-        rows_by_name = {row["name"]: row for row in catalogue(folder)}
+        rows_by_name = {row["name"]: row for row in known_sets(folder)}
         return [rows_by_name[_known(name, folder, TABLES)] for name in names]
     rows = []
     for source in SOURCES.values():
