@@ -386,7 +386,8 @@ figure = report.attacked_images(
 # puts it into this book:
 #
 # ```bash
-# papermill notebooks/adversarial.ipynb runs/adversarial-cifar10.ipynb -p profile cpu -p dataset cifar10
+# papermill notebooks/adversarial.ipynb runs/adversarial-cifar10.ipynb \
+#     -p profile cpu -p dataset cifar10
 # ```
 #
 # The same from the command line; the pre-training alone, which takes longest and goes on where it was stopped; and attacks
@@ -396,16 +397,20 @@ figure = report.attacked_images(
 # robustness run adversarial --profile cpu --dataset cifar10
 # robustness pretrain --profile cpu --set adversary=untargeted
 # pip install "robustness-lib[attacks]" && pip install --no-deps torchattacks
-# robustness run adversarial --profile cpu --dataset cifar10 --method independent
+# robustness run adversarial --profile cpu --dataset cifar10 \
+#     --method independent
 # ```
 #
 # Pre-training against a targeted adversary, and without the classes of CIFAR-10; the id is what `robustness pretrain` prints:
 #
 # ```bash
-# robustness run adversarial --profile cpu --dataset cifar10 --method targeted-pretraining
-# robustness pretrain --profile paper --corpus imagenet32-no-cifar10 --set adversary=untargeted
+# robustness run adversarial --profile cpu --dataset cifar10 \
+#     --method targeted-pretraining
+# robustness pretrain --profile paper --corpus imagenet32-no-cifar10 \
+#     --set adversary=untargeted
 # robustness run adversarial --profile paper --dataset cifar10 --method full
-# robustness run adversarial --profile paper --dataset cifar10 --method excluded --init ID
+# robustness run adversarial --profile paper --dataset cifar10 \
+#     --method excluded --init ID
 # ```
 #
 # The recipe's settings `adversary`, `epsilon`, `step_size`, `attack_steps`, `anchor` and `attack_mode` belong to every section:

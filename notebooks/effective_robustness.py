@@ -299,7 +299,8 @@ report.testbed_hard_note(predictions, "imagenet")
 #
 # ```bash
 # robustness data fetch cifar10-testbed imagenet-testbed imagenet-answers
-# robustness run effective_robustness --profile cpu --dataset cifar10,imagenet \
+# robustness run effective_robustness --profile cpu \
+#     --dataset cifar10,imagenet \
 #     --method fit-logit,testbed,image-by-image
 # ```
 
@@ -543,10 +544,14 @@ report.factors_table(
 # testbed, the arms, and some of the factors:
 #
 # ```bash
-# robustness run effective_robustness --profile cpu --method testbed-model,own-testbed
-# robustness run effective_robustness --profile cpu --method standard,seen --seeds 0-4
-# robustness run effective_robustness --profile cpu --method smaller-corpus,fewer-classes
-# robustness run effective_robustness --profile cpu --method hardening,class-map-replay
+# robustness run effective_robustness --profile cpu \
+#     --method testbed-model,own-testbed
+# robustness run effective_robustness --profile cpu --method standard,seen \
+#     --seeds 0-4
+# robustness run effective_robustness --profile cpu \
+#     --method smaller-corpus,fewer-classes
+# robustness run effective_robustness --profile cpu \
+#     --method hardening,class-map-replay
 # robustness run effective_robustness --profile paper --method easy,hard \
 #     --set difficulty=c-score
 # ```
@@ -557,7 +562,8 @@ report.factors_table(
 # ```bash
 # python -c "from robustness_lib import fine_tuning, networks
 # print(fine_tuning.import_imagenet_weights('resnet18', networks.Context()))"
-# robustness run effective_robustness --profile paper --method standard --init ID \
+# robustness run effective_robustness --profile paper --method standard \
+#     --init ID \
 #     --set architecture=resnet18 --set image_size=224 \
 #     --set normalisation=cifar-p2 --set weight_decay=0.0005
 # robustness run effective_robustness --profile paper --method last-layer \

@@ -322,7 +322,8 @@ report.candidates_table(
 #
 # ```bash
 # robustness pretrain --profile paper --corpus imagenet32-no-cifar10
-# robustness run imbalance --profile paper --dataset cifar10 --method excluded --init ID
+# robustness run imbalance --profile paper --dataset cifar10 \
+#     --method excluded --init ID
 # ```
 #
 # where `ID` is what the first command prints.
@@ -372,7 +373,8 @@ figure = report.curve_grid(
 # puts it into this book:
 #
 # ```bash
-# papermill notebooks/imbalance.ipynb runs/imbalance-cifar10.ipynb -p profile cpu -p dataset cifar10 -p levels 0.2,1
+# papermill notebooks/imbalance.ipynb runs/imbalance-cifar10.ipynb \
+#     -p profile cpu -p dataset cifar10 -p levels 0.2,1
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]

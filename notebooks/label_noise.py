@@ -349,15 +349,19 @@ figure = report.matrix_grid(
 # puts it into this book:
 #
 # ```bash
-# papermill notebooks/label_noise.ipynb runs/label_noise-cifar100.ipynb -p profile cpu -p dataset cifar100
+# papermill notebooks/label_noise.ipynb runs/label_noise-cifar100.ipynb \
+#     -p profile cpu -p dataset cifar100
 # ```
 #
 # One method at some strengths, labels that people got wrong, and noise of another kind:
 #
 # ```bash
-# robustness run label_noise --profile cpu --dataset cifar100 --method none --levels 0,0.3,0.6,1
-# robustness run label_noise --profile cpu --dataset cifar10n-worse --method none,glc-5
-# robustness run label_noise --profile cpu --dataset cifar10 --method forward --set noise=flip
+# robustness run label_noise --profile cpu --dataset cifar100 \
+#     --method none --levels 0,0.3,0.6,1
+# robustness run label_noise --profile cpu --dataset cifar10n-worse \
+#     --method none,glc-5
+# robustness run label_noise --profile cpu --dataset cifar10 \
+#     --method forward --set noise=flip
 # ```
 #
 # The variations; the ids are those that `robustness pretrain` prints:
@@ -365,9 +369,11 @@ figure = report.matrix_grid(
 # ```bash
 # robustness run label_noise --profile paper --method none-allconv
 # robustness pretrain --profile paper --corpus imagenet32-no-cifar10
-# robustness run label_noise --profile paper --method none-excluded --init ID
+# robustness run label_noise --profile paper --method none-excluded \
+#     --init ID
 # robustness pretrain --profile paper --corpus places365
-# robustness run label_noise --profile paper --method none-places365 --init ID
+# robustness run label_noise --profile paper --method none-places365 \
+#     --init ID
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
