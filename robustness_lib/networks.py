@@ -90,22 +90,26 @@ class Context:
                 self._images[name, split] = load(name, split, data_root(self.data))
             else:
                 self._images[name, split] = self.supplier.images(name, split)
-            self._check_unchanged(f"{name}/{split}", self._images[name, split].checksum)
+            self._check_unchanged(name, split, self._images[name, split].checksum)
         found = self._images[name, split]
         self._used[f"{name}/{split}"] = found.checksum
         return found
 
-    def _check_unchanged(self, name: str, checksum: str) -> None:
-        """Refuse images other than those that the store's networks and records were made with."""
-        path = self.store / "data" / f"{name.replace('/', '-')}.sha256"
-        if not path.exists():
+    def _check_unchanged(self, name: str, split: str, checksum: str) -> None:
+        """Refuse images other than those that the store's networks were trained on and looked at with.
+
+        A set that nothing was trained on may change: its images are looked at again.
+        """
+        path, trained = (self.store / "data" / f"{name}-{part}.sha256" for part in (split, "train"))
+        before = path.read_text().strip() if path.exists() else None
+        if before not in (None, checksum) and trained.exists():
+            raise UserError(
+                f"the images {name}/{split} have the checksum {checksum[:12]}…, but what is in {self.store} was made "
+                f"with {before[:12]}…; give another folder to --store, or the changed images another name"
+            )
+        if before != checksum:
             with contextlib.suppress(OSError):  # a store that can be read only is as it was
                 write_atomically(path, f"{checksum}\n".encode())
-        elif (before := path.read_text().strip()) != checksum:
-            raise UserError(
-                f"the images {name} have the checksum {checksum[:12]}…, but what is in {self.store} was made with "
-                f"{before[:12]}…; give another folder to --store, or the changed images another name"
-            )
 
     def checkpoint(self, checkpoint: str) -> Path | None:
         """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""
