@@ -5,6 +5,9 @@ document.addEventListener("DOMContentLoaded", () => {
   for (const control of document.querySelectorAll("summary[aria-label], .search-button-field")) {
     control.removeAttribute("aria-label");
   }
+  for (const control of document.querySelectorAll(".has-children > details > summary")) {
+    control.setAttribute("aria-label", `Pages of ${control.closest("li").querySelector("a").textContent.trim()}`);
+  }
   for (const control of document.querySelectorAll(".theme-switch-button")) {
     const modes = [...control.querySelectorAll("[title]")].map((icon) => icon.title);
     control.setAttribute("aria-label", `${modes.join(" ")}: ${control.getAttribute("aria-label")}`);
