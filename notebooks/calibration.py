@@ -277,6 +277,14 @@ figure = report.reliability_diagram(live, dataset=jobs[0].dataset, profile=profi
 # papermill notebooks/calibration.ipynb runs/calibration-cifar100.ipynb \
 #     -p profile cpu -p dataset cifar100
 # ```
+#
+# The paper's check with another corpus; the id is what `robustness pretrain` prints:
+#
+# ```bash
+# robustness pretrain --profile paper --corpus places365
+# robustness run calibration --profile paper --dataset cifar10 \
+#     --method places365 --init ID
+# ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.made_by(published, "calibration", scale)

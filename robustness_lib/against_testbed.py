@@ -131,11 +131,14 @@ def metrics_against(
         beyond = effective_robustness(inside, outside, line)
         measured, place = _maximum(inside, beyond, lowest, bins)
         final = float(beyond[-1])
-        both = {"maximum_effective_robustness": measured, "final_effective_robustness": final}
-        both["lost_effective_robustness"] = measured - final
+        course = {
+            "maximum_effective_robustness": measured,
+            "final_effective_robustness": final,
+            "lost_effective_robustness": measured - final,
+        }
         if first is None:
-            first, best = both, place
-        found |= {f"{name}_{shift}": value for name, value in both.items()}
+            first, best = course, place
+        found |= {f"{name}_{shift}": value for name, value in course.items()}
         found |= {f"slope_{shift}": line.slope, f"intercept_{shift}": line.intercept}
         found |= {f"r_squared_{shift}": line.r_squared or 0.0, f"lowest_{shift}": lowest, f"highest_{shift}": highest}
         found[f"maximum_at_{shift}"] = float(place)

@@ -102,7 +102,7 @@ _CPU = Target(
     scratch=Recipe(architecture="wrn-16-1", train_images=5000, epochs=60, observations=10),
     tuned=Recipe(architecture="wrn-16-1", train_images=5000, epochs=20, learning_rate=0.03, observations=10),
     adversarial={
-        "pretraining": dict(_CPU_ATTACK),
+        "pretraining": _CPU_ATTACK,
         "scratch": {"epochs": 30, "observations": 5, **_CPU_ATTACK},
         "tuned": {"epochs": 5, "observations": 5, **_CPU_ATTACK},
     },

@@ -21,8 +21,8 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
 """Mean and standard deviation per channel, of images in [0, 1]: ``half`` maps to [-1, 1] (P1, almost everywhere),
-``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``cifar-p2`` those that P2 has for CIFAR, whose deviations are
-means over batches of images, ``imagenet`` ImageNet's (P2)."""
+``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``cifar-p2`` those that P2 prints for CIFAR (B.4),
+``imagenet`` ImageNet's (P2)."""
 
 ADVERSARIES = ("none", "untargeted", "targeted")
 """What a network is trained against (:class:`robustness_lib.attacks.Adversary`)."""

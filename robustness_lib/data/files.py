@@ -65,8 +65,6 @@ class MissingData(UserError):
 COPY_AGAIN = "replace it by a fresh copy"
 """What to do where a published file cannot be used."""
 
-_FORMAT = "the data page (book/data.md) describes the format"
-
 WRITE_AGAIN = "write it again, in the format that the data page (book/data.md) describes"
 """What to do where a bundle cannot be used: only its maker has it."""
 
@@ -277,7 +275,7 @@ def expect_same_form(path: Path, images: ImageSet, other: Path) -> None:
     elif (height, width) != form.size:
         reason = f"images of {height}x{width} pixels but of {form.size[0]}x{form.size[1]} in {other}"
     if reason:
-        raise damaged(path, reason, f"write both splits with the same classes, in one order, and image size: {_FORMAT}")
+        raise damaged(path, reason, "write both splits with the same classes, in one order, and the same image size")
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
