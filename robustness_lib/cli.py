@@ -16,7 +16,7 @@ from robustness_lib import carrying, cluster, data, networks, pretraining, proce
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
-from robustness_lib.records import EVIDENCE, PUBLISHED, Store, load_published, publish
+from robustness_lib.records import EVIDENCE, PUBLISHED, Record, Store, load_published, publish
 from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import sweep
 
@@ -243,11 +243,22 @@ def pretrain(
     print(f"{name}\n{networks.find_checkpoint(name, store)}: {told}")
 
 
+def _published(section: str | None = None) -> list[Record]:
+    """The published records, with a word on the error stream where this folder cannot have any."""
+    if not PUBLISHED.is_dir():
+        print(
+            f"there is no {PUBLISHED} here, so only the store's records count; for the published ones too, run the "
+            "command in the root of the repository",
+            file=sys.stderr,
+        )
+    return load_published(section)
+
+
 @app.command()
 def status(store: StoreFolder = DEFAULT_STORE) -> None:
     """Show how much of each section is recorded."""
     kept = Store(store)
-    table = sections.status(kept, load_published())
+    table = sections.status(kept, _published())
     _print_table(table)
     for path in kept.damaged():
         print(
@@ -268,7 +279,7 @@ def show(
     """Print what is recorded of a section: means and standard deviations over seeds."""
     if section != pretraining.SECTION:
         sections.section(section)
-    found = {r.job.key: r for r in (*load_published(section), *Store(store).records(section))}
+    found = {r.job.key: r for r in (*_published(section), *Store(store).records(section))}
     table = sections.summary(list(found.values()))
     for column, text in (("profile", profile_name), ("dataset", dataset), ("method", method), ("metric", metric)):
         table = _restricted(table, column, text)
@@ -320,6 +331,11 @@ def publish_records(
     ] = False,
 ) -> None:
     """Merge the store's records into book/results, which the book reads: those that a profile plans."""
+    if not PUBLISHED.parent.is_dir():
+        raise UserError(
+            f"there is no folder {PUBLISHED.parent} here whose book could read them; run the command in the root of "
+            "the repository, with --store for a store elsewhere"
+        )
     jobs = [record.job for record in Store(store).records() if record.job.profile in EVIDENCE]
     planned = {job.key for job in jobs if changed or sections.is_planned(job)}
     result = publish(Store(store), which=lambda job: job.key in planned)

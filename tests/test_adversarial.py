@@ -557,13 +557,19 @@ def test_the_pretrainings_stand_beside_the_authors_log() -> None:
     tuned = []
     for seed, value in enumerate((0.3, 0.4)):
         one = record("adversarial", "pre-trained", seed, adversarial_accuracy=value)
-        job = dataclasses.replace(one.job, init=pretraining.checkpoint_id(jobs[1]))
+        job = dataclasses.replace(one.job, profile="cpu", init=pretraining.checkpoint_id(jobs[1]))
         tuned.append(dataclasses.replace(one, job=job))
+    other = record("adversarial", "pre-trained", 0, adversarial_accuracy=0.9)
+    at_paper = dataclasses.replace(other.job, profile="paper", init=pretraining.checkpoint_id(jobs[1]))
+    at_targeted = dataclasses.replace(
+        other.job, profile="cpu", method="targeted-pretraining", init=pretraining.checkpoint_id(jobs[2])
+    )
+    tuned += [dataclasses.replace(other, job=job) for job in (at_paper, at_targeted)]
     table = report.adversarial_pretraining_table(records, frame(tuned), dataset="cifar10", caption="c", name="n")
     assert "| the authors | WRN-28-10 | 1,281,167 of 1,000 classes | 100 | 70.25 | 57.4 |" in table
     line = f"WRN-16-1 | 160,000 of 275 classes | {epochs} | 80.0"
     assert table.count(f"| `cpu` | {line} | 35.0 ± 7.1, n = 2 |") == 1
-    assert table.count(f"| `cpu`, targeted | {line} | not run |") == 1
+    assert table.count(f"| `cpu`, targeted | {line} | 90.0 |") == 1
 
 
 def test_provenance_names_the_adversary_of_pretraining() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -17,7 +18,7 @@ from toys import Command
 from robustness_lib import calibration, data, pretraining, sections
 from robustness_lib.errors import UserError
 from robustness_lib.profiles import PROFILES
-from robustness_lib.records import Record, Store, load_published
+from robustness_lib.records import PUBLISHED, Record, Store, load_published
 
 SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=20", "--set", "observations=1")
 PLACE = ("--data-root", "data", "--store", "runs", "--device", "cpu", "--precision", "float32", "--threads", "1")
@@ -30,6 +31,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     toys.write_bundle(tmp_path / "data", "own", 40, 4)
     toys.write_bundle(tmp_path / "data", "corpus", 60, 5)
     monkeypatch.chdir(tmp_path)
+    (tmp_path / PUBLISHED).mkdir(parents=True)
     monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
 
     return toys.command(monkeypatch, capfd)
@@ -306,6 +308,19 @@ def test_show_keeps_recipes_apart(command: Command) -> None:
     assert len(lines) == 2
     assert any("epochs=1 learning_rate=0.5" in line and "0.9000" in line for line in lines)
     assert any(f"epochs={job.recipe['epochs']}" in line and "0.5000" in line for line in lines)
+
+
+def test_away_from_the_repository_published_records_are_said_to_be_missing(command: Command) -> None:
+    shutil.rmtree("book")
+    for arguments in (("status",), ("show", "calibration")):
+        status, _, err = command(*arguments)
+        assert status == 0
+        assert err == (
+            "there is no book/results here, so only the store's records count; for the published ones too, run the "
+            "command in the root of the repository\n"
+        )
+    assert "run the command in the root of the repository" in refused(command, "publish")
+    assert not Path("book").exists()
 
 
 @pytest.mark.parametrize("arguments", [("status",), ("publish",)], ids=" ".join)
