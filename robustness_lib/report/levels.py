@@ -288,7 +288,7 @@ def _measured_shares(rows: pd.DataFrame) -> list[float]:
 
 def _share(shares: Sequence[float], classes: float) -> str:
     spread = f" ± {100 * np.std(shares, ddof=1):.1f}" if len(shares) > 1 else ""
-    return f"{100 * np.mean(shares):.1f}{spread} % ({100 * classes:.0f} %)"
+    return f"{100 * np.mean(shares):z.1f}{spread} % ({100 * classes:.0f} %)".replace("-", "−")
 
 
 # --------------------------------------------------------------------------------------------- figures
