@@ -39,9 +39,10 @@ report.verdict_summary(recorded, {name: f"{name}.ipynb" for name in SECTIONS})
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 rows = report.scoreboard_rows(recorded)
 counts = pd.crosstab(rows["section"], rows["verdict"]).reindex(index=SECTIONS, columns=VERDICTS, fill_value=0)
+counts["of these open"] = rows.groupby("section")["open"].sum()
 cells = [[f"[{title}]({name}.ipynb)", *counts.loc[name].map(str)] for name, title in SECTIONS.items()]
 report.myst_table(
-    ["Section", *VERDICTS],
+    ["Section", *counts],
     [*cells, ["**all**", *counts.sum().map(str)]],
     caption="Number of claims by section and verdict.",
     name="tab-summary",
@@ -65,7 +66,12 @@ report.myst_table(
 # : The mean lies on the claimed side, but the interval includes no effect at all, or stays below the stated size.
 #
 # does not hold
-# : The mean does not lie on the claimed side. Where the interval includes no effect, further seeds may turn this.
+# : The mean does not lie on the claimed side.
+#
+# open
+# : Stands beside "holds in direction" or "does not hold" where the interval includes no effect at all: the mean leans to
+#   one side, and further seeds may turn it. Without this word, "holds in direction" means a sure effect that is smaller
+#   than the stated one.
 #
 # not yet measured
 # : Fewer than two seeds have both arms. Numbers that are computed from published predictions have no seeds: one is enough.
@@ -84,8 +90,12 @@ report.myst_table(
 # %% [markdown]
 # ## All claims
 #
+# P1 is {cite:t}`hendrycks2019using` in its last version and P1v1 its first; *P1 log* are the training logs that its authors
+# published. P2 is {cite:t}`andreassen2022evolution`.
+#
 # An arrow leads from the reference to the arm whose merit is claimed. *Here* gives mean and standard deviation over n
-# seeds, and the profile. Each row leads to its section's page and to the command that measures it.
+# seeds, and the profile. The n seeds are those that both arms have, so a mean may differ a little from that of a section's
+# table, which has all seeds of an arm. Each row leads to its section's page and to the command that measures it.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.scoreboard(recorded, {section: f"{section}.ipynb" for section in SECTIONS})

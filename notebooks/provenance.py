@@ -31,6 +31,19 @@ recorded = records.frame(records.load_published(folder=Path(results)))
 report.provenance_table(recorded, caption="Where the recorded results come from.", name="tab-provenance")
 
 # %% [markdown]
+# ## What was pre-trained on what
+#
+# {numref}`tab-pretrainings` has the pre-trainings that the results start from, beside the two of which the authors published
+# a log. A network that learned less has less to carry over: this is the first thing to know about every result at `cpu`.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.pretrainings_table(
+    recorded,
+    caption="Pre-trainings; the test error is on clean validation images of the classes that were trained on.",
+    name="tab-pretrainings",
+)
+
+# %% [markdown]
 # ## What a record holds
 #
 # Each result is one line of `book/results/<section>.jsonl`: the job, its metrics, and where they come from. The job is

@@ -566,10 +566,15 @@ def test_the_pretrainings_stand_beside_the_authors_log() -> None:
     )
     tuned += [dataclasses.replace(other, job=job) for job in (at_paper, at_targeted)]
     table = report.adversarial_pretraining_table(records, frame(tuned), dataset="cifar10", caption="c", name="n")
-    assert "| the authors | WRN-28-10 | 1,281,167 of 1,000 classes | 100 | 70.25 | 57.4 |" in table
-    line = f"WRN-16-1 | 160,000 of 275 classes | {epochs} | 80.0"
-    assert table.count(f"| `cpu` | {line} | 35.0 ± 7.1, n = 2 |") == 1
-    assert table.count(f"| `cpu`, targeted | {line} | 90.0 |") == 1
+    theirs = "| the authors | ImageNet (32 px) | 1,281,167 of 1,000 classes"
+    assert f"{theirs} | WRN-28-10 | untargeted | 100 | 70.25 | 57.4 |" in table
+    line = "| here, `cpu` | ImageNet (32 px) | 160,000 of 275 classes | WRN-16-1"
+    assert table.count(f"{line} | untargeted | {epochs} | 80.0 | 35.0 ± 7.1, n = 2 |") == 1
+    assert table.count(f"{line} | targeted | {epochs} | 80.0 | 90.0 |") == 1
+    every = report.pretrainings_table(records, caption="c", name="n")
+    assert f"{theirs} | WRN-40-2 | none | 100 | 50.80 |" in every
+    assert every.count("| here, `cpu` |") == len(jobs)
+    assert every.count(f"{line} | none | {jobs[0].recipe['epochs']} | 80.0 |") == 1
 
 
 def test_provenance_names_the_adversary_of_pretraining() -> None:

@@ -383,7 +383,9 @@ def test_in_short_has_the_headline_and_counts_the_verdicts():
         "- CIFAR-10, RMS calibration error, from scratch → pre-trained: the paper **6.4 → 2.9 %**;"
     )
     assert "seeds)**: " in lines[0]
-    assert lines[0].endswith((", holds.", ", holds in direction.", ", does not hold."))
+    assert lines[0].endswith((", holds.", ", holds in direction.", ", holds in direction, open.", ", does not hold."))
+    noted = report.in_short("calibration", records(), "A further word.", "")
+    assert noted.splitlines()[:-2] == [*text.splitlines()[:-2], "- A further word."]
     verdicts = report.scoreboard_rows(records(), "calibration")["verdict"]
     assert f"Of {len(verdicts)} claims" in lines[-1]
     assert f"{(verdicts == 'not yet measured').sum()} not yet measured" in lines[-1]

@@ -92,7 +92,6 @@ _LABELS = {
     "lsun": "LSUN",
     "imagenet21k": "ImageNet-21K",
     "imagenet32-no-cifar10": "other ImageNet",
-    "imagenet32-no-tiny": "ImageNet (32 px) without Tiny ImageNet",
     "synthetic-source": "synthetic, pre-training",
     "cifar10.1-v4": "CIFAR-10.1 v4",
     "imagenetv2-threshold": "ImageNetV2 Threshold0.7",

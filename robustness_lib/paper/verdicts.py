@@ -29,14 +29,14 @@ A claim about every level is judged at each level that both sides have, and the 
 equal words, the one whose interval begins nearest to the point of no effect. It names the level, and how many there
 were.
 
-For a claim that a harm stays *within* a stated bound: "holds" if the whole interval is at most the bound,
-"holds in direction" if only the mean is, otherwise "does not hold". For a claim that a number *equals* the printed
-one: "holds" if it does to the last printed digit, "holds in direction" if it differs but the interval of the fit that
-it comes from includes the printed number, otherwise "does not hold". A stated size counts with the precision
-of its print: "4.1" is reached from 4.05 on. With fewer than two paired seeds: "not yet measured"; the
-values of a single seed are shown. Only a
-measurement without randomness (a fit to published predictions) is decided by one record; its interval is a
-point.
+For a claim that a harm stays *within* a stated bound: "holds" if the whole interval is at most the bound, "holds in
+direction" if only the mean is, otherwise "does not hold". For a claim that a number *equals* the printed one:
+"holds" if it does to the last printed digit, "holds in direction" if it differs but the interval of the fit that it
+comes from includes the printed number, otherwise "does not hold". A verdict is *open* where the interval includes
+no effect: such a verdict, "holds in direction" or "does not hold", further seeds may turn. A stated size counts
+with the precision of its print: "4.1" is reached from 4.05 on. With fewer than two paired seeds: "not yet
+measured"; the values of a single seed are shown. Only a measurement without randomness (a fit to published
+predictions) is decided by one record; its interval is a point.
 
 **Scale.** The highest profile that has two paired seeds decides: "paper", else "cpu"; "smoke" never counts. A
 data set may be replaced by its stand-in (:data:`STAND_INS`) where it has no records at that profile; the
@@ -123,6 +123,11 @@ class Verdict:
         none = 1.0 if self.claim.kind == "ratio" else 0.0
         judged_by_seeds = self.verdict != UNMEASURED and self.claim.test == "beyond" and not self.claim.exact
         return judged_by_seeds and self.low <= none <= self.high
+
+    @property
+    def words(self) -> str:
+        """The verdict as it is shown: one of :data:`VERDICTS`, with ", open" after it where it is (:attr:`is_open`)."""
+        return f"{self.verdict}, open" if self.is_open else self.verdict
 
 
 def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float]:

@@ -17,22 +17,25 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.headlines`: the one number that stands for each section;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
+* :mod:`~robustness_lib.report.pretrainings`: what networks were pre-trained on, beside the authors' logs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
   again.
 """
 
 from robustness_lib.report.attacks import (
-    adversarial_pretraining_table,
     attacked_images,
     attacks_table,
     checks_table,
+    clean_note,
     share_interval,
+    stronger_note,
 )
 from robustness_lib.report.calibration import (
     bin_noise,
     bins_note,
     bins_table,
     epochs_note,
+    falls_note,
     recipe_by_rms_note,
     temperature_note,
     temperature_table,
@@ -56,6 +59,7 @@ from robustness_lib.report.detection import (
     kinds_table,
     losses_note,
     overlap_table,
+    photographs_note,
     roc_curves,
     score_histograms,
     scores_table,
@@ -87,6 +91,7 @@ from robustness_lib.report.lines import (
     robustness_curves,
     scatter_by_scale,
 )
+from robustness_lib.report.pretrainings import adversarial_pretraining_table, pretrainings_table
 from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
 from robustness_lib.report.robustness import (
     STANDARD,
@@ -105,6 +110,7 @@ from robustness_lib.report.robustness_notes import (
     during_note,
     hard_note,
     high_note,
+    hump_note,
     path_note,
     scales_note,
     testbed_hard_note,
@@ -141,6 +147,7 @@ __all__ = [
     "ceilings_table",
     "chance_note",
     "checks_table",
+    "clean_note",
     "comparison_rows",
     "comparison_table",
     "curve_grid",
@@ -154,6 +161,7 @@ __all__ = [
     "epochs_note",
     "factor_series",
     "factors_table",
+    "falls_note",
     "foreign_sets_table",
     "gain_by_set",
     "gpu_note",
@@ -161,6 +169,7 @@ __all__ = [
     "hard_share_scatter",
     "high_note",
     "high_table",
+    "hump_note",
     "in_short",
     "kinds_table",
     "legend_outside",
@@ -181,7 +190,9 @@ __all__ = [
     "own_testbed_scatter",
     "panels_by_arm",
     "path_note",
+    "photographs_note",
     "planned_work",
+    "pretrainings_table",
     "provenance_table",
     "published_robustness",
     "published_scatter",
@@ -206,6 +217,7 @@ __all__ = [
     "speed_table",
     "spreads_table",
     "start_table",
+    "stronger_note",
     "temperature_note",
     "temperature_table",
     "testbed_hard_note",

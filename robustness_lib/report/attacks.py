@@ -16,14 +16,13 @@ from matplotlib.figure import Figure
 from numpy.typing import ArrayLike
 from scipy import stats
 
-from robustness_lib.paper import label, metric, network_label, profile_of, runs, select
+from robustness_lib.paper import label, metric, profile_of, runs
 from robustness_lib.report.style import new_figure
-from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
+from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, comparison_rows, myst_table, number
 
 _DASH = "–"
 _SECTION = "adversarial"
 _MEASURE = "adversarial_accuracy"
-_TUNED_WHOLE = ("adversarial", "full", "excluded", "targeted-pretraining")
 _MORE = 0.05  # the paper's thousand starts found 4.3 points more than one
 
 
@@ -122,8 +121,10 @@ def _checks(record: dict[Any, Any] | None) -> list[tuple[str, str, bool]]:
         ),
         ("Every image has a gradient", f"{_percent(1 - blind)}", blind == 0),
         (
-            f"Accuracy falls with the radius, to nothing at ε = {largest}",
-            " ".join(_percent(value) for value in curve),
+            f"Accuracy falls with the radius (in 255ths), to at most 1 % at ε = {largest}",
+            "; ".join(
+                f"{_percent(value)} at {radius:g}" for value, radius in zip(curve, record["curve_epsilon"], strict=True)
+            ),
             falls and curve[-1] <= 0.01,
         ),
         (
@@ -174,6 +175,60 @@ def _first_seed(records: pd.DataFrame, dataset: str, method: str, profile: str |
     return found
 
 
+def clean_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> str:
+    """The accuracy of the adversarially trained networks on clean images, the paper's and ours.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: Image sets.
+
+    Returns:
+        A sentence; "" where nothing is recorded.
+    """
+    rows = comparison_rows(
+        _SECTION,
+        records,
+        metrics=["clean_accuracy"],
+        datasets=datasets,
+        methods=["adversarial"],
+        locator="P1 Table 1",
+    )
+    told = []
+    for dataset in datasets:
+        arms = rows[(rows["dataset"] == dataset) & (rows["n"] > 0)].set_index("arm")
+        if set(ARMS) <= set(arms.index):
+            theirs = " → ".join(str(arms.loc[arm, "printed"]) for arm in ARMS)
+            ours = " → ".join(number(float(arms["mean"][arm]), "clean_accuracy") for arm in ARMS)
+            told.append(f"{label(dataset)} {theirs} % in the paper, {ours} % here")
+    return f"Accuracy on clean images: {'; '.join(told)}." if told else ""
+
+
+def stronger_note(records: pd.DataFrame, *, dataset: str, profile: str | None = None) -> Markdown:
+    """What becomes of the lead of the pre-trained network under the stronger attacks that others wrote.
+
+    Args:
+        records: Records of the method ``independent``.
+        dataset: Image set.
+        profile: The records' profile; None: the highest with records.
+    """
+    names = {_MEASURE: "independent", "adversarial_accuracy_apgd": "independent", "clean_accuracy": "adversarial"}
+    sides = {name: _first_seed(records, dataset, method, profile) for name, method in names.items()}
+    if not all(arm in found and _present(found[arm].get(name)) for name, found in sides.items() for arm in ARMS):
+        return Markdown(f"What becomes of the pre-trained network's lead under stronger attacks: {NOT_RUN}.")
+    lead, left, clean = (
+        100 * (float(found[ARMS[1]][name]) - float(found[ARMS[0]][name])) for name, found in sides.items()
+    )
+    return Markdown(
+        f"On {label(dataset)} the lead of the pre-trained network is {lead:.1f} points under our attack and {left:.1f} "
+        f"under the strongest of these (one seed). On clean images it is {clean:.1f} points ahead, so "
+        + (
+            "the attack takes more from it than from the network from scratch: part of its lead is plain accuracy."
+            if left < clean
+            else "the attack takes less from it than from the network from scratch."
+        )
+    )
+
+
 def _with_interval(record: dict[Any, Any] | None, measure: str) -> str:
     if record is None or measure not in record or not _present(record[measure]):
         return _DASH
@@ -184,54 +239,6 @@ def _with_interval(record: dict[Any, Any] | None, measure: str) -> str:
 
 def _source(record: dict[Any, Any]) -> str:
     return f"`{record['profile']}`, {record['attacked_images']:g}"
-
-
-def adversarial_pretraining_table(
-    records: pd.DataFrame, tuned: pd.DataFrame, *, dataset: str, caption: str, name: str
-) -> Markdown:
-    """The adversarial pre-trainings beside the authors': how long, on what, how well it was learned, and its use.
-
-    Args:
-        records: Records of :mod:`robustness_lib.pretraining`.
-        tuned: Records of the section.
-        dataset: The target on whose adversarial accuracy the use is shown.
-        caption: Caption of the table.
-        name: Its label for references.
-
-    Returns:
-        A numbered MyST table; the error is on clean validation images of the classes that were trained on, the
-        adversarial accuracy that of the networks tuned whole against an adversary, mean and standard deviation over
-        seeds.
-    """
-    log = select(_SECTION, dataset="imagenet32", method="adversarial-pretraining", metric="error").iloc[0]
-    of_paper = select(_SECTION, dataset=dataset, arm=ARMS[1], method="adversarial", metric=_MEASURE).iloc[0]
-    rows = [
-        [
-            "the authors",
-            "WRN-28-10",
-            "1,281,167 of 1,000 classes",
-            f"{log['position']:g}",
-            str(log["printed"]),
-            str(of_paper["printed"]),
-        ]
-    ]
-    tuned = tuned[(tuned["section"] == _SECTION) & (tuned["dataset"] == dataset) & tuned["method"].isin(_TUNED_WHOLE)]
-    for row in sorted(
-        records[records["method"] == "adversarial"].to_dict("records"), key=lambda row: row["recipe"]["epochs"]
-    ):
-        recipe = row["recipe"]
-        where = f"`{row['profile']}`" + (", targeted" if recipe["adversary"] == "targeted" else "")
-        corpus = f"{row['images']:,.0f} of {row['classes']:,.0f} classes"
-        error = number(float(row["error"]), "error")
-        begins = f"{recipe['architecture']}_{row['dataset']}_{recipe['adversary']}_e{recipe['epochs']}_s{row['seed']}_"
-        after = tuned[tuned["init"].str.startswith(begins) & (tuned["profile"] == row["profile"])]
-        found = [float(value) for value in after[_MEASURE]] if len(after) else []
-        use = f"{number(float(np.mean(found)), _MEASURE)}" if found else NOT_RUN
-        use += f" ± {number(float(np.std(found, ddof=1)), _MEASURE)}, n = {len(found)}" if len(found) > 1 else ""
-        rows.append([where, network_label(str(recipe["architecture"])), corpus, str(recipe["epochs"]), error, use])
-    header = ["By", "Network", "Images", "Epochs", "Test error (%)"]
-    header.append(f"Tuned on {label(dataset)}: adversarial accuracy (%)")
-    return myst_table(header, rows, caption=caption, name=name)
 
 
 def attacked_images(

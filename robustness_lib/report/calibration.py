@@ -27,6 +27,36 @@ _DASH = "–"
 _LOG = "Outlier Exposure log"
 
 
+def falls_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> str:
+    """By which share the RMS calibration error falls with pre-training, the paper's and ours.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: Image sets.
+
+    Returns:
+        Two sentences; "" where nothing is recorded.
+    """
+    rows = comparison_rows(SECTION, records, metrics=[RMS], datasets=datasets, locator="P1 Table 5")
+    told: dict[str, list[str]] = {"paper": [], "mean": []}
+    for dataset in datasets:
+        arms = rows[rows["dataset"] == dataset].set_index("arm")
+        for column, found in told.items():
+            scratch, tuned = (float(arms[column].get(arm, math.nan)) for arm in ARMS)
+            if math.isfinite(scratch + tuned):
+                found.append(f"{100 * (1 - tuned / scratch):.0f} % on {label(dataset)}")
+    if not told["mean"]:
+        return ""
+    return (
+        f"In the paper the RMS error falls by {_listed(told['paper'])}; here by {_listed(told['mean'])}. "
+        "The claims ask only whether it falls."
+    )
+
+
+def _listed(parts: Sequence[str]) -> str:
+    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else NOT_RUN
+
+
 def bin_noise(accuracy: Sequence[float] | Floats, bin_size: int = 100) -> float:
     """The RMS calibration error that bins would show by chance if the confidence were exactly right in each.
 
@@ -139,7 +169,7 @@ def temperature_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
         if before > 0 and after < before / 2:
             gap += (
                 " So at this scale most of what pre-training gains in calibration there can also be had by one number "
-                "that is fitted on held-out images."
+                "that is fitted on held-out images" + ("." if count > 1 else ", as far as one seed tells.")
             )
         lines.append(gap)
     return Markdown("\n\n".join(lines))
@@ -272,8 +302,9 @@ def epochs_note(records: pd.DataFrame, *, dataset: str, profile: str | None = No
     when = f"{at[0]:g}" if len(at) == 1 else f"{at[0]:g} to {at[-1]:g}"
     lines.append(
         f"Ours is observed only {len(epochs)} times in {epochs[-1]:g} epochs and swings while the learning rate is "
-        f"high: from one observation to the next by up to {swing:.1f} points, and by up to {amid:.1f} points next to "
-        "the half of the training, which the claim compares with the end."
+        f"high: from one observation to the next by up to {swing:.1f} points, "
+        + ("most of all" if amid == swing else f"and by up to {amid:.1f} points")
+        + " next to the half of the training, which the claim compares with the end."
     )
     found = f"The lowest value of each seed's curve, {_percent(low)} % in the mean (after epoch {when}), "
     found += f"rises to {_percent(end)} % at the end ({_seeds(len(rows))})."

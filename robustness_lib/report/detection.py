@@ -101,10 +101,12 @@ class _Ours:
 
 
 def _compared(sides: tuple[pd.Series, pd.Series], measure: str) -> tuple[str, str]:
-    """Both arms, and their paired difference with its 95 % interval."""
+    """Both arms over the seeds that both have, and their paired difference with its 95 % interval."""
     (scratch, tuned), name = sides, f"{measure}_mean"
     if scratch.empty and tuned.empty:
         return _DASH, _DASH
+    if len(scratch.index.intersection(tuned.index)):
+        sides = scratch, tuned = scratch.align(tuned, join="inner")
     effects = (tuned - scratch).dropna().to_numpy(dtype=float)
     cells = " → ".join(_spread(side.to_numpy(dtype=float), name) for side in sides)
     if not len(effects):
@@ -255,10 +257,12 @@ def scores_table(
             photographs = [one for one in ours.averaged if one not in SYNTHETIC]
             cells = [*_compared(ours.sides(f"{measure}_mean"), measure)]
             cells += _compared(ours.mean_over(measure, photographs), measure)
-            rows.append([f"{label(ours.dataset)}, {label(method)}", *cells])
-        header = ["Known set, score", f"{words} (%)", _DIFFERENCE, f"{words} (%), photographs", _DIFFERENCE]
+            scratch, tuned = ours.sides(f"{measure}_mean")
+            seeds = len(scratch.index.intersection(tuned.index))
+            rows.append([f"{label(ours.dataset)}, {label(method)}", *cells, f"{seeds}"])
+        header = ["Known set, score", f"{words} (%)", _DIFFERENCE, f"{words} (%), photographs", _DIFFERENCE, "n"]
         label_of = name if measure == MEASURES[0] else f"{name}-{measure}"
-        rows = rows or [[NOT_RUN, *[_DASH] * 4]]
+        rows = rows or [[NOT_RUN, *[_DASH] * 5]]
         tables.append(myst_table(header, rows, caption=f"{words}, {caption}", name=label_of))
     return Markdown("\n".join(tables))
 
@@ -377,6 +381,28 @@ def chance_note(records: pd.DataFrame, *, datasets: Sequence[str], profile: str 
     if not measured:
         return Markdown(f"Mean AUROC here: {NOT_RUN}.")
     return Markdown("\n\n".join(lines) or "No mean AUROC here is below that of a coin.")
+
+
+def photographs_note(records: pd.DataFrame, *, datasets: Sequence[str], profile: str | None = None) -> str:
+    """What pre-training does to the mean AUROC over photographs alone, a clause a known set.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: The known sets.
+        profile: The records' profile; None: the highest with records of each set.
+
+    Returns:
+        A sentence, Markdown; "" where nothing is recorded.
+    """
+    told = []
+    for ours in (_Ours(records, dataset, profile) for dataset in datasets):
+        photographs = [one for one in ours.averaged if one not in SYNTHETIC]
+        here, difference = _compared(ours.mean_over(MEASURES[0], photographs), MEASURES[0])
+        if difference != _DASH:
+            told.append(f"{label(ours.dataset)} {here} % ({difference} points)")
+    if not told:
+        return ""
+    return f"On photographs alone, without noise and blobs, the mean {_words(MEASURES[0])} is: {'; '.join(told)}."
 
 
 def losses_note(records: pd.DataFrame, *, datasets: Sequence[str], profile: str | None = None) -> Markdown:

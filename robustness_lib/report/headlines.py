@@ -10,9 +10,13 @@ import pandas as pd
 
 from robustness_lib.paper import SECTIONS, VERDICTS, Verdict, claims_of, evaluate, label, metric, network_label
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels
-from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, UNMEASURED
+from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, PROFILES, UNMEASURED
 from robustness_lib.report.tables import NOT_RUN, Markdown, comparison_rows, effect_text, myst_table, number
 
+_SCALES = {
+    "paper": "the papers' scale",
+    "cpu": "`cpu`, with small networks and parts of the data",
+}
 _PLURAL = {HOLDS: "hold", IN_DIRECTION: "hold in direction", FAILS: "do not hold"}
 
 
@@ -107,12 +111,13 @@ HEADLINES = {
 """By section."""
 
 
-def in_short(section: str, records: pd.DataFrame) -> Markdown:
+def in_short(section: str, records: pd.DataFrame, *notes: str) -> Markdown:
     """The answer before the page: the paper's headline and ours with the verdict, and how many of the claims hold.
 
     Args:
         section: Section.
         records: Records of any sections.
+        *notes: Further lines, what the headline does not say; an empty one is left out.
 
     Returns:
         An admonition as MyST Markdown.
@@ -126,7 +131,8 @@ def in_short(section: str, records: pd.DataFrame) -> Markdown:
         line = f"- {label(dataset)}, {headline.words}, from scratch → pre-trained: the paper **{found.paper}**; "
         line += f"here **{found.here}**"
         judged = [one for one in verdicts if headline.is_about(one.claim, dataset) and one.verdict != UNMEASURED]
-        lines.append(line + (f": {effect_text(judged[0])}, {judged[0].verdict}." if judged else "."))
+        lines.append(line + (f": {effect_text(judged[0])}, {judged[0].words}." if judged else "."))
+    lines += [f"- {note}" for note in notes if note]
     lines += [f"- Of {len(verdicts)} claims, [judged below](#do-the-claims-hold): {tally(verdicts)}.", ":::", ""]
     return Markdown("\n".join(lines))
 
@@ -143,9 +149,20 @@ def _judged(records: pd.DataFrame) -> list[Verdict]:
 
 
 def so_far(records: pd.DataFrame) -> str:
-    """How many claims are measured, and with which verdicts, in a sentence."""
+    """How many claims are measured, with which verdicts, at which scale and how surely, in a few sentences."""
     judged = _judged(records)
-    return f"{len(judged)} of {len(CLAIMS)} claims are measured: {tally(judged) or 'none yet'}."
+    text = f"{len(judged)} of {len(CLAIMS)} claims are measured: {tally(judged) or 'none yet'}."
+    exact = sum(one.claim.exact for one in judged)
+    trained = {profile: sum(one.profile == profile and not one.claim.exact for one in judged) for profile in PROFILES}
+    parts = [f"{exact} are computed from published predictions"] if exact else []
+    parts += [f"{count} are judged at {_SCALES[profile]}" for profile, count in trained.items() if count]
+    text += f" Of these, {', '.join(parts)}." if parts else ""
+    text += " None is measured at the papers' scale yet." if judged and not trained["paper"] else ""
+    open_ones = {word: sum(one.is_open and one.verdict == word for one in judged) for word in (IN_DIRECTION, FAILS)}
+    if sum(open_ones.values()):
+        which = " and ".join(f"{count} that {_PLURAL[word]}" for word, count in open_ones.items() if count)
+        text += f" The verdicts on {which} are *open*: the interval includes no effect, further seeds may turn them."
+    return text
 
 
 def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown:
@@ -156,20 +173,17 @@ def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown
         links: Page of each section, relative to the page that shows the text.
 
     Returns:
-        Markdown; the claims that do not hold are a list, each with a link to its section.
+        Markdown; the claims that do not hold are a list, each with a link to its section, those of which the interval
+        includes no effect last.
     """
-    judged = _judged(records)
-    exact = sum(one.claim.exact for one in judged)
-    text = so_far(records)
-    text += f" {exact} of these are computed from published predictions, without a training here." if exact else ""
     ours = sum(claim.own for claim in CLAIMS)
-    text += f" {ours} of all are our own, about what the papers did not try." if ours else ""
-    failed, undecided = [one for one in judged if one.verdict == FAILS], sum(one.is_open for one in judged)
-    text += f" The interval of {undecided} includes no effect: further seeds may turn them." if undecided else ""
+    text = so_far(records) + (f" {ours} of all are our own, about what the papers did not try." if ours else "")
+    failed = sorted((one for one in _judged(records) if one.verdict == FAILS), key=lambda one: one.is_open)
     lines = [text, "", *(["These do not hold here:", ""] if failed else [])]
     for one in failed:
         page = f"[{SECTIONS[one.claim.section]}]({links[one.claim.section]})"
-        lines.append(f"- {one.claim.statement} ({one.claim.paper}; here {effect_text(one)}; {page})")
+        still = "; open" if one.is_open else ""
+        lines.append(f"- {one.claim.statement} ({one.claim.paper}; here {effect_text(one)}{still}; {page})")
     return Markdown("\n".join([*lines, ""]))
 
 

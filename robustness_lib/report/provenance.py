@@ -11,6 +11,11 @@ import pandas as pd
 from robustness_lib.paper import SECTIONS, label
 from robustness_lib.report.tables import TITLES, Markdown, myst_table, short_revision
 
+_CORPORA = {
+    "imagenet32-no-cifar10": "ImageNet (32 px) without classes related to CIFAR-10",
+    "imagenet32-no-tiny": "ImageNet (32 px) without classes of Tiny ImageNet",
+}
+
 
 def rerun_command(
     section: str,
@@ -143,10 +148,15 @@ def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> 
     return [rerun_command(section, profile, dataset, group["seed"], methods=trials)]
 
 
+def corpus_label(name: str) -> str:
+    """A corpus of pre-training in words; its images may have another name where they are foreign ones."""
+    return _CORPORA.get(name) or label(name)
+
+
 def _data_set(name: str) -> str:
     """A data set in words; a corpus with what it holds."""
     corpus = re.fullmatch(r"(.+)_(\d+)x(\d+)", name)
-    return f"{label(corpus[1])}, {int(corpus[2]):,} images of {corpus[3]} classes" if corpus else label(name)
+    return f"{corpus_label(corpus[1])}, {int(corpus[2]):,} images of {corpus[3]} classes" if corpus else label(name)
 
 
 def _code(commands: list[str]) -> list[str]:

@@ -5,7 +5,7 @@ Each says "not run" where there is no record.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -130,16 +130,7 @@ def during_note(records: pd.DataFrame, shifts: Sequence[str], *, dataset: str, p
         lines.append(f"{text}{kind} ({_interval(low, high)}, {_seeds(count)}).")
     if not above:
         return Markdown("\n".join(lines))
-    sure, fair = [one for one, clear in above.items() if clear], [one for one in above if one not in SEEN_STYLE]
-    if not sure:
-        end = "So at this scale there is no clear sign of the paper's hump."
-    elif not set(sure) & set(fair):
-        end = (
-            "So it is clearly above only where the images are in the style of its pre-training, an advantage that is "
-            "no robustness: no clear sign of the paper's hump."
-        )
-    else:
-        end = "So the pre-trained network has a hump like the paper's where the style of its pre-training is no help."
+    end = f"So {_hump(above)}."
     first = shifts[0]
     found = _difference(seen[first], tuned[first])
     if found is not None:
@@ -148,8 +139,47 @@ def during_note(records: pd.DataFrame, shifts: Sequence[str], *, dataset: str, p
             f" On the first shift the network that was pre-trained on the left-out classes, too, reaches {_away(mean)} "
             f"the one without them ({_interval(low, high)}, {_seeds(count)})"
         )
-        end += ": remembering shows." if low > 0 else ", so what it may remember does not show."
+        end += ": remembering shows." if low > 0 else f", so {_seeds(count)} cannot tell whether it remembers."
     return Markdown("\n".join([*lines, "", end]))
+
+
+def hump_note(records: pd.DataFrame, shifts: Sequence[str], *, dataset: str, profile: str | None = None) -> str:
+    """Under which shift the headline was measured, and whether the pre-trained network shows the paper's hump.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        shifts: Shifts, that of the headline first.
+        dataset: The target.
+        profile: The records' profile; None: the highest with records.
+
+    Returns:
+        A sentence or two; "" where nothing is recorded.
+    """
+    scratch, tuned = (_maxima(records, one, shifts, dataset, profile) for one in STANDARD[:2])
+    found = {shift: _difference(tuned[shift], scratch[shift]) for shift in shifts}
+    above = {shift: one[1] > 0 for shift, one in found.items() if one is not None}
+    if not above:
+        return ""
+    instead = "" if shifts[0] == "cifar10.1" else f", where the paper has {SHIFTS['cifar10.1']}"
+    return f"The shift is {SHIFTS[shifts[0]]}{instead}. Over all shifts measured: {_hump(above)}."
+
+
+def _hump(above: Mapping[str, bool]) -> str:
+    """What it says of the paper's hump under which shifts the pre-trained network is clearly above."""
+    sure, fair = [one for one, clear in above.items() if clear], [one for one in above if one not in SEEN_STYLE]
+    if not sure:
+        return "at this scale there is no clear sign of the paper's hump"
+    if set(sure) & set(fair):
+        return "the pre-trained network has a hump like the paper's where the style of its pre-training is no help"
+    where = (
+        "on images that it was pre-trained on"
+        if sure == ["included"]
+        else "where the images are in the style of its pre-training"
+    )
+    return (
+        f"the pre-trained network is clearly above the one from scratch only {where}, an advantage that is no "
+        "robustness: no clear sign of the paper's hump"
+    )
 
 
 def _maxima(
@@ -223,15 +253,19 @@ def dominance_note(
         at = [_near(*against_testbed(found, models, when)) for when in ("dominance_at_maximum", "dominance_at_end")]
         if all(np.isfinite(at)):
             told.append(f"{one.text} {at[0]:.1f} % at the maximum and {at[1]:.1f} % at the end")
-            raised[one.text] = at[0] > pairs
+            raised[one.text] = at[0] - pairs
     text = (
         "The paper finds the dominance probability of effectively robust networks clearly raised, and that of a "
         f"converged one like the testbed's. Here, between models less than {100 * NEAR:g} points apart, it is "
         f"{pairs:.1f} % in the mean for two models of the testbed; {'; '.join(told) or NOT_RUN}."
     )
-    if raised and all(raised.values()):
+    if raised and all(more > 0 for more in raised.values()):
         text += " It is raised at the maximum in every arm"
-        text += ", from scratch too, so pre-training is not the reason." if STANDARD[0].text in raised else "."
+        if STANDARD[0].text in raised:
+            most = max(raised, key=lambda one: raised[one])
+            text += f", from scratch too; most for “{most}”. A few seeds, whose maxima lie at different accuracies, "
+            text += "do not tell whether pre-training is the reason"
+        text += "."
     return Markdown(text)
 
 

@@ -125,8 +125,8 @@ def comparison_rows(
         Columns ``dataset``, ``measured_on`` (the set or its stand-in), ``method``, ``level``, ``metric``,
         ``arm``, ``printed`` (string, "" if the paper has none), ``paper``, ``mean``, ``sd`` (NaN with one
         seed), ``n``, ``levels`` (how many are reduced to one number), ``profile`` ("" if not run),
-        ``difference`` (ours - paper), ``verdict`` (of the claim about this setting), ``claim`` (its id),
-        ``revision``. A setting that neither the paper nor the records have is left out.
+        ``difference`` (ours - paper), ``verdict`` (of the claim about this setting, and whether it is open),
+        ``claim`` (its id), ``revision``. A setting that neither the paper nor the records have is left out.
     """
     rows = []
     records = shared_levels(records, section, arms) if over_levels else records
@@ -166,7 +166,7 @@ def comparison_rows(
                 "levels": len(there),
                 "profile": scale,
                 "difference": mean - paper,
-                "verdict": evaluate(claim, records).verdict if claim else "",
+                "verdict": evaluate(claim, records).words if claim else "",
                 "claim": claim.id if claim else "",
                 "revision": _revisions(mine),
             }
@@ -218,11 +218,14 @@ def comparison_table(
         The table as MyST Markdown.
     """
     table = comparison_rows(section, records, **settings)
-    header = ["Setting", "Verdict", "Paper", "Here (mean ± s.d., n seeds)", "Here less paper", "Made by"]
+    rows = table.to_dict("records")
+    computed = bool(rows) and all(row["arm"] == "none" for row in rows)
+    header = ["Setting", "Verdict", "Paper", "Here" if computed else "Here (mean ± s.d., n seeds)"]
+    header += ["Here less paper", "Made by"]
     asked = {"method": settings.get("methods", ()), "metric": settings["metrics"]}
     varied = {column for column, values in asked.items() if len(values) > 1}
-    cells = [_comparison_cells(row, varied, made_by) for row in table.to_dict("records")]
-    return myst_table(header, cells or [[NOT_RUN, *[_DASH] * 5]], caption=caption, name=name)
+    cells = [_comparison_cells(row, varied, made_by) for row in rows] or [[NOT_RUN, *[_DASH] * 5]]
+    return myst_table(header, cells, caption=caption, name=name)
 
 
 def arms_table(
@@ -357,7 +360,7 @@ def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataF
     Returns:
         Columns ``id``, ``section``, ``statement``, ``locator``, ``paper``, ``dataset``, ``reference`` and
         ``treated`` (means of both sides), ``effect``, ``low``, ``high``, ``kind``, ``n``, ``profile``,
-        ``verdict``.
+        ``verdict``, ``open`` (whether further seeds may turn it).
     """
     verdicts = [evaluate(claim, frame) for claim in (claims_of(section) if section else CLAIMS)]
     return pd.DataFrame(
@@ -377,6 +380,7 @@ def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataF
             "n": verdict.n,
             "profile": verdict.profile,
             "verdict": verdict.verdict,
+            "open": verdict.is_open,
         }
         for verdict in verdicts
     )
@@ -454,7 +458,7 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
         where = "published predictions" if claim.exact else f"`{verdict.profile}`{used}, n = {verdict.n}{which}"
         here += f" ({where})"
     source = claim.paper if claim.own else f"{claim.paper} ({claim.locator})"
-    cells = [claim.statement, source, here, effect_text(verdict), verdict.verdict]
+    cells = [claim.statement, source, here, effect_text(verdict), verdict.words]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
         cells.append(f"[{title}]({page}), [command]({page}#how-to-run-it-again)" if page else title)
@@ -474,8 +478,10 @@ def _comparison_cells(row: Mapping[Any, Any], varied: set[str], made_by: str) ->
         spread = f" ± {number(row['sd'], name, decimals)}" if row["n"] > 1 else ""
         used = f", {label(row['measured_on'])}" if row["measured_on"] != row["dataset"] else ""
         here = f"{number(row['mean'], name, decimals)}{spread} {unit}".strip()
-        here += f"{used}, n = {row['n']}" + (f", {row['levels']} levels" if row["levels"] else "")
-        origin = f"`{row['profile']}`, {row['revision']}" + (f", {made_by}" if made_by else "")
+        here += f"{used}, n = {row['n']}" if row["arm"] != "none" else used
+        here += f", {row['levels']} levels" if row["levels"] else ""
+        origin = "published predictions" if row["arm"] == "none" else f"`{row['profile']}`"
+        origin += f", {row['revision']}" + (f", {made_by}" if made_by else "")
     paper = f"{row['printed']} {unit}".strip().replace("-", "−") if row["printed"] else _DASH
     return [
         ", ".join(setting),
