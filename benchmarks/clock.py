@@ -156,12 +156,14 @@ def forget_peak(device: str) -> None:
 
 
 def peak_bytes(device: str) -> float | None:
-    """The most memory that was in use: on a GPU by this process's tensors, on a CPU by the whole process.
+    """The most memory that was in use: on a GPU what PyTorch had reserved for this process, on a CPU the whole process.
+
+    A recorded CUDA graph keeps its memory without a tensor in it, so what is allocated to tensors would be too little.
 
     The latter is only known of a process that has done nothing else: None in the main process.
     """
     if device != "cpu":
-        return float(torch.cuda.max_memory_allocated(device))
+        return float(torch.cuda.max_memory_reserved(device))
     if multiprocessing.parent_process() is None:
         return None
     kibibyte = 1 if sys.platform == "darwin" else 1024

@@ -58,7 +58,7 @@ report.speed_table(
 # %% [markdown]
 # A training is set up before its first epoch. For the first one of a process this includes compiling the network; every
 # further one has the compiled network, and records its steps as CUDA graphs where it uses them. Memory is the most that
-# was in use: on a GPU what the tensors take, on a CPU what the process takes with all its libraries.
+# was in use: on a GPU what PyTorch reserved there, on a CPU what the process takes with all its libraries.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.start_table(

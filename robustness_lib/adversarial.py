@@ -48,7 +48,7 @@ from robustness_lib.robust_accuracy import (
     without_gradient,
     worst_case,
 )
-from robustness_lib.runtime import Runtime
+from robustness_lib.runtime import Runtime, full_float32
 from robustness_lib.training import predict
 
 SECTION = "adversarial"
@@ -392,6 +392,7 @@ def _independent_packages() -> tuple[Any, Any]:
         ) from error
 
 
+@full_float32()
 def attack_independently(
     network: nn.Module, data: ImageSet, recipe: AdversarialRecipe, runtime: Runtime, packages: tuple[Any, Any]
 ) -> Metrics:
@@ -491,7 +492,7 @@ def examples(job: Job, context: Context, count: int = 6) -> Examples:
     names = few.class_names
 
     def predicted(images: Tensor) -> list[str]:
-        with torch.no_grad():
+        with torch.no_grad(), full_float32():
             logits = as_attacked(network, recipe.normalisation)(images.to(context.runtime.device))
         return [names[k] for k in logits.argmax(1).tolist()]
 

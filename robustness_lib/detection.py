@@ -19,7 +19,7 @@ from torch.nn import functional as F
 from robustness_lib.batches import normalise, to_unit_range
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models import features, head
-from robustness_lib.runtime import Runtime
+from robustness_lib.runtime import Runtime, full_float32
 
 Array = npt.ArrayLike
 Floats = npt.NDArray[np.float64]
@@ -131,6 +131,7 @@ class Outputs:
 
 
 @torch.no_grad()
+@full_float32()
 def outputs(
     network: nn.Module, images: Tensor, normalisation: str, runtime: Runtime, *, batch_size: int = 500
 ) -> Outputs:

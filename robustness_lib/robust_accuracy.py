@@ -23,7 +23,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.networks import Context, Trained, Training, trained
 from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe
-from robustness_lib.runtime import Runtime
+from robustness_lib.runtime import Runtime, full_float32
 from robustness_lib.steps import Forward
 
 Bools = NDArray[np.bool_]
@@ -92,6 +92,7 @@ def as_attacked(network: nn.Module, normalisation: str) -> Forward:
     return forward
 
 
+@full_float32()
 def attack(
     network: nn.Module,
     data: ImageSet,
@@ -174,6 +175,7 @@ def worst_case(
     return robust
 
 
+@full_float32()
 def correct_on(network: nn.Module, images: Tensor, data: ImageSet, normalisation: str, runtime: Runtime) -> Bools:
     """Whether given images, float32 [N, C, H, W] in [0, 1], are predicted right: those of another network's attack."""
     network.to(runtime.device).eval()
@@ -186,6 +188,7 @@ def correct_on(network: nn.Module, images: Tensor, data: ImageSet, normalisation
     return found
 
 
+@full_float32()
 def without_gradient(network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime) -> float:
     """The share of images at which the loss has no gradient at all, so that no gradient-based attack can move them."""
     blind = []

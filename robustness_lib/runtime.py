@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import platform
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -81,12 +82,39 @@ class Runtime:
         on_gpu = self.device.startswith("cuda")
         name = torch.cuda.get_device_name(self.device) if on_gpu else f"CPU {cpu_name()}"
         ways = {"compile": self.compile, "graphs": self.graphs}
+        if on_gpu and self.precision == "float32":  # PyTorch rounds the factors of convolutions unless told not to
+            ways["tf32"] = bool(torch.backends.cudnn.allow_tf32)
         return {"device": name, "threads": self.threads, "precision": self.precision, **ways}
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The arithmetic of training steps."""
         kind = self.device.split(":")[0]
         return torch.autocast(kind, dtype=torch.bfloat16, enabled=self.precision == "bfloat16")
+
+
+@contextlib.contextmanager
+def full_float32() -> Iterator[None]:
+    """Let convolutions on a GPU compute in float32 throughout, as every evaluation here does; also a decorator.
+
+    Without it cuDNN rounds their factors to TF32, which has ten bits after the point.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+
+
+def out_of_gpu_memory(error: Exception) -> bool:
+    """Whether an error says that the GPU's memory did not suffice, under whichever name it comes.
+
+    The allocator has an error of its own; CUDA graphs, cuBLAS and cuDNN report theirs as plain ones.
+    """
+    if isinstance(error, torch.OutOfMemoryError):
+        return True
+    words = ("CUDA error: out of memory", "ALLOC_FAILED", "unable to find an engine")
+    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
 
 
 def _computes_in_bfloat16(kind: str) -> bool:

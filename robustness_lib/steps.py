@@ -214,13 +214,33 @@ def _random_numbers(own: torch.Generator) -> Iterator[None]:
             own.set_state(torch.get_rng_state())
             torch.set_rng_state(before)
     else:
-        default = torch.cuda.default_generators[own.device.index or 0]
+        default = _default_generator(own.device)
         kept = default.graphsafe_get_state()
         default.graphsafe_set_state(own)
         try:
             yield
         finally:
             default.graphsafe_set_state(kept)
+
+
+def _default_generator(device: torch.device) -> torch.Generator:
+    index = torch.cuda.current_device() if device.index is None else device.index
+    found: torch.Generator = torch.cuda.default_generators[index]
+    return found
+
+
+def _renew_generators(updates: Sequence[Update]) -> None:
+    """After a recording that CUDA broke off: replace generators that take it to go on, with the same numbers ahead."""
+    if updates[0].random.device.type == "cpu":
+        return
+    for update in updates:
+        fresh = torch.Generator(update.random.device)
+        fresh.set_state(update.random.get_state())
+        update.random = fresh
+    default = _default_generator(updates[0].random.device)
+    fresh = torch.Generator(default.device)
+    fresh.set_state(default.get_state())
+    default.graphsafe_set_state(fresh)
 
 
 # --------------------------------------------------------------------------------------------- compiled
@@ -233,20 +253,31 @@ def _call(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> Tens
 
 @functools.cache
 def _compiler() -> Callable[..., Tensor]:
-    """One compiled function for all networks of a process: another network of the same shape compiles nothing."""
-    return torch.compile(_call, dynamic=False, fullgraph=True)
+    """One compiled function for all networks of a process: another network of the same shape compiles nothing.
+
+    Each kind of network, attack and number of classes is compiled once, and a process may meet many. Random numbers are
+    drawn as without compilation, so that dropout has the same masks.
+    """
+    torch._dynamo.config.recompile_limit = 128
+    return torch.compile(_call, dynamic=False, fullgraph=True, options={"fallback_random": True})
 
 
 def _compiled(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
     if "compilation" not in _gone_without:
         try:
             return _compiler()(network, images, mean, std)
-        except torch._dynamo.exc.TorchDynamoException as error:
+        except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
             _without("compilation", error)
     return _call(network, images, mean, std)
 
 
 _gone_without: set[str] = set()
+_WAYS = {"compile": "compilation", "graphs": "CUDA graphs"}
+
+
+def gone_without() -> list[str]:
+    """The ways (``compile``, ``graphs``) that a training of this process was asked to run in and could not."""
+    return [way for way, words in _WAYS.items() if words in _gone_without]
 
 
 def _without(way: str, error: Exception) -> None:
@@ -286,6 +317,7 @@ class Steps:
             except Exception as error:  # what cannot be recorded can still run, and then says what is wrong with it
                 _without("CUDA graphs", error)
                 self.records = False
+                _renew_generators(self.updates)
         if self.records:
             self.replays[size]()
         return self.records
@@ -341,14 +373,17 @@ def record(works: Sequence[Callable[[], None]], generators: Sequence[torch.Gener
     graph = torch.cuda.CUDAGraph()
     for generator in generators:
         graph.register_generator_state(generator)
-    with torch.cuda.graph(graph):
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
         main = torch.cuda.current_stream()
         branches = [torch.cuda.Stream() for _ in works]  # type: ignore[no-untyped-call]
-        for branch, work in zip(branches, works, strict=True):
+        for branch in branches:  # before the first work, which may be on the main stream itself
             branch.wait_stream(main)
-            with torch.cuda.stream(branch):
-                work()
-        for branch in branches:
-            main.wait_stream(branch)
+        try:
+            for branch, work in zip(branches, works, strict=True):
+                with torch.cuda.stream(branch):
+                    work()
+        finally:  # a recording ends only where all branches have joined, and a failed one has to end, too
+            for branch in branches:
+                main.wait_stream(branch)
     replay: Callable[[], None] = graph.replay
     return replay

@@ -6,7 +6,6 @@ is locked while it runs, so two sweeps on one store divide the work between them
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import multiprocessing
 import multiprocessing.connection
@@ -32,7 +31,8 @@ from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.progress import progress_bar
 from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, check_metrics, provenance
-from robustness_lib.runtime import Runtime
+from robustness_lib.runtime import Runtime, out_of_gpu_memory
+from robustness_lib.steps import gone_without
 
 Run = Callable[[Job, Context], Metrics]
 """What a section offers to measure one job."""
@@ -91,15 +91,18 @@ def perform(run: Run, job: Job, context: Context) -> Record:
     own = replace(context, _used={})  # another job may use the same images at the same time
     started = time.monotonic()
     metrics = None
-    with contextlib.suppress(torch.OutOfMemoryError):
+    try:
         metrics = check_metrics(run(job, own))
+    except RuntimeError as error:
+        if not out_of_gpu_memory(error):
+            raise
     if metrics is None:  # raised here, as an error's context would keep its tensors
         gc.collect()
         torch.cuda.empty_cache()
         raise UserError("the job ran out of GPU memory; give a lower --together or --workers")
     seconds = (time.monotonic() - started) / context.together
     beside = {"together": context.together} if context.together > 1 else {}
-    where = context.runtime.describe() | beside
+    where = context.runtime.describe() | dict.fromkeys(gone_without(), False) | beside
     return Record(job, metrics, provenance(seconds=seconds, data=own.take_used_data(), runtime=where))
 
 

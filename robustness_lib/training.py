@@ -7,7 +7,8 @@ same time, each as if it were alone. None of this changes the recipe: batch size
 those asked for, and the last partial batch of an epoch is kept.
 
 Every random draw of epoch e comes from streams of the seed that are named after e, so a training that was killed
-goes on from its last checkpoint to the weights it would have had.
+goes on from its last checkpoint to the weights it would have had: on a CPU bit for bit, on a GPU up to the rounding of
+its libraries, which choose algorithms by trial and add in varying order.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ from robustness_lib.processes import joined, synchronise
 from robustness_lib.progress import progress_bar
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import Recipe, early_steps, learning_rate_at
-from robustness_lib.runtime import Runtime
+from robustness_lib.runtime import Runtime, full_float32
 from robustness_lib.steps import Forward, Loss, Perturb, Steps, Update
 
 Sampler = Callable[[int, torch.Generator], Tensor]
@@ -214,6 +215,8 @@ def train_together(assignments: Sequence[Assignment], runtime: Runtime) -> list[
                 steps = Steps(updates, runtime)
             if steps is not None and updates:
                 _epoch(steps, active, results, bar)
+            if runtime.device != "cpu":  # what was sent to the device is not yet done
+                torch.cuda.synchronize(runtime.device)
             seconds = (time.monotonic() - started) / len(active)
             for number, training in active.items():
                 if number not in results:
@@ -252,8 +255,8 @@ def _epoch(
 def _failing_alone(results: dict[int, History | Exception], number: int) -> Iterator[None]:
     try:
         yield
-    except Exception as error:
-        results[number] = error
+    except Exception as error:  # the user's has a sentence of its own; its traceback would keep networks in memory
+        results[number] = error.with_traceback(None) if isinstance(error, UserError) else error
 
 
 def _bar(trainings: Sequence[_Training]) -> tqdm[None]:
@@ -443,6 +446,7 @@ def _augmentation(order: Tensor, recipe: Recipe, seed: int, epoch: int) -> tuple
 
 
 @torch.no_grad()
+@full_float32()
 def predict(
     network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime, *, batch_size: int | None = None
 ) -> Tensor:

@@ -271,6 +271,31 @@ def test_compiled_training_equals_plain_training_and_compiles_once() -> None:
     assert not steps._gone_without
 
 
+def test_a_process_may_compile_many_kinds_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    def traced(function: Callable[..., Tensor], options: object, **how: Any) -> Callable[..., Tensor]:
+        return compiler(function, backend="eager", **how)
+
+    compiler = torch.compile
+    monkeypatch.setattr(torch, "compile", traced)
+    monkeypatch.setattr(steps, "_gone_without", set())
+    steps._compiler.cache_clear()
+    torch._dynamo.reset()
+    half = torch.full((3, 1, 1), 0.5)
+    try:
+        for classes in range(2, 22):
+            network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, classes))
+            assert steps._compiled(network, torch.zeros(2, 3, 4, 4), half, half).shape == (2, classes)
+        assert not steps._gone_without
+        torch._dynamo.config.recompile_limit = 20
+        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 22))
+        with pytest.warns(UserWarning, match="without compilation"):
+            assert steps._compiled(network, torch.zeros(2, 3, 4, 4), half, half).shape == (2, 22)
+        assert steps.gone_without() == ["compile"]
+    finally:
+        steps._compiler.cache_clear()
+        torch._dynamo.reset()
+
+
 def test_where_nothing_can_be_compiled_training_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(*_: object) -> Tensor:
         raise torch._dynamo.exc.TorchDynamoException("no C++ compiler was found")
@@ -293,6 +318,26 @@ def test_cuda_graphs_equal_op_by_op(option: str, compile: bool) -> None:
     found = alone(fresh(1, **OPTIONS[option]), dataclasses.replace(plain, graphs=True, compile=compile))
     assert found[1] == pytest.approx(expected[1], rel=1e-3)
     assert not steps._gone_without
+
+
+@CUDA
+@pytest.mark.parametrize("wrong", ["waits for the device", "raises"])
+def test_cuda_after_a_broken_recording_all_goes_on(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def breaking(network: Forward, batch: Tensor, labels: Tensor) -> Tensor:
+        if torch.cuda.is_current_stream_capturing():
+            if wrong == "raises":
+                raise torch.OutOfMemoryError("CUDA out of memory.")
+            batch.sum().item()
+        return noisy(network, batch, labels)
+
+    monkeypatch.setattr(steps, "_gone_without", set())
+    plain = Runtime(device="cuda")
+    expected = alone(fresh(1, perturb=noisy), plain)
+    with pytest.warns(UserWarning, match="without CUDA graphs"):
+        found = alone(fresh(1, perturb=breaking), dataclasses.replace(plain, graphs=True))
+    assert found[1] == pytest.approx(expected[1], rel=1e-3)
+    again = alone(fresh(1, perturb=noisy), dataclasses.replace(plain, graphs=True))
+    assert again[1] == pytest.approx(expected[1], rel=1e-3)
 
 
 @CUDA

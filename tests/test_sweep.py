@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 import random
 import signal
@@ -21,7 +22,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.networks import Context, Training, trained
 from robustness_lib.records import Job, Metrics, Record, Store
 from robustness_lib.runtime import Runtime
-from robustness_lib.sweep import Outcome, _Clock, default_workers, measure, sweep
+from robustness_lib.sweep import Outcome, _Clock, default_workers, measure, perform, sweep
 
 QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
 TRAININGS = [toy_job(seed) for seed in range(12)]
@@ -76,19 +77,36 @@ def test_missing_data_and_numbers_that_are_none_are_failures(tmp_path: Path) -> 
     assert list(stored(tmp_path).values()) == [{"loss": 0.5}]
 
 
-def run_out(job: Job, context: Context) -> Metrics:
+OUT_OF_MEMORY: dict[str, RuntimeError] = {
+    "allocator": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "graphs": RuntimeError("CUDA error: out of memory\nCUDA kernel errors might be asynchronously reported"),
+    "cuBLAS": RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+    "cuDNN": RuntimeError("GET was unable to find an engine to execute this computation"),
+}
+
+
+def run_out(job: Job, context: Context, by: str = "allocator") -> Metrics:
     if job.seed == 1:
-        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+        raise OUT_OF_MEMORY[by]
     if job.seed == 3:
         raise ZeroDivisionError
     return toy_run(job, context)
 
 
+def test_a_record_says_in_which_way_it_could_not_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    fast = dataclasses.replace(context(tmp_path).runtime, graphs=True, compile=True)
+    asked = dataclasses.replace(context(tmp_path), runtime=fast)
+    monkeypatch.setattr("robustness_lib.steps._gone_without", {"CUDA graphs"})
+    found = perform(toy_run, QUICK[0], asked).provenance
+    assert (found["graphs"], found["compile"]) == (False, True)
+
+
+@pytest.mark.parametrize("by", OUT_OF_MEMORY)
 @pytest.mark.parametrize("together", [1, 3])
 def test_a_job_without_enough_gpu_memory_fails_and_another_mistake_of_the_code_ends_all(
-    tmp_path: Path, together: int
+    tmp_path: Path, together: int, by: str
 ) -> None:
-    outcome = sweep(QUICK[:3], run_out, context(tmp_path), together=together)
+    outcome = sweep(QUICK[:3], functools.partial(run_out, by=by), context(tmp_path), together=together)
     assert outcome.recorded == [QUICK[0], QUICK[2]]
     [(job, error)] = outcome.failed
     assert job == QUICK[1]

@@ -731,6 +731,20 @@ def test_cpu_threads_are_restored() -> None:
 # ---------------------------------------------------------------------------------------- prediction
 
 
+def test_prediction_is_in_full_float32() -> None:
+    class Watched(nn.Flatten):
+        def forward(self, input: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(input)
+
+    seen: list[bool] = []
+    before = torch.backends.cudnn.allow_tf32
+    predict(Watched(), toys.images(), "cifar", BF16)
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
 def test_prediction_is_that_of_the_network_in_evaluation_mode() -> None:
     data, network = toys.images(23), toys.trained()
     network.train()
