@@ -39,7 +39,7 @@ report.verdict_summary(recorded, {name: f"{name}.ipynb" for name in SECTIONS})
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 rows = report.scoreboard_rows(recorded)
 counts = pd.crosstab(rows["section"], rows["verdict"]).reindex(index=SECTIONS, columns=VERDICTS, fill_value=0)
-counts["of these open"] = rows.groupby("section")["open"].sum()
+counts.insert(len(VERDICTS) - 1, "of these open", rows.groupby("section")["open"].sum())
 cells = [[f"[{title}]({name}.ipynb)", *counts.loc[name].map(str)] for name, title in SECTIONS.items()]
 report.myst_table(
     ["Section", *counts],

@@ -24,13 +24,6 @@ notebook.check_parameters(globals())
 recorded = records.frame(records.load_published(folder=Path(results)))
 
 # %% [markdown]
-# {numref}`tab-provenance` has one row for each section, data set and profile. A command measures what the profile plans; a
-# trial with a changed setting counts in its row, and its section's page names the `--set` that repeats it.
-
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.provenance_table(recorded, caption="Where the recorded results come from.", name="tab-provenance")
-
-# %% [markdown]
 # ## What was pre-trained on what
 #
 # {numref}`tab-pretrainings` has the pre-trainings that the results start from, beside the two of which the authors published
@@ -42,6 +35,15 @@ report.pretrainings_table(
     caption="Pre-trainings; the test error is on clean validation images of the classes that were trained on.",
     name="tab-pretrainings",
 )
+
+# %% [markdown]
+# ## Where, when and with what
+#
+# {numref}`tab-provenance` has one row for each section, data set and profile. A command measures what the profile plans; a
+# trial with a changed setting counts in its row, and its section's page names the `--set` that repeats it.
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.provenance_table(recorded, caption="Where the recorded results come from.", name="tab-provenance")
 
 # %% [markdown]
 # ## What a record holds
