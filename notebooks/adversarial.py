@@ -137,7 +137,7 @@ figure = report.bars_with_paper(
 #
 # {numref}`tab-adversarial-methods` has networks of which only the last layer was tuned, on features of another task; and
 # networks that were pre-trained without an adversary, or against one that aims at random wrong classes, and then tuned
-# against the ordinary one. For the latter two the paper has words and no numbers: they give "no substantial robustness".
+# against the ordinary one. For the latter two the paper has words and no numbers: they give no substantial robustness.
 # The claims below take this to mean less than pre-training against the ordinary adversary gives.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
@@ -245,7 +245,7 @@ report.attacks_table(
     datasets=["cifar10", "cifar100"],
     caption=(
         "Accuracy under further attacks, networks of the lowest seed, with the 95 % interval of a share of so many images: "
-        "the first of those that were attacked for the tables above, in another draw of the random start."
+        "a class-balanced part of those for the tables above, in another draw of the random start."
     ),
     name="tab-adversarial-attacks",
 )

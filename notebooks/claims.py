@@ -39,7 +39,7 @@ report.verdict_summary(recorded, {name: f"{name}.ipynb" for name in SECTIONS})
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 rows = report.scoreboard_rows(recorded)
 counts = pd.crosstab(rows["section"], rows["verdict"]).reindex(index=SECTIONS, columns=VERDICTS, fill_value=0)
-counts.insert(len(VERDICTS) - 1, "of these open", rows.groupby("section")["open"].sum())
+counts.insert(len(VERDICTS) - 1, "open, of the last two", rows.groupby("section")["open"].sum())
 cells = [[f"[{title}]({name}.ipynb)", *counts.loc[name].map(str)] for name, title in SECTIONS.items()]
 report.myst_table(
     ["Section", *counts],
@@ -69,9 +69,9 @@ report.myst_table(
 # : The mean does not lie on the claimed side.
 #
 # open
-# : Stands beside "holds in direction" or "does not hold" where the interval includes no effect at all: the mean leans to
-#   one side, and further seeds may turn it. Without this word, "holds in direction" means a sure effect that is smaller
-#   than the stated one.
+# : Of a claim that there is an effect: stands beside "holds in direction" or "does not hold" where the interval includes no
+#   effect at all. The mean leans to one side, and further seeds may turn it. Without this word, such a claim that "holds in
+#   direction" has a sure effect that is smaller than the stated one.
 #
 # not yet measured
 # : Fewer than two seeds have both arms. Numbers that are computed from published predictions have no seeds: one is enough.

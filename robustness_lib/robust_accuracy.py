@@ -112,8 +112,8 @@ def attack(
         runtime: Where to run.
         threat: The attack.
         start: Number of the random start.
-        as_trained: Whether gradients are computed with the precision of trainings, bfloat16 where the processor has it;
-            what the last step came to is judged in float32 all the same.
+        as_trained: Whether gradients are computed with the precision of trainings, bfloat16 where the processor has it
+            (never TF32); what the last step came to is judged in float32 all the same.
 
     Returns:
         Predictions on the way, and the images at its end.

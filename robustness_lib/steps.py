@@ -302,7 +302,8 @@ class Steps:
     def __init__(self, updates: Sequence[Update], runtime: Runtime) -> None:
         self.updates = updates
         fixed = all(getattr(update.loss, "static_shapes", True) for update in updates)
-        self.records = runtime.graphs and fixed and updates[0].processes.count == 1
+        able = "CUDA graphs" not in _gone_without  # a recording that CUDA broke off leaves traces in its allocator
+        self.records = runtime.graphs and able and fixed and updates[0].processes.count == 1
         self.replays: dict[int, Callable[[], None]] = {}
 
     def replay(self, size: int) -> bool:

@@ -407,6 +407,28 @@ def record(method: str, arm: str, seed: int, **metrics: Any) -> Record:
     return Record(job, {"attacked_images": 1000.0, **metrics}, {"date": "2026-01-01", "revision": "0" * 40})
 
 
+def test_clean_accuracy_stands_beside_the_papers() -> None:
+    rows = [record("adversarial", arm, 0, clean_accuracy=value) for arm, value in
+            (("scratch", 0.4), ("pre-trained", 0.5))]  # fmt: skip
+    text = report.clean_note(frame(rows), datasets=["cifar10", "cifar100"])
+    assert text == "Accuracy on clean images: CIFAR-10 87.3 → 87.1 % in the paper, 40.0 → 50.0 % here."
+    assert report.clean_note(frame(rows[:1]), datasets=["cifar10"]) == ""
+
+
+@pytest.mark.parametrize(("strong", "concluded"), [(0.23, True), (0.27, False), (0.18, False)])
+def test_what_stronger_attacks_leave_of_the_lead(strong: float, concluded: bool) -> None:
+    rows = []
+    for arm, clean, weak, left in (("scratch", 0.4, 0.25, 0.2), ("pre-trained", 0.5, 0.3, strong)):
+        rows.append(record("adversarial", arm, 0, clean_accuracy=clean))
+        rows.append(record("independent", arm, 0, adversarial_accuracy=weak, adversarial_accuracy_apgd=left))
+    text = report.stronger_note(frame(rows), dataset="cifar10")
+    assert "by +5.0 points under our attack and by " in text
+    assert f"{100 * (strong - 0.2):+.1f}".replace("-", "−") in text
+    assert "on clean test images by +10.0" in text
+    assert ("may be plain accuracy" in text) == concluded
+    assert "not run" in report.stronger_note(frame(rows[:3]), dataset="cifar10")
+
+
 def checked(arm: str = "scratch", **changes: Any) -> Record:
     metrics = {
         "adversarial_accuracy": 0.3,
@@ -565,6 +587,7 @@ def test_the_pretrainings_stand_beside_the_authors_log() -> None:
         other.job, profile="cpu", method="targeted-pretraining", init=pretraining.checkpoint_id(jobs[2])
     )
     tuned += [dataclasses.replace(other, job=job) for job in (at_paper, at_targeted)]
+    tuned += [dataclasses.replace(one, job=dataclasses.replace(one.job, method="full")) for one in tuned[:2]]
     table = report.adversarial_pretraining_table(records, frame(tuned), dataset="cifar10", caption="c", name="n")
     theirs = "| the authors | ImageNet (32 px) | 1,281,167 of 1,000 classes"
     assert f"{theirs} | WRN-28-10 | untargeted | 100 | 70.25 | 57.4 |" in table

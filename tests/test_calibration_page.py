@@ -75,7 +75,7 @@ def test_course_of_the_error_in_words(frame: pd.DataFrame) -> None:
     text = report.epochs_note(frame, dataset="cifar100")
     assert "lowest after epoch 26, with 8.41 %, and ends with 12.66 %" in text
     assert "observed only 4 times in 8 epochs" in text
-    assert "by up to 20.0 points, and by up to 20.0 points next to" in text
+    assert "by up to 20.0 points, most of all next to" in text
     assert "10.0 % in the mean (after epoch 2), rises to 20.0 % at the end (2 seeds)" in text
     assert "still wrong on 90.0 %" in text
     assert report.epochs_note(frame.iloc[:0], dataset="cifar100").endswith("Ours: not run.")
@@ -97,3 +97,15 @@ def test_recipes_that_the_rms_error_would_have_chosen() -> None:
     assert "lower it by 6.0 points, with the recipes taken by 4.0 points" in text
     assert "not run" in report.recipe_by_rms_note(pd.DataFrame(rows), method="other")
     assert "the same recipes" in report.recipe_by_rms_note(pd.DataFrame(rows[::2]), method="held-out")
+
+
+@pytest.mark.parametrize(("tuned", "ours"), [(0.1, "50 % less"), (0.25, "25 % more")])
+def test_by_how_much_the_error_falls(tuned: float, ours: str) -> None:
+    rows = [record(arm=arm, seed=0, recipe={}, **rms(value, value)) for arm, value in
+            (("scratch", 0.2), ("pre-trained", tuned))]  # fmt: skip
+    text = report.falls_note(pd.DataFrame(rows), datasets=["cifar10", "cifar100"])
+    assert text.startswith(
+        "RMS error with pre-training, in the paper: 55 % less on CIFAR-10 and 73 % less on CIFAR-100; "
+        f"here: {ours} on CIFAR-10."
+    )
+    assert report.falls_note(pd.DataFrame(rows).iloc[:1], datasets=["cifar10"]) == ""

@@ -524,6 +524,25 @@ def test_hump_is_told_with_its_interval_and_its_shift(tuned: float, shift: str, 
     assert "3 seeds" in text
 
 
+@pytest.mark.parametrize(
+    ("tuned", "shift", "words"),
+    [
+        (0.05, "corrupted", "has a hump like the paper's where the style of its pre-training is no help."),
+        (0.05, "included", "only on images that it was pre-trained on, an advantage that is no robustness: no clear"),
+        (
+            0.01,
+            "excluded",
+            "left out of pre-training, where the paper has CIFAR-10.1. Over all shifts measured: at this",
+        ),
+        (0.01, "cifar10.1", "The shift is CIFAR-10.1. Over"),
+    ],
+)
+def test_the_hump_in_short(tuned: float, shift: str, words: str) -> None:
+    records = maxima(0.01, tuned, shift)
+    assert words in report.hump_note(records, [shift], dataset="cifar10")
+    assert report.hump_note(records.iloc[:0], [shift], dataset="cifar10") == ""
+
+
 def record(method: str, init: str, seed: int, metrics: dict[str, float]) -> Record:
     job = Job(
         section="effective_robustness",

@@ -683,6 +683,26 @@ def test_table_by_foreign_set(frame: pd.DataFrame) -> None:
     assert nothing["Gaussian noise"][1:] == ["not run", "–"]
 
 
+def test_photographs_alone_in_words(frame: pd.DataFrame) -> None:
+    assert report.photographs_note(frame, datasets=["cifar10", "cifar100"]) == (
+        "On photographs alone, without noise and blobs, the mean AUROC, from scratch → pre-trained, is: "
+        "CIFAR-10 80.0 ± 0.0 → 78.0 ± 1.4 %, −2.0 [−14.7, +10.7] points (1 set)."
+    )
+    assert report.photographs_note(frame.iloc[:0], datasets=["cifar10"]) == ""
+
+
+def test_a_difference_stands_beside_the_means_of_the_seeds_that_both_arms_have(frame: pd.DataFrame) -> None:
+    lone = frame[~((frame["arm"] == "pre-trained") & (frame["seed"] == 1))]
+    tables = report.scores_table(lone, datasets=["cifar10"], methods=["standard"], caption="c", name="n")
+    assert cells(tables.split(":::{table} ")[1])["CIFAR-10, standard"] == [
+        "70.0 → 74.5",
+        "+4.5",
+        "80.0 → 79.0",
+        "−1.0",
+        "1",
+    ]
+
+
 def test_table_by_kind(frame: pd.DataFrame) -> None:
     rows = cells(report.kinds_table(frame, datasets=["cifar10", "tiny_imagenet"], caption="C.", name="tab-x"))
     synthetic = rows["CIFAR-10, AUROC, synthetic"]

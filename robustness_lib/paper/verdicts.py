@@ -32,11 +32,11 @@ were.
 For a claim that a harm stays *within* a stated bound: "holds" if the whole interval is at most the bound, "holds in
 direction" if only the mean is, otherwise "does not hold". For a claim that a number *equals* the printed one:
 "holds" if it does to the last printed digit, "holds in direction" if it differs but the interval of the fit that it
-comes from includes the printed number, otherwise "does not hold". A verdict is *open* where the interval includes
-no effect: such a verdict, "holds in direction" or "does not hold", further seeds may turn. A stated size counts
-with the precision of its print: "4.1" is reached from 4.05 on. With fewer than two paired seeds: "not yet
-measured"; the values of a single seed are shown. Only a measurement without randomness (a fit to published
-predictions) is decided by one record; its interval is a point.
+comes from includes the printed number, otherwise "does not hold". A verdict on a claim *beyond* no effect is *open*
+where the interval over seeds includes no effect: "holds in direction" or "does not hold", further seeds may turn
+it. A stated size counts with the precision of its print: "4.1" is reached from 4.05 on. With fewer than two paired
+seeds: "not yet measured"; the values of a single seed are shown. Only a measurement without randomness (a fit to
+published predictions) is decided by one record; its interval is a point.
 
 **Scale.** The highest profile that has two paired seeds decides: "paper", else "cpu"; "smoke" never counts. A
 data set may be replaced by its stand-in (:data:`STAND_INS`) where it has no records at that profile; the
@@ -119,7 +119,10 @@ class Verdict:
 
     @property
     def is_open(self) -> bool:
-        """Whether the interval includes no effect at all, so that further seeds may turn the verdict."""
+        """Whether the interval includes no effect at all, so that further seeds may turn the verdict.
+
+        Only of a claim that there is an effect (``beyond``), judged by seeds.
+        """
         none = 1.0 if self.claim.kind == "ratio" else 0.0
         judged_by_seeds = self.verdict != UNMEASURED and self.claim.test == "beyond" and not self.claim.exact
         return judged_by_seeds and self.low <= none <= self.high

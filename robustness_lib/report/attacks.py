@@ -207,7 +207,7 @@ def stronger_note(records: pd.DataFrame, *, dataset: str, profile: str | None = 
     """What becomes of the lead of the pre-trained network under the stronger attacks that others wrote.
 
     Args:
-        records: Records of the method ``independent``.
+        records: Records of the methods ``independent`` and ``adversarial``.
         dataset: Image set.
         profile: The records' profile; None: the highest with records.
     """
@@ -218,15 +218,16 @@ def stronger_note(records: pd.DataFrame, *, dataset: str, profile: str | None = 
     lead, left, clean = (
         100 * (float(found[ARMS[1]][name]) - float(found[ARMS[0]][name])) for name, found in sides.items()
     )
-    return Markdown(
-        f"On {label(dataset)} the lead of the pre-trained network is {lead:.1f} points under our attack and {left:.1f} "
-        f"under the strongest of these (one seed). On clean images it is {clean:.1f} points ahead, so "
-        + (
-            "the attack takes more from it than from the network from scratch: part of its lead is plain accuracy."
-            if left < clean
-            else "the attack takes less from it than from the network from scratch."
-        )
+    images = float(sides[_MEASURE][ARMS[0]]["attacked_images"])
+    shown = [f"{value:+.1f}".replace("-", "−") for value in (lead, left, clean)]
+    text = (
+        f"On {label(dataset)} the pre-trained network's accuracy differs from that of the network from scratch by "
+        f"{shown[0]} points under our attack and by {shown[1]} under the strongest of these (one seed, {images:g} "
+        f"images); on clean test images by {shown[2]}"
     )
+    if 0 < left < min(lead, clean):
+        text += ". So stronger attacks take more from it, and a part of its lead may be plain accuracy"
+    return Markdown(f"{text}.")
 
 
 def _with_interval(record: dict[Any, Any] | None, measure: str) -> str:

@@ -44,12 +44,14 @@ def falls_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> str:
         for column, found in told.items():
             scratch, tuned = (float(arms[column].get(arm, math.nan)) for arm in ARMS)
             if math.isfinite(scratch + tuned):
-                found.append(f"{100 * (1 - tuned / scratch):.0f} % on {label(dataset)}")
+                used = dataset if column == "paper" else str(arms["measured_on"].iloc[0])
+                share = 100 * (1 - tuned / scratch)
+                found.append(f"{abs(share):.0f} % {'less' if share >= 0 else 'more'} on {label(used)}")
     if not told["mean"]:
         return ""
     return (
-        f"In the paper the RMS error falls by {_listed(told['paper'])}; here by {_listed(told['mean'])}. "
-        "The claims ask only whether it falls."
+        f"RMS error with pre-training, in the paper: {_listed(told['paper'])}; here: {_listed(told['mean'])}. "
+        "The claims about it ask only whether it falls."
     )
 
 

@@ -399,10 +399,11 @@ def photographs_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
         photographs = [one for one in ours.averaged if one not in SYNTHETIC]
         here, difference = _compared(ours.mean_over(MEASURES[0], photographs), MEASURES[0])
         if difference != _DASH:
-            told.append(f"{label(ours.dataset)} {here} % ({difference} points)")
+            told.append(f"{label(ours.dataset)} {here} %, {difference} points{_how_many(photographs)}")
     if not told:
         return ""
-    return f"On photographs alone, without noise and blobs, the mean {_words(MEASURES[0])} is: {'; '.join(told)}."
+    words = f"the mean {_words(MEASURES[0])}, from scratch → pre-trained, is"
+    return f"On photographs alone, without noise and blobs, {words}: {'; '.join(told)}."
 
 
 def losses_note(records: pd.DataFrame, *, datasets: Sequence[str], profile: str | None = None) -> Markdown:

@@ -89,10 +89,11 @@ class Headline:
             number(row["mean"], self.metric) + (f" ± {number(row['sd'], self.metric)}" if row["n"] > 1 else "")
             for row in measured
         )
-        profile, count = measured[0]["profile"], min(row["n"] for row in measured)
+        profile, counts = measured[0]["profile"], [int(row["n"]) for row in measured]
+        seeds = _counted(counts[0], "seed") if len(set(counts)) == 1 else f"{' and '.join(map(str, counts))} seeds"
         levels = f", {_counted(measured[0]['levels'], 'level')}" if self.over_levels else ""
-        here += f" {unit} (`{profile}`, {_counted(count, 'seed')}{levels})"
-        return Cells(paper, here, count, profile, measured[0]["measured_on"])
+        here += f" {unit} (`{profile}`, {seeds}{levels})"
+        return Cells(paper, here, min(counts), profile, measured[0]["measured_on"])
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -154,13 +155,15 @@ def so_far(records: pd.DataFrame) -> str:
     text = f"{len(judged)} of {len(CLAIMS)} claims are measured: {tally(judged) or 'none yet'}."
     exact = sum(one.claim.exact for one in judged)
     trained = {profile: sum(one.profile == profile and not one.claim.exact for one in judged) for profile in PROFILES}
-    parts = [f"{exact} are computed from published predictions"] if exact else []
-    parts += [f"{count} are judged at {_SCALES[profile]}" for profile, count in trained.items() if count]
+    parts = [f"{exact} {_be(exact)} computed from published predictions"] if exact else []
+    parts += [f"{count} {_be(count)} judged at {_SCALES[profile]}" for profile, count in trained.items() if count]
     text += f" Of these, {', '.join(parts)}." if parts else ""
     text += " None is measured at the papers' scale yet." if judged and not trained["paper"] else ""
     open_ones = {word: sum(one.is_open and one.verdict == word for one in judged) for word in (IN_DIRECTION, FAILS)}
     if sum(open_ones.values()):
-        which = " and ".join(f"{count} that {_PLURAL[word]}" for word, count in open_ones.items() if count)
+        which = " and ".join(
+            f"{count} that {_PLURAL[word] if count > 1 else word}" for word, count in open_ones.items() if count
+        )
         text += f" The verdicts on {which} are *open*: the interval includes no effect, further seeds may turn them."
     return text
 
@@ -233,6 +236,10 @@ def _images(recipe: Mapping[str, Any]) -> str:
     if "largest" in recipe:
         return f"{recipe['largest']:,} to {recipe['smallest']:,} a class"
     return f"{recipe['train_images']:,}" if recipe["train_images"] else "all"
+
+
+def _be(count: int) -> str:
+    return "is" if count == 1 else "are"
 
 
 def _counted(count: int, word: str) -> str:

@@ -139,7 +139,10 @@ def during_note(records: pd.DataFrame, shifts: Sequence[str], *, dataset: str, p
             f" On the first shift the network that was pre-trained on the left-out classes, too, reaches {_away(mean)} "
             f"the one without them ({_interval(low, high)}, {_seeds(count)})"
         )
-        end += ": remembering shows." if low > 0 else f", so {_seeds(count)} cannot tell whether it remembers."
+        if low > 0 or high < 0:
+            end += f": remembering {'shows' if low > 0 else 'does not show'}."
+        else:
+            end += f", so {_seeds(count)} cannot tell whether it remembers."
     return Markdown("\n".join([*lines, "", end]))
 
 
