@@ -299,8 +299,9 @@ report.scoreboard(published, sections=["adversarial"], name="tab-verdicts")
 # ## What differs, and why
 #
 # *Pre-training* is the likeliest reason, and it was tried. How much is carried over depends on how much was learned.
-# {numref}`tab-adversarial-pretraining` has adversarial pre-trainings of two lengths beside that of the authors' log, which
-# took about sixteen days on two GPUs of 2018, and what tuning makes of each. A small network that saw a part of the corpus
+# {numref}`tab-adversarial-pretraining` has adversarial pre-trainings of two lengths, and one each against the targeted
+# adversary and without CIFAR-10's related classes, beside that of the authors' log, which took about sixteen days on two
+# GPUs of 2018, and what tuning makes of each. A small network that saw a part of the corpus
 # for a few epochs learned less, and has less to carry over. The longer one is that of the `cpu` profile; the shorter comes
 # with the repository too, and `--init` takes its id.
 #
