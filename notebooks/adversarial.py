@@ -243,10 +243,7 @@ report.attacks_table(
         *("adversarial_accuracy_as_trained", "transfer_accuracy"),
     ],
     datasets=["cifar10", "cifar100"],
-    caption=(
-        "Accuracy under further attacks, networks of the lowest seed, with the 95 % interval of a share of so many images: "
-        "a class-balanced part of those for the tables above, in another draw of the random start."
-    ),
+    caption="Accuracy under further attacks, networks of the lowest seed, with the 95 % interval of a share of so many images: a class-balanced part of those for the tables above, in another draw of the random start.",
     name="tab-adversarial-attacks",
 )
 

@@ -182,7 +182,8 @@ def test_images_trained() -> None:
     assert section.images_trained(jobs("cpu", methods=["fit-logit"])[0]) == 0
 
 
-def test_missing_pre_trainings_are_found(tmp_path: Path) -> None:
+def test_missing_pre_trainings_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)  # where no checkpoint is shipped
     wanted = own("cpu", methods=["smaller-corpus", "standard"], seeds=[0])
     found = missing(wanted, None, tmp_path)
     assert {checkpoint_id(job) for job in found} >= {job.init for job in wanted if "_n14000_" in job.init}
