@@ -159,8 +159,7 @@ def peak_bytes(device: str) -> float | None:
     """The most memory that was in use: on a GPU what PyTorch had reserved for this process, on a CPU the whole process.
 
     A recorded CUDA graph keeps its memory without a tensor in it, so what is allocated to tensors would be too little.
-
-    The latter is only known of a process that has done nothing else: None in the main process.
+    On a CPU it is only known of a process that has done nothing else: None in the main process.
     """
     if device != "cpu":
         return float(torch.cuda.max_memory_reserved(device))

@@ -215,11 +215,9 @@ def stronger_note(records: pd.DataFrame, *, dataset: str, profile: str | None = 
     sides = {name: _first_seed(records, dataset, method, profile) for name, method in names.items()}
     if not all(arm in found and _present(found[arm].get(name)) for name, found in sides.items() for arm in ARMS):
         return Markdown(f"What becomes of the pre-trained network's lead under stronger attacks: {NOT_RUN}.")
-    lead, left, clean = (
-        100 * (float(found[ARMS[1]][name]) - float(found[ARMS[0]][name])) for name, found in sides.items()
-    )
+    lead, left, clean = (float(found[ARMS[1]][name]) - float(found[ARMS[0]][name]) for name, found in sides.items())
     images = float(sides[_MEASURE][ARMS[0]]["attacked_images"])
-    shown = [f"{value:+.1f}".replace("-", "−") for value in (lead, left, clean)]
+    shown = [number(value, _MEASURE, signed=True) for value in (lead, left, clean)]
     text = (
         f"On {label(dataset)} the pre-trained network's accuracy differs from that of the network from scratch by "
         f"{shown[0]} points under our attack and by {shown[1]} under the strongest of these (one seed, {images:g} "
