@@ -554,12 +554,11 @@ report.factors_table(
 #     --set difficulty=c-score
 # ```
 #
-# The paper's torchvision networks, with the weights that torchvision publishes in `data/torchvision`, and Big Transfer
-# through `timm` (its last layer alone, as in the paper):
+# The paper's torchvision networks, with the weights that torchvision publishes in `data/torchvision` (`import` prints the
+# id), and Big Transfer through `timm` (its last layer alone, as in the paper):
 #
 # ```bash
-# python -c "from robustness_lib import fine_tuning, networks
-# print(fine_tuning.import_imagenet_weights('resnet18', networks.Context()))"
+# robustness import resnet18
 # robustness run effective_robustness --profile paper --method standard \
 #     --init ID \
 #     --set architecture=resnet18 --set image_size=224 \

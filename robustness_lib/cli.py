@@ -12,10 +12,11 @@ import pandas as pd
 import torch
 import typer
 
-from robustness_lib import carrying, cluster, data, networks, pretraining, processes, sections
+from robustness_lib import carrying, cluster, data, importing, networks, pretraining, processes, sections
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
+from robustness_lib.recipes import ADVERSARIES
 from robustness_lib.records import EVIDENCE, PUBLISHED, Record, Store, load_published, publish
 from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import sweep
@@ -241,6 +242,27 @@ def pretrain(
         "no validation images of its classes" if error is None else f"validation error {100 * float(str(error)):.1f} %"
     )
     print(f"{name}\n{networks.find_checkpoint(name, store)}: {told}")
+
+
+@app.command("import")
+def import_weights(
+    weights: Annotated[
+        str,
+        typer.Argument(
+            help="A .pt file of the first paper's authors; or a torchvision network, such as resnet18, whose weights a "
+            "person downloaded into the data root's folder torchvision."
+        ),
+    ],
+    corpus: Annotated[str | None, typer.Option(help="Image set that an authors' network was trained on.")] = None,
+    adversary: Annotated[
+        str, typer.Option(help=f"What an authors' network was trained against: {', '.join(ADVERSARIES)}.")
+    ] = ADVERSARIES[0],
+    data_root: DataRoot = None,
+    store: StoreFolder = DEFAULT_STORE,
+) -> None:
+    """Take published weights into the store, and print the id that --init takes."""
+    name = importing.import_weights(weights, Context(data=data_root, store=store), corpus=corpus, adversary=adversary)
+    print(f"{name}\n{networks.find_checkpoint(name, store)}: tune it with 'robustness run ... --init {name}'")
 
 
 def _published(section: str | None = None) -> list[Record]:

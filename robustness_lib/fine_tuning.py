@@ -21,8 +21,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.batches import normalise, to_unit_range
-from robustness_lib.checkpoints import load_imagenet_weights, save_weights
-from robustness_lib.data import ImageSet, data_root
+from robustness_lib.checkpoints import save_weights
+from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import features, head, new_head
 from robustness_lib.networks import PUBLIC, Context, Training, read_trained, save_trained, target_images
@@ -279,26 +279,6 @@ class AtSize(nn.Module):
 def at_size(network: nn.Module, size: int) -> nn.Module:
     """The network as it is for size 0, else one that sees its images enlarged (:class:`AtSize`)."""
     return AtSize(network, size) if size else network
-
-
-def import_imagenet_weights(architecture: str, context: Context) -> str:
-    """Take ImageNet weights of a torchvision network, downloaded by a person, into the store (P2 B.6).
-
-    Args:
-        architecture: One of :data:`robustness_lib.models.TORCHVISION`.
-        context: The weights lie in the folder ``torchvision`` of its data root
-            (:func:`robustness_lib.checkpoints.load_imagenet_weights` says where to get them); its store receives them.
-
-    Returns:
-        The checkpoint's id, for ``--init`` with ``--set architecture=… --set image_size=224``.
-
-    Raises:
-        UserError: The weights are missing or damaged.
-    """
-    name = f"{architecture}_imagenet_1281167x1000_v1"
-    weights = load_imagenet_weights(architecture, data_root(context.data) / "torchvision")
-    save_weights(context.store / "checkpoints" / f"{name}.safetensors", weights, {"id": name})
-    return name
 
 
 def public_features(init: str, size: int) -> nn.Module:

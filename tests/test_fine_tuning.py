@@ -15,12 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib import difficulty, fine_tuning, testbed_models
-from robustness_lib.checkpoints import load_weights
 from robustness_lib.data import ImageSet, load
 from robustness_lib.difficulty import C_SCORES, c_scores, chosen_by_difficulty, cross_validated_scores
 from robustness_lib.errors import UserError
 from robustness_lib.fine_tuning import AtSize, Features, Seen, at_size, fit, fit_head, interpolated, with_replay
-from robustness_lib.models import TORCHVISION, build, features, head
+from robustness_lib.models import build, features, head
 from robustness_lib.networks import Context, Training
 from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe
@@ -141,25 +140,6 @@ def test_torchvision_networks_see_enlarged_images(name: str) -> None:
         assert torch.allclose(found, features(network.network, large))
         assert torch.allclose(head(network)(found), network(images), atol=1e-5)
     assert at_size(network, 0) is network
-
-
-def test_imagenet_weights_become_a_checkpoint(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = build("resnet18", 1000, 0.0, 0).state_dict()
-    asked: list[tuple[str, Path]] = []
-
-    def read(architecture: str, folder: Path) -> dict[str, Tensor]:
-        asked.append((architecture, folder))
-        return weights
-
-    monkeypatch.setattr(fine_tuning, "load_imagenet_weights", read)
-    name = fine_tuning.import_imagenet_weights("resnet18", dataclasses.replace(context, data=Path("root")))
-    assert asked == [("resnet18", Path("root/torchvision"))]
-    found = context.checkpoint(name)
-    assert found is not None
-    assert torch.equal(load_weights(found)[0]["fc.weight"], weights["fc.weight"])
-    monkeypatch.undo()
-    with pytest.raises(UserError, match="no ImageNet weights of alexnet"):
-        fine_tuning.import_imagenet_weights(TORCHVISION[3], dataclasses.replace(context, data=Path("nowhere")))
 
 
 def test_features_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
