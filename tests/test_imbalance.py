@@ -680,6 +680,14 @@ def test_figures_can_be_drawn_with_records_and_without(dataset: str, recorded: b
     plt.close("all")
 
 
+def test_a_method_that_neither_the_paper_nor_the_records_have_is_not_in_the_legend() -> None:
+    records = made_up().assign(dataset="cifar100")  # of whose classes the paper shows nothing
+    [legend] = figures(records[records["method"] != "smote"], "cifar100")["classes"].legends
+    shown = [text.get_text() for text in legend.get_texts()]
+    assert shown == [f"{paper.label(method)}, {paper.label(arm)}" for method, arm in PAPER_PAIRS if method != "smote"]
+    plt.close("all")
+
+
 def test_figures_show_the_papers_values_and_ours() -> None:
     found = figures(made_up(), "cifar10")
     lines = {

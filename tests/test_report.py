@@ -418,6 +418,13 @@ def test_the_scoreboard_in_sentences_lists_what_does_not_hold():
     assert "none yet" in report.verdict_summary(frame.iloc[:0], links)
 
 
+@pytest.mark.parametrize(
+    ("parts", "words"), [([], ""), (["a"], "a"), (["a", "b"], "a and b"), (["a", "b", "c"], "a, b and c")]
+)
+def test_parts_of_a_sentence(parts, words):
+    assert report.tables.listed(parts) == words
+
+
 def test_recipes_are_shown_as_they_were_run():
     job = Job(section="imbalance", profile="cpu", dataset="cifar10", init=SCRATCH, method="normal", seed=0, level=0.2,
               recipe={"architecture": "wrn-16-1", "batch_size": 32, "learning_rate": 0.05, "epochs": 115,
@@ -425,11 +432,28 @@ def test_recipes_are_shown_as_they_were_run():
     other = dataclasses.replace(job, level=2.0, recipe=job.recipe | {"epochs": 69})
     smote = dataclasses.replace(job, method="smote", recipe=job.recipe | {"epochs": 20})
     found = frame([Record(one, {"error": 0.5}, {}) for one in (job, other, smote)])
-    header, rows = parse(report.recipes_table("imbalance", found, profile="cpu", name="t"))
-    assert header[-3:] == ["Epochs", "Data sets", "Methods"]
+    shared = report.recipes_table("imbalance", found, profile="cpu", name="t")
+    header, rows = parse(shared)
+    assert header == ["Arm", "Epochs", "Data sets", "Methods"]
     assert rows == [
-        ["from scratch", "WRN-16-1", "1,000 to 50 a class", "32", "0.05", "20", "CIFAR-10", "SMOTE"],
-        ["from scratch", "WRN-16-1", "1,000 to 50 a class", "32", "0.05", "69 to 115", "CIFAR-10", "normal training"],
+        ["from scratch", "20", "CIFAR-10", "SMOTE"],
+        ["from scratch", "69 to 115", "CIFAR-10", "normal training"],
+    ]
+    assert "All: network WRN-16-1, training images 1,000 to 50 a class, batch 32, learning rate 0.05." in shared
+    faster = dataclasses.replace(smote, dataset="cifar100", recipe=smote.recipe | {"learning_rate": 0.1})
+    header, rows = parse(
+        report.recipes_table(
+            "imbalance",
+            frame([Record(one, {"error": 0.5}, {}) for one in (job, faster)]),
+            profile="cpu",
+            name="t",
+        )
+    )
+    assert header == ["Arm", "Learning rate", "Epochs", "Data sets", "Methods"]
+    assert rows[1] == ["from scratch", "0.1", "20", "CIFAR-100", "SMOTE"]
+    alone = report.recipes_table("imbalance", found[found["method"] == "smote"], profile="cpu", name="t")
+    assert parse(alone)[1] == [
+        ["from scratch", "WRN-16-1", "1,000 to 50 a class", "32", "0.05", "20", "CIFAR-10", "SMOTE"]
     ]
     _, (none,) = parse(report.recipes_table("imbalance", found, profile="paper", name="t"))
     assert none[0] == "not run"

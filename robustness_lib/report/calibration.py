@@ -16,7 +16,7 @@ import pandas as pd
 
 from robustness_lib.paper import label, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
-from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, comparison_rows, myst_table, number
+from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, comparison_rows, listed, myst_table, number
 
 SECTION = "calibration"
 RMS = "rms_calibration_error"
@@ -50,13 +50,10 @@ def falls_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> str:
     if not told["mean"]:
         return ""
     return (
-        f"RMS error with pre-training, in the paper: {_listed(told['paper'])}; here: {_listed(told['mean'])}. "
+        f"RMS error with pre-training, in the paper: {listed(told['paper']) or 'no number'}; here: "
+        f"{listed(told['mean'])}. "
         "The claims about it ask only whether it falls."
     )
-
-
-def _listed(parts: Sequence[str]) -> str:
-    return " and ".join(filter(None, [", ".join(parts[:-1]), parts[-1]])) if parts else NOT_RUN
 
 
 def bin_noise(accuracy: Sequence[float] | Floats, bin_size: int = 100) -> float:

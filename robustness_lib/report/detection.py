@@ -19,7 +19,7 @@ from robustness_lib.paper import label, metric, per_seed, profile_of, runs, sele
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import STAND_INS, mean_interval
 from robustness_lib.report.style import OKABE_ITO, PAPER, arm_style, legend_outside, new_figure
-from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
+from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, listed, myst_table, number
 
 SECTION = "ood"
 MEASURES = ("auroc", "aupr")
@@ -364,7 +364,7 @@ def chance_note(records: pd.DataFrame, *, datasets: Sequence[str], profile: str 
         worse = {arm: values.mean() for arm, values in means.items() if len(values) and values.mean() < 0.5}
         if not worse:
             continue
-        told = " and ".join(f"{number(mean, 'auroc_mean')} % {label(arm)}" for arm, mean in worse.items())
+        told = listed([f"{number(mean, 'auroc_mean')} % {label(arm)}" for arm, mean in worse.items()])
         text = (
             f"With {label(ours.dataset)} as the known set the mean AUROC is {told}, less than a coin's: on average the "
         )

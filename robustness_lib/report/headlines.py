@@ -11,7 +11,15 @@ import pandas as pd
 from robustness_lib.paper import SECTIONS, VERDICTS, Verdict, claims_of, evaluate, label, metric, network_label
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels
 from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, PROFILES, UNMEASURED
-from robustness_lib.report.tables import NOT_RUN, Markdown, comparison_rows, effect_text, myst_table, number
+from robustness_lib.report.tables import (
+    NOT_RUN,
+    Markdown,
+    comparison_rows,
+    effect_text,
+    listed,
+    myst_table,
+    number,
+)
 
 _SCALES = {
     "paper": "the papers' scale",
@@ -161,8 +169,8 @@ def so_far(records: pd.DataFrame) -> str:
     text += " None is measured at the papers' scale yet." if judged and not trained["paper"] else ""
     open_ones = {word: sum(one.is_open and one.verdict == word for one in judged) for word in (IN_DIRECTION, FAILS)}
     if sum(open_ones.values()):
-        which = " and ".join(
-            f"{count} that {_PLURAL[word] if count > 1 else word}" for word, count in open_ones.items() if count
+        which = listed(
+            [f"{count} that {_PLURAL[word] if count > 1 else word}" for word, count in open_ones.items() if count]
         )
         text += f" The verdicts on {which} are *open*: the interval includes no effect, further seeds may turn them."
     return text
@@ -203,7 +211,8 @@ def recipes_table(
         methods: Only these; None: all that train.
 
     Returns:
-        A numbered MyST table. Numbers of epochs are a range where they differ between levels.
+        A numbered MyST table. Numbers of epochs are a range where they differ between levels; of the columns of the
+        network and how it was trained, those in which all rows agree are in the caption instead.
     """
     mine = records[(records["section"] == section) & (records["profile"] == profile)]
     found: dict[tuple[str, ...], dict[str, set[Any]]] = {}
@@ -229,7 +238,12 @@ def recipes_table(
     cells = [[*key, "; ".join(sorted(used))] for key, used in sorted(rows.items(), key=lambda item: item[0])]
     header = ["Arm", "Network", "Training images", "Batch", "Learning rate", "Epochs", "Data sets", "Methods"]
     caption = f"How the recorded networks were trained (profile `{profile}`)."
-    return myst_table(header, cells or [[NOT_RUN, *["–"] * 7]], caption=caption, name=name)
+    common = [place for place in range(1, 5) if len({row[place] for row in cells}) == 1 and len(cells) > 1]
+    if common:
+        caption += f" All: {', '.join(f'{header[place].lower()} {cells[0][place]}' for place in common)}."
+    kept = [place for place in range(len(header)) if place not in common]
+    shown = [[row[place] for place in kept] for row in cells] or [[NOT_RUN, *["–"] * 7]]
+    return myst_table([header[place] for place in kept], shown, caption=caption, name=name)
 
 
 def _images(recipe: Mapping[str, Any]) -> str:

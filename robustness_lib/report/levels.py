@@ -318,7 +318,7 @@ def curves_by_class(
         profile: The records' profile; None: the highest with records of the data set.
 
     Returns:
-        The figure; ours are means over seeds.
+        The figure; ours are means over seeds. A setting that neither the paper nor the records have is left out.
     """
     profile = profile or profile_of(records, section, dataset) or ""
     printed, ours = {}, {}
@@ -328,10 +328,13 @@ def curves_by_class(
         ours[method, arm] = _mean_list(records, section, profile, dataset, method, arm, measure, level)
     sources = [("paper", printed)] if any(map(len, printed.values())) else []
     sources.append(("here" if any(map(len, ours.values())) else NOT_RUN, ours))
+    known = [one for one in settings if any(len(lists[one]) for _, lists in sources)] or settings
     figure, panels = new_figure(rows=len(sources), height=2.6 if len(sources) > 1 else 3.6)
     shown = metric(measure)
     for panel, (source, lists) in zip(panels, sources, strict=True):
         for place, ((method, arm), values) in enumerate(lists.items()):
+            if (method, arm) not in known:
+                continue
             x, y = (_merged(some, merge) for some in (np.arange(1.0, len(values) + 1), values * shown.scale))
             panel.plot(x, y, label=f"{label(method)}, {label(arm)}", **series_style(place))
         _note(panel, source)

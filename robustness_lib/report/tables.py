@@ -75,6 +75,11 @@ def myst_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption:
     return Markdown("\n".join([f":::{{table}} {caption}", f":name: {name}", "", *lines, ":::", ""]))
 
 
+def listed(parts: Sequence[str]) -> str:
+    """The parts as words of a sentence: "a", "a and b", "a, b and c"; "" for none."""
+    return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
 def number(value: float, name: str, decimals: int = 1, signed: bool = False) -> str:
     """A value of a metric in its unit, without the unit: percentages in percent, a true minus sign (zero has none).
 
