@@ -52,9 +52,10 @@ report.in_short("effective_robustness", published, report.hump_note(published, s
 # {cite:p}`recht2019imagenet,taori2020measuring`:
 #
 # $$
-# \operatorname{logit}(a_\text{out}) \approx A\,\operatorname{logit}(a_\text{in}) + B,
-# \qquad
-# \beta(a) = \operatorname{logit}^{-1}\bigl(A\,\operatorname{logit}(a) + B\bigr).
+# \begin{aligned}
+# \operatorname{logit}(a_\text{out}) &\approx A\,\operatorname{logit}(a_\text{in}) + B, \\
+# \beta(a) &= \operatorname{logit}^{-1}\bigl(A\,\operatorname{logit}(a) + B\bigr).
+# \end{aligned}
 # $$ (eq-baseline)
 #
 # **Effective robustness** of a network $f$ is what it has beyond the baseline {eq}`eq-baseline` at its own accuracy,

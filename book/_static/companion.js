@@ -22,6 +22,18 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// A table that is wider than the page fades out on the side where there is more of it.
+addEventListener("load", () => {
+  for (const frame of document.querySelectorAll(".pst-scrollable-table-container")) {
+    const look = () => {
+      frame.classList.toggle("more-left", frame.scrollLeft > 1);
+      frame.classList.toggle("more-right", frame.scrollLeft + frame.clientWidth < frame.scrollWidth - 1);
+    };
+    frame.addEventListener("scroll", look, { passive: true });
+    new ResizeObserver(look).observe(frame);
+  }
+});
+
 // On paper, where each number comes from is not folded away.
 addEventListener("beforeprint", () => {
   for (const fold of document.querySelectorAll("details.sd-dropdown")) fold.open = true;
