@@ -27,7 +27,7 @@ recorded = records.frame(records.load_published("cost", Path(results)))
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 scales = [profiles.profile(name) for name in ("cpu", "paper")]
 planned = [job for scale in scales for section in sections.SECTIONS.values() for job in section.jobs(scale.name)]
-planned += [pretraining.job(scale, target) for scale in scales for target in scale.targets.values()]
+planned += pretraining.missing(planned, None, None)
 work = report.planned_work(planned, sections.images_trained)
 report.reproduction_note(work, recorded)
 

@@ -29,11 +29,12 @@ from torch.nn import functional as F
 
 from robustness_lib.attacks import check_settings, pgd
 from robustness_lib.batches import to_unit_range
+from robustness_lib.checkpoint_ids import origin, trained_on
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context, Trained, Training, keep_outputs, target_images, trained
 from robustness_lib.planning import Case, Selection, plan
-from robustness_lib.pretraining import arms, require_corpus, trained_on
+from robustness_lib.pretraining import arms, require_corpus
 from robustness_lib.profiles import Profile, profile
 from robustness_lib.recipes import EPSILON, STEP_SIZE, Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
@@ -218,8 +219,9 @@ def _init(scale: Profile, dataset: str, method: str, overrides: Any, wanted: str
 
 
 def _adversary_of(checkpoint: str) -> str:
-    """What a checkpoint was trained against, by its id (:func:`robustness_lib.pretraining.checkpoint_id`)."""
-    return next((word for word in ("untargeted", "targeted") if f"_{word}_" in checkpoint), "none")
+    """What a checkpoint was trained against, by its id."""
+    found = origin(checkpoint)
+    return "none" if found is None else found.adversary
 
 
 def _compared(job: Job) -> bool:
@@ -310,16 +312,17 @@ def _threat(recipe: AdversarialRecipe) -> Threat:
 
 
 def _history(result: Trained) -> Metrics:
-    if not len(result.epochs):
+    whole = [look for look, epoch in enumerate(result.epochs) if float(epoch).is_integer()]  # a loss is an epoch's
+    if not whole:
         return {}
-    epochs = [int(epoch) for epoch in result.epochs]
+    epochs = [int(result.epochs[look]) for look in whole]
     history: Metrics = {
         "history_epoch": [float(epoch) for epoch in epochs],
-        "history_error": [round(float(1 - right.mean()), 5) for right in result.correct],
+        "history_error": [round(float(1 - result.correct[look].mean()), 5) for look in whole],
         "history_train_loss": [round(result.losses[epoch - 1], 5) for epoch in epochs],
     }
-    if "adversarial_accuracy" in result.further:
-        history["history_adversarial_accuracy"] = [round(float(v), 5) for v in result.further["adversarial_accuracy"]]
+    if (found := result.further.get("adversarial_accuracy")) is not None:
+        history["history_adversarial_accuracy"] = [round(float(found[look]), 5) for look in whole]
     return history
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import sys
 import textwrap
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
@@ -33,7 +34,6 @@ app.add_typer(data_app, name="data")
 DEFAULT_STORE = Path("runs")
 
 ProfileName = Annotated[str, typer.Option("--profile", help=f"Scale: {', '.join(PROFILES)}.")]
-DataRoot = Annotated[Path | None, typer.Option(help="Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.")]
 
 
 def _not_empty(option: str, given: str) -> str:
@@ -58,6 +58,20 @@ def _store(given: str) -> Path:
     return path
 
 
+def _folder(option: str) -> Callable[[str | None], Path | None]:
+    """What reads the folder of an option that can be left out."""
+    return lambda given: None if given is None else Path(_not_empty(option, given))
+
+
+DataRoot = Annotated[
+    Path | None,
+    typer.Option(
+        help="Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.",
+        parser=str,
+        callback=_folder("--data-root"),
+        metavar="PATH",
+    ),
+]
 StoreFolder = Annotated[
     Path,
     typer.Option(
@@ -69,7 +83,12 @@ Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all by default.")]
 Out = Annotated[
     Path | None,
-    typer.Option(help="Folder that receives each record as soon as it is made, to be carried to another machine."),
+    typer.Option(
+        help="Folder that receives each record as soon as it is made, to be carried to another machine.",
+        parser=str,
+        callback=_folder("--out"),
+        metavar="PATH",
+    ),
 ]
 Compile = Annotated[
     bool | None,

@@ -47,6 +47,7 @@ from torch.nn import functional as F
 
 from robustness_lib import testbeds
 from robustness_lib.against_testbed import metrics_against, testbed_metrics, whole_testbed_metrics
+from robustness_lib.checkpoint_ids import origin
 from robustness_lib.class_maps import (
     class_map,
     class_map_loss,
@@ -56,6 +57,7 @@ from robustness_lib.class_maps import (
     two_headed_loss,
 )
 from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, data_root
+from robustness_lib.data.files import MissingData
 from robustness_lib.difficulty import EXAMPLES, c_scores, chosen_by_difficulty, cross_validated_scores, hardening
 from robustness_lib.errors import UserError, choose
 from robustness_lib.fine_tuning import (
@@ -72,10 +74,10 @@ from robustness_lib.fine_tuning import (
     renew_statistics,
     with_replay,
 )
-from robustness_lib.models import build
+from robustness_lib.models import build, difference, load_trunk
 from robustness_lib.networks import PUBLIC, Context, Training, initialise, keep_outputs, read_trained, target_images
 from robustness_lib.planning import Case, Selection, plan
-from robustness_lib.pretraining import checkpoint_id, overrides_for, pretrainings
+from robustness_lib.pretraining import checkpoint_id, overrides_for, pretrainings, target_of
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
@@ -85,7 +87,7 @@ from robustness_lib.testbed_models import TESTBEDS, fit_pixel_model
 from robustness_lib.training import Sampler, predict
 
 SECTION = "effective_robustness"
-TESTBED, WHOLE_TESTBED = "testbed-model", "own-testbed"
+TESTBED, WHOLE_TESTBED, PENALTY = "testbed-model", "own-testbed", "head-penalty"
 REPLAYS = {"replay": 1, "replay-10": 10, "replay-100": 100}
 """Replayed images an image of the target."""
 ZERO_SHOTS = {"zero-shot": "max", "zero-shot-mean": "mean", "zero-shot-sum": "sum"}
@@ -104,7 +106,7 @@ OWN_METHODS = (
     "easy",
     "hard",
     "class-map",
-    "head-penalty",
+    PENALTY,
     "wise-ft",
     *REPLAYS,
     *ZERO_SHOTS,
@@ -116,7 +118,7 @@ METHODS = (*OWN_METHODS, *testbeds.METHODS)
 FACTORS = tuple(
     method
     for method in (*OWN_METHODS, *ON_REQUEST)
-    if method not in (TESTBED, WHOLE_TESTBED, "standard", "seen", "head-penalty", "wise-ft")
+    if method not in (TESTBED, WHOLE_TESTBED, "standard", "seen", PENALTY, "wise-ft")
 )
 """The methods that change one thing in the pre-trained arm of ``standard``, without levels."""
 
@@ -311,14 +313,17 @@ def _own_jobs(profile_name: str, selection: Selection) -> list[Job]:
     datasets = selection.get("datasets") or [name for name in scale.datasets if name in ("synthetic", "cifar10")]
     overrides = selection.get("overrides") or {}
     planned: list[Job] = []
-    for method in selection.get("methods") or _default_methods(scale.name):
+    methods = selection.get("methods") or _default_methods(scale.name)
+    if chosen and not {TESTBED, PENALTY} & set(methods):
+        raise UserError(f"none of the methods {', '.join(methods)} has levels to choose from; leave them out")
+    for method in methods:
         choose(method, every, f"method of the section {SECTION}")
         if method == TESTBED:
             levels: list[float | None] = [
                 _checked_number(level, scale.name) for level in chosen or range(1, len(TESTBEDS[scale.name]) + 1)
             ]
-        elif method == "head-penalty":
-            levels = list(chosen or PENALTIES)
+        elif method == PENALTY:
+            levels = [_checked_penalty(level) for level in chosen or PENALTIES]
         else:
             levels = [None]
         for dataset in datasets:
@@ -352,10 +357,16 @@ def _checked_number(number: float, scale: str) -> float:
     return float(number)
 
 
+def _checked_penalty(strength: float) -> float:
+    if strength < 0:
+        raise UserError(f"a penalty of {strength:g} would reward distance; give strengths of at least 0 to --levels")
+    return strength
+
+
 def _checkpoint(scale_name: str, dataset: str, method: str, overrides: Mapping[str, str]) -> str:
     """The id of the checkpoint that a method fine-tunes."""
     scale = profile(scale_name)
-    target = scale.targets.get(dataset, next(iter(scale.targets.values())))
+    target = target_of(scale, dataset)
     wanted = {"seen": 0, **CORPORA}.get(method, 0 if scale_name == "smoke" else 1)
     own = _LARGER[scale_name] if method == "larger-network" else target.tuned.architecture
     asked = overrides_for("tuned", overrides).get("architecture", own)
@@ -457,7 +468,7 @@ def testbed_of(job: Job, recipe: EffectiveRobustnessRecipe, tests: TargetTests, 
         context: Data, store and runtime.
     """
     scale = profile(job.profile)
-    base = scale.targets.get(job.dataset, next(iter(scale.targets.values()))).scratch
+    base = target_of(scale, job.dataset).scratch
     found = []
     for number in range(1, len(TESTBEDS[scale.name]) + 1):
         start = EffectiveRobustnessRecipe(**{**base.as_dict(), "observations": 1})
@@ -515,7 +526,7 @@ def _fine_tuned(
         training = replace(training, variant=f"{training.variant}, the last layer on fixed features")
         extractor = partial(_extractor, training, recipe, context)
         return fit_head(training, tests, context, extractor=extractor, data=data), None, {}
-    if job.method in ("class-map", "class-map-replay", "head-penalty", "wise-ft"):
+    if job.method in ("class-map", "class-map-replay", PENALTY, "wise-ft"):
         return _with_old_head(job, training, recipe, data, tests, context)
     if job.method in REPLAYS:
         return _with_replay(job, training, recipe, data, tests, context)
@@ -552,7 +563,7 @@ def _difficulty(
     whole = context.images(job.dataset, "train")
     if recipe.difficulty == "c-score":
         return whole, c_scores(whole, data_root(context.data)), "C-score"
-    judge = profile(job.profile).targets.get(job.dataset, next(iter(profile(job.profile).targets.values())))
+    judge = target_of(profile(job.profile), job.dataset)
     settings = {"smoke": ("wrn-10-1", 3), "cpu": ("wrn-10-1", 4), "paper": ("wrn-40-2", 20)}[job.profile]
     own = replace(judge.scratch, architecture=settings[0], epochs=settings[1], train_images=0, dropout=0.0)
     return whole, cross_validated_scores(whole, own, context), f"cross-validated score of {settings}"
@@ -567,11 +578,20 @@ def _training_images(job: Job, recipe: EffectiveRobustnessRecipe, context: Conte
     return whole.subset(chosen, f"{whole.name}, {recipe.examples}"), f"the {recipe.examples} images by the {what}"
 
 
+class UnknownHead(UserError):
+    """A checkpoint has a head of which it is not known what its classes are."""
+
+
 def _pretrained(training: Training, recipe: EffectiveRobustnessRecipe, context: Context) -> tuple[nn.Module, Tensor]:
-    """The pre-trained network with its old head, and which of its classes are which of the target's."""
+    """The pre-trained network with its old head, and which of its classes are which of the target's.
+
+    Raises:
+        UnknownHead: The checkpoint's id names no corpus, or one of other classes than its head has.
+        UserError: The checkpoint or its corpus is missing, or the checkpoint is of another architecture.
+    """
     name = _corpus_of(training.init)
     if name is None or recipe.image_size:
-        raise UserError(
+        raise UnknownHead(
             f"the old head of {training.init} is not known here, since its id names none of our corpora; "
             "choose a method with a new head, such as standard"
         )
@@ -580,16 +600,23 @@ def _pretrained(training: Training, recipe: EffectiveRobustnessRecipe, context: 
     if path is None:
         initialise(training, 1, context)  # says where it was looked for and how to get it
     assert path is not None
+    weights = read_trained(path)[0]
     network = build(recipe.architecture, corpus.num_classes)
-    network.load_state_dict(read_trained(path)[0])
+    load_trunk(network, weights)
+    if misfit := difference(network.state_dict(), weights):
+        raise UnknownHead(
+            f"the old head of {training.init} is not known here, since {name} has {corpus.num_classes} classes at hand "
+            f"({misfit}); choose a method with a new head, such as standard, or another checkpoint with --init"
+        )
+    network.load_state_dict(weights)
     target = context.images(training.dataset, "test")
     return network, class_map(training.dataset, target.class_names, corpus.class_names)
 
 
 def _corpus_of(checkpoint: str) -> str | None:
     """The image set that a checkpoint was pre-trained on, from its id; None where that names none."""
-    name = checkpoint.partition("_")[2].partition("_")[0]
-    return name if name in SOURCES else None
+    found = origin(checkpoint)
+    return found.corpus if found is not None and found.corpus in SOURCES else None
 
 
 def _extractor(training: Training, recipe: EffectiveRobustnessRecipe, context: Context) -> nn.Module:
@@ -622,7 +649,7 @@ def _with_old_head(
         data, recipe_with, hooks["sampler"], again = _replayed(target, training, recipe, 1, context)
         hooks["loss"] = class_map_loss(members, old_labels_from=len(target))
         what, training = f"{what}, replay of {again}", replace(training, recipe=recipe_with)
-    if job.method == "head-penalty":
+    if job.method == PENALTY:
         what = f"{what}, head penalty {job.level:g}"
         hooks = {"loss_of": partial(head_penalty_loss, loss=hooks["loss"], strength=job.level or 0.0)}
     training = replace(training, variant=f"{training.variant}, {what}")
@@ -690,10 +717,11 @@ def _with_replay(
 
 
 def _source_accuracies(training: Training, recipe: EffectiveRobustnessRecipe, seen: Seen, context: Context) -> Metrics:
-    """Accuracy on the corpus of the fine-tuned trunk under its old head, and of the pre-trained network."""
-    if recipe.image_size or _corpus_of(training.init) is None:
+    """Accuracy on the corpus of the fine-tuned trunk under its old head, and of the pre-trained network, if known."""
+    try:
+        network, members = _pretrained(training, recipe, context)
+    except (UnknownHead, MissingData):
         return {}
-    network, members = _pretrained(training, recipe, context)
     old = members.shape[1]
     before = _source_accuracy(network, old, training, recipe, context)
     own = network.state_dict()

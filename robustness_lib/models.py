@@ -1,8 +1,8 @@
-"""Networks, their heads, and the two formats of their weights.
+"""Networks and their heads.
 
 The networks of P1 are :class:`WideResNet` (WRN-40-2 and WRN-28-10) and :class:`AllConv`; those of P2 come
 from torchvision. Parameter names and shapes are those of P1's released checkpoints, so that
-:func:`load_authors_checkpoint` reads these. Our own weights are safetensors files (:func:`save_weights`).
+:func:`robustness_lib.checkpoints.load_authors_checkpoint` reads these.
 
 Every network takes normalised float images [N, 3, H, W] and returns logits [N, K]. Its *head* is its last
 linear layer, its *trunk* is everything else.

@@ -79,37 +79,45 @@ class Context:
     _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
     _used: dict[str, str] = field(default_factory=dict, repr=False)
 
-    def images(self, name: str, split: str) -> ImageSet:
+    def images(self, name: str, split: str, *, kept: bool = False) -> ImageSet:
         """An image set, read once, its checksum noted for the provenance of the running job.
+
+        Args:
+            name: As :func:`robustness_lib.data.load` takes it.
+            split: ``"train"`` or ``"test"``.
+            kept: Whether the store keeps what networks say about these images, so that they must stay the same.
 
         Raises:
             UserError: It is not there or damaged, or was another when the store was filled.
         """
-        if (name, split) not in self._images:
-            if self.supplier is None:
-                self._images[name, split] = load(name, split, data_root(self.data))
-            else:
-                self._images[name, split] = self.supplier.images(name, split)
-            self._check_unchanged(name, split, self._images[name, split].checksum)
-        found = self._images[name, split]
+        found = self._images.get((name, split))
+        if found is None or kept:
+            if found is None:
+                place = data_root(self.data)
+                found = load(name, split, place) if self.supplier is None else self.supplier.images(name, split)
+            self._check_unchanged(name, split, found.checksum, kept)
+            self._images[name, split] = found
         self._used[f"{name}/{split}"] = found.checksum
         return found
 
-    def _check_unchanged(self, name: str, split: str, checksum: str) -> None:
+    def _check_unchanged(self, name: str, split: str, checksum: str, kept: bool) -> None:
         """Refuse images other than those that the store's networks were trained on and looked at with.
 
-        A set that nothing was trained on may change: its images are looked at again.
+        A set that nothing was trained on, and of which nothing is kept, may change: its images are looked at again.
         """
-        path, trained = (self.store / "data" / f"{name}-{part}.sha256" for part in (split, "train"))
-        before = path.read_text().strip() if path.exists() else None
-        if before not in (None, checksum) and trained.exists():
+        folder = self.store / "data"
+        path, trained, looked_at = (folder / f"{name}-{what}.sha256" for what in (split, "train", f"{split}-kept"))
+        known = looked_at if kept and looked_at.exists() else path
+        before = known.read_text().strip() if known.exists() else None
+        if before not in (None, checksum) and (kept or trained.exists()):
             raise UserError(
                 f"the images {name}/{split} have the checksum {checksum[:12]}…, but what is in {self.store} was made "
                 f"with {before[:12]}…; give another folder to --store, or the changed images another name"
             )
-        if before != checksum:
-            with contextlib.suppress(OSError):  # a store that can be read only is as it was
-                write_atomically(path, f"{checksum}\n".encode())
+        for place in (path, looked_at) if kept else (path,):
+            if before != checksum or not place.exists():
+                with contextlib.suppress(OSError):  # a store that can be read only is as it was
+                    write_atomically(place, f"{checksum}\n".encode())
 
     def checkpoint(self, checkpoint: str) -> Path | None:
         """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""

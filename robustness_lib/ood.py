@@ -15,7 +15,6 @@ for both arms and all methods at one seed; what varies between seeds is the trai
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
@@ -24,6 +23,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustness_lib.checkpoint_ids import origin
 from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, class_list
 from robustness_lib.data.downsampled import read_class_map
@@ -33,7 +33,6 @@ from robustness_lib.errors import UserError
 from robustness_lib.foreign import DUPLICATE, MADE, Draws, check_size, draw, make, nearest_images, shared_classes
 from robustness_lib.networks import Context, Training, target_images, trained
 from robustness_lib.planning import Case, Selection, plan
-from robustness_lib.pretraining import corpus_name
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, short_hash
@@ -170,9 +169,9 @@ def images_trained(job: Job) -> float:
 
 
 def _corpus(checkpoint: str) -> str | None:
-    """The corpus that a checkpoint's id names."""
-    match = re.fullmatch(r"[^_]+_(.+)_e\d+_s\d+_\w+", checkpoint)
-    return None if match is None else corpus_name(match[1])
+    """The corpus all of which a checkpoint was trained on, if its id says so."""
+    found = origin(checkpoint)
+    return None if found is None or found.images or found.epochs is None else found.corpus
 
 
 # --------------------------------------------------------------------------------------------- measuring
@@ -375,8 +374,8 @@ def measure_overlap(job: Job, recipe: OodRecipe, test: ImageSet, context: Contex
     name = _corpus(job.init)
     if name is None:
         raise UserError(
-            f"the id of the checkpoint {job.init} does not say on which corpus it was pre-trained, so overlap has "
-            "nothing to compare with; choose other methods"
+            f"the id of the checkpoint {job.init} does not name a corpus all of which it was pre-trained on, so "
+            "overlap has nothing to compare with; choose other methods"
         )
     corpus, size = context.images(name, "train"), test.images.shape[-1]
     related = {words for wnid, words in read_class_map() if wnid in class_list("cifar10_related")}

@@ -7,7 +7,6 @@ the first digits of the job's key, so that two checkpoints that differ in any se
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from typing import Generic, TypeVar
 from torch import nn
 from torch.nn import functional as F
 
+from robustness_lib.checkpoint_ids import corpus_name, trained_on
 from robustness_lib.cluster import Scheduler
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.data.files import MissingData
@@ -189,11 +189,6 @@ def with_counts(corpus: ImageSet) -> str:
     return f"{corpus_name(corpus.name)}_{len(corpus)}x{corpus.num_classes}"
 
 
-def corpus_name(holds: str) -> str:
-    """The image set's name without its counts: ``imagenet32_160000x275`` is of ``imagenet32``."""
-    return re.sub(r"_\d+x\d+$", "", holds)
-
-
 ARMS = ("scratch", "tuned", "pretraining")
 """What a setting can be restricted to, as in ``tuned.epochs=5``."""
 
@@ -290,11 +285,6 @@ def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | 
     return [job(scale, target, overrides=overrides), *further]
 
 
-def trained_on(checkpoint: str, corpus: str) -> bool:
-    """Whether a checkpoint was pre-trained on this corpus, by its id."""
-    return f"_{corpus}_" in checkpoint
-
-
 def require_corpus(
     method: str, corpus: str, checkpoint: str | None, scale: str, adversary: str = ADVERSARIES[0]
 ) -> None:
@@ -320,13 +310,13 @@ def require_corpus(
         )
 
 
-def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path) -> list[Job]:
+def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path | None) -> list[Job]:
     """The pre-trainings that must come first, because jobs start from checkpoints that are not there yet.
 
     Args:
         jobs: Jobs of any sections.
         overrides: The settings that the jobs were made with.
-        store: The working store.
+        store: The working store; None: as if no checkpoint were there, nor shipped.
 
     Returns:
         Pre-training jobs, one a checkpoint.
@@ -337,7 +327,7 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
     found: dict[str, Job] = {}
     for wanted in jobs:
         known = wanted.init == SCRATCH or wanted.init.startswith(PUBLIC) or wanted.init in found
-        if known or find_checkpoint(wanted.init, store):
+        if known or (store is not None and find_checkpoint(wanted.init, store)):
             continue
         scale = profile(wanted.profile)
         changes = {"architecture": str(wanted.recipe["architecture"]), **overrides_for("pretraining", overrides)}
@@ -347,7 +337,7 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
         possible = {checkpoint_id(one): one for one in planned}
         if wanted.init not in possible:
             raise UserError(
-                f"the checkpoint {wanted.init} is neither in {store / 'checkpoints'} nor in {SHIPPED}; "
+                f"the checkpoint {wanted.init} is neither in {(store or Path()) / 'checkpoints'} nor in {SHIPPED}; "
                 "make it with 'robustness pretrain', or choose another with --init"
             )
         found[wanted.init] = possible[wanted.init]

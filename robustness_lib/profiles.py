@@ -60,14 +60,12 @@ class Profile:
 
     Attributes:
         name: ``"smoke"``, ``"cpu"`` or ``"paper"``.
-        purpose: One line about what it is for.
         targets: By name, the data sets that are compared on, and how.
         seeds: The seeds that a complete set of records has.
         pretraining_seed: The seed of the one pre-training that all of them share (P1: 1).
     """
 
     name: str
-    purpose: str
     targets: dict[str, Target]
     seeds: tuple[int, ...]
     pretraining_seed: int = 1
@@ -139,13 +137,11 @@ PROFILES: dict[str, Profile] = {
     for scale in (
         Profile(
             name="smoke",
-            purpose="shows in seconds that the machinery works, on synthetic images; proves nothing about the papers",
             targets={"synthetic": _SMOKE},
             seeds=(0, 1, 2),
         ),
         Profile(
             name="cpu",
-            purpose="real images and a small network: evidence from two CPU cores in minutes to an hour",
             targets={
                 "cifar10": _CPU,
                 "cifar100": _CPU,
@@ -157,7 +153,6 @@ PROFILES: dict[str, Profile] = {
         ),
         Profile(
             name="paper",
-            purpose="the papers' networks, data and schedules, on a GPU",
             targets={
                 "cifar10": _PAPER,
                 "cifar100": _PAPER,

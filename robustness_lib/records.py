@@ -255,7 +255,6 @@ def publish(
     store: Store,
     folder: Path = PUBLISHED,
     *,
-    profiles: Iterable[str] = EVIDENCE,
     which: Callable[[Job], bool] = lambda job: True,
 ) -> dict[str, tuple[int, int]]:
     """Merge the store's records into the published files, one a section, sorted by key.
@@ -266,7 +265,6 @@ def publish(
     Args:
         store: The working store.
         folder: Where the published files lie.
-        profiles: The profiles whose records are published.
         which: The jobs whose records are published.
 
     Returns:
@@ -275,8 +273,7 @@ def publish(
     Raises:
         UserError: A published file is damaged or cannot be written; it is left as it was.
     """
-    wanted = set(profiles)
-    some = [record for record in store.records() if record.job.profile in wanted and which(record.job)]
+    some = [record for record in store.records() if record.job.profile in EVIDENCE and which(record.job)]
     return keep(some, folder)
 
 

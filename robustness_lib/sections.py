@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -328,7 +329,10 @@ def parse_levels(text: str) -> list[float] | None:
     if text.strip() in ("", "all"):
         return None
     try:
-        return [float(part) for part in text.split(",")]
+        levels = [float(part) for part in text.split(",")]
+        if not all(map(math.isfinite, levels)):
+            raise ValueError(text)
+        return levels
     except ValueError:
         raise UserError(f"levels={text!r} cannot be read; write numbers such as 0,0.5,1 or all") from None
 

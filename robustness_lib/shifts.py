@@ -62,16 +62,16 @@ class TargetTests:
 
 
 def parse_shifts(text: str) -> tuple[str, ...]:
-    """Names of shifts as a recipe writes them, separated by commas.
+    """Names of shifts as a recipe writes them, separated by commas or colons.
 
     Raises:
         UserError: A name is unknown, or there is none.
     """
-    names = tuple(name.strip() for name in text.split(",") if name.strip())
+    names = tuple(name.strip() for name in text.replace(":", ",").split(",") if name.strip())
     for name in names:
         choose(name, SHIFTS, "shift")
     if not names:
-        raise UserError(f"no shift was named; give some of {', '.join(SHIFTS)}, separated by commas")
+        raise UserError(f"no shift was named; give some of {', '.join(SHIFTS)}, separated by colons")
     return names
 
 
@@ -97,7 +97,7 @@ def target_tests(
     whole = context.images(dataset, "test")
     first, sets = _part(whole, original), {}
     for name in shifts:
-        images = corrupted(first) if name == "corrupted" else context.images(SHIFTS[name], "test")
+        images = corrupted(first) if name == "corrupted" else context.images(SHIFTS[name], "test", kept=True)
         if images.class_names != whole.class_names:
             raise UserError(
                 f"the shift {name} has the classes {', '.join(images.class_names[:3])} …, which are not those of "

@@ -6,6 +6,7 @@ is locked while it runs, so two sweeps on one store divide the work between them
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import multiprocessing
 import multiprocessing.connection
@@ -14,7 +15,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, field, replace
@@ -196,10 +197,12 @@ def sweep(
             (:func:`measure_together`); a cluster's workers measure one.
 
     Returns:
-        What was done. A job that fails (a diverging training, missing data) does not stop the others.
+        What was done. A job that fails in a way that a user can mend (a diverging training, missing data, too little
+        GPU memory) does not stop the others.
 
     Raises:
         UserError: A worker process was killed, or the cluster cannot be used.
+        Exception: Any other exception of a job, a mistake in the code: it ends the sweep, and what is recorded is kept.
     """
     store = Store(context.store)
     outcome = Outcome()
@@ -344,22 +347,30 @@ def _run_in(submit: Submit, room: Callable[[], int], todo: list[Job], course: _C
         for _ in range(room() - len(running)):
             if queue:
                 batch = course.next_batch(queue, together)
-                running[submit(batch)] = batch
+                with _telling_of_a_killed_worker([*running.values(), batch]):
+                    running[submit(batch)] = batch
         if not running:
             time.sleep(_LOOK_AGAIN)
         done, _ = wait(running, timeout=_LOOK_AGAIN, return_when=FIRST_COMPLETED)
         for future in done:
             batch = running.pop(future)
-            try:
+            with _telling_of_a_killed_worker([batch]):
                 waiting += course.note(batch, future.result())
-            except BrokenProcessPool:
-                raise UserError(
-                    f"a worker process was killed while it measured {batch[0].label} (out of memory?); what was "
-                    "recorded is kept: run the same command again, perhaps with fewer --workers"
-                ) from None
         if waiting and not queue:
             queue, waiting = course.look(waiting)
             told = told or (not queue and not running and bool(waiting) and course.tell_of(waiting))
+
+
+@contextlib.contextmanager
+def _telling_of_a_killed_worker(measured: list[list[Job]]) -> Iterator[None]:
+    """Say in a sentence that a process of the pool was killed, which the pool notices whenever it is used."""
+    try:
+        yield
+    except BrokenProcessPool:
+        raise UserError(
+            f"a worker process was killed while it measured {measured[0][0].label} (out of memory?); what was "
+            "recorded is kept: run the same command again, perhaps with fewer --workers"
+        ) from None
 
 
 _LOOK_AGAIN = 0.5

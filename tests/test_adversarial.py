@@ -25,7 +25,7 @@ from robustness_lib.batches import to_unit_range
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import build
-from robustness_lib.networks import Context, Training, trained
+from robustness_lib.networks import Context, Trained, Training, trained
 from robustness_lib.paper import CLAIMS, evaluate, metric, published
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.randomness import generator
@@ -365,6 +365,15 @@ def test_examples_are_images_that_the_network_knows(live: tuple[list[Job], pd.Da
     assert (seen.adversarial - seen.clean).abs().max() <= float(job.recipe["test_epsilon"]) + 1e-6
 
 
+def test_a_history_has_the_losses_of_its_epochs() -> None:
+    right = np.array([[1, 0], [1, 1], [1, 0], [1, 1]], dtype=bool)
+    found = Trained(nn.Identity(), np.array([0.25, 0.5, 1, 2]), right, right, losses=[0.7, 0.4])
+    history = adversarial._history(found)
+    assert history["history_epoch"] == [1.0, 2.0]
+    assert history["history_train_loss"] == [0.7, 0.4]
+    assert history["history_error"] == [0.5, 0.0]
+
+
 def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path) -> None:
     context = toys.context(tmp_path)
     recipe = adversarial.jobs("smoke", methods=["adversarial"])[0].recipe
@@ -609,6 +618,7 @@ def test_provenance_names_the_adversary_of_pretraining() -> None:
             {"adversary": "untargeted"},
             {"adversary": "targeted"},
             {"adversary": "targeted", "epochs": "1"},
+            {"train_images": "14000"},
         )
     ]
     table = report.provenance_table(frame(rows), caption="c", name="n")
@@ -618,6 +628,7 @@ def test_provenance_names_the_adversary_of_pretraining() -> None:
         )
         assert f"`{command} --seed 1`" in table
     assert "`robustness pretrain --profile cpu --corpus imagenet32 --seed 1`" in table
+    assert "`robustness pretrain --profile cpu --corpus imagenet32 --set train_images=14000 --seed 1`" in table
     assert "`robustness pretrain --profile cpu --corpus imagenet32 --set adversary=untargeted --seed 1`" in table
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import matplotlib as mpl
@@ -16,7 +17,7 @@ import pytest
 from robustness_lib import calibration, pretraining, report, sections
 from robustness_lib.paper import SECTIONS
 from robustness_lib.profiles import profile
-from robustness_lib.records import Job, Record, frame, load_published
+from robustness_lib.records import SCRATCH, Job, Record, frame, load_published
 from robustness_lib.report import cost
 
 GPU, CPU = "NVIDIA H200", "CPU made by hand"
@@ -317,6 +318,29 @@ def test_cost_has_a_command_of_its_own() -> None:
 )
 def test_numbers_have_three_digits(value: float, text: str) -> None:
     assert cost._number(value) == text
+
+
+def test_the_whole_has_every_pre_training_that_a_job_starts_from() -> None:
+    cells = [cell for cell in Path("notebooks/cost.py").read_text().split("# %%") if "planned_work" in cell]
+    space: dict[str, object] = {"recorded": frame(load_published("cost"))}
+    exec("from robustness_lib import notebook, pretraining, profiles, records, report, sections", space)
+    exec(cells[0].partition("\n")[2], space)
+    planned = space["planned"]
+    assert isinstance(planned, list)
+    made = {pretraining.checkpoint_id(job) for job in planned if job.section == "pretraining"}
+    assert {job.init for job in planned} - {SCRATCH} == made
+    assert any("_untargeted_" in name for name in made)
+    work = report.planned_work([job for job in planned if job.section == "pretraining"])
+    assert work["images"].sum() > 0
+
+
+def test_a_part_of_a_corpus_counts_as_what_it_is() -> None:
+    scale = profile("cpu")
+    jobs = pretraining.pretrainings(scale, scale.targets["cifar10"])
+    [small] = [job for job in jobs if job.recipe["train_images"] == 14_000 and "tenth" not in job.dataset]
+    assert cost._images(small) == 14_000 * small.recipe["epochs"]
+    [whole] = jobs[:1]
+    assert cost._images(whole) == 160_000 * whole.recipe["epochs"]
 
 
 def test_the_whole_cost_is_said_in_a_sentence() -> None:

@@ -189,6 +189,18 @@ def test_a_bundle_without_its_other_split_is_not_called_intact(tmp_path: Path) -
     assert check("textures", tmp_path).state == "intact"
 
 
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.location])
+def test_a_bundle_under_a_known_name_is_read_where_the_published_files_are_not(name: str, tmp_path: Path) -> None:
+    formats.write_bundle(tmp_path, name, "test")
+    assert len(load(name, "test", tmp_path)) == 12
+    assert check(name, tmp_path).state in ("intact", "incomplete")
+    published = tmp_path / SOURCES[name].location
+    published.mkdir(parents=True, exist_ok=True)
+    (published / "something").touch()
+    with pytest.raises(UserError):
+        load(name, "test", tmp_path)  # now it is the published files that are not whole
+
+
 def test_a_folder_of_pictures_is_no_data_set_yet(tmp_path: Path) -> None:
     formats.save_image(tmp_path / "mine" / "train" / "cat" / "1.png", formats.some_images(1)[0])
     for ask in (load, check):

@@ -149,6 +149,10 @@ def test_selections() -> None:
         jobs("cpu", methods=["testbed-model"], chosen_levels=[99])
     with pytest.raises(UserError, match="no pre-training for the method fewer-classes"):
         jobs("smoke", methods=["fewer-classes"])
+    with pytest.raises(UserError, match="none of the methods standard has levels to choose from"):
+        jobs("cpu", methods=["standard"], chosen_levels=[0.5])
+    with pytest.raises(UserError, match=r"penalty of -1 .* at least 0"):
+        jobs("cpu", methods=["head-penalty"], chosen_levels=[-1])
 
 
 @pytest.mark.parametrize("number", [0, 1.5, 99])
@@ -419,13 +423,45 @@ def test_what_cannot_be_done_is_said(tmp_path: Path) -> None:
     [job] = jobs("smoke", methods=["mse"], seeds=[0], init="timm/any", overrides=TINY)
     with pytest.raises(UserError, match="gives features alone"):
         section.run(job, context)
-    for init, changes in (("x_y_z", TINY), ("w_synthetic-source_1x1", {**TINY, "image_size": "64"})):
+    for init, changes in (
+        ("x_y_z", TINY),
+        ("wrn-10-1_synthetic-source_1x1_e1_s0_aaaaaa", {**TINY, "image_size": "64"}),
+    ):
         [job] = jobs("smoke", methods=["zero-shot"], seeds=[0], init=init, overrides=changes)
         with pytest.raises(UserError, match="old head"):
             section.run(job, context)
-    [job] = jobs("smoke", methods=["zero-shot"], seeds=[0], init="w_synthetic-source_1x1", overrides=TINY)
+    [job] = jobs(
+        "smoke", methods=["zero-shot"], seeds=[0], init="wrn-10-1_synthetic-source_1x1_e1_s0_aaaaaa", overrides=TINY
+    )
     with pytest.raises(UserError, match="is neither in"):
         section.run(job, context)
+
+
+@pytest.mark.parametrize(
+    ("network", "classes", "message"),
+    [("wrn-10-1", 7, "synthetic-source has 40 classes at hand .*new head"), ("wrn-16-1", 40, "do not fit a trunk")],
+)
+def test_another_head_or_network_ends_a_job_with_a_sentence(
+    network: str, classes: int, message: str, tmp_path: Path
+) -> None:
+    context = toys.context(tmp_path)
+    name = "wrn-10-1_synthetic-source_authors_aaaaaa"
+    save_trained(context.store / "checkpoints" / f"{name}.safetensors", build(network, classes, 0.0, 1), History(), {})
+    for method in ("zero-shot", "class-map", "replay"):
+        [job] = own("smoke", methods=[method], seeds=[0], init=name, overrides=TINY)
+        with pytest.raises(UserError, match=message):
+            section.run(job, context)
+
+
+def test_an_unknown_head_is_no_hindrance_to_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(testbed_models.TESTBEDS, "smoke", _TESTBED)
+    context = toys.context(tmp_path)
+    name = "wrn-10-1_synthetic-source_authors_aaaaaa"
+    save_trained(context.store / "checkpoints" / f"{name}.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
+    [job] = [one for one in own("smoke", methods=["seen"], seeds=[0], init=name, overrides=TINY) if one.init == name]
+    found = section.run(job, context)
+    assert "maximum_effective_robustness" in found
+    assert "source_accuracy" not in found
 
 
 # ---------------------------------------------------------------------------------------- the page

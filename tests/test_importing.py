@@ -11,12 +11,12 @@ import toys
 from torch import Tensor
 
 from robustness_lib import checkpoints, importing
+from robustness_lib.checkpoint_ids import trained_on
 from robustness_lib.checkpoints import load_weights
 from robustness_lib.errors import UserError
 from robustness_lib.importing import import_weights
 from robustness_lib.models import build
 from robustness_lib.networks import Context
-from robustness_lib.pretraining import trained_on
 from robustness_lib.records import Store
 
 

@@ -612,7 +612,7 @@ def test_overlap_is_counted(context: Context, root: Path) -> None:
         **{"images_mine": 12, "classes_mine": 2, "shared_classes_mine": 1, "kindred_classes_mine": 2},
         **dict.fromkeys(["shared_images_own", "shared_images_other", "shared_images_mine"], 2),
     }
-    with pytest.raises(UserError, match="the checkpoint tiny does not say on which corpus"):
+    with pytest.raises(UserError, match="the checkpoint tiny does not name a corpus"):
         ood.run(dataclasses.replace(job, init="tiny"), context)
 
 
@@ -620,6 +620,9 @@ def test_related_classes_of_imagenet_are_counted_by_name() -> None:
     assert ood._corpus("wrn-16-1_imagenet32_160000x275_e10_s1_bcea81") == "imagenet32"
     assert ood._corpus("wrn-40-2_imagenet64-no-tiny_e100_s1_abcdef") == "imagenet64-no-tiny"
     assert ood._corpus("tiny") is None
+    assert ood._corpus("wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138") == "imagenet32"
+    assert ood._corpus("wrn-16-1_imagenet32-no-cifar10_144900x249_n14000_e10_s1_6a07ad") is None  # not all of it
+    assert ood._corpus("wrn-40-2_imagenet32_authors_0123ab") is None  # of other images than those at hand
 
 
 # ---------------------------------------------------------------------------------------- the report

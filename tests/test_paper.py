@@ -575,3 +575,10 @@ def test_an_exact_measurement_needs_one_record():
     verdict = paper.evaluate(claim("er-fit-cifar10"), pd.DataFrame(rows))
     assert (verdict.verdict, verdict.n) == ("holds", 1)
     assert verdict.low == verdict.effect == verdict.high
+
+
+def test_a_metric_under_a_shift_or_over_draws_has_the_digits_of_its_base():
+    for name in ("slope_corrupted", "spread_auroc_mean"):
+        base = paper.metric("slope" if name.startswith("slope") else "auroc_mean")
+        assert (paper.metric(name).digits, paper.metric(name).unit) == (base.digits, base.unit)
+    assert paper.metric("slope").digits == 4

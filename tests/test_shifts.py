@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 from pathlib import Path
 
@@ -17,7 +18,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from robustness_lib import class_maps
+from robustness_lib import class_maps, shifts
 from robustness_lib.data import ImageSet, class_list, data_root, load
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.common_corruptions import CORRUPTIONS, PARAMETERS, SEVERITIES, corrupt, corrupted
@@ -97,6 +98,29 @@ def test_each_image_of_a_corrupted_set_is_corrupted_in_one_of_the_ways() -> None
     exact = torch.stack([(way == found.images).flatten(1).all(1) for way in ways]).sum(1)
     assert exact[3:5].tolist() == [4, 4]  # 100 images, 25 ways; weak ones may coincide with others
     assert torch.equal(corrupted(data).images, found.images)
+
+
+def test_shifted_images_stay_the_same_as_what_was_said_of_them_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(shifts.SHIFTS, "moved", "moved")
+    for name in ("own", "moved"):
+        toys.write_bundle(tmp_path, name, 20, 4)
+    context = toys.context(tmp_path / "runs", data=tmp_path)
+    assert len(target_tests("own", ["moved"], context).shifted["moved"]) == 20
+    toys.write_bundle(tmp_path / "other", "moved", 24, 4)
+    later = dataclasses.replace(context, _images={})
+    (tmp_path / "moved" / "test.npz").write_bytes((tmp_path / "other" / "moved" / "test.npz").read_bytes())
+    later.images("moved", "test")  # where nothing is kept they may change,
+    for _ in range(2):
+        with pytest.raises(UserError, match=r"moved/test have the checksum .* another folder to --store"):
+            target_tests("own", ["moved"], toys.context(tmp_path / "runs", data=tmp_path))
+
+
+def test_shifts_can_be_written_in_a_list_of_settings() -> None:
+    assert parse_shifts("excluded:corrupted") == parse_shifts("excluded, corrupted") == ("excluded", "corrupted")
+    with pytest.raises(UserError, match="separated by colons"):
+        parse_shifts(" ")
 
 
 # ---------------------------------------------------------------------------------------- ImageNet's images

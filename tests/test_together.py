@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -101,18 +102,25 @@ def test_who_waits_for_a_lock_lets_the_others_go_on(tmp_path: Path) -> None:
 
 
 def test_a_lock_of_another_process_is_waited_for(tmp_path: Path) -> None:
-    with locked(tmp_path / "lock"):
-        timer = threading.Timer(0.3, lambda: order.append("released"))
-        order: list[str] = []
-        timer.start()
+    order: list[str] = []
+    begun = threading.Event()
 
-        def body() -> None:
-            with together.hold(tmp_path / "other"):
-                order.append("held")
+    def another() -> None:
+        with locked(tmp_path / "lock"):  # a file that is opened anew, as by another process
+            begun.set()
+            time.sleep(0.3)
+            order.append("released")
 
-        together.run([body])
-        timer.join()
-    assert order == ["held", "released"]
+    def body() -> None:
+        with together.hold(tmp_path / "lock"):
+            order.append("held")
+
+    other = threading.Thread(target=another)
+    other.start()
+    begun.wait()
+    together.run([body])
+    other.join()
+    assert order == ["released", "held"]
 
 
 def test_an_interrupt_ends_the_works(tmp_path: Path) -> None:

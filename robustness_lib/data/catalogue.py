@@ -197,6 +197,15 @@ def _bundle(name: str, split: str, root: Path) -> Path:
     return root / name / f"{split}.npz"
 
 
+def _is_published(source: Source, root: Path) -> bool:
+    """Whether the published files of a set are there, and not only a bundle in a folder of the same name."""
+    place = root / source.location
+    if place != root / source.name or not place.is_dir():
+        return place.exists()
+    inside = {path.name for path in place.iterdir()}
+    return not inside or not inside <= {f"{split}.npz" for split in SPLITS}
+
+
 _UNLIKE = ("places365", "places365-64")
 """The sets whose published splits differ in their classes: the labels of one are not public."""
 
@@ -269,13 +278,14 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
                 "test.npz is enough); write it, as the data page (book/data.md) shows"
             )
         return _read_own(name, split, folder)
-    published = folder / source.location
-    if bundle.is_file() and not published.exists():
+    published = _is_published(source, folder)
+    if bundle.is_file() and not published:
         return _read_own(name, split, folder)
     if split not in source.splits:
         raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; choose another data set")
-    if not published.exists():
-        raise MissingData(f"{published} is missing (nor is there a bundle {bundle}): {source.way}")
+    if not published:
+        place = folder / source.location
+        raise MissingData(f"{place} is missing (nor is there a bundle {bundle}): {source.way}")
     return source.read(name, split, folder)
 
 
@@ -317,7 +327,7 @@ def check(name: str, root: Path | str | None = None) -> Status:
     try:
         if name in TABLES:
             return Status(name, "intact", TABLES[name].describe(folder))
-        if source and source.read is load_corpus and (folder / source.location).is_dir():
+        if source and source.read is load_corpus and _is_published(source, folder):
             return Status(name, "intact", check_corpus(name, folder))
         for split in SPLITS:
             try:
@@ -335,7 +345,7 @@ def check(name: str, root: Path | str | None = None) -> Status:
         return Status(name, "damaged", str(error))
     if not found:
         return Status(name, "missing", reasons[-1])
-    bundled = source is None or not (folder / source.location).exists()
+    bundled = source is None or not _is_published(source, folder)
     absent = [f"{split}: {_bundle(name, split, folder) if bundled else 'it'} is not there" for split in lacking]
     return Status(name, "incomplete" if absent and bundled else "intact", "; ".join(found + absent))
 

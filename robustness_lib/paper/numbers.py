@@ -40,7 +40,7 @@ from __future__ import annotations
 
 import functools
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -279,12 +279,12 @@ def metric(name: str) -> Metric:
     for suffix, words in _SUFFIXES.items():
         if name.endswith(suffix):
             base = metric(name.removesuffix(suffix))
-            return Metric(f"{base.label}, {words}", base.unit, base.better)
+            return replace(base, label=f"{base.label}, {words}")
     if match := _EFFORT.fullmatch(name):
         return Metric(f"adversarial accuracy, {match[1]} {match[2]}", "%", 1)
     if name.startswith("spread_"):
         base = metric(name.removeprefix("spread_"))
-        return Metric(f"{base.label}, standard deviation over draws", base.unit, 0)
+        return replace(base, label=f"{base.label}, standard deviation over draws", better=0)
     for prefix, words in _COUNTS.items():
         if name.startswith(prefix):
             return Metric(f"{words}, {label(name.removeprefix(prefix))}", "", 0)

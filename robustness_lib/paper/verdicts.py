@@ -55,7 +55,6 @@ import pandas as pd
 from scipy import stats
 
 from robustness_lib.paper.claims import (
-    CLAIMS,
     At,
     Claim,
     Floats,
@@ -253,11 +252,6 @@ def _at_every_level(claim: Claim, frame: pd.DataFrame, profile: str, dataset: st
 
     weakest = min(found, key=strength)
     return replace(weakest, claim=claim, level=weakest.claim.level, levels=len(found))
-
-
-def verdicts(frame: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
-    """The verdict on each claim, in order."""
-    return [evaluate(claim, frame) for claim in claims]
 
 
 def profile_of(frame: pd.DataFrame, section: str, dataset: str | None = None) -> str | None:

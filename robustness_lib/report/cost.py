@@ -16,6 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import EngFormatter, NullLocator
 
+from robustness_lib.checkpoint_ids import corpus_counts
 from robustness_lib.paper import SECTIONS, network_label
 from robustness_lib.records import Job
 from robustness_lib.report.provenance import duration, rerun_command
@@ -269,14 +270,13 @@ def _attacks(job: Job) -> bool:
 
 
 def _images(job: Job) -> float | None:
-    counts = re.search(r"_(\d+)x\d+$", job.dataset)
-    images = float(job.recipe.get("train_images") or WHOLE.get(job.dataset, CIFAR))
-    if counts:
-        images = float(counts[1])
-    elif job.section == "pretraining":
+    counts = corpus_counts(job.dataset)
+    whole = counts[0] if counts else None if job.section == "pretraining" else WHOLE.get(job.dataset, CIFAR)
+    images = job.recipe.get("train_images") or whole
+    if images is None:
         return None
     large = job.dataset == "tiny_imagenet" or job.dataset.startswith("imagenet64")
-    return images * float(job.recipe.get("epochs") or 1) * (4 if large else 1)
+    return float(images) * float(job.recipe.get("epochs") or 1) * (4 if large else 1)
 
 
 def speeds(records: pd.DataFrame) -> pd.DataFrame:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from robustness_lib.checkpoint_ids import origin
 from robustness_lib.paper import label, network_label, select
 from robustness_lib.report.provenance import corpus_label
 from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
@@ -60,14 +61,22 @@ def adversarial_pretraining_table(
     ]
     for row in _in_order(records[records["method"] == "adversarial"]):
         recipe = row["recipe"]
-        begins = f"{recipe['architecture']}_{row['dataset']}_{recipe['adversary']}_e{recipe['epochs']}_s{row['seed']}_"
-        after = tuned[tuned["init"].str.startswith(begins) & (tuned["profile"] == row["profile"])]
+        made = [recipe[name] for name in ("architecture", "train_images", "adversary", "epochs")]
+        same = [_made(init) == (row["dataset"], row["seed"], *made) for init in tuned["init"]]
+        after = tuned[np.array(same, dtype=bool) & (tuned["profile"] == row["profile"])]
         found = [float(value) for value in after[_MEASURE]] if len(after) else []
         use = f"{number(float(np.mean(found)), _MEASURE)}" if found else NOT_RUN
         use += f" ± {number(float(np.std(found, ddof=1)), _MEASURE)}, n = {len(found)}" if len(found) > 1 else ""
         rows.append([*_ours(row), use])
     header = [*_HEADER, f"Tuned on {label(dataset)}: adversarial accuracy (%)"]
     return myst_table(header, rows, caption=caption, name=name)
+
+
+def _made(checkpoint: str) -> tuple[object, ...] | None:
+    found = origin(checkpoint)
+    if found is None:
+        return None
+    return found.holds, found.seed, found.architecture, found.images, found.adversary, found.epochs
 
 
 def _authors(section: str, network: str, adversary: str) -> list[str]:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from robustness_lib.checkpoint_ids import corpus_counts, corpus_name
 from robustness_lib.paper import SECTIONS, label
 from robustness_lib.report.tables import TITLES, Markdown, myst_table, short_revision
 
@@ -134,15 +135,17 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
 
 
 def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> list[str]:
-    """The command for a group of records; in pre-training one for each adversary and, where they differ, length."""
+    """The command for a group of records; one for each pre-training, as its command takes one seed."""
     if section == "pretraining":
         against = group["recipe"].map(lambda recipe: str(recipe.get("adversary", "none")))
         epochs = group["recipe"].map(lambda recipe: int(recipe["epochs"]))
+        images = group["recipe"].map(lambda recipe: int(recipe.get("train_images") or 0))
         commands = []
-        for (kind, length), some in group.groupby([against, epochs]):
+        for (kind, count, length, _), some in group.groupby([against, images, epochs, "seed"]):
             settings = {"adversary": kind} if kind != "none" else {}
+            settings |= {"train_images": count} if count else {}
             settings |= {"epochs": length} if epochs[against == kind].nunique() > 1 else {}
-            commands.append(rerun_command(section, profile, dataset, sorted(set(some["seed"])), settings=settings))
+            commands.append(rerun_command(section, profile, dataset, [int(some["seed"].iloc[0])], settings=settings))
         return commands
     trials: Iterable[str] = group["method"] if section == "recipe_choice" else ()  # a plain run has only some of them
     return [rerun_command(section, profile, dataset, group["seed"], methods=trials)]
@@ -155,8 +158,10 @@ def corpus_label(name: str) -> str:
 
 def _data_set(name: str) -> str:
     """A data set in words; a corpus with what it holds."""
-    corpus = re.fullmatch(r"(.+)_(\d+)x(\d+)", name)
-    return f"{corpus_label(corpus[1])}, {int(corpus[2]):,} images of {corpus[3]} classes" if corpus else label(name)
+    counts = corpus_counts(name)
+    if counts is None:
+        return label(name)
+    return f"{corpus_label(corpus_name(name))}, {counts[0]:,} images of {counts[1]} classes"
 
 
 def _code(commands: list[str]) -> list[str]:
