@@ -469,8 +469,9 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # them (the curve "pre-trained on all classes" has them), under every shift, so that no advantage can be memory.
 #
 # *Networks.* JFT networks are not public, so neither are the paper's largest effects. The `paper` profile here fine-tunes
-# the Wide ResNet of the other sections at 32 pixels; the paper's torchvision networks and Big Transfer are a command away
-# on a GPU.
+# the Wide ResNet of the other sections at 32 pixels, with the normalisation of its pre-training; the paper's torchvision
+# networks and Big Transfer, with the paper's normalisation, are a command away on a GPU. CLIP's answers without training,
+# and triplets of models, which the paper also looks at, are not measured here; nor is fine-tuning on ImageNet.
 #
 # *Shifts.* CIFAR-10.1 is a new draw by the procedure that made CIFAR-10, and a small shift. ImageNet's images at 32 pixels
 # are a larger one, and nearer to what the network was pre-trained on. A network that has seen ImageNet's style has an
@@ -493,9 +494,15 @@ report.scoreboard(published, sections=["effective_robustness"], name="tab-verdic
 # the batches of every other training, not the paper's of 256, and the losses of both heads are added. Within the first epoch one
 # looks after a half of it, a quarter, an eighth and so on, since that is where accuracy rises fastest.
 #
+# *Difficulty.* The easiest and the hardest images are a tenth of CIFAR-10. At `cpu` every training has as many images, so
+# the standard one is their random counterpart; at `paper` it has all images, and `--method standard --set
+# train_images=5000` measures the counterpart. The paper's switches from one kind to another in the midst of a training
+# are not measured.
+#
 # *Bins.* The paper looks once an epoch in five runs and averages in 100 bins, of one per cent if they span 0 to 100 %; the
 # bins at `cpu` are four per cent wide, as there are fewer looks, and a maximum over narrow bins would be one over single
-# looks. Where it still is, {numref}`tab-er-during` and {numref}`tab-er-factors` say so.
+# looks. Where it still is, {numref}`tab-er-during` and {numref}`tab-er-factors` say so. At `paper` one looks once an epoch
+# too, but for the last layer alone, whose epochs are short: there after every tenth.
 #
 # *Pre-training size, diversity and larger networks* need further pre-trainings; they run when asked for by name.
 

@@ -146,8 +146,8 @@ report.levels_table(
 )
 
 # %% [markdown]
-# Epochs are fewer at weak imbalance and with oversampling and SMOTE, whose sets are larger: all trainings of an arm process
-# about equally many images.
+# At `cpu`, epochs are fewer at weak imbalance and with oversampling and SMOTE, whose sets are larger: all trainings of an
+# arm process about equally many images. At `paper`, they are the paper's, whatever the set.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.recipes_table("imbalance", published, profile=scale, name="tab-imbalance-recipes")

@@ -288,8 +288,8 @@ report.setting_table(
 # training error is probably that of the augmented images as they went by; ours is of the images as they are, after the
 # epoch.
 #
-# *Spread.* The paper has one training for each strength; ours are several, each seed with corrupted labels of its own, and
-# the interval is over them.
+# *Spread.* The paper has one training for each strength, and its code for Forward correction always the same corrupted
+# labels; ours are several, each seed with corrupted labels of its own, and the interval is over them.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.candidates_table(

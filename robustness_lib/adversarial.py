@@ -19,7 +19,7 @@ after their last epoch. All networks are attacked on the same images of the test
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -87,6 +87,7 @@ class AdversarialRecipe(Recipe):
         test_steps: How many (P1: 20).
         long_steps: How many in the longer attack (P1: 100), 0 for none.
         restarts: Random starts in the checks, of which the worst counts (P1: 1000).
+        restart_steps: How many steps from each of them (P1: 100); 0 for ``test_steps``.
     """
 
     test_images: int = 0
@@ -95,6 +96,7 @@ class AdversarialRecipe(Recipe):
     test_steps: int = 20
     long_steps: int = 0
     restarts: int = 10
+    restart_steps: int = field(default=0, metadata={"added": True})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -108,6 +110,8 @@ class AdversarialRecipe(Recipe):
             )
         if self.restarts < 1:
             raise UserError(f"restarts is {self.restarts} but must be at least 1; the paper takes 1000")
+        if self.restart_steps < 0:
+            raise UserError(f"restart_steps is {self.restart_steps} but must be at least 0; the paper takes 100")
 
 
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
@@ -125,7 +129,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "paper": {
         "all": {},
         "adversarial": {"long_steps": 100},
-        "checks": {"test_images": 1000, "test_steps": 100, "restarts": 1000},
+        "checks": {"test_images": 1000, "restarts": 1000, "restart_steps": 100},
         "independent": {"test_images": 1000},
     },
 }
@@ -356,7 +360,8 @@ def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Met
     def accuracy(*, as_trained: bool = False, **changes: Any) -> float:
         return attack(network, data, *setting, replace(threat, **changes), as_trained=as_trained).accuracy()
 
-    everyone = worst_case(network, data, *setting, threat, restarts=recipe.restarts)
+    from_each = replace(threat, steps=recipe.restart_steps or threat.steps)
+    everyone = worst_case(network, data, *setting, from_each, restarts=recipe.restarts)
     other = fit(replace(job, seed=job.seed + 1), context).network
     foreign = attack(other, data, *setting, threat).images
     by_epsilon = [

@@ -71,8 +71,8 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
         * ``aupr``: average precision, the sum over distinct scores of the gain in recall times the precision there,
           without interpolation; by chance the share of foreign images.
         * ``fpr95``: the share of known images at or above the threshold whose recall of foreign images is *closest* to
-          95 %, as in P1's code; of two that are equally close the one with the larger recall, and of thresholds with
-          one recall the highest. Other libraries take the first threshold that reaches 95 %.
+          95 %, as in P1's code. Of two that are equally close it is the one with the larger recall, and of thresholds
+          with one recall the highest, which is our choice. Other libraries take the first threshold that reaches 95 %.
 
     Raises:
         UserError: A side is empty or holds NaN, or the ratio is not positive.

@@ -124,7 +124,7 @@ FACTORS = tuple(
 
 _SHOWN = (TESTBED, WHOLE_TESTBED, "standard", "last-layer", "hard", "wise-ft", "replay", "zero-shot")
 
-PENALTIES = (0.0001, 0.001, 0.01, 0.1)
+PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 """Strengths of ``head-penalty`` (P2's are not legible)."""
 
 SHARES = tuple(tenths / 10 for tenths in range(11))

@@ -386,7 +386,7 @@ def renew_statistics(network: nn.Module, data: ImageSet, recipe: Recipe, context
 
 
 def head_penalty_loss(network: nn.Module, loss: Any, strength: float) -> Any:
-    """A loss and ``strength`` times the squared distance of the head's weights from where they are now (P2 C.12).
+    """A loss and ``strength`` times the squared distance of the head from where it is now, its bias included (P2 C.12).
 
     Args:
         network: The network before training.

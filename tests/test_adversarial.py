@@ -115,6 +115,7 @@ def test_the_paper_profile_has_the_papers_settings() -> None:
         assert (recipe.long_steps, recipe.test_images, recipe.batch_size) == (100, 0, 128)
     checks = next(j for j in adversarial.jobs("paper", datasets=["cifar10"], methods=["checks"]) if j.init == SCRATCH)
     assert (checks.recipe["restarts"], checks.recipe["test_images"]) == (1000, 1000)
+    assert (checks.recipe["restart_steps"], checks.recipe["test_steps"]) == (100, 20)
     target = profile("paper").targets["cifar10"]
     pretrain = pretraining.job(profile("paper"), target, overrides={"adversary": "untargeted"})
     assert (pretrain.recipe["epochs"], pretrain.recipe["batch_size"]) == (100, 256)
@@ -146,6 +147,7 @@ def test_settings_of_pretraining_reach_the_checkpoint() -> None:
         ({"test_images": -1}, "test_images is -1 but must be at least 0"),
         ({"long_steps": 10}, "long_steps is 10 but must be 0 or at least test_steps, 20"),
         ({"restarts": 0}, "restarts is 0"),
+        ({"restart_steps": -1}, "restart_steps is -1"),
     ],
 )
 def test_unsuitable_settings_are_refused(settings: dict[str, Any], message: str) -> None:
@@ -354,6 +356,25 @@ def test_checks_attack_the_networks_of_the_main_arms(live: tuple[list[Job], pd.D
             main = next(one for one in jobs if one.method == "adversarial" and one.init == job.init)
             first, second = (adversarial.fit(one, context).network.state_dict() for one in (job, main))
             assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def test_restarts_may_take_more_steps_than_the_rest(
+    live: tuple[list[Job], pd.DataFrame, Context], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    jobs, _, context = live
+    asked: list[tuple[int, int]] = []
+
+    def record(*arguments: Any, restarts: int) -> np.ndarray:
+        asked.append((arguments[-1].steps, restarts))
+        return np.ones(3, dtype=bool)
+
+    monkeypatch.setattr(adversarial, "worst_case", record)
+    job = next(job for job in jobs if job.method == "checks")
+    network, few = adversarial.fit(job, context).network, toys.images(3, 3, size=32)
+    assert "restart_steps" not in job.recipe  # so that records from before it are of the same job
+    for longer, steps in ({}, 3), ({"restart_steps": 7}, 7):
+        adversarial.check(dataclasses.replace(job, recipe={**job.recipe, **longer}), network, few, context)
+        assert asked.pop() == (steps, 2)
 
 
 def test_examples_are_images_that_the_network_knows(live: tuple[list[Job], pd.DataFrame, Context]) -> None:

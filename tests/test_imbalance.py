@@ -414,7 +414,7 @@ METRICS = {
 }
 
 
-TINY = "tiny_imagenet32-no-cifar10_4x7"
+TINY = "tiny_imagenet32-no-cifar10_4x7_e1_s0_aaaaaa"
 
 
 @pytest.fixture
