@@ -34,7 +34,7 @@ depend on the library that wrote it)."""
 
 
 @contextlib.contextmanager
-def _staging(name: str, root: Path) -> Iterator[Path]:
+def staging(name: str, root: Path) -> Iterator[Path]:
     """A temporary folder below the data root; what is in it at the end moves there."""
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -52,7 +52,7 @@ def _staging(name: str, root: Path) -> Iterator[Path]:
         raise UserError(f"downloading {name} into {root} failed: {reason}; try again") from error
 
 
-def _retrieve(address: str, known_hash: str | None, folder: Path) -> Path:
+def retrieve(address: str, known_hash: str | None, folder: Path) -> Path:
     """Download one file with pooch, which removes what has not the known hash."""
     name = address.rsplit("/", 1)[-1]
     return Path(pooch.retrieve(address, known_hash=known_hash, fname=name, path=folder))
@@ -75,7 +75,7 @@ def torchvision_set(name: str, root: Path) -> None:
         UserError: The download failed or has not the published MD5 sum.
     """
     name = name.removesuffix("-64")  # other sizes are made of the same files
-    with _staging(name, root) as folder:
+    with staging(name, root) as folder:
         if name == "cifar10":
             CIFAR10(str(folder), download=True)
         elif name == "cifar100":
@@ -98,10 +98,10 @@ def cifar101(name: str, root: Path) -> None:
     Raises:
         UserError: The download failed or has not the pinned sum.
     """
-    with _staging(name, root) as folder:
+    with staging(name, root) as folder:
         for filename, digest in cifar.CIFAR101_SHA256.items():
             if filename.startswith(name.replace("-", "_")):
-                _retrieve(cifar.CIFAR101_ADDRESS + filename, f"sha256:{digest}", folder / "cifar10.1")
+                retrieve(cifar.CIFAR101_ADDRESS + filename, f"sha256:{digest}", folder / "cifar10.1")
 
 
 def cifar10n(name: str, root: Path) -> None:
@@ -110,8 +110,8 @@ def cifar10n(name: str, root: Path) -> None:
     Raises:
         UserError: The download failed or the labels are not the published ones.
     """
-    with _staging(name, root) as folder:
-        published = _retrieve(cifar.CIFAR10N_ADDRESS, None, folder)
+    with staging(name, root) as folder:
+        published = retrieve(cifar.CIFAR10N_ADDRESS, None, folder)
         labels = cifar.read_human_labels(published)
         for key, expected in CIFAR10N_SHA256.items():
             found = hashlib.sha256(labels[key].astype(np.uint8).tobytes()).hexdigest()
@@ -130,5 +130,5 @@ def tiny_imagenet(name: str, root: Path) -> None:
     Raises:
         UserError: The download failed or has not the sum.
     """
-    with _staging(name, root) as folder:
-        _unpack(_retrieve(TINY_IMAGENET_ADDRESS, TINY_IMAGENET_HASH, folder), folder)
+    with staging(name, root) as folder:
+        _unpack(retrieve(TINY_IMAGENET_ADDRESS, TINY_IMAGENET_HASH, folder), folder)

@@ -22,7 +22,7 @@ import pooch
 
 from robustness_lib.data import testbeds
 from robustness_lib.data.cifar import CIFAR10_CLASSES
-from robustness_lib.data.download import _retrieve, _staging
+from robustness_lib.data.download import retrieve, staging
 from robustness_lib.data.files import DAMAGE, damaged, integer_labels, read_npy, write_npz
 from robustness_lib.errors import UserError
 from robustness_lib.files import write_atomically
@@ -106,7 +106,7 @@ def fetch(name: str, root: Path) -> None:
         UserError: The download failed, or what arrived is not what was published; nothing of it is kept.
     """
     pooch.get_logger().setLevel(logging.WARNING)  # else a line a file, with its sum
-    with _staging(name, root) as folder:
+    with staging(name, root) as folder:
         raw = folder / "raw"
         _MAKERS[name](raw, folder / testbeds.FOLDER / testbeds.TABLES[name].filename)
         shutil.rmtree(raw)
@@ -120,7 +120,7 @@ def fetch(name: str, root: Path) -> None:
 
 
 def _download(address: str, folder: Path) -> Path:
-    return _retrieve(address, None, folder)
+    return retrieve(address, None, folder)
 
 
 def _read_json(path: Path) -> Any:

@@ -16,7 +16,16 @@ import pandas as pd
 
 from robustness_lib.paper import label, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
-from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, comparison_rows, listed, myst_table, number
+from robustness_lib.report.tables import (
+    ARMS,
+    NOT_RUN,
+    Markdown,
+    comparison_rows,
+    counted,
+    listed,
+    myst_table,
+    number,
+)
 
 SECTION = "calibration"
 RMS = "rms_calibration_error"
@@ -151,7 +160,8 @@ def temperature_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
         for arm, found in sides.items():
             if len(found.after):
                 means = f"{_percent(found.before.mean())} → {_percent(found.after.mean())} %"
-                told.append(f"{means} {label(arm)} (noise {_percent(found.noise)} %, {_seeds(len(found.after))})")
+                seeds = counted(len(found.after), "seed")
+                told.append(f"{means} {label(arm)} (noise {_percent(found.noise)} %, {seeds})")
         if told:
             lines.append(f"{label(dataset)}: {'; '.join(told)}.")
         if sides:
@@ -164,7 +174,7 @@ def temperature_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
     lines = ["\n".join([text, *(f"- {line}" for line in lines)])]
     for dataset, count, before, after in gaps:
         gap = f"On {label(dataset)} the gap between the arms is {_points(before)} before tuning and {_points(after)} "
-        gap += f"after ({_seeds(count)})."
+        gap += f"after ({counted(count, 'seed')})."
         if before > 0 and after < before / 2:
             gap += (
                 " So at this scale most of what pre-training gains in calibration there can also be had by one number "
@@ -306,7 +316,7 @@ def epochs_note(records: pd.DataFrame, *, dataset: str, profile: str | None = No
         + " next to the half of the training, which the claim compares with the end."
     )
     found = f"The lowest value of each seed's curve, {_percent(low)} % in the mean (after epoch {when}), "
-    found += f"rises to {_percent(end)} % at the end ({_seeds(len(rows))})."
+    found += f"rises to {_percent(end)} % at the end ({counted(len(rows), 'seed')})."
     wrong = [row["history_error"][place] for row, place in zip(rows, places, strict=True) if "history_error" in row]
     if len(wrong) == len(rows):
         found += (
@@ -356,7 +366,3 @@ def _percent(value: float) -> str:
 
 def _points(value: float) -> str:
     return f"{number(value, RMS)} points"
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count != 1)}"

@@ -19,7 +19,7 @@ from robustness_lib.paper import label, metric, per_seed, profile_of, runs, sele
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import STAND_INS, mean_interval
 from robustness_lib.report.style import OKABE_ITO, PAPER, arm_style, legend_outside, new_figure
-from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, listed, myst_table, number
+from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, listed, myst_table, number, spread
 
 SECTION = "ood"
 MEASURES = ("auroc", "aupr")
@@ -108,17 +108,11 @@ def _compared(sides: tuple[pd.Series, pd.Series], measure: str) -> tuple[str, st
     if len(scratch.index.intersection(tuned.index)):
         sides = scratch, tuned = scratch.align(tuned, join="inner")
     effects = (tuned - scratch).dropna().to_numpy(dtype=float)
-    cells = " → ".join(_spread(side.to_numpy(dtype=float), name) for side in sides)
+    cells = " → ".join(spread(side.to_numpy(dtype=float), name) if len(side) else NOT_RUN for side in sides)
     if not len(effects):
         return cells, _DASH
     mean, low, high = (number(value, name, signed=True) for value in mean_interval(effects))
     return cells, f"{mean} [{low}, {high}]" if len(effects) > 1 else mean
-
-
-def _spread(values: Floats, name: str) -> str:
-    if not len(values):
-        return NOT_RUN
-    return number(values.mean(), name) + (f" ± {number(values.std(ddof=1), name)}" if len(values) > 1 else "")
 
 
 def _papers(sides: Sequence[Mapping[str, float]], sets: Sequence[str], measure: str) -> str:

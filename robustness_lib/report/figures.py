@@ -20,7 +20,7 @@ from matplotlib.figure import Figure
 from robustness_lib.errors import UserError
 from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats, Levels
-from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, new_figure, series_style
+from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, merged, new_figure, series_style
 from robustness_lib.report.tables import ARMS, NOT_RUN, comparison_rows
 
 
@@ -56,7 +56,7 @@ def bars_with_paper(
     Returns:
         The figure. A group without any record says "not run" in its label.
     """
-    figure, panel = _panel(axes)
+    figure, panel = panel_of(axes)
     shown = metric(name)
     table = comparison_rows(
         section,
@@ -142,7 +142,7 @@ def curves_with_paper(
     Raises:
         ValueError: Several methods and several arms.
     """
-    figure, panel = _panel(axes)
+    figure, panel = panel_of(axes)
     shown = metric(name)
     methods = [method] if isinstance(method, str) else list(method)
     profile = profile or profile_of(records[records["method"].isin(methods)], section, dataset)
@@ -221,7 +221,7 @@ def reliability_diagram(
         for row in rows.to_dict("records"):
             bins = (row.get("reliability_confidence"), row.get("reliability_accuracy"))
             if all(isinstance(cells, Sequence) and len(cells) for cells in bins):
-                points = np.stack([_merged(np.asarray(cells, dtype=float), merge) for cells in bins]) * 100
+                points = np.stack([merged(np.asarray(cells, dtype=float), merge) for cells in bins]) * 100
                 panel.plot(*points, color=style["color"], lw=0.8, alpha=0.5)
                 seeds.append(points)
         if seeds and len({points.shape for points in seeds}) == 1:
@@ -239,7 +239,8 @@ def reliability_diagram(
     return figure
 
 
-def _panel(axes: Axes | None) -> tuple[Figure, Axes]:
+def panel_of(axes: Axes | None) -> tuple[Figure, Axes]:
+    """The given panel with its figure, or a new figure of one panel."""
     if axes is None:
         figure, panels = new_figure()
         return figure, panels[0]
@@ -300,13 +301,6 @@ def _mean_curve(
         table.mean(axis=1).to_numpy(),
         table.std(axis=1, ddof=1).fillna(0).to_numpy(),
     )
-
-
-def _merged(values: Floats, size: int) -> Floats:
-    """Means of ``size`` neighbours; the last group may be smaller."""
-    starts = np.arange(0, len(values), size)
-    means: Floats = np.add.reduceat(values, starts) / np.diff([*starts, len(values)])
-    return means
 
 
 def _wrapped(text: str, width: int = 26) -> str:

@@ -15,6 +15,7 @@ from robustness_lib.report.tables import (
     NOT_RUN,
     Markdown,
     comparison_rows,
+    counted,
     effect_text,
     listed,
     myst_table,
@@ -98,8 +99,8 @@ class Headline:
             for row in measured
         )
         profile, counts = measured[0]["profile"], [int(row["n"]) for row in measured]
-        seeds = _counted(counts[0], "seed") if len(set(counts)) == 1 else f"{' and '.join(map(str, counts))} seeds"
-        levels = f", {_counted(measured[0]['levels'], 'level')}" if self.over_levels else ""
+        seeds = counted(counts[0], "seed") if len(set(counts)) == 1 else f"{' and '.join(map(str, counts))} seeds"
+        levels = f", {counted(measured[0]['levels'], 'level')}" if self.over_levels else ""
         here += f" {unit} (`{profile}`, {seeds}{levels})"
         return Cells(paper, here, min(counts), profile, measured[0]["measured_on"])
 
@@ -254,7 +255,3 @@ def _images(recipe: Mapping[str, Any]) -> str:
 
 def _be(count: int) -> str:
     return "is" if count == 1 else "are"
-
-
-def _counted(count: int, word: str) -> str:
-    return f"{count} {word}{'s' * (count != 1)}"

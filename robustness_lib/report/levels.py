@@ -19,8 +19,8 @@ from matplotlib.figure import Figure
 from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import mean_interval
-from robustness_lib.report.style import legend_outside, new_figure, series_style
-from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
+from robustness_lib.report.style import legend_outside, merged, new_figure, series_style
+from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number, spread
 
 _DASH = "–"
 
@@ -148,7 +148,7 @@ def levels_table(
             tables.append((setting, "paper", theirs))
         if ours:
             source = f"`{profile}`, n = {min(map(len, ours.values()))}"
-            tables.append((setting, source, {level: _spread(values, measure) for level, values in ours.items()}))
+            tables.append((setting, source, {level: spread(values, measure) for level, values in ours.items()}))
     levels = sorted({level for _, _, row in tables for level in row})
     header = [f"Setting, by {symbol}", "Source", *(f"{level:g}" for level in levels)]
     rows = [[setting, source, *(row.get(level, _DASH) for level in levels)] for setting, source, row in tables]
@@ -254,11 +254,6 @@ def minority_gain_table(
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 4]], caption=caption, name=name)
 
 
-def _spread(values: Floats, measure: str) -> str:
-    """Mean and standard deviation over seeds."""
-    return number(values.mean(), measure) + (f" ± {number(values.std(ddof=1), measure)}" if len(values) > 1 else "")
-
-
 def _interval(effects: Sequence[float], measure: str) -> str:
     """Mean with its 95 % interval; without it for a single value."""
     if not effects:
@@ -335,7 +330,7 @@ def curves_by_class(
         for place, ((method, arm), values) in enumerate(lists.items()):
             if (method, arm) not in known:
                 continue
-            x, y = (_merged(some, merge) for some in (np.arange(1.0, len(values) + 1), values * shown.scale))
+            x, y = (merged(some, merge) for some in (np.arange(1.0, len(values) + 1), values * shown.scale))
             panel.plot(x, y, label=f"{label(method)}, {label(arm)}", **series_style(place))
         _note(panel, source)
         panel.set_ylabel(_axis(measure))
@@ -366,11 +361,6 @@ def _mean_list(
     rows = rows[np.isclose(rows["level"].astype(float), level)]
     lists = [cell for cell in rows.get(measure, ()) if isinstance(cell, Sequence)]
     return np.mean(lists, axis=0) if lists else np.array([])
-
-
-def _merged(values: Floats, size: int) -> list[float]:
-    """Means of ``size`` neighbours; the last group may be smaller."""
-    return [float(part.mean()) for part in np.split(values, range(size, len(values), size)) if len(part)]
 
 
 def _axis(measure: str) -> str:

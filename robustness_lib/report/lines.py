@@ -31,8 +31,8 @@ from robustness_lib.accuracy_lines import (
 )
 from robustness_lib.paper import label, runs, select
 from robustness_lib.paper.verdicts import PROFILES
-from robustness_lib.report.figures import _panel
-from robustness_lib.report.style import OKABE_ITO, STYLE, legend_outside, new_figure, series_style
+from robustness_lib.report.figures import panel_of
+from robustness_lib.report.style import EQUAL, OKABE_ITO, STYLE, legend_outside, new_figure, series_style
 from robustness_lib.report.tables import NOT_RUN, Markdown, myst_table, number
 
 Floats = npt.NDArray[np.float64]
@@ -40,7 +40,6 @@ Floats = npt.NDArray[np.float64]
 SECTION = "effective_robustness"
 
 _TICKS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.85, 0.9, 0.93, 0.95, 0.97, 0.98, 0.99)
-_EQUAL: dict[str, Any] = {"color": "#777777", "lw": 1.2, "ls": ":"}
 _PRINTED: dict[str, Any] = {"color": OKABE_ITO["black"], "lw": 1.5, "ls": (0, (4, 2))}
 _FITTED: dict[str, Any] = {"color": OKABE_ITO["vermilion"], "lw": 1.8, "ls": "-"}
 
@@ -96,7 +95,7 @@ def accuracy_scatter(
     if axes is None:
         figure, (panel,) = new_figure(height=4.4)
     else:
-        figure, panel = _panel(axes)
+        figure, panel = panel_of(axes)
     inside = np.concatenate([group.id_accuracy for group in models]) if models else np.array([])
     outside = np.concatenate([group.ood_accuracy for group in models]) if models else np.array([])
     panel.set_xlabel(x_label)
@@ -109,7 +108,7 @@ def accuracy_scatter(
         panel.plot(
             to_scale(places, scaling), to_scale(np.clip(line.predict(places), 0, 1), scaling), label=text, **style
         )
-    panel.plot(to_scale(places, scaling), to_scale(places, scaling), label="y = x, no loss", **_EQUAL)
+    panel.plot(to_scale(places, scaling), to_scale(places, scaling), label="y = x, no loss", **EQUAL)
     for group in models:
         _draw_models(panel, group, scaling)
     _percent_ticks(panel, "x", inside[shown], scaling)
@@ -188,8 +187,8 @@ def robustness_curves(
         return figure
     low = min([float(inside.min()), *(float(x.min()) for x, _ in (curves or {}).values())])
     places = np.linspace(low, float(inside.max()), 400)
-    upper.plot(places * 100, equal_accuracy_curve(places, line) * 100, label="y = x, no loss", **_EQUAL)
-    lower.axhline(100, **_EQUAL)
+    upper.plot(places * 100, equal_accuracy_curve(places, line) * 100, label="y = x, no loss", **EQUAL)
+    lower.axhline(100, **EQUAL)
     for panel in (upper, lower):
         panel.axhline(0, color=OKABE_ITO["black"], lw=1)
     for number_of_curve, (text, (x, y)) in enumerate((curves or {}).items()):

@@ -28,7 +28,7 @@ from robustness_lib.accuracy_lines import (
 )
 from robustness_lib.paper import label, metric, per_seed, profile_of, runs
 from robustness_lib.report.lines import Models, accuracy_scatter
-from robustness_lib.report.style import OKABE_ITO, ArmStyle, arm_style, legend_outside, new_figure, series_style
+from robustness_lib.report.style import EQUAL, OKABE_ITO, ArmStyle, arm_style, legend_outside, new_figure, series_style
 from robustness_lib.report.tables import NOT_RUN, Markdown, myst_table, number
 
 Floats = npt.NDArray[np.float64]
@@ -46,7 +46,6 @@ SHIFTS = {
 """Shifts in words."""
 
 _OUTSIDE: dict[str, Any] = {"color": "#EEEEEE", "zorder": 0, "lw": 0}
-_EQUAL: dict[str, Any] = {"color": "#777777", "lw": 1.2, "ls": ":"}
 
 
 @dataclass(frozen=True)
@@ -272,7 +271,7 @@ def _frame(panel: Axes, measured: Sequence[Points]) -> None:
     margin = 0.1 * float(np.ptp(robustness)) or 1.0
     limits = (float(robustness.min()) - margin, float(robustness.max()) + margin)
     grid = np.linspace(max(left, 1) / 100, min(right, 99) / 100, 200)
-    panel.plot(grid * 100, equal_accuracy_curve(grid, line) * 100, label="no loss under the shift", **_EQUAL)
+    panel.plot(grid * 100, equal_accuracy_curve(grid, line) * 100, label="no loss under the shift", **EQUAL)
     panel.axvspan(left, 100 * lowest, **_OUTSIDE)
     panel.axvspan(100 * highest, right, **_OUTSIDE)
     panel.set(xlim=(left, right), ylim=limits)

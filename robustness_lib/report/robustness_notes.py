@@ -25,7 +25,7 @@ from robustness_lib.report.robustness import (
     against_testbed,
     rows_of,
 )
-from robustness_lib.report.tables import NOT_RUN, Markdown
+from robustness_lib.report.tables import NOT_RUN, Markdown, counted
 
 SEEN_STYLE = ("excluded", "included")
 """Shifts whose images are in the style of the pre-training: an advantage of the pre-trained network, no robustness."""
@@ -127,7 +127,7 @@ def during_note(records: pd.DataFrame, shifts: Sequence[str], *, dataset: str, p
         above[shift] = low > 0
         kind = ", within the spread of the seeds" if low <= 0 <= high else ""
         text = f"- {_capital(SHIFTS[shift])}: the pre-trained network's maximum lies {_away(mean)} that from scratch"
-        lines.append(f"{text}{kind} ({_interval(low, high)}, {_seeds(count)}).")
+        lines.append(f"{text}{kind} ({_interval(low, high)}, {counted(count, 'seed')}).")
     if not above:
         return Markdown("\n".join(lines))
     end = f"So {_hump(above)}."
@@ -137,12 +137,12 @@ def during_note(records: pd.DataFrame, shifts: Sequence[str], *, dataset: str, p
         mean, low, high, count = found
         end += (
             f" On the first shift the network that was pre-trained on the left-out classes, too, reaches {_away(mean)} "
-            f"the one without them ({_interval(low, high)}, {_seeds(count)})"
+            f"the one without them ({_interval(low, high)}, {counted(count, 'seed')})"
         )
         if low > 0 or high < 0:
             end += f": remembering {'shows' if low > 0 else 'does not show'}."
         else:
-            end += f", so {_seeds(count)} cannot tell whether it remembers."
+            end += f", so {counted(count, 'seed')} cannot tell whether it remembers."
     return Markdown("\n".join([*lines, "", end]))
 
 
@@ -221,7 +221,7 @@ def path_note(records: pd.DataFrame, shift: str, *, dataset: str, profile: str |
     runs = {0: "entirely below", len(shares): "entirely above"}.get(above, "partly above")
     text = (
         f"The path runs {runs} the line, from {_signed(robustness.min())} to {_signed(robustness.max())} points (means "
-        f"over {_seeds(len(rows))}). It is highest at a share of {shares[best]:g}, with an accuracy of "
+        f"over {counted(len(rows), 'seed')}). It is highest at a share of {shares[best]:g}, with an accuracy of "
         f"{accuracy[best]:.1f} %; the fine-tuned network itself has {_signed(robustness[-1])} points at "
         f"{accuracy[-1]:.1f} %."
     )
@@ -336,7 +336,3 @@ def _interval(low: float, high: float) -> str:
 
 def _signed(value: float) -> str:
     return f"{value:+z.1f}".replace("-", "−")
-
-
-def _seeds(count: int) -> str:
-    return f"{count} seed{'s' * (count != 1)}"

@@ -19,6 +19,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustness_lib.errors import choose
+from robustness_lib.paper.claims import Floats
 from robustness_lib.report.drawn import offer_csv
 
 OKABE_ITO = {
@@ -31,6 +32,9 @@ OKABE_ITO = {
     "vermilion": "#D55E00",
     "purple": "#CC79A7",
 }
+
+EQUAL: dict[str, Any] = {"color": "#777777", "lw": 1.2, "ls": ":"}
+"""The line of what loses nothing: equal accuracy on both sides."""
 
 WIDTH = 6.0
 """Width of a figure in inches."""
@@ -157,3 +161,10 @@ def legend_outside(figure: Figure, columns: int = 3) -> None:
         with mpl.rc_context(STYLE):
             columns = min(columns, len(entries))
             figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns)
+
+
+def merged(values: Floats, size: int) -> Floats:
+    """Means of ``size`` neighbours; the last group may be smaller."""
+    starts = np.arange(0, len(values), size)
+    means: Floats = np.add.reduceat(values, starts) / np.diff([*starts, len(values)]) if len(values) else values
+    return means

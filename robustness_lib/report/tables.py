@@ -29,7 +29,7 @@ from robustness_lib.paper import (
     runs,
     select,
 )
-from robustness_lib.paper.claims import CLAIMS, Claim, Levels, at_level
+from robustness_lib.paper.claims import CLAIMS, Claim, Floats, Levels, at_level
 from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
 
 NOT_RUN = "not run"
@@ -78,6 +78,19 @@ def myst_table(header: Sequence[str], rows: Sequence[Sequence[str]], *, caption:
 def listed(parts: Sequence[str]) -> str:
     """The parts as words of a sentence: "a", "a and b", "a, b and c"; "" for none."""
     return " and ".join(filter(None, [", ".join(parts[:-1]), *parts[-1:]]))
+
+
+def counted(count: int, word: str) -> str:
+    """A number of things: "1 seed", "3 seeds"."""
+    return f"{count} {word}{'s' * (count != 1)}"
+
+
+def spread(values: Sequence[float] | Floats, name: str) -> str:
+    """Mean and, of several values, standard deviation of a metric over seeds, without the unit; a dash for none."""
+    if not len(values):
+        return _DASH
+    deviation = f" ± {number(float(np.std(values, ddof=1)), name)}" if len(values) > 1 else ""
+    return number(float(np.mean(values)), name) + deviation
 
 
 def number(value: float, name: str, decimals: int = 1, signed: bool = False) -> str:
@@ -283,7 +296,7 @@ def arms_table(
         where = [label(used)] if len(datasets) > 1 else []
         where += [label(method)] if len(methods) > 1 else []
         cells = [", ".join([*where, shown.label]) + (f" ({shown.unit})" if shown.unit else "")]
-        cells += [_spread(list(values), metric_name) for values in (scratch, tuned)]
+        cells += [spread(list(values), metric_name) for values in (scratch, tuned)]
         if len(effects) > 1:
             mean, low, high = (number(value, metric_name, signed=True) for value in mean_interval(effects))
             cells.append(f"{mean} [{low}, {high}]")
@@ -440,19 +453,14 @@ def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
 
-def _spread(values: Sequence[float], name: str) -> str:
-    spread = f" ± {number(float(np.std(values, ddof=1)), name)}" if len(values) > 1 else ""
-    return number(_mean(values), name) + spread
-
-
 def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
     claim = verdict.claim
     here = NOT_RUN
     if verdict.n:
         unit = metric(claim.treated.metric).unit
         sides = (
-            _spread(verdict.reference, claim.reference.metric),
-            _spread(verdict.treated, claim.treated.metric),
+            spread(verdict.reference, claim.reference.metric),
+            spread(verdict.treated, claim.treated.metric),
         )
         used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
         which = "" if verdict.level is None else f", weakest of {verdict.levels} levels, at {verdict.level:g}"
