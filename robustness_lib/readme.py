@@ -7,6 +7,7 @@ the book's other static files. A test compares the file with the records.
 from __future__ import annotations
 
 import io
+import math
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,12 @@ import pandas as pd
 from robustness_lib.files import write_atomically
 from robustness_lib.paper import SECTIONS, label, metric, per_seed
 from robustness_lib.paper.claims import Floats
-from robustness_lib.paper.verdicts import mean_interval
+from robustness_lib.paper.verdicts import levels_counted, mean_interval
 from robustness_lib.records import frame, load_published, short_hash
 from robustness_lib.report import arm_style, legend_outside, new_figure, rerun_command, use_style
+from robustness_lib.report.detection import paper_mean
 from robustness_lib.report.headlines import HEADLINES, Headline, so_far
+from robustness_lib.report.levels import paper_area
 from robustness_lib.report.style import PAPER
 from robustness_lib.report.tables import ARMS, NOT_RUN, shared_levels, unbroken
 
@@ -101,7 +104,8 @@ def reliefs(records: pd.DataFrame) -> pd.DataFrame:
         records: The published records.
 
     Returns:
-        One row a section and data set where either is known: ``words``; ``paper``, as a fraction (:func:`relief`); and
+        One row a section and data set where either is known: ``words``; ``paper``, as a fraction (:func:`relief`), over
+        the same levels and foreign sets as ours, where it has numbers for each of them; and
         ``mean``, ``low``, ``high`` over the ``n`` paired seeds here with the 95 % interval of Student's t distribution,
         at ``profile``. Sections whose headline is no share of anything are left out.
     """
@@ -112,13 +116,38 @@ def reliefs(records: pd.DataFrame) -> pd.DataFrame:
             both = found[found["dataset"] == dataset].set_index("arm").reindex(["pre-trained", "scratch"])
             if not (both["paper"].notna().all() or (both["n"].fillna(0) > 0).all()):
                 continue
-            treated, reference = both["paper"].to_numpy(float)
+            treated, reference = _paper_like_ours(section, headline, dataset, both, records)
             row: dict[str, Any] = {"words": f"{SECTIONS[section]}\n{label(dataset)}", "n": 0, "profile": ""}
             row["paper"] = float(relief(headline.metric, np.array(treated), np.array(reference)))
             if (both["n"].fillna(0) > 0).all():
                 row |= _measured_relief(section, headline, dataset, str(both["profile"].iloc[0]), records)
             rows.append(row)
     return pd.DataFrame(rows, columns=["words", "paper", "mean", "low", "high", "n", "profile"])
+
+
+def _paper_like_ours(
+    section: str, headline: Headline, dataset: str, both: pd.DataFrame, records: pd.DataFrame
+) -> tuple[float, float]:
+    """The paper's two values over the levels or foreign sets that ours are over, else as printed."""
+    found = []
+    for arm, row in both.iterrows():
+        value = math.nan
+        if headline.over_levels == "area" and row["n"] > 0:
+            setting = {"profile": row["profile"], "dataset": row["measured_on"], "method": headline.method}
+            levels = levels_counted(
+                shared_levels(records, section, ARMS),
+                section=section,
+                arm=str(arm),
+                metric=headline.metric,
+                over_levels=headline.over_levels,
+                **setting,
+            )
+            value = paper_area(dataset, str(arm), headline.method, levels)
+        elif section == "ood":
+            value = paper_mean(records, dataset=dataset, measure=headline.metric.partition("_")[0], arm=str(arm))
+        found.append(value)
+    treated, reference = found if np.isfinite(found).all() else both["paper"].to_numpy(float)
+    return float(treated), float(reference)
 
 
 def _measured_relief(

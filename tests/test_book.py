@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
-from robustness_lib import readme, records, sections
+from robustness_lib import paper, readme, records, sections
 
 ROOT = Path(__file__).parents[1]
 PROSE = sorted((ROOT / "book").glob("*.md"))
@@ -166,6 +166,33 @@ def test_readme_shows_the_published_records() -> None:
     image = ROOT / readme.PICTURE
     picture = image.read_bytes() if image.is_file() else None
     assert readme.is_current((ROOT / "README.md").read_text(), picture, published()), "run make readme"
+
+
+def test_the_picture_has_the_papers_numbers_over_what_ours_are_over() -> None:
+    some = published()
+    shown = readme.reliefs(some).set_index("words")["paper"]
+    mine = some[(some["section"] == "ood") & (some["dataset"] == "cifar100") & (some["method"] == "standard")]
+    sets = str(mine["recipe"].iloc[0]["ood_sets"]).split(":")
+    assert 1 < len(sets) < 8
+    scratch, tuned = (
+        sum(
+            float(paper.select("ood", dataset="cifar100", arm=arm, metric=f"auroc_{name}")["value"].iloc[0])
+            for name in sets
+        )
+        / len(sets)
+        for arm in ("scratch", "pre-trained")
+    )
+    assert shown["Out-of-distribution detection\nCIFAR-100"] == pytest.approx(1 - (1 - tuned) / (1 - scratch))
+    ends = some[(some["section"] != "label_noise") | some["level"].isin([0.0, 1.0])]
+    errors = {
+        arm: paper.select("label_noise", dataset="cifar10", arm=arm, method="none", metric="error").set_index("level")
+        for arm in ("scratch", "pre-trained")
+    }
+    means = {arm: curve["value"].loc[[0.0, 1.0]].mean() for arm, curve in errors.items()}
+    found = readme.reliefs(ends).set_index("words")["paper"]["Label noise\nCIFAR-10"]
+    assert found == pytest.approx(1 - means["pre-trained"] / means["scratch"])
+    none = readme.reliefs(some.iloc[:0]).set_index("words")["paper"]
+    assert none["Label noise\nCIFAR-10"] == pytest.approx(1 - 0.159 / 0.287)
 
 
 def test_readme_notices_a_new_record(made_up: pd.DataFrame) -> None:

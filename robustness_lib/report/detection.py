@@ -100,6 +100,19 @@ class _Ours:
         return scratch, tuned
 
 
+def paper_mean(records: pd.DataFrame, *, dataset: str, measure: str, arm: str) -> float:
+    """The paper's mean over the foreign sets that ours is over; NaN where nothing is recorded or it lacks one of them.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        dataset: The known set.
+        measure: ``"auroc"`` or ``"aupr"``.
+        arm: Arm.
+    """
+    sets, side = _Ours(records, dataset, None).averaged, paper_values(dataset, measure, arm)
+    return math.fsum(side.get(one, math.nan) for one in sets) / len(sets) if sets else math.nan
+
+
 def _compared(sides: tuple[pd.Series, pd.Series], measure: str) -> tuple[str, str]:
     """Both arms over the seeds that both have, and their paired difference with its 95 % interval."""
     (scratch, tuned), name = sides, f"{measure}_mean"

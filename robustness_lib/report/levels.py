@@ -77,6 +77,22 @@ def setting_table(
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 3]], caption=caption, name=name)
 
 
+def paper_area(dataset: str, arm: str, method: str, strengths: Sequence[float] | Floats) -> float:
+    """The area under the paper's error curve over some of its strengths alone, by trapezia; NaN where it has no curve.
+
+    Args:
+        dataset: Image set.
+        arm: Arm.
+        method: Method.
+        strengths: Corruption strengths, rising; each takes the nearest one of the paper's.
+    """
+    curve = select("label_noise", dataset=dataset, arm=arm, method=method, metric="error").set_index("level")
+    if curve.empty or len(strengths) < 2:
+        return math.nan
+    errors = [float(curve["value"].iloc[np.abs(curve.index - strength).argmin()]) for strength in strengths]
+    return float(np.trapezoid(errors, strengths))
+
+
 def area_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
     """Where fewer strengths than the paper's are recorded: the paper's areas without correction over just these.
 
@@ -95,8 +111,7 @@ def area_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
         areas, printed = [], []
         for arm in ARMS:
             curve = select("label_noise", dataset=dataset, arm=arm, method="none", metric="error").set_index("level")
-            errors = [float(curve["value"].iloc[np.abs(curve.index - strength).argmin()]) for strength in strengths]
-            areas.append(number(float(np.trapezoid(errors, strengths)), "error") if len(strengths) else "")
+            areas.append(number(paper_area(dataset, arm, "none", strengths), "error"))
             printed.append(select("label_noise", dataset=dataset, arm=arm, method="none", metric="error_area"))
         if 1 < len(strengths) < len(curve):
             whole = " → ".join(str(rows["printed"].iloc[0]) for rows in printed)
