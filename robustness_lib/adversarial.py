@@ -344,7 +344,8 @@ def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Met
 
     Returns:
         ``adversarial_accuracy`` from one start; the worst case over all of them
-        (``adversarial_accuracy_10_restarts``); ``adversarial_accuracy_noised``, where the ball is around the noised
+        (``adversarial_accuracy_10_restarts``), and where these take ``restart_steps``, one start with as many
+        (``adversarial_accuracy_100_steps``); ``adversarial_accuracy_noised``, where the ball is around the noised
         image, as in P1's released code; ``adversarial_accuracy_targeted``, aiming at random wrong classes;
         ``adversarial_accuracy_as_trained``, with gradients of the precision that trainings have;
         ``transfer_accuracy``, on the adversarial images of another network, trained alike with the next seed;
@@ -368,7 +369,7 @@ def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Met
         accuracy(epsilon=e / 255, step_size=max(threat.step_size, 2.5 * e / 255 / threat.steps)) for e in EPSILONS
     ]
     keep_outputs(job, context, {"robust": everyone, "labels": data.labels.numpy()})
-    return {
+    metrics: Metrics = {
         "attacked_images": float(len(data)),
         "adversarial_accuracy": accuracy(),
         f"adversarial_accuracy_{recipe.restarts}_restarts": float(everyone.mean()),
@@ -380,6 +381,9 @@ def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Met
         "curve_epsilon": [float(e) for e in EPSILONS],
         "adversarial_accuracy_by_epsilon": [round(value, 5) for value in by_epsilon],
     }
+    if recipe.restart_steps:
+        metrics[f"adversarial_accuracy_{recipe.restart_steps}_steps"] = accuracy(steps=recipe.restart_steps)
+    return metrics
 
 
 # --------------------------------------------------------------------------------------------- independent attacks

@@ -11,11 +11,13 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from robustness_lib.models import TORCHVISION
 from robustness_lib.recipes import ADVERSARIES
 
 _COUNTS = re.compile(r"(.+)_(\d+)x(\d+)")
 _ID = re.compile(
-    r"(?P<architecture>[^_]+)_(?P<corpus>.+?)(_(?P<counts>\d+x\d+))?(_n(?P<images>\d+))?"
+    rf"(?P<architecture>{'|'.join(TORCHVISION)}|[^_]+)_"
+    r"(?P<corpus>.+?)(_(?P<counts>\d+x\d+))?(_n(?P<images>\d+))?"
     rf"(_(?P<adversary>{'|'.join(ADVERSARIES[1:])}))?"
     r"(_e(?P<epochs>\d+)_s(?P<seed>\d+)_\w+|_authors_\w+|_v\d+)"
 )

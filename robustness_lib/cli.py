@@ -13,7 +13,17 @@ import pandas as pd
 import torch
 import typer
 
-from robustness_lib import carrying, cluster, data, importing, networks, pretraining, processes, sections
+from robustness_lib import (
+    carrying,
+    checkpoint_ids,
+    cluster,
+    data,
+    importing,
+    networks,
+    pretraining,
+    processes,
+    sections,
+)
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
@@ -281,7 +291,11 @@ def import_weights(
 ) -> None:
     """Take published weights into the store, and print the id that --init takes."""
     name = importing.import_weights(weights, Context(data=data_root, store=store), corpus=corpus, adversary=adversary)
-    print(f"{name}\n{networks.find_checkpoint(name, store)}: tune it with 'robustness run ... --init {name}'")
+    architecture = getattr(checkpoint_ids.origin(name), "architecture", "")
+    settings = f"--set architecture={architecture}" + (" --set image_size=224" if weights == architecture else "")
+    print(
+        f"{name}\n{networks.find_checkpoint(name, store)}: tune it with 'robustness run ... --init {name} {settings}'"
+    )
 
 
 def _published(section: str | None = None) -> list[Record]:

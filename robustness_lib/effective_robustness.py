@@ -57,7 +57,6 @@ from robustness_lib.class_maps import (
     two_headed_loss,
 )
 from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, data_root
-from robustness_lib.data.files import MissingData
 from robustness_lib.difficulty import EXAMPLES, c_scores, chosen_by_difficulty, cross_validated_scores, hardening
 from robustness_lib.errors import UserError, choose
 from robustness_lib.fine_tuning import (
@@ -141,8 +140,8 @@ class EffectiveRobustnessRecipe(Recipe):
     """A training recipe, and which test images the network is looked at with.
 
     Attributes:
-        shifts: Names of shifts (:data:`robustness_lib.shifts.SHIFTS`), separated by commas. The first one's metrics
-            are also recorded without its name: claims are judged by it.
+        shifts: Names of shifts (:data:`robustness_lib.shifts.SHIFTS`), separated by commas or colons. The first one's
+            metrics are also recorded without its name: claims are judged by it.
         test_images: How many original test images; 0 for all.
         shifted_images: How many test images of each shift; 0 for all.
         model: A testbed model that is no network (:data:`robustness_lib.testbed_models.PIXEL_MODELS`); empty for one.
@@ -166,7 +165,7 @@ class EffectiveRobustnessRecipe(Recipe):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        parse_shifts(self.shifts)
+        object.__setattr__(self, "shifts", ",".join(parse_shifts(self.shifts)))
         choose(self.examples, EXAMPLES, "choice of examples")
         choose(self.difficulty, ("cross-validated", "c-score"), "score of difficulty")
         for name in ("test_images", "shifted_images", "image_size", "replay_images"):
@@ -290,6 +289,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     datasets, methods = selection.get("datasets"), selection.get("methods")
     for method in methods or ():
         choose(method, (*METHODS, *ON_REQUEST), f"method of the section {SECTION}")
+    if selection.get("chosen_levels") and methods and not {TESTBED, PENALTY} & set(methods):
+        raise UserError(f"none of the methods {', '.join(methods)} has levels to choose from; leave them out")
     published = [method for method in methods or testbeds.METHODS if method in testbeds.METHODS]
     pairs = [name for name in datasets or testbeds.PAIRS if name in testbeds.PAIRS]
     planned = testbeds.jobs(profile_name, datasets=pairs, methods=published) if pairs and published else []
@@ -314,8 +315,6 @@ def _own_jobs(profile_name: str, selection: Selection) -> list[Job]:
     overrides = selection.get("overrides") or {}
     planned: list[Job] = []
     methods = selection.get("methods") or _default_methods(scale.name)
-    if chosen and not {TESTBED, PENALTY} & set(methods):
-        raise UserError(f"none of the methods {', '.join(methods)} has levels to choose from; leave them out")
     for method in methods:
         choose(method, every, f"method of the section {SECTION}")
         if method == TESTBED:
@@ -358,7 +357,7 @@ def _checked_number(number: float, scale: str) -> float:
 
 
 def _checked_penalty(strength: float) -> float:
-    if strength < 0:
+    if not strength >= 0:
         raise UserError(f"a penalty of {strength:g} would reward distance; give strengths of at least 0 to --levels")
     return strength
 
@@ -537,6 +536,7 @@ def _fine_tuned(
         data, scores, what = _difficulty(job, recipe, context)
         training = replace(training, variant=f"{training.variant}, ever harder images by the {what}")
         hooks["sampler"] = hardening(data.labels, scores, recipe.epochs, recipe.train_images or len(data))
+    old_head = _known_head(training, recipe, context)  # before the training, which a missing corpus would make in vain
     seen = fit(
         training,
         tests,
@@ -546,8 +546,7 @@ def _fine_tuned(
         progress=job.label,
         **hooks,
     )
-    further = _source_accuracies(training, recipe, seen, context) if job.init != SCRATCH else {}
-    return seen, None, further
+    return seen, None, _source_accuracies(old_head, training, recipe, seen, context)
 
 
 def squared_error(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -716,12 +715,27 @@ def _with_replay(
     return seen, None, {"source_accuracy": accuracies[0], "source_accuracy_before": accuracies[1]}
 
 
-def _source_accuracies(training: Training, recipe: EffectiveRobustnessRecipe, seen: Seen, context: Context) -> Metrics:
-    """Accuracy on the corpus of the fine-tuned trunk under its old head, and of the pre-trained network, if known."""
+def _known_head(
+    training: Training, recipe: EffectiveRobustnessRecipe, context: Context
+) -> tuple[nn.Module, Tensor] | None:
+    """What :func:`_pretrained` has; None from scratch, and where the head is not known."""
     try:
-        network, members = _pretrained(training, recipe, context)
-    except (UnknownHead, MissingData):
+        return None if training.init == SCRATCH else _pretrained(training, recipe, context)
+    except UnknownHead:
+        return None
+
+
+def _source_accuracies(
+    known: tuple[nn.Module, Tensor] | None,
+    training: Training,
+    recipe: EffectiveRobustnessRecipe,
+    seen: Seen,
+    context: Context,
+) -> Metrics:
+    """Accuracy on the corpus of the fine-tuned trunk under its old head, and of the pre-trained network, if known."""
+    if known is None:
         return {}
+    network, members = known
     old = members.shape[1]
     before = _source_accuracy(network, old, training, recipe, context)
     own = network.state_dict()

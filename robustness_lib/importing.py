@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 from robustness_lib.checkpoints import (
     architecture_of,
     load_authors_checkpoint,
@@ -29,14 +31,17 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
         adversary: What it was trained against, one of :data:`robustness_lib.recipes.ADVERSARIES`.
 
     Returns:
-        The checkpoint's id, for ``--init``. It names architecture, corpus, adversary if any, and the weights' sum, so
-        that a file that is imported again has the same.
+        The checkpoint's id, for ``--init`` with ``--set architecture=…``, and of torchvision's networks
+        ``--set image_size=224``. It names architecture, corpus, adversary if any, and the weights' sum, so that a file
+        that is imported again has the same.
 
     Raises:
         UserError: The file is missing, damaged or of another network, its corpus is not given, a name is unknown, or
             the store cannot be written.
     """
     if weights in TORCHVISION:
+        if corpus is not None or adversary != ADVERSARIES[0]:
+            raise UserError(f"torchvision's {weights} was trained on ImageNet; leave out --corpus and --adversary")
         name = f"{weights}_imagenet_1281167x1000_v1"
         state_dict = load_imagenet_weights(weights, data_root(context.data) / "torchvision")
     else:
@@ -45,7 +50,10 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
             raise UserError(f"{weights} does not say what it was trained on; name it, such as --corpus imagenet32")
         choose(corpus, SOURCES, "image set")
         choose(adversary, ADVERSARIES, "adversary")
-        parts = [architecture_of(state_dict)[0], corpus, *([adversary] if adversary != ADVERSARIES[0] else [])]
+        architecture = architecture_of(state_dict)[0]
+        if architecture == "allconv" and re.search(r"64|tiny_imagenet$", corpus):
+            architecture = "allconv-64"  # of equal shapes
+        parts = [architecture, corpus, *([adversary] if adversary != ADVERSARIES[0] else [])]
         name = "_".join([*parts, "authors", weights_checksum(state_dict)[:6]])
     save_weights(context.store / "checkpoints" / f"{name}.safetensors", state_dict, {"id": name})
     return name

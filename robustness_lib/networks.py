@@ -107,7 +107,7 @@ class Context:
         """
         folder = self.store / "data"
         path, trained, looked_at = (folder / f"{name}-{what}.sha256" for what in (split, "train", f"{split}-kept"))
-        known = looked_at if kept and looked_at.exists() else path
+        known = looked_at if kept and (looked_at.exists() or not any((self.store / "networks").glob("*"))) else path
         before = known.read_text().strip() if known.exists() else None
         if before not in (None, checksum) and (kept or trained.exists()):
             raise UserError(

@@ -139,7 +139,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 
     Returns:
         The jobs (:func:`robustness_lib.planning.plan`). ``overlap`` is one job a data set, of the pre-trained arm and
-        the first seed; it is left out where it is not asked for and the checkpoint's id names no corpus.
+        the first seed; it is left out where it is not asked for and the checkpoint's id names no corpus all of which
+        it was trained on, as those of imported weights do not.
 
     Raises:
         UserError: An unknown name or an unsuitable value.

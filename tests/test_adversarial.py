@@ -373,8 +373,9 @@ def test_restarts_may_take_more_steps_than_the_rest(
     network, few = adversarial.fit(job, context).network, toys.images(3, 3, size=32)
     assert "restart_steps" not in job.recipe  # so that records from before it are of the same job
     for longer, steps in ({}, 3), ({"restart_steps": 7}, 7):
-        adversarial.check(dataclasses.replace(job, recipe={**job.recipe, **longer}), network, few, context)
+        found = adversarial.check(dataclasses.replace(job, recipe={**job.recipe, **longer}), network, few, context)
         assert asked.pop() == (steps, 2)
+        assert ("adversarial_accuracy_7_steps" in found) == bool(longer)
 
 
 def test_examples_are_images_that_the_network_knows(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
@@ -491,6 +492,13 @@ def test_checks_pass_where_all_is_well() -> None:
     found = answers(checked(), longer)
     assert len(found) == 5
     assert set(found.values()) == {"yes"}
+
+
+def test_restarts_of_more_steps_are_compared_with_one_start_of_as_many() -> None:
+    few_starts = {"adversarial_accuracy": 0.3, "adversarial_accuracy_10_restarts": 0.2}
+    [asked] = [text for text in answers(checked()) if text.startswith("Further random starts")]
+    assert answers(checked(**few_starts))[asked] == "**no**"
+    assert answers(checked(**few_starts, adversarial_accuracy_100_steps=0.22))[asked] == "yes"
 
 
 @pytest.mark.parametrize(

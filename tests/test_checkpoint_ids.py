@@ -8,6 +8,7 @@ import pytest
 
 from robustness_lib import ood, pretraining
 from robustness_lib.checkpoint_ids import Origin, corpus_counts, corpus_name, origin, trained_on
+from robustness_lib.models import TORCHVISION
 from robustness_lib.profiles import PROFILES
 
 SHIPPED = sorted(path.stem for path in Path("book/checkpoints").glob("*.safetensors"))
@@ -54,9 +55,12 @@ def test_the_shipped_checkpoints_say_what_they_are(checkpoint: str) -> None:
 def test_published_weights_and_other_names() -> None:
     found = origin("wrn-40-2_imagenet32_untargeted_authors_0123ab")
     assert found == Origin("wrn-40-2", "imagenet32", "imagenet32", 0, "untargeted", None, None)
-    found = origin("resnet18_imagenet_1281167x1000_v1")
-    assert found is not None
-    assert (found.corpus, found.holds, found.epochs) == ("imagenet", "imagenet_1281167x1000", None)
+    for architecture in TORCHVISION:  # two of which have an underscore in their names
+        found = origin(f"{architecture}_imagenet_1281167x1000_v1")
+        assert found == Origin(architecture, "imagenet", "imagenet_1281167x1000", 0, "none", None, None)
+        found = origin(f"{architecture}_imagenet32-no-cifar10_1086000x847_e100_s1_165ab6")
+        assert found is not None
+        assert (found.architecture, found.corpus, found.epochs) == (architecture, "imagenet32-no-cifar10", 100)
     for name in ("ck", "scratch", "timm/resnetv2_101x3_bit.goog_in21k", "wrn-16-1_imagenet32"):
         assert origin(name) is None
         assert not trained_on(name, "imagenet32")

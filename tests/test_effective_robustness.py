@@ -149,8 +149,12 @@ def test_selections() -> None:
         jobs("cpu", methods=["testbed-model"], chosen_levels=[99])
     with pytest.raises(UserError, match="no pre-training for the method fewer-classes"):
         jobs("smoke", methods=["fewer-classes"])
-    with pytest.raises(UserError, match="none of the methods standard has levels to choose from"):
-        jobs("cpu", methods=["standard"], chosen_levels=[0.5])
+    for method in ("standard", "fit-logit"):
+        with pytest.raises(UserError, match=f"none of the methods {method} has levels to choose from"):
+            jobs("cpu", methods=[method], chosen_levels=[0.5])
+    plain = own("cpu", methods=["mse"], seeds=[0])
+    colons = own("cpu", methods=["mse"], seeds=[0], overrides={"shifts": "excluded:included:corrupted"})
+    assert [job.key for job in colons] == [job.key for job in plain]  # one measurement, however it is written
     with pytest.raises(UserError, match=r"penalty of -1 .* at least 0"):
         jobs("cpu", methods=["head-penalty"], chosen_levels=[-1])
 
@@ -451,6 +455,16 @@ def test_another_head_or_network_ends_a_job_with_a_sentence(
         [job] = own("smoke", methods=[method], seeds=[0], init=name, overrides=TINY)
         with pytest.raises(UserError, match=message):
             section.run(job, context)
+
+
+def test_a_missing_corpus_is_said_before_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(section, "fit", lambda *_, **__: pytest.fail("trained in vain"))
+    context = toys.context(tmp_path, data=tmp_path)
+    name = "wrn-10-1_imagenet32_authors_aaaaaa"
+    save_trained(context.store / "checkpoints" / f"{name}.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
+    [job] = [one for one in own("smoke", methods=["seen"], seeds=[0], init=name, overrides=TINY) if one.init == name]
+    with pytest.raises(UserError, match="imagenet32"):
+        section.run(job, context)
 
 
 def test_an_unknown_head_is_no_hindrance_to_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

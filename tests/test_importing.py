@@ -60,7 +60,18 @@ def test_what_cannot_be_imported(context: Context, released: Path, tmp_path: Pat
         import_weights(str(released), context, corpus="imagenet32", adversary="strong")
     with pytest.raises(UserError, match="there is no file resnet19"):
         import_weights("resnet19", context, corpus="imagenet32")
+    for changes in ({"corpus": "imagenet32"}, {"adversary": "targeted"}):
+        with pytest.raises(UserError, match="torchvision's resnet18 was trained on ImageNet; leave out --corpus"):
+            import_weights("resnet18", context, **changes)
     assert not (context.store / "checkpoints").exists()
+
+
+@pytest.mark.parametrize(("corpus", "network"), [("imagenet32", "allconv"), ("imagenet64-no-tiny", "allconv-64")])
+def test_the_two_allconvs_are_told_apart_by_their_corpus(
+    corpus: str, network: str, context: Context, tmp_path: Path
+) -> None:
+    torch.save(build("allconv", 10).state_dict(), tmp_path / "a.pt")
+    assert import_weights(str(tmp_path / "a.pt"), context, corpus=corpus).startswith(f"{network}_{corpus}_authors_")
 
 
 def test_imagenet_weights_become_a_checkpoint(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -90,7 +101,8 @@ def test_the_command_imports_and_a_run_tunes_it(
     status, out, _ = command("import", released.name, "--corpus", "imagenet32")
     name, where = out.splitlines()
     assert status == 0
-    assert where == f"runs/checkpoints/{name}.safetensors: tune it with 'robustness run ... --init {name}'"
+    hint = f"tune it with 'robustness run ... --init {name} --set architecture=wrn-10-1'"
+    assert where == f"runs/checkpoints/{name}.safetensors: {hint}"
     small = ("--set", "train_images=20", "--set", "epochs=1", "--set", "observations=1", "--seeds", "0")
     place = ("--device", "cpu", "--precision", "float32", "--threads", "1")
     assert command("run", "calibration", "--method", "standard", "--init", name, *small, *place)[0] == 0

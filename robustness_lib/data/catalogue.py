@@ -198,11 +198,11 @@ def _bundle(name: str, split: str, root: Path) -> Path:
 
 
 def _is_published(source: Source, root: Path) -> bool:
-    """Whether the published files of a set are there, and not only a bundle in a folder of the same name."""
+    """Whether the published files of a set may be there: there is something in their place other than a bundle."""
     place = root / source.location
-    if place != root / source.name or not place.is_dir():
+    if not place.is_dir():
         return place.exists()
-    inside = {path.name for path in place.iterdir()}
+    inside = {path.name for path in place.iterdir() if not path.name.startswith(".")}
     return not inside or not inside <= {f"{split}.npz" for split in SPLITS}
 
 
@@ -286,7 +286,12 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
     if not published:
         place = folder / source.location
         raise MissingData(f"{place} is missing (nor is there a bundle {bundle}): {source.way}")
-    return source.read(name, split, folder)
+    try:
+        return source.read(name, split, folder)
+    except MissingData:
+        if not bundle.is_file():
+            raise
+        return _read_own(name, split, folder)
 
 
 @dataclass(frozen=True)
@@ -370,9 +375,10 @@ def known_sets(root: Path | str | None = None, names: Sequence[str] | None = Non
         return [rows_by_name[_known(name, folder, TABLES)] for name in names]
     rows = []
     for source in SOURCES.values():
-        places = [folder / source.location, *(_bundle(source.name, split, folder) for split in SPLITS)]
-        place = next((path for path in places if path.exists()), places[0])
-        found = "yes" if place.exists() else "no"
+        bundles = [path for split in SPLITS if (path := _bundle(source.name, split, folder)).is_file()]
+        published = _is_published(source, folder)
+        place = folder / source.location if published or not bundles else bundles[0]
+        found = "yes" if published or bundles else "no"
         rows.append(
             {
                 "name": source.name,

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustness_lib.checkpoint_ids import origin
+from robustness_lib.checkpoint_ids import corpus_name, origin
 from robustness_lib.paper import label, network_label, select
 from robustness_lib.report.provenance import corpus_label
 from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
@@ -96,7 +96,7 @@ def _ours(row: Mapping[Any, Any]) -> list[str]:
     recipe, error = row["recipe"], float(row.get("error", np.nan))
     return [
         f"here, `{row['profile']}`",
-        corpus_label(str(row["dataset"]).rpartition("_")[0]),
+        corpus_label(corpus_name(str(row["dataset"]))),
         f"{row['images']:,.0f} of {row['classes']:,.0f} classes",
         network_label(str(recipe["architecture"])),
         str(recipe.get("adversary", "none")),
