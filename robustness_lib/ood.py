@@ -139,8 +139,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 
     Returns:
         The jobs (:func:`robustness_lib.planning.plan`). ``overlap`` is one job a data set, of the pre-trained arm and
-        the first seed; it is left out where it is not asked for and the checkpoint's id names no corpus all of which
-        it was trained on, as those of imported weights do not.
+        the first seed. Where it is not asked for, that is the profile's first, and it is left out where the id of the
+        checkpoint names no corpus all of which it was trained on, as those of imported weights do not.
 
     Raises:
         UserError: An unknown name or an unsuitable value.
@@ -148,6 +148,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     scale = profile(profile_name)
     seeds = selection["seeds"] = selection.get("seeds") or scale.seeds
     asked = OVERLAP in (selection.get("methods") or ())
+    only = seeds[0] if asked else scale.seeds[0]  # it does not depend on the seed
     planned: list[Job] = []
     for dataset in selection.get("datasets") or scale.datasets:
         selection["datasets"] = [dataset]
@@ -160,7 +161,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
         job
         for job in planned
         if job.method != OVERLAP
-        or (job.init != SCRATCH and job.seed == seeds[0] and (asked or _corpus(job.init) is not None))
+        or (job.init != SCRATCH and job.seed == only and (asked or _corpus(job.init) is not None))
     ]
 
 

@@ -404,6 +404,11 @@ def test_overlap_needs_a_checkpoint_that_names_its_corpus() -> None:
     assert job.init == "tiny"
 
 
+def test_further_seeds_count_the_overlap_no_second_time() -> None:
+    assert all(job.method != "overlap" for job in ood.jobs("cpu", seeds=[3, 4]))
+    assert {job.seed for job in ood.jobs("cpu", seeds=[3, 4], methods=["overlap"])} == {3}
+
+
 # ---------------------------------------------------------------------------------------- measuring
 
 SETTINGS = {
