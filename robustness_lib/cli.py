@@ -7,7 +7,7 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import pandas as pd
 import torch
@@ -57,48 +57,36 @@ def _not_empty(option: str, given: str) -> str:
     return given
 
 
-def _store(given: str) -> Path:
+def _no_file(path: Path) -> Path:
     """The folder that ``--store`` names.
 
     Raises:
-        UserError: It is a file, or nothing is named.
+        UserError: It is a file.
     """
-    if (path := Path(_not_empty("--store", given))).exists() and not path.is_dir():
+    if path.exists() and not path.is_dir():
         raise UserError(f"--store is {path}, which is no folder; name a folder, which is made if it is missing")
     return path
 
 
-def _folder(option: str) -> Callable[[str | None], Path | None]:
-    """What reads the folder of an option that can be left out."""
-    return lambda given: None if given is None else Path(_not_empty(option, given))
+def _folder(option: str, words: str, checked: Callable[[Path], Path] = Path) -> Any:
+    """An option that takes a folder, and refuses an empty name, as of a variable that is not set."""
+
+    def read(given: str | None) -> Path | None:
+        return None if given is None else checked(Path(_not_empty(option, given)))
+
+    return typer.Option(option, help=words, parser=str, callback=read, metavar="PATH")
 
 
 DataRoot = Annotated[
-    Path | None,
-    typer.Option(
-        help="Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.",
-        parser=str,
-        callback=_folder("--data-root"),
-        metavar="PATH",
-    ),
+    Path | None, _folder("--data-root", "Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.")
 ]
-StoreFolder = Annotated[
-    Path,
-    typer.Option(
-        "--store", help="Folder for records, networks and checkpoints.", parser=str, callback=_store, metavar="PATH"
-    ),
-]
+StoreFolder = Annotated[Path, _folder("--store", "Folder for records, networks and checkpoints.", _no_file)]
 Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all by default.")]
 Out = Annotated[
     Path | None,
-    typer.Option(
-        help="Folder that receives each record as soon as it is made, to be carried to another machine.",
-        parser=str,
-        callback=_folder("--out"),
-        metavar="PATH",
-    ),
+    _folder("--out", "Folder that receives each record as soon as it is made, to be carried to another machine."),
 ]
 Compile = Annotated[
     bool | None,

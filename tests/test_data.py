@@ -151,6 +151,45 @@ def test_an_unknown_split_is_refused() -> None:
 
 
 @pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.location])
+def test_a_missing_set_says_where_and_how_to_get_it(tmp_path: Path, name: str) -> None:
+    split = SOURCES[name].splits[-1]
+    with pytest.raises(UserError, match=r"is missing.*(robustness data fetch|to be had|download)") as caught:
+        load(name, split, tmp_path)
+    assert str(tmp_path) in str(caught.value)
+    assert check(name, tmp_path).state == "missing"
+
+
+# Bundles
+
+
+def test_a_bundle_of_ones_own(tmp_path: Path) -> None:
+    formats.write_bundle(tmp_path, "mine", "train", count=5, size=20)
+    data = load("mine", root=tmp_path)
+    assert (data.name, tuple(data.images.shape), data.class_names[0]) == ("mine", (5, 3, 20, 20), "class 0")
+    assert torch.equal(data.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(5, 20)))
+    with pytest.raises(
+        UserError, match=r"mine/test\.npz is missing, but .* train.npz and test.npz .*; write it, as the data page"
+    ):
+        load("mine", "test", tmp_path)
+    write_bundle(tmp_path / "copy" / "test.npz", data)
+    assert load("copy", "test", tmp_path).checksum == data.checksum
+    assert [row["found"] for row in known_sets(tmp_path) if row["name"] in ("copy", "mine")] == ["yes", "yes"]
+
+
+def test_a_bundle_without_its_other_split_is_not_called_intact(tmp_path: Path) -> None:
+    train = formats.write_bundle(tmp_path, "mine", "train")
+    found = check("mine", tmp_path)
+    absent = train.with_name("test.npz")
+    assert found == Status("mine", "incomplete", f"train: 12 images, 32x32, 3 classes; test: {absent} is not there")
+    formats.write_bundle(tmp_path, "mine", "test")
+    assert check("mine", tmp_path).state == "intact"
+    formats.write_bundle(tmp_path, "cifar100", "test")
+    assert check("cifar100", tmp_path).state == "incomplete"
+    formats.write_bundle(tmp_path, "textures", "test")  # of which no other split was published
+    assert check("textures", tmp_path).state == "intact"
+
+
+@pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.location])
 def test_a_bundle_under_a_known_name_is_read_where_the_published_files_are_not(name: str, tmp_path: Path) -> None:
     formats.write_bundle(tmp_path, name, "test")
     for other in SOURCES.values():  # another bundle may lie where the published files of this set would be

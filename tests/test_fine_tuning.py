@@ -282,7 +282,8 @@ def test_jobs_that_share_a_process_can_wait_for_the_same_scores(context: Context
     assert not side_by_side.is_alive(), "they wait for each other"
     first, second = found
     assert isinstance(first, np.ndarray)
-    assert np.array_equal(first, second)  # type: ignore[arg-type]
+    assert isinstance(second, np.ndarray)
+    assert np.array_equal(first, second)
 
 
 def test_published_c_scores(tmp_path: Path) -> None:
