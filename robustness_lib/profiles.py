@@ -117,7 +117,7 @@ _PAPER = Target(
     corpus="imagenet32",
     corpus_holds="imagenet32_1281167x1000",
     pretraining=Recipe(architecture="wrn-40-2", epochs=100, batch_size=256),
-    scratch=Recipe(architecture="wrn-40-2", epochs=100, dropout=0.3, observations=100),
+    scratch=Recipe(architecture="wrn-40-2", epochs=100, dropout=0.3, observations=20),
     tuned=Recipe(architecture="wrn-40-2", epochs=10, learning_rate=0.001, observations=10),
     adversarial={
         "scratch": {"dropout": 0.0, "observations": 10},

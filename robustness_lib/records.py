@@ -13,6 +13,7 @@ import contextlib
 import hashlib
 import json
 import math
+import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
@@ -428,7 +429,8 @@ def code_revision() -> str:
     """The git commit of the code that runs, with ``-dirty`` after it where library files differ from it.
 
     Returns:
-        Twelve hexadecimal digits, or ``"unknown"`` outside a git checkout.
+        Twelve hexadecimal digits. Outside a git checkout, as where the files alone were copied to another machine, what
+        the environment variable ``ROBUSTNESS_REVISION`` says, else ``"unknown"``.
     """
     here = Path(__file__).resolve().parent
 
@@ -440,7 +442,7 @@ def code_revision() -> str:
         commit = git("rev-parse", "--short=12", "HEAD")
         return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else commit
     except (OSError, subprocess.SubprocessError):
-        return "unknown"
+        return os.environ.get("ROBUSTNESS_REVISION") or "unknown"
 
 
 REVISION = code_revision()

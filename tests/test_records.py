@@ -611,7 +611,15 @@ def test_provenance() -> None:
 
 def test_revision_outside_a_checkout_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    monkeypatch.delenv("ROBUSTNESS_REVISION", raising=False)
     assert code_revision() == "unknown"
+
+
+def test_revision_of_copied_files_is_what_their_owner_says(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ROBUSTNESS_REVISION", "0123456789ab")
+    assert code_revision() != "0123456789ab", "in a checkout git knows better"
+    monkeypatch.setattr(records, "__file__", str(tmp_path / "records.py"))
+    assert code_revision() == "0123456789ab"
 
 
 COLUMNS = ["key", "section", "profile", "dataset", "init", "method", "level", "seed", "recipe", "arm", "provenance"]
