@@ -71,8 +71,8 @@ def _no_file(path: Path) -> Path:
 def _folder(option: str, words: str, checked: Callable[[Path], Path] = Path) -> Any:
     """An option that takes a folder, and refuses an empty name, as of a variable that is not set."""
 
-    def read(given: str | None) -> Path | None:
-        return None if given is None else checked(Path(_not_empty(option, given)))
+    def read(given: str | Path | None) -> Path | None:  # a path from Typer before 0.29
+        return None if given is None else checked(Path(_not_empty(option, str(given))))
 
     return typer.Option(option, help=words, parser=str, callback=read, metavar="PATH")
 

@@ -25,7 +25,7 @@ from robustness_lib.checkpoints import save_weights
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import features, head, new_head
-from robustness_lib.networks import PUBLIC, Context, Training, read_trained, save_trained, target_images
+from robustness_lib.networks import PUBLIC, Context, Training, save_trained, target_images
 from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe, early_steps
 from robustness_lib.shifts import Score, TargetTests, scores_of
@@ -110,7 +110,7 @@ def fit(
                 **hooks,
             )
             save_trained(path, network, history, training.as_dict())
-        weights, observed, _ = read_trained(path)
+        weights, observed, _ = context.read_network(path)
     return _seen(observed, weights)
 
 
@@ -131,7 +131,7 @@ def fit_without_network(
             found = {f"observed/{name}": value[None] for name, value in scores_of(score(), tests).items()}
             description = json.dumps(training.as_dict(), sort_keys=True)
             save_weights(path, {"observed/epochs": torch.ones(1), **found}, {"training": description})
-        _, observed, _ = read_trained(path)
+        _, observed, _ = context.read_network(path)
     return _seen(observed, {})
 
 
@@ -206,7 +206,7 @@ def fit_head(
 
             layer, history = _train_layer(known[id(images)], images.labels, images.num_classes, training, look)
             save_trained(path, layer, history, training.as_dict())
-        weights, observed, _ = read_trained(path)
+        weights, observed, _ = context.read_network(path)
     return _seen(observed, weights)
 
 

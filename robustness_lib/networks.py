@@ -78,6 +78,7 @@ class Context:
     together: int = 1
     _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
     _used: dict[str, str] = field(default_factory=dict, repr=False)
+    _trained_on: list[str] = field(default_factory=list, repr=False)
 
     def images(self, name: str, split: str, *, kept: bool = False) -> ImageSet:
         """An image set, read once, its checksum noted for the provenance of the running job.
@@ -128,6 +129,24 @@ class Context:
     def note_data(self, name: str, checksum: str) -> None:
         """Note the checksum of other data than image sets for the provenance of the running job."""
         self._used[name] = checksum
+
+    def read_network(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+        """Read what :func:`save_trained` wrote, for the running job, whose provenance then says where it was trained.
+
+        Returns:
+            As :func:`read_trained`.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        found = read_trained(path)
+        self._trained_on += json.loads(found[2].get("trained_on", "[]"))
+        return found
+
+    def trained_elsewhere(self) -> dict[str, list[str]]:
+        """``trained_on``, device and precision of the networks that the running job read, unless all are its own."""
+        places = sorted(set(self._trained_on))
+        return {"trained_on": places} if places not in ([], [self.runtime.in_words()]) else {}
 
     def take_used_data(self) -> dict[str, str]:
         """Checksums of the data used since the last call; of image sets by ``name/split``."""
@@ -371,7 +390,7 @@ def trained(
     with hold(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
             _train_and_keep(training, recipe, data, test, path, context, progress, observe, hooks)
-        weights, observed, metadata = read_trained(path)
+        weights, observed, metadata = context.read_network(path)
     network = build(recipe.architecture, data.num_classes, recipe.dropout)
     if training.init != SCRATCH:
         new_head(network, data.num_classes, training.seed, recipe.head_bias)
@@ -449,6 +468,7 @@ def save_trained(path: Path, network: nn.Module, history: History, description: 
         "training": json.dumps(description, sort_keys=True),
         "losses": json.dumps([round(loss, 5) for loss in history.losses]),
         "images_per_second": f"{history.images / max(history.seconds, 1e-9):.0f}",
+        "trained_on": json.dumps(history.trained_on),
     }
     save_weights(path, tensors, metadata)
 

@@ -21,7 +21,7 @@ from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
 from robustness_lib.models import build
-from robustness_lib.networks import PUBLIC, SHIPPED, Context, find_checkpoint, read_trained, save_trained
+from robustness_lib.networks import PUBLIC, SHIPPED, Context, find_checkpoint, save_trained
 from robustness_lib.profiles import Profile, Target, profile
 from robustness_lib.recipes import ADVERSARIES, Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, Store, short_hash
@@ -120,7 +120,7 @@ def run(job: Job, context: Context) -> Metrics:
             )
             save_trained(path, network, history, {"id": name, **job.as_dict()})
             found = path
-    weights, _, metadata = read_trained(found)
+    weights, _, metadata = context.read_network(found)
     try:
         network.load_state_dict(weights)
         training_seconds = len(data) * recipe.epochs / float(metadata["images_per_second"])

@@ -449,13 +449,13 @@ REVISION = code_revision()
 """The code of this process: asked for when it begins, since commits are made while it runs."""
 
 
-def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str, Value]) -> dict[str, Any]:
+def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str, Any]) -> dict[str, Any]:
     """Where a number comes from.
 
     Args:
         seconds: Wall time of the job.
         data: SHA-256 of the content of each image set used, by ``name/split``.
-        runtime: Device, threads and precision.
+        runtime: Device, threads and precision, and where networks were trained that the job only read.
 
     Returns:
         ``seconds``, ``data``, the runtime's entries, ``versions``, ``revision`` and ``date`` (UTC, ISO 8601).

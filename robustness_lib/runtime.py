@@ -86,6 +86,11 @@ class Runtime:
             ways["tf32"] = bool(torch.backends.cudnn.allow_tf32)
         return {"device": name, "threads": self.threads, "precision": self.precision, **ways}
 
+    def in_words(self) -> str:
+        """Device and precision, as in ``"NVIDIA H200, bfloat16"``."""
+        where = self.describe()
+        return f"{where['device']}, {where['precision']}"
+
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The arithmetic of training steps."""
         kind = self.device.split(":")[0]

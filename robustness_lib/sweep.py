@@ -89,7 +89,7 @@ def perform(run: Run, job: Job, context: Context) -> Record:
     Raises:
         UserError: The job failed, or the GPU's memory did not suffice for it.
     """
-    own = replace(context, _used={})  # another job may use the same images at the same time
+    own = replace(context, _used={}, _trained_on=[])  # another job may use the same images at the same time
     started = time.monotonic()
     metrics = None
     try:
@@ -103,7 +103,7 @@ def perform(run: Run, job: Job, context: Context) -> Record:
         raise UserError("the job ran out of GPU memory; give a lower --together or --workers")
     seconds = (time.monotonic() - started) / context.together
     beside = {"together": context.together} if context.together > 1 else {}
-    where = context.runtime.describe() | dict.fromkeys(gone_without(), False) | beside
+    where = context.runtime.describe() | dict.fromkeys(gone_without(), False) | beside | own.trained_elsewhere()
     return Record(job, metrics, provenance(seconds=seconds, data=own.take_used_data(), runtime=where))
 
 

@@ -85,12 +85,15 @@ class History:
         seconds: Wall time spent in training steps (of all runs of a resumed training).
         images: Images processed in that time.
         observed: By epoch (from 1; below 1 a part of the first), what ``observe`` returned.
+        trained_on: Device and precision (:meth:`robustness_lib.runtime.Runtime.in_words`), each once: several where a
+            training was resumed elsewhere.
     """
 
     losses: list[float] = field(default_factory=list)
     seconds: float = 0.0
     images: int = 0
     observed: dict[float, dict[str, Tensor]] = field(default_factory=dict)
+    trained_on: list[str] = field(default_factory=list)
 
 
 @dataclass(kw_only=True)
@@ -321,6 +324,7 @@ class _Training:
             {"recipe": recipe.as_dict(), "seed": assignment.seed, "data": data.checksum}, sort_keys=True
         )
         self.epoch = self._load()
+        self.history.trained_on = list(dict.fromkeys([*self.history.trained_on, runtime.in_words()]))
         self.saved_at = time.monotonic()
         self.observed = set(recipe.observed_epochs()) if assignment.observe is not None else set()
         self.early = set(early_steps(recipe, self.update.steps))
@@ -405,7 +409,7 @@ class _Training:
         tensors |= {f"momentum/{name}": value for name, value in self.update.momentum.items()}
         for observed_epoch, values in self.history.observed.items():
             tensors |= {f"observed/{observed_epoch}/{name}": value for name, value in values.items()}
-        so_far = {name: getattr(self.history, name) for name in ("losses", "seconds", "images")}
+        so_far = {name: getattr(self.history, name) for name in ("losses", "seconds", "images", "trained_on")}
         metadata = {"epoch": str(self.epoch), "history": json.dumps(so_far), "training": self.description}
         save_weights(path, tensors, metadata)
 

@@ -21,7 +21,7 @@ from robustness_lib.networks import Context, Training, held_out_split, save_trai
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Store, canonical_json
-from robustness_lib.sweep import sweep
+from robustness_lib.sweep import perform, sweep
 from robustness_lib.training import History, predict
 
 PLAIN_METRICS = {
@@ -299,6 +299,16 @@ def test_network_is_trained_once_for_all_jobs_that_need_it(context: Context, mon
     assert calibration.run(job, context) == first
     assert toys.checksum(trained(training_of(finer), context).network) == before
     assert len(list((context.store / "networks").glob("*"))) == 1
+
+
+def test_a_record_says_where_its_network_was_trained_if_elsewhere(context: Context) -> None:
+    first = perform(calibration.run, own_job(), context)
+    assert "trained_on" not in first.provenance
+    other = dataclasses.replace(context, runtime=dataclasses.replace(context.runtime, precision="bfloat16"))
+    second = perform(calibration.run, own_job(bin_size="10"), other)
+    assert second.provenance["precision"] == "bfloat16"
+    assert second.provenance["trained_on"] == [f"{first.provenance['device']}, float32"]
+    assert "trained_on" not in perform(calibration.run, own_job(bin_size="11"), context).provenance
 
 
 def test_trained_network_is_that_of_its_logits(context: Context, root: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 import toys
 from toys import Command
 
-from robustness_lib import calibration, data, pretraining, sections
+from robustness_lib import calibration, cli, data, pretraining, sections
 from robustness_lib.errors import UserError
 from robustness_lib.profiles import PROFILES
 from robustness_lib.records import PUBLISHED, Record, Store, load_published
@@ -127,6 +127,11 @@ def test_mistakes_are_one_sentence(command: Command, arguments: tuple[str, ...],
     for part in expected:
         assert part in line
     assert not Path("runs/records").exists()
+
+
+def test_a_folder_may_come_as_text_or_as_a_path() -> None:
+    for given in ("runs", Path("runs")):  # before version 0.29 Typer makes it a path itself
+        assert cli._folder("--out", "Somewhere.").callback(given) == Path("runs")
 
 
 @pytest.mark.parametrize(

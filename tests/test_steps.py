@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pytest
@@ -24,7 +24,7 @@ from robustness_lib.data import ImageSet
 from robustness_lib.models import build
 from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe
-from robustness_lib.runtime import Runtime
+from robustness_lib.runtime import Runtime, full_float32
 from robustness_lib.steps import Forward
 from robustness_lib.training import (
     Assignment,
@@ -37,7 +37,18 @@ from robustness_lib.training import (
 
 RECORDED = dataclasses.replace(PLAIN, graphs=True)
 RECIPE = Recipe(architecture="wrn-10-1", epochs=3, batch_size=16, learning_rate=0.05, dropout=0.3)
-CUDA = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+
+
+@pytest.fixture
+def _full_float32() -> Iterator[None]:
+    """What two ways differ by is then a mistake, not rounding: with TF32 an H200's losses differed by up to 0.25 %."""
+    with full_float32():
+        yield
+
+
+def on_a_gpu(test: Callable[..., None]) -> Callable[..., None]:
+    without = pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU here")
+    return without(pytest.mark.usefixtures("_full_float32")(test))
 
 
 class Recording(TorchDispatchMode):
@@ -309,7 +320,7 @@ def test_where_nothing_can_be_compiled_training_goes_on_and_says_so(monkeypatch:
 # ---------------------------------------------------------------------------------------- on a GPU
 
 
-@CUDA
+@on_a_gpu
 @pytest.mark.parametrize("option", OPTIONS)
 @pytest.mark.parametrize("compile", [False, True])
 def test_cuda_graphs_equal_op_by_op(option: str, compile: bool) -> None:
@@ -320,7 +331,7 @@ def test_cuda_graphs_equal_op_by_op(option: str, compile: bool) -> None:
     assert not steps._gone_without
 
 
-@CUDA
+@on_a_gpu
 @pytest.mark.parametrize("wrong", ["waits for the device", "raises"])
 def test_cuda_after_a_broken_recording_all_goes_on(wrong: str, monkeypatch: pytest.MonkeyPatch) -> None:
     def breaking(network: Forward, batch: Tensor, labels: Tensor) -> Tensor:
@@ -340,7 +351,7 @@ def test_cuda_after_a_broken_recording_all_goes_on(wrong: str, monkeypatch: pyte
     assert again[1] == pytest.approx(expected[1], rel=1e-3)
 
 
-@CUDA
+@on_a_gpu
 def test_cuda_networks_together_equal_alone() -> None:
     fast = Runtime(device="cuda", graphs=True)
     expected = [alone(fresh(seed), fast)[1] for seed in range(4)]
@@ -349,7 +360,7 @@ def test_cuda_networks_together_equal_alone() -> None:
     assert not steps._gone_without
 
 
-@CUDA
+@on_a_gpu
 def test_cuda_steps_do_not_wait_for_the_device() -> None:
     seen = []
 

@@ -122,12 +122,13 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
             "revision": "Code revision",
             "device": "Device",
             "precision": "Precision",
+            "trained_on": "Networks trained before, on",
             "versions": "Software",
         }
         words |= {"dates": "Measured", "time": "Time of computing, all records together"}
         lines += ["", f"Scale\n: profile `{profile}`, {len(mine)} records", ""]
         for key, text in words.items():
-            lines += [f"{text}\n: {facts[key]}", ""]
+            lines += [f"{text}\n: {facts[key]}", ""] if facts[key] else []
         sums = _checksums(mine)
         if sums:
             lines += ["SHA-256 of the data", *(f": {name} `{value}`" for name, value in sums), ""]
@@ -191,6 +192,7 @@ def _facts(group: pd.DataFrame) -> dict[str, str]:
     return {
         "device": _listed(source.get("device") for source in sources),
         "precision": _listed(source.get("precision") for source in sources),
+        "trained_on": "; ".join(dict.fromkeys(place for source in sources for place in source.get("trained_on", ()))),
         "versions": ", ".join(sorted(versions)) or "unknown",
         "revision": _listed(f"`{short_revision(str(r))}`" for source in sources if (r := source.get("revision"))),
         "dates": "unknown" if not dates else " to ".join(dict.fromkeys((dates[0], dates[-1]))),
