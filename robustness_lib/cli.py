@@ -372,6 +372,9 @@ def publish_records(
         bool,
         typer.Option("--changed", help="Also records with settings changed by --set, which may take others' place."),
     ] = False,
+    checkpoint: Annotated[
+        list[str], typer.Option(help=f"Also this checkpoint, into {networks.SHIPPED}, in half precision.")
+    ] = [],  # noqa: B006 - as above
 ) -> None:
     """Merge the store's records into book/results, which the book reads: those that a profile plans."""
     if not PUBLISHED.parent.is_dir():
@@ -381,6 +384,8 @@ def publish_records(
         )
     jobs = [record.job for record in Store(store).records() if record.job.profile in EVIDENCE]
     planned = {job.key for job in jobs if changed or sections.is_planned(job)}
+    for name in checkpoint:
+        print(f"{networks.ship(name, store)}: comes with the repository now")
     result = publish(Store(store), which=lambda job: job.key in planned)
     if not result:
         print(f"nothing to publish: {store} holds no record that the profiles cpu or paper plan")

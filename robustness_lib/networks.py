@@ -255,8 +255,8 @@ def target_images(training: Training, context: Context) -> ImageSet:
 
 
 def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
-    """The file of a pre-trained checkpoint: in the store, or among those that come with the repository."""
-    places = (store / "checkpoints", SHIPPED)
+    """The file of a pre-trained checkpoint: among those that come with the repository, or in the store."""
+    places = (SHIPPED, store / "checkpoints")
     return next((p for folder in places if (p := folder / f"{checkpoint}.safetensors").is_file()), None)
 
 
@@ -276,6 +276,35 @@ def keep_checkpoint(checkpoint: str, store: Path, folder: Path) -> None:
         if not copy.is_file() or copy.read_bytes() != content:
             load_weights(path)
             write_atomically(copy, content)
+
+
+def ship(checkpoint: str, store: Path) -> Path:
+    """Put a checkpoint of the store among those that come with the repository, in half precision.
+
+    From then on all tune the rounded weights, this store's owner too (:func:`find_checkpoint`), so records that start
+    from them should be made after this. The metadata say so: ``precision`` is ``float16``.
+
+    Args:
+        checkpoint: Its id.
+        store: The working store.
+
+    Returns:
+        The file. One that comes with the repository already stays as it is.
+
+    Raises:
+        UserError: It is not in the store, is damaged, or has weights that are beyond half precision's range.
+    """
+    source, path = (folder / f"{checkpoint}.safetensors" for folder in (store / "checkpoints", SHIPPED))
+    if path.is_file():
+        return path
+    weights, metadata = load_weights(source)
+    rounded = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    if beyond := [name for name, value in rounded.items() if not bool(torch.isfinite(value).all())]:
+        raise UserError(
+            f"{source} has weights that half precision cannot hold ({beyond[0]}); copy the file itself to {SHIPPED}"
+        )
+    save_weights(path, rounded, {**metadata, "precision": "float16"})
+    return path
 
 
 def merge_checkpoints(source: Path, store: Path) -> Merged:

@@ -13,7 +13,7 @@ import toys
 from robustness_lib import pretraining
 from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.errors import UserError
-from robustness_lib.networks import Training, find_checkpoint, initialise
+from robustness_lib.networks import Training, find_checkpoint, initialise, ship
 from robustness_lib.pretraining import (
     arms,
     checkpoint_id,
@@ -112,6 +112,33 @@ def test_trained_once_and_found_again(root: Path, tmp_path: Path, monkeypatch: p
     monkeypatch.setattr(pretraining, "train", forbid)
     again = pretraining.run(job, toys.context(tmp_path / "runs", data=root))
     assert again == metrics
+
+
+def test_a_checkpoint_is_shipped_in_half_precision(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
+    metrics, name = pretraining.run(job, context), checkpoint_id(job)
+    whole, about = load_weights(tmp_path / "runs" / "checkpoints" / f"{name}.safetensors")
+    path = ship(name, context.store)
+    assert find_checkpoint(name, context.store) == path, "what comes with the repository counts"
+    rounded, also = load_weights(path)
+    assert also == {**about, "precision": "float16"}
+    for key, value in rounded.items():
+        assert value.dtype == (torch.float16 if whole[key].is_floating_point() else whole[key].dtype)
+        torch.testing.assert_close(value, whole[key], rtol=1e-3, atol=1e-7, check_dtype=False)
+    again = pretraining.run(job, context)
+    assert again["error"] == pytest.approx(metrics["error"], abs=0.11)  # an image or so of ten
+    assert ship(name, tmp_path / "elsewhere") == path
+
+
+def test_weights_beyond_half_precision_are_not_shipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_weights(Path("runs/checkpoints/large.safetensors"), {"weight": torch.tensor([1e6])}, {})
+    with pytest.raises(UserError, match=r"half precision cannot hold \(weight\)"):
+        ship("large", Path("runs"))
+    with pytest.raises(UserError, match="there is no file"):
+        ship("absent", Path("runs"))
+    assert not Path("book").exists()
 
 
 def test_a_corpus_without_validation_images_is_pre_trained_on(root: Path, tmp_path: Path) -> None:
