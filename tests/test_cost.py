@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -306,6 +307,30 @@ def test_gpu_note_names_the_gpus_or_the_command() -> None:
         note = report.gpu_note(nothing)
         assert note.startswith("No GPU has been measured yet.")
         assert "python -m benchmarks --device cuda" in note
+
+
+def pre_trained(**recipe: Any) -> Record:
+    chosen: dict[str, Any] = {"architecture": "wrn-40-2", "epochs": 100, **recipe}
+    return dataclasses.replace(
+        record(device=GPU),
+        job=dataclasses.replace(record().job, section="pretraining", profile="paper", recipe=chosen),
+        metrics={"images": 160_000.0, "training_seconds": 400.0},
+        provenance={"device": GPU},
+    )
+
+
+def test_a_recorded_pre_training_is_a_reading_of_a_gpu() -> None:
+    planned = profile("paper")
+    jobs = sections.SECTIONS["calibration"].jobs("paper", datasets=["cifar10"], methods=["standard"], seeds=[0])
+    work = report.planned_work([*jobs, pretraining.job(planned, planned.targets["cifar10"])])
+    note = report.readings_note(frame([pre_trained(), pre_trained(adversary="untargeted")]), work)
+    assert note.count("A reading on the way") == 1
+    assert f"on {GPU}, the pre-training of WRN-40-2 that was recorded took 7 min for 16.0 million images" in note
+    assert "40,000 a second" in note
+    assert "(5.50 million images) would take 2 min on one such device" in note  # 100 and 10 epochs of 50,000 images
+    elsewhere = dataclasses.replace(pre_trained(), provenance={"device": "CPU x", "trained_on": ["A, float32"]})
+    assert "on A, float32, the pre-training" in report.readings_note(frame([elsewhere]), work)
+    assert report.readings_note(frame([record()]), work) == report.readings_note(frame([]), work) == ""
 
 
 def test_cost_has_a_command_of_its_own() -> None:

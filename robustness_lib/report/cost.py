@@ -387,6 +387,36 @@ def gpu_note(records: pd.DataFrame) -> Markdown:
     )
 
 
+def readings_note(pretrainings: pd.DataFrame, work: pd.DataFrame) -> Markdown:
+    """How fast the recorded pre-trainings of the `paper` profile went, and what that means for its other trainings.
+
+    Args:
+        pretrainings: Records of the section ``pretraining``.
+        work: From :func:`planned_work`.
+
+    Returns:
+        Markdown, a paragraph each, those against an adversary left out; empty where none is recorded.
+    """
+    lines = []
+    for row in pretrainings[pretrainings["profile"] == "paper"].to_dict("records") if len(pretrainings) else []:
+        recipe, where = row["recipe"], row["provenance"]
+        if recipe.get("adversary"):
+            continue
+        network, seconds = str(recipe["architecture"]), float(row["training_seconds"])
+        images = float(row["images"]) * int(recipe["epochs"])
+        planned = work[(work["profile"] == "paper") & (work["method"] == "training")]
+        planned = planned[(planned["architecture"] == network) & (planned["section"] != "pretraining")]
+        rest = float(planned["images"].sum())
+        lines.append(
+            f"A reading on the way, no benchmark: on {' and '.join(where.get('trained_on') or [_device(where)])}, the "
+            f"pre-training of {network_label(network)} that was recorded took {duration(seconds)} for "
+            f"{_number(images / 1e6)} million images, {_number(images / seconds)} a second. At that speed what the "
+            f"sections train of this network at `paper` without an adversary ({_number(rest / 1e6)} million images) "
+            f"would take {_hours(rest * seconds / images)} on one such device."
+        )
+    return Markdown("\n\n".join(lines))
+
+
 # --------------------------------------------------------------------------------------------- cells
 
 
