@@ -135,6 +135,37 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
     return Markdown("\n".join([*lines, ":::", ""]))
 
 
+def contents_note(records: pd.DataFrame) -> Markdown:
+    """Which images were not the same bytes in all records.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+
+    Returns:
+        Markdown; empty where every name had one content.
+    """
+    found: dict[str, dict[str, list[str]]] = {}
+    for source, profile in zip(records["provenance"], records["profile"], strict=True):
+        for name, checksum in source.get("data", {}).items():
+            found.setdefault(str(name), {}).setdefault(str(checksum), []).append(str(profile))
+    lines = []
+    for name, contents in sorted(found.items()):
+        if len(contents) > 1:
+            parts = [
+                f"`{checksum[:12]}` ({len(profiles)} at {' and '.join(f'`{one}`' for one in sorted(set(profiles)))})"
+                for checksum, profiles in sorted(contents.items())
+            ]
+            lines.append(f"- `{name}`: {', '.join(parts)}")
+    if not lines:
+        return Markdown("")
+    first = (
+        "Most images had the same bytes in all records. These had several contents, by the first digits of the "
+        "checksum, with the number of records; images that travel with lossy compression may be unpacked a little "
+        "differently on another machine:"
+    )
+    return Markdown("\n".join([first, "", *lines, ""]))
+
+
 def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> list[str]:
     """The command for a group of records; one for each pre-training, as its command takes one seed."""
     if section == "pretraining":
