@@ -51,7 +51,11 @@ report.provenance_table(recorded, caption="Where the recorded results come from.
 # Each result is one line of `book/results/<section>.jsonl`: the job, its metrics, and where they come from. The job is
 # described completely, down to the learning rate; its key is a hash of that description. The checksums are those of
 # the images themselves, so a record says on which data it was measured, whatever the files were called.
-#
+
+# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
+report.contents_note(recorded)
+
+# %% [markdown]
 # A record whose code revision ends in `-dirty` was measured with changes to the library that were not committed.
 #
 # ## What is promised

@@ -255,6 +255,17 @@ def test_provenance_table_and_dropdown():
         assert fact in text
 
 
+def test_images_with_several_contents_are_named() -> None:
+    frame = records().head(3)
+    data = [{"a/train": "1" * 64, "b/test": "2" * 64}, {"a/train": "3" * 64, "b/test": "2" * 64}, {"a/train": "3" * 64}]
+    frame["provenance"] = [{"data": one} for one in data]
+    note = report.contents_note(frame)
+    assert note.count("\n- ") == 1
+    profiles = list(frame["profile"])
+    assert f"- `a/train`: `{'1' * 12}` (1 at `{profiles[0]}`), `{'3' * 12}` (2 at " in note
+    assert report.contents_note(frame.tail(1)) == ""
+
+
 # ---------------------------------------------------------------------------------------- figures
 
 

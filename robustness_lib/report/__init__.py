@@ -93,7 +93,7 @@ from robustness_lib.report.lines import (
     scatter_by_scale,
 )
 from robustness_lib.report.pretrainings import adversarial_pretraining_table, pretrainings_table
-from robustness_lib.report.provenance import made_by, provenance_table, rerun_command
+from robustness_lib.report.provenance import contents_note, made_by, provenance_table, rerun_command
 from robustness_lib.report.robustness import (
     STANDARD,
     factor_series,
@@ -151,6 +151,7 @@ __all__ = [
     "clean_note",
     "comparison_rows",
     "comparison_table",
+    "contents_note",
     "curve_grid",
     "curves_by_class",
     "curves_with_paper",
