@@ -29,13 +29,12 @@ from pathlib import Path
 
 import torch
 
-from robustness_lib import adversarial, attacks, notebook, paper, records, report, sections
+from robustness_lib import adversarial, attacks, notebook, records, report, sections
 from robustness_lib.networks import Context
 
 notebook.check_parameters(globals())
 report.use_style()
 published = records.frame(records.load_published("adversarial", Path(results)))
-scale = paper.profile_of(published, "adversarial") or "cpu"
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 report.in_short(
@@ -117,7 +116,6 @@ report.comparison_table(
 report.recipes_table(
     "adversarial",
     published,
-    profile=scale,
     name="tab-adversarial-recipes",
     methods=[name for name in (*adversarial.METHODS, *adversarial.VARIATIONS) if name not in ("checks", "independent")],
 )
@@ -434,7 +432,7 @@ figure = report.attacked_images(
 # any training can have an adversary.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(published, "adversarial", scale)
+report.made_by(published, "adversarial")
 
 # %% [markdown]
 # This page is made by {download}`adversarial.py </notebooks/adversarial.py>`.

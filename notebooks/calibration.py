@@ -28,12 +28,11 @@ from pathlib import Path
 
 import numpy as np
 
-from robustness_lib import metrics, notebook, paper, records, report, sections
+from robustness_lib import metrics, notebook, records, report, sections
 
 notebook.check_parameters(globals())
 report.use_style()
 published = records.frame(records.load_published("calibration", Path(results)))
-scale = paper.profile_of(published, "calibration") or "cpu"
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 report.in_short(
@@ -113,7 +112,7 @@ report.comparison_table(
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.recipes_table("calibration", published, profile=scale, name="tab-calibration-recipes")
+report.recipes_table("calibration", published, name="tab-calibration-recipes")
 
 # %% [markdown]
 # {numref}`fig-calibration-rms`, the paper's Figure 4 with ours, shows how far the seeds agree.
@@ -294,7 +293,7 @@ figure = report.reliability_diagram(live, dataset=jobs[0].dataset, profile=profi
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(published, "calibration", scale)
+report.made_by(published, "calibration")
 
 # %% [markdown]
 # This page is made by {download}`calibration.py </notebooks/calibration.py>`.

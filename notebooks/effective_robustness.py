@@ -339,7 +339,6 @@ report.own_lines_table(
 report.recipes_table(
     "effective_robustness",
     published,
-    profile=scale,
     name="tab-er-recipes",
     methods=[*effective_robustness.FACTORS, "standard", "seen"],
 )
@@ -577,7 +576,7 @@ report.factors_table(
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(published, "effective_robustness", scale)
+report.made_by(published, "effective_robustness")
 
 # %% [markdown]
 # This page is made by {download}`effective_robustness.py </notebooks/effective_robustness.py>`.

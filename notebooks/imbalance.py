@@ -34,7 +34,6 @@ from robustness_lib import imbalance, notebook, paper, records, report, sections
 notebook.check_parameters(globals())
 report.use_style()
 published = records.frame(records.load_published("imbalance", Path(results)))
-scale = paper.profile_of(published, "imbalance") or "cpu"
 remedies = ["normal", "cost-sensitive", "oversampling", "smote"]
 panels = report.panels_by_arm(["error", "minority_error"])
 as_in_the_paper = [*((name, "scratch") for name in remedies), ("normal", "pre-trained")]
@@ -150,7 +149,7 @@ report.levels_table(
 # arm process about equally many images. At `paper`, they are the paper's, whatever the set.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.recipes_table("imbalance", published, profile=scale, name="tab-imbalance-recipes")
+report.recipes_table("imbalance", published, name="tab-imbalance-recipes")
 
 # %% [markdown]
 # {numref}`fig-imbalance-cifar10` and {numref}`fig-imbalance-cifar100` draw these tables: the paper's values dashed, with
@@ -400,7 +399,7 @@ figure = report.curve_grid(
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(published, "imbalance", scale)
+report.made_by(published, "imbalance")
 
 # %% [markdown]
 # This page is made by {download}`imbalance.py </notebooks/imbalance.py>`.

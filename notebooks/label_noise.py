@@ -32,12 +32,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from robustness_lib import corruption, loss_correction, notebook, paper, records, report, sections
+from robustness_lib import corruption, loss_correction, notebook, records, report, sections
 
 notebook.check_parameters(globals())
 report.use_style()
 published = records.frame(records.load_published("label_noise", Path(results)))
-scale = paper.profile_of(published, "label_noise") or "cpu"
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 report.in_short("label_noise", published)
@@ -121,7 +120,7 @@ report.comparison_table(
 report.area_note(published, datasets=["cifar10", "cifar100"])
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.recipes_table("label_noise", published, profile=scale, name="tab-label-noise-recipes")
+report.recipes_table("label_noise", published, name="tab-label-noise-recipes")
 
 # %% [markdown]
 # {numref}`fig-label-noise-curves` is the paper's Figure 2, with ours. In the paper's curves without trusted labels the gap
@@ -382,7 +381,7 @@ figure = report.matrix_grid(
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(published, "label_noise", scale)
+report.made_by(published, "label_noise")
 
 # %% [markdown]
 # This page is made by {download}`label_noise.py </notebooks/label_noise.py>`.

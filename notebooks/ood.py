@@ -29,12 +29,11 @@ from pathlib import Path
 
 import numpy as np
 
-from robustness_lib import detection, notebook, ood, paper, records, report, sections
+from robustness_lib import detection, notebook, ood, records, report, sections
 
 notebook.check_parameters(globals())
 report.use_style()
 published = records.frame(records.load_published("ood", Path(results)))
-scale = paper.profile_of(published, "ood") or "cpu"
 known_sets = ["cifar10", "cifar100", "tiny_imagenet"]
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
@@ -114,7 +113,7 @@ report.kinds_table(
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.recipes_table("ood", published, profile=scale, name="tab-ood-recipes", methods=["standard"])
+report.recipes_table("ood", published, name="tab-ood-recipes", methods=["standard"])
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.chance_note(published, datasets=known_sets)
@@ -334,7 +333,7 @@ figure = report.score_histograms(live, dataset=jobs[0].dataset, profile=profile)
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(published, "ood", scale)
+report.made_by(published, "ood")
 
 # %% [markdown]
 # This page is made by {download}`ood.py </notebooks/ood.py>`.

@@ -266,6 +266,21 @@ def test_images_with_several_contents_are_named() -> None:
     assert report.contents_note(frame.tail(1)) == ""
 
 
+def test_commands_name_the_checkpoint_where_it_is_of_another_part_of_the_corpus() -> None:
+    whole, part = (f"wrn-40-2_imagenet32_{counts}_e100_s1_0123ab" for counts in ("1281167x1000", "160000x275"))
+    job = Job(section="ood", profile="paper", dataset="cifar10", init=SCRATCH, method="standard", seed=0, level=None,
+              recipe={})  # fmt: skip
+    for init, words in ((whole, ""), (part, f" --init {part}")):
+        found = [Record(one, {"error": 0.5}, {}) for one in (job, dataclasses.replace(job, init=init))]
+        text = report.made_by(frame(found), "ood")
+        assert f"\nrobustness run ood --profile paper --dataset cifar10 --seeds 0{words}\n" in text
+    cpu = dataclasses.replace(job, profile="cpu", seed=3)
+    text = report.made_by(frame([*found, Record(cpu, {"error": 0.5}, {})]), "ood")
+    assert text.index("profile `paper`, 2 records") < text.index("profile `cpu`, 1 records")
+    assert text.count(":::") == 2
+    assert "profile `paper`" not in report.made_by(frame([*found]), "ood", "cpu")
+
+
 # ---------------------------------------------------------------------------------------- figures
 
 
@@ -443,30 +458,39 @@ def test_recipes_are_shown_as_they_were_run():
     other = dataclasses.replace(job, level=2.0, recipe=job.recipe | {"epochs": 69})
     smote = dataclasses.replace(job, method="smote", recipe=job.recipe | {"epochs": 20})
     found = frame([Record(one, {"error": 0.5}, {}) for one in (job, other, smote)])
-    shared = report.recipes_table("imbalance", found, profile="cpu", name="t")
+    shared = report.recipes_table("imbalance", found, name="t")
     header, rows = parse(shared)
     assert header == ["Arm", "Epochs", "Data sets", "Methods"]
     assert rows == [
         ["from scratch", "20", "CIFAR-10", "SMOTE"],
         ["from scratch", "69 to 115", "CIFAR-10", "normal training"],
     ]
-    assert "All: network WRN-16-1, training images 1,000 to 50 a class, batch 32, learning rate 0.05." in shared
+    common = "profile `cpu`, network WRN-16-1, training images 1,000 to 50 a class, batch 32, learning rate 0.05"
+    assert f"All: {common}." in shared
+    assert "Pre-trained" not in shared
+    whole, part = (f"wrn-40-2_imagenet32_{counts}_e100_s1_0123ab" for counts in ("1281167x1000", "160000x275"))
+    tuned = [dataclasses.replace(job, init=init, profile=scale) for init, scale in ((whole, "cpu"), (part, "paper"))]
+    both = report.recipes_table("imbalance", frame([Record(one, {"error": 0.5}, {}) for one in tuned]), name="t")
+    assert (
+        "Pre-trained on ImageNet (32 px), 1,281,167 images of 1000 classes (`cpu`); "
+        "ImageNet (32 px), 160,000 images of 275 classes (`paper`)."
+    ) in both
+    assert [row[1] for row in parse(both)[1]] == ["`cpu`", "`paper`"]
     faster = dataclasses.replace(smote, dataset="cifar100", recipe=smote.recipe | {"learning_rate": 0.1})
     header, rows = parse(
         report.recipes_table(
             "imbalance",
             frame([Record(one, {"error": 0.5}, {}) for one in (job, faster)]),
-            profile="cpu",
             name="t",
         )
     )
     assert header == ["Arm", "Learning rate", "Epochs", "Data sets", "Methods"]
     assert rows[1] == ["from scratch", "0.1", "20", "CIFAR-100", "SMOTE"]
-    alone = report.recipes_table("imbalance", found[found["method"] == "smote"], profile="cpu", name="t")
+    alone = report.recipes_table("imbalance", found[found["method"] == "smote"], name="t")
     assert parse(alone)[1] == [
-        ["from scratch", "WRN-16-1", "1,000 to 50 a class", "32", "0.05", "20", "CIFAR-10", "SMOTE"]
+        ["from scratch", "`cpu`", "WRN-16-1", "1,000 to 50 a class", "32", "0.05", "20", "CIFAR-10", "SMOTE"]
     ]
-    _, (none,) = parse(report.recipes_table("imbalance", found, profile="paper", name="t"))
+    _, (none,) = parse(report.recipes_table("ood", found, name="t"))
     assert none[0] == "not run"
 
 

@@ -8,9 +8,11 @@ from typing import Any
 
 import pandas as pd
 
+from robustness_lib.checkpoint_ids import origin
 from robustness_lib.paper import SECTIONS, VERDICTS, Verdict, claims_of, evaluate, label, metric, network_label
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels
 from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, PROFILES, UNMEASURED
+from robustness_lib.report.provenance import corpus_in_words
 from robustness_lib.report.tables import (
     NOT_RUN,
     Markdown,
@@ -199,29 +201,31 @@ def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown
     return Markdown("\n".join([*lines, ""]))
 
 
-def recipes_table(
-    section: str, records: pd.DataFrame, *, profile: str, name: str, methods: Sequence[str] | None = None
-) -> Markdown:
+def recipes_table(section: str, records: pd.DataFrame, *, name: str, methods: Sequence[str] | None = None) -> Markdown:
     """How the recorded networks of a section were trained: a row for each recipe.
 
     Args:
         section: Section.
-        records: Records of any sections.
-        profile: Profile.
+        records: Records of any sections; those of `smoke` do not count.
         name: Label of the table for references.
         methods: Only these; None: all that train.
 
     Returns:
         A numbered MyST table. Numbers of epochs are a range where they differ between levels; of the columns of the
-        network and how it was trained, those in which all rows agree are in the caption instead.
+        profile, the network and how it was trained, those in which all rows agree are in the caption instead. The
+        caption also says on what the pre-trained networks were pre-trained.
     """
-    mine = records[(records["section"] == section) & (records["profile"] == profile)]
+    mine = records[(records["section"] == section) & records["profile"].isin(PROFILES)]
+    corpora: dict[str, set[str]] = {}
     found: dict[tuple[str, ...], dict[str, set[Any]]] = {}
     for row in mine.to_dict("records"):
         recipe = row["recipe"]
         if recipe.get("epochs") and "learning_rate" in recipe and row["method"] in (methods or [row["method"]]):
+            if (start := origin(row["init"])) is not None:
+                corpora.setdefault(start.holds, set()).add(f"`{row['profile']}`")
             key = (
                 label(row["arm"]),
+                f"`{row['profile']}`",
                 network_label(str(recipe["architecture"])),
                 _images(recipe),
                 f"{recipe['batch_size']}",
@@ -237,13 +241,17 @@ def recipes_table(
         span = f"{least}" if least == most else f"{least} to {most}"
         rows.setdefault((*same, span, "; ".join(sorted(uses["sets"]))), []).append(label(method))
     cells = [[*key, "; ".join(sorted(used))] for key, used in sorted(rows.items(), key=lambda item: item[0])]
-    header = ["Arm", "Network", "Training images", "Batch", "Learning rate", "Epochs", "Data sets", "Methods"]
-    caption = f"How the recorded networks were trained (profile `{profile}`)."
-    common = [place for place in range(1, 5) if len({row[place] for row in cells}) == 1 and len(cells) > 1]
+    header = ["Arm", "Profile", "Network", "Training images", "Batch"]
+    header += ["Learning rate", "Epochs", "Data sets", "Methods"]
+    caption = "How the recorded networks were trained."
+    common = [place for place in range(1, 6) if len({row[place] for row in cells}) == 1 and len(cells) > 1]
     if common:
         caption += f" All: {', '.join(f'{header[place].lower()} {cells[0][place]}' for place in common)}."
+    if corpora:
+        held = [f"{corpus_in_words(holds)} ({listed(sorted(some))})" for holds, some in sorted(corpora.items())]
+        caption += f" Pre-trained on {'; '.join(held)}."
     kept = [place for place in range(len(header)) if place not in common]
-    shown = [[row[place] for place in kept] for row in cells] or [[NOT_RUN, *["–"] * 7]]
+    shown = [[row[place] for place in kept] for row in cells] or [[NOT_RUN, *["–"] * 8]]
     return myst_table([header[place] for place in kept], shown, caption=caption, name=name)
 
 

@@ -8,8 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from robustness_lib.checkpoint_ids import corpus_counts, corpus_name
+from robustness_lib.checkpoint_ids import corpus_counts, corpus_name, origin
 from robustness_lib.paper import SECTIONS, label
+from robustness_lib.profiles import PROFILES
+from robustness_lib.records import EVIDENCE
 from robustness_lib.report.tables import TITLES, Markdown, myst_table, short_revision
 
 _CORPORA = {
@@ -26,6 +28,7 @@ def rerun_command(
     *,
     methods: Iterable[str] = (),
     settings: Mapping[str, object] | None = None,
+    init: str | None = None,
 ) -> str:
     """The command that measures one data set's results again.
 
@@ -36,6 +39,7 @@ def rerun_command(
         seeds: Seeds; none: the profile's own.
         methods: Methods; none: the section's own.
         settings: Changed settings of a pre-training, by name.
+        init: The checkpoint to start from; None: the profile's own.
 
     Returns:
         The command, for example ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``;
@@ -54,6 +58,7 @@ def rerun_command(
     choices = {
         "--method": sorted(set(methods)),
         "--seeds": [str(int(seed)) for seed in sorted(set(seeds))],
+        "--init": [] if init is None else [init],
     }
     return " ".join([*parts, *(f"{name} {','.join(values)}" for name, values in choices.items() if values)])
 
@@ -84,7 +89,7 @@ def provenance_table(records: pd.DataFrame, *, caption: str, name: str) -> Markd
         count = f"{len(group)} ({len(seeds)} seed{'s' if len(seeds) != 1 else ''})"
         rows.append(
             [
-                f"{TITLES.get(section, section)}, {_data_set(dataset)}, `{profile}`",
+                f"{TITLES.get(section, section)}, {corpus_in_words(dataset)}, `{profile}`",
                 count,
                 f"{facts['device']}; {facts['precision']}",
                 f"{facts['versions']}; code {facts['revision']}",
@@ -95,22 +100,31 @@ def provenance_table(records: pd.DataFrame, *, caption: str, name: str) -> Markd
     return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
 
 
-def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
-    """A closed drop-down "How this page was made" for one section at one profile.
+def made_by(records: pd.DataFrame, section: str, profile: str | None = None) -> Markdown:
+    """A closed drop-down "How this page was made" for one section.
 
     Args:
         records: Records; those of other sections and profiles are ignored.
         section: Section.
-        profile: Profile.
+        profile: Profile; None: all that have records.
 
     Returns:
         Commands, code revision, device, software, time, and the checksums of the data, as MyST Markdown.
     """
-    mine = records[(records["section"] == section) & (records["profile"] == profile)]
+    own = records[records["section"] == section]
+    recorded = [scale for scale in EVIDENCE if scale in set(own["profile"])] or ["cpu"]
     lines = [":::{dropdown} How this page was made", ""]
+    for scale in recorded if profile is None else [profile]:
+        lines += _how_made(own[own["profile"] == scale], section, scale)
+    return Markdown("\n".join([*lines, ":::", ""]))
+
+
+def _how_made(mine: pd.DataFrame, section: str, profile: str) -> list[str]:
+    """Lines about the records of one profile."""
+    lines: list[str] = []
     if mine.empty:
         lines += [f"Nothing is recorded yet at the `{profile}` profile. This command records it:", ""]
-        lines += _code([rerun_command(section, profile, None, [])])
+        lines += [*_code([rerun_command(section, profile, None, [])]), ""]
     else:
         text = (
             "These commands measure the recorded results again, but for what the page names with a `--set` or `--init`"
@@ -132,7 +146,7 @@ def made_by(records: pd.DataFrame, section: str, profile: str) -> Markdown:
         sums = _checksums(mine)
         if sums:
             lines += ["SHA-256 of the data", *(f": {name} `{value}`" for name, value in sums), ""]
-    return Markdown("\n".join([*lines, ":::", ""]))
+    return lines
 
 
 def contents_note(records: pd.DataFrame) -> Markdown:
@@ -180,7 +194,19 @@ def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> 
             commands.append(rerun_command(section, profile, dataset, [int(some["seed"].iloc[0])], settings=settings))
         return commands
     trials: Iterable[str] = group["method"] if section == "recipe_choice" else ()  # a plain run has only some of them
-    return [rerun_command(section, profile, dataset, group["seed"], methods=trials)]
+    init = _other_start(profile, dataset, group["init"])
+    return [rerun_command(section, profile, dataset, group["seed"], methods=trials, init=init)]
+
+
+def _other_start(profile: str, dataset: str, inits: Iterable[str]) -> str | None:
+    """The checkpoint that records start from where it holds another part of the profile's corpus; else None."""
+    if profile not in PROFILES:
+        return None
+    targets = PROFILES[profile].targets
+    wanted = (targets.get(dataset) or next(iter(targets.values()))).corpus_holds
+    starts = {init: start for init in inits if (start := origin(init)) is not None}
+    others = [i for i, one in starts.items() if one.corpus == corpus_name(wanted) and one.holds != wanted]
+    return min(others, default=None)
 
 
 def corpus_label(name: str) -> str:
@@ -188,8 +214,8 @@ def corpus_label(name: str) -> str:
     return _CORPORA.get(name) or label(name)
 
 
-def _data_set(name: str) -> str:
-    """A data set in words; a corpus with what it holds."""
+def corpus_in_words(name: str) -> str:
+    """A data set in words; a corpus with the counts that its name has."""
     counts = corpus_counts(name)
     if counts is None:
         return label(name)
