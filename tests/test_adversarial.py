@@ -25,7 +25,7 @@ from robustness_lib.batches import to_unit_range
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import build
-from robustness_lib.networks import Context, Trained, Training, trained
+from robustness_lib.networks import Context, Trained, Training, read_trained, trained
 from robustness_lib.paper import CLAIMS, evaluate, metric, published
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.randomness import generator
@@ -344,7 +344,7 @@ def test_only_the_head_changes_in_last_layer_tuning(live: tuple[list[Job], pd.Da
     tuned = adversarial.fit(job, context).network.state_dict()
     path = context.checkpoint(job.init)
     assert path is not None
-    before = sections.pretraining.read_trained(path)[0]
+    before = read_trained(path)[0]
     for name, value in tuned.items():
         assert name.startswith("fc.") or torch.equal(value, before[name]), name
 
