@@ -305,7 +305,7 @@ def test_gpu_note_names_the_gpus_or_the_command() -> None:
     assert report.gpu_note(frame([record(), record(device=GPU)])) == f"GPUs measured: {GPU}.\n"
     for nothing in (frame([record()]), frame([])):
         note = report.gpu_note(nothing)
-        assert note.startswith("No GPU has been measured yet.")
+        assert note.startswith("No GPU has been benchmarked yet.")
         assert "python -m benchmarks --device cuda" in note
 
 

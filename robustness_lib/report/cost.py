@@ -382,7 +382,7 @@ def gpu_note(records: pd.DataFrame) -> Markdown:
         return Markdown(f"GPUs measured: {', '.join(devices)}.\n")
     command = rerun_command("cost", "paper", None, [])
     return Markdown(
-        "No GPU has been measured yet. This command measures the one of the machine that it runs on, and can be "
+        "No GPU has been benchmarked yet. This command measures the one of the machine that it runs on, and can be "
         f"repeated until it is done:\n\n```bash\n{command}\n```\n"
     )
 
