@@ -374,7 +374,7 @@ def publish_records(
     ] = False,
     checkpoint: Annotated[
         list[str], typer.Option(help=f"Also this checkpoint, into {networks.SHIPPED}, in half precision.")
-    ] = [],  # noqa: B006 - as above
+    ] = [],  # noqa: B006 - typer takes the default's type from it
 ) -> None:
     """Merge the store's records into book/results, which the book reads: those that a profile plans."""
     if not PUBLISHED.parent.is_dir():

@@ -398,7 +398,7 @@ def readings_note(pretrainings: pd.DataFrame, work: pd.DataFrame) -> Markdown:
         Markdown, a paragraph each, those against an adversary left out; empty where none is recorded.
     """
     lines = []
-    for row in pretrainings[pretrainings["profile"] == "paper"].to_dict("records") if len(pretrainings) else []:
+    for row in pretrainings[pretrainings["profile"] == "paper"].to_dict("records"):
         recipe, where = row["recipe"], row["provenance"]
         if recipe.get("adversary"):
             continue
