@@ -36,9 +36,8 @@ from robustness_lib.training import Assignment, cpu_threads, predict, train, tra
 
 CLASSES = 10
 
-FRESH = multiprocessing.get_context("forkserver")
-"""Makes processes that have loaded everything and done nothing yet."""
-FRESH.set_forkserver_preload(["benchmarks.measurements"])
+FRESH = multiprocessing.get_context("spawn")
+"""Makes processes that have done nothing yet; a forked one may not use CUDA where loading PyTorch has asked for it."""
 
 
 def run(job: Job, context: Context) -> Metrics:
