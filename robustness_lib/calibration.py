@@ -4,13 +4,14 @@ A network trained from scratch is compared with one that was pre-trained and tun
 arrays (:mod:`robustness_lib.metrics`); tables and figures are those of every section (:mod:`robustness_lib.report`).
 
 Methods: ``standard`` trains on all training images; ``temperature`` trains on 90 % of them and tunes a softmax
-temperature on the rest. On request only: ``places365``, ``standard`` from a checkpoint of another corpus, given by its
-id.
+temperature on the rest. On request only, and pre-trained only: ``places365``, ``standard`` from a checkpoint of another
+corpus, given by its id; ``low-rate`` and ``high-rate``, ``standard`` tuned at a tenth of the learning rate or at ten
+times it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Unpack
 
 from numpy.typing import ArrayLike
@@ -40,7 +41,9 @@ from robustness_lib.training import predict
 
 SECTION = "calibration"
 METHODS = ("standard", "temperature")
-ON_REQUEST = ("places365",)
+RATES = {"low-rate": 0.1, "high-rate": 10.0}
+"""Methods that tune at another learning rate, as a multiple of that of ``standard``."""
+ON_REQUEST = ("places365", *RATES)
 
 # --------------------------------------------------------------------------------------------- jobs
 
@@ -69,7 +72,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
         **selection: What is selected (:class:`robustness_lib.planning.Selection`); :data:`METHODS` where it names none.
 
     Returns:
-        The jobs (:func:`robustness_lib.planning.plan`); of ``places365`` those that are pre-trained.
+        The jobs (:func:`robustness_lib.planning.plan`); of :data:`ON_REQUEST` those that are pre-trained.
 
     Raises:
         UserError: An unknown name or an unsuitable value.
@@ -78,7 +81,13 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     if "places365" in methods:
         require_corpus("places365", "places365", selection.get("init"), profile_name)
     planned = plan(SECTION, profile_name, (*METHODS, *ON_REQUEST), CalibrationRecipe, **selection)
-    return [job for job in planned if job.method not in ON_REQUEST or job.init != SCRATCH]
+    return [_at_its_rate(job) for job in planned if job.method not in ON_REQUEST or job.init != SCRATCH]
+
+
+def _at_its_rate(job: Job) -> Job:
+    if job.method not in RATES:
+        return job
+    return replace(job, recipe={**job.recipe, "learning_rate": job.recipe["learning_rate"] * RATES[job.method]})
 
 
 def run(job: Job, context: Context) -> Metrics:

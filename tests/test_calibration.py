@@ -124,6 +124,15 @@ def test_places365_is_the_pre_trained_arm_of_its_checkpoint() -> None:
     assert "places365" not in {job.method for job in calibration.jobs("paper")}
 
 
+@pytest.mark.parametrize(("method", "rate"), [("low-rate", 0.0001), ("high-rate", 0.01)])
+def test_other_rates_change_the_tuning_alone(method: str, rate: float) -> None:
+    [job] = calibration.jobs("paper", datasets=["cifar10"], methods=[method], seeds=[0])
+    standard = calibration.jobs("paper", datasets=["cifar10"], methods=["standard"], seeds=[0])[-1]
+    assert job.init == standard.init != SCRATCH
+    assert job.recipe == {**standard.recipe, "learning_rate": pytest.approx(rate)}
+    assert method not in {job.method for job in calibration.jobs("paper")}
+
+
 def test_what_a_profile_plans_and_what_is_a_trial() -> None:
     def one(section: str, method: str, **selection: Any) -> Job:
         jobs = sections.SECTIONS[section].jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[0], **selection)
