@@ -87,7 +87,8 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
 def _at_its_rate(job: Job) -> Job:
     if job.method not in RATES:
         return job
-    return replace(job, recipe={**job.recipe, "learning_rate": job.recipe["learning_rate"] * RATES[job.method]})
+    recipe = CalibrationRecipe.of(job.recipe)
+    return replace(job, recipe=replace(recipe, learning_rate=recipe.learning_rate * RATES[job.method]).as_dict())
 
 
 def run(job: Job, context: Context) -> Metrics:

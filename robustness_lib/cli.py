@@ -386,7 +386,7 @@ def publish_records(
     planned = {job.key for job in jobs if changed or sections.is_planned(job)}
     for name in checkpoint:
         print(f"{networks.ship(name, store)}: comes with the repository now")
-    result = publish(Store(store), which=lambda job: job.key in planned)
+    result = publish(Store(store), which=lambda job: job.key in planned, changed=sections.changed_settings)
     if not result:
         print(f"nothing to publish: {store} holds no record that the profiles cpu or paper plan")
     for section, (count, fresh) in result.items():

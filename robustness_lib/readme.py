@@ -20,7 +20,7 @@ from robustness_lib.paper import SECTIONS, label, metric, per_seed
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import levels_counted, mean_interval
 from robustness_lib.records import frame, load_published, short_hash
-from robustness_lib.report import arm_style, legend_outside, new_figure, rerun_command, use_style
+from robustness_lib.report import arm_style, legend_outside, new_figure, rerun_commands, use_style
 from robustness_lib.report.detection import paper_mean
 from robustness_lib.report.headlines import HEADLINES, Headline, so_far
 from robustness_lib.report.levels import paper_area
@@ -66,10 +66,9 @@ def _line(section: str, headline: Headline, dataset: str, rows: list[dict[Any, A
     found = headline.cells(rows)
     if not found.seeds:
         return f"| {name} | {found.paper} | {found.here} | |"
-    chosen = records[(records["section"] == section) & (records["profile"] == found.profile)]
-    command = rerun_command(
-        section, found.profile, found.dataset, chosen.loc[chosen["dataset"] == found.dataset, "seed"]
-    )
+    same = (records["section"] == section) & (records["profile"] == found.profile)
+    group = records[same & (records["dataset"] == found.dataset)]
+    [command] = rerun_commands(section, found.profile, found.dataset, group)
     return f"| {name} | {unbroken(found.paper)} | {unbroken(found.here)} | `{command}` |"
 
 

@@ -17,7 +17,7 @@ import os
 import platform
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -257,6 +257,7 @@ def publish(
     folder: Path = PUBLISHED,
     *,
     which: Callable[[Job], bool] = lambda job: True,
+    changed: Callable[[Job], Mapping[str, Any]] = lambda job: {},
 ) -> dict[str, tuple[int, int]]:
     """Merge the store's records into the published files, one a section, sorted by key.
 
@@ -267,6 +268,8 @@ def publish(
         store: The working store.
         folder: Where the published files lie.
         which: The jobs whose records are published.
+        changed: The settings in which a job differs from what its section plans; a record that has some is published
+            with them as ``changed`` in its provenance, so that the command that measures it again can name them.
 
     Returns:
         By section: how many records the file holds now, and how many lines are new or changed.
@@ -275,7 +278,11 @@ def publish(
         UserError: A published file is damaged or cannot be written; it is left as it was.
     """
     some = [record for record in store.records() if record.job.profile in EVIDENCE and which(record.job)]
-    return keep(some, folder)
+    return keep([_with_changes(record, changed(record.job)) for record in some], folder)
+
+
+def _with_changes(record: Record, changes: Mapping[str, Any]) -> Record:
+    return replace(record, provenance={**record.provenance, "changed": dict(changes)}) if changes else record
 
 
 def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:

@@ -32,7 +32,7 @@ from robustness_lib.errors import MissingCheckpoint, UserError, choose
 from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.records import Job, Metrics, Record, Store, frame, load_published
+from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, frame, load_published
 from robustness_lib.sweep import Outcome, default_together, default_workers, sweep
 
 
@@ -261,6 +261,32 @@ def _planned_keys(
         return frozenset(job.key for job in SECTIONS[section_name].jobs(scale, **chosen))
     except UserError:
         return frozenset()
+
+
+def changed_settings(job: Job) -> dict[str, Any]:
+    """The settings in which a job differs from the one that its section plans in its place, as for ``--set``.
+
+    Args:
+        job: A job of any section.
+
+    Returns:
+        Values by name; empty where nothing differs but perhaps the checkpoint, or where no such job is planned.
+    """
+    if is_planned(job):
+        return {}
+    chosen: Selection = {"datasets": [job.dataset], "methods": [job.method], "seeds": [job.seed]}
+    if job.init != SCRATCH:
+        chosen["init"] = job.init
+    if job.level is not None:
+        chosen["chosen_levels"] = [job.level]
+    try:
+        planned = [other for other in SECTIONS[job.section].jobs(job.profile, **chosen) if other.init == job.init]
+    except UserError:
+        return {}
+    if len(planned) != 1:
+        return {}
+    theirs = planned[0].recipe
+    return {name: value for name, value in job.recipe.items() if name not in theirs or theirs[name] != value}
 
 
 def summary(records: Sequence[Record]) -> pd.DataFrame:

@@ -153,6 +153,13 @@ def test_what_a_profile_plans_and_what_is_a_trial() -> None:
         one("label_noise", "none-excluded", init=other, overrides={"epochs": "7"}),
     )
     assert not any(sections.is_planned(job) for job in trials)
+    changes = {"draw_images": "1000", "ood_sets": "gaussian:textures"}
+    jobs = sections.SECTIONS["ood"].jobs("paper", datasets=["cifar10"], seeds=[0], init=other, overrides=changes)
+    assert {job.init for job in jobs} == {SCRATCH, other}
+    for job in jobs:
+        assert sections.changed_settings(job) == {"draw_images": 1000, "ood_sets": "gaussian:textures"}
+    assert [sections.changed_settings(job) for job in planned] == [{}, {}, {}]
+    assert sections.changed_settings(one("calibration", "standard", init=other)) == {}
 
 
 @pytest.mark.parametrize("section", sections.SECTIONS)

@@ -305,6 +305,9 @@ def test_a_trial_with_other_settings_takes_no_results_place(command: Command) ->
     assert second.startswith("1 with changed settings stay in runs")
     assert trial.key not in {record.job.key for record in load_published("calibration")}
     assert command("publish", "--changed")[1] == "book/results/calibration.jsonl: 3 records, 1 of them new or changed\n"
+    found = {record.job.key: record.provenance.get("changed") for record in load_published("calibration")}
+    assert found.pop(trial.key) == {"epochs": 1}
+    assert set(found.values()) == {None}
 
 
 def test_show_keeps_recipes_apart(command: Command) -> None:

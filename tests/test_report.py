@@ -17,9 +17,10 @@ import pandas as pd
 import pytest
 from test_paper import record
 
-from robustness_lib import paper, report
+from robustness_lib import calibration, ood, paper, report
 from robustness_lib.errors import UserError
 from robustness_lib.records import SCRATCH, Job, Record, frame
+from robustness_lib.report.headlines import so_far
 from robustness_lib.report.tables import number
 
 LISTS = {
@@ -279,6 +280,29 @@ def test_commands_name_the_checkpoint_where_it_is_of_another_part_of_the_corpus(
     assert text.index("profile `paper`, 2 records") < text.index("profile `cpu`, 1 records")
     assert text.count(":::") == 2
     assert "profile `paper`" not in report.made_by(frame([*found]), "ood", "cpu")
+
+
+def test_commands_name_the_settings_in_which_all_records_were_changed() -> None:
+    jobs = ood.jobs("paper", datasets=["cifar10"], methods=["standard"], seeds=[0])
+    changes = [{"draw_images": 1000, "draws": 3}, {"draw_images": 1000, "draws": 4}]
+    found = [Record(job, {"error": 0.5}, {"changed": one}) for job, one in zip(jobs, changes, strict=True)]
+    command = "robustness run ood --profile paper --dataset cifar10 --seeds 0"
+    assert report.rerun_commands("ood", "paper", "cifar10", frame(found)) == [f"{command} --set draw_images=1000"]
+    plain = [found[0], Record(jobs[1], {"error": 0.5}, {})]
+    assert report.rerun_commands("ood", "paper", "cifar10", frame(plain)) == [command]
+
+
+def test_the_count_of_claims_says_what_paper_networks_were_pre_trained_on() -> None:
+    def told(init: str) -> str:
+        arms = [calibration.jobs("paper", datasets=["cifar10"], methods=["standard"], seeds=[seed], init=init)
+                for seed in (0, 1)]  # fmt: skip
+        values = {SCRATCH: 0.2, init: 0.1}
+        jobs = [job for both in arms for job in both]
+        return so_far(frame([Record(job, {"rms_calibration_error": values[job.init]}, {}) for job in jobs]))
+
+    assert "is judged at the papers' scale." in told("wrn-40-2_imagenet32_1281167x1000_e100_s1_0123ab")
+    words = "but for pre-training on 160,000 images of 275 classes rather than 1,281,167 of 1,000."
+    assert f"is judged at the papers' scale {words}" in told("wrn-40-2_imagenet32_160000x275_e100_s1_0123ab")
 
 
 # ---------------------------------------------------------------------------------------- figures

@@ -93,7 +93,7 @@ from robustness_lib.report.lines import (
     scatter_by_scale,
 )
 from robustness_lib.report.pretrainings import adversarial_pretraining_table, pretrainings_table
-from robustness_lib.report.provenance import contents_note, made_by, provenance_table, rerun_command
+from robustness_lib.report.provenance import contents_note, made_by, provenance_table, rerun_command, rerun_commands
 from robustness_lib.report.robustness import (
     STANDARD,
     factor_series,
@@ -205,6 +205,7 @@ __all__ = [
     "reproduction_note",
     "reproduction_table",
     "rerun_command",
+    "rerun_commands",
     "robustness_curves",
     "robustness_during_tuning",
     "roc_curves",

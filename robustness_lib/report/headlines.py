@@ -8,10 +8,12 @@ from typing import Any
 
 import pandas as pd
 
-from robustness_lib.checkpoint_ids import origin
+from robustness_lib.checkpoint_ids import corpus_counts, corpus_name, origin
 from robustness_lib.paper import SECTIONS, VERDICTS, Verdict, claims_of, evaluate, label, metric, network_label
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels
-from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, PROFILES, UNMEASURED
+from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, UNMEASURED
+from robustness_lib.profiles import PROFILES
+from robustness_lib.records import EVIDENCE
 from robustness_lib.report.provenance import corpus_in_words
 from robustness_lib.report.tables import (
     NOT_RUN,
@@ -165,10 +167,11 @@ def so_far(records: pd.DataFrame) -> str:
     judged = _judged(records)
     text = f"{len(judged)} of {len(CLAIMS)} claims are measured: {tally(judged) or 'none yet'}."
     exact = sum(one.claim.exact for one in judged)
-    trained = {profile: sum(one.profile == profile and not one.claim.exact for one in judged) for profile in PROFILES}
+    trained = {profile: sum(one.profile == profile and not one.claim.exact for one in judged) for profile in EVIDENCE}
     parts = [f"{exact} {_be(exact)} computed from published predictions"] if exact else []
-    parts += [f"{count} {_be(count)} judged at {_SCALES[profile]}" for profile, count in trained.items() if count]
-    text += f" Of these, {', '.join(parts)}." if parts else ""
+    scales = {**_SCALES, "paper": _SCALES["paper"] + _lesser_corpora(records)}
+    parts += [f"{count} {_be(count)} judged at {scales[profile]}" for profile, count in trained.items() if count]
+    text += f" Of these, {'; '.join(parts)}." if parts else ""
     text += " None is measured at the papers' scale yet." if judged and not trained["paper"] else ""
     open_ones = {word: sum(one.is_open and one.verdict == word for one in judged) for word in (IN_DIRECTION, FAILS)}
     if sum(open_ones.values()):
@@ -177,6 +180,19 @@ def so_far(records: pd.DataFrame) -> str:
         )
         text += f" The verdicts on {which} are *open*: the interval includes no effect, further seeds may turn them."
     return text
+
+
+def _lesser_corpora(records: pd.DataFrame) -> str:
+    """On how much less than the whole corpus networks of the `paper` profile were pre-trained: part of a sentence."""
+    lesser: dict[str, None] = {}
+    for init, dataset in records.loc[records["profile"] == "paper", ["init", "dataset"]].drop_duplicates().to_numpy():
+        start, target = origin(init), PROFILES["paper"].targets.get(dataset)
+        if start is not None and target is not None and start.corpus == corpus_name(target.corpus_holds):
+            had, whole = corpus_counts(start.holds), corpus_counts(target.corpus_holds)
+            if had is not None and whole is not None and had != whole:
+                words = f"{had[0]:,} images of {had[1]} classes rather than {whole[0]:,} of {whole[1]:,}"
+                lesser[words] = None
+    return f" but for pre-training on {listed(list(lesser))}" if lesser else ""
 
 
 def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown:
@@ -215,7 +231,7 @@ def recipes_table(section: str, records: pd.DataFrame, *, name: str, methods: Se
         profile, the network and how it was trained, those in which all rows agree are in the caption instead. The
         caption also says on what the pre-trained networks were pre-trained.
     """
-    mine = records[(records["section"] == section) & records["profile"].isin(PROFILES)]
+    mine = records[(records["section"] == section) & records["profile"].isin(EVIDENCE)]
     corpora: dict[str, set[str]] = {}
     found: dict[tuple[str, ...], dict[str, set[Any]]] = {}
     for row in mine.to_dict("records"):

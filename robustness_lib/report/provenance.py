@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -38,7 +39,7 @@ def rerun_command(
         dataset: Image set; None: all of the section's sets.
         seeds: Seeds; none: the profile's own.
         methods: Methods; none: the section's own.
-        settings: Changed settings of a pre-training, by name.
+        settings: Changed settings, by name.
         init: The checkpoint to start from; None: the profile's own.
 
     Returns:
@@ -60,7 +61,8 @@ def rerun_command(
         "--seeds": [str(int(seed)) for seed in sorted(set(seeds))],
         "--init": [] if init is None else [init],
     }
-    return " ".join([*parts, *(f"{name} {','.join(values)}" for name, values in choices.items() if values)])
+    parts += [f"{name} {','.join(values)}" for name, values in choices.items() if values]
+    return " ".join([*parts, *(f"--set {name}={value}" for name, value in (settings or {}).items())])
 
 
 def duration(seconds: float) -> str:
@@ -94,7 +96,7 @@ def provenance_table(records: pd.DataFrame, *, caption: str, name: str) -> Markd
                 f"{facts['device']}; {facts['precision']}",
                 f"{facts['versions']}; code {facts['revision']}",
                 f"{facts['dates']}; {facts['time']} of computing",
-                ", ".join(f"`{command}`" for command in _commands(section, profile, dataset, group)),
+                ", ".join(f"`{command}`" for command in rerun_commands(section, profile, dataset, group)),
             ]
         )
     return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
@@ -130,7 +132,8 @@ def _how_made(mine: pd.DataFrame, section: str, profile: str) -> list[str]:
             "These commands measure the recorded results again, but for what the page names with a `--set` or `--init`"
         )
         lines += [f"{text} of its own:", ""]
-        lines += _code([text for key, group in _groups(mine) for text in _commands(section, profile, key[2], group)])
+        commands = (rerun_commands(section, profile, key[2], group) for key, group in _groups(mine))
+        lines += _code(list(itertools.chain.from_iterable(commands)))
         facts = _facts(mine)
         words = {
             "revision": "Code revision",
@@ -180,8 +183,19 @@ def contents_note(records: pd.DataFrame) -> Markdown:
     return Markdown("\n".join([first, "", *lines, ""]))
 
 
-def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> list[str]:
-    """The command for a group of records; one for each pre-training, as its command takes one seed."""
+def rerun_commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> list[str]:
+    """The commands that measure recorded results of one data set again, with the checkpoint and settings they had.
+
+    Args:
+        section: Section.
+        profile: Profile.
+        dataset: Image set.
+        group: Records of these three, as by :func:`robustness_lib.records.frame`.
+
+    Returns:
+        One command; one for each pre-training, as its command takes one seed. Settings in which only some of the
+        records differ from what the section plans are left out.
+    """
     if section == "pretraining":
         against = group["recipe"].map(lambda recipe: str(recipe.get("adversary", "none")))
         epochs = group["recipe"].map(lambda recipe: int(recipe["epochs"]))
@@ -194,8 +208,14 @@ def _commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> 
             commands.append(rerun_command(section, profile, dataset, [int(some["seed"].iloc[0])], settings=settings))
         return commands
     trials: Iterable[str] = group["method"] if section == "recipe_choice" else ()  # a plain run has only some of them
-    init = _other_start(profile, dataset, group["init"])
-    return [rerun_command(section, profile, dataset, group["seed"], methods=trials, init=init)]
+    init, settings = _other_start(profile, dataset, group["init"]), _other_settings(group)
+    return [rerun_command(section, profile, dataset, group["seed"], methods=trials, init=init, settings=settings)]
+
+
+def _other_settings(group: pd.DataFrame) -> dict[str, Any]:
+    """The settings in which all records of a group differ, in the same way, from what their section plans."""
+    changes = [source.get("changed", {}) for source in group["provenance"]]
+    return {name: value for name, value in changes[0].items() if all(one.get(name) == value for one in changes)}
 
 
 def _other_start(profile: str, dataset: str, inits: Iterable[str]) -> str | None:
