@@ -34,9 +34,6 @@ report.reproduction_note(work, recorded)
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.gpu_note(recorded)
 
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.readings_note(records.frame(records.load_published("pretraining", Path(results))), work)
-
 # %% [markdown]
 # ## One network
 #

@@ -255,9 +255,12 @@ report.scoreboard(published, sections=["ood"], name="tab-verdicts")
 # %% [markdown]
 # ## What differs, and why
 #
-# *Foreign sets.* At the `cpu` profile there are fewer than the paper's eight, and of the textures only a part, whose numbers
+# *Foreign sets.* There are fewer than the paper's eight here, and of the textures only a part, whose numbers
 # {numref}`tab-ood-overlap` gives. So a draw has 1,000 images rather than 2,000, and the draws of textures have most images
 # in common: their spread is smaller than that of independent ones.
+#
+# *Corpus.* At the `paper` profile recipe, network and target are the paper's, but pre-training had only a part of Downsampled
+# ImageNet ({numref}`tab-ood-recipes`). The same networks are [less accurate for it](calibration.ipynb).
 #
 # *Scale.* At the `cpu` profile the network is smaller, it was pre-trained on a part of Downsampled ImageNet, and it is tuned
 # on a part of CIFAR, at a larger learning rate. Such a network is less accurate, and its confidence tells

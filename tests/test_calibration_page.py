@@ -109,3 +109,37 @@ def test_by_how_much_the_error_falls(tuned: float, ours: str) -> None:
         f"here: {ours} on CIFAR-10."
     )
     assert report.falls_note(pd.DataFrame(rows).iloc[:1], datasets=["cifar10"]) == ""
+
+
+def rated(arm: str, method: str, rate: float, seed: int, error: float, calibration: float) -> dict[str, Any]:
+    values = {"error": error, "rms_calibration_error": calibration, "negative_log_likelihood": 1.0}
+    recipe = {"learning_rate": rate}
+    return record(profile="paper", arm=arm, method=method, seed=seed, recipe=recipe, **values)
+
+
+def test_rates_are_compared_over_the_seeds_that_both_have() -> None:
+    rows = [rated("scratch", "standard", 0.1, seed, 0.05, 0.06) for seed in (0, 1)]
+    rows += [rated("pre-trained", "standard", 0.001, seed, 0.08 + 0.02 * seed, 0.03) for seed in (0, 1)]
+    plain = pd.DataFrame(rows)
+    assert "not run" in report.rates_note(plain, datasets=SETS)
+    assert "not run" in report.rates_table(plain, datasets=SETS, caption="C.", name="tab-x")
+    both = pd.DataFrame([*rows, rated("pre-trained", "high-rate", 0.01, 1, 0.06, 0.04)])
+    assert report.rates_note(both, datasets=SETS) == (
+        "- On CIFAR-10 at `paper` (1 seed), tuned at 0.01 instead of 0.001, the test error falls from 10.0 to 6.0 %, "
+        "the RMS calibration error rises from 3.0 to 4.0 %."
+    )
+    table = report.rates_table(both, datasets=SETS, caption="C.", name="tab-x")
+    assert "| CIFAR-10, `paper` | pre-trained | 0.001 | 9.0 ± 1.4 | 3.0 ± 0.0 | 1.000 ± 0.000 | 2 |" in table
+    assert "| CIFAR-10, `paper` | pre-trained | 0.01 | 6.0 | 4.0 | 1.000 | 1 |" in table
+    assert table.count("| CIFAR-10, `paper` |") == 3
+
+
+@pytest.mark.parametrize(("tuned", "said"), [(0.04, False), (0.08, True)])
+def test_a_loss_of_accuracy_is_said(tuned: float, said: bool) -> None:
+    rows = [rated("scratch", "standard", 0.1, seed, 0.05, 0.06) for seed in (0, 1)]
+    rows += [rated("pre-trained", "standard", 0.001, seed, tuned, 0.03) for seed in (0, 1)]
+    text = report.accuracy_note(pd.DataFrame(rows), datasets=SETS)
+    assert ("raises it here on CIFAR-10: 5.0 → 8.0 % (`paper`; theirs 5.32 → 3.64 %)" in text) == said
+    assert bool(text) == said
+    worse = pd.DataFrame([row | {"rms_calibration_error": 0.06} for row in rows])
+    assert "all the same" not in report.accuracy_note(worse, datasets=SETS)

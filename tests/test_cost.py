@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -309,30 +308,6 @@ def test_gpu_note_names_the_gpus_or_the_command() -> None:
         assert "python -m benchmarks --device cuda" in note
 
 
-def pre_trained(**recipe: Any) -> Record:
-    chosen: dict[str, Any] = {"architecture": "wrn-40-2", "epochs": 100, **recipe}
-    return dataclasses.replace(
-        record(device=GPU),
-        job=dataclasses.replace(record().job, section="pretraining", profile="paper", recipe=chosen),
-        metrics={"images": 160_000.0, "training_seconds": 400.0},
-        provenance={"device": GPU},
-    )
-
-
-def test_a_recorded_pre_training_is_a_reading_of_a_gpu() -> None:
-    planned = profile("paper")
-    jobs = sections.SECTIONS["calibration"].jobs("paper", datasets=["cifar10"], methods=["standard"], seeds=[0])
-    work = report.planned_work([*jobs, pretraining.job(planned, planned.targets["cifar10"])])
-    note = report.readings_note(frame([pre_trained(), pre_trained(adversary="untargeted")]), work)
-    assert note.count("A reading on the way") == 1
-    assert f"on {GPU}, the pre-training of WRN-40-2 that was recorded took 7 min for 16.0 million images" in note
-    assert "40,000 a second" in note
-    assert "(5.50 million images) would take 2 min on one such device" in note  # 100 and 10 epochs of 50,000 images
-    elsewhere = dataclasses.replace(pre_trained(), provenance={"device": "CPU x", "trained_on": ["A, float32"]})
-    assert "on A, float32, the pre-training" in report.readings_note(frame([elsewhere]), work)
-    assert report.readings_note(frame([record()]), work) == report.readings_note(frame([]), work) == ""
-
-
 def test_cost_has_a_command_of_its_own() -> None:
     assert report.rerun_command("cost", "cpu", "random", [0]) == "python -m benchmarks --device cpu"
     assert "python -m benchmarks --device cuda" in report.made_by(pd.DataFrame(frame([])), "cost", "paper")
@@ -377,3 +352,5 @@ def test_the_whole_cost_is_said_in_a_sentence() -> None:
     last = [line for line in table.splitlines() if "**all**" in line][-1].strip("| ").split(" | ")[-1]
     assert f"all of `cpu` takes {last} of training" in note
     assert report.reproduction_note(work, found.iloc[:0]) == ""
+    another = frame([record(device=GPU, architecture="wrn-28-10")])
+    assert report.reproduction_note(work, another) == ""  # nothing planned is measured there

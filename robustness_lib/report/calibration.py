@@ -16,6 +16,7 @@ import pandas as pd
 
 from robustness_lib.paper import label, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
+from robustness_lib.records import EVIDENCE
 from robustness_lib.report.tables import (
     ARMS,
     NOT_RUN,
@@ -206,6 +207,114 @@ def _values(records: pd.DataFrame, dataset: str, arm: str, profile: str) -> _Tun
         if isinstance(row.get("reliability_accuracy"), Sequence)
     ]
     return _Tuned(before, after, float(np.mean(noise)) if noise else math.nan)
+
+
+def accuracy_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
+    """Where pre-training raises the test error here though it lowers it in the paper's logs, and what calibration does.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: Image sets.
+
+    Returns:
+        Markdown; empty where it lowers the error on every set.
+    """
+    table = comparison_rows(SECTION, records, metrics=["error", RMS], datasets=datasets)
+    told, better = [], []
+    for dataset in datasets:
+        found = table[table["dataset"] == dataset].set_index(["metric", "arm"]) if len(table) else table
+        if not len(found) or found["n"].min() == 0:
+            continue
+        error, calibration = (found.loc[each].reindex(ARMS) for each in ("error", RMS))
+        if not error["mean"].iloc[1] > error["mean"].iloc[0]:
+            continue
+        here = " → ".join(number(value, "error") for value in error["mean"])
+        where, theirs = error.iloc[0], " → ".join(error["printed"])
+        told.append(f"on {label(where['measured_on'])}: {here} % (`{where['profile']}`; theirs {theirs} %)")
+        better.append(bool(calibration["mean"].iloc[1] < calibration["mean"].iloc[0]))
+    if not told:
+        return Markdown("")
+    text = f"Pre-training lowers the test error in the authors' logs, but raises it here {listed(told)}."
+    if all(better):
+        text += " The calibration error falls all the same: these networks are right less often, and know it better."
+    return Markdown(text)
+
+
+_RATES = {"scratch": ("standard",), "pre-trained": ("low-rate", "standard", "high-rate")}
+"""Methods that are compared by their learning rate, by arm."""
+
+
+_Rated = tuple[str, str, dict[tuple[str, str], pd.DataFrame]]
+"""An image set, a profile, and records by arm and method."""
+
+
+def _by_rate(records: pd.DataFrame, datasets: Sequence[str]) -> list[_Rated]:
+    """Where another rate than the standard one is recorded."""
+    found: list[_Rated] = []
+    for dataset in datasets:
+        for profile in EVIDENCE:
+            setting = {"section": SECTION, "profile": profile, "dataset": dataset}
+            rows = {
+                (arm, method): group
+                for arm, methods in _RATES.items()
+                for method in methods
+                if len(group := runs(records, **setting, arm=arm, method=method))
+            }
+            if {method for _, method in rows} - {"standard"}:
+                found.append((dataset, profile, rows))
+    return found
+
+
+def rates_table(records: pd.DataFrame, *, datasets: Sequence[str], caption: str, name: str) -> Markdown:
+    """Error and calibration of pre-trained networks that were tuned at several learning rates.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: Image sets.
+        caption: Caption of the table, Markdown.
+        name: Its label for references.
+
+    Returns:
+        A numbered MyST table: a row for each set, profile and rate that is recorded, those from scratch beside them.
+    """
+    rows = []
+    for dataset, profile, found in _by_rate(records, datasets):
+        for (arm, _), group in found.items():
+            rates = " and ".join(sorted({f"{recipe['learning_rate']:g}" for recipe in group["recipe"]}))
+            cells = []
+            for each in ("error", RMS, "negative_log_likelihood"):
+                values = group[each].astype(float)
+                spread = f" ± {number(float(values.std()), each)}" if len(values) > 1 else ""
+                cells.append(number(float(values.mean()), each) + spread)
+            rows.append([f"{label(dataset)}, `{profile}`", label(arm), rates, *cells, f"{len(group)}"])
+    header = ["Setting", "Arm", "Learning rate", "Test error (%)", "RMS (%)", "Negative log-likelihood (nats)", "Seeds"]
+    return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 6]], caption=caption, name=name)
+
+
+def rates_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
+    """What a higher rate of tuning does to error and calibration, over the seeds that both rates have.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: Image sets.
+    """
+    lines = []
+    for dataset, profile, found in _by_rate(records, datasets):
+        sides = [found[arm] for arm in (("pre-trained", "standard"), ("pre-trained", "high-rate")) if arm in found]
+        seeds = set.intersection(*(set(side["seed"]) for side in sides))
+        if len(sides) < 2 or not seeds:
+            continue
+        rates = [f"{side['recipe'].iloc[0]['learning_rate']:g}" for side in sides]
+        same = [side[side["seed"].isin(seeds)] for side in sides]
+        means = {each: [float(side[each].astype(float).mean()) for side in same] for each in ("error", RMS)}
+        told = ", the ".join(
+            f"{words} {'falls' if after < before else 'rises'} from {number(before, each)} to {number(after, each)} %"
+            for each, words in (("error", "test error"), (RMS, "RMS calibration error"))
+            for before, after in [means[each]]
+        )
+        line = f"On {label(dataset)} at `{profile}` ({counted(len(seeds), 'seed')}), tuned at {rates[1]} instead of "
+        lines.append(f"- {line}{rates[0]}, the {told}.")
+    return Markdown("\n".join(lines) or f"Another rate of tuning: {NOT_RUN}.")
 
 
 def bins_table(

@@ -358,8 +358,10 @@ def reproduction_note(work: pd.DataFrame, records: pd.DataFrame) -> Markdown:
         parts = []
         for profile, group in work.groupby("profile", sort=False):
             times = [_seconds(row, fast, device, threads) for row in group.to_dict("records")]
-            parts.append(f"all of `{profile}` takes {_sum_of(times, bool(group['unknown'].any()))} of training")
-        lines.append(f"**In short.** On {_device({'device': device, 'threads': threads})}, {', and '.join(parts)}.")
+            if any(map(math.isfinite, times)):
+                parts.append(f"all of `{profile}` takes {_sum_of(times, bool(group['unknown'].any()))} of training")
+        if parts:
+            lines.append(f"**In short.** On {_device({'device': device, 'threads': threads})}, {', and '.join(parts)}.")
     return Markdown("\n\n".join(lines))
 
 
@@ -385,36 +387,6 @@ def gpu_note(records: pd.DataFrame) -> Markdown:
         "No GPU has been benchmarked yet. This command measures the one of the machine that it runs on, and can be "
         f"repeated until it is done:\n\n```bash\n{command}\n```\n"
     )
-
-
-def readings_note(pretrainings: pd.DataFrame, work: pd.DataFrame) -> Markdown:
-    """How fast the recorded pre-trainings of the `paper` profile went, and what that means for its other trainings.
-
-    Args:
-        pretrainings: Records of the section ``pretraining``.
-        work: From :func:`planned_work`.
-
-    Returns:
-        Markdown, a paragraph each, those against an adversary left out; empty where none is recorded.
-    """
-    lines = []
-    for row in pretrainings[pretrainings["profile"] == "paper"].to_dict("records"):
-        recipe, where = row["recipe"], row["provenance"]
-        if recipe.get("adversary"):
-            continue
-        network, seconds = str(recipe["architecture"]), float(row["training_seconds"])
-        images = float(row["images"]) * int(recipe["epochs"])
-        planned = work[(work["profile"] == "paper") & (work["method"] == "training")]
-        planned = planned[(planned["architecture"] == network) & (planned["section"] != "pretraining")]
-        rest = float(planned["images"].sum())
-        lines.append(
-            f"A reading on the way, no benchmark: on {' and '.join(where.get('trained_on') or [_device(where)])}, the "
-            f"pre-training of {network_label(network)} that was recorded took {duration(seconds)} for "
-            f"{_number(images / 1e6)} million images, {_number(images / seconds)} a second. At that speed what the "
-            f"sections train of this network at `paper` without an adversary ({_number(rest / 1e6)} million images) "
-            f"would take {_hours(rest * seconds / images)} on one such device."
-        )
-    return Markdown("\n\n".join(lines))
 
 
 # --------------------------------------------------------------------------------------------- cells
