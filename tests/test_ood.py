@@ -707,8 +707,26 @@ def test_a_difference_stands_beside_the_means_of_the_seeds_that_both_arms_have(f
         "+4.5",
         "80.0 → 79.0",
         "−1.0",
-        "1",
+        "`cpu`, 1",
     ]
+
+
+def test_scores_are_compared_at_one_profile(frame: pd.DataFrame) -> None:
+    higher = frame[frame["method"] == "standard"].assign(profile="paper", auroc_mean=0.9)
+    other = frame[frame["method"] == "standard"].assign(method="energy")
+    methods = ["standard", "energy"]
+    for found, scale, value in (
+        (pd.concat([frame, higher]), "paper", "90.0"),
+        (pd.concat([frame, other, higher]), "cpu", "70.0"),
+        (pd.concat([frame, other, higher, higher.assign(method="energy")]), "paper", "90.0"),
+    ):
+        table = report.scores_table(found, datasets=["cifar10"], methods=methods, caption="c", name="n")
+        row = cells(table.split(":::{table} ")[1])["CIFAR-10, standard"]
+        assert row[0].startswith(value)
+        assert row[-1] == f"`{scale}`, 2"
+        figure = report.bars_with_paper("ood", found, "auroc_mean", datasets=["cifar10"], methods=methods)
+        assert figure.axes[0].patches[0].get_height() == pytest.approx(float(value))
+        plt.close("all")
 
 
 def test_table_by_kind(frame: pd.DataFrame) -> None:

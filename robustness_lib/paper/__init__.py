@@ -28,6 +28,7 @@ from robustness_lib.paper.numbers import (
 from robustness_lib.paper.verdicts import (
     VERDICTS,
     Verdict,
+    common_profile,
     evaluate,
     levels_counted,
     mean_interval,
@@ -46,6 +47,7 @@ __all__ = [
     "Side",
     "Verdict",
     "claims_of",
+    "common_profile",
     "evaluate",
     "figure_area",
     "label",

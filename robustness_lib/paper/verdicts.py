@@ -263,6 +263,25 @@ def profile_of(frame: pd.DataFrame, section: str, dataset: str | None = None) ->
     return next((profile for profile in PROFILES if profile in present), None)
 
 
+def common_profile(frame: pd.DataFrame, section: str, dataset: str, methods: Sequence[str]) -> str | None:
+    """The profile at which methods can be compared: the one that has most of them, the highest at a tie.
+
+    Args:
+        frame: Records, as by :func:`robustness_lib.records.frame`.
+        section: Section.
+        dataset: Image set; its stand-in counts too.
+        methods: Methods of the section.
+
+    Returns:
+        The profile, or None where there is no record of any; "smoke" never counts.
+    """
+    places = (dataset, STAND_INS.get(dataset))
+    rows = frame[(frame["section"] == section) & frame["dataset"].isin(places) & frame["method"].isin(methods)]
+    there = {profile: rows.loc[rows["profile"] == profile, "method"].nunique() for profile in PROFILES}
+    best = max(PROFILES, key=lambda profile: there[profile])
+    return best if there[best] else None
+
+
 def per_seed(
     frame: pd.DataFrame,
     *,

@@ -15,7 +15,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
+from robustness_lib.paper import common_profile, label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import STAND_INS, mean_interval
 from robustness_lib.report.style import OKABE_ITO, PAPER, arm_style, legend_outside, new_figure
@@ -250,13 +250,16 @@ def scores_table(
         methods: The scores.
         caption: Caption of the tables after the measure's name, Markdown.
         name: Label of the first table, AUROC, for references; that of the second has ``-aupr`` after it.
-        profile: The records' profile; None: the highest with records of each set and score.
+        profile: The records' profile; None: of each set the one that has most of the scores, the highest at a tie.
 
     Returns:
         Two numbered MyST tables; cells read "from scratch → pre-trained". Means are over all foreign sets of the
         records' means, and over the photographs among them.
     """
-    found = [(method, _Ours(records, dataset, profile, method)) for dataset, method in product(datasets, methods)]
+    found = []
+    for dataset in datasets:
+        scale = profile or common_profile(records, SECTION, dataset, methods)
+        found += [(method, _Ours(records, dataset, scale, method)) for method in methods]
     tables = []
     for measure in MEASURES:
         words, rows = _words(measure), []
@@ -266,8 +269,9 @@ def scores_table(
             cells += _compared(ours.mean_over(measure, photographs), measure)
             scratch, tuned = ours.sides(f"{measure}_mean")
             seeds = len(scratch.index.intersection(tuned.index))
-            rows.append([f"{label(ours.dataset)}, {label(method)}", *cells, f"{seeds}"])
-        header = ["Known set, score", f"{words} (%)", _DIFFERENCE, f"{words} (%), photographs", _DIFFERENCE, "n"]
+            rows.append([f"{label(ours.dataset)}, {label(method)}", *cells, f"`{ours.profile}`, {seeds}"])
+        header = ["Known set, score", f"{words} (%)", _DIFFERENCE, f"{words} (%), photographs", _DIFFERENCE]
+        header += ["Profile, n"]
         label_of = name if measure == MEASURES[0] else f"{name}-{measure}"
         rows = rows or [[NOT_RUN, *[_DASH] * 5]]
         tables.append(myst_table(header, rows, caption=f"{words}, {caption}", name=label_of))

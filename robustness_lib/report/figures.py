@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustness_lib.errors import UserError
-from robustness_lib.paper import label, metric, per_seed, profile_of, runs, select
+from robustness_lib.paper import common_profile, label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats, Levels
 from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, merged, new_figure, series_style
 from robustness_lib.report.tables import ARMS, NOT_RUN, comparison_rows
@@ -49,7 +49,8 @@ def bars_with_paper(
         level: Level, or None.
         over_levels: Reduce all levels to their "area" or "mean".
         locator: Place in the paper that is preferred.
-        profile: The records' profile; None: the highest with records, "paper" or "cpu".
+        profile: The records' profile; None: the highest with records, "paper" or "cpu", and of several methods the
+            one at which they can be compared (:func:`robustness_lib.paper.common_profile`).
         axes: Where to draw; None: a new figure with a legend. (With axes given, call
             :func:`~robustness_lib.report.style.legend_outside` when all panels are drawn.)
 
@@ -58,17 +59,22 @@ def bars_with_paper(
     """
     figure, panel = panel_of(axes)
     shown = metric(name)
-    table = comparison_rows(
-        section,
-        records,
-        metrics=[name],
-        datasets=datasets,
-        methods=methods,
-        levels=[level],
-        over_levels=over_levels,
-        locator=locator,
-        profile=profile,
-    )
+    several = len(set(methods)) > 1
+    tables = [
+        comparison_rows(
+            section,
+            records,
+            metrics=[name],
+            datasets=[dataset],
+            methods=methods,
+            levels=[level],
+            over_levels=over_levels,
+            locator=locator,
+            profile=profile or (common_profile(records, section, dataset, methods) if several else None),
+        )
+        for dataset in datasets
+    ]
+    table = pd.concat(tables)
     groups = list(product(datasets, methods))
     offsets = dict(zip(ARMS, (-0.2, 0.2), strict=True))
     for row in table.to_dict("records"):
@@ -88,7 +94,6 @@ def bars_with_paper(
             _bar(panel, place, values.to_numpy(dtype=float) * shown.scale, row["arm"])
         if row["printed"]:
             panel.plot(place + 0.1, row["paper"] * shown.scale, label="paper", **PAPER)
-    several = len(set(methods)) > 1
     words = [label(m if several and len(datasets) == 1 else d) for d, m in groups]
     if several and len(datasets) > 1:
         words = [f"{label(d)},\n{label(m)}" for d, m in groups]
