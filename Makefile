@@ -13,7 +13,7 @@ PAGES    := $(SOURCES:notebooks/%.py=book/executed/%.ipynb)
 LIBRARY  := $(shell find robustness_lib -type f -not -path '*/__pycache__/*')
 RESULTS  := $(sort $(wildcard book/results/*.jsonl))
 LIST     := book/executed/.results
-PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_static/*)
+PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_static/* book/_ext/*.py)
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # The networks of the smoke profile are tiny, and several threads wait for each other on a machine that is busy

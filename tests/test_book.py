@@ -11,6 +11,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 import yaml
+from sphinx.application import Sphinx
 
 from robustness_lib import paper, readme, records, sections
 
@@ -239,3 +240,19 @@ def test_the_first_page_leads_to_every_section() -> None:
     for name in sections.SECTIONS:
         if (ROOT / f"notebooks/{name}.py").exists():
             assert f"](executed/{name}.ipynb)" in text, f"book/index.md has no row for {name}"
+
+
+def test_pages_do_without_thebe(tmp_path: Path) -> None:
+    (tmp_path / "index.md").write_text("# A page\n")
+    (tmp_path / "conf.py").write_text(
+        f"import sys\nsys.path.insert(0, {str(ROOT / 'book/_ext')!r})\n"
+        "extensions = ['myst_parser', 'sphinx_thebe', *OURS]\nthebe_config = {}\n"
+    )
+    sources = (tmp_path / "conf.py").read_text()
+    for ours, found in (([], True), (["without_thebe"], False)):
+        (tmp_path / "conf.py").write_text(f"OURS = {ours}\n{sources}")
+        app = Sphinx(
+            tmp_path, tmp_path, tmp_path / f"out{found}", tmp_path / "trees", "html", status=None, freshenv=True
+        )
+        app.build()
+        assert ("thebe" in (tmp_path / f"out{found}" / "index.html").read_text()) == found
