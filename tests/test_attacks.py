@@ -72,7 +72,7 @@ def test_on_a_linear_network_it_ends_in_the_corner_that_is_known() -> None:
     targeted=st.booleans(),
     anchor=st.sampled_from(["clean", "noised"]),
 )
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 def test_it_stays_in_the_ball_and_in_the_image_and_is_deterministic(
     seed: int, epsilon: float, step_size: float, steps: int, restarts: int, targeted: bool, anchor: str
 ) -> None:

@@ -145,7 +145,7 @@ def test_citation_file_names_both_papers() -> None:
         assert f"title     = {{{reference['title']}}}" in re.sub(r"title +=", "title     =", bibliography)
 
 
-@pytest.mark.parametrize("page", EXECUTED, ids=lambda path: path.stem)
+@pytest.mark.parametrize("page", EXECUTED, ids=lambda path: getattr(path, "stem", "none"))
 def test_executed_page_is_fit_to_publish(page: Path) -> None:
     """Of the last build, where there was one; the build itself refuses such pages too."""
     notebook = json.loads(page.read_text())

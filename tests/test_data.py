@@ -277,7 +277,7 @@ def test_a_bundle_without_labels(tmp_path: Path) -> None:
         read_bundle(tmp_path / "x.npz", "x")
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=150)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 @given(place=st.floats(0, 1, exclude_max=True), cut=st.booleans())
 def test_a_damaged_bundle_is_refused_or_read_unchanged(tmp_path: Path, place: float, cut: bool) -> None:
     path = formats.write_bundle(tmp_path, "mine", "train", count=2, size=4)
@@ -406,7 +406,7 @@ def test_downsampled_imagenet(tmp_path: Path, pickled: bool, size: int) -> None:
     assert check(name, tmp_path).message == "3 training batches, 7 images; 1 test batches, 3 images"
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=25)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
 @given(
     batches=st.lists(st.lists(st.integers(1, 1000), max_size=12), min_size=1, max_size=3).filter(any),
     barred=st.sets(st.integers(1, 1000), max_size=5),

@@ -114,7 +114,7 @@ CASES = st.integers(1, 60).flatmap(
 )
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(CASES)
 def test_properties(case: tuple[np.ndarray, np.ndarray, int, object]) -> None:
     confidence, correct, bin_size, shuffler = case
@@ -131,7 +131,7 @@ def test_properties(case: tuple[np.ndarray, np.ndarray, int, object]) -> None:
         assert drop(confidence, correct, bin_size, drop_last_bin=True) <= drop(confidence, correct, bin_size) + 1e-12
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.integers(0, 10), min_size=1, max_size=8, unique=True), st.integers(1, 3))
 def test_perfectly_calibrated_bins_have_no_error(right: list[int], repeat: int) -> None:
     right = sorted(right)  # all differ: equal confidences of neighbouring bins would mix their examples

@@ -112,7 +112,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(JSON)
 def test_canonical_json(value: object) -> None:
     text = canonical_json(value)
@@ -138,7 +138,7 @@ def test_label_says_what_a_job_is() -> None:
 # ---------------------------------------------------------------------------------------- records
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.text(), st.integers(), st.none() | st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 1))
 def test_round_trip(text: str, seed: int, level: float | None, error: float) -> None:
     job = dataclasses.replace(

@@ -434,8 +434,9 @@ def lines_table(
     header = ["Models", "n", "Slope", "Intercept", "R² linear", "R² probit", "R² logit", "From the printed line"]
     cells = []
     for dataset in dict.fromkeys(dataset for _, dataset, _ in rows):
-        printed = select(SECTION, dataset=dataset, arm="none").set_index(["method", "metric"])["printed"]
-        if ("fit-logit", "slope") in printed.index:
+        chosen = select(SECTION, dataset=dataset, arm="none")
+        printed = dict(zip(zip(chosen["method"], chosen["metric"], strict=True), chosen["printed"], strict=True))
+        if ("fit-logit", "slope") in printed:
             numbers = [str(printed["fit-logit", key]).replace("-", "−") for key in ("slope", "intercept")]
             shares = [str(printed[f"fit-{scaling}", "r_squared"]) for scaling in SCALINGS]
             cells.append([f"**the paper**, {label(dataset)}", "–", *numbers, *shares, "–"])
