@@ -71,11 +71,17 @@ def _no_file(path: Path) -> Path:
 def _folder(option: str, words: str, checked: Callable[[Path], Path] = Path) -> Any:
     """An option that takes a folder, and refuses an empty name, as of a variable that is not set."""
 
-    def read(given: str | Path | None) -> Path | None:  # a path from Typer before 0.29
-        return None if given is None else checked(Path(_not_empty(option, str(given))))
+    def named(given: object) -> str:
+        return str(given).strip() or _NOTHING  # before version 0.29 Typer makes "" a path, the current folder
 
-    return typer.Option(option, help=words, parser=str, callback=read, metavar="PATH")
+    def read(given: object) -> Path | None:
+        return None if given is None else checked(Path(_not_empty(option, str(given).replace(_NOTHING, ""))))
 
+    return typer.Option(option, help=words, parser=named, callback=read, metavar="PATH")
+
+
+_NOTHING = "\0"
+"""What no folder is called."""
 
 DataRoot = Annotated[
     Path | None, _folder("--data-root", "Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.")
