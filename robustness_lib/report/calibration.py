@@ -292,7 +292,7 @@ def rates_table(records: pd.DataFrame, *, datasets: Sequence[str], caption: str,
 
 
 def rates_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
-    """What a higher rate of tuning does to error and calibration, over the seeds that both rates have.
+    """What another rate of tuning does to error and calibration, over the seeds that have both rates and scratch.
 
     Args:
         records: Records, as by :func:`robustness_lib.records.frame`.
@@ -300,20 +300,21 @@ def rates_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
     """
     lines = []
     for dataset, profile, found in _by_rate(records, datasets):
-        sides = [found[arm] for arm in (("pre-trained", "standard"), ("pre-trained", "high-rate")) if arm in found]
-        seeds = set.intersection(*(set(side["seed"]) for side in sides))
-        if len(sides) < 2 or not seeds:
-            continue
-        rates = [f"{side['recipe'].iloc[0]['learning_rate']:g}" for side in sides]
-        same = [side[side["seed"].isin(seeds)] for side in sides]
-        means = {each: [float(side[each].astype(float).mean()) for side in same] for each in ("error", RMS)}
-        told = ", the ".join(
-            f"{words} {'falls' if after < before else 'rises'} from {number(before, each)} to {number(after, each)} %"
-            for each, words in (("error", "test error"), (RMS, "RMS calibration error"))
-            for before, after in [means[each]]
-        )
-        line = f"On {label(dataset)} at `{profile}` ({counted(len(seeds), 'seed')}), tuned at {rates[1]} instead of "
-        lines.append(f"- {line}{rates[0]}, the {told}.")
+        for method in ("low-rate", "high-rate"):
+            wanted = (("scratch", "standard"), ("pre-trained", "standard"), ("pre-trained", method))
+            sides = [found[one].set_index("seed") for one in wanted if one in found]
+            seeds = sorted(set.intersection(*(set(side.index) for side in sides)))
+            if len(sides) < len(wanted) or not seeds:
+                continue
+            told = []
+            for each, words in (("error", "test error"), (RMS, "RMS calibration error")):
+                scratch, before, after = (float(side.loc[seeds, each].astype(float).mean()) for side in sides)
+                change = "falls" if after < before else "rises"
+                values = f"from {number(before, each)} to {number(after, each)} %"
+                told.append(f"the {words} {change} {values} (from scratch it is {number(scratch, each)} %)")
+            usual, other = (f"{side['recipe'].iloc[0]['learning_rate']:g}" for side in sides[1:])
+            where = f"On {label(dataset)} at `{profile}` ({counted(len(seeds), 'seed')}), tuned at {other} instead of"
+            lines.append(f"- {where} {usual}, {', '.join(told)}.")
     return Markdown("\n".join(lines) or f"Another rate of tuning: {NOT_RUN}.")
 
 
