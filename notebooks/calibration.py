@@ -219,9 +219,9 @@ report.scoreboard(published, sections=["calibration"], name="tab-verdicts")
 report.accuracy_note(published, datasets=["cifar10", "cifar100"])
 
 # %% [markdown]
-# The paper tunes at a small rate, which leaves the weights near those of pre-training. That suits features from a thousand
-# classes; from fewer, more may have to be learned. {numref}`tab-calibration-rates` has the same networks tuned at a tenth of
-# the rate and at ten times it.
+# So images, classes and updates of pre-training are all fewer than the paper's, and which of them matters was not taken apart.
+# The paper's small rate of tuning keeps the weights near those of pre-training, whatever these are worth.
+# {numref}`tab-calibration-rates` tunes at a tenth of the profile's rate and at ten times it, where that was measured.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.rates_table(
@@ -313,6 +313,7 @@ figure = report.reliability_diagram(live, dataset=jobs[0].dataset, profile=profi
 # robustness run calibration --profile paper --dataset cifar10 \
 #     --method low-rate,high-rate \
 #     --init wrn-40-2_imagenet32_160000x275_e100_s1_40471b
+# robustness publish --changed
 # ```
 #
 # The paper's check with another corpus; the id is what `robustness pretrain` prints:

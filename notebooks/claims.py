@@ -83,7 +83,8 @@ report.myst_table(
 # direction if it differs, but the 95 % interval of the fit that gives it includes the printed number.
 #
 # The highest profile with two seeds decides: `paper` before `cpu`. A verdict at `cpu` says that the effect is there, or is
-# not, in a small network and a part of the data; it does not say how large it is at the papers' scale. `smoke` never
+# not, in a small network and a part of the data; it does not say how large it is at the papers' scale. A verdict at `paper`
+# about pre-trained networks is about the corpus that they had: a part of the papers' corpus can turn it. `smoke` never
 # counts. In the sections' tables, *reference* is the arm that a claim compares with, and *no claim* a number about which the
 # paper claims nothing.
 

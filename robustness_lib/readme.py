@@ -67,6 +67,7 @@ def _line(section: str, headline: Headline, dataset: str, rows: list[dict[Any, A
     if not found.seeds:
         return f"| {name} | {found.paper} | {found.here} | |"
     same = (records["section"] == section) & (records["profile"] == found.profile)
+    same &= records["method"] == headline.method
     group = records[same & (records["dataset"] == found.dataset)]
     [command] = rerun_commands(section, found.profile, found.dataset, group)
     return f"| {name} | {unbroken(found.paper)} | {unbroken(found.here)} | `{command}` |"

@@ -711,6 +711,15 @@ def test_a_difference_stands_beside_the_means_of_the_seeds_that_both_arms_have(f
     ]
 
 
+def test_sets_that_are_in_no_mean_are_told_with_their_profile(frame: pd.DataFrame) -> None:
+    frame["recipe"] = [{**recipe, "further_sets": ""} for recipe in frame["recipe"]]
+    assert "not run" in report.further_sets_note(frame, datasets=["cifar10"])
+    frame["recipe"] = [{**recipe, "further_sets": "textures"} for recipe in frame["recipe"]]
+    text = report.further_sets_note(frame, datasets=["cifar10", "cifar100"])
+    assert text.startswith("- CIFAR-10 against textures: AUROC 80.0 ± 0.0 → 78.0 ± 1.4 %, difference −2.0 [")
+    assert text.endswith("points (`cpu`, 2 seeds).")
+
+
 def test_scores_are_compared_at_one_profile(frame: pd.DataFrame) -> None:
     higher = frame[frame["method"] == "standard"].assign(profile="paper", auroc_mean=0.9)
     other = frame[frame["method"] == "standard"].assign(method="energy")
@@ -719,6 +728,7 @@ def test_scores_are_compared_at_one_profile(frame: pd.DataFrame) -> None:
         (pd.concat([frame, higher]), "paper", "90.0"),
         (pd.concat([frame, other, higher]), "cpu", "70.0"),
         (pd.concat([frame, other, higher, higher.assign(method="energy")]), "paper", "90.0"),
+        (pd.concat([frame, higher[higher["arm"] == "scratch"]]), "cpu", "70.0"),
     ):
         table = report.scores_table(found, datasets=["cifar10"], methods=methods, caption="c", name="n")
         row = cells(table.split(":::{table} ")[1])["CIFAR-10, standard"]

@@ -264,7 +264,7 @@ def profile_of(frame: pd.DataFrame, section: str, dataset: str | None = None) ->
 
 
 def common_profile(frame: pd.DataFrame, section: str, dataset: str, methods: Sequence[str]) -> str | None:
-    """The profile at which methods can be compared: the one that has most of them, the highest at a tie.
+    """The profile at which methods can be compared: that with most of them in both arms, the highest at a tie.
 
     Args:
         frame: Records, as by :func:`robustness_lib.records.frame`.
@@ -277,9 +277,9 @@ def common_profile(frame: pd.DataFrame, section: str, dataset: str, methods: Seq
     """
     places = (dataset, STAND_INS.get(dataset))
     rows = frame[(frame["section"] == section) & frame["dataset"].isin(places) & frame["method"].isin(methods)]
-    there = {profile: rows.loc[rows["profile"] == profile, "method"].nunique() for profile in PROFILES}
-    best = max(PROFILES, key=lambda profile: there[profile])
-    return best if there[best] else None
+    arms = {profile: rows[rows["profile"] == profile].groupby("method")["arm"].nunique() for profile in PROFILES}
+    best = max(PROFILES, key=lambda profile: (int((arms[profile] > 1).sum()), len(arms[profile]) > 0))
+    return best if len(arms[best]) else None
 
 
 def per_seed(

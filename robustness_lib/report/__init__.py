@@ -58,6 +58,7 @@ from robustness_lib.report.cost import (
 from robustness_lib.report.detection import (
     chance_note,
     foreign_sets_table,
+    further_sets_note,
     gain_by_set,
     kinds_table,
     losses_note,
@@ -168,6 +169,7 @@ __all__ = [
     "factors_table",
     "falls_note",
     "foreign_sets_table",
+    "further_sets_note",
     "gain_by_set",
     "gpu_note",
     "hard_note",

@@ -56,7 +56,8 @@ def falls_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> str:
             if math.isfinite(scratch + tuned):
                 used = dataset if column == "paper" else str(arms["measured_on"].iloc[0])
                 share = 100 * (1 - tuned / scratch)
-                found.append(f"{abs(share):.0f} % {'less' if share >= 0 else 'more'} on {label(used)}")
+                where = "" if column == "paper" else f" (`{arms['profile'].iloc[0]}`)"
+                found.append(f"{abs(share):.0f} % {'less' if share >= 0 else 'more'} on {label(used)}{where}")
     if not told["mean"]:
         return ""
     return (
@@ -153,7 +154,7 @@ def temperature_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
         profile: The records' profile; None: the highest with records of each set.
     """
     lines: list[str] = []
-    gaps: list[tuple[str, int, float, float]] = []
+    gaps: list[tuple[str, str, int, float, float]] = []
     for dataset in datasets:
         scale = profile or profile_of(records[records["method"] == TUNED], SECTION, dataset)
         sides = {arm: _values(records, dataset, arm, scale) for arm in ARMS} if scale else {}
@@ -164,18 +165,18 @@ def temperature_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
                 seeds = counted(len(found.after), "seed")
                 told.append(f"{means} {label(arm)} (noise {_percent(found.noise)} %, {seeds})")
         if told:
-            lines.append(f"{label(dataset)}: {'; '.join(told)}.")
+            lines.append(f"{label(dataset)}, `{scale}`: {'; '.join(told)}.")
         if sides:
             gap_before, gap_after = sides["scratch"].above(sides["pre-trained"])
             if len(gap_before) and len(gap_after):
-                gaps.append((dataset, len(gap_after), float(gap_before.mean()), float(gap_after.mean())))
+                gaps.append((dataset, str(scale), len(gap_after), float(gap_before.mean()), float(gap_after.mean())))
     if not lines:
         return Markdown(f"RMS calibration error with a tuned temperature here: {NOT_RUN}.")
     text = "RMS calibration error before and after tuning, and what the bins would show by chance alone:\n"
     lines = ["\n".join([text, *(f"- {line}" for line in lines)])]
-    for dataset, count, before, after in gaps:
-        gap = f"On {label(dataset)} the gap between the arms is {_points(before)} before tuning and {_points(after)} "
-        gap += f"after ({counted(count, 'seed')})."
+    for dataset, scale, count, before, after in gaps:
+        gap = f"On {label(dataset)} at `{scale}` the gap between the arms is {_points(before)} before tuning and "
+        gap += f"{_points(after)} after ({counted(count, 'seed')})."
         if before > 0 and after < before / 2:
             gap += (
                 " So at this scale most of what pre-training gains in calibration there can also be had by one number "
@@ -210,34 +211,63 @@ def _values(records: pd.DataFrame, dataset: str, arm: str, profile: str) -> _Tun
 
 
 def accuracy_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
-    """Where pre-training raises the test error here though it lowers it in the paper's logs, and what calibration does.
+    """Where pre-training raises the test error here though it lowers it in the paper's logs, and what comes with that.
 
     Args:
         records: Records, as by :func:`robustness_lib.records.frame`.
-        datasets: Image sets.
+        datasets: Image sets; each is looked at by its highest profile that has both arms, over the seeds of both.
 
     Returns:
         Markdown; empty where it lowers the error on every set.
     """
-    table = comparison_rows(SECTION, records, metrics=["error", RMS], datasets=datasets)
-    told, better = [], []
+    raised: list[str] = []
+    changes: dict[str, list[tuple[float, float]]] = {RMS: [], _LIKELIHOOD: []}
+    lowered: list[str] = []
     for dataset in datasets:
-        found = table[table["dataset"] == dataset].set_index(["metric", "arm"]) if len(table) else table
-        if not len(found) or found["n"].min() == 0:
+        found = [(profile, both) for profile in EVIDENCE if (both := _means(records, profile, dataset, "error"))]
+        if not found or found[0][1][1] <= found[0][1][0]:
             continue
-        error, calibration = (found.loc[each].reindex(ARMS) for each in ("error", RMS))
-        if not error["mean"].iloc[1] > error["mean"].iloc[0]:
-            continue
-        here = " → ".join(number(value, "error") for value in error["mean"])
-        where, theirs = error.iloc[0], " → ".join(error["printed"])
-        told.append(f"on {label(where['measured_on'])}: {here} % (`{where['profile']}`; theirs {theirs} %)")
-        better.append(bool(calibration["mean"].iloc[1] < calibration["mean"].iloc[0]))
-    if not told:
+        (profile, error), others = found[0], found[1:]
+        printed = [select(SECTION, dataset=dataset, arm=arm, method="standard", metric="error") for arm in ARMS]
+        theirs = " → ".join(str(one["printed"].iloc[0]) for one in printed if len(one)) or NOT_RUN
+        raised.append(f"on {label(dataset)}, {_arrow(error, 'error')} % (`{profile}`; theirs {theirs} %)")
+        for each, pairs in changes.items():
+            if both := _means(records, profile, dataset, each):
+                pairs.append(both)
+        for other, both in others:
+            rows = runs(records, section=SECTION, profile=other, dataset=dataset, arm=ARMS[1], method="standard")
+            images = int(rows["recipe"].iloc[0].get("train_images") or 0)
+            if both[1] < both[0] and images:
+                lowered.append(
+                    f"on {label(dataset)}, {_arrow(both, 'error')} % (`{other}`, {images:,} images of the target)"
+                )
+    if not raised:
         return Markdown("")
-    text = f"Pre-training lowers the test error in the authors' logs, but raises it here {listed(told)}."
-    if all(better):
-        text += " The calibration error falls all the same: these networks are right less often, and know it better."
+    text = f"Pre-training lowers the test error in the authors' logs, but raises it here {listed(raised)}."
+    if changes[RMS] and all(after < before for before, after in changes[RMS]):
+        text += " The confidence is nearer to the accuracy all the same"
+        if changes[_LIKELIHOOD] and all(after > before for before, after in changes[_LIKELIHOOD]):
+            told = listed([_arrow(pair, _LIKELIHOOD) for pair in changes[_LIKELIHOOD]])
+            text += f", but the negative log-likelihood, which rewards both, gets worse with the error ({told} nats)"
+        text += "."
+    if lowered:
+        text += f" Where fewer images of the target stand against the same corpus, it lowers it: {listed(lowered)}."
     return Markdown(text)
+
+
+_LIKELIHOOD = "negative_log_likelihood"
+
+
+def _means(records: pd.DataFrame, profile: str, dataset: str, name: str) -> tuple[float, float] | None:
+    """Means of a metric from scratch and pre-trained over the seeds that both have; None where there are none."""
+    setting: dict[str, Any] = {"section": SECTION, "profile": profile, "dataset": dataset, "method": "standard"}
+    sides = [per_seed(records, **setting, arm=arm, metric=name) for arm in ARMS]
+    both = pd.concat(sides, axis=1, join="inner").dropna().to_numpy(dtype=float)
+    return (float(both[:, 0].mean()), float(both[:, 1].mean())) if len(both) else None
+
+
+def _arrow(pair: tuple[float, float], name: str) -> str:
+    return " → ".join(number(value, name) for value in pair)
 
 
 _RATES = {"scratch": ("standard",), "pre-trained": ("low-rate", "standard", "high-rate")}
@@ -282,7 +312,7 @@ def rates_table(records: pd.DataFrame, *, datasets: Sequence[str], caption: str,
         for (arm, _), group in found.items():
             rates = " and ".join(sorted({f"{recipe['learning_rate']:g}" for recipe in group["recipe"]}))
             cells = []
-            for each in ("error", RMS, "negative_log_likelihood"):
+            for each in ("error", RMS, _LIKELIHOOD):
                 values = group[each].astype(float)
                 spread = f" ± {number(float(values.std()), each)}" if len(values) > 1 else ""
                 cells.append(number(float(values.mean()), each) + spread)
@@ -302,9 +332,11 @@ def rates_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
     for dataset, profile, found in _by_rate(records, datasets):
         for method in ("low-rate", "high-rate"):
             wanted = (("scratch", "standard"), ("pre-trained", "standard"), ("pre-trained", method))
-            sides = [found[one].set_index("seed") for one in wanted if one in found]
+            if not found.keys() >= set(wanted):
+                continue
+            sides = [found[one].set_index("seed") for one in wanted]
             seeds = sorted(set.intersection(*(set(side.index) for side in sides)))
-            if len(sides) < len(wanted) or not seeds:
+            if not seeds:
                 continue
             told = []
             for each, words in (("error", "test error"), (RMS, "RMS calibration error")):

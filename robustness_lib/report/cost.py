@@ -21,7 +21,7 @@ from robustness_lib.paper import SECTIONS, network_label
 from robustness_lib.records import Job
 from robustness_lib.report.provenance import duration, rerun_command
 from robustness_lib.report.style import OKABE_ITO, legend_outside, new_figure
-from robustness_lib.report.tables import NOT_RUN, TITLES, Markdown, myst_table
+from robustness_lib.report.tables import NOT_RUN, TITLES, Markdown, listed, myst_table
 
 WORKS = ("training", "adversarial training", "evaluation")
 AT_ONCE = "networks at once"
@@ -359,7 +359,11 @@ def reproduction_note(work: pd.DataFrame, records: pd.DataFrame) -> Markdown:
         for profile, group in work.groupby("profile", sort=False):
             times = [_seconds(row, fast, device, threads) for row in group.to_dict("records")]
             if any(map(math.isfinite, times)):
-                parts.append(f"all of `{profile}` takes {_sum_of(times, bool(group['unknown'].any()))} of training")
+                part = f"all of `{profile}` takes {_sum_of(times, bool(group['unknown'].any()))} of training"
+                left = zip(group["method"], group["architecture"], times, strict=True)
+                missing = (f"{how} of {network_label(name)}" for how, name, took in left if math.isnan(took))
+                unknown = dict.fromkeys(missing)
+                parts.append(part + (f" (not measured: {listed(list(unknown))})" if unknown else ""))
         if parts:
             lines.append(f"**In short.** On {_device({'device': device, 'threads': threads})}, {', and '.join(parts)}.")
     return Markdown("\n\n".join(lines))

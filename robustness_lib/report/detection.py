@@ -18,8 +18,9 @@ from matplotlib.figure import Figure
 from robustness_lib.paper import common_profile, label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import STAND_INS, mean_interval
+from robustness_lib.records import EVIDENCE
 from robustness_lib.report.style import OKABE_ITO, PAPER, arm_style, legend_outside, new_figure
-from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, listed, myst_table, number, spread
+from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, counted, listed, myst_table, number, spread
 
 SECTION = "ood"
 MEASURES = ("auroc", "aupr")
@@ -415,6 +416,25 @@ def photographs_note(records: pd.DataFrame, *, datasets: Sequence[str], profile:
         return ""
     words = f"the mean {_words(MEASURES[0])}, from scratch → pre-trained, is"
     return f"On photographs alone, without noise and blobs, {words}: {'; '.join(told)}."
+
+
+def further_sets_note(records: pd.DataFrame, *, datasets: Sequence[str]) -> Markdown:
+    """AUROC against the foreign sets that are in no mean, a line a known set, foreign set and profile.
+
+    Args:
+        records: Records, as by :func:`robustness_lib.records.frame`.
+        datasets: The known sets.
+    """
+    lines = []
+    for dataset, profile in product(datasets, EVIDENCE):
+        ours = _Ours(records, dataset, profile)
+        for one in ours.further if ours.profile else ():
+            cell, difference = _compared(ours.sides(f"auroc_{one}"), "auroc")
+            lines.append(
+                f"- {label(ours.dataset)} against {label(one)}: AUROC {cell} %, difference {difference} points "
+                f"(`{profile}`, {counted(len(ours.runs(ARMS[1])), 'seed')})."
+            )
+    return Markdown("\n".join(lines) or f"Sets in no mean: {NOT_RUN}.")
 
 
 def losses_note(records: pd.DataFrame, *, datasets: Sequence[str], profile: str | None = None) -> Markdown:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -169,9 +170,9 @@ def so_far(records: pd.DataFrame) -> str:
     exact = sum(one.claim.exact for one in judged)
     trained = {profile: sum(one.profile == profile and not one.claim.exact for one in judged) for profile in EVIDENCE}
     parts = [f"{exact} {_be(exact)} computed from published predictions"] if exact else []
-    scales = {**_SCALES, "paper": _SCALES["paper"] + _lesser_corpora(records)}
-    parts += [f"{count} {_be(count)} judged at {scales[profile]}" for profile, count in trained.items() if count]
+    parts += [f"{count} {_be(count)} judged at {_SCALES[profile]}" for profile, count in trained.items() if count]
     text += f" Of these, {'; '.join(parts)}." if parts else ""
+    text += _lesser_corpora(judged, records)
     text += " None is measured at the papers' scale yet." if judged and not trained["paper"] else ""
     open_ones = {word: sum(one.is_open and one.verdict == word for one in judged) for word in (IN_DIRECTION, FAILS)}
     if sum(open_ones.values()):
@@ -182,17 +183,27 @@ def so_far(records: pd.DataFrame) -> str:
     return text
 
 
-def _lesser_corpora(records: pd.DataFrame) -> str:
-    """On how much less than the whole corpus networks of the `paper` profile were pre-trained: part of a sentence."""
-    lesser: dict[str, None] = {}
-    for init, dataset in records.loc[records["profile"] == "paper", ["init", "dataset"]].drop_duplicates().to_numpy():
-        start, target = origin(init), PROFILES["paper"].targets.get(dataset)
+def _lesser(verdict: Verdict, records: pd.DataFrame) -> str:
+    """On how much less than the whole corpus a claim's networks of the `paper` profile were pre-trained; else ""."""
+    sides = (verdict.claim.treated, verdict.claim.reference)
+    if verdict.profile != "paper" or all(side.arm == "scratch" for side in sides):
+        return ""
+    rows = records[(records["section"] == verdict.claim.section) & (records["profile"] == "paper")]
+    for init in rows.loc[rows["dataset"] == verdict.dataset, "init"].drop_duplicates():
+        start, target = origin(init), PROFILES["paper"].targets.get(verdict.dataset)
         if start is not None and target is not None and start.corpus == corpus_name(target.corpus_holds):
             had, whole = corpus_counts(start.holds), corpus_counts(target.corpus_holds)
             if had is not None and whole is not None and had != whole:
-                words = f"{had[0]:,} images of {had[1]} classes rather than {whole[0]:,} of {whole[1]:,}"
-                lesser[words] = None
-    return f" but for pre-training on {listed(list(lesser))}" if lesser else ""
+                return f"{had[0]:,} images of {had[1]} classes instead of {whole[0]:,} of {whole[1]:,}"
+    return ""
+
+
+def _lesser_corpora(judged: Sequence[Verdict], records: pd.DataFrame) -> str:
+    counts = Counter(words for one in judged if (words := _lesser(one, records)))
+    return "".join(
+        f" In {count} of those at the papers' scale, networks were pre-trained on {words}."
+        for words, count in sorted(counts.items())
+    )
 
 
 def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown:
@@ -213,6 +224,7 @@ def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown
     for one in failed:
         page = f"[{SECTIONS[one.claim.section]}]({links[one.claim.section]})"
         still = "; open" if one.is_open else ""
+        still += f"; pre-trained on {words}" if (words := _lesser(one, records)) else ""
         lines.append(f"- {one.claim.statement} ({one.claim.paper}; here {effect_text(one)}{still}; {page})")
     return Markdown("\n".join([*lines, ""]))
 

@@ -128,12 +128,16 @@ def _how_made(mine: pd.DataFrame, section: str, profile: str) -> list[str]:
         lines += [f"Nothing is recorded yet at the `{profile}` profile. This command records it:", ""]
         lines += [*_code([rerun_command(section, profile, None, [])]), ""]
     else:
-        text = (
-            "These commands measure the recorded results again, but for what the page names with a `--set` or `--init`"
-        )
-        lines += [f"{text} of its own:", ""]
+        lines += [
+            "These commands measure the recorded results again. What a page shows of methods on request and of trials "
+            "has commands of its own there.",
+            "",
+        ]
         commands = (rerun_commands(section, profile, key[2], group) for key, group in _groups(mine))
-        lines += _code(list(itertools.chain.from_iterable(commands)))
+        found = list(itertools.chain.from_iterable(commands))
+        lines += _code(found)
+        if any("--init" in command or "--set" in command for command in found):
+            lines += ["", "What has `--init` or `--set` comes into the book by `robustness publish --changed`."]
         facts = _facts(mine)
         words = {
             "revision": "Code revision",
