@@ -219,7 +219,7 @@ report.scoreboard(published, sections=["calibration"], name="tab-verdicts")
 report.accuracy_note(published, datasets=["cifar10", "cifar100"])
 
 # %% [markdown]
-# So images, classes and updates of pre-training are all fewer than the paper's, and which of them matters was not taken apart.
+# With the part, images, classes and updates of pre-training are all fewer; which of them matters was not taken apart.
 # The paper's small rate of tuning keeps the weights near those of pre-training, whatever these are worth.
 # {numref}`tab-calibration-rates` tunes at a tenth of the profile's rate and at ten times it, where that was measured.
 
