@@ -27,7 +27,7 @@ recorded = records.frame(records.load_published(folder=Path(results)))
 # ## What was pre-trained on what
 #
 # {numref}`tab-pretrainings` has the pre-trainings that the results start from, beside the two of which the authors published
-# a log. A network that learned less has less to carry over: this is the first thing to know about every result at `cpu`.
+# a log. A network that learned less has less to carry over: this is the first thing to know about every pre-trained result.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.pretrainings_table(
@@ -39,8 +39,9 @@ report.pretrainings_table(
 # %% [markdown]
 # ## Where, when and with what
 #
-# {numref}`tab-provenance` has one row for each section, data set and profile. A command measures what the profile plans; a
-# trial with a changed setting counts in its row, and its section's page names the `--set` that repeats it.
+# {numref}`tab-provenance` has one row for each section, data set and profile. A command measures what the profile plans, with
+# `--init` and `--set` where all of a row was measured with another checkpoint or other settings. Single trials count in their
+# row, and their section's page has their commands.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
 report.provenance_table(recorded, caption="Where the recorded results come from.", name="tab-provenance")

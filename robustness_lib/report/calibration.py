@@ -26,6 +26,7 @@ from robustness_lib.report.tables import (
     listed,
     myst_table,
     number,
+    spread,
 )
 
 SECTION = "calibration"
@@ -273,7 +274,6 @@ def _arrow(pair: tuple[float, float], name: str) -> str:
 _RATES = {"scratch": ("standard",), "pre-trained": ("low-rate", "standard", "high-rate")}
 """Methods that are compared by their learning rate, by arm."""
 
-
 _Rated = tuple[str, str, dict[tuple[str, str], pd.DataFrame]]
 """An image set, a profile, and records by arm and method."""
 
@@ -311,11 +311,7 @@ def rates_table(records: pd.DataFrame, *, datasets: Sequence[str], caption: str,
     for dataset, profile, found in _by_rate(records, datasets):
         for (arm, _), group in found.items():
             rates = " and ".join(sorted({f"{recipe['learning_rate']:g}" for recipe in group["recipe"]}))
-            cells = []
-            for each in ("error", RMS, _LIKELIHOOD):
-                values = group[each].astype(float)
-                spread = f" ± {number(float(values.std()), each)}" if len(values) > 1 else ""
-                cells.append(number(float(values.mean()), each) + spread)
+            cells = [spread(group[each].to_numpy(dtype=float), each) for each in ("error", RMS, _LIKELIHOOD)]
             rows.append([f"{label(dataset)}, `{profile}`", label(arm), rates, *cells, f"{len(group)}"])
     header = ["Setting", "Arm", "Learning rate", "Test error (%)", "RMS (%)", "Negative log-likelihood (nats)", "Seeds"]
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * 6]], caption=caption, name=name)

@@ -9,13 +9,13 @@ from typing import Any
 
 import pandas as pd
 
-from robustness_lib.checkpoint_ids import corpus_counts, corpus_name, origin
+from robustness_lib.checkpoint_ids import corpus_counts, origin
 from robustness_lib.paper import SECTIONS, VERDICTS, Verdict, claims_of, evaluate, label, metric, network_label
 from robustness_lib.paper.claims import CLAIMS, Claim, Levels
 from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, UNMEASURED
 from robustness_lib.profiles import PROFILES
 from robustness_lib.records import EVIDENCE
-from robustness_lib.report.provenance import corpus_in_words
+from robustness_lib.report.provenance import corpus_in_words, other_start
 from robustness_lib.report.tables import (
     NOT_RUN,
     Markdown,
@@ -189,13 +189,13 @@ def _lesser(verdict: Verdict, records: pd.DataFrame) -> str:
     if verdict.profile != "paper" or all(side.arm == "scratch" for side in sides):
         return ""
     rows = records[(records["section"] == verdict.claim.section) & (records["profile"] == "paper")]
-    for init in rows.loc[rows["dataset"] == verdict.dataset, "init"].drop_duplicates():
-        start, target = origin(init), PROFILES["paper"].targets.get(verdict.dataset)
-        if start is not None and target is not None and start.corpus == corpus_name(target.corpus_holds):
-            had, whole = corpus_counts(start.holds), corpus_counts(target.corpus_holds)
-            if had is not None and whole is not None and had != whole:
-                return f"{had[0]:,} images of {had[1]} classes instead of {whole[0]:,} of {whole[1]:,}"
-    return ""
+    other = other_start("paper", verdict.dataset, rows.loc[rows["dataset"] == verdict.dataset, "init"])
+    start = origin(other) if other is not None else None
+    had = corpus_counts(start.holds) if start is not None else None
+    whole = corpus_counts(PROFILES["paper"].targets[verdict.dataset].corpus_holds) if had is not None else None
+    if had is None or whole is None:
+        return ""
+    return f"{had[0]:,} images of {had[1]} classes instead of {whole[0]:,} of {whole[1]:,}"
 
 
 def _lesser_corpora(judged: Sequence[Verdict], records: pd.DataFrame) -> str:

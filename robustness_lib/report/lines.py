@@ -435,7 +435,8 @@ def lines_table(
     cells = []
     for dataset in dict.fromkeys(dataset for _, dataset, _ in rows):
         chosen = select(SECTION, dataset=dataset, arm="none")
-        printed = dict(zip(zip(chosen["method"], chosen["metric"], strict=True), chosen["printed"], strict=True))
+        columns = (chosen[name] for name in ("method", "metric", "printed"))
+        printed = {(method, metric): value for method, metric, value in zip(*columns, strict=True)}
         if ("fit-logit", "slope") in printed:
             numbers = [str(printed["fit-logit", key]).replace("-", "−") for key in ("slope", "intercept")]
             shares = [str(printed[f"fit-{scaling}", "r_squared"]) for scaling in SCALINGS]

@@ -17,6 +17,7 @@ from robustness_lib.report.tables import TITLES, Markdown, myst_table, short_rev
 
 _CORPORA = {
     "imagenet32-no-cifar10": "ImageNet (32 px) without classes related to CIFAR-10",
+    "imagenet32-no-cifar10-tenth": "every tenth class of ImageNet (32 px) without those related to CIFAR-10",
     "imagenet32-no-tiny": "ImageNet (32 px) without classes of Tiny ImageNet",
 }
 
@@ -212,7 +213,7 @@ def rerun_commands(section: str, profile: str, dataset: str, group: pd.DataFrame
             commands.append(rerun_command(section, profile, dataset, [int(some["seed"].iloc[0])], settings=settings))
         return commands
     trials: Iterable[str] = group["method"] if section == "recipe_choice" else ()  # a plain run has only some of them
-    init, settings = _other_start(profile, dataset, group["init"]), _other_settings(group)
+    init, settings = other_start(profile, dataset, group["init"]), _other_settings(group)
     return [rerun_command(section, profile, dataset, group["seed"], methods=trials, init=init, settings=settings)]
 
 
@@ -222,8 +223,14 @@ def _other_settings(group: pd.DataFrame) -> dict[str, Any]:
     return {name: value for name, value in changes[0].items() if all(one.get(name) == value for one in changes)}
 
 
-def _other_start(profile: str, dataset: str, inits: Iterable[str]) -> str | None:
-    """The checkpoint that records start from where it holds another part of the profile's corpus; else None."""
+def other_start(profile: str, dataset: str, inits: Iterable[str]) -> str | None:
+    """The checkpoint that records start from where it holds another part of the profile's corpus; else None.
+
+    Args:
+        profile: The records' profile.
+        dataset: Their image set.
+        inits: What they start from.
+    """
     if profile not in PROFILES:
         return None
     targets = PROFILES[profile].targets
