@@ -145,10 +145,7 @@ report.reproduction_table(
 # a folder that `robustness merge` takes into another machine's store. To measure again, give it another `--store`.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(recorded, "cost", "paper")
-
-# %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.made_by(recorded, "cost", "cpu")
+report.made_by(recorded, "cost")
 
 # %% [markdown]
 # This page is made by {download}`cost.py </notebooks/cost.py>`.

@@ -11,7 +11,6 @@ import matplotlib as mpl
 mpl.use("agg")
 
 import matplotlib.pyplot as plt
-import pandas as pd
 import pytest
 
 from robustness_lib import calibration, pretraining, report, sections
@@ -310,7 +309,8 @@ def test_gpu_note_names_the_gpus_or_the_command() -> None:
 
 def test_cost_has_a_command_of_its_own() -> None:
     assert report.rerun_command("cost", "cpu", "random", [0]) == "python -m benchmarks --device cpu"
-    assert "python -m benchmarks --device cuda" in report.made_by(pd.DataFrame(frame([])), "cost", "paper")
+    assert report.rerun_command("cost", "paper", "random", [0]) == "python -m benchmarks --device cuda"
+    assert "python -m benchmarks --device cuda" in report.made_by(frame([record(device=GPU)]), "cost")
 
 
 @pytest.mark.parametrize(

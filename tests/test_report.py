@@ -183,7 +183,7 @@ def test_tables_of_no_records():
     empty = records().iloc[:0]
     assert "not run" in comparison(empty)
     assert "not run" in report.provenance_table(empty, caption="c", name="t")
-    assert "Nothing is recorded yet" in report.made_by(empty, "calibration", "cpu")
+    assert "Nothing is recorded yet" in report.made_by(empty, "calibration")
     assert set(report.scoreboard_rows(empty)["verdict"]) == {"not yet measured"}
 
 
@@ -249,7 +249,7 @@ def test_provenance_table_and_dropdown():
         "2025-01-01 to 2025-01-03; 60 min of computing",
         "`robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2`",
     ]
-    text = report.made_by(frame, "calibration", "cpu")
+    text = report.made_by(frame, "calibration")
     assert text.startswith(":::{dropdown} How this page was made\n")
     assert text.rstrip().endswith(":::")
     for fact in ("--dataset tiny_imagenet32", "0123456-dirty", "2 CPU cores", "2.0 h", "ab" * 32, "12 records"):
@@ -279,7 +279,7 @@ def test_commands_name_the_checkpoint_where_it_is_of_another_part_of_the_corpus(
     text = report.made_by(frame([*found, Record(cpu, {"error": 0.5}, {})]), "ood")
     assert text.index("profile `paper`, 2 records") < text.index("profile `cpu`, 1 records")
     assert text.count(":::") == 2
-    assert "profile `paper`" not in report.made_by(frame([*found]), "ood", "cpu")
+    assert "profile `cpu`" not in report.made_by(frame(found), "ood")
 
 
 def test_commands_name_the_settings_in_which_all_records_were_changed() -> None:

@@ -103,21 +103,21 @@ def provenance_table(records: pd.DataFrame, *, caption: str, name: str) -> Markd
     return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
 
 
-def made_by(records: pd.DataFrame, section: str, profile: str | None = None) -> Markdown:
+def made_by(records: pd.DataFrame, section: str) -> Markdown:
     """A closed drop-down "How this page was made" for one section.
 
     Args:
-        records: Records; those of other sections and profiles are ignored.
+        records: Records; those of other sections are ignored.
         section: Section.
-        profile: Profile; None: all that have records.
 
     Returns:
-        Commands, code revision, device, software, time, and the checksums of the data, as MyST Markdown.
+        For each profile that has records, else for `cpu`: commands, code revision, device, software, time, and the
+        checksums of the data, as MyST Markdown.
     """
     own = records[records["section"] == section]
     recorded = [scale for scale in EVIDENCE if scale in set(own["profile"])] or ["cpu"]
     lines = [":::{dropdown} How this page was made", ""]
-    for scale in recorded if profile is None else [profile]:
+    for scale in recorded:
         lines += _how_made(own[own["profile"] == scale], section, scale)
     return Markdown("\n".join([*lines, ":::", ""]))
 
