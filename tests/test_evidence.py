@@ -1,0 +1,117 @@
+"""The evidence frame: what counts, how seeds are paired and levels reduced."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from robustness_lib.records import Job, Record
+from robustness_lib.report import evidence
+
+
+def record(*, seed=0, init="scratch", method="none", level=None, recipe=None, date="2026-01-01", **metrics):
+    job = Job(
+        section="label_noise",
+        profile="cpu",
+        dataset="cifar10",
+        init=init,
+        method=method,
+        level=level,
+        seed=seed,
+        recipe=recipe or {"epochs": 1},
+    )
+    return Record(job, metrics, {"seconds": 1.0, "date": date, "precision": "float32"})
+
+
+CHECKPOINT = "wrn-16-1_imagenet32_160000x275_e10_s{}_abcdef"
+SIDE = {"section": "label_noise", "profile": "cpu", "dataset": "cifar10", "method": "none", "metric": "error"}
+
+
+def both(values, **settings):
+    return evidence.compare(values, SIDE | {"arm": "pre-trained"}, SIDE | {"arm": "scratch"}, **settings)
+
+
+def test_effects_are_taken_at_each_seed():
+    rows = [record(seed=s, error=0.5 + s / 10) for s in range(3)]
+    rows += [record(seed=s, init=CHECKPOINT.format(1), error=0.4 + s / 20) for s in range(4)]
+    found = both(evidence.tidy(rows))
+    gaps = np.array([-0.1, -0.15, -0.2])
+    half = stats.t.ppf(0.975, 2) * gaps.std(ddof=1) / np.sqrt(3)
+    assert found.seeds == (0, 1, 2)
+    assert (found.effect, found.low, found.high) == pytest.approx((-0.15, -0.15 - half, -0.15 + half))
+    assert found.pretraining_seeds == 1
+
+
+def test_checkpoints_and_recipes_are_never_mixed():
+    rows = [record(seed=s, error=0.5) for s in range(3)] + [record(seed=9, recipe={"epochs": 2}, error=0.1)]
+    rows += [record(seed=s, init=CHECKPOINT.format(1), error=0.4) for s in range(3)]
+    rows += [record(seed=s, init=CHECKPOINT.format(7), error=0.2) for s in range(2)]
+    values = evidence.tidy(rows)
+    assert set(evidence.where(values, main=True)["value"]) == {0.5, 0.4}
+
+
+def test_seeds_that_start_from_their_own_pretraining_count_as_one_group():
+    one = [record(seed=s, init=CHECKPOINT.format(1), error=0.4) for s in range(3)]
+    own = [record(seed=s, init=CHECKPOINT.format(s), error=0.3) for s in (0, 2)]
+    scratch = [record(seed=s, error=0.5) for s in range(3)]
+    found = both(evidence.tidy(one + own + scratch))
+    assert (found.n, found.pretraining_seeds) == (3, 3)
+    assert list(found.treated) == pytest.approx([0.3, 0.4, 0.3])
+
+
+def test_areas_are_over_the_levels_that_both_sides_have():
+    rows = [record(seed=s, level=x, error=0.2 + x / 2) for s in (0, 1) for x in (0.0, 0.5, 1.0)]
+    rows += [record(seed=s, level=x, init=CHECKPOINT.format(1), error=0.1 + x * x) for s in (0, 1) for x in (0.0, 1.0)]
+    values = evidence.tidy(rows)
+    area, excess, mean = (both(values, reduce=how) for how in ("area", "excess", "mean"))
+    assert area.levels == (0.0, 1.0)
+    assert list(area.reference) == pytest.approx([0.45, 0.45])
+    assert list(area.treated) == pytest.approx([0.6, 0.6])
+    assert list(excess.treated) == pytest.approx([0.5, 0.5])
+    assert list(mean.treated) == pytest.approx([0.6, 0.6])
+
+
+def test_an_area_needs_both_ends():
+    rows = [record(seed=0, level=x, init=init, error=0.5) for init in ("scratch", "c") for x in (0.0, 0.5)]
+    assert both(evidence.tidy(rows), reduce="area") is None
+
+
+def test_an_unfinished_sweep_keeps_the_levels_with_most_values():
+    rows = [record(seed=s, level=x, init=i, error=0.5) for i in ("scratch", "c") for s in (0, 1) for x in (0.0, 1.0)]
+    rows += [record(seed=0, level=0.5, init=i, error=0.9) for i in ("scratch", "c")]
+    assert both(evidence.tidy(rows), reduce="area").seeds == (0, 1)
+
+
+def test_kinds_of_effect():
+    rows = [record(seed=s, error=0.5) for s in (0, 1)] + [record(seed=s, init="c", error=0.2) for s in (0, 1)]
+    values = evidence.tidy(rows)
+    assert both(values, kind="ratio").effect == pytest.approx(2.5)
+    assert both(values, kind="reduction").effect == pytest.approx(0.6)
+
+
+def test_derived_metrics():
+    row = record(clean_accuracy=0.8, adversarial_accuracy=0.6, auroc_mean=0.7, auroc_svhn=0.6, auroc_gaussian=0.9)
+    found = evidence.tidy([row]).set_index("metric")["value"]
+    assert found["adversarial_ratio"] == pytest.approx(0.75)
+    assert found["auroc_photographs"] == pytest.approx(0.6)
+
+
+def test_the_papers_area_is_over_the_same_strengths():
+    printed = evidence.paper_value(
+        "label_noise", dataset="cifar100", arm="scratch", method="none", metric="error", reduce="area"
+    )
+    part = evidence.paper_value(
+        "label_noise",
+        dataset="cifar100",
+        arm="scratch",
+        method="none",
+        metric="error",
+        reduce="area",
+        levels=(0.0, 0.4, 0.8, 1.0),
+    )
+    assert printed == pytest.approx(0.554)
+    # trapezia over the errors 25.91, 43.74, 76.90 and 98.75 % that P1's Figure 2 shows at these strengths
+    assert part == pytest.approx(
+        (0.4 * (25.91 + 43.74) + 0.4 * (43.74 + 76.90) + 0.2 * (76.90 + 98.75)) / 200, abs=1e-4
+    )
