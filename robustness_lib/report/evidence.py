@@ -195,6 +195,8 @@ class Comparison:
         pretraining_seeds: How many pre-trainings the pre-trained sides start from, the least of both sides; 0 where
             no side is pre-trained.
         precision: Arithmetic of the trainings, such as ``"bfloat16"``, several joined by " and ".
+        profile: The scale.
+        dataset: The image set of the treated side.
     """
 
     seeds: tuple[int, ...]
@@ -206,6 +208,8 @@ class Comparison:
     levels: tuple[float, ...] = ()
     pretraining_seeds: int = 0
     precision: str = ""
+    profile: str = ""
+    dataset: str = ""
 
     @property
     def n(self) -> int:
@@ -268,6 +272,8 @@ def compare(
         levels=tuple(float(x) for x in levels) if reduce or level is not None else (),
         pretraining_seeds=min((len(start) for start in starts if len(start)), default=0),
         precision=" and ".join(sorted(set(pd.concat(sides)["precision"]) - {""})),
+        profile=str(treated["profile"]),
+        dataset=str(treated["dataset"]),
     )
 
 
@@ -294,6 +300,48 @@ def reduced(table: pd.DataFrame, reduce: Reduce) -> Floats:
         return means
     areas: Floats = np.trapezoid(numbers, table.columns.to_numpy(dtype=float), axis=1)
     return areas - numbers[:, 0] if reduce == "excess" else areas
+
+
+def gain(
+    values: pd.DataFrame,
+    metric: str,
+    *,
+    section: str,
+    dataset: str,
+    method: str = "standard",
+    level: float | None = None,
+    reduce: Reduce = None,
+    profile: str | None = None,
+    kind: Kind = "difference",
+) -> Comparison | None:
+    """The pre-trained arm compared with the one from scratch.
+
+    Args:
+        values: Of :func:`tidy`.
+        metric: Metric.
+        section: Section.
+        dataset: Image set; its stand-in (:data:`STAND_INS`) where it has no records.
+        method: Method of both arms.
+        level: Level.
+        reduce: How levels are reduced (:func:`compare`).
+        profile: The scale; None: the highest of ``paper`` and ``cpu`` at which both arms share two seeds, else one.
+        kind: The effect.
+
+    Returns:
+        The comparison, or None.
+    """
+    found: Comparison | None = None
+    for scale in [profile] if profile else EVIDENCE:
+        for place in (dataset, STAND_INS.get(dataset)):
+            side = {"section": section, "profile": scale, "dataset": place, "method": method, "metric": metric}
+            one = (
+                compare(values, side | {"arm": ARMS[1]}, side | {"arm": ARMS[0]}, level=level, reduce=reduce, kind=kind)
+                if place
+                else None
+            )
+            if one is not None and (found is None or found.n < 2 <= one.n):
+                found = one
+    return found
 
 
 def arms(
@@ -334,23 +382,20 @@ def arms(
             for level in levels if reduce is None else [None]:
                 for metric in metrics:
                     row: dict[str, Any] = {"dataset": dataset, "method": method, "level": level, "metric": metric}
-                    found = None
-                    for scale, place in _places(dataset, profile):
-                        side = {
-                            "section": section,
-                            "profile": scale,
-                            "dataset": place,
-                            "method": method,
-                            "metric": metric,
-                        }
-                        one = compare(
-                            values, side | {"arm": ARMS[1]}, side | {"arm": ARMS[0]}, level=level, reduce=reduce
-                        )
-                        if one is not None and (found is None or (found.n < 2 <= one.n)):
-                            found = one
-                            row |= {"profile": scale, "measured_on": place}
+                    found = gain(
+                        values,
+                        metric,
+                        section=section,
+                        dataset=dataset,
+                        method=method,
+                        level=level,
+                        reduce=reduce,
+                        profile=profile,
+                    )
                     if found is not None:
                         row |= {
+                            "profile": found.profile,
+                            "measured_on": found.dataset,
                             "scratch": found.reference.mean(),
                             "scratch_sd": _sd(found.reference),
                             "tuned": found.treated.mean(),
@@ -380,11 +425,6 @@ def arms(
     columns += ["tuned_sd", "difference", "low", "high", "n", "levels", "pretraining_seeds"]
     frame = pd.DataFrame(rows, columns=[*columns, "paper_scratch", "paper_tuned"])
     return frame.assign(n=frame["n"].fillna(0).astype(int))
-
-
-def _places(dataset: str, profile: str | None) -> list[tuple[str, str]]:
-    sets = [one for one in (dataset, STAND_INS.get(dataset)) if one is not None]
-    return [(scale, one) for scale in ([profile] if profile else EVIDENCE) for one in sets]
 
 
 def _sd(values: Floats) -> float:

@@ -8,12 +8,14 @@ shows them at half that width. Captions belong to the page, so figures have no t
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any, TypedDict
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
+import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -144,6 +146,22 @@ def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Fi
             layout="constrained",
         )
     return figure, list(np.ravel(axes))
+
+
+def show(figure: Figure, plotted: pd.DataFrame) -> None:
+    """Show a figure at the end of a notebook's cell, with the frame that it plots: the page offers that as CSV.
+
+    Args:
+        figure: The figure; it is closed.
+        plotted: The numbers that it shows.
+    """
+    image = io.StringIO()
+    figure.savefig(image, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    from IPython.display import display  # of the extra "book"; the library does without
+
+    numbers = plotted.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    display({"image/svg+xml": image.getvalue(), "text/csv": numbers}, raw=True)  # type: ignore[no-untyped-call]
 
 
 def legend_outside(figure: Figure, columns: int = 3) -> None:

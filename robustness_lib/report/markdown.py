@@ -1,0 +1,170 @@
+"""What a page shows as text: numbers with their spread, tables, and findings tied to the records that support them.
+
+A cell that returns one of these has the metadata ``mystnb={"markdown_format": "myst"}``, so that the book numbers its
+tables; plain Jupyter shows the same as HTML.
+"""
+
+from __future__ import annotations
+
+import html
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import pandas as pd
+
+from robustness_lib.paper.numbers import label, metric
+from robustness_lib.report.evidence import Comparison, Floats
+
+DASH = "–"
+
+
+class Markdown(str):
+    """Markdown that a notebook shows, with the same as HTML where it is a table; no line ends inside a number."""
+
+    as_html: str = ""
+
+    def _repr_markdown_(self) -> str:
+        return unbroken(self)
+
+    def _repr_html_(self) -> str | None:
+        return self.as_html or None
+
+
+def unbroken(text: str) -> str:
+    """The text with no-break spaces between a number and its unit or spread, and after an arrow."""
+    return re.sub(r"(?<=\d) (?=%)|(?<=\d) (?=±)|(?<=±) |(?<=→) |(?<=\bn) (?== )|(?<=\bn =) ", "\u00a0", text)
+
+
+def number(value: float, name: str, *, digits: int | None = None, signed: bool = False) -> str:
+    """A value of a metric in its unit, without the unit: ``"13.3"``, ``"−0.4"``; a dash where there is none.
+
+    Args:
+        value: As recorded.
+        name: The metric.
+        digits: After the point; None: one for a percentage, the metric's own for others.
+        signed: Whether a positive value gets a plus sign.
+    """
+    if not math.isfinite(value):
+        return DASH
+    shown = metric(name)
+    digits = digits if digits is not None else 1 if shown.is_fraction else shown.digits
+    return f"{value * shown.scale:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
+
+
+def spread(values: Sequence[float] | Floats, name: str) -> str:
+    """Mean ± standard deviation over seeds, without the unit; the value alone of one seed."""
+    series = pd.Series(values, dtype=float)
+    deviation = f" ± {number(float(series.std()), name)}" if len(series) > 1 else ""
+    return number(float(series.mean()), name) + deviation if len(series) else DASH
+
+
+def interval(effect: float, low: float, high: float, name: str) -> str:
+    """A difference with its interval, without the unit: ``"−2.3 [−3.1, −1.5]"``; no interval of one seed."""
+    if not math.isfinite(effect):
+        return DASH
+    ends = [number(end, name, signed=True) for end in (low, high)]
+    return number(effect, name, signed=True) + (f" [{ends[0]}, {ends[1]}]" if DASH not in ends else "")
+
+
+def unit(name: str, difference: bool = False) -> str:
+    """The unit of a metric, or of a difference of its values, with the space before it: ``" %"``, ``" points"``."""
+    found = metric(name).unit
+    return {"": "", "%": " points" if difference else " %"}.get(found, f" {found}")
+
+
+def sides(found: Comparison | None, name: str) -> str:
+    """Both sides of a comparison in words: ``"64.5 ± 1.2 → 45.1 ± 1.1 %"``, reference first."""
+    if found is None:
+        return "not measured"
+    return f"{spread(found.reference, name)} → {spread(found.treated, name)}{unit(name)}"
+
+
+def effect(found: Comparison | None, name: str) -> str:
+    """The paired difference in words: ``"−19.4 points [−20.6, −18.3]"``."""
+    if found is None:
+        return "not measured"
+    mean, _, ends = interval(found.effect, found.low, found.high, name).partition(" [")
+    return f"{mean}{unit(name, difference=True)}" + (f" [{ends}" if ends else "")
+
+
+def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, name: str, classes: str = "") -> Markdown:
+    """A numbered table with a caption, its first column the row heads.
+
+    Args:
+        frame: Cells by column title, Markdown; six columns at most, so that nothing scrolls sideways.
+        caption: Caption, Markdown.
+        name: Label for references, such as ``"tab-calibration"``.
+        classes: CSS classes of the table.
+
+    Returns:
+        A MyST ``table`` directive.
+    """
+    rows = pd.DataFrame(frame)
+    cells = [[str(title) for title in rows.columns], *[[str(cell) for cell in row] for row in rows.to_numpy()]]
+    lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
+    lines.insert(1, "|" + " --- |" * len(cells[0]))
+    kind = [f":class: {classes}"] if classes else []
+    text = Markdown("\n".join([f":::{{table}} {caption}", f":name: {name}", *kind, "", *lines, ":::", ""]))
+    head, *body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in cells]
+    text.as_html = (
+        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{head.replace('td>', 'th>')}</tr></thead><tbody>"
+        + "".join(f"<tr>{row}</tr>" for row in body)
+        + "</tbody></table>"
+    )
+    return text
+
+
+def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = "", paper: bool = True) -> Markdown:
+    """The paper's values, ours from scratch and pre-trained, and the paired difference: a row a setting.
+
+    Args:
+        rows: Of :func:`robustness_lib.report.evidence.arms`.
+        caption: What is shown, on what scale, from how many seeds: what is the same in every row belongs here.
+        name: Label for references.
+        setting: Title of the first column, which names what differs between rows.
+        paper: Whether the paper has such numbers at all.
+    """
+    varied = [column for column in ("dataset", "method", "level", "metric") if rows[column].astype(str).nunique() > 1]
+    cells = []
+    for row in rows.to_dict("records"):
+        measured = row["n"] > 0
+        names = {
+            "dataset": label(row["measured_on"] if measured else row["dataset"]),
+            "method": label(row["method"]),
+            "level": f"{row['level']:g}" if row["level"] is not None else "",
+            "metric": metric(row["metric"]).axis,
+        }
+        first = ", ".join(names[column] for column in varied) or names["metric"]
+        own = unit(row["metric"]) if "metric" not in varied else ""
+        printed = [number(row[key], row["metric"]) for key in ("paper_scratch", "paper_tuned")]
+        cell = {setting or "Setting": first[:1].upper() + first[1:]}
+        if paper:
+            cell["Paper"] = DASH if set(printed) == {DASH} else f"{' → '.join(printed)}{own}"
+        for title, key in (("From scratch", "scratch"), ("Pre-trained", "tuned")):
+            deviation = number(row[f"{key}_sd"], row["metric"]) if measured else DASH
+            value = number(row[key], row["metric"]) if measured else DASH
+            cell[title] = value + (f" ± {deviation}" if deviation != DASH else "")
+        difference = interval(row["difference"], row["low"], row["high"], row["metric"]) if measured else "not measured"
+        cells.append(cell | {"Difference [95 %]": difference})
+    return table(cells, caption=caption, name=name)
+
+
+STALE = "*This sentence was written for other results than those recorded now, and no longer holds; see the table.*"
+
+
+def conclusion(condition: bool, text: str) -> str:
+    """A sentence that a person wrote, as long as the records support it; else a visible note that it is out of date.
+
+    Args:
+        condition: What must be true of the records for the sentence to be true.
+        text: The sentence, its numbers from the evidence frame.
+    """
+    return text if condition else STALE
+
+
+def findings(*sentences: tuple[bool, str]) -> Markdown:
+    """What a page found, first thing on it: each sentence with the condition under which it is true."""
+    lines = [f"- {conclusion(bool(condition), text)}" for condition, text in sentences]
+    return Markdown("\n".join([":::{admonition} What we found", ":class: findings", "", *lines, ":::", ""]))
