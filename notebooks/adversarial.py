@@ -364,13 +364,10 @@ jobs, live = sections.measure_as_asked("adversarial", globals())
 # attacker's radius, and {numref}`fig-adversarial-live-images` some of the images.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.arms_table(
-    "adversarial",
+report.live_table(
+    jobs,
     live,
     metrics=["clean_accuracy", "adversarial_accuracy"],
-    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
-    methods=[name for name in dict.fromkeys(job.method for job in jobs) if name != "checks"],
-    profile=profile,
     caption="The live run: accuracy on clean and on adversarial images.",
     name="tab-adversarial-live",
 )

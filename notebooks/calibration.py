@@ -283,12 +283,10 @@ jobs, live = sections.measure_as_asked("calibration", globals())
 # confidence without accuracy; {numref}`tab-calibration-live` reduces them to numbers.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.arms_table(
-    "calibration",
+report.live_table(
+    jobs,
     live,
-    metrics=["error", "rms_calibration_error", "mad_calibration_error", "negative_log_likelihood"],
-    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
-    profile=profile,
+    metrics=["error", "rms_calibration_error", "rms_calibration_error_tempered", "negative_log_likelihood"],
     caption="The live run: test error, calibration errors and negative log-likelihood.",
     name="tab-calibration-live",
 )

@@ -360,19 +360,14 @@ report.candidates_table(
 jobs, live = sections.measure_as_asked("imbalance", globals())
 
 # %% [markdown]
-# {numref}`tab-imbalance-live` has the minority error of each method and arm, {numref}`fig-imbalance-live` total and
-# minority error.
+# {numref}`tab-imbalance-live` has total and minority error of each method and arm, {numref}`fig-imbalance-live` their curves.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.levels_table(
-    "imbalance",
+report.live_table(
+    jobs,
     live,
-    measure="minority_error",
-    dataset=jobs[0].dataset,
-    methods=remedies,
-    symbol="γ",
-    profile=profile,
-    caption="The live run: minority test error (%).",
+    metrics=["error", "minority_error"],
+    caption="The live run: total and minority test error.",
     name="tab-imbalance-live",
 )
 

@@ -310,19 +310,15 @@ report.candidates_table(
 jobs, live = sections.measure_as_asked("label_noise", globals())
 
 # %% [markdown]
-# {numref}`tab-label-noise-live` has the areas, {numref}`fig-label-noise-live` the error at each strength, and
+# {numref}`tab-label-noise-live` has the error at each strength, {numref}`fig-label-noise-live` its curves, and
 # {numref}`fig-label-noise-live-matrices` the estimates of the corruption matrix.
 
 # %% mystnb={"markdown_format": "myst"} tags=["hide-input"]
-report.arms_table(
-    "label_noise",
+report.live_table(
+    jobs,
     live,
-    metrics=["error"],
-    datasets=list(dict.fromkeys(job.dataset for job in jobs)),
-    methods=list(dict.fromkeys(job.method for job in jobs)),
-    over_levels="area",
-    profile=profile,
-    caption="The live run: area under the curve of the test error.",
+    metrics=["error", "matrix_error"],
+    caption="The live run: test error by corruption strength.",
     name="tab-label-noise-live",
 )
 

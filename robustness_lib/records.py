@@ -501,8 +501,50 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         }
         for record in records
     ]
+    keys = [row["key"] for row in rows]
+    if len(set(keys)) < len(keys):
+        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
+        raise UserError(f"the record {twice} is there twice, so means would count it twice; give each record once")
     table = pd.DataFrame(rows)
     for column in ("key", *Job.__dataclass_fields__, "arm", "provenance"):
         if column not in table:
             table[column] = pd.Series(dtype=object)
     return table
+
+
+SETTING = ["section", "profile", "dataset", "arm", "method", "level"]
+"""The columns of a frame that say what was measured; records of one setting may still differ (:func:`distinctions`)."""
+
+
+def distinctions(rows: pd.DataFrame) -> pd.Series:
+    """What tells each record from the others of its setting, beside the seed; a mean may pool only equal ones.
+
+    Args:
+        rows: As by :func:`frame`.
+
+    Returns:
+        Text by row: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records
+        of one :data:`SETTING` differ in it; "" where they differ in nothing.
+    """
+    words = pd.Series("", index=rows.index, dtype=object)
+    for _, group in rows.groupby(SETTING, dropna=False, sort=False):
+        facts = [_facts(row) for row in group.to_dict("records")]
+        names = dict.fromkeys(name for fact in facts for name in fact)
+        differing = [name for name in names if len({fact.get(name) for fact in facts} - _NOT_USED[":" in name]) > 1]
+        words.loc[group.index] = [
+            " ".join(f"{name}={fact[name]}" for name in differing if name in fact) for fact in facts
+        ]
+    return words
+
+
+_NOT_USED: tuple[set[str | None], ...] = (set(), {None})
+"""What tells no records apart: of image sets that some of the records did not use."""
+
+
+def _facts(row: Mapping[Any, Any]) -> dict[str, str]:
+    """What may tell a record from others of its setting; names of image sets begin with ``sha256:``."""
+    source = row["provenance"]
+    facts = {"init": str(row["init"])} | {name: str(value) for name, value in row["recipe"].items()}
+    if "precision" in source:
+        facts["precision"] = f"{source['precision']}{'-tf32' if source.get('tf32') else ''}"
+    return facts | {f"sha256:{name}": checksum[:8] for name, checksum in source.get("data", {}).items()}

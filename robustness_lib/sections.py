@@ -32,7 +32,7 @@ from robustness_lib.errors import MissingCheckpoint, UserError, choose
 from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, frame, load_published
+from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, distinctions, frame, load_published
 from robustness_lib.sweep import Outcome, default_together, default_workers, sweep
 
 
@@ -290,39 +290,28 @@ def changed_settings(job: Job) -> dict[str, Any]:
 
 
 def summary(records: Sequence[Record]) -> pd.DataFrame:
-    """What was measured, in numbers: one row a setting, recipe and metric.
+    """What was measured, in numbers: one row a setting, what tells its records apart, and metric.
 
     Args:
         records: Records of any sections.
 
     Returns:
-        ``profile``, ``dataset``, ``arm``, ``method``, ``level``, ``changed`` (the settings in which recipes of one
-        setting differ, where there are several), ``metric``, ``mean``, ``sd`` (over the seeds of that setting and
-        recipe; empty for one) and ``n``; numbers as recorded, lists left out.
+        ``profile``, ``dataset``, ``arm``, ``method``, ``level``, ``differs`` (:func:`records.distinctions`),
+        ``metric``, ``mean``, ``sd`` (over seeds; empty for one) and ``n``; numbers as recorded, lists left out.
     """
-    where = ["profile", "dataset", "arm", "method", "level"]
-    setting = [*where, "changed"]
+    setting = ["profile", "dataset", "arm", "method", "level", "differs"]
     rows = frame(records)
     names = sorted({k for record in records for k, value in record.metrics.items() if not isinstance(value, list)})
     if not names:
         return pd.DataFrame(columns=[*setting, "metric", "mean", "sd", "n"])
+    rows["differs"] = distinctions(rows)
     rows["level"] = ["" if level is None or level != level else f"{level:g}" for level in rows["level"]]
-    groups = [group["recipe"] for _, group in rows.groupby(where)]
-    rows["changed"] = pd.concat([_differences(recipes) for recipes in groups])
     long = rows.melt(setting, names, "metric")
     one = long["value"].map(lambda value: isinstance(value, int | float))  # a metric may be a list in another method
     long = long[one].astype({"value": float}).dropna(subset="value")
     found = long.groupby([*setting, "metric"], sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
     shown = found.rename(columns={"std": "sd", "count": "n"}).sort_values(setting, kind="stable")
     return shown.assign(mean=shown["mean"].map("{:.4f}".format), sd=shown["sd"].map("{:.4f}".format).replace("nan", ""))
-
-
-def _differences(recipes: pd.Series) -> pd.Series:
-    """For each recipe the settings in which several of one setting differ, as text; empty where they do not."""
-    table = pd.DataFrame(list(recipes), index=recipes.index)
-    differing = [name for name in table if table[name].astype(str).nunique() > 1]
-    words = [" ".join(f"{name}={row[name]}" for name in differing) for row in table.to_dict("records")]
-    return pd.Series(words, index=recipes.index, dtype=object)
 
 
 def parse_seeds(text: str) -> list[int] | None:

@@ -642,3 +642,39 @@ def test_empty_frame_has_the_same_columns() -> None:
     assert len(table) == 0
     assert set(table.columns) == set(COLUMNS)
     assert table[table["profile"] == "cpu"].empty
+
+
+def test_a_record_that_is_given_twice_is_not_counted_twice() -> None:
+    with pytest.raises(UserError, match=f"the record {record().job.key} is there twice"):
+        frame([record(0), record(1), record(0)])
+
+
+def distinguished(*changes: dict[str, Any]) -> list[str]:
+    """What tells records of one setting apart that differ so."""
+    rows = []
+    for seed, change in enumerate(changes):
+        source = {"seconds": 1.0, **change.pop("provenance", {})}
+        rows.append(dataclasses.replace(record(seed, **change), provenance=source))
+    return records.distinctions(frame(rows)).tolist()
+
+
+def test_checkpoints_recipes_precisions_and_images_are_kept_apart() -> None:
+    assert distinguished({}, {}) == ["", ""]
+    assert distinguished({"init": "a"}, {"init": "b"}) == ["init=a", "init=b"]
+    assert distinguished({"recipe": {"epochs": 1}}, {"recipe": {"epochs": 1, "adversary": "targeted"}}) == [
+        "",
+        "adversary=targeted",
+    ]
+    precisions = [{"precision": "float32"}, {"precision": "bfloat16"}, {"precision": "float32", "tf32": True}]
+    assert distinguished(*({"provenance": one} for one in precisions)) == [
+        "precision=float32",
+        "precision=bfloat16",
+        "precision=float32-tf32",
+    ]
+    sets = [{"data": {"own/test": digit * 64}} for digit in "aab"] + [{"data": {}}]
+    assert distinguished(*({"provenance": one} for one in sets)) == [
+        *["sha256:own/test=aaaaaaaa"] * 2,
+        "sha256:own/test=bbbbbbbb",
+        "",
+    ]
+    assert distinguished({"profile": "cpu"}, {"profile": "paper", "init": "b"}) == ["", ""]  # other settings

@@ -17,6 +17,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.headlines`: the one number that stands for each section;
 * :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
+* :mod:`~robustness_lib.report.live`: the table of a live run, every job of it;
 * :mod:`~robustness_lib.report.pretrainings`: what networks were pre-trained on, beside the authors' logs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
   again.
@@ -95,6 +96,7 @@ from robustness_lib.report.lines import (
     robustness_curves,
     scatter_by_scale,
 )
+from robustness_lib.report.live import live_table
 from robustness_lib.report.pretrainings import adversarial_pretraining_table, pretrainings_table
 from robustness_lib.report.provenance import contents_note, made_by, provenance_table, rerun_command, rerun_commands
 from robustness_lib.report.robustness import (
@@ -182,6 +184,7 @@ __all__ = [
     "legend_outside",
     "levels_table",
     "lines_table",
+    "live_table",
     "losses_note",
     "made_by",
     "matrix_grid",

@@ -1,0 +1,62 @@
+"""The table of a live run: every job that was run is in it, whatever its method measures."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from robustness_lib import records, report
+from robustness_lib.records import Job, Metrics, Record
+
+JOB = Job(
+    section="calibration",
+    profile="smoke",
+    dataset="synthetic",
+    init="scratch",
+    method="standard",
+    level=None,
+    seed=0,
+    recipe={"epochs": 1},
+)
+
+
+def made(metrics: Metrics, precision: str = "float32", **changes: object) -> Record:
+    job = dataclasses.replace(JOB, **changes)  # type: ignore[arg-type]
+    return Record(job, metrics, {"seconds": 1.0, "precision": precision})
+
+
+def rows(*some: Record, metrics: tuple[str, ...] = ("error",)) -> list[list[str]]:
+    """The table's cells, the header first."""
+    table = report.live_table([r.job for r in some], records.frame(some), metrics=metrics, caption="", name="tab")
+    lines = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
+    return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
+
+
+def test_no_method_level_or_arm_is_left_out() -> None:
+    some = [
+        made({"error": 0.25, "curve": [0.1, 0.2]}, seed=0),
+        made({"error": 0.35}, seed=1),
+        made({"error_tempered": 0.5}, method="temperature"),
+        made({"error": 0.1}, method="glc-5", level=0.5, init="net_corpus"),
+        made({"my_score": -1.5, "corpus_images": 4000.0}, method="of my own"),
+    ]
+    assert rows(*some) == [
+        ["Data set", "Method", "Level", "Arm", "Seeds", "test error (%)", "Measured"],
+        ["synthetic", "standard", "", "from scratch", "2", "30.0 ± 7.1", ""],
+        ["synthetic", "temperature tuned", "", "from scratch", "1", "", "test error, temperature tuned (%) 50.0"],
+        ["synthetic", "GLC, 5 % trusted", "0.5", "pre-trained", "1", "10.0", ""],
+        ["synthetic", "of my own", "", "from scratch", "1", "", "my score −1.500; images of the corpus 4,000"],
+    ]
+
+
+def test_what_differs_beside_the_seed_is_never_one_mean() -> None:
+    twice = [made({"error": 0.2}), made({"error": 0.4}, "bfloat16", seed=1)]
+    assert [row[3:] for row in rows(*twice)] == [
+        ["Differs in", "Seeds", "test error (%)"],
+        ["precision=float32", "1", "20.0"],
+        ["precision=bfloat16", "1", "40.0"],
+    ]
+
+
+def test_a_job_without_a_record_is_not_run() -> None:
+    table = report.live_table([JOB], records.frame([]), metrics=["error"], caption="", name="tab")
+    assert "| synthetic | standard | from scratch | 0 | not run |" in table
