@@ -1,0 +1,231 @@
+"""What must never change: keys of jobs, checkpoints and networks, random streams, published records, smoke's numbers.
+
+The files in ``golden/`` were made at commit b0a55c5. ``python tests/test_golden.py`` writes them again; do that only
+where a difference is meant, and look at the diff.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import json
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from robustness_lib import records, sections
+from robustness_lib.networks import Context, Training
+from robustness_lib.pretraining import checkpoint_id, missing, pretrainings
+from robustness_lib.profiles import PROFILES
+from robustness_lib.randomness import generator, stream_seed
+from robustness_lib.recipes import ADVERSARIES, Recipe
+from robustness_lib.records import Store
+from robustness_lib.runtime import Runtime, cpu_name
+
+GOLDEN = Path(__file__).parent / "golden"
+PUBLISHED = Path(__file__).parent.parent / records.PUBLISHED
+NO_CIFAR10 = "wrn-16-1_imagenet32-no-cifar10_144900x249_e10_s1_0e7f85"
+NO_CIFAR10_ATTACKED = "wrn-16-1_imagenet32-no-cifar10_144900x249_untargeted_e10_s1_108d07"
+PLACES = "wrn-16-1_places365_1803460x365_e10_s1_0123ab"
+
+ON_REQUEST: dict[str, list[dict[str, Any]]] = {
+    "adversarial": [
+        {"methods": ["targeted-pretraining", "full", "independent"]},
+        {"methods": ["excluded"], "init": NO_CIFAR10_ATTACKED},
+    ],
+    "label_noise": [
+        {"methods": ["none-allconv"]},
+        {"methods": ["none-excluded"], "init": NO_CIFAR10},
+        {"methods": ["none-places365"], "init": PLACES},
+        {"datasets": ["cifar10n-worst", "cifar10n-aggregate"]},
+        {"chosen_levels": [0.3, 0.6], "methods": ["glc-5", "longer"]},
+    ],
+    "imbalance": [{"methods": ["excluded"], "init": NO_CIFAR10}, {"chosen_levels": [0.7]}],
+    "ood": [{"methods": ["overlap"], "seeds": [4]}],
+    "calibration": [{"methods": ["low-rate", "high-rate"]}, {"methods": ["places365"], "init": PLACES}],
+    "effective_robustness": [
+        {"methods": ["hardening", "class-map-replay", "larger-network"]},
+        {"methods": ["smaller-corpus"]},
+        {"methods": ["corpus-25", "corpus-50", "fewer-classes"]},
+        {"methods": ["testbed-model"], "chosen_levels": [1, 3]},
+        {"methods": ["head-penalty"], "chosen_levels": [0.05]},
+        {"datasets": ["imagenet", "cifar10.1-v4"]},
+    ],
+    "recipe_choice": [{"methods": ["imbalanced"]}, {"methods": ["adversarial"]}],
+}
+EVERY_SECTION: list[dict[str, Any]] = [
+    {},
+    {"init": NO_CIFAR10, "seeds": [7]},
+    {"seeds": [7], "overrides": {"batch_size": "64", "tuned.learning_rate": "0.007", "pretraining.epochs": "3"}},
+]
+
+
+def jobs() -> list[dict[str, Any]]:
+    """Count and hash of the sorted keys of what each selection plans, and the pre-trainings that must come first."""
+    found = []
+    for name, section in sections.SECTIONS.items():
+        for scale, selection in itertools.product(PROFILES, [*EVERY_SECTION, *ON_REQUEST[name]]):
+            row: dict[str, Any] = {"section": name, "profile": scale, "selection": selection}
+            try:
+                planned = section.jobs(scale, **selection)
+                keys = sorted(job.key for job in planned)
+                own = [job for job in planned if job.init != selection.get("init")]
+                first = sorted(checkpoint_id(job) for job in missing(own, selection.get("overrides"), None))
+            except sections.UserError:
+                found.append(row | {"refused": True})
+            else:
+                found.append(row | {"count": len(keys), "keys": sha256(keys), "pretrainings": first})
+    return found
+
+
+def names() -> dict[str, Any]:
+    """Ids of checkpoints, keys of networks, and the random streams of every purpose."""
+    ids = {
+        f"{scale.name} {dataset} {adversary}": [
+            checkpoint_id(job) for job in pretrainings(scale, target, {"adversary": adversary})
+        ]
+        for scale in PROFILES.values()
+        for dataset, target in scale.targets.items()
+        for adversary in ADVERSARIES
+    }
+    trainings = {
+        f"{scale.name} {dataset}": [
+            Training(dataset=dataset, init="scratch", seed=0, recipe=target.scratch).key,
+            Training(dataset=dataset, init="some-id", seed=1, recipe=target.tuned, held_out=True).key,
+            Training(dataset=dataset, init="some-id", seed=2, recipe=target.tuned, variant="labels changed").key,
+            Training(dataset=dataset, init="scratch", seed=3, recipe=target.against("untargeted").scratch).key,
+        ]
+        for scale in PROFILES.values()
+        for dataset, target in scale.targets.items()
+    }
+    purposes: list[tuple[str | int, ...]] = [
+        ("init",),
+        ("head",),
+        ("order", 2),
+        ("augmentation", 2),
+        ("dropout", 2),
+        ("dropout", 2, 1),
+        ("attack", 100),
+        ("subset",),
+        ("subsample",),
+        ("trusted",),
+        ("halves", 1),
+        ("held-out",),
+        ("synthetic", "synthetic", "train"),
+        ("common corruption", "gaussian_noise", 3),
+        ("foreign", "gaussian"),
+        ("foreign", "textures", 4),
+    ]
+    streams = {
+        "/".join(map(str, purpose)): [
+            stream_seed(5, *purpose),
+            torch.randperm(1000, generator=generator(5, *purpose))[:5].tolist(),
+        ]
+        for purpose in purposes
+    }
+    default = Recipe(architecture="wrn-16-1").as_dict()
+    return {"checkpoints": ids, "trainings": trainings, "streams": streams, "recipe": default}
+
+
+def published() -> dict[str, Any]:
+    """Per file of book/results the keys of its records (eight digits each), and how many of them are planned."""
+    found = {}
+    for path in sorted(PUBLISHED.glob("*.jsonl")):
+        there = records.load_published(path.stem, PUBLISHED)
+        planned = sum(sections.is_planned(record.job) for record in there)
+        found[path.stem] = {"planned": planned, "keys": " ".join(record.job.key[:8] for record in there)}
+    return found
+
+
+FASTER = {"epochs": "1", "observations": "1", "pretraining.epochs": "1", "pretraining.train_images": "320"}
+SMOKE: dict[str, tuple[list[str], float | None, dict[str, str]]] = {
+    "adversarial": (["adversarial"], None, {"test_images": "40", "test_steps": "4", "long_steps": "0"}),
+    "label_noise": (["glc-5"], 0.5, {}),
+    "imbalance": (["smote"], 0.2, {}),
+    "ood": (["standard", "mahalanobis"], None, {}),
+    "calibration": (["temperature"], None, {}),
+    "effective_robustness": (["testbed-model"], 1, {}),
+}
+
+
+def smoke(store: Path) -> dict[str, Any]:
+    """Metrics of a few short jobs of every section, and the names of all that they leave in the store."""
+    context = Context(store=store, runtime=Runtime(precision="float32", threads=1), progress=False)
+    metrics: dict[str, Any] = {}
+    for name, (methods, level, settings) in SMOKE.items():
+        planned, outcome = sections.measure_section(
+            name,
+            "smoke",
+            context,
+            workers=1,
+            methods=methods,
+            seeds=[0],
+            chosen_levels=None if level is None else [level],
+            overrides=FASTER | settings,
+        )
+        outcome.check()
+        for job in planned:
+            found = Store(store).get(job)
+            metrics[job.label] = {k: v for k, v in found.metrics.items() if not k.endswith("_seconds")}
+    folders = ("records", "networks", "checkpoints", "outputs")
+    kept = {
+        folder: sorted(p.relative_to(store / folder).as_posix() for p in (store / folder).rglob("*") if p.is_file())
+        for folder in folders
+    }
+    return {"made on": made_on(), "metrics": metrics, "files": kept}
+
+
+def made_on() -> str:
+    return f"{cpu_name()}, torch {torch.__version__}"
+
+
+def sha256(value: list[str]) -> str:
+    return hashlib.sha256("\n".join(value).encode()).hexdigest()
+
+
+def golden(name: str) -> Any:
+    return json.loads((GOLDEN / f"{name}.json").read_text())
+
+
+def test_jobs_and_the_pretrainings_that_they_need_keep_their_keys() -> None:
+    for now, then in zip(jobs(), golden("jobs"), strict=True):
+        assert now == then
+
+
+@pytest.mark.parametrize("what", ["checkpoints", "trainings", "streams", "recipe"])
+def test_names_and_streams(what: str) -> None:
+    assert json.loads(json.dumps(names()[what])) == golden("names")[what]
+
+
+def test_published_records_stay_and_are_planned() -> None:
+    now = published()
+    for section, then in golden("published").items():
+        assert set(then["keys"].split()) <= set(now[section]["keys"].split()), section
+        assert now[section]["planned"] >= then["planned"], section
+
+
+def test_smoke_gives_the_same_numbers_and_files(tmp_path: Path) -> None:
+    """Bit for bit where the processor and PyTorch are those of the golden file; rounding differs elsewhere."""
+    now, then = json.loads(json.dumps(smoke(tmp_path))), golden("smoke")
+    assert now["files"] == then["files"]
+    assert now["metrics"].keys() == then["metrics"].keys()
+    same = now["made on"] == then["made on"]
+    for job, metrics in then["metrics"].items():
+        assert now["metrics"][job] == (metrics if same else pytest.approx(metrics, rel=1e-2, abs=2e-2)), job
+
+
+def _lines(value: Any) -> str:
+    """JSON with one line an entry."""
+    if isinstance(value, list):
+        return "[\n" + ",\n".join(map(json.dumps, value)) + "\n]"
+    return "{\n" + ",\n".join(f"{json.dumps(name)}: {json.dumps(part)}" for name, part in value.items()) + "\n}"
+
+
+if __name__ == "__main__":
+    with tempfile.TemporaryDirectory() as folder:
+        made = {"jobs": jobs(), "names": names(), "published": published(), "smoke": smoke(Path(folder))}
+    for name, value in made.items():
+        (GOLDEN / f"{name}.json").write_text(_lines(value) + "\n")
