@@ -526,15 +526,14 @@ def distinctions(rows: pd.DataFrame) -> pd.Series:
         Text by row: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records
         of one :data:`SETTING` differ in it; "" where they differ in nothing.
     """
-    words = pd.Series("", index=rows.index, dtype=object)
+    words: dict[Any, str] = {}
     for _, group in rows.groupby(SETTING, dropna=False, sort=False):
         facts = [_facts(row) for row in group.to_dict("records")]
         names = dict.fromkeys(name for fact in facts for name in fact)
         differing = [name for name in names if len({fact.get(name) for fact in facts} - _NOT_USED[":" in name]) > 1]
-        words.loc[group.index] = [
-            " ".join(f"{name}={fact[name]}" for name in differing if name in fact) for fact in facts
-        ]
-    return words
+        for place, fact in zip(group.index, facts, strict=True):
+            words[place] = " ".join(f"{name}={fact[name]}" for name in differing if name in fact)
+    return pd.Series(words, index=rows.index, dtype=object)
 
 
 _NOT_USED: tuple[set[str | None], ...] = (set(), {None})
