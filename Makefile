@@ -6,7 +6,6 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 SET_UP   := $(VENV)/set-up
 BOOK     := _build/html/index.html
-ONE_FILE := pre-training-and-robustness.html
 
 SOURCES  := $(wildcard notebooks/*.py)
 PAGES    := $(SOURCES:notebooks/%.py=book/executed/%.ipynb)
@@ -87,5 +86,4 @@ book/executed/claims.ipynb book/executed/provenance.ipynb: $(RESULTS)
 
 _build/book: $(PAGES) $(PROSE) $(LIBRARY) $(SET_UP)
 	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going --all
-	$(BIN)/python -m robustness_lib.offline _build/html _build/html/$(ONE_FILE)
 	@touch $@
