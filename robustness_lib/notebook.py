@@ -21,7 +21,7 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.files import write_atomically
 
 CSV = "text/csv"
-"""The format in which a notebook keeps a figure's numbers beside its picture (:mod:`robustness_lib.report.drawn`)."""
+"""The format in which a notebook keeps a figure's numbers (:func:`robustness_lib.report.style.show`)."""
 
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after the parameters cell
 

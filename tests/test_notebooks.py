@@ -16,7 +16,7 @@ from nbformat import NotebookNode
 
 from robustness_lib import paper
 from robustness_lib.errors import UserError
-from robustness_lib.notebook import check_parameters, write_page
+from robustness_lib.notebook import CSV, check_parameters, write_page
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -271,3 +271,23 @@ def prose(text: str) -> str:
     """The Markdown of a notebook's source, without fenced code."""
     lines = [line.removeprefix("# ") for line in text.splitlines() if line.startswith("# ") and line[:4] != "# %%"]
     return re.sub(r"```.*?```", "", "\n".join(lines), flags=re.DOTALL)
+
+
+def test_page_links_the_numbers_of_its_figures(tmp_path: Path) -> None:
+    picture = {"image/svg+xml": "<svg/>", CSV: "x,y\n1,2\n"}
+    cells = [
+        {
+            "cell_type": "code",
+            "source": "figure",
+            "metadata": {"mystnb": {"figure": {"caption": "What it is.", "name": "fig-it"}}} if named else {},
+            "outputs": [{"output_type": "display_data", "data": dict(picture), "metadata": {}}],
+        }
+        for named in (True, False)
+    ]
+    (tmp_path / "run.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
+    write_page(tmp_path / "run.ipynb", tmp_path / "page.ipynb")
+    first, second = json.loads((tmp_path / "page.ipynb").read_text())["cells"]
+    assert list(first["outputs"][0]["data"]) == list(second["outputs"][0]["data"]) == ["image/svg+xml"]
+    assert (tmp_path / "data/fig-it.csv").read_text() == "x,y\n1,2\n"
+    caption = first["metadata"]["mystnb"]["figure"]["caption"]
+    assert caption == "What it is. {download}`The numbers (CSV) <data/fig-it.csv>`"

@@ -4,7 +4,6 @@ Everything here is a pure function of records (a frame as by :func:`robustness_l
 published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number is typed.
 
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
-* :mod:`~robustness_lib.report.drawn`: the numbers that a figure draws, as a file;
 * :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;

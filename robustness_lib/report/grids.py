@@ -14,7 +14,6 @@ from matplotlib.ticker import MaxNLocator
 
 from robustness_lib.paper import label, profile_of, runs
 from robustness_lib.paper.claims import Floats
-from robustness_lib.report.drawn import DASHES
 from robustness_lib.report.figures import curves_with_paper
 from robustness_lib.report.style import legend_outside, new_figure
 from robustness_lib.report.tables import ARMS, NOT_RUN
@@ -65,7 +64,7 @@ def curve_grid(
         panel.set_axis_off()
     dashed = any(line.get_linestyle() == "--" and np.size(line.get_xdata()) for panel in axes for line in panel.lines)
     for told, dashes in (("here", "-"), ("paper", "--")) if several and dashed else ():
-        axes[0].plot([], [], color=DASHES, linestyle=dashes, label=told)
+        axes[0].plot([], [], color="#555555", linestyle=dashes, label=told)
     legend_outside(figure, columns=3 if several else 2)
     return figure
 

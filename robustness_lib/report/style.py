@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 
 from robustness_lib.errors import choose
 from robustness_lib.paper.claims import Floats
-from robustness_lib.report.drawn import offer_csv
 
 OKABE_ITO = {
     "black": "#000000",
@@ -114,14 +113,13 @@ def series_style(place: int) -> ArmStyle:
 
 
 def use_style() -> None:
-    """Make the style the default, and figures in a notebook SVG that show at the end of their cell with their numbers.
+    """Make the style the default, and figures in a notebook SVG that show at the end of their cell.
 
     Called once, at a notebook's top.
     """
     mpl.rcParams.update(STYLE)
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
         shell.run_line_magic("config", "InlineBackend.figure_formats = ['svg']")
-        offer_csv(shell)
         plt.ion()
 
 
