@@ -115,3 +115,9 @@ def test_the_papers_area_is_over_the_same_strengths():
     assert part == pytest.approx(
         (0.4 * (25.91 + 43.74) + 0.4 * (43.74 + 76.90) + 0.2 * (76.90 + 98.75)) / 200, abs=1e-4
     )
+
+
+def test_an_area_without_a_curve_is_given_only_over_all_strengths():
+    setting = {"dataset": "cifar10", "arm": "scratch", "method": "glc-10", "metric": "error", "reduce": "area"}
+    assert evidence.paper_value("label_noise", levels=evidence.STRENGTHS, **setting) == pytest.approx(0.115)
+    assert np.isnan(evidence.paper_value("label_noise", levels=(0.0, 1.0), **setting))

@@ -29,6 +29,9 @@ ARMS = ("scratch", "pre-trained")
 SETTING = ["section", "profile", "dataset", "arm", "method", "level"]
 """What the records of one setting share; they differ by seed, or by checkpoint and recipe."""
 
+STRENGTHS = tuple(tenths / 10 for tenths in range(11))
+"""The corruption strengths that the paper's printed areas are over (P1 §3.2)."""
+
 STAND_INS = {"tiny_imagenet": "tiny_imagenet32"}
 """Image sets that stand in for another where it has no records: Tiny ImageNet at 32 pixels."""
 
@@ -466,7 +469,7 @@ def paper_value(
     curve = select(section, metric=metric, **setting).dropna(subset="level").drop_duplicates("level")
     table = curve.set_index("level")["value"].sort_index()
     wanted = [place for place in table.index if not levels or np.isclose(place, levels).any()]
-    if reduce == "area" and (not levels or len(wanted) == len(table)):
+    if reduce == "area" and (not levels or np.array_equal(levels, STRENGTHS)):
         printed = select(section, metric=f"{metric}_area", **setting)
         if not printed.empty:
             return float(printed["value"].iloc[0])

@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from robustness_lib.paper.numbers import label, metric
-from robustness_lib.report.evidence import Comparison, Floats
+from robustness_lib.report.evidence import ARMS, Comparison, Floats, paper_value
 
 DASH = "–"
 
@@ -89,6 +89,17 @@ def effect(found: Comparison | None, name: str) -> str:
     return f"{mean}{unit(name, difference=True)}" + (f" [{ends}" if ends else "")
 
 
+def printed(name: str, **setting: Any) -> str:
+    """The paper's values of both arms in words: ``"28.7 → 15.9 %"``.
+
+    Args:
+        name: Metric.
+        **setting: Section, data set, method and so on (:func:`robustness_lib.report.evidence.paper_value`).
+    """
+    both = [number(paper_value(metric=name, arm=arm, **setting), name) for arm in ARMS]
+    return f"{' → '.join(both)}{unit(name)}" if set(both) != {DASH} else "no number"
+
+
 def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, name: str, classes: str = "") -> Markdown:
     """A numbered table with a caption, its first column the row heads.
 
@@ -133,15 +144,14 @@ def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = ""
         names = {
             "dataset": label(row["measured_on"] if measured else row["dataset"]),
             "method": label(row["method"]),
-            "level": f"{row['level']:g}" if row["level"] is not None else "",
+            "level": f"at {row['level']:g}" if row["level"] is not None else "",
             "metric": metric(row["metric"]).axis,
         }
         first = ", ".join(names[column] for column in varied) or names["metric"]
-        own = unit(row["metric"]) if "metric" not in varied else ""
         printed = [number(row[key], row["metric"]) for key in ("paper_scratch", "paper_tuned")]
         cell = {setting or "Setting": first[:1].upper() + first[1:]}
         if paper:
-            cell["Paper"] = DASH if set(printed) == {DASH} else f"{' → '.join(printed)}{own}"
+            cell["Paper"] = DASH if set(printed) == {DASH} else " → ".join(printed)
         for title, key in (("From scratch", "scratch"), ("Pre-trained", "tuned")):
             deviation = number(row[f"{key}_sd"], row["metric"]) if measured else DASH
             value = number(row[key], row["metric"]) if measured else DASH

@@ -19,9 +19,11 @@ import pandas as pd
 from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from robustness_lib.errors import choose
 from robustness_lib.paper.claims import Floats
+from robustness_lib.paper.numbers import label
 
 OKABE_ITO = {
     "black": "#000000",
@@ -51,6 +53,7 @@ STYLE: Any = {
     "font.size": 12,
     "axes.facecolor": "white",
     "axes.labelsize": 12,
+    "axes.titlesize": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.grid": True,
@@ -79,7 +82,7 @@ class ArmStyle(TypedDict):
 
 _ARMS = {
     "scratch": ArmStyle(color=OKABE_ITO["vermilion"], marker="o", linestyle="-"),
-    "pre-trained": ArmStyle(color=OKABE_ITO["blue"], marker="s", linestyle="-."),
+    "pre-trained": ArmStyle(color=OKABE_ITO["blue"], marker="s", linestyle="-"),
 }
 PAPER: dict[str, Any] = {"color": OKABE_ITO["black"], "marker": "D", "linestyle": "none", "zorder": 4}
 """How a value of the paper is drawn: a black diamond."""
@@ -95,6 +98,30 @@ def arm_style(arm: str) -> ArmStyle:
         UserError: No such arm.
     """
     return _ARMS[choose(arm, _ARMS, "arm")].copy()
+
+
+def paper_line(arm: str) -> dict[str, Any]:
+    """How a curve of the paper is drawn: thin and dashed, in the colour of its arm."""
+    return {"color": arm_style(arm)["color"], "linestyle": (0, (4, 2)), "linewidth": 1.2, "alpha": 0.8}
+
+
+def band(panel: Axes, rows: pd.DataFrame, arm: str, *, scale: float = 100.0, x: str = "level") -> None:
+    """Draw one arm: the mean over seeds at each place, and a band of one standard deviation.
+
+    Args:
+        panel: Where.
+        rows: Main records of one metric (:func:`robustness_lib.report.evidence.tidy`), of any arms.
+        arm: The arm.
+        scale: Factor from the recorded to the shown value: 100 for fractions.
+        x: The column along the x axis.
+    """
+    mine = rows[rows["arm"] == arm]
+    curve = (mine.groupby(x)["value"].agg(["mean", "std"]) * scale).fillna({"std": 0.0})
+    style = arm_style(arm)
+    panel.plot(curve.index, curve["mean"], label=label(arm), **style)
+    panel.fill_between(
+        curve.index, curve["mean"] - curve["std"], curve["mean"] + curve["std"], color=style["color"], alpha=0.2, lw=0
+    )
 
 
 _SERIES = tuple(
@@ -162,17 +189,22 @@ def show(figure: Figure, plotted: pd.DataFrame) -> None:
     display({"image/svg+xml": image.getvalue(), "text/csv": numbers}, raw=True)  # type: ignore[no-untyped-call]
 
 
-def legend_outside(figure: Figure, columns: int = 3) -> None:
+def legend_outside(figure: Figure, columns: int = 3, paper: bool = False) -> None:
     """Put one legend with the labelled artists of all axes above the data, outside the axes.
 
     Args:
         figure: A figure with constrained layout.
         columns: Entries in one row of the legend.
+        paper: Whether to say that dashed lines are the paper's.
     """
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
+    if paper:
+        entries["paper"] = Line2D(
+            [], [], color="#555555", **{k: v for k, v in paper_line("scratch").items() if k != "color"}
+        )
     if entries:
         with mpl.rc_context(STYLE):
             columns = min(columns, len(entries))
