@@ -393,9 +393,9 @@ def test_reliability_diagram_merges_neighbouring_bins():
     assert [text.get_text() for text in empty.axes[0].texts] == ["not run"]
 
 
-def test_arms_differ_in_colour_marker_and_line():
+def test_arms_differ_in_colour_and_marker():
     scratch, tuned = report.arm_style("scratch"), report.arm_style("pre-trained")
-    assert all(scratch[key] != tuned[key] for key in scratch)
+    assert all(scratch[key] != tuned[key] for key in ("color", "marker"))
     with pytest.raises(UserError, match="scratch"):
         report.arm_style("tuned")
 
