@@ -240,6 +240,7 @@ _METRICS = {
     "maximum_effective_robustness": Metric("maximum effective robustness", "points", 1),
     "final_effective_robustness": Metric("effective robustness at the end", "points", 1),
     "lost_effective_robustness": Metric("effective robustness lost by the end", "points", 0),
+    "adversarial_ratio": Metric("adversarial ÷ clean accuracy", "", 1),
     "corpus_images": Metric("images of the corpus", "", 0),
     "corpus_classes": Metric("classes of the corpus", "", 0),
     "corpus_related_classes": Metric("classes of the corpus that are related to CIFAR-10", "", 0),
