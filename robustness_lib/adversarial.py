@@ -235,13 +235,6 @@ def _compared(job: Job) -> bool:
     return job.init != SCRATCH or job.method not in _PRETRAINED_ONLY
 
 
-def images_trained(job: Job) -> float:
-    """How many images a job's training processes, over all epochs; none for those that train nothing of their own."""
-    if job.method in _SAME_NETWORKS:
-        return 0.0
-    return float(job.recipe["train_images"] or 50_000) * float(job.recipe["epochs"] or 1)
-
-
 # --------------------------------------------------------------------------------------------- measuring
 
 

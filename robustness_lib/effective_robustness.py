@@ -402,17 +402,6 @@ def recorded_shifts(records: pd.DataFrame, scale: str) -> tuple[str, ...]:
     return parse_shifts(str(text))
 
 
-def images_trained(job: Job) -> float:
-    """How many images a job's training processes, over all epochs; about, where features are computed once."""
-    if testbeds.is_job(job):
-        return 0.0
-    images = float(job.recipe["train_images"] or 50_000)
-    if job.method in (*ZERO_SHOTS, WHOLE_TESTBED) or job.recipe.get("model"):
-        return images
-    replayed = 1 if job.method == "class-map-replay" else REPLAYS.get(job.method, 0)
-    return images * float(job.recipe["epochs"] or 1) * (1 + replayed)
-
-
 # --------------------------------------------------------------------------------------------- measuring
 
 

@@ -254,13 +254,6 @@ def _named(job: Job) -> Job:
     return job if noise in ("uniform", "human") else replace(job, method=f"{job.method}-{noise}")
 
 
-def images_trained(job: Job) -> float:
-    """How many images a job's trainings process, over all epochs and stages."""
-    images = float(job.recipe["train_images"] or 50_000)
-    stages = 2 if job.method.startswith(("forward", "glc")) else 1
-    return images * float(job.recipe["epochs"] or 1) * stages
-
-
 # --------------------------------------------------------------------------------------------- noise
 
 

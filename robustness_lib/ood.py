@@ -165,11 +165,6 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     ]
 
 
-def images_trained(job: Job) -> float:
-    """None beyond those of the calibration section, whose networks these are."""
-    return 0.0
-
-
 def _corpus(checkpoint: str) -> str | None:
     """The corpus all of which a checkpoint was trained on, if its id says so."""
     found = origin(checkpoint)

@@ -73,12 +73,6 @@ def section(name: str) -> Section:
     return SECTIONS[choose(name, SECTIONS, "section")]
 
 
-def images_trained(job: Job) -> float | None:
-    """How many images a job's trainings process, where its section says so; None where it is epochs times images."""
-    count = getattr(SECTIONS.get(job.section), "images_trained", None)
-    return None if count is None else float(count(job))
-
-
 def measure_section(
     name: str,
     profile_name: str,

@@ -160,13 +160,6 @@ def test_unknown_methods_are_refused() -> None:
         adversarial.jobs("cpu", methods=["adversarail"])
 
 
-def test_networks_that_are_shared_cost_nothing() -> None:
-    jobs = adversarial.jobs("cpu", datasets=["cifar10"], seeds=[0])
-    cost = {job.method: adversarial.images_trained(job) for job in jobs if job.init != SCRATCH}
-    assert cost["checks"] == 0
-    assert cost["adversarial"] == 5000 * profile("cpu").targets["cifar10"].against("untargeted").tuned.epochs
-
-
 # ---------------------------------------------------------------------------------------- accuracy under attack
 
 

@@ -181,15 +181,6 @@ def test_bad_settings_are_refused(changes: dict[str, str], message: str) -> None
         jobs("cpu", methods=["standard"], overrides=changes)
 
 
-def test_images_trained() -> None:
-    by_method = {job.method: section.images_trained(job) for job in own("cpu", seeds=[0]) if job.init != SCRATCH}
-    assert by_method["standard"] == 5000 * 12
-    assert by_method["replay"] == 2 * 5000 * 12
-    assert by_method["replay-10"] == 11 * 5000 * 12
-    assert by_method["zero-shot"] == 5000
-    assert section.images_trained(jobs("cpu", methods=["fit-logit"])[0]) == 0
-
-
 def test_missing_pre_trainings_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)  # where no checkpoint is shipped
     wanted = own("cpu", methods=["smaller-corpus", "standard"], seeds=[0])

@@ -15,7 +15,6 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.robustness_notes`: what both come to, in sentences;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.headlines`: the one number that stands for each section;
-* :mod:`~robustness_lib.report.cost`: speeds, their bounds, and what the whole reproduction costs;
 * :mod:`~robustness_lib.report.live`: the table of a live run, every job of it;
 * :mod:`~robustness_lib.report.pretrainings`: what networks were pre-trained on, beside the authors' logs;
 * :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
@@ -42,18 +41,6 @@ from robustness_lib.report.calibration import (
     recipe_by_rms_note,
     temperature_note,
     temperature_table,
-)
-from robustness_lib.report.cost import (
-    bounds_figure,
-    bounds_table,
-    ceilings_table,
-    gpu_note,
-    planned_work,
-    reproduction_note,
-    reproduction_table,
-    speed_table,
-    start_table,
-    together_table,
 )
 from robustness_lib.report.detection import (
     chance_note,
@@ -147,10 +134,7 @@ __all__ = [
     "bin_noise",
     "bins_note",
     "bins_table",
-    "bounds_figure",
-    "bounds_table",
     "candidates_table",
-    "ceilings_table",
     "chance_note",
     "checks_table",
     "clean_note",
@@ -172,7 +156,6 @@ __all__ = [
     "foreign_sets_table",
     "further_sets_note",
     "gain_by_set",
-    "gpu_note",
     "hard_note",
     "hard_share_scatter",
     "high_note",
@@ -200,7 +183,6 @@ __all__ = [
     "panels_by_arm",
     "path_note",
     "photographs_note",
-    "planned_work",
     "pretrainings_table",
     "provenance_table",
     "published_robustness",
@@ -210,8 +192,6 @@ __all__ = [
     "recipe_by_rms_note",
     "recipes_table",
     "reliability_diagram",
-    "reproduction_note",
-    "reproduction_table",
     "rerun_command",
     "rerun_commands",
     "robustness_curves",
@@ -226,14 +206,11 @@ __all__ = [
     "series_style",
     "setting_table",
     "share_interval",
-    "speed_table",
     "spreads_table",
-    "start_table",
     "stronger_note",
     "temperature_note",
     "temperature_table",
     "testbed_hard_note",
-    "together_table",
     "use_style",
     "verdict_summary",
     "weight_space_path",
