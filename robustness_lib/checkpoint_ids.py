@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from robustness_lib.models import TORCHVISION
-from robustness_lib.recipes import ADVERSARIES
+from robustness_lib.recipes import ADVERSARIES, TORCHVISION
 
 _COUNTS = re.compile(r"(.+)_(\d+)x(\d+)")
 _ID = re.compile(

@@ -21,7 +21,8 @@ from torch import Tensor
 
 from robustness_lib.errors import UserError, choose
 from robustness_lib.files import write_atomically
-from robustness_lib.models import TORCHVISION, StateDict, build, difference
+from robustness_lib.models import StateDict, build, difference
+from robustness_lib.recipes import TORCHVISION
 
 
 def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:

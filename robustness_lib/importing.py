@@ -13,9 +13,8 @@ from robustness_lib.checkpoints import (
 )
 from robustness_lib.data import SOURCES, data_root
 from robustness_lib.errors import UserError, choose
-from robustness_lib.models import TORCHVISION
 from robustness_lib.networks import Context
-from robustness_lib.recipes import ADVERSARIES
+from robustness_lib.recipes import ADVERSARIES, TORCHVISION
 
 
 def import_weights(weights: str, context: Context, *, corpus: str | None = None, adversary: str = "none") -> str:
@@ -23,7 +22,7 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
 
     Args:
         weights: Path of a ``.pt`` file of P1's authors (:func:`robustness_lib.checkpoints.load_authors_checkpoint`), or
-            the name of a torchvision network, one of :data:`robustness_lib.models.TORCHVISION`, whose ImageNet weights
+            the name of a torchvision network, one of :data:`robustness_lib.recipes.TORCHVISION`, whose ImageNet weights
             (P2 B.6) a person has downloaded.
         context: Its store receives them. torchvision's lie in the folder ``torchvision`` of its data root
             (:func:`robustness_lib.checkpoints.load_imagenet_weights` says where to get them).

@@ -21,11 +21,9 @@ from torch import Tensor, nn
 
 from robustness_lib.errors import UserError, choose
 from robustness_lib.randomness import generator
+from robustness_lib.recipes import TORCHVISION
 
 StateDict = dict[str, Tensor]
-
-TORCHVISION = ("resnet18", "resnet50", "resnet152", "alexnet", "vgg11_bn", "wide_resnet50_2")
-"""The networks of P2 that torchvision provides (P2 B.6)."""
 
 ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", "allconv-64", *TORCHVISION)
 """What :func:`build` can build."""

@@ -24,6 +24,9 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 ``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``cifar-p2`` those that P2 prints for CIFAR (B.4),
 ``imagenet`` ImageNet's (P2)."""
 
+TORCHVISION = ("resnet18", "resnet50", "resnet152", "alexnet", "vgg11_bn", "wide_resnet50_2")
+"""The networks of P2 that torchvision provides (P2 B.6)."""
+
 ADVERSARIES = ("none", "untargeted", "targeted")
 """What a network is trained against (:class:`robustness_lib.attacks.Adversary`)."""
 

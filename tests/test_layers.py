@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -48,3 +50,9 @@ def test_what_trains_never_reports() -> None:
     for name, path in MODULES.items():
         if name not in reports | ABOVE or name == "robustness_lib.recipe_choice":
             assert not (imported(path) & reports), name
+
+
+def test_the_report_does_not_load_torch() -> None:
+    code = "import sys, robustness_lib.report; print([m for m in sys.modules if m.split('.')[0] == 'torch'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
