@@ -24,7 +24,7 @@ from robustness_lib.records import Job, Record, Store
 from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import measure
 
-BASELINES = {plan.TOGETHER: "one network alone"}
+BASELINES = {plan.AT_ONCE: "one network alone"}
 """What a measurement is compared with; the textbook loop where nothing is said."""
 
 

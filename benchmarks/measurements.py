@@ -19,7 +19,7 @@ from multiprocessing.synchronize import Barrier
 import torch
 from torch import nn
 
-from benchmarks import ceilings, detection, plan, stacked, textbook
+from benchmarks import ceilings, detection, plan, textbook
 from benchmarks.clock import Clock, Side, Timing, compare, peak_bytes
 from benchmarks.counting import count_step
 from benchmarks.plan import Setting
@@ -32,7 +32,7 @@ from robustness_lib.randomness import generator
 from robustness_lib.records import Job, Metrics
 from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import measure
-from robustness_lib.training import Assignment, cpu_threads, predict, train, train_together
+from robustness_lib.training import cpu_threads, predict, train
 
 CLASSES = 10
 
@@ -66,7 +66,7 @@ def run(job: Job, context: Context) -> Metrics:
         setting = Setting.of(job.recipe)
         if job.method == plan.WORKERS:
             return loader_workers(setting, context.runtime)
-        if job.method == plan.TOGETHER:
+        if job.method == plan.AT_ONCE:
             with side_of_many(setting, context.runtime) as ours:
                 measured = _compare(setting, context.runtime, ours, library(plan.TRAINING, setting, context.runtime))
         else:
@@ -79,7 +79,7 @@ def run(job: Job, context: Context) -> Metrics:
 
 def needs(method: str, setting: Setting) -> Metrics:
     """Floating-point operations and bytes of memory traffic, for one image."""
-    work = plan.TRAINING if method == plan.TOGETHER else method
+    work = plan.TRAINING if method == plan.AT_ONCE else method
     flops, traffic = count_step(work, setting.training_part(), setting.precision, classes=CLASSES)
     return {"flops_per_image": flops / setting.batch_size, "bytes_per_image": traffic / setting.batch_size}
 
@@ -192,40 +192,6 @@ def loader_workers(setting: Setting, runtime: Runtime) -> Metrics:
 
 @contextlib.contextmanager
 def side_of_many(setting: Setting, runtime: Runtime) -> Iterator[Side]:
-    """One of the ways to train several networks at the same time."""
-    if setting.way == "processes":
-        with _processes(setting, runtime) as side:
-            yield side
-        return
-    images = random_images(setting.train_images)
-    numbers = range(setting.networks)
-
-    def together(clock: Clock, epochs: int) -> None:
-        recipe = _recipe(setting, epochs)
-        results = train_together(
-            [
-                Assignment(network=fresh(setting, k), data=images, recipe=recipe, seed=k, observe=clock.observer(k))
-                for k in numbers
-            ],
-            runtime,
-        )
-        for result in results:
-            if isinstance(result, Exception):
-                raise result
-
-    def stack(clock: Clock, epochs: int) -> None:
-        def after_epoch() -> None:
-            for k in numbers:
-                clock.tick(k)
-
-        networks = [fresh(setting, k) for k in numbers]
-        stacked.train(networks, images, _recipe(setting, epochs), runtime, after_epoch=after_epoch)
-
-    yield {"together": together, "stacked": stack}[setting.way]
-
-
-@contextlib.contextmanager
-def _processes(setting: Setting, runtime: Runtime) -> Iterator[Side]:
     """One network a process; all of them share the device, and the CPU's threads."""
     many = setting.networks
     share = replace(runtime, threads=max(1, runtime.threads // many))

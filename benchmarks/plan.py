@@ -13,11 +13,8 @@ from robustness_lib.runtime import Runtime
 
 SECTION = "cost"
 TRAINING, ADVERSARIAL, EVALUATION = "training", "adversarial training", "evaluation"
-TOGETHER, WORKERS, CEILINGS = "networks at once", "loader workers", "ceilings"
+AT_ONCE, WORKERS, CEILINGS = "networks at once", "loader workers", "ceilings"
 DETECTION = "detection"
-
-MANY = (2, 4, 8, 16)
-"""Numbers of networks that are trained at once."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,8 +28,7 @@ class Setting(Recipe):
         compile: Whether the library compiles the network.
         graphs: Whether the library records steps as CUDA graphs.
         networks: Networks that are trained.
-        way: ``"alone"``; several networks ``"together"`` (the library), in ``"processes"`` that share the device, or
-            ``"stacked"`` into one.
+        way: ``"alone"``, or several networks in ``"processes"`` that share the device.
         work: What the loader's workers feed, where their number is what is measured.
         workers: Numbers of workers tried, separated by commas.
         rounds: How often each side is measured.
@@ -55,13 +51,13 @@ IMAGES = {
         TRAINING: {"wrn-16-1": 2560, "wrn-40-2": 512, "wrn-28-10": 128},
         ADVERSARIAL: {"wrn-16-1": 256, "wrn-40-2": 128},
         EVALUATION: {"wrn-16-1": 5120, "wrn-40-2": 1024, "wrn-28-10": 128},
-        TOGETHER: {"wrn-16-1": 640},
+        AT_ONCE: {"wrn-16-1": 640},
     },
     "cuda": {
         TRAINING: {"wrn-40-2": 50_000, "wrn-28-10": 12_800, "wrn-16-1": 50_000},
         ADVERSARIAL: {"wrn-40-2": 6_400, "wrn-28-10": 2_560},
         EVALUATION: {"wrn-40-2": 50_000, "wrn-28-10": 25_600},
-        TOGETHER: {"wrn-40-2": 12_800},
+        AT_ONCE: {"wrn-40-2": 12_800},
     },
 }
 """Images of one epoch, by kind of device: one round takes seconds."""
@@ -94,7 +90,7 @@ def name(job: Job) -> str:
     """A measurement in a few words, for example ``training wrn-40-2 bfloat16 compiled``."""
     recipe = job.recipe
     words = [job.method, recipe.get("architecture"), recipe.get("work")]
-    if job.method == TOGETHER:
+    if job.method == AT_ONCE:
         words += [f"{recipe['networks']} {recipe['way']}"]
     if job.method != WORKERS:
         words += [
@@ -164,19 +160,14 @@ def _in_order(runtime: Runtime, rounds: int) -> Iterator[Job]:
         for variant in variants:
             yield _job(method, architecture, variant, rounds)
 
-    def together(networks: int, way: str) -> Job:
-        return _job(TOGETHER, main, best, rounds, networks=networks, way=way)
-
     for precision in dict.fromkeys((runtime.precision, "float32")):
         yield ceilings_job(replace(runtime, precision=precision), rounds)
     yield from compared(TRAINING, main, [best])
     yield from compared(ADVERSARIAL, large, [best])
-    yield together(8, "together")
     yield from compared(TRAINING, main, others)
     yield from compared(TRAINING, large, [best, *others])
-    yield from (together(many, "together") for many in MANY)
-    yield from (together(many, "stacked") for many in (MANY if on_gpu else MANY[:1]))
-    yield from (together(many, "processes") for many in ((2, 4, 8) if on_gpu else {max(2, runtime.threads)}))
+    for many in (2, 4, 8) if on_gpu else (max(2, runtime.threads),):
+        yield _job(AT_ONCE, main, best, rounds, networks=many, way="processes")
     yield from compared(ADVERSARIAL, main, [best])
     for architecture in (main, large):
         yield from compared(EVALUATION, architecture, [evaluated])

@@ -151,9 +151,6 @@ def run(
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
     init: Annotated[str | None, typer.Option(help="Id of a checkpoint to tune instead of the profile's.")] = None,
     workers: Annotated[int | None, typer.Option(help="Processes; by default one a GPU or CPU thread.")] = None,
-    together: Annotated[
-        int | None, typer.Option(help="Jobs that each process measures at the same time; by default 8 on a GPU.")
-    ] = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to run on its workers.")
     ] = None,
@@ -173,8 +170,6 @@ def run(
         _not_empty("--init", init)
     if workers is not None and workers < 1:
         raise UserError(f"--workers is {workers} but must be at least 1")
-    if together is not None and together < 1:
-        raise UserError(f"--together is {together} but must be at least 1")
     context = _context(data_root, store, device if scheduler is None else "auto", precision, threads, compile)
     options = {"device": device, "precision": precision, "threads": threads, "compile": compile}
     with cluster.connect(scheduler, context, **options) as workers_elsewhere:
@@ -189,7 +184,6 @@ def run(
             overrides=sections.parse_overrides(settings),
             init=init,
             workers=workers,
-            together=together,
             scheduler=workers_elsewhere,
             time_budget=time_budget,
             out=out,

@@ -18,12 +18,12 @@ from torch import Tensor
 from robustness_lib.data import ImageSet
 from robustness_lib.data.files import MissingData, read_npz, write_npz
 from robustness_lib.errors import UserError, choose
+from robustness_lib.files import locked
 from robustness_lib.models import build
 from robustness_lib.networks import Context
 from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import short_hash
-from robustness_lib.together import hold
 from robustness_lib.training import Sampler, predict, train
 
 Floats = npt.NDArray[np.float64]
@@ -75,7 +75,7 @@ def cross_validated_scores(data: ImageSet, recipe: Recipe, context: Context, *, 
     """
     description = {"data": data.checksum, "recipe": recipe.training_part().as_dict(), "cuts": cuts, "seed": seed}
     path = context.store / "difficulty" / f"{short_hash(description)}.npz"
-    with hold(context.store / "locks" / f"difficulty-{short_hash(description)}.lock"):
+    with locked(context.store / "locks" / f"difficulty-{short_hash(description)}.lock"):
         if not path.exists():
             scores = np.zeros(len(data))
             for cut in range(cuts):

@@ -24,12 +24,12 @@ from robustness_lib.batches import normalise, to_unit_range
 from robustness_lib.checkpoints import save_weights
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
+from robustness_lib.files import locked
 from robustness_lib.models import features, head, new_head
 from robustness_lib.networks import PUBLIC, Context, Training, save_trained, target_images
 from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe, early_steps
 from robustness_lib.shifts import Score, TargetTests, scores_of
-from robustness_lib.together import hold
 from robustness_lib.training import History, Sampler, predict, train
 
 Convert = Callable[[Tensor], Tensor]
@@ -86,7 +86,7 @@ def fit(
     """
     recipe = training.recipe.training_part()
     path = context.store / "networks" / f"{training.key}.safetensors"
-    with hold(context.store / "locks" / f"{training.key}.lock"):
+    with locked(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
             network = start()
             if (loss_of := hooks.pop("loss_of", None)) is not None:
@@ -126,7 +126,7 @@ def fit_without_network(
         score: Fits the model, and returns what gives its scores.
     """
     path = context.store / "networks" / f"{training.key}.safetensors"
-    with hold(context.store / "locks" / f"{training.key}.lock"):
+    with locked(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
             found = {f"observed/{name}": value[None] for name, value in scores_of(score(), tests).items()}
             description = json.dumps(training.as_dict(), sort_keys=True)
@@ -191,7 +191,7 @@ def fit_head(
     if recipe.schedule != "constant":
         raise UserError(f"the last layer alone is trained at a constant rate, not schedule={recipe.schedule}")
     path = context.store / "networks" / f"{training.key}.safetensors"
-    with hold(context.store / "locks" / f"{training.key}.lock"):
+    with locked(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
             images = target_images(training, context) if data is None else data
             network = extractor()

@@ -29,7 +29,6 @@ from robustness_lib.models import build, load_trunk, new_head
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Merged, make_folder, short_hash
 from robustness_lib.runtime import Runtime
-from robustness_lib.together import hold
 from robustness_lib.training import History, Observe, predict, train
 
 SHIPPED = Path("book/checkpoints")
@@ -66,7 +65,6 @@ class Context:
         progress: Whether trainings show a progress bar.
         checkpoint_every: Least time between two checkpoints of a running training, in seconds.
         supplier: What gives image sets and checkpoints instead of the data root and the store; None for these.
-        together: How many jobs share this process at the same time.
     """
 
     data: Path | None = None
@@ -75,7 +73,6 @@ class Context:
     progress: bool = True
     checkpoint_every: float = 30.0
     supplier: Supplier | None = None
-    together: int = 1
     _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
     _used: dict[str, str] = field(default_factory=dict, repr=False)
     _trained_on: list[str] = field(default_factory=list, repr=False)
@@ -416,7 +413,7 @@ def trained(
             data = held_out_split(data)[0]
     recipe = training.recipe.training_part()
     path = context.store / "networks" / f"{training.key}.safetensors"
-    with hold(context.store / "locks" / f"{training.key}.lock"):
+    with locked(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
             _train_and_keep(training, recipe, data, test, path, context, progress, observe, hooks)
         weights, observed, metadata = context.read_network(path)

@@ -30,13 +30,13 @@ from robustness_lib.data.downsampled import read_class_map
 from robustness_lib.data.files import MissingData
 from robustness_lib.detection import SCORES, Floats, Outputs, Reference, detection_metrics, outputs, roc_curve, score
 from robustness_lib.errors import UserError
+from robustness_lib.files import locked
 from robustness_lib.foreign import DUPLICATE, MADE, Draws, check_size, draw, make, nearest_images, shared_classes
 from robustness_lib.networks import Context, Training, target_images, trained
 from robustness_lib.planning import Case, Selection, plan
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, short_hash
-from robustness_lib.together import hold
 
 SECTION = "ood"
 OVERLAP = "overlap"
@@ -271,7 +271,7 @@ def _seen(job: Job, recipe: OodRecipe, test: ImageSet, context: Context) -> Seen
         "foreign": {name: _identity(name, recipe, count, size, context) for name in foreign},
     }
     path = context.store / "outputs" / SECTION / f"{short_hash(description)}.safetensors"
-    with hold(context.store / "locks" / f"{path.stem}.lock"):
+    with locked(context.store / "locks" / f"{path.stem}.lock"):
         if not path.exists():
             tensors: dict[str, Tensor] = {}
             for name, pixels in parts.items():

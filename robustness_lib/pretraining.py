@@ -20,13 +20,13 @@ from robustness_lib.cluster import Scheduler
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
+from robustness_lib.files import locked
 from robustness_lib.models import build
 from robustness_lib.networks import PUBLIC, SHIPPED, Context, find_checkpoint, save_trained
 from robustness_lib.profiles import Profile, Target, profile
 from robustness_lib.recipes import ADVERSARIES, Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics, Store, short_hash
 from robustness_lib.sweep import OnRecord, sweep
-from robustness_lib.together import hold
 from robustness_lib.training import predict, train
 
 SECTION = "pretraining"
@@ -106,7 +106,7 @@ def run(job: Job, context: Context) -> Metrics:
     data, recipe, network = _prepare(job, context)
     name = checkpoint_id(job)
     path = context.store / "checkpoints" / f"{name}.safetensors"
-    with hold(context.store / "locks" / f"{name}.lock"):
+    with locked(context.store / "locks" / f"{name}.lock"):
         if (found := context.checkpoint(name)) is None:
             history = train(
                 network,

@@ -33,7 +33,7 @@ from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, distinctions, frame, load_published
-from robustness_lib.sweep import Outcome, default_together, default_workers, sweep
+from robustness_lib.sweep import Outcome, default_workers, sweep
 
 
 class Section(Protocol):
@@ -81,7 +81,6 @@ def measure_section(
     workers: int | None = None,
     time_budget: float | None = None,
     scheduler: Scheduler | None = None,
-    together: int | None = None,
     out: Path | None = None,
     **selection: Unpack[Selection],
 ) -> tuple[list[Job], Outcome]:
@@ -96,7 +95,6 @@ def measure_section(
         time_budget: Seconds; no job is started that is not expected to end within them.
         scheduler: A Dask cluster to run on instead (:func:`robustness_lib.cluster.connect`), which may have image
             sets that this machine lacks.
-        together: How many jobs each process measures at the same time; None for several on a GPU and one on a CPU.
         out: A folder that keeps what the store has of the jobs, to be carried to another machine
             (:func:`robustness_lib.carrying.kept`).
         **selection: What is selected (:class:`robustness_lib.planning.Selection`).
@@ -138,7 +136,6 @@ def measure_section(
             scheduler=cluster,
             known=load_published(name),
             on_record=keep,
-            together=together or default_together(context.runtime),
         )
     outcome.left += left
     return planned, outcome

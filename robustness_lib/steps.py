@@ -2,8 +2,7 @@
 
 Everything that an update reads and writes (the epoch's order and crops, learning rates, losses, the number of the
 step) stays at one place in the device's memory for the whole training. So an update needs nothing from the host: on
-a GPU a whole step, attack and optimiser included, is recorded once as a CUDA graph and then replayed, and the steps
-of several networks are branches of one graph, which run at the same time.
+a GPU a whole step, attack and optimiser included, is recorded once as a CUDA graph and then replayed.
 """
 
 from __future__ import annotations
@@ -118,6 +117,9 @@ class Update:
         self.step = torch.zeros(1, **whole)  # type: ignore[call-overload]
         self.of_batch = torch.arange(processes.rank, recipe.batch_size, processes.count, device=device)
         self.random = torch.Generator(device)
+        self.replays: dict[int, Callable[[], None]] = {}
+        able = "CUDA graphs" not in _gone_without  # a recording that CUDA broke off leaves traces in its allocator
+        self.recorded = runtime.graphs and able and getattr(loss, "static_shapes", True) and processes.count == 1
 
     def begin_epoch(self, epoch: int, augmentation: Sequence[Tensor], random_seed: int) -> None:
         """Put in place what the steps of an epoch read.
@@ -140,6 +142,46 @@ class Update:
         """Images in batch number ``step`` (from 0), of all processes together."""
         return min(self.recipe.batch_size, self.per_epoch - step * self.recipe.batch_size)
 
+    def advance(self, size: int) -> None:
+        """Do the next update, of a batch of ``size`` images: replay it where it can be recorded, else run it."""
+        if self.recorded and size not in self.replays:
+            try:
+                self.replays[size] = self._record(size)
+            except Exception as error:  # what cannot be recorded can still run, and then says what is wrong with it
+                _without("CUDA graphs", error)
+                self.recorded = False
+                if self.random.device.type != "cpu":
+                    self.random = _renewed(self.random)
+                    default = _default_generator(self.random.device)
+                    default.graphsafe_set_state(_renewed(default))
+        if self.recorded:
+            self.replays[size]()
+        else:
+            self.run(size)
+
+    def _record(self, size: int) -> Callable[[], None]:
+        kept, drawn = [value.clone() for value in self._state()], self.random.get_state()
+
+        def restore() -> None:
+            with torch.no_grad():
+                for here, value in zip(self._state(), kept, strict=True):
+                    here.copy_(value)
+            self.random.set_state(drawn)
+
+        try:
+            with aside(self.step.device):
+                for _ in range(WARM_UPS):
+                    self.run(size)
+                    restore()
+            return record(functools.partial(self.run, size), self.random)
+        finally:
+            self.optimiser.zero_grad(set_to_none=True)
+            restore()
+
+    def _state(self) -> list[Tensor]:
+        """Everything that a step changes."""
+        return [*self.network.state_dict().values(), *self.momentum.values(), self.losses, self.step]
+
     def run(self, size: int) -> None:
         """The next update, of a batch of ``size`` images; nothing in it waits for the device."""
         part = self.of_batch[: self.processes.share(size)]
@@ -160,10 +202,6 @@ class Update:
         self.optimiser.step()
         self.losses.index_copy_(0, self.step, value.detach().float().view(1) * (len(part) / size))
         self.step += 1
-
-    def state(self) -> list[Tensor]:
-        """Everything that a step changes."""
-        return [*self.network.state_dict().values(), *self.momentum.values(), self.losses, self.step]
 
     def _forward(self, network: nn.Module) -> Forward:
         def forward(images: Tensor, /) -> Tensor:
@@ -229,18 +267,11 @@ def _default_generator(device: torch.device) -> torch.Generator:
     return found
 
 
-def _renew_generators(updates: Sequence[Update]) -> None:
-    """After a recording that CUDA broke off: replace generators that take it to go on, with the same numbers ahead."""
-    if updates[0].random.device.type == "cpu":
-        return
-    for update in updates:
-        fresh = torch.Generator(update.random.device)
-        fresh.set_state(update.random.get_state())
-        update.random = fresh
-    default = _default_generator(updates[0].random.device)
-    fresh = torch.Generator(default.device)
-    fresh.set_state(default.get_state())
-    default.graphsafe_set_state(fresh)
+def _renewed(generator: torch.Generator) -> torch.Generator:
+    """One with the same numbers ahead, which CUDA takes where a recording with the old one was broken off."""
+    fresh = torch.Generator(generator.device)
+    fresh.set_state(generator.get_state())
+    return fresh
 
 
 # --------------------------------------------------------------------------------------------- compiled
@@ -291,63 +322,6 @@ def _without(way: str, error: Exception) -> None:
 # --------------------------------------------------------------------------------------------- recorded
 
 
-class Steps:
-    """The steps of several networks, recorded and replayed at the same time where the runtime has CUDA graphs.
-
-    Args:
-        updates: Of networks with equally many images in every batch.
-        runtime: Where and in which way.
-    """
-
-    def __init__(self, updates: Sequence[Update], runtime: Runtime) -> None:
-        self.updates = updates
-        fixed = all(getattr(update.loss, "static_shapes", True) for update in updates)
-        able = "CUDA graphs" not in _gone_without  # a recording that CUDA broke off leaves traces in its allocator
-        self.records = runtime.graphs and able and fixed and updates[0].processes.count == 1
-        self.replays: dict[int, Callable[[], None]] = {}
-
-    def replay(self, size: int) -> bool:
-        """Replay the next update of every network, with batches of ``size`` images.
-
-        Returns:
-            Whether it was done; where steps are not recorded, each update has to be run.
-        """
-        if self.records and size not in self.replays:
-            try:
-                self.replays[size] = self._record(size)
-            except Exception as error:  # what cannot be recorded can still run, and then says what is wrong with it
-                _without("CUDA graphs", error)
-                self.records = False
-                _renew_generators(self.updates)
-        if self.records:
-            self.replays[size]()
-        return self.records
-
-    def _record(self, size: int) -> Callable[[], None]:
-        kept = [(update, [value.clone() for value in update.state()]) for update in self.updates]
-        drawn = [update.random.get_state() for update in self.updates]
-
-        def restore() -> None:
-            with torch.no_grad():
-                for (update, values), state in zip(kept, drawn, strict=True):
-                    for here, value in zip(update.state(), values, strict=True):
-                        here.copy_(value)
-                    update.random.set_state(state)
-
-        works = [functools.partial(update.run, size) for update in self.updates]
-        try:
-            with aside(self.updates[0].step.device):
-                for work in works:
-                    for _ in range(WARM_UPS):
-                        work()
-                        restore()
-            return record(works, [update.random for update in self.updates])
-        finally:
-            for update in self.updates:
-                update.optimiser.zero_grad(set_to_none=True)
-            restore()
-
-
 @contextlib.contextmanager
 def aside(device: torch.device) -> Iterator[None]:
     """On another stream of the device, as what precedes a recording must be."""
@@ -361,30 +335,15 @@ def aside(device: torch.device) -> Iterator[None]:
     torch.cuda.current_stream(device).wait_stream(stream)
 
 
-def record(works: Sequence[Callable[[], None]], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-    """Record works as one CUDA graph, each on a branch of its own.
-
-    Args:
-        works: What to record; they share nothing that one of them changes.
-        generators: Whose random numbers they draw.
+def record(work: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+    """Record what ``work`` does on the GPU as a CUDA graph; ``generator`` is what it draws random numbers from.
 
     Returns:
-        Does it all again, with whatever then lies in the memory that the works read.
+        Does it again, with whatever then lies in the memory that it reads.
     """
     graph = torch.cuda.CUDAGraph()
-    for generator in generators:
-        graph.register_generator_state(generator)
-    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):
-        main = torch.cuda.current_stream()
-        branches = [torch.cuda.Stream() for _ in works]  # type: ignore[no-untyped-call]
-        for branch in branches:  # before the first work, which may be on the main stream itself
-            branch.wait_stream(main)
-        try:
-            for branch, work in zip(branches, works, strict=True):
-                with torch.cuda.stream(branch):
-                    work()
-        finally:  # a recording ends only where all branches have joined, and a failed one has to end, too
-            for branch in branches:
-                main.wait_stream(branch)
+    graph.register_generator_state(generator)
+    with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):  # left even where recording fails
+        work()
     replay: Callable[[], None] = graph.replay
     return replay

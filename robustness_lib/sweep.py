@@ -26,7 +26,6 @@ from statistics import median
 import torch
 from tqdm import tqdm
 
-from robustness_lib import together
 from robustness_lib.cluster import Cluster, Scheduler, connect
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
@@ -100,10 +99,9 @@ def perform(run: Run, job: Job, context: Context) -> Record:
     if metrics is None:  # raised here, as an error's context would keep its tensors
         gc.collect()
         torch.cuda.empty_cache()
-        raise UserError("the job ran out of GPU memory; give a lower --together or --workers")
-    seconds = (time.monotonic() - started) / context.together
-    beside = {"together": context.together} if context.together > 1 else {}
-    where = context.runtime.describe() | dict.fromkeys(gone_without(), False) | beside | own.trained_elsewhere()
+        raise UserError("the job ran out of GPU memory; give a lower --workers")
+    seconds = time.monotonic() - started
+    where = context.runtime.describe() | dict.fromkeys(gone_without(), False) | own.trained_elsewhere()
     return Record(job, metrics, provenance(seconds=seconds, data=own.take_used_data(), runtime=where))
 
 
@@ -138,30 +136,12 @@ Result = Record | UserError | None
 """What came of a job; None where another process is measuring it."""
 
 
-def measure_together(run: Run, jobs: Sequence[Job], context: Context) -> list[Result]:
-    """Measure several jobs at the same time in this process, their trainings together where these have one shape.
-
-    Args:
-        run: The section's ``run``.
-        jobs: What to measure.
-        context: Data, store and runtime.
-
-    Returns:
-        For each job its record, the error that it ended with, or None where another process is measuring it.
-    """
-    shared = replace(context, together=len(jobs))
-    works = [partial(measure, run, job, shared, wait_for_lock=False) for job in jobs]
-    if len(works) == 1:
-        try:
-            return [works[0]()]
-        except UserError as error:
-            return [error]
-    results: list[Result] = []
-    for result in together.run(works):
-        if isinstance(result, BaseException) and not isinstance(result, UserError):
-            raise result
-        results.append(result)
-    return results
+def measure_or_fail(run: Run, job: Job, context: Context, perform: Perform = perform) -> Result:
+    """As :func:`measure` without waiting; an error that the user can mend is returned."""
+    try:
+        return measure(run, job, context, wait_for_lock=False, perform=perform)
+    except UserError as error:
+        return error
 
 
 def sweep(
@@ -175,7 +155,6 @@ def sweep(
     scheduler: Scheduler | None = None,
     known: Iterable[Record] = (),
     on_record: OnRecord | None = None,
-    together: int = 1,
 ) -> Outcome:
     """Measure all jobs that are not recorded yet.
 
@@ -193,8 +172,6 @@ def sweep(
         scheduler: A Dask cluster to run on instead, with one job a worker (:func:`robustness_lib.cluster.connect`).
         known: Further records (the published ones) from which run times are estimated.
         on_record: Called in this process with each record as soon as it is in the store.
-        together: How many jobs each process measures at the same time, where they are of one kind
-            (:func:`measure_together`); a cluster's workers measure one.
 
     Returns:
         What was done. A job that fails in a way that a user can mend (a diverging training, missing data, too little
@@ -225,17 +202,17 @@ def sweep(
         if executor is not None:
             with executor as pool:
                 room = int(getattr(pool, "_max_workers", workers))
-                _run_in(_submit_to(pool, run, context), lambda: room, todo, course, together)
+                _run_in(_submit_to(pool, run, context), lambda: room, todo, course)
         elif workers > 1:
             with _processes(workers, context) as pool:
                 try:
-                    _run_in(_submit_to(pool, run, context), lambda: workers, todo, course, together)
+                    _run_in(_submit_to(pool, run, context), lambda: workers, todo, course)
                 except KeyboardInterrupt:
                     for process in multiprocessing.active_children():  # else leaving the pool waits for their jobs
                         process.terminate()
                     raise
         else:
-            _run_here(todo, run, context, course, together)
+            _run_here(todo, run, context, course)
     return outcome
 
 
@@ -249,30 +226,21 @@ class _Course:
     on_record: OnRecord | None
     store: Store
 
-    def note(self, jobs: Sequence[Job], results: Sequence[Result]) -> list[Job]:
-        """Take down what came of jobs; return those that other processes are measuring."""
-        for job, result in zip(jobs, results, strict=True):
-            if isinstance(result, Record):
-                self.clock.learn(result)
-                self.outcome.recorded.append(job)
-                self.bar.update()
-                if self.on_record is not None:
-                    self.on_record(result)
-            elif result is not None:
-                self.outcome.failed.append((job, str(result)))
-                if not self.bar.disable:  # of a single job the caller tells
-                    self.bar.write(f"{job.label}: {result}", file=sys.stderr)
-                self.bar.update()
-        return [job for job, result in zip(jobs, results, strict=True) if result is None]
-
-    def next_batch(self, queue: list[Job], together: int) -> list[Job]:
-        """Take the next job from the queue, and with it as many of its kind as can be measured together in time."""
-        batch = [queue.pop(0)]
-        for job in list(queue):
-            if len(batch) < together and _kind(job) == _kind(batch[0]) and self.clock.allows(*batch, job):
-                queue.remove(job)
-                batch.append(job)
-        return batch
+    def note(self, job: Job, result: Result) -> list[Job]:
+        """Take down what came of a job; return it where another process is measuring it."""
+        if result is None:
+            return [job]
+        if isinstance(result, Record):
+            self.clock.learn(result)
+            self.outcome.recorded.append(job)
+            if self.on_record is not None:
+                self.on_record(result)
+        else:
+            self.outcome.failed.append((job, str(result)))
+            if not self.bar.disable:  # of a single job the caller tells
+                self.bar.write(f"{job.label}: {result}", file=sys.stderr)
+        self.bar.update()
+        return []
 
     def look(self, waiting: list[Job]) -> tuple[list[Job], list[Job]]:
         """Look once after jobs that other processes were measuring, and take down those that are recorded now.
@@ -288,7 +256,7 @@ class _Course:
             if record is None:
                 (free if mine else busy).append(job)
             else:
-                self.note([job], [record])
+                self.note(job, record)
         if self.clock.over:
             self.outcome.left += busy
             return free, []
@@ -308,13 +276,7 @@ class _Course:
         return [job for job, allowed in judged if allowed]
 
 
-def _kind(job: Job) -> tuple[object, ...]:
-    """What jobs have in common whose trainings are of one shape."""
-    settings = ("architecture", "train_images", "epochs", "batch_size")
-    return job.section, job.dataset, job.method, job.init, *(job.recipe.get(name) for name in settings)
-
-
-def _run_here(todo: list[Job], run: Run, context: Context, course: _Course, together: int) -> None:
+def _run_here(todo: list[Job], run: Run, context: Context, course: _Course) -> None:
     before = torch.get_num_threads()
     torch.set_num_threads(context.runtime.threads)
     try:
@@ -322,9 +284,9 @@ def _run_here(todo: list[Job], run: Run, context: Context, course: _Course, toge
         waiting: list[Job] = []
         while (queue := course.in_time(queue)) or waiting:
             if queue:
-                batch = course.next_batch(queue, together)
-                course.bar.set_postfix_str(batch[0].label)
-                waiting += course.note(batch, measure_together(run, batch, context))
+                job = queue.pop(0)
+                course.bar.set_postfix_str(job.label)
+                waiting += course.note(job, measure_or_fail(run, job, context))
                 continue
             queue, waiting = course.look(waiting)
             if waiting and not queue:
@@ -334,41 +296,41 @@ def _run_here(todo: list[Job], run: Run, context: Context, course: _Course, toge
         torch.set_num_threads(before)
 
 
-Submit = Callable[[list[Job]], Future[list[Result]]]
-"""``submit(jobs)``: begin :func:`measure_together` somewhere."""
+Submit = Callable[[Job], Future[Result]]
+"""``submit(job)``: begin :func:`measure_or_fail` somewhere."""
 
 
-def _run_in(submit: Submit, room: Callable[[], int], todo: list[Job], course: _Course, together: int = 1) -> None:
-    """Keep as many batches of jobs in flight as there is room for, which may change."""
+def _run_in(submit: Submit, room: Callable[[], int], todo: list[Job], course: _Course) -> None:
+    """Keep as many jobs in flight as there is room for, which may change."""
     queue, told = list(todo), False
     waiting: list[Job] = []
-    running: dict[Future[list[Result]], list[Job]] = {}
+    running: dict[Future[Result], Job] = {}
     while (queue := course.in_time(queue)) or running or waiting:
         for _ in range(room() - len(running)):
             if queue:
-                batch = course.next_batch(queue, together)
-                with _telling_of_a_killed_worker([*running.values(), batch]):
-                    running[submit(batch)] = batch
+                job = queue.pop(0)
+                with _telling_of_a_killed_worker([*running.values(), job]):
+                    running[submit(job)] = job
         if not running:
             time.sleep(_LOOK_AGAIN)
         done, _ = wait(running, timeout=_LOOK_AGAIN, return_when=FIRST_COMPLETED)
         for future in done:
-            batch = running.pop(future)
-            with _telling_of_a_killed_worker([batch]):
-                waiting += course.note(batch, future.result())
+            job = running.pop(future)
+            with _telling_of_a_killed_worker([job]):
+                waiting += course.note(job, future.result())
         if waiting and not queue:
             queue, waiting = course.look(waiting)
             told = told or (not queue and not running and bool(waiting) and course.tell_of(waiting))
 
 
 @contextlib.contextmanager
-def _telling_of_a_killed_worker(measured: list[list[Job]]) -> Iterator[None]:
+def _telling_of_a_killed_worker(measured: list[Job]) -> Iterator[None]:
     """Say in a sentence that a process of the pool was killed, which the pool notices whenever it is used."""
     try:
         yield
     except BrokenProcessPool:
         raise UserError(
-            f"a worker process was killed while it measured {measured[0][0].label} (out of memory?); what was "
+            f"a worker process was killed while it measured {measured[0].label} (out of memory?); what was "
             "recorded is kept: run the same command again, perhaps with fewer --workers"
         ) from None
 
@@ -379,7 +341,7 @@ _LOOK_AGAIN = 0.5
 
 def _submit_to(pool: Executor, run: Run, context: Context) -> Submit:
     quiet = replace(context, progress=False, _images={}, _used={})
-    return lambda jobs: pool.submit(_measure_in_worker, run, jobs, quiet)
+    return lambda job: pool.submit(_measure_in_worker, run, job, quiet)
 
 
 def _run_on(cluster: Cluster, todo: list[Job], run: Run, context: Context, course: _Course) -> None:
@@ -387,7 +349,7 @@ def _run_on(cluster: Cluster, todo: list[Job], run: Run, context: Context, cours
     with ThreadPoolExecutor(max(1, len(todo))) as threads:
         try:
             _run_in(
-                lambda jobs: threads.submit(_measure_on, cluster, run, jobs, context),
+                lambda job: threads.submit(measure_or_fail, run, job, context, partial(cluster.measure, perform)),
                 cluster.room,
                 todo,
                 course,
@@ -395,15 +357,6 @@ def _run_on(cluster: Cluster, todo: list[Job], run: Run, context: Context, cours
         except BaseException:
             cluster.stop()
             raise
-
-
-def _measure_on(cluster: Cluster, run: Run, jobs: list[Job], context: Context) -> list[Result]:
-    """Measure one job on a cluster, in a thread of this process."""
-    [job] = jobs
-    try:
-        return [measure(run, job, context, wait_for_lock=False, perform=partial(cluster.measure, perform))]
-    except UserError as error:
-        return [error]
 
 
 # --------------------------------------------------------------------------------------------- time
@@ -470,22 +423,17 @@ class _Clock:
         alike = ways.get(self._way(job))
         return by(alike) if alike else max(map(by, ways.values()), default=0.0)
 
-    def allows(self, *jobs: Job) -> bool:
-        """Whether jobs are expected to end in time; one of a new kind may start."""
+    def allows(self, job: Job) -> bool:
+        """Whether a job is expected to end in time; one of a new kind may start."""
         if self.deadline is None:
             return True
         left = self.deadline - time.monotonic()
-        return left > 0 and sum(map(self.expected, jobs)) <= left
+        return left > 0 and self.expected(job) <= left
 
 
 # --------------------------------------------------------------------------------------------- processes
 
 _WORKER: dict[tuple[str, str], Context] = {}
-
-
-def default_together(runtime: Runtime) -> int:
-    """How many jobs a process measures at the same time: several where their updates run side by side on a GPU."""
-    return 8 if runtime.graphs else 1
 
 
 def default_workers(runtime: Runtime) -> int:
@@ -522,10 +470,10 @@ def _start_worker(devices: multiprocessing.SimpleQueue[str], threads: int) -> No
     threading.Thread(target=end_with_parent, daemon=True).start()
 
 
-def _measure_in_worker(run: Run, jobs: list[Job], context: Context) -> list[Result]:
+def _measure_in_worker(run: Run, job: Job, context: Context) -> Result:
     """Measure in a worker process; image sets stay in its memory from one job to the next."""
     places = str(Path(context.store).resolve()), str(context.data)
     kept = _WORKER.setdefault(places, context)
     device = os.environ.get("ROBUSTNESS_WORKER_DEVICE", context.runtime.device)
     runtime = replace(context.runtime, device=device, threads=torch.get_num_threads())
-    return measure_together(run, jobs, replace(kept, runtime=runtime))
+    return measure_or_fail(run, job, replace(kept, runtime=runtime))

@@ -2,9 +2,8 @@
 
 Images stay on the device as uint8 (:mod:`robustness_lib.batches`), and the host waits for the device once an epoch
 (:mod:`robustness_lib.steps`). On a processor that has bfloat16 arithmetic the forward and backward passes run under
-autocast (weights, batch statistics, the loss and every evaluation stay float32). Several networks can train at the
-same time, each as if it were alone. None of this changes the recipe: batch size, schedule and number of updates are
-those asked for, and the last partial batch of an epoch is kept.
+autocast (weights, batch statistics, the loss and every evaluation stay float32). None of this changes the recipe: batch
+size, schedule and number of updates are those asked for, and the last partial batch of an epoch is kept.
 
 Every random draw of epoch e comes from streams of the seed that are named after e, so a training that was killed
 goes on from its last checkpoint to the weights it would have had: on a CPU bit for bit, on a GPU up to the rounding of
@@ -16,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,7 +24,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from robustness_lib import together
 from robustness_lib.attacks import adversary
 from robustness_lib.batches import DeviceImages, normalise, to_unit_range
 from robustness_lib.checkpoints import load_weights, save_weights
@@ -37,7 +35,7 @@ from robustness_lib.progress import progress_bar
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import Recipe, early_steps, learning_rate_at
 from robustness_lib.runtime import Runtime, full_float32
-from robustness_lib.steps import Forward, Loss, Perturb, Steps, Update
+from robustness_lib.steps import Forward, Loss, Perturb, Update
 
 Sampler = Callable[[int, torch.Generator], Tensor]
 """``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in
@@ -96,45 +94,6 @@ class History:
     trained_on: list[str] = field(default_factory=list)
 
 
-@dataclass(kw_only=True)
-class Assignment:
-    """One training that is to be done.
-
-    Attributes:
-        network: Takes normalised images; trained in place, moved to the runtime's device.
-        data: The training images; ``recipe.train_images`` is not applied here.
-        recipe: How to train.
-        seed: From which order, augmentation and dropout are drawn.
-        loss: What is minimised.
-        perturb: Replaces the images of every batch before the step; by default the recipe's adversary, if it has one.
-        sampler: Which images an epoch has, in order; by default all of them, shuffled.
-        observe: Called after the epochs named by ``recipe.observed_epochs()``.
-        checkpoint: A file to resume from and to keep the state in while training; removed at the end.
-        checkpoint_every: Least time between two checkpoints, in seconds; they are written at ends of epochs.
-        progress: Label of a progress bar with loss, images/s and time left; None for no bar.
-    """
-
-    network: nn.Module
-    data: ImageSet
-    recipe: Recipe
-    seed: int
-    loss: Loss = cross_entropy
-    perturb: Perturb | None = None
-    sampler: Sampler | None = None
-    observe: Observe | None = None
-    checkpoint: Path | None = None
-    checkpoint_every: float = 30.0
-    progress: str | None = None
-
-    def images_per_epoch(self) -> int:
-        """How many images an epoch has."""
-        return len(self.data if self.sampler is None else self.sampler(1, generator(self.seed, "order", 1)))
-
-    def shape(self) -> tuple[int, int]:
-        """What trainings that run at the same time have in common: images an epoch, and images an update."""
-        return self.images_per_epoch(), self.recipe.batch_size
-
-
 def train(
     network: nn.Module,
     data: ImageSet,
@@ -150,9 +109,21 @@ def train(
     checkpoint_every: float = 30.0,
     progress: str | None = None,
 ) -> History:
-    """Train ``network`` in place, as :class:`Assignment` describes.
+    """Train ``network`` in place.
 
-    Within :func:`robustness_lib.together.run` it may be done at the same time as others of the same shape.
+    Args:
+        network: Takes normalised images; moved to the runtime's device.
+        data: The training images; ``recipe.train_images`` is not applied here.
+        recipe: How to train.
+        seed: From which order, augmentation and dropout are drawn.
+        runtime: Where, and in which way.
+        loss: What is minimised.
+        perturb: Replaces the images of every batch before the step; by default the recipe's adversary, if it has one.
+        sampler: Which images an epoch has, in order; by default all of them, shuffled.
+        observe: Called after the epochs named by ``recipe.observed_epochs()``.
+        checkpoint: A file to resume from and to keep the state in while training; removed at the end.
+        checkpoint_every: Least time between two checkpoints, in seconds; they are written at ends of epochs.
+        progress: Label of a progress bar with loss, images/s and time left; None for no bar.
 
     Returns:
         The history.
@@ -163,117 +134,33 @@ def train(
         UserError: The checkpoint belongs to another training.
         ValueError: The sampler does not give equally many images in each epoch.
     """
-    assignment = Assignment(
-        network=network,
-        data=data,
-        recipe=recipe,
+    training = _Training(
+        network,
+        data,
+        recipe,
         seed=seed,
+        runtime=runtime,
         loss=loss,
         perturb=perturb,
-        sampler=sampler,
+        sampler=sampler or (lambda _, stream: torch.randperm(len(data), generator=stream)),
         observe=observe,
         checkpoint=checkpoint,
         checkpoint_every=checkpoint_every,
-        progress=progress,
     )
-    done = together.request(assignment.shape(), assignment, lambda many: train_together(many, runtime))
-    if isinstance(done, Exception):
-        raise done
-    return done
-
-
-def train_together(assignments: Sequence[Assignment], runtime: Runtime) -> list[History | Exception]:
-    """Train several networks at the same time, each to what it would be alone.
-
-    Where the runtime has CUDA graphs their updates run side by side on the device; elsewhere one after the other.
-    A training that fails ends alone.
-
-    Args:
-        assignments: Trainings of one shape (:meth:`Assignment.shape`).
-        runtime: Where, and in which way.
-
-    Returns:
-        For each its history, or what it failed with (:func:`train` says with what).
-
-    Raises:
-        ValueError: The shapes differ.
-    """
-    if len({assignment.shape() for assignment in assignments}) > 1:
-        raise ValueError("trainings that run together have equally many images an epoch and an update")
-    results: dict[int, History | Exception] = {}
-    trainings: dict[int, _Training] = {}
-    pixels: dict[tuple[int, int], DeviceImages] = {}
-    for number, assignment in enumerate(assignments):
-        with _failing_alone(results, number):
-            trainings[number] = _Training(assignment, runtime, pixels)
-    with _bar(list(trainings.values())) as bar, _on_device(runtime):
-        steps: Steps | None = None
-        while active := {number: one for number, one in trainings.items() if number not in results and one.left()}:
-            started = time.monotonic()
-            for number, training in active.items():
-                with _failing_alone(results, number):
-                    training.begin_epoch()
-            updates = [one.update for number, one in active.items() if number not in results]
-            if updates and (steps is None or steps.updates != updates):
-                steps = Steps(updates, runtime)
-            if steps is not None and updates:
-                _epoch(steps, active, results, bar)
-            if runtime.device != "cpu":  # what was sent to the device is not yet done
-                torch.cuda.synchronize(runtime.device)
-            seconds = (time.monotonic() - started) / len(active)
-            for number, training in active.items():
-                if number not in results:
-                    with _failing_alone(results, number):
-                        training.end_epoch(seconds)
-                        bar.set_postfix(epoch=training.progress(), loss=f"{training.history.losses[-1]:.3f}")
-    for number, training in trainings.items():
-        if number not in results:
-            with _failing_alone(results, number):
-                results[number] = training.finish()
-    return [results[number] for number in range(len(assignments))]
-
-
-def _epoch(
-    steps: Steps, active: Mapping[int, _Training], results: dict[int, History | Exception], bar: tqdm[None]
-) -> None:
-    update = steps.updates[0]
-    for step in range(update.steps):
-        size = update.size(step)
-        replayed = steps.replay(size)
-        look = not update.images.on_gpu and step % 50 == 49  # on a GPU it would halt the device
-        for number, training in active.items():
-            if number not in results:
-                with _failing_alone(results, number):
-                    if not replayed:
-                        training.update.run(size)
-                    training.look_early(step + 1)
-                    if look:
-                        training.check_losses(step + 1)
-                bar.update(size)
-        if all(number in results for number in active):
-            return
-
-
-@contextlib.contextmanager
-def _failing_alone(results: dict[int, History | Exception], number: int) -> Iterator[None]:
-    try:
-        yield
-    except Exception as error:  # the user's has a sentence of its own; its traceback would keep networks in memory
-        results[number] = error.with_traceback(None) if isinstance(error, UserError) else error
-
-
-def _bar(trainings: Sequence[_Training]) -> tqdm[None]:
-    labels = [one.assignment.progress for one in trainings if one.assignment.progress is not None]
-    return progress_bar(
+    bar = progress_bar(
         brief=True,
-        total=sum(one.assignment.recipe.epochs * one.update.per_epoch for one in trainings),
-        initial=sum((one.epoch - 1) * one.update.per_epoch for one in trainings),
-        desc=labels[0] if len(labels) == 1 else f"{len(labels)} networks",
+        total=recipe.epochs * training.update.per_epoch,
+        initial=(training.epoch - 1) * training.update.per_epoch,
+        desc=progress,
         unit="img",
         unit_scale=True,
-        disable=not labels,
+        disable=progress is None,
         mininterval=1.0,
     )
+    with bar, _on_device(runtime):
+        while training.epoch <= recipe.epochs:
+            training.run_epoch(bar)
+    return training.finish()
 
 
 @contextlib.contextmanager
@@ -294,55 +181,73 @@ def _on_device(runtime: Runtime) -> Iterator[None]:
 class _Training:
     """One training on its way: its update, its history and its checkpoint."""
 
-    def __init__(self, assignment: Assignment, runtime: Runtime, pixels: dict[tuple[int, int], DeviceImages]) -> None:
-        self.assignment, self.history = assignment, History()
-        network, data, recipe = assignment.network, assignment.data, assignment.recipe
+    def __init__(
+        self,
+        network: nn.Module,
+        data: ImageSet,
+        recipe: Recipe,
+        *,
+        seed: int,
+        runtime: Runtime,
+        loss: Loss,
+        perturb: Perturb | None,
+        sampler: Sampler,
+        observe: Observe | None,
+        checkpoint: Path | None,
+        checkpoint_every: float,
+    ) -> None:
+        self.network, self.recipe, self.seed, self.runtime = network, recipe, seed, runtime
+        self.sampler, self.observe = sampler, observe
+        self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         network.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.processes = joined()
         if self.processes.count > 1:
             synchronise(network)
-        kind = id(data.images), recipe.crop_padding  # trainings on the same images share them
-        if kind not in pixels:
-            pixels[kind] = DeviceImages(data.images, recipe.crop_padding, runtime.device)
         self.update = Update(
             network,
-            pixels[kind],
+            DeviceImages(data.images, recipe.crop_padding, runtime.device),
             data.labels.to(runtime.device),
             recipe,
             runtime,
-            per_epoch=assignment.images_per_epoch(),
-            loss=assignment.loss,
-            perturb=assignment.perturb or adversary(recipe, data.num_classes),
+            per_epoch=len(sampler(1, generator(seed, "order", 1))),
+            loss=loss,
+            perturb=perturb or adversary(recipe, data.num_classes),
             processes=self.processes,
         )
-        if self.update.size(self.update.steps - 1) < self.processes.count:
+        smallest = self.update.size(self.update.steps - 1)
+        if smallest < self.processes.count:
             raise UserError(
-                f"the last batch of an epoch has {self.update.size(self.update.steps - 1)} images, fewer than the "
-                f"{self.processes.count} processes that share it; choose another number of processes or batch_size"
+                f"the last batch of an epoch has {smallest} images, fewer than the {self.processes.count} processes "
+                "that share it; choose another number of processes or batch_size"
             )
-        self.description = json.dumps(
-            {"recipe": recipe.as_dict(), "seed": assignment.seed, "data": data.checksum}, sort_keys=True
-        )
+        self.description = json.dumps({"recipe": recipe.as_dict(), "seed": seed, "data": data.checksum}, sort_keys=True)
+        self.history = History()
         self.epoch = self._load()
         self.history.trained_on = list(dict.fromkeys([*self.history.trained_on, runtime.in_words()]))
         self.saved_at = time.monotonic()
-        self.observed = set(recipe.observed_epochs()) if assignment.observe is not None else set()
-        self.early = set(early_steps(recipe, self.update.steps))
+        self.observed = set(recipe.observed_epochs()) if observe is not None else set()
+        self.early = set(early_steps(recipe, self.update.steps)) if observe is not None else set()
 
-    def left(self) -> bool:
-        """Whether there are epochs to run."""
-        return self.epoch <= self.assignment.recipe.epochs
+    def run_epoch(self, bar: tqdm[None]) -> None:
+        started = time.monotonic()
+        self._begin_epoch()
+        for step in range(1, self.update.steps + 1):
+            size = self.update.size(step - 1)
+            self.update.advance(size)
+            if self.epoch == 1 and step in self.early:
+                self._observe(step / self.update.steps)
+                train_mode(self.network)
+            if self.runtime.device == "cpu" and step % 50 == 0:  # on a GPU it would halt the device
+                self._check_losses(step)
+            bar.update(size)
+        if self.runtime.device != "cpu":  # what was sent to the device is not yet done
+            torch.cuda.synchronize(self.runtime.device)
+        self._end_epoch(time.monotonic() - started)
+        bar.set_postfix(epoch=f"{self.epoch - 1}/{self.recipe.epochs}", loss=f"{self.history.losses[-1]:.3f}")
 
-    def progress(self) -> str:
-        """Epochs done of all."""
-        return f"{self.epoch - 1}/{self.assignment.recipe.epochs}"
-
-    def begin_epoch(self) -> None:
-        one = self.assignment
-        train_mode(one.network)
-        stream = generator(one.seed, "order", self.epoch)
-        sampler = one.sampler or (lambda _, stream: torch.randperm(len(one.data), generator=stream))
-        order = sampler(self.epoch, stream)
+    def _begin_epoch(self) -> None:
+        train_mode(self.network)
+        order = self.sampler(self.epoch, generator(self.seed, "order", self.epoch))
         if len(order) != self.update.per_epoch:
             raise ValueError(
                 f"the sampler gave {len(order)} images in epoch {self.epoch} but {self.update.per_epoch} in the first"
@@ -350,62 +255,56 @@ class _Training:
         purpose = ("dropout", self.epoch) if self.processes.rank == 0 else ("dropout", self.epoch, self.processes.rank)
         self.update.begin_epoch(
             self.epoch,
-            _augmentation(order, one.recipe, one.seed, self.epoch),
-            stream_seed(one.seed, *purpose),
+            _augmentation(order, self.recipe, self.seed, self.epoch),
+            stream_seed(self.seed, *purpose),
         )
 
-    def end_epoch(self, seconds: float) -> None:
-        one, history = self.assignment, self.history
+    def _end_epoch(self, seconds: float) -> None:
         self.processes.sum(self.update.losses)
-        self.check_losses(self.update.steps)
-        history.losses.append(float(self.update.losses.mean()))
-        history.seconds += seconds
-        history.images += self.update.per_epoch
-        if self.epoch in self.observed and one.observe is not None:
-            one.network.eval()
-            history.observed[self.epoch] = dict(one.observe(one.network))
-        due = time.monotonic() - self.saved_at >= one.checkpoint_every
-        if one.checkpoint is not None and due and self.epoch < one.recipe.epochs and self.processes.rank == 0:
-            self._save(one.checkpoint)
+        self._check_losses(self.update.steps)
+        self.history.losses.append(float(self.update.losses.mean()))
+        self.history.seconds += seconds
+        self.history.images += self.update.per_epoch
+        if self.epoch in self.observed:
+            self._observe(self.epoch)
+        due = time.monotonic() - self.saved_at >= self.checkpoint_every
+        if self.checkpoint is not None and due and self.epoch < self.recipe.epochs and self.processes.rank == 0:
+            self._save(self.checkpoint)
             self.saved_at = time.monotonic()
         self.epoch += 1
 
-    def look_early(self, step: int) -> None:
-        """Observe after update number ``step`` of the first epoch, where the recipe asks for it."""
-        one = self.assignment
-        if self.epoch == 1 and one.observe is not None and step in self.early:
-            one.network.eval()
-            self.history.observed[step / self.update.steps] = dict(one.observe(one.network))
-            train_mode(one.network)
+    def _observe(self, epoch: float) -> None:
+        assert self.observe is not None
+        self.network.eval()
+        self.history.observed[epoch] = dict(self.observe(self.network))
 
-    def check_losses(self, steps: int) -> None:
+    def _check_losses(self, steps: int) -> None:
         """Raise where one of the epoch's first ``steps`` losses is not finite."""
-        losses, recipe = self.update.losses[:steps], self.assignment.recipe
+        losses = self.update.losses[:steps]
         bad = torch.nonzero(~torch.isfinite(losses))
         if len(bad):
             step = (self.epoch - 1) * self.update.steps + int(bad[0]) + 1
-            total = recipe.epochs * self.update.steps
+            total = self.recipe.epochs * self.update.steps
             raise TrainingDiverged(
                 f"the training diverged: the loss was {float(losses[bad[0]])} at step {step} of {total} "
-                f"(epoch {self.epoch}, learning rate {learning_rate_at(step, total, recipe):.3g}) with the recipe "
-                f"{json.dumps(recipe.as_dict())}; lower the learning rate"
+                f"(epoch {self.epoch}, learning rate {learning_rate_at(step, total, self.recipe):.3g}) with the recipe "
+                f"{json.dumps(self.recipe.as_dict())}; lower the learning rate"
             )
 
     def finish(self) -> History:
-        one = self.assignment
-        one.network.eval()
-        if not all(bool(torch.isfinite(value).all()) for value in one.network.state_dict().values()):
+        self.network.eval()
+        if not all(bool(torch.isfinite(value).all()) for value in self.network.state_dict().values()):
             raise TrainingDiverged(  # the last update may spoil the weights although every loss was finite
-                f"the training diverged: the weights are not finite after its last update (epoch {one.recipe.epochs}) "
-                f"with the recipe {json.dumps(one.recipe.as_dict())}; lower the learning rate"
+                f"the training diverged: the weights are not finite after its last update (epoch {self.recipe.epochs}) "
+                f"with the recipe {json.dumps(self.recipe.as_dict())}; lower the learning rate"
             )
-        if one.checkpoint is not None and self.processes.rank == 0:
-            one.checkpoint.unlink(missing_ok=True)
+        if self.checkpoint is not None and self.processes.rank == 0:
+            self.checkpoint.unlink(missing_ok=True)
         return self.history
 
     def _save(self, path: Path) -> None:
         """Keep all that the training needs to go on, in one safetensors file."""
-        tensors = {f"network/{name}": value for name, value in self.assignment.network.state_dict().items()}
+        tensors = {f"network/{name}": value for name, value in self.network.state_dict().items()}
         tensors |= {f"momentum/{name}": value for name, value in self.update.momentum.items()}
         for observed_epoch, values in self.history.observed.items():
             tensors |= {f"observed/{observed_epoch}/{name}": value for name, value in values.items()}
@@ -415,7 +314,7 @@ class _Training:
 
     def _load(self) -> int:
         """Take the state from the checkpoint if it is there (the first process's); return the first epoch to run."""
-        path = self.assignment.checkpoint
+        path = self.checkpoint
         found = load_weights(path) if path is not None and self.processes.rank == 0 and path.exists() else None
         found = self.processes.tell(found)
         if found is None:
@@ -423,7 +322,7 @@ class _Training:
         tensors, metadata = found
         if metadata.get("training") != self.description:
             raise UserError(f"{path} belongs to another training; remove it or choose another folder")
-        self.assignment.network.load_state_dict(
+        self.network.load_state_dict(
             {name.removeprefix("network/"): v for name, v in tensors.items() if name.startswith("network/")}
         )
         for name, buffer in self.update.momentum.items():

@@ -25,10 +25,10 @@ from robustness_lib.networks import Context
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import Job, Metrics, Record, Store, load_published, publish
 from robustness_lib.runtime import Runtime
-from robustness_lib.training import predict, train
+from robustness_lib.training import predict
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the installed package
-ceilings, clock, command, counting, detection, measurements, plan, stacked, textbook = (
+ceilings, clock, command, counting, detection, measurements, plan, textbook = (
     importlib.import_module(f"benchmarks.{name}")
     for name in (
         *(
@@ -39,7 +39,6 @@ ceilings, clock, command, counting, detection, measurements, plan, stacked, text
             "detection",
             "measurements",
             "plan",
-            "stacked",
             "textbook",
         ),
     )
@@ -217,21 +216,9 @@ def test_both_evaluations_give_the_same_accuracy() -> None:
     assert textbook.evaluate(network, batches, "cpu") == float((logits.argmax(1) == images.labels).double().mean())
 
 
-def test_stacked_networks_become_what_the_library_makes_of_each_alone() -> None:
-    recipe = Recipe(architecture="wrn-10-1", batch_size=4, epochs=2, learning_rate=0.05)
-    images = measurements.random_images(12)
-    stack = stacked.train([build("wrn-10-1", 10, seed=seed) for seed in (0, 1)], images, recipe, CPU)
-    for seed in (0, 1):
-        alone = build("wrn-10-1", 10, seed=seed)
-        train(alone, images, recipe, seed=seed, runtime=CPU)
-        for name, value in alone.state_dict().items():
-            torch.testing.assert_close(stack[name][seed], value, rtol=2e-3, atol=2e-3)
-
-
-@pytest.mark.parametrize("way", ["together", "stacked", "processes"])
-def test_several_networks_are_timed_whatever_the_way(way: str) -> None:
+def test_several_networks_are_timed() -> None:
     watch = clock.Clock("cpu")
-    with measurements.side_of_many(setting(networks=2, way=way), CPU) as side:
+    with measurements.side_of_many(setting(networks=2, way="processes"), CPU) as side:
         side(watch, 3)
     assert {number: len(ticks) for number, ticks in watch.ends.items()} == {0: 3, 1: 3}
     assert all(a < b for ticks in watch.ends.values() for a, b in itertools.pairwise(ticks))
@@ -343,7 +330,9 @@ def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, mo
     )
     assert {"wrn-40-2", "wrn-28-10"} <= {r["architecture"] for r in trainings}
     assert {r["batch_size"] for r in trainings} == {128}
-    assert {one.recipe["networks"] for one in jobs if one.recipe.get("way") == "together"} == {2, 4, 8, 16}
+    assert {one.recipe["networks"] for one in jobs if one.method == "networks at once"} == (
+        {2, 4, 8} if on_gpu else {2}
+    )
     assert {"ceilings", "detection", "training", "adversarial training", "evaluation"} < {one.method for one in jobs}
     for one in jobs:
         assert plan.runtime_of(one, runtime).describe()["precision"] == one.recipe["precision"]
@@ -357,10 +346,9 @@ def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, mo
 
 def test_plan_of_a_gpu_begins_with_what_the_bars_are_about(monkeypatch: pytest.MonkeyPatch) -> None:
     names = [plan.name(one) for one in plan.jobs(gpu(monkeypatch)) if one.method not in ("ceilings", "loader workers")]
-    assert names[:3] == [
+    assert names[:2] == [
         "training wrn-40-2 bfloat16 compiled graphs",
         "adversarial training wrn-28-10 bfloat16 compiled graphs",
-        "networks at once wrn-40-2 8 together bfloat16 compiled graphs",
     ]
 
 
@@ -433,16 +421,16 @@ def test_a_failing_measurement_does_not_stop_the_others(
 ) -> None:
     """In processes of their own, of which one dies, and one tells how much memory it had."""
     monkeypatch.setattr(command, "run", quick)
-    jobs = [job("networks at once", networks=number, way="together") for number in (3, 4, 13, 2)]
+    jobs = [job("networks at once", networks=number, way="processes") for number in (3, 4, 13, 2)]
     outcome = command.measure_all(jobs, context(tmp_path), time_budget=None)
     assert (outcome.recorded, outcome.failed) == (1, 3)
     record = Store(tmp_path).get(jobs[-1])
     assert record is not None
     assert 1e8 < record.metrics["peak_bytes"] < 1e10
     printed = capsys.readouterr().out
-    assert "3 together float32: failed: this network is not to be had; choose another" in printed
-    assert "4 together float32: failed: RuntimeError: CUDA error: something" in printed
-    assert "13 together float32: failed: its process was killed (out of memory?)" in printed
+    assert "3 processes float32: failed: this network is not to be had; choose another" in printed
+    assert "4 processes float32: failed: RuntimeError: CUDA error: something" in printed
+    assert "13 processes float32: failed: its process was killed (out of memory?)" in printed
     monkeypatch.setattr(plan, "jobs", lambda runtime, *, rounds: jobs[:1])
     assert command.command(["--store", str(tmp_path), "--device", "cpu"], in_this_process) == 1
 
@@ -451,7 +439,7 @@ def test_time_budget_leaves_what_would_not_end_in_time(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(command, "run", quick)
-    jobs = [job("networks at once", networks=number, way="together") for number in (2, 4)]
+    jobs = [job("networks at once", networks=number, way="processes") for number in (2, 4)]
     jobs.append(job("training"))
     assert command.measure_all(jobs[:1], context(tmp_path), time_budget=0, executor=in_this_process).left == 1
     assert command.measure_all(jobs[:1], context(tmp_path), time_budget=60, executor=in_this_process).recorded == 1

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import sys
-import threading
 import types
 from pathlib import Path
 
@@ -16,7 +14,7 @@ import toys
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib import difficulty, fine_tuning, testbed_models, together
+from robustness_lib import difficulty, fine_tuning, testbed_models
 from robustness_lib.data import ImageSet, load
 from robustness_lib.difficulty import C_SCORES, c_scores, chosen_by_difficulty, cross_validated_scores
 from robustness_lib.errors import UserError
@@ -270,20 +268,6 @@ def test_cross_validated_scores_tell_spoilt_images_and_are_kept(context: Context
     changed = path.stat().st_mtime_ns
     assert np.array_equal(cross_validated_scores(spoilt, recipe, context), scores)
     assert path.stat().st_mtime_ns == changed
-
-
-def test_jobs_that_share_a_process_can_wait_for_the_same_scores(context: Context) -> None:
-    data, recipe = toys.images(40, 2), Recipe(architecture="wrn-10-1", epochs=1, batch_size=20, learning_rate=0.05)
-    found: list[object] = []
-    ask = functools.partial(cross_validated_scores, data, recipe, context)
-    side_by_side = threading.Thread(target=lambda: found.extend(together.run([ask, ask])), daemon=True)
-    side_by_side.start()
-    side_by_side.join(120)
-    assert not side_by_side.is_alive(), "they wait for each other"
-    first, second = found
-    assert isinstance(first, np.ndarray)
-    assert isinstance(second, np.ndarray)
-    assert np.array_equal(first, second)
 
 
 def test_published_c_scores(tmp_path: Path) -> None:

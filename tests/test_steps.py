@@ -1,4 +1,4 @@
-"""The ways to run an update: op by op, compiled, recorded and replayed, several networks at once.
+"""The ways to run an update: op by op, compiled, recorded and replayed.
 
 CUDA graphs are imitated on the CPU by :class:`Recording`, which keeps the operators that ran with the memory they read
 and wrote, and replays them there: whatever a step had taken from the host would be replayed as it was then. The tests
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -17,23 +17,14 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_flatten
-from toys import PLAIN, checksum, images
+from toys import PLAIN, checksum, images, run_training
 
 from robustness_lib import steps
-from robustness_lib.data import ImageSet
-from robustness_lib.models import build
 from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe
 from robustness_lib.runtime import Runtime, full_float32
 from robustness_lib.steps import Forward
-from robustness_lib.training import (
-    Assignment,
-    History,
-    TrainingDiverged,
-    train,
-    train_together,
-    weighted_cross_entropy,
-)
+from robustness_lib.training import train, weighted_cross_entropy
 
 RECORDED = dataclasses.replace(PLAIN, graphs=True)
 RECIPE = Recipe(architecture="wrn-10-1", epochs=3, batch_size=16, learning_rate=0.05, dropout=0.3)
@@ -73,17 +64,13 @@ class Recording(TorchDispatchMode):
                     old.copy_(new)
 
 
-def imitated(works: Sequence[Callable[[], None]], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-    recordings = []
-    for work in works:
-        with Recording() as recording:
-            work()
-        recordings.append(recording)
+def imitated(work: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+    with Recording() as recording:
+        work()
 
     def replay() -> None:
-        for recording, own in zip(recordings, generators, strict=True):
-            with steps._random_numbers(own):
-                recording.replay()
+        with steps._random_numbers(generator):
+            recording.replay()
 
     return replay
 
@@ -100,24 +87,10 @@ def noisy(network: Forward, batch: Tensor, labels: Tensor) -> Tensor:
     return (batch + 0.02 * torch.autograd.grad(loss, start)[0].sign()).clamp(0, 1)
 
 
-def fresh(seed: int, recipe: Recipe = RECIPE, data: ImageSet | None = None, **options: Any) -> Assignment:
-    data = images() if data is None else data
-    network = build(recipe.architecture, data.num_classes, recipe.dropout, seed)
-    return Assignment(network=network, data=data, recipe=recipe, seed=seed, **options)
-
-
-def alone(assignment: Assignment, runtime: Runtime = PLAIN) -> tuple[str, list[float]]:
-    fields = {f.name: getattr(assignment, f.name) for f in dataclasses.fields(assignment)}
-    history = train(runtime=runtime, **fields)
-    return checksum(assignment.network), history.losses
-
-
-def results(assignments: Sequence[Assignment], runtime: Runtime = PLAIN) -> list[tuple[str, list[float]]]:
-    found = []
-    for assignment, history in zip(assignments, train_together(assignments, runtime), strict=True):
-        assert isinstance(history, History), history
-        found.append((checksum(assignment.network), history.losses))
-    return found
+def run(seed: int, runtime: Runtime = PLAIN, recipe: Recipe = RECIPE, **options: Any) -> tuple[str, list[float]]:
+    """Weights and losses of a fresh network's training."""
+    network, history = run_training(recipe, seed, runtime=runtime, **options)
+    return checksum(network), history.losses
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -135,8 +108,8 @@ OPTIONS: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("trainable", ["all", "head"])
 def test_a_recorded_step_needs_nothing_from_the_host(option: str, trainable: str) -> None:
     recipe = dataclasses.replace(RECIPE, trainable=trainable)
-    expected = alone(fresh(1, recipe, **OPTIONS[option]))
-    assert alone(fresh(1, recipe, **OPTIONS[option]), RECORDED) == expected
+    expected = run(1, recipe=recipe, **OPTIONS[option])
+    assert run(1, RECORDED, recipe, **OPTIONS[option]) == expected
 
 
 @pytest.mark.usefixtures("_imitated")
@@ -148,37 +121,37 @@ def test_a_step_that_takes_something_from_the_host_would_be_noticed() -> None:
         calls += 1
         return nn.functional.cross_entropy(network(batch), labels) * calls
 
-    expected = alone(fresh(1, loss=counted))
+    expected = run(1, loss=counted)
     calls = 0
-    assert alone(fresh(1, loss=counted), RECORDED) != expected
+    assert run(1, RECORDED, loss=counted) != expected
 
 
 @pytest.mark.usefixtures("_imitated")
 def test_one_recording_a_batch_size_serves_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded = []
 
-    def counting(works: Sequence[Callable[[], None]], generators: Sequence[torch.Generator]) -> Callable[[], None]:
-        recorded.append(len(works))
-        return imitated(works, generators)
+    def counting(work: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
+        recorded.append(work)
+        return imitated(work, generator)
 
     monkeypatch.setattr(steps, "record", counting)
-    train_together([fresh(seed) for seed in range(3)], RECORDED)
-    assert recorded == [3, 3]  # 40 images are two batches of 16 and one of 8
+    run(0, RECORDED)
+    assert len(recorded) == 2  # 40 images are two batches of 16 and one of 8
 
 
 def test_what_cannot_be_recorded_runs_all_the_same_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(works: Sequence[Callable[[], None]], generators: object) -> Callable[[], None]:
-        works[0]()
+    def refuse(work: Callable[[], None], generator: object) -> Callable[[], None]:
+        work()
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(steps, "record", refuse)
     monkeypatch.setattr(steps, "_gone_without", set())
-    expected = alone(fresh(2))
+    expected = run(2)
     with pytest.warns(UserWarning, match="without CUDA graphs.*not permitted"):
-        assert alone(fresh(2), RECORDED) == expected
+        assert run(2, RECORDED) == expected
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert alone(fresh(2), RECORDED) == expected
+        assert run(2, RECORDED) == expected
 
 
 def test_a_loss_of_varying_shapes_is_not_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -190,94 +163,26 @@ def test_a_loss_of_varying_shapes_is_not_recorded(monkeypatch: pytest.MonkeyPatc
     split.static_shapes = False  # type: ignore[attr-defined]
     monkeypatch.setattr(steps, "record", lambda *_: pytest.fail("recorded"))
     recipe = dataclasses.replace(RECIPE, epochs=1)
-    assert alone(fresh(1, recipe, loss=split), RECORDED) == alone(fresh(1, recipe, loss=split))
-
-
-# ---------------------------------------------------------------------------------------- together
-
-
-@pytest.mark.parametrize("runtime", [PLAIN, RECORDED], ids=["op by op", "recorded"])
-def test_each_of_several_networks_is_what_it_is_alone(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "record", imitated)
-    kinds = [OPTIONS["plain"], OPTIONS["attacked"], OPTIONS["weighted"]]
-    expected = [alone(fresh(seed, **kind)) for seed, kind in enumerate(kinds)]
-    assert results([fresh(seed, **kind) for seed, kind in enumerate(kinds)], runtime) == expected
-
-
-@pytest.mark.parametrize("runtime", [PLAIN, RECORDED], ids=["op by op", "recorded"])
-def test_a_diverging_network_does_not_take_the_others_down(runtime: Runtime, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(steps, "record", imitated)
-    wild = dataclasses.replace(RECIPE, learning_rate=1e30)
-    expected = [alone(fresh(seed)) for seed in (0, 2)]
-    good, bad, other = (fresh(seed, wild if seed == 1 else RECIPE) for seed in range(3))
-    first, failed, last = train_together([good, bad, other], runtime)
-    assert isinstance(failed, TrainingDiverged)
-    found = [(checksum(one.network), h.losses) for one, h in ((good, first), (other, last)) if isinstance(h, History)]
-    assert found == expected
-
-
-def test_a_failing_loss_fails_alone() -> None:
-    def broken(network: Forward, batch: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        raise ValueError("no such matrix")
-
-    failed, history = train_together([fresh(0, loss=broken), fresh(1)], PLAIN)
-    assert isinstance(failed, ValueError)
-    assert isinstance(history, History)
-
-
-def test_trainings_of_different_lengths_run_together(tmp_path: Any) -> None:
-    longer = dataclasses.replace(RECIPE, epochs=5)
-    expected = [alone(fresh(0)), alone(fresh(1, longer))]
-    assert results([fresh(0), fresh(1, longer)]) == expected
-
-
-def test_only_trainings_of_one_shape_run_together() -> None:
-    with pytest.raises(ValueError, match="equally many"):
-        train_together([fresh(0), fresh(1, data=images(44))], PLAIN)
-
-
-def test_each_resumes_from_its_own_checkpoint(tmp_path: Any) -> None:
-    class Stop(Exception):
-        pass
-
-    def stopping(network: nn.Module) -> dict[str, Tensor]:
-        raise Stop
-
-    recipe = dataclasses.replace(RECIPE, epochs=4)
-    expected = [alone(fresh(seed, recipe)) for seed in range(2)]
-    watched = dataclasses.replace(recipe, observations=2)  # looks after epochs 2 and 4
-    for seed in range(2):
-        options: dict[str, Any] = {"checkpoint": tmp_path / f"{seed}.safetensors", "checkpoint_every": 0.0}
-        if seed == 1:
-            [error] = train_together([fresh(seed, watched, observe=stopping, **options)], PLAIN)
-            assert isinstance(error, Stop)
-    assert [path.name for path in tmp_path.iterdir()] == ["1.safetensors"]
-    again = [
-        fresh(0, watched, checkpoint=tmp_path / "0.safetensors"),
-        fresh(1, watched, checkpoint=tmp_path / "1.safetensors"),
-    ]
-    assert results(again) == expected
+    assert run(1, RECORDED, recipe, loss=split) == run(1, recipe=recipe, loss=split)
 
 
 # ---------------------------------------------------------------------------------------- compiled
 
 
-def linear(seed: int) -> Assignment:
+def linear(seed: int, runtime: Runtime = PLAIN) -> tuple[nn.Module, list[float]]:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
     nn.init.normal_(network[1].weight, std=0.01, generator=generator(seed, "test"))
     nn.init.zeros_(network[1].bias)
-    return Assignment(network=network, data=images(), recipe=RECIPE, seed=seed)
+    return network, train(network, images(), RECIPE, seed=seed, runtime=runtime).losses
 
 
 def test_compiled_training_equals_plain_training_and_compiles_once() -> None:
     compiled = dataclasses.replace(PLAIN, compile=True)
     torch._dynamo.utils.counters.clear()
     for seed in range(2):
-        plain, fast = linear(seed), linear(seed)
-        _, expected = alone(plain)
-        _, found = alone(fast, compiled)
+        (plain, expected), (fast, found) = linear(seed), linear(seed, compiled)
         assert found == pytest.approx(expected, rel=1e-5)
-        torch.testing.assert_close(fast.network.state_dict(), plain.network.state_dict(), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(fast.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-6)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
     assert not steps._gone_without
 
@@ -314,7 +219,7 @@ def test_where_nothing_can_be_compiled_training_goes_on_and_says_so(monkeypatch:
     monkeypatch.setattr(steps, "_compiler", lambda: broken)
     monkeypatch.setattr(steps, "_gone_without", set())
     with pytest.warns(UserWarning, match=r"without compilation.*no C\+\+ compiler"):
-        assert alone(linear(1), dataclasses.replace(PLAIN, compile=True)) == alone(linear(1))
+        assert linear(1, dataclasses.replace(PLAIN, compile=True))[1] == linear(1)[1]
 
 
 # ---------------------------------------------------------------------------------------- on a GPU
@@ -325,8 +230,8 @@ def test_where_nothing_can_be_compiled_training_goes_on_and_says_so(monkeypatch:
 @pytest.mark.parametrize("compile", [False, True])
 def test_cuda_graphs_equal_op_by_op(option: str, compile: bool) -> None:
     plain = Runtime(device="cuda")
-    expected = alone(fresh(1, **OPTIONS[option]), plain)
-    found = alone(fresh(1, **OPTIONS[option]), dataclasses.replace(plain, graphs=True, compile=compile))
+    expected = run(1, plain, **OPTIONS[option])
+    found = run(1, dataclasses.replace(plain, graphs=True, compile=compile), **OPTIONS[option])
     assert found[1] == pytest.approx(expected[1], rel=1e-3)
     assert not steps._gone_without
 
@@ -343,21 +248,12 @@ def test_cuda_after_a_broken_recording_all_goes_on(wrong: str, monkeypatch: pyte
 
     monkeypatch.setattr(steps, "_gone_without", set())
     plain = Runtime(device="cuda")
-    expected = alone(fresh(1, perturb=noisy), plain)
+    expected = run(1, plain, perturb=noisy)
     with pytest.warns(UserWarning, match="without CUDA graphs"):
-        found = alone(fresh(1, perturb=breaking), dataclasses.replace(plain, graphs=True))
+        found = run(1, dataclasses.replace(plain, graphs=True), perturb=breaking)
     assert found[1] == pytest.approx(expected[1], rel=1e-3)
-    again = alone(fresh(1, perturb=noisy), dataclasses.replace(plain, graphs=True))
+    again = run(1, dataclasses.replace(plain, graphs=True), perturb=noisy)
     assert again[1] == pytest.approx(expected[1], rel=1e-3)
-
-
-@on_a_gpu
-def test_cuda_networks_together_equal_alone() -> None:
-    fast = Runtime(device="cuda", graphs=True)
-    expected = [alone(fresh(seed), fast)[1] for seed in range(4)]
-    found = [losses for _, losses in results([fresh(seed) for seed in range(4)], fast)]
-    assert found == [pytest.approx(losses, rel=1e-3) for losses in expected]
-    assert not steps._gone_without
 
 
 @on_a_gpu
@@ -371,7 +267,7 @@ def test_cuda_steps_do_not_wait_for_the_device() -> None:
 
     try:
         with pytest.raises(RuntimeError, match="synchroniz"):  # the look at the losses after an epoch, nothing before
-            alone(fresh(0, perturb=strict), Runtime(device="cuda"))
+            run(0, Runtime(device="cuda"), perturb=strict)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     assert seen == [16, 16, 8]

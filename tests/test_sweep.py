@@ -102,17 +102,16 @@ def test_a_record_says_in_which_way_it_could_not_be_trained(tmp_path: Path, monk
 
 
 @pytest.mark.parametrize("by", OUT_OF_MEMORY)
-@pytest.mark.parametrize("together", [1, 3])
 def test_a_job_without_enough_gpu_memory_fails_and_another_mistake_of_the_code_ends_all(
-    tmp_path: Path, together: int, by: str
+    tmp_path: Path, by: str
 ) -> None:
-    outcome = sweep(QUICK[:3], functools.partial(run_out, by=by), context(tmp_path), together=together)
+    outcome = sweep(QUICK[:3], functools.partial(run_out, by=by), context(tmp_path))
     assert outcome.recorded == [QUICK[0], QUICK[2]]
     [(job, error)] = outcome.failed
     assert job == QUICK[1]
-    assert error.endswith("ran out of GPU memory; give a lower --together or --workers")
+    assert error.endswith("ran out of GPU memory; give a lower --workers")
     with pytest.raises(ZeroDivisionError):
-        sweep(QUICK, run_out, context(tmp_path), together=together)
+        sweep(QUICK, run_out, context(tmp_path))
 
 
 def test_what_was_not_started_is_not_a_success() -> None:
@@ -444,29 +443,10 @@ class Threads(ThreadPoolExecutor):
         super().__init__(workers, initializer=torch.set_num_threads, initargs=(context.runtime.threads,))
 
 
-# ---------------------------------------------------------------------------------------- several jobs at once
-
-
-def test_jobs_measured_together_have_the_metrics_that_they_have_alone(tmp_path: Path) -> None:
-    sweep(TRAININGS[:5], toy_run, context(tmp_path / "alone"))
-    outcome = sweep(TRAININGS[:5], toy_run, context(tmp_path / "together"), together=3)
-    assert sorted(job.seed for job in outcome.recorded) == list(range(5))
-    assert stored(tmp_path / "together") == stored(tmp_path / "alone")
-    shares = [r.provenance.get("together") for r in Store(tmp_path / "together").records()]
-    assert sorted(shares) == [2, 2, 3, 3, 3]
-
-
-def test_worker_processes_measure_together_too(tmp_path: Path) -> None:
-    sweep(TRAININGS[:4], toy_run, context(tmp_path / "alone"))
-    sweep(TRAININGS[:4], toy_run, context(tmp_path / "together"), workers=2, together=2)
-    assert stored(tmp_path / "together") == stored(tmp_path / "alone")
-    assert len({process for _, process in ran(tmp_path / "together")}) == 2
-
-
 def test_a_job_that_diverges_fails_alone(tmp_path: Path) -> None:
     recipe = {**TRAININGS[0].recipe, "learning_rate": 1e30}
     jobs = [TRAININGS[0], toy_job(1, recipe=recipe), TRAININGS[2]]
-    outcome = sweep(jobs, toy_run, context(tmp_path), together=3)
+    outcome = sweep(jobs, toy_run, context(tmp_path))
     assert outcome.recorded == [jobs[0], jobs[2]]
     [(job, error)] = outcome.failed
     assert job == jobs[1]
@@ -482,14 +462,7 @@ def run_shared(job: Job, context: Context) -> Metrics:
 
 def test_jobs_that_need_the_same_network_wait_for_each_other(tmp_path: Path) -> None:
     toys.write_bundle(tmp_path / "data", "bundle", 40, 4)
-    outcome = sweep(QUICK, run_shared, context(tmp_path, data=tmp_path / "data"), together=4)
+    outcome = sweep(QUICK, run_shared, context(tmp_path, data=tmp_path / "data"), workers=2)
     assert len(outcome.recorded) == 4
     assert len(list((tmp_path / "networks").glob("*.safetensors"))) == 1
     assert len({record.metrics["error"] for record in Store(tmp_path).records()}) == 1
-
-
-def test_together_within_a_time_budget_only_as_many_as_fit(tmp_path: Path) -> None:
-    records = [Record(TRAININGS[0], {"x": 1.0}, {"seconds": 40.0})]
-    outcome = sweep(QUICK, toy_run, context(tmp_path), together=4, time_budget=100.0, known=records)
-    assert len(outcome.recorded) == 4
-    assert [r.provenance["together"] for r in Store(tmp_path).records()] == [2] * 4
