@@ -691,48 +691,6 @@ def test_tables_of_the_page(recorded: pd.DataFrame) -> None:
         assert "not run" in area
 
 
-def published_records() -> pd.DataFrame:
-    """Three seeds of records that repeat the paper's own numbers with a little spread, and of what it lacks."""
-    rows = []
-    areas = paper.published("label_noise")
-    areas = areas[areas["metric"] == "error_area"]
-    for area in areas.to_dict("records"):
-        where = {name: area[name] for name in ("dataset", "arm", "method")}
-        curve = paper.select("label_noise", **where, metric="error").set_index("level")["value"]
-        for level in label_noise.STRENGTHS:
-            for seed, shift in enumerate((-0.001, 0.0, 0.001)):
-                error = (curve[level] if len(curve) else area["value"]) + shift
-                rows.append({**where, "level": level, "seed": seed, "error": error})
-    names = ("history_error", "history_train_error")
-    curves = [
-        paper.select("label_noise", method="longer", metric=name, curve=True).set_index("position")["value"]
-        for name in names
-    ]
-    lists = {name: list(curve) for name, curve in zip(names, curves, strict=True)}
-    for seed in range(3):
-        longer = {"dataset": "cifar100", "arm": "scratch", "method": "longer", "level": 0.6, "seed": seed}
-        rows.append({**longer, **lists, "history_epoch": list(curves[0].index)})
-    for claim in (one for one in paper.claims_of("label_noise") if one.own):
-        for arm, error in (("scratch", 0.4), ("pre-trained", 0.3)):
-            where = {"dataset": claim.dataset, "arm": arm, "method": "none", "level": np.nan}
-            rows += [{**where, "seed": seed, "error": error + seed / 1000} for seed in range(3)]
-    same = {"section": "label_noise", "profile": "cpu", "recipe": {}, "provenance": {}, "key": "k", "init": "i"}
-    return pd.DataFrame([same | row for row in rows])
-
-
-NOT_BORNE_OUT = {"noise-superior-cifar10"}  # by the paper's own numbers: 15.7 and 15.9
-
-
-@pytest.mark.parametrize("claim", paper.claims_of("label_noise"), ids=lambda claim: claim.id)
-def test_claims_are_computed_from_records(claim: paper.Claim) -> None:
-    verdict = paper.evaluate(claim, published_records())
-    assert (verdict.n, verdict.profile) == (3, "cpu")
-    if claim.over_levels == "area":
-        assert verdict.effect == pytest.approx(paper.paper_effect(claim), abs=0.003)
-    expected = "does not hold" if claim.id in NOT_BORNE_OUT else "holds"
-    assert verdict.verdict == expected
-
-
 def test_claims_that_the_paper_makes_across_methods_are_there() -> None:
     pairs = {
         (claim.treated.arm, claim.treated.method, claim.reference.arm, claim.reference.method)

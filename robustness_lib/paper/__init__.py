@@ -1,4 +1,4 @@
-"""The papers' published numbers and claims, and the rule by which a claim is judged.
+"""The papers' published numbers and claims.
 
 Two papers are reproduced here: **P1**, *Using Pre-Training Can Improve Model Robustness and Uncertainty*
 (Hendrycks, Lee, Mazeika, ICML 2019; BibTeX key ``hendrycks2019using``; "P1v1" is the first arXiv version,
@@ -7,10 +7,8 @@ where it differs), and **P2**, *The Evolution of Out-of-Distribution Robustness 
 
 * :mod:`~robustness_lib.paper.numbers`: every published number as one long table, read from the package's data
   files;
-* :mod:`~robustness_lib.paper.claims`: what the papers claim, each as a comparison of two sides;
-* :mod:`~robustness_lib.paper.verdicts`: the rule that turns records into a verdict, fixed before the numbers.
-
-Nothing here trains, draws or reads a record from disk.
+* :mod:`~robustness_lib.paper.claims`: what the papers claim, each as a comparison of two sides.
+Nothing here trains, draws or reads a record; :mod:`robustness_lib.report.verdicts` judges the claims.
 """
 
 from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims_of, paper_effect, paper_text
@@ -26,29 +24,22 @@ from robustness_lib.paper.numbers import (
     tolerance,
 )
 from robustness_lib.paper.verdicts import (
-    VERDICTS,
-    Verdict,
     common_profile,
-    evaluate,
     levels_counted,
     mean_interval,
     per_seed,
     profile_of,
     runs,
-    verdict_of,
 )
 
 __all__ = [
     "CLAIMS",
     "SECTIONS",
-    "VERDICTS",
     "Claim",
     "Metric",
     "Side",
-    "Verdict",
     "claims_of",
     "common_profile",
-    "evaluate",
     "figure_area",
     "label",
     "levels_counted",
@@ -63,5 +54,4 @@ __all__ = [
     "runs",
     "select",
     "tolerance",
-    "verdict_of",
 ]

@@ -1,47 +1,30 @@
 """What the two papers claim, each claim as a comparison of two sides that records can decide.
 
-A claim names two sides, the treated one and the reference, and how they are compared:
-
-* ``kind`` is the effect: "difference" = treated - reference, "ratio" = reference / treated (the factor by
-  which the treatment lowers the metric), "reduction" = 1 - treated / reference (relative reduction);
-* ``direction`` is the sign of a difference that the paper claims (-1: the treated side is lower); a ratio and
-  a reduction are claimed to be large, +1;
-* ``magnitude`` names the published number that states a size, if the paper states one;
-* ``test`` is "beyond" (the effect has the claimed sign and, if a size is stated, reaches it), "within" (a
-  harm, the effect in ``direction``, is at most the stated size) or "equal" (what is measured is the number that the
-  paper prints for the treated side; such a claim has no other side, and its reference is called ``printed``).
-
-A claim about several levels compares the two sides' areas or means, or holds at "every" level: then the level
-that bears it out least stands for it.
-
-A claim may say that a difference is larger on one image set than on another (``than``): then its effect is that of
-the two differences.
-
-A claim of no paper, for a section of one's own, has the locator ``own``.
-
-The claims are the rows of the data file ``published/claims.csv``, one column an attribute of :class:`Claim`.
-The papers' numbers are not in it: they are looked up in :func:`robustness_lib.paper.numbers.published`.
+The claims are the rows of ``published/claims.csv``, one column an attribute of :class:`Claim`; the papers' numbers are
+looked up in :func:`robustness_lib.paper.numbers.published`. :mod:`robustness_lib.report.verdicts` judges them.
 """
 
 from __future__ import annotations
 
 import csv
 import functools
-from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias, cast
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from robustness_lib.paper.numbers import DATA, known, label, metric, select
+from robustness_lib.paper.numbers import DATA, known, label, metric, select, tolerance
 
 Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 At: TypeAlias = Literal["last", "half"] | None
-Levels: TypeAlias = Literal["area", "mean"] | None
-OverLevels: TypeAlias = Literal["area", "mean", "every"] | None
-Test: TypeAlias = Literal["beyond", "within", "equal"]
+Over: TypeAlias = Literal["area", "excess", "mean", "level", "class", "set"] | None
+Test: TypeAlias = Literal["beyond", "similar", "within", "equal"]
 Floats: TypeAlias = npt.NDArray[np.float64]
+
+ZERO, PRINTED = "zero", "printed"
+"""Methods of a reference that is no measurement: the number 0, and the paper's number for the treated side."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +32,10 @@ class Side:
     """One side of a comparison.
 
     Attributes:
-        arm: "scratch", "pre-trained", or "none" (a testbed: records of either arm).
+        arm: "scratch", "pre-trained", or "none" for records of either arm.
         method: Method of the records.
         metric: Their metric.
-        at: Which value of a list metric (one value an epoch): "last" or "half" (after half of the epochs);
-            None for a number.
+        at: Of a metric with a value an epoch the "last" one, or that at "half" of the epochs.
     """
 
     arm: str
@@ -64,25 +46,37 @@ class Side:
 
 @dataclass(frozen=True)
 class Claim:
-    """A claim of one of the papers; the module's text explains how it is compared.
+    """A claim.
 
     Attributes:
         id: Unique; starts with a short form of the section's name.
         section: One of :data:`robustness_lib.paper.numbers.SECTIONS`.
         statement: The claim in one sentence.
-        locator: Where the paper makes it.
+        locator: Where it is made: "P1 Table 5", "P1 log" (the authors' training logs), or "own".
         dataset: Target image set.
-        treated: The side whose merit is claimed.
-        reference: What it is compared with.
-        direction: -1 or +1.
-        kind: The effect.
-        test: "beyond", "within" or "equal".
-        magnitude: Metric name of the published number that states the size, or None.
-        level: The records' level, or None for records without one.
-        over_levels: "area" (trapezoid over the levels), "mean" (over the levels) or "every" (the level
-            that bears the claim out least) instead of one level.
-        exact: Whether the measurement has no randomness (a fixed set of published predictions), so that one
-            record decides.
+        treated: The side that the claim is about.
+        reference: What it is compared with; of the method :data:`ZERO` or :data:`PRINTED` if with a number.
+        direction: Sign of the claimed difference, -1 or +1.
+        kind: The effect: "difference" = treated - reference, "ratio" = reference / treated, "reduction" =
+            1 - treated / reference.
+        test: "beyond" (the effect has the claimed sign), "similar" (it lies within the margin on both sides), "within"
+            (in the direction ``direction`` it is at most the margin), or "equal" (the treated value is the printed
+            one).
+        magnitude: Metric of the published number that states the size; None if none does.
+        level: Level of the records; None for records without one.
+        over: How several levels are compared: by "area", "excess" (area without the value at level 0) or "mean", or
+            whether the claim is about every "level", every "class" or every OOD "set".
+        exact: Whether the measurement has no randomness (published predictions), so that one record decides.
+        than: An image set; the claim is that the difference is larger on ``dataset`` than there.
+        margin: Equivalence margin in the unit of the effect, of the tests "similar" and "within"; None for the stated
+            size, or the precision of the print.
+        margin_reason: Why that margin.
+        untestable: Why the claim cannot be tested here; "" if it can.
+        untestable_if: When it cannot: "" for always, "Forward fails" where Forward correction from scratch does no
+            better than none.
+        caveat: What has to be known beside the verdict, or "".
+        needs: What it takes to measure the claim, where it is not.
+        beside: What is shown beside the effect: other metrics, or "excess".
     """
 
     id: str
@@ -97,14 +91,26 @@ class Claim:
     test: Test = "beyond"
     magnitude: str | None = None
     level: float | None = None
-    over_levels: OverLevels = None
+    over: Over = None
     exact: bool = False
     than: str | None = None
+    margin: float | None = None
+    margin_reason: str = ""
+    untestable: str = ""
+    untestable_if: str = ""
+    caveat: str = ""
+    needs: str = ""
+    beside: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """Whose claim it is: "papers", "authors' logs" or "our own"."""
+        return "our own" if self.locator == "own" else "authors' logs" if self.locator.endswith(" log") else "papers"
 
     @property
     def own(self) -> bool:
         """Whether no paper makes the claim."""
-        return self.locator == "own"
+        return self.source == "our own"
 
     @property
     def stated(self) -> float | None:
@@ -118,6 +124,20 @@ class Claim:
         return self.direction if self.kind == "difference" else 1
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """Between which the effect has to lie, of the tests "similar", "within" and "equal"."""
+        if self.test == "equal":
+            below, above = tolerance(printed_row(self))
+            return -below, above
+        row = stated_row(self)
+        if self.margin is None and row is None:
+            raise LookupError(f"{self.id}: has no margin")
+        margin = self.margin if self.margin is not None or row is None else float(row["value"]) + tolerance(row)[1]
+        if self.test == "similar":
+            return -margin, margin
+        return (-np.inf, margin) if self.direction > 0 else (-margin, np.inf)
+
+    @property
     def paper(self) -> str:
         """The paper's numbers as text (see :func:`paper_text`)."""
         return paper_text(self)
@@ -129,36 +149,18 @@ def _read() -> tuple[Claim, ...]:
 
 
 def _claim(row: dict[str, str]) -> Claim:
-    treated, reference = (
-        Side(
-            row[f"{side}_arm"],
-            row[f"{side}_method"],
-            row[f"{side}_metric"],
-            cast("At", row[f"{side}_at"] or None),
-        )
+    values: dict[str, Any] = {
+        side: Side(**{each.name: row.pop(f"{side}_{each.name}") or None for each in fields(Side)})  # type: ignore[arg-type]
         for side in ("treated", "reference")
-    )
-    return Claim(
-        id=row["id"],
-        section=row["section"],
-        statement=row["statement"],
-        locator=row["locator"],
-        dataset=row["dataset"],
-        treated=treated,
-        reference=reference,
-        direction=int(row["direction"]),
-        kind=cast("Kind", row["kind"]),
-        test=cast("Test", row["test"]),
-        magnitude=row["magnitude"] or None,
-        level=float(row["level"]) if row["level"] else None,
-        over_levels=cast("OverLevels", row["over_levels"] or None),
-        exact=row["exact"] == "yes",
-        than=row["than"] or None,
-    )
+    }
+    values |= {name: row.pop(name) or None for name in ("magnitude", "over", "than")}
+    values |= {name: float(text) if (text := row.pop(name)) else None for name in ("level", "margin")}
+    values |= {"direction": int(row.pop("direction")), "exact": row.pop("exact") == "yes"}
+    return Claim(**values, beside=tuple(row.pop("beside").split()), **row)  # type: ignore[arg-type]
 
 
 CLAIMS: tuple[Claim, ...] = _read()
-"""All claims of both papers, in the sections' order."""
+"""All claims, in the sections' order."""
 
 
 def claims_of(section: str) -> list[Claim]:
@@ -171,17 +173,22 @@ def claims_of(section: str) -> list[Claim]:
     return [claim for claim in CLAIMS if claim.section == section]
 
 
+EVERY = ("level", "class", "set")
+"""Values of :attr:`Claim.over` of a claim that has to hold at every one of several places."""
+
+
+def at_place(claim: Claim, place: str | float) -> Claim:
+    """A claim about every level, class or OOD set, at one of them; others as they are."""
+    if claim.over == "level":
+        return replace(claim, level=float(place), over=None)
+    if claim.over not in EVERY:
+        return claim
+    sides = (replace(side, metric=f"{side.metric}_{place}") for side in (claim.treated, claim.reference))
+    return replace(claim, treated=next(sides), reference=next(sides), over=None)
+
+
 def effect(kind: Kind, treated: Floats, reference: Floats) -> Floats:
-    """The effect of each pair of values.
-
-    Args:
-        kind: How the two are compared.
-        treated: Values of the treated side, any shape.
-        reference: Values of the reference, the same shape.
-
-    Returns:
-        The effects, the same shape; not finite where one is not defined (division by zero, a NaN).
-    """
+    """The effect of each pair of values, not finite where it is not defined (division by zero, a NaN)."""
     with np.errstate(divide="ignore", invalid="ignore"):
         if kind == "difference":
             return treated - reference
@@ -217,42 +224,73 @@ def printed_row(claim: Claim) -> pd.Series:
 def paper_rows(claim: Claim, side: Side) -> pd.DataFrame:
     """The published numbers of one side, those printed at the claim's locator first.
 
-    A claim over all levels is looked up as the printed area (metric ``<metric>_area``), or as all levels'
-    numbers.
-
     Returns:
-        Rows of :func:`robustness_lib.paper.numbers.published`: one, several for a claim about a mean over levels or
-        about every level, or none.
+        Rows of :func:`robustness_lib.paper.numbers.published`: one, several for a claim over several levels, or none.
     """
+    name, _, place = side.metric.partition("class_error_")
     rows = select(
         claim.section,
         dataset=claim.dataset,
         arm=side.arm,
         method=side.method,
-        metric=f"{side.metric}_area" if claim.over_levels == "area" else side.metric,
+        metric="class_error" if place else f"{name}_area" if claim.over == "area" else name,
         level=claim.level,
         locator=claim.locator,
-        curve=side.at is not None,
+        curve=bool(place) or side.at is not None,
     )
+    if place:
+        return rows[rows["position"] == int(place)]
     if side.at is not None and not rows.empty:
         epochs = rows.set_index("position", drop=False).sort_index()
         wanted = epochs.index[-1] / (1 if side.at == "last" else 2)
         return epochs.iloc[[int(np.abs(epochs.index - wanted).argmin())]]
-    return rows if claim.over_levels in ("mean", "every") else rows.iloc[:1]
+    return rows if claim.over in ("excess", "mean", "level") else rows.iloc[:1]
 
 
-def at_level(claim: Claim, level: float) -> Claim:
-    """A claim about every level, at one of them."""
-    return replace(claim, level=level, over_levels=None)
+def paper_places(claim: Claim) -> list[str | float]:
+    """The levels, classes or OOD sets at which the paper prints both sides of a claim about every one of them."""
+    found = []
+    for side in (claim.treated, claim.reference):
+        rows = select(
+            claim.section, dataset=claim.dataset, arm=side.arm, method=side.method, curve=claim.over == "class"
+        )
+        if claim.over == "set":
+            sets = rows["metric"][rows["metric"].str.startswith(f"{side.metric}_")].str.removeprefix(f"{side.metric}_")
+            found.append(list(dict.fromkeys(sets.drop(sets.index[sets == "mean"]))))
+        else:
+            rows = rows[rows["metric"] == side.metric]
+            found.append(list(rows["level"]) if claim.over == "level" else [f"{place:g}" for place in rows["position"]])
+    return [place for place in found[0] if place in found[1]]
 
 
-def at_papers_least(claim: Claim) -> Claim:
-    """A claim about every level, at the one where the paper's numbers have the least effect; others as they are."""
-    if claim.over_levels != "every":
-        return claim
-    treated, reference = (set(paper_rows(claim, side)["level"]) for side in (claim.treated, claim.reference))
-    effects = {single: paper_effect(single) for level in treated & reference if (single := at_level(claim, level))}
-    return min(effects, key=lambda single: claim.sign * (effects[single] or 0.0), default=claim)
+def paper_effect(claim: Claim) -> float | None:
+    """The effect computed from the paper's own numbers; None where it prints none for one of the sides.
+
+    Of a claim about every level, class or OOD set it is that at the place that bears it out least.
+    """
+    if claim.over in EVERY:
+        single = _at_papers_least(claim)
+        return None if single is None else paper_effect(single)
+    if claim.than is not None:
+        own, other = paper_effect(replace(claim, than=None)), paper_effect(_elsewhere(claim))
+        return None if own is None or other is None else own - other
+    values = [_paper_value(claim, side) for side in (claim.treated, claim.reference)]
+    return None if None in values else float(effect(claim.kind, *(np.array([value]) for value in values))[0])
+
+
+def _paper_value(claim: Claim, side: Side) -> float | None:
+    rows = paper_rows(claim, side)
+    if rows.empty:
+        return None
+    if claim.over == "excess":
+        curve = rows.dropna(subset="level").drop_duplicates("level").sort_values("level")
+        return float(np.trapezoid(curve["value"], curve["level"]) - curve["value"].iloc[0])
+    return float(rows["value"].mean())
+
+
+def _at_papers_least(claim: Claim) -> Claim | None:
+    singles = [at_place(claim, place) for place in paper_places(claim)]
+    return min(singles, key=lambda single: claim.sign * (paper_effect(single) or 0.0), default=None)
 
 
 def _elsewhere(claim: Claim) -> Claim:
@@ -260,23 +298,9 @@ def _elsewhere(claim: Claim) -> Claim:
     return replace(claim, dataset=claim.than or claim.dataset, than=None)
 
 
-def paper_effect(claim: Claim) -> float | None:
-    """The effect computed from the paper's own numbers; None where it prints none for one of the sides."""
-    claim = at_papers_least(claim)
-    treated, reference = (paper_rows(claim, side)["value"] for side in (claim.treated, claim.reference))
-    if treated.empty or reference.empty:
-        return None
-    if claim.than is not None:
-        own, other = paper_effect(replace(claim, than=None)), paper_effect(_elsewhere(claim))
-        return None if own is None or other is None else own - other
-    return float(effect(claim.kind, np.array([treated.mean()]), np.array([reference.mean()]))[0])
-
-
 @functools.cache
 def paper_text(claim: Claim) -> str:
     """The paper's numbers of a claim, as printed: "reference → treated", and the stated size.
-
-    Means over several printed numbers have one decimal.
 
     Returns:
         For example ``"13.3 → 3.6 %"``; "stated without numbers" where the paper prints none, "in no paper" for a claim
@@ -287,35 +311,40 @@ def paper_text(claim: Claim) -> str:
     if claim.than is not None:
         sets = (_elsewhere(claim), replace(claim, than=None))
         return ", ".join(f"{paper_text(one)} on {label(one.dataset)}" for one in sets)
-    parts = []
-    shown = metric(claim.treated.metric)
     if claim.test == "equal":
-        return f"{printed_row(claim)['printed']} {shown.unit}".strip().replace("-", "−")
-    single = at_papers_least(claim)
-    sides = [paper_rows(single, side) for side in (claim.reference, claim.treated)]
+        return f"{printed_row(claim)['printed']} {metric(claim.treated.metric).unit}".strip().replace("-", "−")
+    if claim.over in EVERY:
+        single = _at_papers_least(claim)
+        if single is None:
+            return "stated without numbers"
+        place = f"at {single.level:g}" if claim.over == "level" else label(single.treated.metric.split("_", 1)[1])
+        place = place.replace("error_", "class ")
+        return f"{paper_text(single)}, least effect, {place}"
+    shown = metric(claim.treated.metric)
+    parts = []
+    sides = [paper_rows(claim, side) for side in (claim.reference, claim.treated)]
     if not any(rows.empty for rows in sides):
         numbers = [
-            str(rows["printed"].iloc[0]) if len(rows) == 1 else f"{rows['value'].mean() * shown.scale:.1f}"
-            for rows in sides
+            str(rows["printed"].iloc[0]) if len(rows) == 1 else f"{value * shown.scale:.1f}"
+            for rows, side in zip(sides, (claim.reference, claim.treated), strict=True)
+            if (value := _paper_value(claim, side)) is not None
         ]
-        which = " (mean over levels)" if claim.over_levels == "mean" else ""
-        if claim.over_levels == "every" and single.level is not None:
-            which = f" (least effect, at {single.level:g})"
-        found = paper_effect(single)
+        found = paper_effect(claim)
         none = 1.0 if claim.kind == "ratio" else 0.0
         against = claim.test == "beyond" and found is not None and claim.sign * found <= none
-        which += " (against the claim)" if against else ""
-        parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + which)
+        parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + (", against the claim" if against else ""))
     row = stated_row(claim)
     if row is not None:
-        parts.append(f"stated: {_size_text(claim, str(row['printed']))}")
+        parts.append(size_text(claim, str(row["printed"])))
     return "; ".join(parts) or "stated without numbers"
 
 
-def _size_text(claim: Claim, number: str) -> str:
-    """A stated size with its unit: "a factor of 4.1", "45 %", "11.6 points"."""
+def size_text(claim: Claim, number: str) -> str:
+    """A stated size with its unit: "a factor of 4.1", "45 % less", "11.6 points", "at least halved"."""
+    if not number[0].isdigit():
+        return f"“{number}”"
     if claim.kind == "ratio":
         return f"a factor of {number}"
     if claim.kind == "reduction":
-        return f"{number} %"
+        return f"{number} % less"
     return f"{'at most ' if claim.test == 'within' else ''}{number} point{'' if number == '1' else 's'}"

@@ -15,7 +15,7 @@ The data files ``published/<section>.csv`` hold one number a row:
 * ``axis``: what ``position`` counts: "epoch" (from 1: the number of epochs trained) or "class" (from 1)
 * ``position``: place on a curve; NaN for a single number
 * ``value``: the number in our unit: percentages as fractions, everything else as printed
-* ``printed``: the number as printed (percentages in percent)
+* ``printed``: the number as printed (percentages in percent), or its words ("cut in half")
 * ``precision``: "rounded", "truncated", "read from figure" (to about 0.02 of the plotted unit), "about",
   "bound", "exact"
 
@@ -240,13 +240,21 @@ _METRICS = {
     "maximum_effective_robustness": Metric("maximum effective robustness", "points", 1),
     "final_effective_robustness": Metric("effective robustness at the end", "points", 1),
     "lost_effective_robustness": Metric("effective robustness lost by the end", "points", 0),
+    "auroc": Metric("AUROC", better=1),
     "adversarial_ratio": Metric("adversarial ÷ clean accuracy", "", 1),
+    "high_share": Metric("share of models with more than 1 point of effective robustness", better=0),
+    "mixed_gain": Metric("effective robustness beyond both models", "points", 0),
+    "gap_share_early": Metric("share of the accuracy gap closed, first half", better=1),
+    "gap_share_late": Metric("share of the accuracy gap closed, second half", better=1),
+    "dominance_excess_at_maximum": Metric("dominance probability beyond ordinary pairs, at the maximum", "points", 0),
+    "dominance_excess_at_end": Metric("dominance probability beyond ordinary pairs, at the end", "points", 0),
     "corpus_images": Metric("images of the corpus", "", 0),
     "corpus_classes": Metric("classes of the corpus", "", 0),
     "corpus_related_classes": Metric("classes of the corpus that are related to CIFAR-10", "", 0),
     "hard_share_correct": Metric("share right of the images that all others get wrong", better=1),
 }
 _PREFIXES = {"auroc_": ("AUROC", 1), "aupr_": ("AUPR", 1), "fpr95_": ("FPR95", -1)}
+_CLASS = re.compile(r"class_error_(\d+)")
 _EFFORT = re.compile(r"adversarial_accuracy_(\d+)_(steps|restarts)")
 _COUNTS = {
     "images_": "images",
@@ -286,6 +294,8 @@ def metric(name: str) -> Metric:
     if name.startswith("spread_"):
         base = metric(name.removeprefix("spread_"))
         return replace(base, label=f"{base.label}, standard deviation over draws", better=0)
+    if match := _CLASS.fullmatch(name):
+        return Metric(f"test error of class {match[1]}")
     for prefix, words in _COUNTS.items():
         if name.startswith(prefix):
             return Metric(f"{words}, {label(name.removeprefix(prefix))}", "", 0)
@@ -387,8 +397,9 @@ def select(
 def tolerance(row: pd.Series) -> tuple[float, float]:
     """How far below and above the printed value the true one may lie.
 
-    Half of the last printed digit to either side if rounded, one whole unit of it upwards if truncated, and
-    the reading precision of 0.02 plotted units (or half of the last digit, if that is more) for a figure.
+    A number in words is meant to the nearest tenth, a bound exactly. Else half of the last printed digit to either side
+    if rounded, one whole unit of it upwards if truncated, and the reading precision of 0.02 plotted units (or half of
+    the last digit, if that is more) for a figure.
 
     Args:
         row: A row of :func:`published`.
@@ -397,6 +408,8 @@ def tolerance(row: pd.Series) -> tuple[float, float]:
         Two non-negative numbers in the unit of ``value``.
     """
     printed = str(row["printed"])
+    if not printed.lstrip("-")[:1].isdigit():  # in words, such as "cut in half"
+        return (0.0, 0.0) if row["precision"] == "bound" else (0.05, 0.05)
     digit = 10.0 ** -len(printed.partition(".")[2])
     number = float(printed)
     unit = float(row["value"]) / number if number else 0.01

@@ -115,7 +115,6 @@ from robustness_lib.report.tables import (
     comparison_table,
     myst_table,
     scoreboard,
-    scoreboard_rows,
 )
 
 __all__ = [
@@ -201,7 +200,6 @@ __all__ = [
     "scatter_by_scale",
     "score_histograms",
     "scoreboard",
-    "scoreboard_rows",
     "scores_table",
     "series_style",
     "setting_table",

@@ -7,23 +7,23 @@ seed, and its interval is the 95 % interval of Student's t distribution over see
 from __future__ import annotations
 
 import functools
+import math
 import re
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence, Set
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
-import numpy.typing as npt
 import pandas as pd
-from scipy import stats
+from scipy import special, stats
 
+from robustness_lib.paper.claims import Floats, Kind, effect
 from robustness_lib.paper.numbers import SECTIONS, select
 from robustness_lib.records import EVIDENCE, PUBLISHED, SCRATCH, Record, canonical_json, load_published
 
-Floats: TypeAlias = npt.NDArray[np.float64]
 Reduce: TypeAlias = Literal["area", "excess", "mean"] | None
-Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 
 ARMS = ("scratch", "pre-trained")
 SETTING = ["section", "profile", "dataset", "arm", "method", "level"]
@@ -56,8 +56,10 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
         the unit of the record), and ``main``: whether the record counts where its setting was also measured with
         another checkpoint or recipe (:func:`_main`). Metrics that follow from others are added (:func:`_derived`).
     """
+    records = list(records)
     rows: list[dict[str, Any]] = []
     settings: list[dict[str, Any]] = []
+    testbeds = {(r.job.profile, r.job.dataset): r.metrics for r in records if r.job.method == "own-testbed"}
     for record in records:
         job = record.job
         base = {
@@ -70,10 +72,9 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
             "key": job.key,
         }
         scalars = {name: value for name, value in record.metrics.items() if not isinstance(value, list)}
+        derived = _derived(record.metrics) | _dominance(record.metrics, testbeds.get((job.profile, job.dataset)))
         settings.append(base)
-        rows += [
-            {**base, "metric": name, "value": float(value)} for name, value in (scalars | _derived(scalars)).items()
-        ]
+        rows += [{**base, "metric": name, "value": float(value)} for name, value in (scalars | derived).items()]
     columns = [*SETTING, "seed", "init", "recipe", "precision", "date", "key", "metric", "value"]
     frame = pd.DataFrame(rows, columns=columns)
     frame["main"] = frame["key"].isin(_main(settings))
@@ -82,11 +83,15 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     return frame.drop(columns="date")
 
 
-def _derived(metrics: dict[str, float]) -> dict[str, float]:
+def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics that follow from recorded ones.
 
-    ``adversarial_ratio``: adversarial over clean accuracy; ``auroc_photographs`` and so on: the mean over the OOD sets
-    that are photographs.
+    ``adversarial_ratio``: adversarial over clean accuracy. ``auroc_photographs`` and so on: the mean over the OOD sets
+    that are photographs. ``class_error_1`` and so on, of ten classes. ``history_error_half`` and ``_last``: the value
+    at half of the epochs and at the end. ``high_share``: share of a testbed's models with effective robustness above
+    1 point. ``mixed_gain``: effective robustness of the best mix of two models beyond both of them.
+    ``gap_share_early`` and ``_late``: share of the accuracy gap that effective robustness closes (P2 §4), in the first
+    and the second half of those epochs whose accuracy the testbed reaches.
     """
     found: dict[str, float] = {}
     if metrics.get("clean_accuracy") and "adversarial_accuracy" in metrics:
@@ -95,6 +100,62 @@ def _derived(metrics: dict[str, float]) -> dict[str, float]:
         values = [metrics[name] for ood in PHOTOGRAPHS if (name := f"{score}_{ood}") in metrics]
         if values and f"{score}_mean" in metrics:
             found[f"{score}_photographs"] = float(np.mean(values))
+    if len(errors := metrics.get("class_error", [])) == 10:
+        found |= {f"class_error_{place}": error for place, error in enumerate(errors, 1)}
+    for name in ("history_error", "history_train_error", "history_rms_calibration_error"):
+        if course := metrics.get(name):
+            epochs = metrics.get("history_epoch", range(1, len(course) + 1))
+            found[f"{name}_last"] = course[-1]
+            half = [value for value, epoch in zip(course, epochs, strict=True) if epoch <= epochs[-1] / 2]
+            found |= {f"{name}_half": half[-1]} if half else {}
+    if metrics.get("compared_count"):
+        found["high_share"] = metrics["high_count"] / metrics["compared_count"]
+    if "share" in metrics and "effective_robustness" in metrics:
+        mixes = metrics["effective_robustness"]
+        found["mixed_gain"] = max(mixes) - max(mixes[0], mixes[-1])
+    return found | _gap_share(metrics)
+
+
+def _gap_share(metrics: Mapping[str, Any]) -> dict[str, float]:
+    shift = next((name.removeprefix("slope_") for name in metrics if re.match("slope_(excluded|cifar10)", name)), "")
+    if f"history_accuracy_{shift}" not in metrics:
+        return {}
+    accuracy, robustness = (
+        np.asarray(metrics[f"history_{name}_{shift}"], dtype=float) for name in ("accuracy", "effective_robustness")
+    )
+    kept = (accuracy >= metrics[f"lowest_{shift}"]) & (accuracy < 1)
+    accuracy, robustness = accuracy[kept], robustness[kept]
+    if len(accuracy) < 4:
+        return {}
+    line = special.expit(metrics[f"slope_{shift}"] * special.logit(accuracy) + metrics[f"intercept_{shift}"])
+    shares = robustness / (accuracy - line)
+    half = len(shares) // 2
+    return {"gap_share_early": float(shares[:half].mean()), "gap_share_late": float(shares[half:].mean())}
+
+
+NEAR = 0.1
+"""Models are compared by their dominance probability where their accuracies differ by less."""
+
+
+def _dominance(metrics: Mapping[str, Any], testbed: Mapping[str, Any] | None) -> dict[str, float]:
+    """``dominance_excess_at_maximum`` and ``_at_end`` (P2 §5.4).
+
+    A network's mean dominance probability with testbed models of nearly its accuracy, less that of pairs of them.
+    """
+    if testbed is None or "dominance_at_end" not in metrics:
+        return {}
+    models = np.asarray(testbed["model_accuracy"], dtype=float)
+    low, high = np.triu_indices(len(models), 1)
+    ordinary = np.asarray(testbed["dominance"], dtype=float)[np.abs(models[high] - models[low]) < NEAR].mean()
+    shift = next(
+        name.removeprefix("maximum_at_") for name in metrics if re.match("maximum_at_(excluded|cifar10)", name)
+    )
+    found = {}
+    for when, place in (("maximum", int(metrics[f"maximum_at_{shift}"])), ("end", -1)):
+        near = np.abs(models - metrics["history_accuracy"][place]) < NEAR
+        if near.any():
+            values = np.asarray(metrics[f"dominance_at_{when}"], dtype=float)[near]
+            found[f"dominance_excess_at_{when}"] = float(values.mean() - ordinary)
     return found
 
 
@@ -175,14 +236,6 @@ def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float
     return mean, mean - half, mean + half
 
 
-def effects(kind: Kind, treated: Floats, reference: Floats) -> Floats:
-    """The effect of each pair: ``treated - reference``, ``reference / treated`` or ``1 - treated / reference``."""
-    with np.errstate(divide="ignore", invalid="ignore"):
-        if kind == "difference":
-            return treated - reference
-        return reference / treated if kind == "ratio" else 1 - treated / reference
-
-
 @dataclass(frozen=True)
 class Comparison:
     """Two sides at the seeds that both have.
@@ -244,64 +297,95 @@ def compare(
     Returns:
         The comparison; None where no seed has both sides and a finite effect.
     """
-    sides = []
-    for conditions in (treated, reference):
-        rows = where(values, main=True, **conditions)
-        if reduce is None:
-            rows = rows[rows["level"].isna() if level is None else np.isclose(rows["level"], level)]
-        sides.append(rows)
-    left, right = (
-        rows.assign(level=rows["level"].fillna(0.0)).pivot_table(index="seed", columns="level", values="value")
-        for rows in sides
-    )
-    left, right = left.align(right, join="inner")
-    both = left.notna() & right.notna()
-    seeds, levels = _complete(both, reduce)
-    if not len(seeds) or not len(levels):
+    sides = [measurements(where(values, main=True, **conditions)) for conditions in (treated, reference)]
+    found = paired(*sides, level=level, reduce=reduce, kind=kind)
+    if found is None:
         return None
-    one, other = (reduced(side.loc[seeds, levels], reduce) for side in (left, right))
-    found = effects(kind, one, other)
+    return replace(found, profile=str(treated["profile"]), dataset=str(treated["dataset"]))
+
+
+class Measurement(NamedTuple):
+    """What a comparison needs of a row of :func:`tidy`."""
+
+    seed: int
+    level: float
+    value: float
+    arm: str
+    init: str
+    precision: str
+
+
+def measurements(rows: pd.DataFrame) -> list[Measurement]:
+    """The rows of a frame of :func:`tidy`."""
+    return [Measurement(*row) for row in zip(*(rows[name].tolist() for name in Measurement._fields), strict=True)]
+
+
+def paired(
+    treated: Sequence[Measurement],
+    reference: Sequence[Measurement],
+    *,
+    level: float | None = None,
+    reduce: Reduce = None,
+    kind: Kind = "difference",
+) -> Comparison | None:
+    """:func:`compare` of two sides that are selected already."""
+    tables = [_table(side, level, reduce) for side in (treated, reference)]
+    seeds, levels = _complete(tables[0].keys() & tables[1].keys(), reduce)
+    if not seeds or not levels:
+        return None
+    one, other = (
+        reduced(np.array([[table[seed, place] for place in levels] for seed in seeds]), levels, reduce)
+        for table in tables
+    )
+    found = effect(kind, one, other)
     fine = np.isfinite(found)
     if not fine.any():
         return None
-    kept = [int(seed) for seed in seeds[fine]]
-    sides = [side[side["seed"].isin(kept)] for side in sides]
-    starts = [side.loc[side["arm"] == "pre-trained", "init"].astype(str).unique() for side in sides]
+    kept = [seed for seed, is_fine in zip(seeds, fine, strict=True) if is_fine]
+    used = [[row for row in side if row.seed in kept] for side in (treated, reference)]
+    starts = [{row.init for row in side if row.arm == "pre-trained"} for side in used]
     return Comparison(
         tuple(kept),
         one[fine],
         other[fine],
         *mean_interval(found[fine]),
-        levels=tuple(float(x) for x in levels) if reduce or level is not None else (),
-        pretraining_seeds=min((len(start) for start in starts if len(start)), default=0),
-        precision=" and ".join(sorted(set(pd.concat(sides)["precision"]) - {""})),
-        profile=str(treated["profile"]),
-        dataset=str(treated["dataset"]),
+        levels=tuple(levels) if reduce or level is not None else (),
+        pretraining_seeds=min((len(start) for start in starts if start), default=0),
+        precision=" and ".join(sorted({row.precision for side in used for row in side} - {""})),
     )
 
 
-def _complete(there: pd.DataFrame, reduce: Reduce) -> tuple[pd.Index, pd.Index]:
+def _table(side: Iterable[Measurement], level: float | None, reduce: Reduce) -> dict[tuple[int, float], float]:
+    """Finite values by seed and level; level 0 stands for none."""
+    found: dict[tuple[int, float], list[float]] = {}
+    for row in side:
+        here = reduce or (math.isnan(row.level) if level is None else math.isclose(row.level, level, abs_tol=1e-9))
+        if here and math.isfinite(row.value):
+            found.setdefault((row.seed, 0.0 if math.isnan(row.level) else row.level), []).append(row.value)
+    return {place: sum(some) / len(some) for place, some in found.items()}
+
+
+def _complete(pairs: Set[tuple[int, float]], reduce: Reduce) -> tuple[list[int], list[float]]:
     """The seeds and levels without a gap that hold the most values, of two seeds at least where there are two.
 
     An area needs the levels 0 and 1, which bound it.
     """
-    counts = there.sum()
-    found = []
-    for least in sorted(set(counts[counts > 0])):
-        levels = there.columns[counts >= least]
+    counts = Counter(level for _, level in pairs)
+    found: list[tuple[list[int], list[float]]] = []
+    for least in sorted(set(counts.values())):
+        levels = sorted(level for level, count in counts.items() if count >= least)
         if reduce not in ("area", "excess") or {0.0, 1.0} <= set(levels):
-            found.append((there.index[there[levels].all(axis=1)], levels))
-    none = there.index[:0], there.columns[:0]
-    return max(found, key=lambda one: (min(len(one[0]), 2), len(one[0]) * len(one[1])), default=none)
+            seeds = {seed for seed, _ in pairs if all((seed, level) in pairs for level in levels)}
+            found.append((sorted(seeds), levels))
+    return max(found, key=lambda one: (min(len(one[0]), 2), len(one[0]) * len(one[1])), default=([], []))
 
 
-def reduced(table: pd.DataFrame, reduce: Reduce) -> Floats:
-    """One number a row of a table without gaps whose columns are levels."""
-    numbers = table.to_numpy(dtype=float)
+def reduced(numbers: Floats, levels: Sequence[float], reduce: Reduce) -> Floats:
+    """One number a row of values [seeds, levels]."""
     if reduce is None or reduce == "mean":
         means: Floats = numbers.mean(axis=1)
         return means
-    areas: Floats = np.trapezoid(numbers, table.columns.to_numpy(dtype=float), axis=1)
+    areas = np.asarray(np.trapezoid(numbers, levels, axis=1))
     return areas - numbers[:, 0] if reduce == "excess" else areas
 
 
@@ -475,4 +559,4 @@ def paper_value(
             return float(printed["value"].iloc[0])
     if not wanted or (levels and len(wanted) < len(levels)):
         return float("nan")
-    return float(reduced(table[wanted].to_frame().T, reduce)[0])
+    return float(reduced(table[wanted].to_numpy()[None], wanted, reduce)[0])

@@ -19,7 +19,8 @@ from matplotlib.figure import Figure
 
 from robustness_lib.errors import UserError
 from robustness_lib.paper import common_profile, label, metric, per_seed, profile_of, runs, select
-from robustness_lib.paper.claims import Floats, Levels
+from robustness_lib.paper.claims import Floats
+from robustness_lib.paper.verdicts import Levels
 from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, merged, new_figure, series_style
 from robustness_lib.report.tables import ARMS, NOT_RUN, comparison_rows
 

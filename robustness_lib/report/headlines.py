@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from robustness_lib.checkpoint_ids import corpus_counts, origin
-from robustness_lib.paper import SECTIONS, VERDICTS, Verdict, claims_of, evaluate, label, metric, network_label
-from robustness_lib.paper.claims import CLAIMS, Claim, Levels
-from robustness_lib.paper.verdicts import FAILS, HOLDS, IN_DIRECTION, UNMEASURED
+from robustness_lib.paper import SECTIONS, claims_of, label, metric, network_label
+from robustness_lib.paper.claims import CLAIMS, Claim
+from robustness_lib.paper.verdicts import Levels
 from robustness_lib.profiles import PROFILES
 from robustness_lib.records import EVIDENCE
 from robustness_lib.report.provenance import corpus_in_words, other_start
@@ -21,17 +21,17 @@ from robustness_lib.report.tables import (
     Markdown,
     comparison_rows,
     counted,
-    effect_text,
+    evaluate,
     listed,
     myst_table,
     number,
 )
+from robustness_lib.report.verdicts import CONTRADICTED, DIRECTIONS, UNMEASURED, Verdict, effect_text
 
 _SCALES = {
     "paper": "the papers' scale",
     "cpu": "`cpu`, with small networks and parts of the data",
 }
-_PLURAL = {HOLDS: "hold", IN_DIRECTION: "hold in direction", FAILS: "do not hold"}
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ class Headline:
         """Whether a claim compares the two arms by this number."""
         sides = [(side.arm, side.method, side.metric) for side in (claim.treated, claim.reference)]
         arms = [(arm, self.method, self.metric) for arm in ("pre-trained", "scratch")]
-        return sides == arms and claim.dataset == dataset and claim.over_levels == self.over_levels and not claim.than
+        return sides == arms and claim.dataset == dataset and claim.over == self.over_levels and not claim.than
 
     @property
     def words(self) -> str:
@@ -145,7 +145,7 @@ def in_short(section: str, records: pd.DataFrame, *notes: str) -> Markdown:
         found = headline.cells(rows[rows["dataset"] == dataset].to_dict("records") if len(rows) else [])
         line = f"- {label(dataset)}, {headline.words}, from scratch → pre-trained: the paper **{found.paper}**; "
         line += f"here **{found.here}**"
-        judged = [one for one in verdicts if headline.is_about(one.claim, dataset) and one.verdict != UNMEASURED]
+        judged = [one for one in verdicts if headline.is_about(one.claim, dataset) and one.direction != UNMEASURED]
         lines.append(line + (f": {effect_text(judged[0])}, {judged[0].words}." if judged else "."))
     lines += [f"- {note}" for note in notes if note]
     lines += [f"- Of {len(verdicts)} claims, [judged below](#do-the-claims-hold): {tally(verdicts)}.", ":::", ""]
@@ -153,14 +153,13 @@ def in_short(section: str, records: pd.DataFrame, *notes: str) -> Markdown:
 
 
 def tally(verdicts: Sequence[Verdict]) -> str:
-    """How many claims have each verdict: "3 hold, 1 does not hold, 8 not yet measured"."""
-    counts = {word: sum(one.verdict == word for one in verdicts) for word in VERDICTS}
-    words = {word: _PLURAL.get(word, word) if count > 1 else word for word, count in counts.items()}
-    return ", ".join(f"{count} {words[word]}" for word, count in counts.items() if count)
+    """How many claims have each verdict: "3 supported, 1 contradicted, 8 not measured"."""
+    counts = Counter(one.direction for one in verdicts)
+    return ", ".join(f"{counts[word]} {word}" for word in DIRECTIONS if counts[word])
 
 
 def _judged(records: pd.DataFrame) -> list[Verdict]:
-    return [found for claim in CLAIMS if (found := evaluate(claim, records)).verdict != UNMEASURED]
+    return [found for claim in CLAIMS if (found := evaluate(claim, records)).direction != UNMEASURED]
 
 
 def so_far(records: pd.DataFrame) -> str:
@@ -174,12 +173,6 @@ def so_far(records: pd.DataFrame) -> str:
     text += f" Of these, {'; '.join(parts)}." if parts else ""
     text += _lesser_corpora(judged, records)
     text += " None is measured at the papers' scale yet." if judged and not trained["paper"] else ""
-    open_ones = {word: sum(one.is_open and one.verdict == word for one in judged) for word in (IN_DIRECTION, FAILS)}
-    if sum(open_ones.values()):
-        which = listed(
-            [f"{count} that {_PLURAL[word] if count > 1 else word}" for word, count in open_ones.items() if count]
-        )
-        text += f" The verdicts on {which} are *open*: the interval includes no effect, further seeds may turn them."
     return text
 
 
@@ -207,24 +200,22 @@ def _lesser_corpora(judged: Sequence[Verdict], records: pd.DataFrame) -> str:
 
 
 def verdict_summary(records: pd.DataFrame, links: Mapping[str, str]) -> Markdown:
-    """The scoreboard in sentences: how many claims are judged, on what, how surely, and which do not hold.
+    """The scoreboard in sentences: how many claims are judged, on what, and which are contradicted.
 
     Args:
         records: Records of any sections.
         links: Page of each section, relative to the page that shows the text.
 
     Returns:
-        Markdown; the claims that do not hold are a list, each with a link to its section, those of which the interval
-        includes no effect last.
+        Markdown; the claims that are contradicted are a list, each with a link to its section.
     """
     ours = sum(claim.own for claim in CLAIMS)
     text = so_far(records) + (f" {ours} of all are our own, about what the papers did not try." if ours else "")
-    failed = sorted((one for one in _judged(records) if one.verdict == FAILS), key=lambda one: one.is_open)
-    lines = [text, "", *(["These do not hold here:", ""] if failed else [])]
+    failed = [one for one in _judged(records) if one.direction == CONTRADICTED]
+    lines = [text, "", *(["These are contradicted here:", ""] if failed else [])]
     for one in failed:
         page = f"[{SECTIONS[one.claim.section]}]({links[one.claim.section]})"
-        still = "; open" if one.is_open else ""
-        still += f"; pre-trained on {words}" if (words := _lesser(one, records)) else ""
+        still = f"; pre-trained on {words}" if (words := _lesser(one, records)) else ""
         lines.append(f"- {one.claim.statement} ({one.claim.paper}; here {effect_text(one)}{still}; {page})")
     return Markdown("\n".join([*lines, ""]))
 

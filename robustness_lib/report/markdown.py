@@ -14,8 +14,9 @@ from typing import Any
 
 import pandas as pd
 
+from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.numbers import label, metric
-from robustness_lib.report.evidence import ARMS, Comparison, Floats, paper_value
+from robustness_lib.report.evidence import ARMS, Comparison, paper_value
 
 DASH = "–"
 

@@ -19,9 +19,7 @@ import pandas as pd
 from robustness_lib.errors import UserError
 from robustness_lib.paper import (
     SECTIONS,
-    Verdict,
     claims_of,
-    evaluate,
     label,
     levels_counted,
     metric,
@@ -29,8 +27,11 @@ from robustness_lib.paper import (
     runs,
     select,
 )
-from robustness_lib.paper.claims import CLAIMS, Claim, Floats, Levels, at_level
-from robustness_lib.paper.verdicts import PROFILES, STAND_INS, UNMEASURED, mean_interval
+from robustness_lib.paper.claims import CLAIMS, Claim, Floats, at_place
+from robustness_lib.paper.verdicts import PROFILES, STAND_INS, Levels, mean_interval
+from robustness_lib.records import Job, Record
+from robustness_lib.report import evidence, verdicts
+from robustness_lib.report.verdicts import Verdict, effect_text, here_text
 
 NOT_RUN = "not run"
 TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Choice of recipes", "cost": "Cost"}
@@ -368,40 +369,30 @@ def candidates_table(
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * (len(header) - 1)]], caption=caption, name=name)
 
 
-def scoreboard_rows(frame: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
-    """All verdicts as numbers, one claim a row (to filter, count, or offer as a download).
+_TIDY: list[tuple[pd.DataFrame, dict[str, pd.DataFrame]]] = []
 
-    Args:
-        frame: Records of any sections.
-        section: Only the claims of this section; None: all.
 
-    Returns:
-        Columns ``id``, ``section``, ``statement``, ``locator``, ``paper``, ``dataset``, ``reference`` and
-        ``treated`` (means of both sides), ``effect``, ``low``, ``high``, ``kind``, ``n``, ``profile``,
-        ``verdict``, ``open`` (whether further seeds may turn it).
-    """
-    verdicts = [evaluate(claim, frame) for claim in (claims_of(section) if section else CLAIMS)]
-    return pd.DataFrame(
-        {
-            "id": verdict.claim.id,
-            "section": verdict.claim.section,
-            "statement": verdict.claim.statement,
-            "locator": verdict.claim.locator,
-            "paper": verdict.claim.paper,
-            "dataset": verdict.dataset,
-            "reference": _mean(verdict.reference),
-            "treated": _mean(verdict.treated),
-            "effect": verdict.effect,
-            "low": verdict.low,
-            "high": verdict.high,
-            "kind": verdict.claim.kind,
-            "n": verdict.n,
-            "profile": verdict.profile,
-            "verdict": verdict.verdict,
-            "open": verdict.is_open,
-        }
-        for verdict in verdicts
-    )
+def evaluate(claim: Claim, frame: pd.DataFrame) -> Verdict:
+    """The verdict on a claim from the wide frame of the older pages."""
+    if not _TIDY or _TIDY[0][0] is not frame:
+        _TIDY[:] = [(frame, {})]
+    values = _TIDY[0][1]
+    if claim.section not in values:
+        jobs = list(Job.__dataclass_fields__)
+        records = []
+        for row in frame[frame["section"] == claim.section].to_dict("records"):
+            job = {name: row[name] for name in jobs}
+            level = job["level"]
+            job["level"] = None if level is None or math.isnan(level) else level
+            metrics = {
+                str(name): value
+                for name, value in row.items()
+                if name not in (*jobs, "key", "arm", "provenance")
+                and (isinstance(value, list) or (isinstance(value, int | float) and math.isfinite(value)))
+            }
+            records.append(Record(Job(**job), metrics, row["provenance"]))
+        values[claim.section] = evidence.tidy(records)
+    return verdicts.judge(claim, values[claim.section])
 
 
 def scoreboard(
@@ -431,24 +422,6 @@ def scoreboard(
     return Markdown("\n".join(tables))
 
 
-def effect_text(verdict: Verdict) -> str:
-    """The effect with its interval: "−2.3 points [−3.1, −1.5]", "a factor of 4.1 [3.2, 5.0]"."""
-    if verdict.verdict == UNMEASURED:
-        return _DASH
-    claim = verdict.claim
-    numbers = (verdict.effect, verdict.low, verdict.high)
-    if claim.kind == "ratio":
-        mean, low, high = (f"{value:.1f}".replace("-", "−") for value in numbers)
-        return f"a factor of {mean} [{low}, {high}]"
-    if claim.kind == "reduction":
-        mean, low, high = (f"{value * 100:.0f}".replace("-", "−") for value in numbers)
-        return f"{mean} % less [{low}, {high}]"
-    name = claim.treated.metric
-    mean, low, high = (number(value, name, signed=True) for value in numbers)
-    unit = {"%": " points", "": ""}.get(metric(name).unit, f" {metric(name).unit}")
-    return f"{mean}{unit}" + ("" if low == high else f" [{low}, {high}]")
-
-
 def _mean(values: Sequence[float]) -> float:
     return float(np.mean(values)) if len(values) else math.nan
 
@@ -457,21 +430,11 @@ def _claim_cells(verdict: Verdict, links: Mapping[str, str]) -> list[str]:
     claim = verdict.claim
     here = NOT_RUN
     if verdict.n:
-        unit = metric(claim.treated.metric).unit
-        sides = (
-            spread(verdict.reference, claim.reference.metric),
-            spread(verdict.treated, claim.treated.metric),
-        )
-        used = f", {label(verdict.dataset)}" if verdict.dataset != claim.dataset else ""
-        which = "" if verdict.level is None else f", weakest of {verdict.levels} levels, at {verdict.level:g}"
-        here = f"{' → '.join(sides[1:] if claim.test == 'equal' else sides)} {unit}".strip()
-        if claim.than is not None:
-            gains = [f"{side} {unit.replace('%', 'points')}".strip() for side in sides]
-            here = f"gains of {gains[0]} on {label(claim.than)} and {gains[1]} on {label(claim.dataset)}"
-        where = "published predictions" if claim.exact else f"`{verdict.profile}`{used}, n = {verdict.n}{which}"
-        here += f" ({where})"
+        where = "published predictions" if claim.exact else f"`{verdict.profile}`, n = {verdict.n}"
+        here = f"{here_text(verdict)} ({where})"
     source = claim.paper if claim.own else f"{claim.paper} ({claim.locator})"
-    cells = [claim.statement, source, here, effect_text(verdict), verdict.words]
+    word = f"{verdict.words} ({verdict.note})" if verdict.note else verdict.words
+    cells = [claim.statement, source, here, effect_text(verdict), word]
     if links:
         page, title = links.get(claim.section), SECTIONS[claim.section]
         cells.append(f"[{title}]({page}), [command]({page}#how-to-run-it-again)" if page else title)
@@ -558,10 +521,10 @@ def _claim_about(
 ) -> Claim | None:
     """The claim whose treated side is this setting; one about every level is then taken at this level."""
     for claim in claims_of(section):
-        if claim.over_levels == "every" and level is not None:
-            claim = at_level(claim, level)
+        if claim.over == "level" and level is not None:
+            claim = at_place(claim, level)
         treated = (claim.treated.arm, claim.treated.method, claim.treated.metric)
-        where = (claim.dataset, claim.level, claim.over_levels, claim.treated.at)
+        where = (claim.dataset, claim.level, claim.over, claim.treated.at)
         same = claim.reference.metric == name or name == f"{claim.reference.metric}_tempered"
         if treated == (arm, method, name) and where == (dataset, level, over_levels, None) and same:
             return claim

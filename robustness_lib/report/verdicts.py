@@ -1,0 +1,417 @@
+"""What the records say about each claim, in two answers: the direction of its effect, and its size.
+
+The effect of a claim is the mean over seeds of the paired difference (or ratio, or relative reduction) of its two
+sides, with the 95 % interval of Student's t distribution (:func:`robustness_lib.report.evidence.compare`).
+
+**Direction.** A claim of an effect is *supported* if the interval lies wholly on the claimed side of no effect,
+*contradicted* if it lies wholly on the other side, else *undecided*. A claim that two things are similar, that a harm
+is small, or that a number is the printed one has a margin, with its reason in ``published/claims.csv``: it is
+*supported* if the interval lies wholly within, *contradicted* if wholly outside. A claim about every level, class or
+OOD set is contradicted where one place contradicts it, and supported where all support it.
+
+**Size**, where the paper states one: *reached* if the interval lies wholly at or beyond it, *below* if wholly short of
+it, else *undecided*. It is judged at the papers' scale only.
+
+**Limits.** *Not testable here*: the claim's own reason (:attr:`~robustness_lib.paper.claims.Claim.untestable`), or both
+arms err on more than :data:`NOTHING_LEARNED` of the test images. Two pre-trainings of one seed each leave a claim
+undecided, and so do seeds that all give the same value, since they sample no randomness. *Not measured*: fewer than two
+paired seeds. The highest scale with two paired seeds decides; ``smoke`` never counts.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Literal, TypeAlias, get_args
+
+import numpy as np
+import pandas as pd
+
+from robustness_lib.paper.claims import (
+    CLAIMS,
+    EVERY,
+    PRINTED,
+    ZERO,
+    Claim,
+    Side,
+    at_place,
+    printed_row,
+    size_text,
+    stated_row,
+)
+from robustness_lib.paper.numbers import SECTIONS, label, metric, tolerance
+from robustness_lib.records import EVIDENCE
+from robustness_lib.report import evidence
+from robustness_lib.report.evidence import STAND_INS, Comparison, Measurement
+from robustness_lib.report.markdown import DASH, effect, interval, spread, unit
+
+Direction: TypeAlias = Literal["supported", "contradicted", "undecided", "not testable here", "not measured"]
+Size: TypeAlias = Literal["reached", "below", "undecided", ""]
+
+DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
+SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTABLE, UNMEASURED = DIRECTIONS
+
+NOTHING_LEARNED = 0.85
+"""Arms that both err on a larger share of the test images have learned next to nothing that could be compared."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the records say about a claim.
+
+    Attributes:
+        claim: The claim.
+        direction: One of :data:`DIRECTIONS`.
+        size: "reached", "below" or "undecided"; "" where the paper states no size or it is not judged.
+        effect: Mean effect; NaN where nothing is measured.
+        low: Lower end of its 95 % interval.
+        high: Upper end.
+        n: Number of paired seeds.
+        profile: The scale of the records; "" where nothing is measured.
+        dataset: The image set, the claim's or its stand-in.
+        treated: The treated side's value at each seed; of a claim with :attr:`~Claim.than`, its gains.
+        reference: The same of the reference.
+        level: Of a claim about every level, class or OOD set the place that bears it out least.
+        levels: At how many such places it was judged.
+        pretraining_seeds: From how many pre-trainings its pre-trained sides start, the least of both.
+        note: What is to be known beside it.
+    """
+
+    claim: Claim
+    direction: Direction = UNMEASURED
+    size: Size = ""
+    effect: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
+    n: int = 0
+    profile: str = ""
+    dataset: str = ""
+    treated: tuple[float, ...] = ()
+    reference: tuple[float, ...] = ()
+    level: str | float | None = None
+    levels: int = 0
+    pretraining_seeds: int = 0
+    note: str = ""
+
+    @property
+    def scale(self) -> str:
+        """``paper``, ``cpu``, "published" of numbers from published predictions, or ""."""
+        return "published" if self.claim.exact and self.profile else self.profile
+
+    @property
+    def words(self) -> str:
+        """Direction and size: "supported, size below"."""
+        return f"{self.direction}, size {self.size}" if self.size else self.direction
+
+
+def direction(claim: Claim, low: float, high: float) -> Direction:
+    """The direction of an effect with the interval ``[low, high]``; of "equal" it is the difference from print."""
+    if claim.test == "beyond":
+        none = 1.0 if claim.kind == "ratio" else 0.0
+        low, high = sorted((claim.sign * (low - none), claim.sign * (high - none)))
+        return SUPPORTED if low > 0 else CONTRADICTED if high < 0 else UNDECIDED
+    least, most = claim.bounds
+    if least <= low and high <= most:
+        return SUPPORTED
+    return CONTRADICTED if high < least or low > most else UNDECIDED
+
+
+def size(claim: Claim, low: float, high: float) -> Size:
+    """The size of an effect with the interval ``[low, high]``, against the stated one; "4.1" is reached from 4.05."""
+    row = stated_row(claim)
+    if row is None or claim.test != "beyond":
+        return ""
+    least = float(row["value"]) - tolerance(row)[0]
+    low, high = sorted((claim.sign * low, claim.sign * high))
+    return "reached" if low >= least else "below" if high < least else "undecided"
+
+
+@dataclass(frozen=True)
+class _Records:
+    """What a section has at one scale: measurements by data set, method and metric."""
+
+    profile: str
+    rows: dict[tuple[str, str, str], list[Measurement]]
+
+    def side(self, dataset: str, side: Side) -> list[Measurement]:
+        name = f"{side.metric}_{side.at}" if side.at else side.metric
+        return [row for row in self.rows.get((dataset, side.method, name), []) if side.arm in ("none", row.arm)]
+
+
+_Scales: TypeAlias = list[_Records]
+
+
+def _scales(values: pd.DataFrame, section: str) -> _Scales:
+    """The records of a section that count, the highest scale first."""
+    values = values[(values["section"] == section) & values["main"]]
+    found = {profile: _Records(profile, {}) for profile in EVIDENCE}
+    keys = zip(*(values[name].tolist() for name in ("profile", "dataset", "method", "metric")), strict=True)
+    for (profile, *key), row in zip(keys, evidence.measurements(values), strict=True):
+        if profile in found:
+            found[profile].rows.setdefault(tuple(key), []).append(row)
+    return list(found.values())
+
+
+def judge(claim: Claim, values: pd.DataFrame) -> Verdict:
+    """Judge a claim.
+
+    Args:
+        claim: The claim.
+        values: Records of any sections, of :func:`robustness_lib.report.evidence.tidy`.
+    """
+    return _judge(claim, _scales(values, claim.section))
+
+
+def all_verdicts(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
+    """The verdict on each claim, in their order."""
+    scales = {section: _scales(values, section) for section in {claim.section for claim in claims}}
+    return [_judge(claim, scales[claim.section]) for claim in claims]
+
+
+def _judge(claim: Claim, scales: _Scales) -> Verdict:
+    single: Verdict | None = None
+    for records in scales:
+        for dataset in (claim.dataset, STAND_INS.get(claim.dataset)):
+            if dataset is not None:
+                judged = _at_every_place if claim.over in EVERY else _judged
+                found = judged(claim, records, dataset)
+                if found is not None and (found.n > 1 or claim.exact):
+                    return _limited(found, records)
+                single = single or found
+    if single is None:
+        single = Verdict(claim, dataset=claim.dataset)
+    note = f"needs {claim.needs}" if claim.needs else "one seed" if single.n else ""
+    return replace(single, direction=UNMEASURED, size="", note=note)
+
+
+def _judged(claim: Claim, records: _Records, dataset: str) -> Verdict | None:
+    """The verdict at one scale and image set by the interval alone."""
+    found = _compared(claim, records, dataset)
+    if found is None:
+        return None
+    low, high = (found.effect, found.effect) if claim.exact else (found.low, found.high)
+    return Verdict(
+        claim,
+        direction(claim, low, high),
+        size(claim, low, high) if claim.exact or records.profile == EVIDENCE[0] else "",
+        found.effect,
+        low,
+        high,
+        found.n,
+        records.profile,
+        dataset,
+        tuple(found.treated.tolist()),
+        tuple(found.reference.tolist()),
+        pretraining_seeds=found.pretraining_seeds,
+    )
+
+
+def _compared(claim: Claim, records: _Records, dataset: str) -> Comparison | None:
+    if claim.than is not None:
+        return _gains_compared(claim, records, dataset)
+    treated = records.side(dataset, claim.treated)
+    if claim.reference.method not in (ZERO, PRINTED):
+        reference = records.side(dataset, claim.reference)
+    else:
+        number = float(printed_row(claim)["value"]) if claim.reference.method == PRINTED else 0.0
+        reference = [row._replace(value=number, arm="none") for row in treated]
+    over: Any = claim.over
+    return evidence.paired(treated, reference, level=claim.level, reduce=over, kind=claim.kind)
+
+
+def _gains_compared(claim: Claim, records: _Records, dataset: str) -> Comparison | None:
+    """The difference of both sides on ``dataset`` against that on the other image set, at the seeds that all have."""
+    plain = replace(claim, than=None)
+    gain = _compared(plain, records, dataset)
+    other = [_compared(plain, records, place) for place in (claim.than, STAND_INS.get(str(claim.than))) if place]
+    against = next((found for found in other if found is not None), None)
+    if gain is None or against is None:
+        return None
+    sides = [
+        [Measurement(seed, np.nan, float(value), "none", "", "") for seed, value in zip(side.seeds, gains, strict=True)]
+        for side in (gain, against)
+        for gains in [side.treated - side.reference]
+    ]
+    return evidence.paired(*sides)
+
+
+def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict | None:
+    """The weakest of the verdicts at single levels, classes or OOD sets."""
+    if claim.over == "level":
+        places: list[Any] = sorted({row.level for row in records.side(dataset, claim.treated)})
+    else:
+        prefix = f"{claim.treated.metric}_"
+        names = [name.removeprefix(prefix) for place, _, name in records.rows if place == dataset and prefix in name]
+        places = [name for name in dict.fromkeys(names) if name not in ("mean", "photographs")]
+    found = {place: one for place in places if (one := _judged(at_place(claim, place), records, dataset)) is not None}
+    found = {place: one for place, one in found.items() if one.n > 1} or found
+    if not found:
+        return None
+
+    def strength(place: Any) -> tuple[int, float]:
+        one, sign = found[place], claim.sign
+        return (CONTRADICTED, UNDECIDED, SUPPORTED).index(one.direction), min(sign * one.low, sign * one.high)
+
+    weakest = min(found, key=strength)
+    supporting = sum(one.direction == SUPPORTED for one in found.values())
+    what, several = {"level": ("", "levels"), "class": ("class ", "classes"), "set": ("", "OOD sets")}[str(claim.over)]
+    named = f"{weakest:g}" if claim.over == "level" else label(str(weakest))
+    note = f"shown: the weakest of {len(found)} {several}, {what}{named}; {supporting} of them support the claim"
+    return replace(found[weakest], claim=claim, level=weakest, levels=len(found), note=note)
+
+
+def _limited(verdict: Verdict, records: _Records) -> Verdict:
+    """The verdict with what limits it, and with what is shown beside it."""
+    claim, found, judged_size, notes = verdict.claim, verdict.direction, verdict.size, [verdict.note]
+    if reason := _untestable(verdict, records):
+        found, judged_size = UNTESTABLE, ""
+        notes.insert(0, reason)
+    if verdict.n > 1 and verdict.low == verdict.high:
+        notes.insert(0, "all seeds give the same value: they sample no randomness")
+    if one_each := verdict.pretraining_seeds == 1 and _two_pretrainings(verdict, records):
+        notes.append("two pre-trainings with one seed each")
+    if found in (SUPPORTED, CONTRADICTED) and (one_each or (verdict.n > 1 and verdict.low == verdict.high)):
+        found, judged_size = UNDECIDED, ""
+    if claim.margin_reason:
+        notes.append(f"margin{_margin(claim)}: {claim.margin_reason}")
+    notes += [claim.caveat, *(_beside(claim, name, records, verdict.dataset) for name in claim.beside)]
+    return replace(verdict, direction=found, size=judged_size, note="; ".join(filter(None, notes)))
+
+
+def _untestable(verdict: Verdict, records: _Records) -> str:
+    """Why the claim cannot be tested on these records; "" if it can."""
+    claim = verdict.claim
+    if claim.untestable and (not claim.untestable_if or _forward_fails(records, verdict.dataset)):
+        return claim.untestable
+    if claim.exact or claim.treated.at is not None:
+        return ""
+    for dataset in dict.fromkeys([verdict.dataset, claim.than, STAND_INS.get(str(claim.than))]):
+        sides = [side for side in (claim.treated, claim.reference) if side.method not in (ZERO, PRINTED)]
+        errors = [_clean_error(records, str(dataset), side) for side in sides]
+        # where the rise of an error is measured, one side without room for it is enough
+        if (max if claim.over == "excess" else min)(errors) > NOTHING_LEARNED:
+            words = " and ".join(f"{100 * error:.0f}" for error in dict.fromkeys(reversed(errors)))
+            return f"next to nothing was learned: test error {words} % on {label(str(dataset))}"
+    return ""
+
+
+def _clean_error(records: _Records, dataset: str, side: Side) -> float:
+    """The mean test error of a side, at the lowest level where there are several; 0 where none is recorded."""
+    rows = records.side(dataset, Side(side.arm, side.method, "error"))
+    least = min((row.level for row in rows if np.isfinite(row.level)), default=np.nan)
+    errors = [row.value for row in rows if np.isnan(row.level) or row.level == least]
+    return float(np.mean(errors)) if errors else 0.0
+
+
+def _forward_fails(records: _Records, dataset: str) -> bool:
+    """Whether Forward correction from scratch does no better than training without correction."""
+    sides = [records.side(dataset, Side("scratch", method, "error")) for method in ("forward", "none")]
+    found = evidence.paired(*sides, reduce="area")
+    return found is not None and found.effect >= 0
+
+
+def _two_pretrainings(verdict: Verdict, records: _Records) -> bool:
+    """Whether the two sides are pre-trained from different checkpoints, other than by their seeds."""
+    claim = verdict.claim if verdict.level is None else at_place(verdict.claim, verdict.level)
+    starts = [
+        {evidence.family(row.init) for row in records.side(verdict.dataset, side) if row.arm == "pre-trained"}
+        for side in (claim.treated, claim.reference)
+    ]
+    return all(starts) and starts[0] != starts[1]
+
+
+def _margin(claim: Claim) -> str:
+    if claim.test == "equal":
+        return ""
+    margin = (claim.margin or claim.stated or 0.0) * metric(claim.treated.metric).scale
+    words = f"{margin:.4g} {'point' if margin == 1 else 'points'}"
+    return f" of {'±' if claim.test == 'similar' else ''}{words}"
+
+
+def _beside(claim: Claim, name: str, records: _Records, dataset: str) -> str:
+    """The same comparison of another metric, or of the area without the value at level 0, in words."""
+    if name == "excess":
+        other, words = replace(claim, over="excess"), "area beyond the error at strength 0"
+    else:
+        treated, reference = (replace(side, metric=name) for side in (claim.treated, claim.reference))
+        other, words = replace(claim, treated=treated, reference=reference), metric(name).label
+    found = _compared(replace(other, kind="difference"), records, dataset)
+    if found is None:
+        return ""
+    name = other.treated.metric
+    if claim.reference.method == ZERO:
+        return f"{words}: {spread(found.treated, name)}{unit(name)}"
+    return f"{words}: {effect(found, name)}"
+
+
+def effect_text(verdict: Verdict) -> str:
+    """The effect with its interval: "−2.3 points [−3.1, −1.5]", "a factor of 4.1 [3.2, 5.0]", "48 % less [39, 58]"."""
+    if not np.isfinite(verdict.effect):
+        return DASH
+    kind, name = verdict.claim.kind, verdict.claim.treated.metric
+    if kind == "difference":
+        mean, _, ends = interval(verdict.effect, verdict.low, verdict.high, name).partition(" ")
+        words = f"{mean}{unit(name, difference=True)}"
+    else:
+        scale, digits = (1, 1) if kind == "ratio" else (100, 0)
+        mean, low, high = (
+            f"{scale * value:z.{digits}f}".replace("-", "−") for value in (verdict.effect, verdict.low, verdict.high)
+        )
+        words = f"a factor of {mean}" if kind == "ratio" else f"{mean} % less"
+        ends = f"[{low}, {high}]" if np.isfinite(verdict.low) else ""
+    return words if verdict.low == verdict.high else f"{words} {ends}".strip()
+
+
+def here_text(verdict: Verdict) -> str:
+    """Both sides, reference first, with their spread over seeds: "64.5 ± 1.2 → 45.1 ± 1.1 %"."""
+    if not verdict.n:
+        return DASH
+    claim, name = verdict.claim, verdict.claim.treated.metric
+    treated, reference = spread(verdict.treated, name), spread(verdict.reference, claim.reference.metric)
+    if claim.than is not None:
+        points = unit(name, difference=True)
+        words = f"{reference}{points} on {label(claim.than)}, {treated}{points} on {label(claim.dataset)}"
+    elif claim.reference.method in (ZERO, PRINTED):
+        words = f"{treated}{unit(name)}"
+    else:
+        words = f"{reference} → {treated}{unit(name)}"
+    return words + (f" ({label(verdict.dataset)})" if verdict.dataset != claim.dataset else "")
+
+
+def stated_text(claim: Claim) -> str:
+    """The size that the paper states, as :attr:`~robustness_lib.paper.claims.Claim.paper` has it; "" without one."""
+    row = stated_row(claim)
+    return "" if row is None else size_text(claim, str(row["printed"]))
+
+
+def frame(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
+    """The verdicts as a table, a row a claim.
+
+    Returns:
+        ``id``, ``section``, ``source``, ``locator``, ``statement``, ``paper`` and ``stated`` (the paper's numbers in
+        words), ``here`` and ``interval`` (ours), ``effect``, ``low``, ``high``, ``n``, ``scale``, ``direction``,
+        ``size``, ``note`` and ``page``.
+    """
+    return pd.DataFrame(
+        {
+            **{name: getattr(one.claim, name) for name in ("id", "section", "source", "locator", "statement", "paper")},
+            "stated": stated_text(one.claim),
+            "here": here_text(one),
+            "interval": effect_text(one),
+            **{
+                name: getattr(one, name)
+                for name in ("effect", "low", "high", "n", "scale", "direction", "size", "note")
+            },
+            "page": f"{one.claim.section}.ipynb",
+        }
+        for one in all_verdicts(values, claims)
+    )
+
+
+def counts(values: pd.DataFrame) -> pd.DataFrame:
+    """How many claims have each direction: a row a section, in the papers' order, and "all"; a column a direction."""
+    rows = pd.DataFrame({"section": one.claim.section, "direction": one.direction} for one in all_verdicts(values))
+    table = pd.crosstab(rows["section"], rows["direction"]).reindex(
+        index=list(SECTIONS), columns=DIRECTIONS, fill_value=0
+    )
+    return pd.concat([table, table.sum().to_frame("all").T])

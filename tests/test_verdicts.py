@@ -1,0 +1,462 @@
+"""The rule of the verdicts, on intervals that were computed by hand, and what the records of the book give."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import pandas as pd
+import pytest
+
+from robustness_lib.paper.claims import CLAIMS, Claim, Side
+from robustness_lib.paper.numbers import SECTIONS
+from robustness_lib.records import Job, Record
+from robustness_lib.report import evidence, verdicts
+
+CHECKPOINT = "wrn-16-1_imagenet32_160000x275_e10_s{}_abcdef"
+OTHER = "wrn-16-1_imagenet32-no-cifar10_144900x249_e10_s{}_123456"
+
+
+def claim(name: str, **changes: Any) -> Claim:
+    return dataclasses.replace(next(one for one in CLAIMS if one.id == name), **changes)
+
+
+def record(init: str, seed: int, *, recipe: str = "a", date: str = "2026-01-01", **settings: Any) -> Record:
+    job = {"section": "calibration", "profile": "cpu", "dataset": "cifar10", "method": "standard", "level": None}
+    job |= {name: settings.pop(name) for name in list(job) if name in settings}
+    provenance = {"seconds": 1.0, "date": date, "precision": "float32"}
+    return Record(Job(init=init, seed=seed, recipe={"name": recipe}, **job), settings, provenance)
+
+
+def both(scratch: list[float], tuned: list[float], metric: str = "rms_calibration_error", **same: Any) -> list[Record]:
+    return [
+        record(init, seed, **{metric: value}, **same)
+        for init, values in (("scratch", scratch), (CHECKPOINT.format(1), tuned))
+        for seed, value in enumerate(values)
+    ]
+
+
+def judged(found: Claim, *records: list[Record]) -> verdicts.Verdict:
+    return verdicts.judge(found, evidence.tidy([one for some in records for one in some]))
+
+
+# ---------------------------------------------------------------------------------------- effect and interval
+
+
+def test_an_effect_is_the_mean_over_seeds_of_the_paired_difference():
+    # differences -0.10, -0.12, -0.08: mean -0.10, standard deviation 0.02, t(2 degrees, 97.5 %) = 4.303
+    found = judged(claim("cal-error-cifar10"), both([0.30, 0.40, 0.50], [0.20, 0.28, 0.42], "error"))
+    half = 4.3026527 * 0.02 / math.sqrt(3)
+    assert (found.effect, found.low, found.high) == pytest.approx((-0.10, -0.10 - half, -0.10 + half), abs=1e-7)
+    assert (found.n, found.profile, found.scale, found.dataset) == (3, "cpu", "cpu", "cifar10")
+    assert found.reference == pytest.approx((0.30, 0.40, 0.50))
+    assert found.treated == pytest.approx((0.20, 0.28, 0.42))
+    assert (found.direction, found.pretraining_seeds) == ("supported", 1)
+
+
+def test_the_highest_scale_with_two_paired_seeds_decides():
+    found = claim("cal-error-cifar10")
+    smoke = both([0.2, 0.21], [0.1, 0.1], "error", profile="smoke")
+    assert judged(found, smoke).direction == "not measured"
+    cpu, one = both([0.2, 0.21], [0.1, 0.1], "error"), both([0.1], [0.2], "error", profile="paper")
+    assert judged(found, smoke, cpu, one).profile == "cpu"
+    paper = both([0.1, 0.1, 0.11], [0.2, 0.21, 0.2], "error", profile="paper")
+    verdict = judged(found, smoke, cpu, paper)
+    assert (verdict.profile, verdict.n, verdict.direction) == ("paper", 3, "contradicted")
+
+
+def test_fewer_than_two_paired_seeds_are_not_measured_but_shown():
+    found = claim("cal-error-cifar10")
+    for records, shown in (([], ()), (both([0.3], [0.2], "error"), (0.2,)), (both([0.3, 0.3], [], "error"), ())):
+        verdict = judged(found, records)
+        assert (verdict.direction, verdict.size, verdict.treated, verdict.n) == ("not measured", "", shown, len(shown))
+    assert judged(claim("cal-places365")).note == "needs a network pre-trained on Places365"
+
+
+def test_a_stand_in_takes_the_place_of_a_set_without_records():
+    found = judged(claim("cal-error-tiny_imagenet"), both([0.3, 0.31], [0.2, 0.2], "error", dataset="tiny_imagenet32"))
+    assert (found.dataset, found.direction) == ("tiny_imagenet32", "supported")
+
+
+# ---------------------------------------------------------------------------------------- direction
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction"),
+    [
+        (-0.3, -0.1, "supported"),
+        (-0.3, 0.0, "undecided"),
+        (-0.3, 0.1, "undecided"),
+        (0.0, 0.1, "undecided"),
+        (0.1, 0.3, "contradicted"),
+        (-math.inf, math.inf, "undecided"),
+    ],
+)
+def test_direction_of_an_effect(low, high, direction):
+    assert verdicts.direction(claim("cal-error-cifar10"), low, high) == direction
+    raised = claim("ood-auroc-cifar10")  # of which the paper says that it rises
+    assert verdicts.direction(raised, -high, -low) == direction
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction"),
+    [(1.1, 1.9, "supported"), (0.9, 1.9, "undecided"), (0.5, 0.9, "contradicted")],
+)
+def test_no_effect_of_a_factor_is_one(low, high, direction):
+    assert verdicts.direction(claim("cal-factor"), low, high) == direction
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction"),
+    [
+        (-0.02, 0.02, "supported"),
+        (-0.021, 0.01, "undecided"),
+        (-0.05, 0.05, "undecided"),
+        (0.01, 0.03, "undecided"),
+        (0.021, 0.03, "contradicted"),
+        (-0.03, -0.021, "contradicted"),
+    ],
+)
+def test_similarity_has_a_margin_on_both_sides(low, high, direction):
+    found = claim("adv-clean-accuracy-cifar10")  # within 2 points
+    assert found.margin_reason
+    assert verdicts.direction(found, low, high) == direction
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "direction"),
+    [(0.01, 0.021, "supported"), (-0.5, -0.4, "supported"), (0.02, 0.022, "undecided"), (0.022, 0.03, "contradicted")],
+)
+def test_a_harm_has_a_margin_on_one_side(low, high, direction):
+    assert verdicts.direction(claim("imb-excluded"), low, high) == direction  # an error: at most 2.1 points more
+    accuracy = claim("imb-excluded", direction=-1)  # an accuracy: at most as much less
+    assert verdicts.direction(accuracy, -high, -low) == direction
+
+
+@pytest.mark.parametrize(
+    ("value", "direction"),
+    [(0.92254, "supported"), (0.92246, "supported"), (0.92256, "contradicted"), (0.92244, "contradicted")],
+)
+def test_a_number_is_the_printed_one_to_its_last_digit(value, direction):
+    fit = record("scratch", 0, section="effective_robustness", dataset="imagenet", method="fit-logit", slope=value)
+    verdict = judged(claim("er-slope-imagenet"), [fit])
+    assert (verdict.direction, verdict.reference, verdict.n) == (direction, (0.9225,), 1)
+    assert (verdict.effect, verdict.scale) == (pytest.approx(value - 0.9225), "published")
+
+
+def test_a_measurement_without_randomness_needs_one_record():
+    fits = [
+        record("scratch", 0, section="effective_robustness", dataset="imagenet", method=f"fit-{scale}", r_squared=value)
+        for scale, value in (("linear", 0.98), ("logit", 0.99))
+    ]
+    verdict = judged(claim("er-fit-imagenet"), fits)
+    assert (verdict.direction, verdict.n, verdict.low, verdict.high) == ("supported", 1, verdict.effect, verdict.effect)
+
+
+def test_a_side_may_be_the_number_zero():
+    found = claim("er-keep-replay")  # at the end at most 1 point
+    records = [
+        record(
+            CHECKPOINT.format(1), seed, section="effective_robustness", method="replay", final_effective_robustness=x
+        )
+        for seed, x in enumerate((-0.01, 0.0, -0.02))
+    ]
+    half = 4.3026527 * 0.01 / math.sqrt(3)  # 0.0248
+    verdict = judged(found, records)
+    assert (verdict.effect, verdict.high) == pytest.approx((-0.01, -0.01 + half), abs=1e-7)
+    assert verdict.direction == "undecided"  # up to +1.48 points
+    assert verdict.reference == (0.0, 0.0, 0.0)
+
+
+# ---------------------------------------------------------------------------------------- size
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "size"),
+    [
+        (4.05, 5.0, "reached"),  # prints as 4.1
+        (4.0, 5.0, "undecided"),
+        (1.5, 4.04, "below"),
+        (1.5, 4.05, "undecided"),
+    ],
+)
+def test_size_of_a_factor(low, high, size):
+    assert verdicts.size(claim("cal-factor"), low, high) == size
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "size"), [(0.5, 0.6, "reached"), (0.41, 0.52, "undecided"), (0.3, 0.49, "below")]
+)
+def test_at_least_halved(low, high, size):
+    found = claim("cal-rms-cifar100")
+    assert (found.stated, verdicts.stated_text(found)) == (0.5, "“at least halved”")
+    assert verdicts.size(found, low, high) == size
+
+
+def test_size_is_judged_at_the_papers_scale_only():
+    found = claim("cal-rms-cifar10")
+    values = [0.20, 0.30, 0.40], [0.08, 0.11, 0.15]  # reductions 0.600, 0.633, 0.625
+    assert judged(found, both(*values)).size == ""
+    assert judged(found, both(*values, profile="paper")).size == "reached"
+
+
+# ---------------------------------------------------------------------------------------- limits
+
+
+def test_two_pretrainings_of_one_seed_each_leave_a_claim_undecided():
+    found = claim("adv-excluded")
+    setting = {"section": "adversarial"}
+    values = {"excluded": (0.30, 0.31, 0.32), "full": (0.20, 0.21, 0.221)}
+
+    def records(excluded: str, full: str) -> list[Record]:
+        inits = {"excluded": excluded, "full": full}
+        return [
+            record(inits[method].format(seed), seed, method=method, adversarial_accuracy=value, **setting)
+            for method, some in values.items()
+            for seed, value in enumerate(some)
+        ]
+
+    one = judged(found, records(OTHER.replace("{}", "1"), CHECKPOINT.replace("{}", "1")))
+    assert (one.direction, one.pretraining_seeds) == ("undecided", 1)
+    assert "two pre-trainings with one seed each" in one.note
+    several = judged(found, records(OTHER, CHECKPOINT))
+    assert (several.direction, several.pretraining_seeds) == ("supported", 3)
+    assert "one seed each" not in several.note
+    same = judged(found, records(CHECKPOINT.replace("{}", "1"), CHECKPOINT.replace("{}", "1")))
+    assert same.direction == "supported"  # one pre-training, two ways of tuning
+
+
+def test_seeds_that_all_give_the_same_value_decide_nothing():
+    verdict = judged(claim("cal-error-cifar10"), both([0.3, 0.3, 0.3], [0.2, 0.2, 0.2], "error"))
+    assert (verdict.direction, verdict.n) == ("undecided", 3)
+    assert "no randomness" in verdict.note
+
+
+def test_arms_that_have_learned_next_to_nothing_are_no_test():
+    found = claim("cal-rms-cifar10")
+
+    def records(scratch: float, tuned: float, profile: str = "cpu") -> list[Record]:
+        measured = both([0.20, 0.30, 0.41], [0.10, 0.14, 0.20], profile=profile)
+        errors = {"scratch": scratch, CHECKPOINT.format(1): tuned}
+        return [dataclasses.replace(one, metrics=one.metrics | {"error": errors[one.job.init]}) for one in measured]
+
+    verdict = judged(found, records(0.90, 0.88))
+    assert (verdict.direction, verdict.size) == ("not testable here", "")
+    assert "test error 90 and 88 % on CIFAR-10" in verdict.note
+    assert verdict.effect == pytest.approx((1 / 2 + 16 / 30 + 21 / 41) / 3)  # still shown
+    assert judged(found, records(0.90, 0.80)).direction == "supported"
+    assert judged(found, records(0.90, 0.88, "paper")).direction == "not testable here"
+
+
+def noise(method: str, arm: str, at_zero: float, slope: float) -> list[Record]:
+    init = "scratch" if arm == "scratch" else CHECKPOINT.format(1)
+    return [
+        record(
+            init, seed, section="label_noise", method=method, level=level, error=at_zero + slope * level + seed / 100
+        )
+        for level in (0.0, 0.5, 1.0)
+        for seed in range(3)
+    ]
+
+
+def test_no_correction_is_not_superior_where_forward_correction_fails():
+    found = claim("noise-superior-cifar10")
+    tuned = noise("none", "pre-trained", 0.1, 0.2) + noise("forward", "pre-trained", 0.2, 0.21)
+    works = noise("none", "scratch", 0.2, 0.4) + noise("forward", "scratch", 0.2, 0.3)
+    fails = noise("none", "scratch", 0.2, 0.3) + noise("forward", "scratch", 0.2, 0.4)
+    assert judged(found, tuned, fails).direction == "not testable here"
+    assert "Forward correction fails here" in judged(found, tuned, fails).note
+    assert judged(found, tuned, works).direction == "undecided"  # the differences of the three seeds are equal
+    assert judged(found, tuned, works).effect == pytest.approx(-0.105)
+
+
+def test_the_excess_area_needs_room_for_the_error_to_rise():
+    found = claim("noise-softer-cifar10")
+    records = noise("none", "scratch", 0.88, 0.05) + noise("none", "pre-trained", 0.6, 0.3)
+    assert judged(found, records).direction == "not testable here"
+    assert judged(found, records).effect == pytest.approx(0.15 - 0.025)
+    assert judged(found, noise("none", "scratch", 0.5, 0.05), noise("none", "pre-trained", 0.6, 0.3)).n == 3
+
+
+def test_what_needs_private_models_is_not_testable_but_shown():
+    fits = [
+        record("scratch", 0, section="effective_robustness", method=f"fit-{scale}", r_squared=value)
+        for scale, value in (("linear", 0.98), ("logit", 0.99))
+    ]
+    verdict = judged(claim("er-fit-cifar10"), fits)
+    assert (verdict.direction, verdict.effect) == ("not testable here", pytest.approx(0.01))
+    assert "not public" in verdict.note
+
+
+# ---------------------------------------------------------------------------------------- several levels and sets
+
+
+def imbalance(values: dict[float, list[float]], method: str = "normal", init: str = "scratch") -> list[Record]:
+    return [
+        record(init, seed, section="imbalance", method=method, level=level, error=error)
+        for level, errors in values.items()
+        for seed, error in enumerate(errors)
+    ]
+
+
+def test_a_claim_about_every_level_stands_by_the_weakest():
+    found = claim("imb-smote-cifar10")
+    smote = imbalance({0.2: [0.40, 0.41, 0.42], 1.0: [0.35, 0.36, 0.37], 2.0: [0.30, 0.31, 0.32]}, "smote")
+    good = {0.2: [0.20, 0.21, 0.23], 1.0: [0.30, 0.309, 0.322], 2.0: [0.20, 0.21, 0.23]}
+    tuned = CHECKPOINT.format(1)
+    verdict = judged(found, smote, imbalance(good, init=tuned))
+    assert (verdict.direction, verdict.level, verdict.levels, verdict.n) == ("supported", 1.0, 3, 3)
+    assert verdict.effect == pytest.approx((-0.05 - 0.051 - 0.048) / 3)
+    assert verdict.claim == found
+    unsure = good | {2.0: [0.20, 0.40, 0.10]}
+    assert judged(found, smote, imbalance(unsure, init=tuned)).direction == "undecided"
+    lost = unsure | {1.0: [0.40, 0.41, 0.421]}  # beside a level that is merely unsure
+    verdict = judged(found, smote, imbalance(lost, init=tuned))
+    assert (verdict.direction, verdict.level) == ("contradicted", 1.0)
+    assert "1 of them support the claim" in verdict.note
+    assert judged(found, smote).direction == "not measured"
+
+
+def test_a_claim_about_every_ood_set():
+    found = claim("ood-every-cifar10")
+    means = {"auroc_mean": 0.9, "auroc_photographs": 0.9}  # are no sets
+    records = [
+        record(
+            init, seed, section="ood", **{"auroc_svhn": svhn + seed / 90, "auroc_blobs": blobs + seed**2 / 90} | means
+        )
+        for init, svhn, blobs in (("scratch", 0.70, 0.80), (CHECKPOINT.format(1), 0.90, 0.70))
+        for seed in range(3)
+    ]
+    records = [
+        dataclasses.replace(
+            one, metrics=one.metrics | {"auroc_blobs": one.metrics["auroc_blobs"] + 0.01 * one.job.seed}
+        )
+        if one.job.init == "scratch"
+        else one
+        for one in records
+    ]
+    verdict = judged(found, records)
+    assert (verdict.direction, verdict.level, verdict.levels) == ("contradicted", "blobs", 2)
+
+
+def test_a_claim_about_every_class():
+    found = claim("imb-classes-normal")
+    records = [
+        record(init, seed, section="imbalance", method="normal", level=0.2,
+               class_error=[x + (1 + seed) / 50 * y for x in some])
+        for init, y, some in (("scratch", 2, [0.5] * 10), (CHECKPOINT.format(1), 1, [0.3] * 9 + [0.49]))
+        for seed in range(3)
+    ]  # fmt: skip
+    verdict = judged(found, records)
+    # of class 10 the differences are -0.03, -0.05 and -0.07: mean -0.05, half an interval of 4.303 * 0.02 / sqrt(3)
+    assert (verdict.effect, verdict.level, verdict.levels) == (pytest.approx(-0.05), "10", 10)
+    assert verdict.high == pytest.approx(-0.05 + 4.3026527 * 0.02 / math.sqrt(3), abs=1e-7)
+    assert verdict.direction == "supported"
+
+
+def test_a_larger_gain_is_the_difference_of_two_differences():
+    found = claim("cal-gain-cifar10")  # lowered more on CIFAR-100 than on CIFAR-10
+    large = both([0.30, 0.30, 0.30], [0.20, 0.18, 0.16], dataset="cifar100")  # -0.10, -0.12, -0.14
+    small = both([0.30, 0.30, 0.30], [0.29, 0.28, 0.24])  # -0.01, -0.02, -0.06
+    verdict = judged(found, large, small)  # -0.09, -0.10, -0.08
+    half = 4.3026527 * 0.01 / math.sqrt(3)
+    assert (verdict.effect, verdict.low, verdict.high) == pytest.approx((-0.09, -0.09 - half, -0.09 + half), abs=1e-7)
+    assert verdict.direction == "supported"
+    assert verdict.treated == pytest.approx((-0.10, -0.12, -0.14))
+    assert judged(found, large).direction == "not measured"
+    assert verdicts.here_text(verdict) == "−3.0 ± 2.6 points on CIFAR-10, −12.0 ± 2.0 points on CIFAR-100"
+
+
+def test_curves_are_compared_at_half_of_the_epochs_and_at_the_end():
+    curve = {"history_epoch": [1.0, 2.0, 8.0, 10.0]}
+    records = [
+        record("scratch", s, dataset="cifar100", **curve, history_rms_calibration_error=[0.9, 0.1 + s / 100, 0.8, 0.2])
+        for s in range(3)
+    ]
+    verdict = judged(claim("cal-longer-rms"), records)
+    assert verdict.reference == pytest.approx((0.1, 0.11, 0.12))  # epoch 2 is the last one of the first half
+    assert verdict.treated == pytest.approx((0.2, 0.2, 0.2))
+
+
+# ---------------------------------------------------------------------------------------- beside, text and counts
+
+
+def test_what_is_shown_beside_an_effect():
+    records = both([0.10, 0.11, 0.12], [0.05, 0.05, 0.05])
+    errors = {"scratch": 0.20, CHECKPOINT.format(1): 0.25}
+    records = [
+        dataclasses.replace(one, metrics=one.metrics | {"error": errors[one.job.init] + one.job.seed / 100})
+        for one in records
+    ]
+    assert "test error: +5.0 points [+5.0, +5.0]" in judged(claim("cal-rms-cifar10"), records).note
+
+
+@pytest.mark.parametrize(
+    ("name", "scratch", "tuned", "text"),
+    [
+        ("cal-error-cifar10", [0.30, 0.40, 0.50], [0.20, 0.28, 0.42], "−10.0 points [−15.0, −5.0]"),
+        ("cal-rms-cifar10", [0.20, 0.20, 0.20], [0.10, 0.11, 0.09], "50 % less [38, 62]"),
+        ("cal-error-cifar10", [0.3], [0.2], "−10.0 points"),
+    ],
+)
+def test_effects_in_words(name, scratch, tuned, text):
+    metric = "error" if "error" in name else "rms_calibration_error"
+    assert verdicts.effect_text(judged(claim(name), both(scratch, tuned, metric))) == text
+
+
+def test_a_factor_in_words():
+    records = both([0.40, 0.42, 0.38], [0.10, 0.10, 0.10], "mad_calibration_error", dataset="cifar100", profile="paper")
+    verdict = judged(claim("cal-factor"), records)  # 4.0, 4.2, 3.8
+    assert verdicts.effect_text(verdict) == "a factor of 4.0 [3.5, 4.5]"
+    assert (verdict.direction, verdict.size, verdict.words) == ("supported", "undecided", "supported, size undecided")
+
+
+def test_frame_and_counts():
+    values = evidence.tidy(both([0.30, 0.40, 0.50], [0.20, 0.28, 0.42], "error"))
+    rows = verdicts.frame(values).set_index("id")
+    assert len(rows) == len(CLAIMS)
+    row = rows.loc["cal-error-cifar10"]
+    assert (row["direction"], row["scale"], row["n"], row["page"]) == ("supported", "cpu", 3, "calibration.ipynb")
+    assert (row["source"], row["paper"]) == ("authors' logs", "5.32 → 3.64 %")
+    counts = verdicts.counts(values)
+    assert list(counts.index) == [*SECTIONS, "all"]
+    assert counts.loc["all"].to_dict() == {
+        "supported": 1, "contradicted": 0, "undecided": 0, "not testable here": 0, "not measured": len(CLAIMS) - 1
+    }  # fmt: skip
+    assert counts.loc["calibration", "supported"] == 1
+
+
+@pytest.fixture(scope="module")
+def published() -> pd.DataFrame:
+    return evidence.load()
+
+
+def test_a_misspelt_method_or_metric_would_leave_a_claim_unmeasured(published):
+    """Every claim is measured, or says what it needs."""
+    for verdict in verdicts.all_verdicts(published):
+        assert (verdict.direction == "not measured") == bool(verdict.claim.needs), verdict.claim.id
+
+
+def test_verdicts_of_the_audit(published):
+    """What an independent audit computed from the records: differences in points."""
+    found = {one.claim.id: one for one in verdicts.all_verdicts(published)}
+    excluded = found["noise-excluded"]
+    assert [round(100 * x, 1) for x in (excluded.effect, excluded.low, excluded.high)] == [2.5, 1.6, 3.4]
+    assert excluded.direction == "undecided"
+    softer = found["noise-softer-cifar10"]
+    assert [round(100 * x, 1) for x in (softer.effect, softer.low, softer.high)] == [-5.7, -12.3, 1.0]
+    assert "photographs: −8.9 points" in found["ood-auroc-cifar100"].note
+    assert found["er-slope-imagenet"].direction == "supported"
+    assert {found[f"er-{name}-cifar10"].direction for name in ("fit", "slope", "r2")} == {"not testable here"}
+    assert "89" in found["cal-rms-tiny_imagenet"].note
+
+
+def test_every_reason_is_given():
+    for one in CLAIMS:
+        assert one.source in ("papers", "authors' logs", "our own")
+        assert bool(one.margin_reason) == (one.test != "beyond"), one.id
+        assert one.untestable or not one.untestable_if
+        assert isinstance(one.treated, Side)
+        if one.test != "beyond":
+            assert one.bounds[0] < one.bounds[1]
