@@ -37,8 +37,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.fine_tuning import Seen
 from robustness_lib.models import build
 from robustness_lib.networks import Context, save_trained
-from robustness_lib.paper import evaluate, metric
-from robustness_lib.paper.claims import claims_of
+from robustness_lib.paper import metric
 from robustness_lib.planning import Case
 from robustness_lib.pretraining import checkpoint_id, missing, pretrainings
 from robustness_lib.profiles import PROFILES, profile
@@ -597,29 +596,6 @@ def record(method: str, init: str, seed: int, metrics: dict[str, float]) -> Reco
         recipe={"shifts": "excluded"},
     )
     return Record(job, dict(metrics), {"date": "2026"})
-
-
-def test_claims_about_fine_tuning_can_be_decided_by_these_records() -> None:
-    """Every metric and method that a claim names is one that the section records."""
-    high, low = {"maximum_effective_robustness": 0.05}, {"maximum_effective_robustness": 0.01}
-    rest = {"accuracy": 0.7, "source_accuracy": 0.2}
-    methods = {"standard", "last-layer", "hard", "easy", "replay", "larger-network", "smaller-corpus"}
-    assert methods <= {*OWN_METHODS, *ON_REQUEST}
-    found = []
-    for seed in range(3):
-        jitter = {"maximum_effective_robustness": 0.001 * seed}
-        for method in methods:
-            values = {**rest, **(high if method in ("standard", "hard", "larger-network") else low)}
-            values["maximum_effective_robustness"] += jitter["maximum_effective_robustness"]
-            values["lost_effective_robustness"] = values["maximum_effective_robustness"] + 0.01
-            found.append(record(method, "some-checkpoint", seed, values))
-        found.append(record("standard", SCRATCH, seed, {**rest, **low, "lost_effective_robustness": 0.02}))
-    verdicts = {claim.id: evaluate(claim, frame(found)) for claim in claims_of("effective_robustness")}
-    ours = ("vanishes", "random", "network", "corpus", "last-layer", "hard", "hard-accuracy", "replay")
-    for name in ours:
-        assert verdicts[f"er-{name}"].n == 3, name
-    assert verdicts["er-random"].verdict == "holds"
-    assert verdicts["er-vanishes"].verdict == "holds"
 
 
 def test_the_recipe_of_a_testbed_model_is_the_same_whatever_the_seed_of_the_job() -> None:

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import functools
-import math
 import re
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -25,6 +23,7 @@ def record(**changes: Any) -> dict[str, Any]:
         "section": "calibration", "profile": "cpu", "dataset": "cifar10", "init": "scratch", "arm": "scratch",
         "method": "standard", "level": None, "seed": 0, "recipe": {"epochs": 10}, "provenance": SOURCE,
     }  # fmt: skip
+    row |= {"init": "some-checkpoint"} if changes.get("arm") == "pre-trained" else {}
     row |= changes
     return {"key": str(sorted(row.items(), key=str)), **row}
 

@@ -20,6 +20,7 @@ from test_paper import record
 from robustness_lib import calibration, ood, paper, report
 from robustness_lib.errors import UserError
 from robustness_lib.records import SCRATCH, Job, Record, frame
+from robustness_lib.report import verdicts
 from robustness_lib.report.headlines import so_far
 from robustness_lib.report.tables import number
 
@@ -113,9 +114,9 @@ def test_comparison_table_cells():
     assert rows[0][1] == "reference"
     assert rows[0][3] == f"{ours.mean():.1f} ± {ours.std():.1f} %, n = 3"
     assert rows[0][4:] == [f"{ours.mean() - paper_value:+.1f}", "`cpu`, `0123456-dirty`, [how](#how)"]
-    assert rows[1][1] == "holds"
+    assert rows[1][1] == "supported"
     assert rows[2][3:5] == ["not run", "–"]
-    assert rows[3][1] == "not yet measured"
+    assert rows[3][1] == "not measured"
     assert "Tiny ImageNet (32 px)" in rows[4][3]
 
 

@@ -129,10 +129,11 @@ class Claim:
         if self.test == "equal":
             below, above = tolerance(printed_row(self))
             return -below, above
-        row = stated_row(self)
-        if self.margin is None and row is None:
+        margin, row = self.margin, stated_row(self)
+        if margin is None and row is not None:
+            margin = float(row["value"]) + tolerance(row)[1]
+        if margin is None:
             raise LookupError(f"{self.id}: has no margin")
-        margin = self.margin if self.margin is not None or row is None else float(row["value"]) + tolerance(row)[1]
         if self.test == "similar":
             return -margin, margin
         return (-np.inf, margin) if self.direction > 0 else (-margin, np.inf)
