@@ -14,12 +14,12 @@ from typing import Literal, TypeAlias, cast
 import numpy as np
 import numpy.typing as npt
 from scipy.special import expit, logit, ndtr, ndtri
-from scipy.stats import beta, binned_statistic, linregress
+from scipy.stats import beta, linregress
 
+from robustness_lib.checks import Floats, as_array, check_answers, check_numbers, check_whole
 from robustness_lib.errors import UserError, choose
 
 Array = npt.ArrayLike
-Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 Scaling: TypeAlias = Literal["linear", "probit", "logit"]
 
@@ -32,6 +32,9 @@ _SCALES: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]
 SCALINGS: tuple[Scaling, ...] = ("linear", "probit", "logit")
 """Scales of accuracies: as they are, the normal distribution's quantile, and ln(a / (1 - a)) (P2 Table 2)."""
 
+_SAME = 1e-9
+"""Accuracies that are nearer to each other differ by rounding alone."""
+
 BINS = 100
 """Bins of ID accuracy that P2 averages in, from 0 to 1 (P2 B.5; the range is our choice, it states none)."""
 
@@ -39,10 +42,7 @@ BINS = 100
 
 
 def _accuracies(values: Array, what: str) -> Floats:
-    found = np.asarray(values, dtype=np.float64)
-    if not (np.isfinite(found).all() and (found >= 0).all() and (found <= 1).all()):
-        raise UserError(f"{what} holds a value outside [0, 1]; give fractions, such as 0.931 for 93.1 %")
-    return found
+    return check_numbers(values, what, unit="fractions, such as 0.931 for 93.1 %")
 
 
 def _pairs(id_accuracy: Array, ood_accuracy: Array) -> tuple[Floats, Floats]:
@@ -56,13 +56,11 @@ def _pairs(id_accuracy: Array, ood_accuracy: Array) -> tuple[Floats, Floats]:
 
 
 def _answers(correct: Array, dimensions: int, what: str) -> Bools:
-    found = np.asarray(correct)
+    found = check_answers(correct, what)
     shape = "one value an image" if dimensions == 1 else "one row a model and one column an image"
     if found.ndim != dimensions or not found.size:
         raise UserError(f"{what} has shape {list(found.shape)}; give {shape}")
-    if found.dtype != np.bool_ and not np.isin(found, (0, 1)).all():
-        raise UserError(f"{what} holds values other than 0 and 1; give whether each answer was right")
-    return found.astype(np.bool_)
+    return found
 
 
 # --------------------------------------------------------------------------------------------- lines
@@ -94,7 +92,7 @@ def from_scale(values: Array, scaling: str) -> Floats:
     Returns:
         The same shape, in [0, 1]; on the linear scale the values themselves.
     """
-    return _SCALES[choose(scaling, SCALINGS, "scaling")][1](np.asarray(values, dtype=np.float64))
+    return _SCALES[choose(scaling, SCALINGS, "scaling")][1](as_array(values, "values").astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -105,7 +103,8 @@ class Line:
         slope: A.
         intercept: B.
         scaling: One of :data:`SCALINGS`.
-        r_squared: Share of the variance that the line explains on its scale; None where it is not known.
+        r_squared: Share of the variance that the line explains on its scale; None where it is not known, or there is
+            none to explain since all models have one OOD accuracy.
         models: How many models it was fitted to; None where it is not known.
         left_out: How many more had an accuracy of 0 or 1, for which the scale has no place (:func:`fit_line`).
         slope_error: Standard error of the slope; None where it is not known.
@@ -173,16 +172,19 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
     if kept.sum() < 3:
         without = f", besides {(~kept).sum()} with an accuracy of 0 or 1" if not kept.all() else ""
         raise UserError(f"a line was asked for through {kept.sum()} models{without}; give at least three")
-    if np.ptp(x[kept]) == 0:
+    x, y, left_out, named = x[kept], y[kept], int((~kept).sum()), cast("Scaling", scaling)
+    if np.ptp(x) <= _SAME:
         raise UserError("all models have the same ID accuracy, so no line can be fitted; give models that differ")
-    found = linregress(x[kept], y[kept])
+    if np.ptp(y) <= _SAME:
+        return Line(0.0, float(y.mean()), named, None, len(x), left_out, 0.0, 0.0)
+    found = linregress(x, y)
     return Line(
         slope=float(found.slope),
         intercept=float(found.intercept),
-        scaling=cast("Scaling", choose(scaling, SCALINGS, "scaling")),
+        scaling=named,
         r_squared=float(found.rvalue) ** 2,
-        models=int(kept.sum()),
-        left_out=int((~kept).sum()),
+        models=len(x),
+        left_out=left_out,
         slope_error=float(found.stderr),
         intercept_error=float(found.intercept_stderr),
     )
@@ -290,7 +292,7 @@ def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> Binne
     Args:
         id_accuracy: In [0, 1], one value a point, of any shape.
         values: What is averaged, such as the effective robustness; the same shape.
-        bins: Number of bins from 0 to 1.
+        bins: Number of bins [(k - 1)/bins, k/bins) from 0 to 1; 1 belongs to the last.
 
     Returns:
         The averages.
@@ -298,22 +300,17 @@ def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> Binne
     Raises:
         UserError: The arrays do not fit together, a value is not finite, or there is no point or no bin.
     """
-    inside, found = _accuracies(id_accuracy, "id_accuracy"), np.asarray(values, dtype=np.float64)
+    inside, found = _accuracies(id_accuracy, "id_accuracy"), check_numbers(values, "values")
     if inside.shape != found.shape or not inside.size:
         raise UserError(
             f"id_accuracy has shape {list(inside.shape)} and values {list(found.shape)}; give one value a point, "
             "and at least one point"
         )
-    if not np.isfinite(found).all():
-        raise UserError("a value to average is not a finite number; leave that point out of both arrays")
-    if bins < 1:
-        raise UserError(f"bins is {bins} but must be at least 1; the paper uses {BINS}")
-    place, what = inside.ravel(), found.ravel()
-    mean, edges, _ = binned_statistic(place, what, "mean", bins, (0, 1))
-    spread, points = (binned_statistic(place, what, name, bins, (0, 1)).statistic for name in ("std", "count"))
-    full = points > 0
-    middles = (edges[:-1] + edges[1:]) / 2
-    return BinnedAverage(middles[full], mean[full], spread[full], points[full].astype(np.int64))
+    check_whole(bins, "bins", 1, f"the paper uses {BINS}")
+    number = np.searchsorted(np.arange(1, bins) / bins, inside.ravel(), side="right")
+    full, place, points = np.unique(number, return_inverse=True, return_counts=True)
+    spread = np.array([found.ravel()[number == which].std() for which in full])
+    return BinnedAverage((full + 0.5) / bins, np.bincount(place, found.ravel()) / points, spread, points)
 
 
 @dataclass(frozen=True)
@@ -377,7 +374,7 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
     Raises:
         UserError: The counts or the confidence are none.
     """
-    right, count = np.asarray(correct, dtype=np.float64), np.asarray(total, dtype=np.float64)
+    right, count = check_numbers(correct, "correct"), check_numbers(total, "total")
     if right.ndim and count.ndim and right.shape != count.shape:
         raise UserError(
             f"correct has shape {list(right.shape)} and total {list(count.shape)}; give one total, or one a count"

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robustness_lib.checks import check_logits, check_whole, label_tensor
 from robustness_lib.errors import UserError, choose
 from robustness_lib.recipes import ADVERSARIES, ANCHORS, EPSILON, STEP_SIZE, STEPS, Recipe
 from robustness_lib.steps import Forward
@@ -60,18 +61,32 @@ def pgd(
         generator: What starts are drawn from; None for PyTorch's default generator of the images' device.
 
     Returns:
-        Images in [0, 1], the same shape and type.
+        Images in [0, 1], the same shape and type; in half precision too they are within the ball.
 
     Raises:
         UserError: A value is unsuitable, the images are not in [0, 1] or not floating point, a label is none of the
-            network's classes, or no gradient reaches the images.
+            network's classes, no gradient reaches the images, or the network's answers are not finite.
     """
     check_settings(epsilon, step_size, steps, anchor)
-    if restarts < 1:
-        raise UserError(f"restarts is {restarts} but must be at least 1; give 1 for a single random start")
+    check_whole(restarts, "restarts", 1, "give 1 for a single random start")
     _check_images(images)
     for some in (labels, *([] if targets is None else [targets])):
         _check_labels(images, some)
+    if images.dtype in (torch.float16, torch.bfloat16):  # computed in float32, then rounded towards the images
+        wide = pgd(
+            lambda inputs: network(inputs.to(images.dtype)),
+            images.float(),
+            labels,
+            epsilon,
+            step_size,
+            steps,
+            targets=targets,
+            anchor=anchor,
+            restarts=restarts,
+            generator=generator,
+        )
+        near = wide.to(images.dtype)
+        return torch.where((near - wide) * (wide - images) > 0, torch.nextafter(near, images), near)
     best, worst = images, torch.full((len(images),), math.inf, device=images.device)
     for _ in range(restarts):
         found = ascend(
@@ -86,10 +101,12 @@ def pgd(
             generator=generator,
             check=True,
         )
+        if not found.isfinite().all():  # as any gradient on the way that is not finite makes them
+            raise UserError("the loss has a gradient that is not a finite number; the network diverged or is damaged")
         if restarts == 1:
             return found
         with torch.no_grad():
-            logits = network(found).float()
+            logits = check_logits(network(found).float())
         room = margin(logits, labels) if targets is None else -margin(logits, targets)
         better = room < worst
         best = torch.where(better.view(-1, *[1] * (images.dim() - 1)), found, best)
@@ -184,7 +201,11 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
     Returns:
         Float [B].
+
+    Raises:
+        UserError: The labels do not fit the logits.
     """
+    labels = label_tensor(labels, logits.shape[1], len(logits))
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -math.inf)
     return (own[:, 0] - others.max(1).values).detach()
@@ -200,7 +221,12 @@ def random_targets(labels: Tensor, num_classes: int, generator: torch.Generator 
 
     Returns:
         int64 [B], never the label itself.
+
+    Raises:
+        UserError: There is one class, or a label is none of the classes.
     """
+    check_whole(num_classes, "num_classes", 2, "a targeted attack needs a wrong class")
+    labels = label_tensor(labels, num_classes, len(labels))
     further = torch.randint(1, num_classes, labels.shape, device=labels.device, generator=generator)
     return (labels + further) % num_classes
 
@@ -284,8 +310,11 @@ def check_settings(epsilon: float, step_size: float, steps: int, anchor: str) ->
 
 
 def _check_images(images: Tensor) -> None:
-    if not images.is_floating_point():
-        raise UserError(f"the images are {images.dtype} but must be floating point in [0, 1]; divide 8-bit ones by 255")
+    if not images.is_floating_point() or not images.numel():
+        raise UserError(
+            f"the images are {images.dtype} but must be floating point in [0, 1], and at least one; "
+            "divide 8-bit ones by 255"
+        )
     if not ((images >= 0) & (images <= 1)).all():
         lowest, highest = float(images.min()), float(images.max())
         raise UserError(
@@ -303,6 +332,7 @@ def _check_labels(images: Tensor, labels: Tensor) -> None:
 
 
 def _check_classes(logits: Tensor, *labels: Tensor) -> None:
+    check_logits(logits)
     for some in labels:
         lowest, highest = int(some.min()), int(some.max())
         if not 0 <= lowest <= highest < logits.shape[1]:

@@ -65,9 +65,14 @@ def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
         [N, K]; minus infinity for a class without members, which is never predicted.
 
     Raises:
-        UserError: There is no such rule.
+        UserError: There is no such rule, or the shapes do not fit together.
     """
     choose(rule, RULES, "rule")
+    if members.dtype != torch.bool or members.dim() != 2 or logits.shape[1:] != members.shape[1:]:
+        raise UserError(
+            f"logits have shape {list(logits.shape)} and members {list(members.shape)}, {members.dtype}; give [N, J] "
+            "and bool [K, J]"
+        )
     probability = logits.double().softmax(1)[:, None, :] * members
     found = probability.amax(2) if rule == "max" else probability.sum(2)
     if rule == "mean":

@@ -12,10 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from robustness_lib.checks import Floats, Labels, as_array, check_labels
 from robustness_lib.errors import UserError, choose
-
-Floats = npt.NDArray[np.float64]
-Labels = npt.NDArray[np.int64]
 
 KINDS = ("uniform", "flip", "hierarchical")
 """The kinds of noise that a matrix is made for."""
@@ -87,7 +85,7 @@ def corruption_matrix(
     if kind == "uniform":
         wrong = np.full((num_classes, num_classes), 1 / num_classes)
     elif kind == "flip":
-        draw = np.random.RandomState(seed)
+        draw = _legacy_generator(seed)
         others = [[j for j in range(num_classes) if j != i] for i in range(num_classes)]
         wrong = np.eye(num_classes)[[draw.choice(choices) for choices in others]]
     else:
@@ -119,10 +117,10 @@ def check_matrix(matrix: npt.ArrayLike) -> Floats:
     Raises:
         UserError: It is not square, has an entry outside [0, 1], or a row that does not sum to 1.
     """
-    found = np.asarray(matrix, dtype=np.float64)
-    if found.ndim != 2 or found.shape[0] != found.shape[1]:
+    found = as_array(matrix, "the corruption matrix").astype(np.float64)
+    if found.ndim != 2 or found.shape[0] != found.shape[1] or not found.size:
         raise UserError(f"a corruption matrix is square, one row and one column a class, not of shape {found.shape}")
-    if not (np.isfinite(found).all() and found.min() >= 0 and found.max() <= 1 + 1e-9):
+    if not ((found >= 0) & (found <= 1 + 1e-9)).all():
         raise UserError("a corruption matrix holds probabilities: every entry must lie in [0, 1]")
     sums = found.sum(axis=1)
     if not np.allclose(sums, 1, atol=1e-4):
@@ -151,11 +149,11 @@ def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> L
     Raises:
         UserError: The matrix is none, or a label does not fit it.
     """
-    rows, classes = check_matrix(matrix), np.asarray(labels)
-    _check_labels(classes, len(rows))
+    rows = check_matrix(matrix)
+    classes = check_labels(labels, len(rows))
     boundaries = np.cumsum(rows, axis=1)
     boundaries /= boundaries[:, -1:]
-    drawn = np.random.RandomState(seed).random_sample(len(classes))
+    drawn = _legacy_generator(seed).random_sample(len(classes))
     noisy = np.empty(len(classes), dtype=np.int64)
     for row, upper in enumerate(boundaries):
         mine = classes == row
@@ -177,17 +175,14 @@ def observed_matrix(labels: npt.ArrayLike, noisy: npt.ArrayLike, num_classes: in
     Raises:
         UserError: The labels do not fit together.
     """
-    true, given = np.asarray(labels), np.asarray(noisy)
-    for found in (true, given):
-        _check_labels(found, num_classes)
-    if true.shape != given.shape:
-        raise UserError(f"there are {len(true)} true and {len(given)} given labels; give as many of both")
+    true = check_labels(labels, num_classes, "true labels")
+    given = check_labels(noisy, num_classes, "given labels", len(true))
     counts = np.bincount(true * num_classes + given, minlength=num_classes**2).reshape(num_classes, num_classes)
     counts = np.where(counts.sum(axis=1, keepdims=True) == 0, np.eye(num_classes), counts)
     return np.asarray(counts / counts.sum(axis=1, keepdims=True))
 
 
-def _check_labels(classes: npt.NDArray[np.generic], num_classes: int) -> None:
-    whole = classes.ndim == 1 and np.issubdtype(classes.dtype, np.integer)
-    if not whole or (len(classes) and not 0 <= int(classes.min()) <= int(classes.max()) < num_classes):
-        raise UserError(f"labels must be whole numbers from 0 to {num_classes - 1}, of shape [N]; check their classes")
+def _legacy_generator(seed: int) -> np.random.RandomState:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed of the noise is {seed} but must be at least 0 and below 2**32; choose another seed")
+    return np.random.RandomState(seed)

@@ -17,21 +17,21 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.batches import normalise, to_unit_range
+from robustness_lib.checks import Floats, as_array, check_logits, check_numbers, check_whole
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models import features, head
 from robustness_lib.runtime import Runtime, full_float32
 
 Array = npt.ArrayLike
-Floats = npt.NDArray[np.float64]
 
-RECALL_PERCENT = 95
+RECALL = 0.95
 """The share of foreign images that is found at the threshold of ``fpr95``."""
 
 # --------------------------------------------------------------------------------------------- measures
 
 
 def _vector(scores: Array, which: str) -> Floats:
-    values = np.asarray(scores, dtype=np.float64)
+    values = as_array(scores, f"the scores of the {which} images").astype(np.float64)
     if values.ndim != 1 or not len(values):
         raise UserError(f"the scores of the {which} images have shape {values.shape}; give a vector, at least one")
     if np.isnan(values).any():
@@ -71,8 +71,9 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
         * ``aupr``: average precision, the sum over distinct scores of the gain in recall times the precision there,
           without interpolation; by chance the share of foreign images.
         * ``fpr95``: the share of known images at or above the threshold whose recall of foreign images is *closest* to
-          95 %, as in P1's code. Of two that are equally close it is the one with the larger recall, and of thresholds
-          with one recall the highest, which is our choice. Other libraries take the first threshold that reaches 95 %.
+          95 %, as in P1's code: thresholds are the distinct scores down to the first that finds all; of those that are
+          equally close (in floating-point numbers, so that 0.9 is closer than 1) it is the lowest. Other libraries take
+          the highest threshold that reaches 95 %.
 
     Raises:
         UserError: A side is empty or holds NaN, or the ratio is not positive.
@@ -83,9 +84,8 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
     false_rate, recall = flagged / flagged[-1], found / found[-1]
     ratio = found[-1] / flagged[-1] if out_per_in is None else out_per_in
     precision = recall[1:] * ratio / (recall[1:] * ratio + false_rate[1:])
-    off = np.abs(100 * found - RECALL_PERCENT * found[-1])  # in whole numbers, so that equally close is equal
-    best = found[off == off.min()].max()
-    closest = int(np.argmax(found == best))  # of all thresholds with that recall, the highest
+    all_found = int(np.argmax(recall == 1))
+    closest = all_found - int(np.argmin(np.abs(recall[all_found:0:-1] - RECALL)))
     return {
         "auroc": float((np.diff(false_rate) * (recall[1:] + recall[:-1])).sum() / 2),
         "aupr": float((np.diff(recall) * precision).sum()),
@@ -106,10 +106,11 @@ def roc_curve(in_scores: Array, out_scores: Array, rates: Array) -> Floats:
         known images.
 
     Raises:
-        UserError: A side is empty or holds NaN.
+        UserError: A side is empty or holds NaN, or a rate lies outside [0, 1].
     """
     flagged, found = _counts(in_scores, out_scores)
-    place = np.searchsorted(flagged / flagged[-1], np.asarray(rates) + 1e-12, side="right") - 1
+    wanted = check_numbers(rates, "rates", unit="false-positive rates as fractions")
+    place = np.searchsorted(flagged / flagged[-1], wanted + 1e-12, side="right") - 1
     shares: Floats = found[place] / found[-1]
     return shares
 
@@ -147,7 +148,12 @@ def outputs(
 
     Returns:
         The outputs, on the CPU.
+
+    Raises:
+        UserError: The images are of another kind, or the network's answers are not finite.
     """
+    if images.dtype != torch.uint8 and not (images.is_floating_point() and (images.abs() <= 1).all()):
+        raise UserError(f"the images are {images.dtype}; give uint8, or floating point in [-1, 1]")
     was_training, last = network.training, head(network)
     network.to(runtime.device).eval()
     logits, seen = [], []
@@ -161,17 +167,10 @@ def outputs(
             seen.append(penultimate.float().cpu())
     finally:
         network.train(was_training)
-    return Outputs(torch.cat(logits), torch.cat(seen))
+    return Outputs(check_logits(torch.cat(logits)), torch.cat(seen))
 
 
 # --------------------------------------------------------------------------------------------- scores
-
-
-def _logits(logits: Array | Tensor) -> Floats:
-    values = np.asarray(logits, dtype=np.float64)
-    if values.ndim != 2 or not values.size:
-        raise UserError(f"logits have shape {values.shape}; give [N, K], both at least 1")
-    return values
 
 
 def softmax_score(logits: Array | Tensor) -> Floats:
@@ -185,7 +184,7 @@ def softmax_score(logits: Array | Tensor) -> Floats:
     Returns:
         [N], in [-1, -1/K].
     """
-    return np.asarray(-softmax(_logits(logits), axis=1).max(1))
+    return np.asarray(-softmax(check_numbers(logits, "logits", "[N, K]"), axis=1).max(1))
 
 
 def max_logit_score(logits: Array | Tensor) -> Floats:
@@ -197,7 +196,7 @@ def max_logit_score(logits: Array | Tensor) -> Floats:
     Returns:
         [N].
     """
-    return np.asarray(-_logits(logits).max(1))
+    return np.asarray(-check_numbers(logits, "logits", "[N, K]").max(1))
 
 
 def energy_score(logits: Array | Tensor) -> Floats:
@@ -209,7 +208,17 @@ def energy_score(logits: Array | Tensor) -> Floats:
     Returns:
         [N].
     """
-    return np.asarray(-logsumexp(_logits(logits), axis=1))
+    return np.asarray(-logsumexp(check_numbers(logits, "logits", "[N, K]"), axis=1))
+
+
+def _check_features(seen: Tensor, reference: Tensor) -> None:
+    if seen.dim() != 2 or reference.dim() != 2 or seen.shape[1] != reference.shape[1] or not len(reference):
+        raise UserError(
+            f"the features have shapes {tuple(seen.shape)} and {tuple(reference.shape)}; give [N, D] and [M, D], M at "
+            "least 1"
+        )
+    if not (seen.isfinite().all() and reference.isfinite().all()):
+        raise UserError("a feature is not a finite number; the network diverged, or the file is damaged")
 
 
 def neighbour_score(seen: Tensor, reference: Tensor, neighbours: int) -> Floats:
@@ -224,9 +233,11 @@ def neighbour_score(seen: Tensor, reference: Tensor, neighbours: int) -> Floats:
         [N], in [0, 2].
 
     Raises:
-        UserError: There are fewer than k reference images.
+        UserError: There are fewer than k reference images, or the features do not fit together or are not finite.
     """
-    if not 1 <= neighbours <= len(reference):
+    _check_features(seen, reference)
+    check_whole(neighbours, "neighbours", 1, "5 are usual here")
+    if neighbours > len(reference):
         raise UserError(
             f"neighbours is {neighbours} but there are {len(reference)} reference images; give 1 to {len(reference)}"
         )
@@ -251,7 +262,13 @@ def mahalanobis_score(seen: Tensor, reference: Tensor, labels: Tensor) -> Floats
 
     Returns:
         [N], at least 0.
+
+    Raises:
+        UserError: The features and labels do not fit together, or a feature is not finite.
     """
+    _check_features(seen, reference)
+    if labels.shape != reference.shape[:1]:
+        raise UserError(f"labels have shape {tuple(labels.shape)}; give [{len(reference)}], one a reference image")
     known = reference.double()
     classes, index = torch.unique(labels, return_inverse=True)
     sums = torch.zeros(len(classes), known.shape[1], dtype=torch.float64).index_add_(0, index, known)

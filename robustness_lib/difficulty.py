@@ -15,6 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robustness_lib.checks import Floats, check_numbers
 from robustness_lib.data import ImageSet
 from robustness_lib.data.files import MissingData, read_npz, write_npz
 from robustness_lib.errors import UserError, choose
@@ -25,8 +26,6 @@ from robustness_lib.randomness import generator
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import short_hash
 from robustness_lib.training import Sampler, predict, train
-
-Floats = npt.NDArray[np.float64]
 
 C_SCORES = Path("cscores") / "cifar10-cscores-orig-order.npz"
 """CIFAR-10's published C-scores (pluskid.github.io/structural-regularity), below the data root."""
@@ -57,7 +56,7 @@ def c_scores(data: ImageSet, root: Path) -> Floats:
     found = read_npz(path, ("scores", "labels"))
     if not np.array_equal(found["labels"], data.labels.numpy()):
         raise UserError(f"{path} has other labels than {data.name}; C-scores are those of CIFAR-10 in official order")
-    return np.asarray(found["scores"], dtype=np.float64)
+    return check_numbers(found["scores"], f"{path}: scores", "[N]", unit="C-scores")
 
 
 def cross_validated_scores(data: ImageSet, recipe: Recipe, context: Context, *, cuts: int = 1, seed: int = 0) -> Floats:
@@ -104,12 +103,13 @@ def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, exam
         int64 [count]: indices, ascending (file order).
 
     Raises:
-        UserError: The count does not divide by the number of classes, or a class has too few images.
+        UserError: The count does not divide by the number of classes, a class has too few images, or there is not one
+            finite score an image.
     """
     choose(examples, EXAMPLES[1:], "choice of examples")
-    values, classes = torch.as_tensor(np.asarray(scores)), torch.unique(labels)
-    each, rest = divmod(count, len(classes))
-    if rest or each < 1 or each > int(torch.bincount(labels)[classes].min()):
+    values, (classes, sizes) = _scores(scores, labels), torch.unique(labels, return_counts=True)
+    each, rest = divmod(count, max(len(classes), 1))
+    if rest or each < 1 or each > int(sizes.min()):
         raise UserError(
             f"{count} images cannot be chosen equally from {len(classes)} classes of {len(labels)} images; "
             "give another train_images"
@@ -120,6 +120,13 @@ def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, exam
         order = torch.argsort(values[members], descending=examples == "easy", stable=True)
         parts.append(members[order[:each]])
     return torch.cat(parts).sort().values
+
+
+def _scores(scores: npt.ArrayLike, labels: Tensor) -> Tensor:
+    values = check_numbers(scores, "scores", "[N]")
+    if len(values) != len(labels):
+        raise UserError(f"there are {len(values)} scores but {len(labels)} labels; give one of each an image")
+    return torch.from_numpy(values)
 
 
 def hardening(labels: Tensor, scores: npt.ArrayLike, epochs: int, last: int) -> Sampler:
@@ -142,7 +149,7 @@ def hardening(labels: Tensor, scores: npt.ArrayLike, epochs: int, last: int) -> 
         UserError: As for :func:`chosen_by_difficulty`.
     """
     chosen_by_difficulty(labels, scores, last, "hard")
-    values, classes = torch.as_tensor(np.asarray(scores)), torch.unique(labels)
+    values, classes = _scores(scores, labels), torch.unique(labels)
     members = [torch.nonzero(labels == label).flatten() for label in classes]
     hardest_first = [mine[torch.argsort(values[mine], stable=True)] for mine in members]
     each = last // len(classes)

@@ -15,6 +15,7 @@ from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
+from robustness_lib.checks import check_whole
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.randomness import generator, stream_seed
@@ -107,8 +108,10 @@ def draw(name: str, images: Tensor, count: int, draws: int, seed: int) -> Draws:
         The draws.
 
     Raises:
-        UserError: The set is smaller than a draw.
+        UserError: The set is smaller than a draw, or there is nothing to draw.
     """
+    check_whole(count, "the number of images of a draw", 1, "set draw_images")
+    check_whole(draws, "draws", 1, "the paper takes 5")
     if count > len(images):
         raise UserError(
             f"{name} has {len(images)} images but a draw has {count}; "
@@ -175,7 +178,15 @@ def nearest_images(images: Tensor, corpus: Tensor, device: str = "cpu") -> tuple
 
     Returns:
         float32 [N], correlations in [-1, 1], and int64 [N], places in the corpus.
+
+    Raises:
+        UserError: One is empty, or their sizes differ.
     """
+    if images.shape[1:] != corpus.shape[1:] or not len(images) or not len(corpus):
+        raise UserError(
+            f"the images have the shape {list(images.shape)} and the corpus {list(corpus.shape)}; give at least one "
+            "image of each, of one size"
+        )
     small = torch.cat([_thumbnails(part) for part in torch.split(corpus, 10_000)]).to(device)
     best, where = [], []
     for part in torch.split(images, 500):
@@ -204,15 +215,15 @@ def _standardised(images: Tensor) -> Tensor:
     return F.normalize((values - values.mean(-1, keepdim=True)).flatten(-2), dim=-1)
 
 
-def check_size(name: str, images: ImageSet, dataset: str, size: int) -> None:
-    """Refuse foreign images of another size than the known ones: a network would tell them by that.
+def check_size(name: str, images: ImageSet, known: ImageSet) -> None:
+    """Refuse images of another size than the known ones: a network would tell them by that.
 
     Raises:
         UserError: The size differs.
     """
-    height, width = images.images.shape[2:]
-    if (height, width) != (size, size):
+    (height, width), (rows, columns) = images.images.shape[2:], known.images.shape[2:]
+    if (height, width) != (rows, columns):
         raise UserError(
-            f"{name} has images of {height}x{width} pixels but {dataset} of {size}x{size}; "
+            f"{name} has images of {height}x{width} pixels but {known.name} of {rows}x{columns}; "
             "give a set of that size, or leave it out"
         )

@@ -23,6 +23,7 @@ from imblearn.over_sampling import SMOTE, RandomOverSampler
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
+from robustness_lib.checks import as_array, check_labels, check_numbers
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
 from robustness_lib.networks import Context, Training, keep_outputs, trained
@@ -58,7 +59,7 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
 
     Args:
         num_classes: K, at least 2.
-        gamma: Above 0, at most 100; the smaller, the stronger the imbalance.
+        gamma: In [0.01, 100]; the smaller, the stronger the imbalance.
         largest: Images of the first class.
         smallest: Images of the last class, at least 1, fewer than ``largest``.
         law: ``"v1"`` or ``"v5"``, the version of P1 that prints it.
@@ -70,8 +71,10 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
         UserError: A value is unsuitable.
     """
     choose(law, LAWS, "size law")
-    if not 0 < gamma <= 100:
-        raise UserError(f"gamma is {gamma} but must be above 0 and at most 100; the paper uses 0.2 to 2")
+    if not 0.01 <= gamma <= 100:
+        raise UserError(
+            f"gamma is {gamma} but must be above 0, at least 0.01, and at most 100; the paper uses 0.2 to 2"
+        )
     if num_classes < 2:
         raise UserError(f"num_classes is {num_classes} but imbalance needs at least 2 classes")
     if not 1 <= smallest < largest:
@@ -79,8 +82,9 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
             f"smallest is {smallest} and largest {largest}, but a class needs at least 1 image and the smallest "
             "class fewer than the largest; give 1 <= smallest < largest"
         )
-    power = (np.arange(num_classes) + (1.0 if law == "v1" else 0.0)) ** gamma
-    way = (power - power[0]) / (power[-1] - power[0])
+    place = np.arange(num_classes) + (1.0 if law == "v1" else 0.0)
+    power = (place / place[-1]) ** gamma
+    way = (power - power[0]) / (1 - power[0])
     return [round(float(size)) for size in 1 / ((1 - way) / largest + way / smallest)]
 
 
@@ -96,8 +100,8 @@ def minority_classes(sizes: Sequence[float]) -> NDArray[np.bool_]:
     Raises:
         UserError: All classes are equally large, so there is no minority.
     """
-    counts = np.asarray(sizes, dtype=np.float64)
-    few: NDArray[np.bool_] = counts < counts.mean()
+    counts = check_numbers(sizes, "sizes", "[K]")
+    few: NDArray[np.bool_] = counts * len(counts) < counts.sum()  # exact, as a mean is not
     if not few.any():
         raise UserError("all classes have equally many images, so none is a minority; give sizes that differ")
     return few
@@ -148,8 +152,10 @@ def class_weights(labels: Tensor) -> Tensor:
     Returns:
         float32 [N]; the weights of the classes that occur have mean 1.
     """
-    inverse = 1 / torch.bincount(labels).double()
-    return (inverse / inverse[inverse.isfinite()].mean())[labels].float()
+    _, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    inverse = 1 / counts.double()
+    weights: Tensor = (inverse / inverse.mean())[index].float()
+    return weights
 
 
 def oversample(data: ImageSet, seed: int) -> ImageSet:
@@ -162,9 +168,16 @@ def oversample(data: ImageSet, seed: int) -> ImageSet:
     Returns:
         The N images, then the repeated ones, class by class.
     """
+    if _equally_large(data):
+        return data
     sampler = RandomOverSampler(random_state=_random_state(seed, "oversampling"))
     sampler.fit_resample(np.zeros((len(data), 1)), data.labels.numpy())
     return data.subset(torch.from_numpy(sampler.sample_indices_), f"{data.name}, oversampled")
+
+
+def _equally_large(data: ImageSet) -> bool:
+    """Whether all classes that occur have equally many images, so that there is nothing to make."""
+    return len(torch.unique(torch.unique(data.labels, return_counts=True)[1])) <= 1
 
 
 def smote(data: ImageSet, neighbours: int, seed: int) -> ImageSet:
@@ -185,8 +198,9 @@ def smote(data: ImageSet, neighbours: int, seed: int) -> ImageSet:
     Raises:
         UserError: A class that needs new images has too few for so many neighbours.
     """
-    counts = torch.bincount(data.labels)
-    _check_neighbours(int(counts[counts > 0].min()), neighbours)
+    if _equally_large(data):
+        return data
+    _check_neighbours(int(torch.unique(data.labels, return_counts=True)[1].min()), neighbours)
     pixels = data.images.flatten(1).numpy().astype(np.float32)
     sampler = SMOTE(k_neighbors=neighbours, random_state=_random_state(seed, "smote"))
     resampled, labels = sampler.fit_resample(pixels, data.labels.numpy())
@@ -430,7 +444,10 @@ def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) ->
     Raises:
         UserError: A class has no test image, or the class sizes do not differ.
     """
-    wrong, classes = np.asarray(predictions) != np.asarray(labels), np.asarray(labels)
+    classes = as_array(labels, "labels")
+    here = int(classes.max()) + 1 if classes.size else 0
+    classes = check_labels(classes, max(here, len(sizes)))
+    wrong = check_labels(predictions, max(here, len(sizes)), "predictions", len(classes)) != classes
     counts = np.bincount(classes, minlength=len(sizes))
     if not counts.all() or len(counts) > len(sizes):
         raise UserError(

@@ -28,7 +28,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.corruption import KINDS, Floats, corrupt_labels, corruption_matrix, observed_matrix
+from robustness_lib.checks import Floats
+from robustness_lib.corruption import KINDS, corrupt_labels, corruption_matrix, observed_matrix
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.loss_correction import (

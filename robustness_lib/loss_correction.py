@@ -16,12 +16,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from robustness_lib.checks import Floats, as_array, check_labels, label_tensor
 from robustness_lib.corruption import check_matrix
 from robustness_lib.errors import UserError, choose
 from robustness_lib.randomness import generator
 from robustness_lib.steps import Forward, Loss
-
-Floats = npt.NDArray[np.float64]
 
 TRUSTED = ("first", "balanced", "random")
 """How trusted images can be chosen."""
@@ -80,9 +79,8 @@ def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> 
     Raises:
         UserError: The arrays do not fit together, or a class has no trusted image.
     """
-    table, classes = _probabilities(probabilities), np.asarray(labels)
-    if classes.shape != table.shape[:1]:
-        raise UserError(f"there are {len(table)} predictions but {len(classes)} labels; give one of each an image")
+    table = _probabilities(probabilities)
+    classes = check_labels(labels, table.shape[1], count=len(table))
     present = np.isin(np.arange(table.shape[1]), classes)
     if not present.all():
         raise UserError(f"class {int(np.flatnonzero(~present)[0])} has no trusted image; trust more images")
@@ -90,13 +88,20 @@ def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> 
 
 
 def matrix_error(estimated: npt.ArrayLike, true: npt.ArrayLike) -> float:
-    """How far an estimate is from the matrix: the mean total variation distance of their rows, in [0, 1]."""
-    return float(np.abs(np.asarray(estimated) - np.asarray(true)).sum(axis=1).mean() / 2)
+    """How far an estimate is from the matrix: the mean total variation distance of their rows, in [0, 1].
+
+    Raises:
+        UserError: One is no corruption matrix, or they are of different sizes.
+    """
+    one, other = check_matrix(estimated), check_matrix(true)
+    if one.shape != other.shape:
+        raise UserError(f"the matrices have the shapes {one.shape} and {other.shape}; give two of the same classes")
+    return float(np.abs(one - other).sum(axis=1).mean() / 2)
 
 
 def _probabilities(values: npt.ArrayLike) -> Floats:
-    table = np.asarray(values, dtype=np.float64)
-    if table.ndim != 2 or not len(table) or not np.allclose(table.sum(axis=1), 1, atol=1e-3) or table.min() < 0:
+    table = as_array(values, "predictions").astype(np.float64)
+    if table.ndim != 2 or not table.size or not np.allclose(table.sum(axis=1), 1, atol=1e-3) or not (table >= 0).all():
         raise UserError(
             f"predictions have shape {table.shape}; give softmax probabilities [N, K], N at least 1, rows summing to 1"
         )
@@ -121,8 +126,11 @@ def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
         UserError: The share is out of its range, or it leaves a class without a trusted image.
     """
     choose(how, TRUSTED, "way to choose trusted images")
-    if not 0 < share < 1:
-        raise UserError(f"the trusted share is {share} but must lie between 0 and 1; P1 takes 0.05 and 0.1")
+    if not 0 < share < 1 or not len(labels):
+        raise UserError(
+            f"the trusted share is {share} of {len(labels)} images but must lie between 0 and 1, of at least one "
+            "image; P1 takes 0.05 and 0.1"
+        )
     classes, count = torch.unique(labels), int(share * len(labels))
     trusted = torch.zeros(len(labels), dtype=torch.bool)
     if how == "balanced":
@@ -160,9 +168,18 @@ def forward_loss(
 
     Returns:
         A scalar, or [B], in nats.
+
+    Raises:
+        UserError: The shapes do not fit together, or the labels are not whole numbers in 0 ... K - 1.
     """
+    if logits.dim() != 2 or matrix.shape != logits.shape[1:] * 2:
+        raise UserError(
+            f"logits have shape {list(logits.shape)} and the corruption matrix {list(matrix.shape)}; "
+            "give [B, K] and [K, K]"
+        )
+    labels = label_tensor(labels, logits.shape[1], len(logits))
     precision = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    to_label = matrix.to(logits.device, precision).log().T[labels]
+    to_label = matrix.to(logits.device, precision).log().T.index_select(0, labels)
     each = -torch.logsumexp(F.log_softmax(logits, dim=1, dtype=precision) + to_label, dim=1)
     return each if reduction == "none" else each.mean() if reduction == "mean" else each.sum()
 
@@ -199,13 +216,15 @@ class GoldLoss:
         static_shapes: Whether all batches of one size go through the same operations of the same sizes.
 
     Raises:
-        UserError: The matrix is none.
+        UserError: The matrix is none, or ``trusted`` is not of type bool.
     """
 
     def __init__(
         self, matrix: npt.ArrayLike, trusted: Tensor, *, batch_size: int | None, separate_passes: bool = True
     ) -> None:
         self.matrix = _OnDevice(torch.from_numpy(check_matrix(matrix)).float())
+        if trusted.dtype != torch.bool:
+            raise UserError(f"trusted is {trusted.dtype}; give bool, one value a training image")
         self.trusted = _OnDevice(trusted)
         self.batch_size = batch_size
         self.separate_passes = separate_passes

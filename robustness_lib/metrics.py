@@ -9,24 +9,16 @@ import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax, softmax
 
+from robustness_lib.checks import Floats, Labels, check_answers, check_labels, check_numbers, check_whole
 from robustness_lib.errors import UserError
 from robustness_lib.records import Metrics
 
 Array = npt.ArrayLike
-Floats = npt.NDArray[np.float64]
 
 
 def _confidence_and_correct(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
-    sure, right = np.asarray(confidence, dtype=np.float64), np.asarray(correct, dtype=np.float64)
-    if sure.ndim != 1 or sure.shape != right.shape or not len(sure):
-        raise UserError(
-            f"confidence has shape {sure.shape} and correct {right.shape}; give two vectors of one length, at least 1"
-        )
-    if not (np.isfinite(sure).all() and sure.min() >= 0 and sure.max() <= 1):
-        raise UserError("a confidence lies outside [0, 1] or is not a number; give softmax probabilities")
-    if not np.isin(right, (0.0, 1.0)).all():
-        raise UserError("correct holds values other than 0 and 1; give whether each prediction was right")
-    return sure, right
+    sure = check_numbers(confidence, "confidence", "[N]", unit="softmax probabilities")
+    return sure, check_answers(correct, "correct", sure.shape).astype(np.float64)
 
 
 def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tuple[Floats, Floats, Floats]:
@@ -48,8 +40,7 @@ def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tup
         UserError: The arrays do not fit together or hold other values.
     """
     sure, right = _confidence_and_correct(confidence, correct)
-    if bin_size < 1:
-        raise UserError(f"bin_size is {bin_size} but must be at least 1; the paper uses 100")
+    check_whole(bin_size, "bin_size", 1, "the paper uses 100")
     order = np.lexsort((right, sure))
     starts = np.arange(max(len(sure) // bin_size, 1)) * bin_size
     counts = np.diff(np.append(starts, len(sure))).astype(np.float64)
@@ -125,23 +116,14 @@ def expected_calibration_error(confidence: Array, correct: Array, bins: int = 15
         UserError: The arrays do not fit together or hold other values.
     """
     sure, right = _confidence_and_correct(confidence, correct)
-    if bins < 1:
-        raise UserError(f"bins is {bins} but must be at least 1; 15 are usual")
-    index = np.clip(np.ceil(sure * bins).astype(int) - 1, 0, bins - 1)
+    check_whole(bins, "bins", 1, "15 are usual")
+    index = np.searchsorted(np.arange(1, bins) / bins, sure, side="left")
     return float(np.abs(np.bincount(index, sure - right, minlength=bins)).sum() / len(sure))
 
 
-def _logits_and_labels(logits: Array, labels: Array) -> tuple[Floats, npt.NDArray[np.int64]]:
-    scores, classes = np.asarray(logits, dtype=np.float64), np.asarray(labels)
-    if scores.ndim != 2 or classes.shape != scores.shape[:1] or not len(classes):
-        raise UserError(
-            f"logits have shape {scores.shape} and labels {classes.shape}; give [N, K] and [N], N at least 1"
-        )
-    if not np.isfinite(scores).all():
-        raise UserError("a logit is not a finite number; the network diverged, or the file is damaged")
-    if not np.issubdtype(classes.dtype, np.integer) or classes.min() < 0 or classes.max() >= scores.shape[1]:
-        raise UserError(f"labels must be whole numbers from 0 to {scores.shape[1] - 1}, the number of logits less one")
-    return scores, classes.astype(np.int64)
+def _logits_and_labels(logits: Array, labels: Array) -> tuple[Floats, Labels]:
+    scores = check_numbers(logits, "logits", "[N, K]")
+    return scores, check_labels(labels, scores.shape[1], count=len(scores))
 
 
 def negative_log_likelihood(logits: Array, labels: Array) -> float:
@@ -270,8 +252,8 @@ def area_under_error_curve(strengths: Array, errors: Array) -> float:
     Raises:
         UserError: The arrays do not fit together, or the strengths do not rise from 0 to 1.
     """
-    places, values = np.asarray(strengths, dtype=np.float64), np.asarray(errors, dtype=np.float64)
-    if places.ndim != 1 or places.shape != values.shape:
+    places, values = check_numbers(strengths, "strengths", "[S]"), check_numbers(errors, "errors", "[S]")
+    if places.shape != values.shape:
         raise UserError(f"there are {places.size} strengths but {values.size} errors; give one error a strength")
     if len(places) < 2 or not np.isclose([places[0], places[-1]], (0, 1)).all() or not (np.diff(places) > 0).all():
         raise UserError("an area needs strengths that rise from 0 to 1; measure both ends and sort them")

@@ -25,10 +25,11 @@ from torch import Tensor
 
 from robustness_lib.checkpoint_ids import origin
 from robustness_lib.checkpoints import load_weights, save_weights
+from robustness_lib.checks import Floats
 from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, class_list
 from robustness_lib.data.downsampled import read_class_map
 from robustness_lib.data.files import MissingData
-from robustness_lib.detection import SCORES, Floats, Outputs, Reference, detection_metrics, outputs, roc_curve, score
+from robustness_lib.detection import SCORES, Outputs, Reference, detection_metrics, outputs, roc_curve, score
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked
 from robustness_lib.foreign import DUPLICATE, MADE, Draws, check_size, draw, make, nearest_images, shared_classes
@@ -252,10 +253,10 @@ class Seen:
 
 def _seen(job: Job, recipe: OodRecipe, test: ImageSet, context: Context) -> Seen:
     """The outputs that all methods share: read if they were computed before, else computed and kept."""
-    size, count = test.images.shape[-1], recipe.draw_images or int(len(test) * OUT_PER_IN)
+    size, count = _side(test), recipe.draw_images or int(len(test) * OUT_PER_IN)
     if count < 1:
         raise UserError(f"{job.dataset} has {len(test)} test images, of which a fifth is none; set draw_images")
-    foreign = {name: _foreign(name, job, recipe, size, count, context) for name in (*recipe.averaged, *recipe.further)}
+    foreign = {name: _foreign(name, job, recipe, test, count, context) for name in (*recipe.averaged, *recipe.further)}
     training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
     images = target_images(training, context)
     few = min(recipe.reference_images, len(images))
@@ -288,12 +289,23 @@ def _seen(job: Job, recipe: OodRecipe, test: ImageSet, context: Context) -> Seen
     )
 
 
-def _foreign(name: str, job: Job, recipe: OodRecipe, size: int, count: int, context: Context) -> Draws:
+def _side(known: ImageSet) -> int:
+    """Pixels along a side of the known images, which P1's noise is made for."""
+    height, width = known.images.shape[2:]
+    if height != width:
+        raise UserError(
+            f"{known.name} has images of {height}x{width} pixels, but foreign images are square; crop them to a square"
+        )
+    return int(width)
+
+
+def _foreign(name: str, job: Job, recipe: OodRecipe, known: ImageSet, count: int, context: Context) -> Draws:
     """The draws of one foreign set: of five times a draw's images where the set is made, as in P1's code."""
+    size = _side(known)
     if name in MADE:
         return draw(name, make(name, 5 * count, size, job.seed), count, recipe.draws, job.seed)
     images = foreign_images(name, recipe, size, context)
-    check_size(name, images, job.dataset, size)
+    check_size(name, images, known)
     return draw(name, images.images, count, recipe.draws, job.seed)
 
 
@@ -374,7 +386,8 @@ def measure_overlap(job: Job, recipe: OodRecipe, test: ImageSet, context: Contex
             f"the id of the checkpoint {job.init} does not name a corpus all of which it was pre-trained on, so "
             "overlap has nothing to compare with; choose other methods"
         )
-    corpus, size = context.images(name, "train"), test.images.shape[-1]
+    corpus, size = context.images(name, "train"), _side(test)
+    check_size(name, corpus, test)
     related = {words for wnid, words in read_class_map() if wnid in class_list("cifar10_related")}
     metrics: Metrics = {
         "corpus_images": float(len(corpus)),
@@ -388,7 +401,7 @@ def measure_overlap(job: Job, recipe: OodRecipe, test: ImageSet, context: Contex
         if name not in MADE
     }
     for name, images in sets.items():
-        check_size(name, images, job.dataset, size)
+        check_size(name, images, test)
         present = [images.class_names[label] for label in torch.unique(images.labels).tolist()]
         same, kindred = shared_classes(present, corpus.class_names)
         similarity, _ = nearest_images(images.images, corpus.images, context.runtime.device)

@@ -14,6 +14,9 @@ from robustness_lib.profiles import profile
 from robustness_lib.recipes import ADVERSARIES
 from robustness_lib.records import Job
 
+SEED_LIMIT = 2**32 - 1
+"""Seeds are below it: NumPy's legacy generator takes 32 bits, and label noise is drawn from a job's seed + 1."""
+
 
 class Selection(TypedDict, total=False):
     """What a user can select of a section; what is left out or None is the profile's or the section's own.
@@ -94,6 +97,9 @@ def plan(
     methods = selection.get("methods") or all_methods
     for method in methods:
         choose(method, all_methods, f"method of the section {section}")
+    for seed in seeds or ():
+        if not 0 <= seed < SEED_LIMIT:
+            raise UserError(f"the seed {seed} is out of range; choose seeds from 0 to {SEED_LIMIT - 1}")
     datasets = selection.get("datasets") or scale.datasets
     cases = product(methods, scale.seeds if seeds is None else seeds, datasets, chosen or levels)
     jobs = []

@@ -18,6 +18,7 @@ from torch.nn import functional as F
 
 from robustness_lib.attacks import ascend, random_targets
 from robustness_lib.batches import normalise, to_unit_range
+from robustness_lib.checks import check_logits
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context, Trained, Training, trained
@@ -117,15 +118,18 @@ def attack(
 
     Returns:
         Predictions on the way, and the images at its end.
+
+    Raises:
+        UserError: The network's answers are not finite.
     """
     correct, ends = [], []
     draws = generator(0, "attack", start)
     for images, labels in _batches(network, data, runtime):
         forward = as_attacked(network, normalisation)
-        right: list[Tensor] = []
+        answers: list[Tensor] = []
 
-        def watch(step: int, logits: Tensor, right: list[Tensor] = right, labels: Tensor = labels) -> None:
-            right.append(logits.argmax(1) == labels)
+        def watch(step: int, logits: Tensor, answers: list[Tensor] = answers) -> None:
+            answers.append(logits)
 
         targets = random_targets(labels.cpu(), data.num_classes, draws).to(labels.device) if threat.targeted else None
         with runtime.autocast() if as_trained else contextlib.nullcontext():
@@ -143,7 +147,8 @@ def attack(
             )
         with torch.no_grad():
             watch(threat.steps, forward(found))
-        correct.append(torch.stack(right).cpu())
+        said = check_logits(torch.stack(answers).transpose(0, 1))
+        correct.append((labels == said.argmax(2).T).cpu())
         ends.append(found.cpu())
     return Attacked(torch.cat(correct, 1).numpy(), torch.cat(ends))
 
@@ -181,7 +186,7 @@ def correct_on(network: nn.Module, images: Tensor, data: ImageSet, normalisation
     network.to(runtime.device).eval()
     with torch.no_grad():
         parts = [
-            network(normalise(part.to(runtime.device), normalisation)).argmax(1).cpu()
+            check_logits(network(normalise(part.to(runtime.device), normalisation))).argmax(1).cpu()
             for part in torch.split(images, BATCH)
         ]
     found: Bools = (torch.cat(parts) == data.labels).numpy()
@@ -195,7 +200,8 @@ def without_gradient(network: nn.Module, data: ImageSet, normalisation: str, run
     for images, labels in _batches(network, data, runtime):
         with torch.enable_grad():
             images.requires_grad_()
-            loss = F.cross_entropy(network(normalise(images, normalisation)), labels, reduction="sum")
+            logits = check_logits(network(normalise(images, normalisation)))
+            loss = F.cross_entropy(logits, labels, reduction="sum")
             blind.append(~torch.autograd.grad(loss, images)[0].flatten(1).any(1).cpu())
     return float(torch.cat(blind).double().mean())
 

@@ -27,6 +27,7 @@ from tqdm import tqdm
 from robustness_lib.attacks import adversary
 from robustness_lib.batches import DeviceImages, normalise, to_unit_range
 from robustness_lib.checkpoints import load_weights, save_weights
+from robustness_lib.checks import check_logits
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import train_mode
@@ -364,6 +365,9 @@ def predict(
 
     Returns:
         float32 [N, K] on the CPU.
+
+    Raises:
+        UserError: Some are not finite.
     """
     batch_size = batch_size or (100 if runtime.device == "cpu" else 500)  # so that activations stay in a CPU's cache
     was_training = network.training
@@ -375,7 +379,7 @@ def predict(
         ]
     finally:
         network.train(was_training)
-    return torch.cat(parts)
+    return check_logits(torch.cat(parts))
 
 
 @contextlib.contextmanager

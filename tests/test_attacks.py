@@ -348,6 +348,40 @@ def test_a_recipe_refuses_an_attack_that_is_none(setting: dict[str, Any], messag
         Recipe(**setting)
 
 
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("anchor", ["clean", "noised"])
+def test_half_precision_stays_in_the_ball(precision: torch.dtype, anchor: str) -> None:
+    """To the last bit, where rounding 8/255 away from the image would leave it."""
+    network, _ = linear(0)
+    pixels = torch.rand(200, 3, 2, 2, generator=stream(3)).to(precision)
+    labels = torch.randint(2, (200,), generator=stream(4))
+    found = pgd(lambda inputs: network(inputs.float()).to(precision), pixels, labels, anchor=anchor, restarts=2)
+    assert found.dtype == precision
+    moved = (found.double() - pixels.double()).abs().max()
+    assert moved <= EPSILON * (1 if anchor == "clean" else 2) + 1e-7
+    assert moved > EPSILON * 0.8
+    assert 0 <= found.min() <= found.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda logits: logits * torch.nan, lambda logits: logits.where(logits < 0, torch.inf)]
+)
+def test_a_network_that_answers_with_no_number_is_refused(spoil: Callable[[Tensor], Tensor]) -> None:
+    network, (pixels, labels) = curved(0), batch(0)
+    with pytest.raises(UserError, match=r"answers to \d of 5 images are not finite numbers"):
+        pgd(lambda inputs: spoil(network(inputs)), pixels, labels)
+
+
+def test_labels_of_any_integer_type() -> None:
+    labels = torch.tensor([0, 2, 1])
+    for kind in (torch.uint8, torch.int8, torch.int32):
+        assert margin(torch.eye(3), labels.to(kind)).tolist() == margin(torch.eye(3), labels).tolist() == [1, -1, -1]
+        assert (random_targets(labels.to(kind), 3) != labels).all()
+    for wrong, count in ((torch.tensor([0, 3, 1]), 3), (labels, 1), (labels.bool(), 3), (labels.float(), 3)):
+        with pytest.raises(UserError):
+            random_targets(wrong, count)
+
+
 def test_watching_sees_the_logits_before_every_step() -> None:
     network, (pixels, labels) = curved(0), batch(0)
     seen: list[tuple[int, Tensor]] = []

@@ -14,7 +14,7 @@ import toys
 
 from robustness_lib import calibration, metrics, networks, recipe_choice, records, sections
 from robustness_lib.calibration import CalibrationRecipe
-from robustness_lib.data import class_balanced_subset, load
+from robustness_lib.data import ImageSet, class_balanced_subset, load
 from robustness_lib.errors import UserError
 from robustness_lib.models import build
 from robustness_lib.networks import Context, Training, held_out_split, save_trained, target_images, trained
@@ -270,6 +270,25 @@ def test_temperature_holds_out_a_tenth(context: Context, monkeypatch: pytest.Mon
     for method in calibration.METHODS:
         calibration.run(own_job(method=method), context)
     assert counts == [40, 36]
+
+
+@pytest.mark.parametrize(
+    "labels",
+    [
+        [1] * 10 + [0] * 10,
+        [0] * 10 + [1] * 10,
+        [2] * 40 + [0] * 40 + [1] * 40,
+        [2, 0] * 40 + [1] * 10,
+        ([0] * 50 + [1] * 50 + [2] * 50) * 2,
+    ],
+)
+def test_a_tenth_of_grouped_labels_has_every_class(labels: list[int]) -> None:
+    data = ImageSet("some", torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8), torch.tensor(labels), ("a", "b", "c"))
+    kept, held = held_out_split(data)
+    assert len(held) == len(labels) // 10
+    assert set(held.labels.tolist()) == set(kept.labels.tolist()) == set(labels)
+    counts = torch.bincount(held.labels, minlength=3) - torch.bincount(data.labels, minlength=3) / 10
+    assert counts.abs().max() <= 1
 
 
 def test_held_out_are_the_last_in_file_order() -> None:

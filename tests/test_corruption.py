@@ -183,7 +183,7 @@ def test_observed_matrix_counts() -> None:
         (lambda: check_matrix(np.full((2, 3), 1 / 3)), r"square, .* not of shape \(2, 3\)"),
         (lambda: corrupt_labels([0, 2], np.eye(2), 1), "whole numbers from 0 to 1"),
         (lambda: corrupt_labels([0.0, 1.0], np.eye(2), 1), "whole numbers from 0 to 1"),
-        (lambda: observed_matrix([0, 1], [0], 2), "2 true and 1 given labels"),
+        (lambda: observed_matrix([0, 1], [0], 2), r"given labels have shape \(1,\); give \[2\]"),
     ],
 )
 def test_bad_input_is_one_sentence(call: object, message: str) -> None:
