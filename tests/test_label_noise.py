@@ -712,9 +712,3 @@ def test_recipes_differ_only_in_what_is_compared() -> None:
             ]
             assert all(recipe == recipes[0] for recipe in recipes)
             assert dataclasses.replace(recipes[0], trusted="first") != recipes[0]
-
-
-def test_corrections_train_twice() -> None:
-    jobs = label_noise.jobs("paper", datasets=["cifar10"], seeds=[0], chosen_levels=[0.6])
-    found = {job.method: label_noise.images_trained(job) for job in jobs if job.init == SCRATCH}
-    assert found == {"none": 5e6, "forward": 1e7, "glc-5": 1e7, "glc-10": 1e7, "longer": 1e7}
