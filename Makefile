@@ -49,7 +49,7 @@ notebooks: $(SET_UP) ## bring notebooks/*.ipynb into step with their sources, no
 	$(BIN)/jupytext --quiet --to ipynb --update $(SOURCES)
 
 readme: $(SET_UP) ## write the results and the picture in README.md from the recorded results
-	$(BIN)/python -m robustness_lib.readme
+	$(BIN)/python book/readme.py
 
 clean: ## remove what is made, but neither .venv nor results (runs/, book/results/)
 	rm -rf _build book/executed runs/notebooks .mypy_cache .pytest_cache .ruff_cache
@@ -82,7 +82,7 @@ $(LIST): FORCE
 $(PAGES): $(LIST)
 $(foreach file,$(RESULTS),$(eval book/executed/$(basename $(notdir $(file))).ipynb: $(file)))
 $(PAGES): $(filter-out $(SOURCES:notebooks/%.py=book/results/%.jsonl),$(RESULTS))
-book/executed/claims.ipynb book/executed/provenance.ipynb: $(RESULTS)
+book/executed/index.ipynb book/executed/claims.ipynb book/executed/cost.ipynb book/executed/provenance.ipynb: $(RESULTS)
 
 _build/book: $(PAGES) $(PROSE) $(LIBRARY) $(SET_UP)
 	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going --all

@@ -34,7 +34,7 @@ import torch
 from robustness_lib import corruption, loss_correction, notebook, report, sections
 from robustness_lib.paper import label, select
 from robustness_lib.records import Store, frame, load_published
-from robustness_lib.report import evidence, markdown, style, trainings
+from robustness_lib.report import evidence, markdown, style, trainings, verdicts
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -140,7 +140,7 @@ markdown.arms_table(
 # The rule is on the [scoreboard](claims.ipynb).
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.scoreboard(frame(recorded), sections=["label_noise"], name="tab-claims")
+verdicts.claims_table(values, "label_noise", name="tab-label-noise-claims")
 
 # %% [markdown]
 # ## How it was measured

@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import tomllib
 from importlib import metadata
 from pathlib import Path
 
-import pandas as pd
 import pytest
 import yaml
 from sphinx.application import Sphinx
 
-from robustness_lib import paper, readme, records, sections
+from robustness_lib import sections
 
 ROOT = Path(__file__).parents[1]
 PROSE = sorted((ROOT / "book").glob("*.md"))
@@ -159,87 +159,27 @@ def test_executed_page_is_fit_to_publish(page: Path) -> None:
     assert f"{Path.cwd()}/" not in page.read_text()
 
 
-def published() -> pd.DataFrame:
-    return records.frame(records.load_published(folder=ROOT / "book/results"))
-
-
 def test_readme_shows_the_published_records() -> None:
-    image = ROOT / readme.PICTURE
-    picture = image.read_bytes() if image.is_file() else None
-    assert readme.is_current((ROOT / "README.md").read_text(), picture, published()), "run make readme"
-
-
-def test_the_picture_has_the_papers_numbers_over_what_ours_are_over() -> None:
-    some = published()
-    shown = readme.reliefs(some).set_index("words")["paper"]
-    mine = some[(some["section"] == "ood") & (some["dataset"] == "cifar100") & (some["method"] == "standard")]
-    sets = str(mine["recipe"].iloc[0]["ood_sets"]).split(":")
-    assert 1 < len(sets) < 8
-    scratch, tuned = (
-        sum(
-            float(paper.select("ood", dataset="cifar100", arm=arm, metric=f"auroc_{name}")["value"].iloc[0])
-            for name in sets
-        )
-        / len(sets)
-        for arm in ("scratch", "pre-trained")
-    )
-    assert shown["Out-of-distribution detection\nCIFAR-100"] == pytest.approx(1 - (1 - tuned) / (1 - scratch))
-    ends = some[(some["section"] != "label_noise") | some["level"].isin([0.0, 1.0])]
-    errors = {
-        arm: paper.select("label_noise", dataset="cifar10", arm=arm, method="none", metric="error").set_index("level")
-        for arm in ("scratch", "pre-trained")
-    }
-    means = {arm: curve["value"].loc[[0.0, 1.0]].mean() for arm, curve in errors.items()}
-    found = readme.reliefs(ends).set_index("words")["paper"]["Label noise\nCIFAR-10"]
-    assert found == pytest.approx(1 - means["pre-trained"] / means["scratch"])
-    none = readme.reliefs(some.iloc[:0]).set_index("words")["paper"]
-    assert none["Label noise\nCIFAR-10"] == pytest.approx(1 - 0.159 / 0.287)
-
-
-def test_readme_notices_a_new_record(made_up: pd.DataFrame) -> None:
-    text = readme.written((ROOT / "README.md").read_text(), made_up)
-    assert "| 30.0 ± 1.0 → 10.0 ± 1.0 % (`cpu`, 3 seeds)" in text.replace("\u00a0", " ")
-    assert "`robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2`" in text
-    image = readme.picture(made_up)
-    assert image.startswith(b"<?xml")
-    assert readme.is_current(text, image, made_up)
-    assert not readme.is_current(text, None, made_up)
-    changed = made_up.assign(rms_calibration_error=made_up["rms_calibration_error"] + 0.01)
-    assert not readme.is_current(text, image, changed)
-    assert not readme.is_current(readme.written(text, changed), image, changed)
-    assert readme.is_current(readme.written(text, changed), readme.picture(changed), changed)
-
-
-@pytest.fixture
-def made_up() -> pd.DataFrame:
-    """Three seeds of both arms with known means: 30 and 10 %, each with a standard deviation of one point."""
-    rows = []
-    for init, mean in (("scratch", 0.3), ("wrn-16-1_x_e1_s1_abc", 0.1)):
-        for seed, shift in enumerate((-0.01, 0.0, 0.01)):
-            job = records.Job(
-                section="calibration",
-                profile="cpu",
-                dataset="cifar10",
-                init=init,
-                method="standard",
-                level=None,
-                seed=seed,
-                recipe={"epochs": 1},
-            )
-            rows.append(records.Record(job, {"rms_calibration_error": mean + shift}, {"seconds": 1.0}))
-    return records.frame(rows)
-
-
-def test_readme_without_its_marks_is_refused(made_up: pd.DataFrame) -> None:
-    with pytest.raises(ValueError, match="needs the lines"):
-        readme.written("# no marks", made_up)
+    """README.md and its picture are what the first page shows: `make readme` writes both."""
+    spec = importlib.util.spec_from_file_location("readme", ROOT / "book/readme.py")
+    assert spec is not None
+    assert spec.loader is not None
+    readme = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(readme)
+    shown, picture = readme.outputs(ROOT / "notebooks/index.py")
+    text = (ROOT / "README.md").read_text()
+    assert text == readme.written(text, shown), "run make readme"
+    assert (ROOT / readme.PICTURE).read_text() == picture, "run make readme"
+    assert text.count("\n") < 120
+    with pytest.raises(SystemExit, match="needs the lines"):
+        readme.written("# no marks", shown)
 
 
 def test_the_first_page_leads_to_every_section() -> None:
-    text = (ROOT / "book/index.md").read_text()
+    text = (ROOT / "notebooks/index.py").read_text()
     for name in sections.SECTIONS:
         if (ROOT / f"notebooks/{name}.py").exists():
-            assert f"](executed/{name}.ipynb)" in text, f"book/index.md has no row for {name}"
+            assert f"]({name}.ipynb)" in text, f"notebooks/index.py has no row for {name}"
 
 
 def test_pages_do_without_thebe(tmp_path: Path) -> None:

@@ -121,3 +121,19 @@ def test_an_area_without_a_curve_is_given_only_over_all_strengths():
     setting = {"dataset": "cifar10", "arm": "scratch", "method": "glc-10", "metric": "error", "reduce": "area"}
     assert evidence.paper_value("label_noise", levels=evidence.STRENGTHS, **setting) == pytest.approx(0.115)
     assert np.isnan(evidence.paper_value("label_noise", levels=(0.0, 1.0), **setting))
+
+
+def test_the_papers_mean_is_over_the_sets_that_ours_is_over():
+    job = Job(
+        section="ood",
+        profile="cpu",
+        dataset="cifar10",
+        init="scratch",
+        method="standard",
+        level=None,
+        seed=0,
+        recipe={"ood_sets": "gaussian:textures"},
+    )
+    values = evidence.tidy([Record(job, {"auroc_mean": 0.5}, {"seconds": 1.0})])
+    found = evidence.paper_ood_means(values, "auroc_mean", dataset="cifar10", profile="cpu")
+    assert found == pytest.approx([(0.962 + 0.883) / 2, (0.967 + 0.937) / 2])  # P1 Table 6

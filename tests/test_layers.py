@@ -13,7 +13,7 @@ from robustness_lib.sections import SECTIONS
 
 LIBRARY = Path("robustness_lib")
 MODULES = {".".join(path.with_suffix("").parts): path for path in LIBRARY.rglob("*.py")}
-ABOVE = {f"robustness_lib.{name}" for name in ("sections", "cli", "readme", "__main__", "recipe_choice")}
+ABOVE = {f"robustness_lib.{name}" for name in ("sections", "cli", "__main__", "recipe_choice")}
 """The modules that may import sections; the choice of recipes trains as they do."""
 
 

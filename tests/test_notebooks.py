@@ -51,7 +51,7 @@ def test_a_notebook_works_from_the_root_of_the_repository(tmp_path: Path, monkey
 def test_every_section_has_a_notebook() -> None:
     from robustness_lib.paper import SECTIONS
 
-    assert {path.stem for path in SOURCES} == {*SECTIONS, "claims", "cost", "provenance"}
+    assert {path.stem for path in SOURCES} == {*SECTIONS, "index", "claims", "cost", "provenance"}
 
 
 @NOTEBOOKS
@@ -91,7 +91,7 @@ def test_cells_compile_and_are_short(source: Path) -> None:
     for cell in code_cells(source):
         compile(cell.source, source.name, "exec")
         lines = [line for line in cell.source.splitlines() if line.strip() and not line.lstrip().startswith("#")]
-        most = 60 if "markdown.findings(" in cell.source else 30
+        most = 75 if "markdown.findings(" in cell.source else 30
         assert len(lines) <= most, f"belongs in the library: {lines[0]} ..."
         assert not any(line.startswith(("%", "!")) for line in lines)
 

@@ -7,6 +7,7 @@ seed, and its interval is the 95 % interval of Student's t distribution over see
 from __future__ import annotations
 
 import functools
+import json
 import math
 import re
 from collections import Counter
@@ -560,3 +561,20 @@ def paper_value(
     if not wanted or (levels and len(wanted) < len(levels)):
         return float("nan")
     return float(reduced(table[wanted].to_numpy()[None], wanted, reduce)[0])
+
+
+def paper_ood_means(values: pd.DataFrame, metric: str, *, dataset: str, profile: str) -> list[float]:
+    """The paper's means, from scratch and pre-trained, over the OOD sets that ours is over; NaN where it lacks one.
+
+    Args:
+        values: Of :func:`tidy`.
+        metric: ``"auroc_mean"``, ``"aupr_mean"`` or ``"fpr95_mean"``.
+        dataset: In-distribution set.
+        profile: The scale of ours.
+    """
+    ours = where(values, section="ood", main=True, dataset=dataset, profile=profile, method="standard", metric=metric)
+    sets = json.loads(ours["recipe"].iloc[0])["ood_sets"].split(":")
+    score = metric.partition("_")[0]
+    setting = {"dataset": dataset, "method": "standard"}
+    printed = [[paper_value("ood", metric=f"{score}_{one}", arm=arm, **setting) for one in sets] for arm in ARMS]
+    return [float(np.mean(one)) for one in printed]

@@ -173,6 +173,14 @@ def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Fi
     return figure, list(np.ravel(axes))
 
 
+def as_svg(figure: Figure) -> str:
+    """A figure as SVG, the same at every time; it is closed."""
+    image = io.StringIO()
+    figure.savefig(image, format="svg", metadata={"Date": None})
+    plt.close(figure)
+    return image.getvalue()
+
+
 def show(figure: Figure, plotted: pd.DataFrame) -> None:
     """Show a figure at the end of a notebook's cell, with the frame that it plots: the page offers that as CSV.
 
@@ -180,13 +188,11 @@ def show(figure: Figure, plotted: pd.DataFrame) -> None:
         figure: The figure; it is closed.
         plotted: The numbers that it shows.
     """
-    image = io.StringIO()
-    figure.savefig(image, format="svg", metadata={"Date": None})
-    plt.close(figure)
+    image = as_svg(figure)
     from IPython.display import display  # of the extra "book"; the library does without
 
     numbers = plotted.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    display({"image/svg+xml": image.getvalue(), "text/csv": numbers}, raw=True)  # type: ignore[no-untyped-call]
+    display({"image/svg+xml": image, "text/csv": numbers}, raw=True)  # type: ignore[no-untyped-call]
 
 
 def legend_outside(figure: Figure, columns: int = 3, paper: bool = False) -> None:

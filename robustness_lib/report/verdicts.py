@@ -35,6 +35,7 @@ from robustness_lib.paper.claims import (
     Claim,
     Side,
     at_place,
+    claims_of,
     printed_row,
     size_text,
     stated_row,
@@ -43,7 +44,7 @@ from robustness_lib.paper.numbers import SECTIONS, label, metric, tolerance
 from robustness_lib.records import EVIDENCE
 from robustness_lib.report import evidence
 from robustness_lib.report.evidence import STAND_INS, Comparison, Measurement
-from robustness_lib.report.markdown import DASH, effect, interval, spread, unit
+from robustness_lib.report.markdown import DASH, Markdown, effect, interval, spread, table, unit
 
 Direction: TypeAlias = Literal["supported", "contradicted", "undecided", "not testable here", "not measured"]
 Size: TypeAlias = Literal["reached", "below", "undecided", ""]
@@ -415,3 +416,21 @@ def counts(values: pd.DataFrame) -> pd.DataFrame:
         index=list(SECTIONS), columns=DIRECTIONS, fill_value=0
     )
     return pd.concat([table, table.sum().to_frame("all").T])
+
+
+def claims_table(values: pd.DataFrame, section: str, *, name: str) -> Markdown:
+    """The claims of one section with their verdicts, a row a claim."""
+    rows = []
+    for row in frame(values, claims_of(section)).to_dict("records"):
+        verdict = row["direction"] + (f"; size {row['size']}" if row["size"] else "")
+        rows.append(
+            {
+                "Claim": f"{row['statement']} ({row['locator']})",
+                "Paper": row["paper"],
+                "Here": row["here"],
+                "Effect [95 %]": row["interval"],
+                "Verdict": verdict + (f". {row['note'][:1].upper()}{row['note'][1:]}" if row["note"] else ""),
+                "Scale, seeds": f"`{row['scale']}`, {row['n']}" if row["n"] else DASH,
+            }
+        )
+    return table(rows, caption=f"{SECTIONS[section]}: the claims, and what the records say.", name=name)

@@ -1,0 +1,213 @@
+# ---
+# jupyter:
+#   kernelspec:
+#     display_name: Python 3 (ipykernel)
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Pre-training and robustness
+#
+# Does pre-training make a network more robust, and its confidence more honest? Two papers say yes, with limits
+# {cite:p}`hendrycks2019using,andreassen2022evolution`. This book sets each of their claims beside what the code in this
+# repository measured, and lets you run all of it again.
+
+# %% tags=["parameters", "remove-cell"]
+results = "book/results"  # folder of the recorded results
+
+# %% tags=["remove-cell"]
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from robustness_lib import notebook
+from robustness_lib.paper import SECTIONS, label, metric
+from robustness_lib.report import evidence, markdown, style, verdicts
+
+notebook.check_parameters(globals())
+style.use_style()
+values = evidence.load(Path(results))
+
+
+def gain(section, name, dataset="cifar10", **settings):
+    return evidence.gain(values, name, section=section, dataset=dataset, **settings)
+
+
+def printed_values(section, name, dataset, found, **setting):
+    if section == "ood":  # the paper's mean over the OOD sets that ours is over
+        return evidence.paper_ood_means(values, name, dataset=dataset, profile=found.profile)
+    setting |= {"dataset": dataset, "metric": name, "levels": found.levels}
+    return [evidence.paper_value(section, arm=arm, **setting) for arm in evidence.ARMS]
+
+
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input", "readme"]
+area = gain("label_noise", "error", method="none", reduce="area")
+excess = gain("label_noise", "error", method="none", reduce="excess")
+attacked = gain("adversarial", "adversarial_accuracy", method="adversarial")
+attack = {"section": "adversarial", "dataset": "cifar10", "method": "adversarial"}
+ratio = gain("adversarial", "adversarial_ratio", method="adversarial")
+rare = gain("imbalance", "minority_error", method="normal", reduce="mean")
+rms, error = gain("calibration", "rms_calibration_error"), gain("calibration", "error")
+auroc, photographs = gain("ood", "auroc_mean", "cifar100"), gain("ood", "auroc_photographs", "cifar100")
+shift = gain("effective_robustness", "maximum_effective_robustness_excluded")
+counts = verdicts.counts(values).loc["all"]
+markdown.findings(
+    (
+        area.high < 0 and rare.high < 0,
+        "**Small scale, mostly for.** With a small network and few images (`cpu`), pre-training helps against wrong labels "
+        f"(area under the error curve {markdown.sides(area, 'error')} on CIFAR-10) and on rare classes (minority error "
+        f"{markdown.sides(rare, 'minority_error')}).",
+    ),
+    (
+        excess.low < 0 < excess.high and ratio.low < 0 < ratio.high and attacked.low < 0 < attacked.high,
+        "**But much of that is accuracy, not robustness.** The area that noise adds to the error on clean labels differs "
+        f"by {markdown.effect(excess, 'error')}, and adversarial accuracy by {markdown.effect(attacked, 'adversarial_accuracy')} "
+        f"(the paper {markdown.printed('adversarial_accuracy', **attack)}): both undecided.",
+    ),
+    (
+        rms.profile == "paper" and rms.high < 0 < error.low,
+        "**Calibration: for, at a price.** At the papers' scale pre-training lowers the RMS calibration error on CIFAR-10 "
+        f"({markdown.sides(rms, 'rms_calibration_error')}; the paper "
+        f"{markdown.printed('rms_calibration_error', section='calibration', dataset='cifar10', method='standard')}), but the "
+        f"test error rises ({markdown.sides(error, 'error')}): our corpus is an eighth of the paper's.",
+    ),
+    (
+        auroc.profile == "paper" and auroc.low > 0 > photographs.high,
+        "**OOD detection: against, on photographs.** At the papers' scale the mean AUROC on CIFAR-100 rises "
+        f"({markdown.effect(auroc, 'auroc_mean')}), all of it on synthetic noise. On photographs it falls "
+        f"({markdown.effect(photographs, 'auroc_mean')}).",
+    ),
+    (
+        shift is None or shift.low < 0 < shift.high,
+        "**Effective robustness during fine-tuning: undecided.** Our networks and shifted test sets are too small to tell "
+        "the rise and fall that the paper reports from chance.",
+    ),
+    (
+        True,
+        f"Of {counts.sum()} claims, {counts['supported']} are supported, {counts['contradicted']} contradicted, "
+        f"{counts['undecided']} undecided, {counts['not testable here']} not testable here and "
+        f"{counts['not measured']} not measured: [all claims](claims.ipynb).",
+    ),
+)
+
+# %% tags=["remove-cell"]
+HEADLINES = {
+    "adversarial": ("adversarial_accuracy", "adversarial", None),
+    "label_noise": ("error", "none", "area"),
+    "imbalance": ("error", "normal", "mean"),
+    "ood": ("auroc_mean", "standard", None),
+    "calibration": ("rms_calibration_error", "standard", None),
+    "effective_robustness": ("maximum_effective_robustness", "standard", None),
+}
+SETTINGS = [(section, dataset, *HEADLINES[section]) for section in HEADLINES for dataset in ("cifar10", "cifar100")][
+    :-1
+]
+rows = []
+for section, dataset, name, method, reduce in SETTINGS[:-1]:  # effective robustness is no share of an error
+    if (found := gain(section, name, dataset, method=method, reduce=reduce)) is not None:
+        printed = printed_values(section, name, dataset, found, method=method, reduce=reduce)
+        bad = [
+            x if metric(name).better < 0 else 1 - x for x in (found.reference, found.treated, *map(np.array, printed))
+        ]
+        mean, low, high = 100 * np.array(evidence.mean_interval(1 - bad[1] / bad[0]))
+        row = {"row": f"{SECTIONS[section]}, {label(dataset)}", "paper": 100 * (1 - bad[3] / bad[2])}
+        rows.append(row | {"ours": mean, "low": low, "high": high, "scale": found.profile})
+
+# %% mystnb={"figure": {"caption": "Relative error reduction by pre-training: the share of the error from scratch that is gone (error is 100 % less the value, for accuracy and AUROC). Filled squares: the papers' scale. Open squares: `cpu` scale. Lines: 95 % intervals over seeds.", "name": "fig-results"}, "image": {"alt": "One row for each section and data set. Diamonds are the papers' values, squares are ours, with intervals; most squares lie to the left of their diamond, nearer to zero.", "width": "100%"}} tags=["hide-input", "readme"]
+frame, color = pd.DataFrame(rows)[::-1], style.arm_style("pre-trained")["color"]
+figure, [panel] = style.new_figure(height=4.6)
+panel.axvline(0, color="#333333", lw=1)
+panel.hlines(frame["row"], frame["low"], frame["high"], color=color, lw=2.5, alpha=0.6)
+for scale, fill in (("paper", color), ("cpu", "white")):
+    some = frame[frame["scale"] == scale]
+    panel.plot(some["ours"], some["row"], "s", color=color, mfc=fill, label=f"here, {scale} scale")
+panel.plot(frame["paper"], frame["row"], label="paper", **style.PAPER)
+panel.set_xlabel("relative error reduction (%)")
+style.legend_outside(figure)
+style.show(figure, frame[::-1])
+
+# %% [markdown]
+# ::::{grid} 1 1 3 3
+# :gutter: 3
+#
+# :::{grid-item-card} Read the results
+# :link: claims
+# :link-type: doc
+# Each claim, the paper's number, ours with its interval, and a verdict.
+# :::
+#
+# :::{grid-item-card} Run it again
+# :link: ../rerun
+# :link-type: doc
+# One command a section, on a laptop or a GPU. Runs resume, and their results land in this book.
+# :::
+#
+# :::{grid-item-card} Change it
+# :link: ../edit
+# :link-type: doc
+# Edit notebooks as plain Python, or add a method to the library.
+# :::
+# ::::
+#
+# ## The numbers
+#
+# One measure a section; {numref}`fig-results` shows the same as relative reductions.
+
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input", "readme"]
+cells = []
+for section, dataset, name, method, reduce in SETTINGS:
+    if (found := gain(section, name, dataset, method=method, reduce=reduce)) is not None:
+        words = {"area": "area under the error curve", "mean": f"mean {metric(name).label}"}.get(
+            reduce, metric(name).label
+        )
+        printed = printed_values(section, name, dataset, found, method=method, reduce=reduce)
+        cells.append(
+            {
+                "Measure": f"{SECTIONS[section]}, {label(dataset)}: {words}, `{found.profile}`",
+                "Paper": " → ".join(markdown.number(one, name) for one in printed) + markdown.unit(name),
+                "From scratch": markdown.spread(found.reference, name),
+                "Pre-trained": markdown.spread(found.treated, name),
+                "Difference [95 %]": markdown.effect(found, name),
+            }
+        )
+markdown.table(
+    cells,
+    caption="Mean ± standard deviation over seeds, and the paired difference with its 95 % interval. All seeds of a pre-trained "
+    "arm start from one checkpoint. Where ours is over fewer noise strengths, exponents or OOD sets than the paper's, so is the paper's.",
+    name="tab-results",
+)
+
+# %% [markdown]
+# ## The pages
+#
+# | page | question |
+# |---|---|
+# | [Adversarial robustness](adversarial.ipynb) | Does adversarial pre-training help against adversarial examples? |
+# | [Label noise](label_noise.ipynb) | What is left of accuracy when training labels are wrong? |
+# | [Class imbalance](imbalance.ipynb) | What happens to classes with few images? |
+# | [Out-of-distribution detection](ood.ipynb) | Does the network notice images of no class that it knows? |
+# | [Calibration](calibration.ipynb) | When it says 80 %, is it right eight times in ten? |
+# | [Effective robustness](effective_robustness.ipynb) | How does robustness to shifted data change during fine-tuning? |
+#
+# ## How to read a number
+#
+# Every number has a scale, and the scale is always shown.
+#
+# `smoke`
+# : Synthetic images and a tiny network. It shows that the machinery works and proves nothing. Pages run it when the book
+#   is built.
+#
+# `cpu`
+# : Real images and a small network, pre-trained on a 275-class ImageNet stand-in and tuned on a part of CIFAR. It can
+#   show the direction of an effect, not the papers' values.
+#
+# `paper`
+# : The papers' target data, networks and schedules; pre-training used the same stand-in
+#   ([data](../data.md)), an eighth of the papers' corpus. Numbers from scratch compare with the papers' directly, pre-trained
+#   ones as far as the corpus allows.
+#
+# An *arm* is one of the two things compared: a network trained from scratch, or a pre-trained one. The *corpus* is what a
+# network was pre-trained on, the *head* its last layer, new for every task. WRN-*d*-*k* is a Wide ResNet of *d* layers, *k*
+# times as wide as the narrowest.
