@@ -29,10 +29,10 @@ from tqdm import tqdm
 from robustness_lib.cluster import Cluster, Scheduler, connect
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
-from robustness_lib.progress import progress_bar
 from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, check_metrics, provenance
 from robustness_lib.runtime import Runtime, out_of_gpu_memory
 from robustness_lib.steps import gone_without
+from robustness_lib.training import progress_bar
 
 Run = Callable[[Job, Context], Metrics]
 """What a section offers to measure one job."""
@@ -285,7 +285,6 @@ def _run_here(todo: list[Job], run: Run, context: Context, course: _Course) -> N
         while (queue := course.in_time(queue)) or waiting:
             if queue:
                 job = queue.pop(0)
-                course.bar.set_postfix_str(job.label)
                 waiting += course.note(job, measure_or_fail(run, job, context))
                 continue
             queue, waiting = course.look(waiting)

@@ -14,10 +14,12 @@ from __future__ import annotations
 
 import contextlib
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,7 +34,6 @@ from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import train_mode
 from robustness_lib.processes import joined, synchronise
-from robustness_lib.progress import progress_bar
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import Recipe, early_steps, learning_rate_at
 from robustness_lib.runtime import Runtime, full_float32
@@ -149,19 +150,25 @@ def train(
         checkpoint_every=checkpoint_every,
     )
     bar = progress_bar(
-        brief=True,
         total=recipe.epochs * training.update.per_epoch,
         initial=(training.epoch - 1) * training.update.per_epoch,
         desc=progress,
         unit="img",
         unit_scale=True,
         disable=progress is None,
-        mininterval=1.0,
     )
     with bar, _on_device(runtime):
         while training.epoch <= recipe.epochs:
             training.run_epoch(bar)
     return training.finish()
+
+
+def progress_bar(**options: Any) -> tqdm[None]:
+    """A tqdm bar on stderr; in a file or pipe it first shows after a minute, then once a minute and at its end."""
+    watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
+    seconds = 1 if watched else 60
+    delay = 0 if watched else 60
+    return tqdm(dynamic_ncols=watched, delay=delay, mininterval=seconds, maxinterval=max(10, seconds), **options)
 
 
 @contextlib.contextmanager
@@ -244,7 +251,9 @@ class _Training:
         if self.runtime.device != "cpu":  # what was sent to the device is not yet done
             torch.cuda.synchronize(self.runtime.device)
         self._end_epoch(time.monotonic() - started)
-        bar.set_postfix(epoch=f"{self.epoch - 1}/{self.recipe.epochs}", loss=f"{self.history.losses[-1]:.3f}")
+        bar.set_postfix(
+            epoch=f"{self.epoch - 1}/{self.recipe.epochs}", loss=f"{self.history.losses[-1]:.3f}", refresh=False
+        )
 
     def _begin_epoch(self) -> None:
         train_mode(self.network)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import io
 import json
 import math
 import random
@@ -760,3 +761,17 @@ def test_prediction_is_that_of_the_network_in_evaluation_mode() -> None:
     assert logits.dtype == torch.float32
     assert not logits.requires_grad
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------- progress
+
+
+@pytest.mark.parametrize("module", [None, "ipykernel.iostream"], ids=["file", "notebook"])
+def test_a_short_training_is_drawn_where_somebody_watches_and_silent_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, module: str | None
+) -> None:
+    file = io.StringIO() if module is None else type("OutStream", (io.StringIO,), {"__module__": module})()
+    monkeypatch.setattr("sys.stderr", file)
+    toys.trained(progress="a training")
+    assert ("a training: 100%" in file.getvalue()) == (module is not None)
+    assert file.getvalue().count("\n") == (module is not None)
