@@ -133,9 +133,7 @@ def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
 def _context(
     data_root: Path | None, store: Path, device: str, precision: str, threads: int | None, compile: bool | None
 ) -> Context:
-    if processes.started() and device in ("auto", "cuda") and torch.cuda.is_available():
-        device = f"cuda:{processes.local_rank()}"
-    runtime = Runtime.detect(device, precision, threads, compile)
+    runtime = Runtime.detect(processes.local_device(device), precision, threads, compile)
     torch.set_num_threads(runtime.threads)
     return Context(data=data_root, store=store, runtime=runtime)
 
@@ -238,19 +236,18 @@ def pretrain(
     job = pretraining.job(scale, target, corpus_holds=holds, seed=seed, overrides=overrides)
     name = pretraining.checkpoint_id(job)
     with (
-        processes.join(context.runtime.device) as group,
-        carrying.kept([job], store, out if group.rank == 0 else None),
+        processes.join(context.runtime.device) as rank,
+        carrying.kept([job], store, out if rank == 0 else None),
     ):
         found = networks.find_checkpoint(name, store)
-        missing = group.tell(found is None)
-        if group.rank > 0:
-            if missing:
+        if rank > 0:
+            if found is None:  # it cannot be made before this process helps
                 pretraining.assist(job, context)
             return
         kept = Store(store)
-        if missing:
+        if found is None:
             pretraining.forget(job, store)
-        if found is not None:
+        else:
             networks.read_trained(found)  # though its record is there, the file may be damaged
         sweep([job], pretraining.run, context).check()
     record = kept.get(job)

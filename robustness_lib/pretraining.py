@@ -157,13 +157,14 @@ def assist(job: Job, context: Context) -> None:
 
     Args:
         job: The same job.
-        context: Data and runtime; nothing is kept.
+        context: Data, store and runtime; the training may go on from a checkpoint there, and nothing is written.
 
     Raises:
         UserError: As :func:`run`.
     """
     data, recipe, network = _prepare(job, context)
-    train(network, data, recipe, seed=job.seed, runtime=context.runtime)
+    unfinished = context.store / "checkpoints" / f"{checkpoint_id(job)}.partial.safetensors"
+    train(network, data, recipe, seed=job.seed, runtime=context.runtime, checkpoint=unfinished)
 
 
 def _prepare(job: Job, context: Context) -> tuple[ImageSet, Recipe, nn.Module]:

@@ -15,12 +15,12 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Protocol
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
-from torch.nn.parallel import DistributedDataParallel
 
 from robustness_lib.batches import DeviceImages, mean_and_std, to_unit_range
 from robustness_lib.models import freeze_all_but_head, train_mode
-from robustness_lib.processes import Processes
+from robustness_lib.processes import distributed, rank_and_count
 from robustness_lib.recipes import Recipe, learning_rate_at
 from robustness_lib.runtime import Runtime
 
@@ -60,7 +60,6 @@ class Update:
         per_epoch: Images in an epoch.
         loss: What is minimised.
         perturb: Replaces the images of each batch; None for none.
-        processes: Those that share every batch (one by default).
 
     Attributes:
         steps: Updates an epoch.
@@ -80,18 +79,16 @@ class Update:
         per_epoch: int,
         loss: Loss,
         perturb: Perturb | None,
-        processes: Processes,
     ) -> None:
         self.network, self.images, self.labels = network, images, labels
         self.recipe, self.runtime, self.loss, self.perturb = recipe, runtime, loss, perturb
-        self.per_epoch, self.processes = per_epoch, processes
+        self.per_epoch = per_epoch
+        self.rank, self.processes = rank_and_count()
         self.steps = math.ceil(per_epoch / recipe.batch_size)
         device = torch.device(runtime.device)
         self.mean, self.std = mean_and_std(recipe.normalisation, device, torch.float32)
         self.trained = _trainable_parameters(network, recipe)
-        self.called: nn.Module = network
-        if processes.count > 1:
-            self.called = DistributedDataParallel(network, broadcast_buffers=False)
+        self.called = distributed(network)
 
         # float64 is what the CPU's optimiser computes with, float32 what the GPU's reads
         self.rate = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
@@ -115,11 +112,11 @@ class Update:
         self.rates = self.rate.new_zeros(self.steps)
         self.losses = torch.zeros(self.steps, device=device)
         self.step = torch.zeros(1, **whole)  # type: ignore[call-overload]
-        self.of_batch = torch.arange(processes.rank, recipe.batch_size, processes.count, device=device)
+        self.of_batch = torch.arange(self.rank, recipe.batch_size, self.processes, device=device)
         self.random = torch.Generator(device)
         self.replays: dict[int, Callable[[], None]] = {}
         able = "CUDA graphs" not in _gone_without  # a recording that CUDA broke off leaves traces in its allocator
-        self.recorded = runtime.graphs and able and getattr(loss, "static_shapes", True) and processes.count == 1
+        self.recorded = runtime.graphs and able and getattr(loss, "static_shapes", True) and self.processes == 1
 
     def begin_epoch(self, epoch: int, augmentation: Sequence[Tensor], random_seed: int) -> None:
         """Put in place what the steps of an epoch read.
@@ -137,6 +134,11 @@ class Update:
         self.losses.zero_()
         self.step.zero_()
         self.random.manual_seed(random_seed)
+
+    def sum_losses(self) -> None:
+        """Let every process have the losses of whole batches."""
+        if self.processes > 1:
+            dist.all_reduce(self.losses)
 
     def size(self, step: int) -> int:
         """Images in batch number ``step`` (from 0), of all processes together."""
@@ -184,7 +186,7 @@ class Update:
 
     def run(self, size: int) -> None:
         """The next update, of a batch of ``size`` images; nothing in it waits for the device."""
-        part = self.of_batch[: self.processes.share(size)]
+        part = self.of_batch[: len(range(self.rank, size, self.processes))]
         position = part + self.step * self.recipe.batch_size
         indices = self.order[position]
         crops = self.images.crop(indices, self.top[position], self.left[position], self.mirrored[position])
@@ -197,7 +199,7 @@ class Update:
                 with _as_attacked(self.network, self.trained.values(), self.perturb):
                     batch = self.perturb(self._forward(self.network), batch, labels)
             value = self.loss(self._forward(self.called), batch, labels, indices)
-        share = len(part) * self.processes.count / size
+        share = len(part) * self.processes / size
         (value if share == 1 else value * share).backward()  # type: ignore[no-untyped-call]
         self.optimiser.step()
         self.losses.index_copy_(0, self.step, value.detach().float().view(1) * (len(part) / size))

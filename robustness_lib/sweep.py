@@ -29,6 +29,7 @@ from tqdm import tqdm
 from robustness_lib.cluster import Cluster, Scheduler, connect
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
+from robustness_lib.processes import rank_and_count
 from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, check_metrics, provenance
 from robustness_lib.runtime import Runtime, out_of_gpu_memory
 from robustness_lib.steps import gone_without
@@ -101,7 +102,9 @@ def perform(run: Run, job: Job, context: Context) -> Record:
         torch.cuda.empty_cache()
         raise UserError("the job ran out of GPU memory; give a lower --workers")
     seconds = time.monotonic() - started
-    where = context.runtime.describe() | dict.fromkeys(gone_without(), False) | own.trained_elsewhere()
+    _, processes = rank_and_count()
+    several = {"processes": processes} if processes > 1 else {}
+    where = context.runtime.describe() | several | dict.fromkeys(gone_without(), False) | own.trained_elsewhere()
     return Record(job, metrics, provenance(seconds=seconds, data=own.take_used_data(), runtime=where))
 
 

@@ -33,7 +33,7 @@ from robustness_lib.checks import check_logits
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import train_mode
-from robustness_lib.processes import joined, synchronise
+from robustness_lib.processes import rank_and_count
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.recipes import Recipe, early_steps, learning_rate_at
 from robustness_lib.runtime import Runtime, full_float32
@@ -208,9 +208,7 @@ class _Training:
         self.sampler, self.observe = sampler, observe
         self.checkpoint, self.checkpoint_every = checkpoint, checkpoint_every
         network.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self.processes = joined()
-        if self.processes.count > 1:
-            synchronise(network)
+        self.rank, processes = rank_and_count()
         self.update = Update(
             network,
             DeviceImages(data.images, recipe.crop_padding, runtime.device),
@@ -220,12 +218,11 @@ class _Training:
             per_epoch=len(sampler(1, generator(seed, "order", 1))),
             loss=loss,
             perturb=perturb or adversary(recipe, data.num_classes),
-            processes=self.processes,
         )
         smallest = self.update.size(self.update.steps - 1)
-        if smallest < self.processes.count:
+        if smallest < processes:
             raise UserError(
-                f"the last batch of an epoch has {smallest} images, fewer than the {self.processes.count} processes "
+                f"the last batch of an epoch has {smallest} images, fewer than the {processes} processes "
                 "that share it; choose another number of processes or batch_size"
             )
         self.description = json.dumps({"recipe": recipe.as_dict(), "seed": seed, "data": data.checksum}, sort_keys=True)
@@ -262,7 +259,7 @@ class _Training:
             raise ValueError(
                 f"the sampler gave {len(order)} images in epoch {self.epoch} but {self.update.per_epoch} in the first"
             )
-        purpose = ("dropout", self.epoch) if self.processes.rank == 0 else ("dropout", self.epoch, self.processes.rank)
+        purpose = ("dropout", self.epoch) if self.rank == 0 else ("dropout", self.epoch, self.rank)
         self.update.begin_epoch(
             self.epoch,
             _augmentation(order, self.recipe, self.seed, self.epoch),
@@ -270,7 +267,7 @@ class _Training:
         )
 
     def _end_epoch(self, seconds: float) -> None:
-        self.processes.sum(self.update.losses)
+        self.update.sum_losses()
         self._check_losses(self.update.steps)
         self.history.losses.append(float(self.update.losses.mean()))
         self.history.seconds += seconds
@@ -278,7 +275,7 @@ class _Training:
         if self.epoch in self.observed:
             self._observe(self.epoch)
         due = time.monotonic() - self.saved_at >= self.checkpoint_every
-        if self.checkpoint is not None and due and self.epoch < self.recipe.epochs and self.processes.rank == 0:
+        if self.checkpoint is not None and due and self.epoch < self.recipe.epochs and self.rank == 0:
             self._save(self.checkpoint)
             self.saved_at = time.monotonic()
         self.epoch += 1
@@ -308,7 +305,7 @@ class _Training:
                 f"the training diverged: the weights are not finite after its last update (epoch {self.recipe.epochs}) "
                 f"with the recipe {json.dumps(self.recipe.as_dict())}; lower the learning rate"
             )
-        if self.checkpoint is not None and self.processes.rank == 0:
+        if self.checkpoint is not None and self.rank == 0:
             self.checkpoint.unlink(missing_ok=True)
         return self.history
 
@@ -323,13 +320,11 @@ class _Training:
         save_weights(path, tensors, metadata)
 
     def _load(self) -> int:
-        """Take the state from the checkpoint if it is there (the first process's); return the first epoch to run."""
+        """Take the state from the checkpoint if it is there; return the first epoch to run."""
         path = self.checkpoint
-        found = load_weights(path) if path is not None and self.processes.rank == 0 and path.exists() else None
-        found = self.processes.tell(found)
-        if found is None:
+        if path is None or not path.exists():
             return 1
-        tensors, metadata = found
+        tensors, metadata = load_weights(path)
         if metadata.get("training") != self.description:
             raise UserError(f"{path} belongs to another training; remove it or choose another folder")
         self.network.load_state_dict(
