@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import pickle
 import re
 import struct
 import time
+import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,6 +33,7 @@ from robustness_lib.data import (
     load,
     write_bundle,
 )
+from robustness_lib.data.cifar import read_human_labels
 from robustness_lib.data.downsampled import read_class_map, read_downsampled
 from robustness_lib.data.files import read_bundle, read_pickle
 from robustness_lib.data.folders import load_textures, read_image, read_tiny_imagenet
@@ -563,6 +566,96 @@ def test_every_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> None:
     found = read_pickle(tmp_path / "batch")
     assert np.array_equal(found["data"], content["data"])
     assert (found["labels"], found["mean"], found["name"], found["key"]) == ([1, 2], 3.0, "batch", b"x")
+
+
+def crafted(labels: bytes) -> bytes:
+    """A batch of one black image, protocol 2, whose labels are given as instructions."""
+    data = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x01M\x00\x0c\x86"
+    data += b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
+    return (
+        b"\x80\x02}(U\x04data" + data + b"T" + struct.pack("<i", 3072) + bytes(3072) + b"tbU\x06labels" + labels + b"u."
+    )
+
+
+def forged_array(code: bytes, state: bytes, content: bytes = bytes(range(65, 73))) -> bytes:
+    """An array of one item, its type ``code`` changed to ``state``."""
+    text = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x01\x85cnumpy\ndtype\n"
+    text += b"U" + bytes([len(code)]) + code + b"K\x00K\x01\x87R" + state
+    return text + b"\x89U" + bytes([len(content)]) + content + b"tb"
+
+
+def dtype_state(order: bytes = b"|", fields: bytes = b"NNN", size: int = -1, flags: int = 0) -> bytes:
+    return b"(K\x03U\x01" + order + fields + 2 * (b"J" + struct.pack("<i", size)) + b"K" + bytes([flags]) + b"tb"
+
+
+CRAFTED = {
+    "objects without their flags": forged_array(b"O8", dtype_state()),
+    "objects with their flags": forged_array(b"O8", dtype_state(flags=63)),
+    "flags of objects": forged_array(b"i8", dtype_state(b"<", flags=63)),
+    "a type of another size": forged_array(b"i8", dtype_state(b"<", size=1)),
+    "fields": forged_array(b"V8", dtype_state(fields=b"N(U\x01at}U\x01aN")),
+    "text": forged_array(b"U2", dtype_state(b"<")),
+    "a subtype": forged_array(b"i8", dtype_state(b"<", fields=b"K\x01NN")),
+    "another state": forged_array(b"i8", b"}b"),
+    "a type built twice": forged_array(b"i8", dtype_state(b"<") + dtype_state(b"<", flags=63)),
+    "a built list": b"]}b",
+    "a built number": b"K\x01}b",
+    "a class that is called": b"cnumpy\nndarray\nK\x05\x85R",
+    "a number that is called": b"K\x05)R",
+    "a new object": b"cnumpy\ndtype\nU\x02O8\x85\x81",
+    "an old instance": b"(U\x02O8inumpy\ndtype\n",
+    "a persistent object": b"U\x01xQ",
+    "an extension": b"\x82\x01",
+    "a place far away": b"K\x01r\xff\xff\xff\x7f",
+    "a key of many tuples": b"}" + b")" + b"\x85" * 200_000 + b"K\x01s",
+    "many tuples": b")" + b"\x85" * 200_000,
+    "lists of lists, each nine times": b"(](K\x01eq\x00" + b"".join(
+        b"](" + 9 * (b"h" + bytes([k - 1])) + b"eq" + bytes([k]) for k in range(1, 30)
+    ) + b"l",
+    "a list in itself": b"]q\x01h\x01a",
+    "a number of many digits": b"L" + b"9" * 5000 + b"L\n",
+    "nothing": b"",
+    "an empty stack": b"000",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_a_crafted_batch_ends_in_one_sentence(tmp_path: Path, name: str) -> None:
+    """Python's unpickler would crash on some of these: types without their flags make pointers of the file's bytes."""
+    formats.write_downsampled(tmp_path, [[1, 2]], [1])
+    path = tmp_path / "imagenet32" / "train_data_batch_2"
+    path.write_bytes(crafted(b"]K\x01a"))
+    assert len(load("imagenet32", root=tmp_path)) == 3
+    path.write_bytes(crafted(CRAFTED[name]))
+    with pytest.raises(UserError, match=r"train_data_batch_2 is damaged") as caught:
+        load("imagenet32", root=tmp_path)
+    assert "\n" not in str(caught.value)
+    assert check("imagenet32", tmp_path).state == "damaged"
+    for inside in (True, False):
+        labels = tmp_path / "CIFAR-10_human.pt"
+        content = b"\x80\x02}U\x0bclean_label" + CRAFTED[name] + b"s."
+        if inside:
+            with zipfile.ZipFile(labels, "w") as archive:
+                archive.writestr("CIFAR-10_human/data.pkl", content)
+        else:
+            labels.write_bytes(b"\x80\x02K\x01." * 3 + content)
+        with pytest.raises(UserError, match=r"CIFAR-10_human\.pt is damaged"):
+            read_human_labels(labels)
+
+
+@given(st.data())
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+def test_a_batch_with_changed_instructions_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
+    content = bytearray(
+        pickle.dumps(
+            {"data": np.zeros((1, 8), np.uint8), "labels": [1], "mean": np.ones(2)}, data.draw(st.integers(0, 5))
+        )
+    )
+    for _ in range(data.draw(st.integers(1, 4))):
+        content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
+    (tmp_path / "batch").write_bytes(content)
+    with contextlib.suppress(UserError):
+        read_pickle(tmp_path / "batch")
 
 
 # The 153 classes as development-kit numbers.

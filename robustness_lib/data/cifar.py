@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import io
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +11,7 @@ import numpy as np
 import torch
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from robustness_lib.data import pickles
 from robustness_lib.data.files import (
     DAMAGE,
     MissingData,
@@ -126,7 +129,7 @@ def load_cifar101(name: str, split: str, root: Path) -> ImageSet:
 def read_human_labels(path: Path) -> dict[str, np.ndarray]:
     """The labels of CIFAR-10N, int64 [N] each, from ``labels.npz`` or the published ``CIFAR-10_human.pt``.
 
-    The published file is a pickle; PyTorch's loader reads it restricted to NumPy arrays.
+    The published file is a pickle, which :mod:`robustness_lib.data.pickles` reads.
 
     Args:
         path: Either file.
@@ -141,20 +144,23 @@ def read_human_labels(path: Path) -> dict[str, np.ndarray]:
     if path.suffix == ".npz":
         arrays: dict[str, Any] = dict(read_npz(path, names))
     else:
-        rebuild = np.empty(0).__reduce__()[0]
-        kinds: list[Any] = [np.ndarray, np.dtype, *(np.dtype(kind).__class__ for kind in _KINDS)]
-        kinds += [(rebuild, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
         try:
-            with torch.serialization.safe_globals(kinds):
-                arrays = torch.load(path, map_location="cpu", weights_only=True)
+            arrays = _read_torch_file(path)
         except DAMAGE as error:
-            raise damaged(path, str(error).splitlines()[0]) from error
+            raise damaged(path, error) from error
         if not isinstance(arrays, dict) or not set(names) <= set(arrays):
             raise damaged(path, f"a dictionary with {', '.join(names)} was expected")
     return {name: integer_labels(path, arrays[name], 0, 9) for name in names}
 
 
-_KINDS = ("uint8", "int8", "int16", "int32", "int64")
+def _read_torch_file(path: Path) -> Any:
+    """What ``torch.save`` wrote of a dictionary of NumPy arrays, as a zip archive or in its earlier format."""
+    if not zipfile.is_zipfile(path):
+        with path.open("rb") as file:
+            return [pickles.load(file) for _ in ("magic number", "version", "system", "content")][-1]
+    with zipfile.ZipFile(path) as archive:
+        [member] = (name for name in archive.namelist() if name.endswith("/data.pkl"))
+        return pickles.load(io.BytesIO(archive.read(member)))
 
 
 def load_cifar10n(name: str, split: str, root: Path) -> ImageSet:

@@ -103,12 +103,12 @@ def batch_labels(path: Path) -> np.ndarray:
 
 def _checked(path: Path, data: Any, size: int, labels: np.ndarray) -> np.ndarray:
     """The images of a batch file, uint8 [N, 3, size, size]."""
-    array = np.asarray(data)
-    if array.dtype != np.uint8 or array.ndim != 2 or array.shape[1] != 3 * size * size:
-        raise damaged(path, f"data must be uint8 [N, {3 * size * size}], not {array.dtype} {list(array.shape)}")
-    if len(array) != len(labels):
-        raise damaged(path, f"{len(array)} images but {len(labels)} labels")
-    return array.reshape(-1, 3, size, size)
+    if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * size * size,):
+        found = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else type(data).__name__
+        raise damaged(path, f"data must be uint8 [N, {3 * size * size}], not {found}")
+    if len(data) != len(labels):
+        raise damaged(path, f"{len(data)} images but {len(labels)} labels")
+    return data.reshape(-1, 3, size, size)
 
 
 def read_downsampled(

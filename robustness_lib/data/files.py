@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustness_lib.data import pickles
 from robustness_lib.data.imageset import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.files import write_atomically
@@ -38,24 +39,6 @@ DAMAGE: tuple[type[Exception], ...] = (
     ValueError,
 )
 """What the readers of the standard library and NumPy raise on damaged files."""
-
-# The only names that a pickled batch may use: they make arrays, types and text, and can do nothing else.
-_ADMITTED = {("numpy", "ndarray"), ("numpy", "dtype"), ("_codecs", "encode")} | {
-    (f"numpy.{core}.{module}", name)
-    for core in ("core", "_core")
-    for module, name in (
-        ("multiarray", "_reconstruct"),
-        ("multiarray", "scalar"),
-        ("numeric", "_frombuffer"),
-    )
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in _ADMITTED:
-            raise pickle.UnpicklingError(f"it wants to use {module}.{name}, and a batch of images has no need to")
-        return super().find_class(module.replace("numpy.core", "numpy._core"), name)
 
 
 class MissingData(UserError):
@@ -101,7 +84,7 @@ def expect_digest(path: Path, algorithm: str, expected: str, remedy: str) -> Non
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
-    """Read a pickled dictionary of arrays, lists, numbers and text, and refuse everything else.
+    """Read a pickled dictionary of arrays, lists, numbers and text, and refuse everything else (:mod:`.pickles`).
 
     Args:
         path: A file written by Python 2 or 3 (text of Python 2 is read as Latin-1).
@@ -114,12 +97,12 @@ def read_pickle(path: Path) -> dict[str, Any]:
     """
     try:
         with path.open("rb") as file:
-            content = _ArrayUnpickler(file, encoding="latin1").load()
+            content = pickles.load(file)
     except DAMAGE as error:
         raise damaged(path, error) from error
     if not isinstance(content, dict):
         raise damaged(path, f"a {type(content).__name__} where a dictionary was expected")
-    return {key.decode() if isinstance(key, bytes) else str(key): value for key, value in content.items()}
+    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
 
 
 def read_npz(path: Path, keys: Iterable[str], remedy: str = COPY_AGAIN) -> dict[str, np.ndarray]:
@@ -174,6 +157,8 @@ def integer_labels(path: Path, labels: Any, low: int, high: int, remedy: str = C
     Raises:
         UserError: They are not.
     """
+    if isinstance(labels, (list, tuple)) and any(isinstance(label, (list, tuple)) for label in labels):
+        raise damaged(path, "labels must be a list of whole numbers, not of lists", remedy)  # they may nest for ever
     array = np.asarray(labels)
     if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
         reason = f"labels must be a list of whole numbers, not {array.dtype} of shape {list(array.shape)}"
