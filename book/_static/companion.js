@@ -39,56 +39,58 @@ addEventListener("beforeprint", () => {
   for (const fold of document.querySelectorAll("details.sd-dropdown")) fold.open = true;
 });
 
-// The scoreboard can be filtered by section and verdict.
+// Tables of claims can be sorted by each column and filtered by what their columns say.
 document.addEventListener("DOMContentLoaded", () => {
-  const tables = [...document.querySelectorAll("article table")]
-    .map((table) => {
-      const column = [...table.querySelectorAll("thead th")].findIndex((cell) => cell.textContent.trim() === "Verdict");
-      const [section, what] = (table.caption?.querySelector(".caption-text")?.textContent ?? "").split(": ");
-      return { whole: table.closest(".pst-scrollable-table-container") ?? table, column, section, what,
-               rows: [...table.querySelectorAll("tbody tr")] };
-    })
-    .filter((table) => table.column >= 0 && /^the claims/.test(table.what ?? ""));
-  if (tables.length < 2) return;
+  for (const table of document.querySelectorAll("article table.claims")) {
+    const rows = [...table.querySelectorAll("tbody tr")];
+    const titles = [...table.querySelectorAll("thead th")];
+    const text = (row, column) => row.cells[column].textContent.trim();
 
-  const verdict = (table, row) => row.cells[table.column].textContent.trim();
-  const bar = document.createElement("form");
-  bar.className = "claims-filter";
-  bar.setAttribute("role", "search");
-  bar.setAttribute("aria-label", "Filter the claims");
-  const choice = (name, values) => {
-    const label = document.createElement("label");
-    const select = document.createElement("select");
-    select.className = "form-select form-select-sm";
-    for (const value of ["all", ...values]) select.add(new Option(value, value));
-    label.append(`${name} `, select);
-    bar.append(label);
-    select.addEventListener("change", show);
-    return select;
-  };
-  const section = choice("Section", tables.map((table) => table.section));
-  const verdicts = new Set(tables.flatMap((table) => table.rows.map((row) => verdict(table, row))));
-  const word = choice("Verdict", [...verdicts].sort());
-  const count = document.createElement("output");
-  count.setAttribute("aria-live", "polite");
-  bar.append(count);
+    titles.forEach((title, column) => {
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...title.childNodes);
+      title.append(button);
+      button.addEventListener("click", () => {
+        const falling = title.getAttribute("aria-sort") === "ascending";
+        titles.forEach((other) => other.removeAttribute("aria-sort"));
+        title.setAttribute("aria-sort", falling ? "descending" : "ascending");
+        const sorted = rows.toSorted((a, b) => text(a, column).localeCompare(text(b, column), "en", { numeric: true }));
+        table.tBodies[0].append(...(falling ? sorted.reverse() : sorted));
+      });
+    });
 
-  function show() {
-    let shown = 0;
-    for (const table of tables) {
-      let here = 0;
-      for (const row of table.rows) {
-        row.hidden = !((section.value === "all" || section.value === table.section) &&
-                       (word.value === "all" || word.value === verdict(table, row)));
-        here += !row.hidden;
+    const bar = document.createElement("form");
+    bar.className = "claims-filter";
+    bar.setAttribute("role", "search");
+    bar.setAttribute("aria-label", "Filter the claims");
+    const choices = [];
+    titles.forEach((title, column) => {
+      const name = title.textContent.trim();
+      const values = [...new Set(rows.map((row) => text(row, column)))].sort();
+      if (!["Direction", "Size", "Scale", "Page"].includes(name) || values.length < 2) return;
+      const label = document.createElement("label");
+      const select = document.createElement("select");
+      select.className = "form-select form-select-sm";
+      for (const value of ["all", ...values]) select.add(new Option(value, value));
+      label.append(`${name} `, select);
+      bar.append(label);
+      select.addEventListener("change", show);
+      choices.push({ select, column });
+    });
+    const count = document.createElement("output");
+    count.setAttribute("aria-live", "polite");
+    bar.append(count);
+
+    function show() {
+      for (const row of rows) {
+        row.hidden = !choices.every(({ select, column }) => select.value === "all" || select.value === text(row, column));
       }
-      table.whole.hidden = here === 0;
-      shown += here;
+      const shown = rows.filter((row) => !row.hidden).length;
+      count.textContent = shown === rows.length ? `${shown} claims` : `${shown} of ${rows.length} claims`;
     }
-    const all = tables.reduce((sum, table) => sum + table.rows.length, 0);
-    count.textContent = shown === all ? `${all} claims` : `${shown} of ${all} claims`;
-  }
 
-  tables[0].whole.before(bar);
-  show();
+    (table.closest(".pst-scrollable-table-container") ?? table).before(bar);
+    show();
+  }
 });

@@ -40,11 +40,11 @@ from robustness_lib.paper.claims import (
     size_text,
     stated_row,
 )
-from robustness_lib.paper.numbers import SECTIONS, label, metric, tolerance
+from robustness_lib.paper.numbers import DATA, SECTIONS, label, metric, tolerance
 from robustness_lib.records import EVIDENCE
-from robustness_lib.report import evidence
+from robustness_lib.report import evidence, markdown
 from robustness_lib.report.evidence import STAND_INS, Comparison, Measurement
-from robustness_lib.report.markdown import DASH, Markdown, effect, interval, spread, table, unit
+from robustness_lib.report.markdown import DASH, Markdown, effect, interval, spread, unit
 
 Direction: TypeAlias = Literal["supported", "contradicted", "undecided", "not testable here", "not measured"]
 Size: TypeAlias = Literal["reached", "below", "undecided", ""]
@@ -273,7 +273,7 @@ def _limited(verdict: Verdict, records: _Records) -> Verdict:
         notes.append("two pre-trainings with one seed each")
     if found in (SUPPORTED, CONTRADICTED) and (one_each or (verdict.n > 1 and verdict.low == verdict.high)):
         found, judged_size = UNDECIDED, ""
-    if claim.margin_reason:
+    if claim.margin_reason and found != UNTESTABLE:
         notes.append(f"margin{_margin(claim)}: {claim.margin_reason}")
     notes += [claim.caveat, *(_beside(claim, name, records, verdict.dataset) for name in claim.beside)]
     return replace(verdict, direction=found, size=judged_size, note="; ".join(filter(None, notes)))
@@ -376,7 +376,7 @@ def here_text(verdict: Verdict) -> str:
         words = f"{treated}{unit(name)}"
     else:
         words = f"{reference} → {treated}{unit(name)}"
-    return words + (f" ({label(verdict.dataset)})" if verdict.dataset != claim.dataset else "")
+    return words + (f" on {label(verdict.dataset)}" if verdict.dataset != claim.dataset else "")
 
 
 def stated_text(claim: Claim) -> str:
@@ -418,19 +418,46 @@ def counts(values: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([table, table.sum().to_frame("all").T])
 
 
-def claims_table(values: pd.DataFrame, section: str, *, name: str) -> Markdown:
-    """The claims of one section with their verdicts, a row a claim."""
+UNCHANGED = {("holds", SUPPORTED), ("does not hold", CONTRADICTED), ("not yet measured", UNMEASURED)}
+"""Words of the rule before and of this one that say the same."""
+
+
+def changed(values: pd.DataFrame) -> pd.DataFrame:
+    """The claims whose verdict the rule of 2026-11-29 changed, or the repair of the claim on the same day.
+
+    Returns:
+        ``id``, ``statement``, ``old`` (the word at commit b0a55c5, from ``published/old_verdicts.csv``), ``new``, and
+        ``was``: how the claim was tested before, "" if as now.
+    """
+    old = pd.read_csv(DATA / "old_verdicts.csv", keep_default_na=False).set_index("id")
+    rows = [
+        {"id": one.claim.id, "statement": one.claim.statement, "old": old.at[one.claim.id, "verdict"], "new": one.words}
+        | {"was": old.at[one.claim.id, "was"]}
+        for one in all_verdicts(values)
+        if one.claim.id in old.index and (old.at[one.claim.id, "verdict"], one.words) not in UNCHANGED
+    ]
+    return pd.DataFrame(rows, columns=["id", "statement", "old", "new", "was"])
+
+
+def claims_table(values: pd.DataFrame, section: str | None = None, *, name: str) -> Markdown:
+    """The claims with the paper's numbers, ours and the verdict, a row a claim.
+
+    Args:
+        values: Of :func:`robustness_lib.report.evidence.tidy`.
+        section: The section whose claims are shown; None: all, with a link to the page of each.
+        name: Label for references.
+    """
     rows = []
-    for row in frame(values, claims_of(section)).to_dict("records"):
-        verdict = row["direction"] + (f"; size {row['size']}" if row["size"] else "")
-        rows.append(
-            {
-                "Claim": f"{row['statement']} ({row['locator']})",
-                "Paper": row["paper"],
-                "Here": row["here"],
-                "Effect [95 %]": row["interval"],
-                "Verdict": verdict + (f". {row['note'][:1].upper()}{row['note'][1:]}" if row["note"] else ""),
-                "Scale, seeds": f"`{row['scale']}`, {row['n']}" if row["n"] else DASH,
-            }
-        )
-    return table(rows, caption=f"{SECTIONS[section]}: the claims, and what the records say.", name=name)
+    for one in all_verdicts(values, claims_of(section) if section else CLAIMS):
+        claim = one.claim
+        row = {
+            "Claim": claim.statement + (f"<br>*{one.note[0].upper()}{one.note[1:]}.*" if one.note else ""),
+            "Paper": claim.paper + ("" if claim.own else f"<br>({claim.locator})"),
+            "Here [95 %]": f"{here_text(one)}<br>{effect_text(one)}" if one.n else DASH,
+            "Direction": one.direction,
+            "Size": one.size or ("not judged" if claim.stated and claim.test == "beyond" and one.n else DASH),
+            "Scale": one.scale if claim.exact or not one.n else f"`{one.scale}`, {one.n} seed{'s' * (one.n > 1)}",
+        }
+        rows.append(row | ({} if section else {"Page": f"[{SECTIONS[claim.section]}]({claim.section}.ipynb)"}))
+    caption = f"{SECTIONS[section]}: the claims and what was measured here." if section else "The claims."
+    return markdown.table(rows, caption=caption, name=name, classes="claims")
