@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 
 from robustness_lib.paper.claims import CLAIMS, Claim, Side
-from robustness_lib.paper.numbers import SECTIONS
+from robustness_lib.paper.numbers import DATA, SECTIONS
 from robustness_lib.records import Job, Record
 from robustness_lib.report import evidence, verdicts
 
@@ -460,3 +460,22 @@ def test_every_reason_is_given():
         assert isinstance(one.treated, Side)
         if one.test != "beyond":
             assert one.bounds[0] < one.bounds[1]
+
+
+def test_claims_table_has_a_row_a_claim_and_seven_columns(published):
+    whole = verdicts.claims_table(published, name="tab-claims")
+    lines = [line for line in whole.splitlines() if line.startswith("| ")]
+    assert len(lines) == 2 + len(CLAIMS)
+    assert lines[0] == "| Claim | Paper | Here [95 %] | Direction | Size | Scale | Page |"
+    assert all("(calibration.ipynb)" in line for line in lines if "(P1 Table 5)" in line)
+    own = verdicts.claims_table(published, "calibration", name="t")
+    assert "| Direction | Size | Scale |\n" in own
+    assert f"{SECTIONS['calibration']}: the claims" in own
+
+
+def test_changed_verdicts_name_old_and_new_words(published):
+    found = verdicts.changed(published).set_index("id")
+    assert tuple(found.loc["adv-gain-cifar10", ["old", "new"]]) == ("holds in direction, open", "undecided")
+    assert "adv-training-cifar10" not in found.index  # held, and is supported
+    assert "as similar" in found.loc["noise-excluded", "was"]
+    assert len(pd.read_csv(DATA / "old_verdicts.csv")) == 88

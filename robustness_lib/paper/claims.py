@@ -146,7 +146,7 @@ class Claim:
 
 def _read() -> tuple[Claim, ...]:
     with (DATA / "claims.csv").open(encoding="utf-8", newline="") as stream:
-        return tuple(_claim(row) for row in csv.DictReader(stream))
+        return tuple(_claim(row) for row in csv.DictReader(stream, restval=""))
 
 
 def _claim(row: dict[str, str]) -> Claim:
