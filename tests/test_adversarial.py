@@ -4,19 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import json
 import re
 from pathlib import Path
 from typing import Any
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 import test_attacks
 import torch
 import toys
-from scipy import stats
 from torch import nn
 
 from robustness_lib import adversarial, pretraining, recipe_choice, report, sections
@@ -431,117 +428,6 @@ def record(method: str, arm: str, seed: int, **metrics: Any) -> Record:
     return Record(job, {"attacked_images": 1000.0, **metrics}, {"date": "2026-01-01", "revision": "0" * 40})
 
 
-def test_clean_accuracy_stands_beside_the_papers() -> None:
-    rows = [record("adversarial", arm, 0, clean_accuracy=value) for arm, value in
-            (("scratch", 0.4), ("pre-trained", 0.5))]  # fmt: skip
-    text = report.clean_note(frame(rows), datasets=["cifar10", "cifar100"])
-    assert text == "Accuracy on clean images: CIFAR-10 87.3 → 87.1 % in the paper, 40.0 → 50.0 % here."
-    assert report.clean_note(frame(rows[:1]), datasets=["cifar10"]) == ""
-
-
-@pytest.mark.parametrize(("strong", "concluded"), [(0.23, True), (0.27, False), (0.18, False)])
-def test_what_stronger_attacks_leave_of_the_lead(strong: float, concluded: bool) -> None:
-    rows = []
-    for arm, clean, weak, left in (("scratch", 0.4, 0.25, 0.2), ("pre-trained", 0.5, 0.3, strong)):
-        rows.append(record("adversarial", arm, 0, clean_accuracy=clean))
-        rows.append(record("independent", arm, 0, adversarial_accuracy=weak, adversarial_accuracy_apgd=left))
-    text = report.stronger_note(frame(rows), dataset="cifar10")
-    assert "by +5.0 points under our attack and by " in text
-    assert f"{100 * (strong - 0.2):+.1f}".replace("-", "−") in text
-    assert "on clean test images by +10.0" in text
-    assert ("may be plain accuracy" in text) == concluded
-    assert "not run" in report.stronger_note(frame(rows[:3]), dataset="cifar10")
-
-
-def checked(arm: str = "scratch", **changes: Any) -> Record:
-    metrics = {
-        "adversarial_accuracy": 0.3,
-        "adversarial_accuracy_10_restarts": 0.29,
-        "adversarial_accuracy_noised": 0.25,
-        "transfer_accuracy": 0.4,
-        "zero_gradient": 0.0,
-        "curve_epsilon": [0.0, 8.0, 64.0],
-        "adversarial_accuracy_by_epsilon": [0.6, 0.3, 0.0],
-    }
-    return record("checks", arm, 0, **(metrics | changes))
-
-
-def answers(*records: Record) -> dict[str, str]:
-    table = report.checks_table(frame(records), datasets=["cifar10"], caption="c", name="tab-checks")
-    rows = [line.split(" | ") for line in table.splitlines() if line.startswith("| ")][2:]
-    return {row[0].removeprefix("| "): row[3].removesuffix(" |") for row in rows if len(row) == 4}
-
-
-def test_checks_pass_where_all_is_well() -> None:
-    longer = record(
-        "adversarial",
-        "scratch",
-        0,
-        adversarial_accuracy=0.3,
-        adversarial_accuracy_100_steps=0.295,
-        curve_steps=[0.0, 20.0, 100.0],
-        adversarial_accuracy_by_steps=[0.5, 0.3, 0.295],
-    )
-    found = answers(checked(), longer)
-    assert len(found) == 5
-    assert set(found.values()) == {"yes"}
-
-
-def test_restarts_of_more_steps_are_compared_with_one_start_of_as_many() -> None:
-    few_starts = {"adversarial_accuracy": 0.3, "adversarial_accuracy_10_restarts": 0.2}
-    [asked] = [text for text in answers(checked()) if text.startswith("Further random starts")]
-    assert answers(checked(**few_starts))[asked] == "**no**"
-    assert answers(checked(**few_starts, adversarial_accuracy_100_steps=0.22))[asked] == "yes"
-
-
-@pytest.mark.parametrize(
-    ("changes", "words"),
-    [
-        ({"transfer_accuracy": 0.1}, "Another network's adversarial images"),
-        ({"zero_gradient": 0.2}, "Every image has a gradient"),
-        ({"adversarial_accuracy_by_epsilon": [0.6, 0.3, 0.2]}, "Accuracy falls with the radius"),
-        ({"adversarial_accuracy_by_epsilon": [0.3, 0.6, 0.0]}, "Accuracy falls with the radius"),
-        ({"adversarial_accuracy_10_restarts": 0.1}, "Further random starts"),
-    ],
-)
-def test_a_sign_of_masked_gradients_is_said(changes: dict[str, Any], words: str) -> None:
-    found = answers(checked(**changes))
-    assert [text for text, answer in found.items() if answer == "**no**"] == [
-        next(text for text in found if text.startswith(words))
-    ]
-
-
-def test_shares_have_wilsons_interval() -> None:
-    low, high = report.share_interval(0.3, 500)
-    z, n, p = stats.norm.ppf(0.975), 500, 0.3
-    middle, half = p + z * z / (2 * n), z * np.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
-    assert (low, high) == pytest.approx(((middle - half) / (1 + z * z / n), (middle + half) / (1 + z * z / n)))
-    table = report.attacks_table(
-        frame([checked(), checked("pre-trained")]),
-        method="checks",
-        metrics=["adversarial_accuracy", "adversarial_accuracy_targeted"],
-        datasets=["cifar10"],
-        caption="c",
-        name="tab-attacks",
-    )
-    assert "| adversarial accuracy | 30.0 [27.2, 32.9] | 30.0 [27.2, 32.9] | `cpu`, 1000 |" in table
-    assert "targeted" not in table
-
-
-def test_the_images_and_their_change_are_drawn() -> None:
-    clean = np.full((2, 3, 8, 8), 0.5)
-    changed = clean.copy()
-    changed[0] += 8 / 255
-    figure = report.attacked_images(clean, changed, ["cat", "dog"], ["dog", "dog"], epsilon=8 / 255)
-    panels = figure.axes
-    assert [panel.get_xlabel() for panel in panels] == ["cat", "dog", "dog", "dog", "", ""]
-    assert [panel.xaxis.label.get_fontweight() for panel in panels[2:4]] == ["bold", "normal"]
-    drawn = [np.asarray(panel.images[0].get_array()) for panel in panels]
-    assert np.allclose(drawn[4], 1.0)
-    assert np.allclose(drawn[5], 0.5)
-    plt.close(figure)
-
-
 def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
     rows = []
     settings = {"learning_rate": 0.03, "train_images": 5000, "batch_size": 128}
@@ -572,25 +458,8 @@ def test_the_pretrainings_stand_beside_the_authors_log() -> None:
     ]
     metrics = {"error": 0.8, "images": 160_000.0, "classes": 275.0}
     records = frame([Record(job, metrics, {"date": "2026-01-01"}) for job in jobs])
-    epochs = jobs[1].recipe["epochs"]
-    tuned = []
-    for seed, value in enumerate((0.3, 0.4)):
-        one = record("adversarial", "pre-trained", seed, adversarial_accuracy=value)
-        job = dataclasses.replace(one.job, profile="cpu", init=pretraining.checkpoint_id(jobs[1]))
-        tuned.append(dataclasses.replace(one, job=job))
-    other = record("adversarial", "pre-trained", 0, adversarial_accuracy=0.9)
-    at_paper = dataclasses.replace(other.job, profile="paper", init=pretraining.checkpoint_id(jobs[1]))
-    at_targeted = dataclasses.replace(
-        other.job, profile="cpu", method="targeted-pretraining", init=pretraining.checkpoint_id(jobs[2])
-    )
-    tuned += [dataclasses.replace(other, job=job) for job in (at_paper, at_targeted)]
-    tuned += [dataclasses.replace(one, job=dataclasses.replace(one.job, method="full")) for one in tuned[:2]]
-    table = report.adversarial_pretraining_table(records, frame(tuned), dataset="cifar10", caption="c", name="n")
     theirs = "| the authors | ImageNet (32 px) | 1,281,167 of 1,000 classes"
-    assert f"{theirs} | WRN-28-10 | untargeted | 100 | 70.25 | 57.4 |" in table
     line = "| here, `cpu` | ImageNet (32 px) | 160,000 of 275 classes | WRN-16-1"
-    assert table.count(f"{line} | untargeted | {epochs} | 80.0 | 35.0 ± 7.1, n = 2 |") == 1
-    assert table.count(f"{line} | targeted | {epochs} | 80.0 | 90.0 |") == 1
     every = report.pretrainings_table(records, caption="c", name="n")
     assert f"{theirs} | WRN-40-2 | none | 100 | 50.80 |" in every
     assert every.count("| here, `cpu` |") == len(jobs)
@@ -618,10 +487,3 @@ def test_provenance_names_the_adversary_of_pretraining() -> None:
     assert "`robustness pretrain --profile cpu --corpus imagenet32 --seed 1`" in table
     assert "`robustness pretrain --profile cpu --corpus imagenet32 --set train_images=14000 --seed 1`" in table
     assert "`robustness pretrain --profile cpu --corpus imagenet32 --set adversary=untargeted --seed 1`" in table
-
-
-def test_the_notebook_shows_every_section_of_a_page() -> None:
-    cells = json.loads(Path("notebooks/adversarial.ipynb").read_text())["cells"]
-    text = "\n".join("".join(cell["source"]) for cell in cells)
-    for heading in ("Method", "Run it now", "Recorded results", "Do the claims hold?", "What differs, and why"):
-        assert f"## {heading}" in text

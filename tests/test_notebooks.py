@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import dis
 import itertools
 import json
 import re
@@ -84,6 +85,16 @@ def test_parameters_cell_comes_first_and_is_plain(source: Path) -> None:
     for line in first.source.splitlines():
         assert "#" in line, f"papermill --help-notebook shows the comment: {line!r} has none"
     assert "check_parameters(globals())" in check.source
+
+
+@NOTEBOOKS
+def test_no_cell_changes_a_parameter(source: Path) -> None:
+    """The live cell would measure something else than was asked for."""
+    first, *others = (
+        {i.argval for i in dis.get_instructions(cell.source) if i.opname == "STORE_NAME"} for cell in code_cells(source)
+    )
+    for stored in others:
+        assert not stored & first
 
 
 @NOTEBOOKS

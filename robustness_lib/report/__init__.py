@@ -10,7 +10,6 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
 * :mod:`~robustness_lib.report.calibration`: temperature, noise of the bins, the course of a training;
 * :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
-* :mod:`~robustness_lib.report.attacks`: accuracy under attack, checks of it, attacked images;
 * :mod:`~robustness_lib.report.robustness`: the same while networks are fine-tuned;
 * :mod:`~robustness_lib.report.robustness_notes`: what both come to, in sentences;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
@@ -21,14 +20,6 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
   again.
 """
 
-from robustness_lib.report.attacks import (
-    attacked_images,
-    attacks_table,
-    checks_table,
-    clean_note,
-    share_interval,
-    stronger_note,
-)
 from robustness_lib.report.calibration import (
     accuracy_note,
     bin_noise,
@@ -83,7 +74,7 @@ from robustness_lib.report.lines import (
     scatter_by_scale,
 )
 from robustness_lib.report.live import live_table
-from robustness_lib.report.pretrainings import adversarial_pretraining_table, pretrainings_table
+from robustness_lib.report.pretrainings import pretrainings_table
 from robustness_lib.report.provenance import contents_note, made_by, provenance_table, rerun_command, rerun_commands
 from robustness_lib.report.robustness import (
     STANDARD,
@@ -122,21 +113,16 @@ __all__ = [
     "Models",
     "accuracy_note",
     "accuracy_scatter",
-    "adversarial_pretraining_table",
     "answers_table",
     "area_note",
     "arm_style",
     "arms_table",
-    "attacked_images",
-    "attacks_table",
     "bars_with_paper",
     "bin_noise",
     "bins_note",
     "bins_table",
     "candidates_table",
     "chance_note",
-    "checks_table",
-    "clean_note",
     "comparison_rows",
     "comparison_table",
     "contents_note",
@@ -203,9 +189,7 @@ __all__ = [
     "scores_table",
     "series_style",
     "setting_table",
-    "share_interval",
     "spreads_table",
-    "stronger_note",
     "temperature_note",
     "temperature_table",
     "testbed_hard_note",

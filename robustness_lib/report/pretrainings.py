@@ -8,14 +8,12 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustness_lib.checkpoint_ids import corpus_name, origin
-from robustness_lib.paper import label, network_label, select
+from robustness_lib.checkpoint_ids import corpus_name
+from robustness_lib.paper import network_label, select
 from robustness_lib.report.provenance import corpus_label
-from robustness_lib.report.tables import ARMS, NOT_RUN, Markdown, myst_table, number
+from robustness_lib.report.tables import Markdown, myst_table, number
 
 _AUTHORS = ["the authors", "ImageNet (32 px)", "1,281,167 of 1,000 classes"]
-_TUNED_WHOLE = ("adversarial", "excluded", "targeted-pretraining")
-_MEASURE = "adversarial_accuracy"
 _HEADER = ["By", "Corpus", "Images", "Network", "Adversary", "Epochs", "Test error (%)"]
 
 
@@ -35,48 +33,6 @@ def pretrainings_table(records: pd.DataFrame, *, caption: str, name: str) -> Mar
     mine = records[records["section"] == "pretraining"]
     rows += [_ours(row) for row in _in_order(mine)]
     return myst_table(_HEADER, rows, caption=caption, name=name)
-
-
-def adversarial_pretraining_table(
-    records: pd.DataFrame, tuned: pd.DataFrame, *, dataset: str, caption: str, name: str
-) -> Markdown:
-    """The adversarial pre-trainings beside the authors': how long, on what, how well it was learned, and its use.
-
-    Args:
-        records: Records of :mod:`robustness_lib.pretraining`.
-        tuned: Records of the section.
-        dataset: The target on whose adversarial accuracy the use is shown.
-        caption: Caption of the table.
-        name: Its label for references.
-
-    Returns:
-        A numbered MyST table; the error is on clean validation images of the classes that were trained on, the
-        adversarial accuracy that of the networks tuned whole against an adversary, mean and standard deviation over
-        seeds.
-    """
-    of_paper = select("adversarial", dataset=dataset, arm=ARMS[1], method="adversarial", metric=_MEASURE).iloc[0]
-    rows = [[*_authors("adversarial", "WRN-28-10", "untargeted"), str(of_paper["printed"])]]
-    tuned = tuned[
-        (tuned["section"] == "adversarial") & (tuned["dataset"] == dataset) & tuned["method"].isin(_TUNED_WHOLE)
-    ]
-    for row in _in_order(records[records["method"] == "adversarial"]):
-        recipe = row["recipe"]
-        made = [recipe[name] for name in ("architecture", "train_images", "adversary", "epochs")]
-        same = [_made(init) == (row["dataset"], row["seed"], *made) for init in tuned["init"]]
-        after = tuned[np.array(same, dtype=bool) & (tuned["profile"] == row["profile"])]
-        found = [float(value) for value in after[_MEASURE]] if len(after) else []
-        use = f"{number(float(np.mean(found)), _MEASURE)}" if found else NOT_RUN
-        use += f" ± {number(float(np.std(found, ddof=1)), _MEASURE)}, n = {len(found)}" if len(found) > 1 else ""
-        rows.append([*_ours(row), use])
-    header = [*_HEADER, f"Tuned on {label(dataset)}: adversarial accuracy (%)"]
-    return myst_table(header, rows, caption=caption, name=name)
-
-
-def _made(checkpoint: str) -> tuple[object, ...] | None:
-    found = origin(checkpoint)
-    if found is None:
-        return None
-    return found.holds, found.seed, found.architecture, found.images, found.adversary, found.epochs
 
 
 def _authors(section: str, network: str, adversary: str) -> list[str]:
