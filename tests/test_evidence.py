@@ -137,3 +137,50 @@ def test_the_papers_mean_is_over_the_sets_that_ours_is_over():
     values = evidence.tidy([Record(job, {"auroc_mean": 0.5}, {"seconds": 1.0})])
     found = evidence.paper_ood_means(values, "auroc_mean", dataset="cifar10", profile="cpu")
     assert found == pytest.approx([(0.962 + 0.883) / 2, (0.967 + 0.937) / 2])  # P1 Table 6
+
+
+def derived(**metrics):
+    return evidence.tidy([record(**metrics)]).set_index("metric")["value"]
+
+
+def test_curves_have_their_value_at_half_of_the_epochs_and_at_the_end():
+    found = derived(history_error=[0.9, 0.5, 0.4, 0.3], history_epoch=[1.0, 2.0, 8.0, 10.0])
+    assert (found["history_error_half"], found["history_error_last"]) == (0.5, 0.3)
+
+
+def test_class_errors_of_ten_classes_are_metrics_of_their_own():
+    found = derived(class_error=[place / 20 for place in range(10)])
+    assert (found["class_error_1"], found["class_error_10"]) == (0.0, 0.45)
+    assert not any(name.startswith("class_error") for name in derived(class_error=[0.1] * 100, error=0.1).index)
+
+
+def test_metrics_of_a_testbed():
+    assert derived(high_count=20.0, compared_count=200.0)["high_share"] == pytest.approx(0.1)
+    mixes = derived(share=[0.0, 0.5, 1.0], effective_robustness=[0.01, 0.06, 0.02])
+    assert mixes["mixed_gain"] == pytest.approx(0.04)
+
+
+def test_the_share_of_the_accuracy_gap_that_is_closed():
+    """At an accuracy of 0.5 the line logit(x) - ln 3 is at 0.25, so the gap is 0.25."""
+    found = derived(
+        slope_excluded=1.0,
+        intercept_excluded=-np.log(3),
+        lowest_excluded=0.4,
+        history_accuracy_excluded=[0.1, 0.5, 0.5, 0.5, 0.5],  # the first is below the testbed
+        history_effective_robustness_excluded=[0.9, 0.10, 0.05, 0.025, -0.025],
+    )
+    assert found["gap_share_early"] == pytest.approx((0.4 + 0.2) / 2)
+    assert found["gap_share_late"] == pytest.approx((0.1 - 0.1) / 2)
+
+
+def test_dominance_is_compared_with_that_of_ordinary_pairs():
+    pairs = {"model_accuracy": [0.5, 0.55, 0.9], "dominance": [0.1, 0.4, 0.3]}  # of (1, 2), (1, 3) and (2, 3)
+    network = {
+        "maximum_at_excluded": 0.0,
+        "history_accuracy": [0.52, 0.85],
+        "dominance_at_maximum": [0.2, 0.3, 0.9],
+        "dominance_at_end": [0.9, 0.9, 0.12],
+    }
+    found = evidence.tidy([record(method="own-testbed", **pairs), record(**network)]).set_index("metric")["value"]
+    assert found["dominance_excess_at_maximum"] == pytest.approx(0.25 - 0.1)  # models 1 and 2 are near
+    assert found["dominance_excess_at_end"] == pytest.approx(0.12 - 0.1)  # model 3 is

@@ -55,7 +55,7 @@ document.addEventListener("DOMContentLoaded", () => {
         const falling = title.getAttribute("aria-sort") === "ascending";
         titles.forEach((other) => other.removeAttribute("aria-sort"));
         title.setAttribute("aria-sort", falling ? "descending" : "ascending");
-        const sorted = rows.toSorted((a, b) => text(a, column).localeCompare(text(b, column), "en", { numeric: true }));
+        const sorted = [...rows].sort((a, b) => text(a, column).localeCompare(text(b, column), "en", { numeric: true }));
         table.tBodies[0].append(...(falling ? sorted.reverse() : sorted));
       });
     });

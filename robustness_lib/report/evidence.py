@@ -91,7 +91,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
     that are photographs. ``class_error_1`` and so on, of ten classes. ``history_error_half`` and ``_last``: the value
     at half of the epochs and at the end. ``high_share``: share of a testbed's models with effective robustness above
     1 point. ``mixed_gain``: effective robustness of the best mix of two models beyond both of them.
-    ``gap_share_early`` and ``_late``: share of the accuracy gap that effective robustness closes (P2 §4), in the first
+    ``gap_share_early`` and ``_late``: share of the accuracy gap that effective robustness closes (P2), in the first
     and the second half of those epochs whose accuracy the testbed reaches.
     """
     found: dict[str, float] = {}

@@ -119,7 +119,9 @@ def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, na
     lines.insert(1, "|" + " --- |" * len(cells[0]))
     kind = [f":class: {classes}"] if classes else []
     text = Markdown("\n".join([f":::{{table}} {caption}", f":name: {name}", *kind, "", *lines, ":::", ""]))
-    head, *body = ["".join(f"<td>{html.escape(cell)}</td>" for cell in row) for row in cells]
+    head, *body = [
+        "".join(f"<td>{html.escape(cell).replace('&lt;br&gt;', '<br>')}</td>" for cell in row) for row in cells
+    ]
     text.as_html = (
         f"<table><caption>{html.escape(caption)}</caption><thead><tr>{head.replace('td>', 'th>')}</tr></thead><tbody>"
         + "".join(f"<tr>{row}</tr>" for row in body)
