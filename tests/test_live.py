@@ -42,7 +42,7 @@ def test_no_method_level_or_arm_is_left_out() -> None:
     assert rows(*some) == [
         ["Data set", "Method", "Level", "Arm", "Seeds", "test error (%)", "Measured"],
         ["synthetic", "standard", "", "from scratch", "2", "30.0 ± 7.1", ""],
-        ["synthetic", "temperature tuned", "", "from scratch", "1", "", "test error, temperature tuned (%) 50.0"],
+        ["synthetic", "temperature scaling", "", "from scratch", "1", "", "test error, temperature scaling (%) 50.0"],
         ["synthetic", "GLC, 5 % trusted", "0.5", "pre-trained", "1", "10.0", ""],
         ["synthetic", "of my own", "", "from scratch", "1", "", "my score −1.500; images of the corpus 4,000"],
     ]

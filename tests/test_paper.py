@@ -198,7 +198,7 @@ def test_metric_names_with_prefix_and_suffix():
     assert paper.metric("fpr95_mean").better == -1
     tempered = paper.metric("rms_calibration_error_dropped_bin_tempered")
     assert (tempered.axis, tempered.better) == (
-        "RMS calibration error, last bin dropped, temperature tuned (%)",
+        "RMS calibration error, last bin dropped, temperature scaling (%)",
         -1,
     )
 

@@ -25,8 +25,6 @@ from robustness_lib.report.headlines import so_far
 from robustness_lib.report.tables import number
 
 LISTS = {
-    "reliability_confidence": list(np.linspace(0.2, 1, 17)),
-    "reliability_accuracy": list(np.linspace(0.1, 1, 17)),
     "history_epoch": [1.0, 2.0, 3.0],
     "history_rms_calibration_error": [0.3, 0.2, 0.1],
 }
@@ -317,7 +315,6 @@ def every_figure() -> dict[str, plt.Figure]:
         "epochs": report.curves_with_paper(
             "calibration", frame, "history_rms_calibration_error", dataset="cifar100", x="history_epoch"
         ),
-        "reliability": report.reliability_diagram(frame, dataset="cifar10"),
     }
 
 
@@ -372,18 +369,6 @@ def test_curves_show_the_papers_points_and_ours():
     assert len(lines["from scratch, paper"].get_xdata()) == 11
     assert list(lines["pre-trained, here"].get_xdata()) == [0.0, 0.5, 1.0]
     assert list(lines["pre-trained, here"].get_ydata()) == pytest.approx([20, 45, 70])
-
-
-def test_reliability_diagram_merges_neighbouring_bins():
-    figure = report.reliability_diagram(records(), dataset="cifar10", merge=5)
-    points = [line for line in figure.axes[0].lines if "mean of 3 seeds" in str(line.get_label())]
-    confidence = np.array(LISTS["reliability_confidence"]) * 100
-    expected = [confidence[i : i + 5].mean() for i in (0, 5, 10, 15)]
-    assert list(points[0].get_xdata()) == pytest.approx(expected)
-    with pytest.raises(UserError, match="merge"):
-        report.reliability_diagram(records(), dataset="cifar10", merge=0)
-    empty = report.reliability_diagram(records(), dataset="cifar100")
-    assert [text.get_text() for text in empty.axes[0].texts] == ["not run"]
 
 
 def test_arms_differ_in_colour_and_marker():

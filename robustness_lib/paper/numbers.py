@@ -30,7 +30,7 @@ Names of methods, with the arm where a name alone would not tell:
   "Pre-Training" is ``normal`` in the pre-trained arm;
 * OOD detection: ``standard`` (the score is the maximum softmax probability); the metric names the set
   (``auroc_svhn``), ``auroc_mean`` is the mean over the eight sets;
-* calibration: ``standard``, ``temperature`` (trained on 90 %, temperature tuned on the rest), ``places365``;
+* calibration: ``standard``, ``temperature`` (trained on 90 %, temperature fitted on the rest), ``places365``;
 * effective robustness: ``standard``, ``last-layer``, ``replay``, ``hard``, ``easy``, ``larger-network``,
   ``smaller-corpus``; the testbed's fits are ``fit-linear``, ``fit-probit``, ``fit-logit``, its answers one image at a
   time ``image-by-image``.
@@ -105,7 +105,7 @@ _LABELS = {
     "energy": "energy",
     "nearest-neighbours": "nearest neighbours",
     "mahalanobis": "Mahalanobis distance",
-    "temperature": "temperature tuned",
+    "temperature": "temperature scaling",
     "normal": "normal training",
     "adversarial": "adversarial training",
     "last-layer": "last layer only",
@@ -264,7 +264,7 @@ _COUNTS = {
     "shared_images_": "images nearly equal to one of the corpus",
 }
 _SUFFIXES = {
-    "_tempered": "temperature tuned",
+    "_tempered": "temperature scaling",
     "_dropped_bin": "last bin dropped",
     "_excluded": "ImageNet images of excluded classes",
     "_included": "ImageNet images of other classes",

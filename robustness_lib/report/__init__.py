@@ -4,11 +4,10 @@ Everything here is a pure function of records (a frame as by :func:`robustness_l
 published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number is typed.
 
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
-* :mod:`~robustness_lib.report.figures`: bars, curves and reliability diagrams with the papers' values;
+* :mod:`~robustness_lib.report.figures`: bars and curves with the papers' values;
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
 * :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
-* :mod:`~robustness_lib.report.calibration`: temperature, noise of the bins, the course of a training;
 * :mod:`~robustness_lib.report.lines`: accuracy under shift, effective robustness and dominance;
 * :mod:`~robustness_lib.report.robustness`: the same while networks are fine-tuned;
 * :mod:`~robustness_lib.report.robustness_notes`: what both come to, in sentences;
@@ -20,19 +19,6 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
   again.
 """
 
-from robustness_lib.report.calibration import (
-    accuracy_note,
-    bin_noise,
-    bins_note,
-    bins_table,
-    epochs_note,
-    falls_note,
-    rates_note,
-    rates_table,
-    recipe_by_rms_note,
-    temperature_note,
-    temperature_table,
-)
 from robustness_lib.report.detection import (
     chance_note,
     foreign_sets_table,
@@ -47,7 +33,7 @@ from robustness_lib.report.detection import (
     scores_table,
     spreads_table,
 )
-from robustness_lib.report.figures import bars_with_paper, curves_with_paper, reliability_diagram
+from robustness_lib.report.figures import bars_with_paper, curves_with_paper
 from robustness_lib.report.grids import curve_grid, matrix_grid, panels_by_arm
 from robustness_lib.report.headlines import in_short, recipes_table, verdict_summary
 from robustness_lib.report.levels import (
@@ -111,16 +97,12 @@ from robustness_lib.report.tables import (
 __all__ = [
     "STANDARD",
     "Models",
-    "accuracy_note",
     "accuracy_scatter",
     "answers_table",
     "area_note",
     "arm_style",
     "arms_table",
     "bars_with_paper",
-    "bin_noise",
-    "bins_note",
-    "bins_table",
     "candidates_table",
     "chance_note",
     "comparison_rows",
@@ -134,10 +116,8 @@ __all__ = [
     "dominance_note",
     "dominance_scatter",
     "during_note",
-    "epochs_note",
     "factor_series",
     "factors_table",
-    "falls_note",
     "foreign_sets_table",
     "further_sets_note",
     "gain_by_set",
@@ -172,11 +152,7 @@ __all__ = [
     "provenance_table",
     "published_robustness",
     "published_scatter",
-    "rates_note",
-    "rates_table",
-    "recipe_by_rms_note",
     "recipes_table",
-    "reliability_diagram",
     "rerun_command",
     "rerun_commands",
     "robustness_curves",
@@ -190,8 +166,6 @@ __all__ = [
     "series_style",
     "setting_table",
     "spreads_table",
-    "temperature_note",
-    "temperature_table",
     "testbed_hard_note",
     "use_style",
     "verdict_summary",

@@ -1,4 +1,4 @@
-"""Figures that show the paper's values with ours: bars, curves and reliability diagrams.
+"""Figures that show the paper's values with ours: bars and curves.
 
 Ours are means over seeds with their standard deviation (a bar or a band) and every seed as a point; the
 paper's are black diamonds or dashed lines. The legend stands above the data, axes carry units, captions
@@ -21,7 +21,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.paper import common_profile, label, metric, per_seed, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.verdicts import Levels
-from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, merged, new_figure, series_style
+from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, new_figure, series_style
 from robustness_lib.report.tables import ARMS, NOT_RUN, comparison_rows
 
 
@@ -185,64 +185,6 @@ def _lines(methods: Sequence[str], arms: Sequence[str]) -> list[tuple[str, str, 
     if len(arms) > 1:
         raise ValueError(f"a panel has one arm where it has several methods, but {', '.join(arms)} were given")
     return [(arms[0], method, series_style(place), label(method)) for place, method in enumerate(methods)]
-
-
-def reliability_diagram(
-    records: pd.DataFrame,
-    *,
-    dataset: str,
-    profile: str | None = None,
-    method: str = "standard",
-    section: str = "calibration",
-    arms: Sequence[str] = ARMS,
-    merge: int = 5,
-) -> Figure:
-    """Accuracy against confidence in adaptive bins, a panel an arm; calibrated networks lie on the diagonal.
-
-    Args:
-        records: Records with the list metrics ``reliability_confidence`` and ``reliability_accuracy``, one
-            value a bin of equally many examples, in ascending order of confidence, fractions.
-        dataset: Image set.
-        profile: Profile; None: the highest that has records.
-        method: Method.
-        section: Section.
-        arms: Arms, one panel each.
-        merge: How many neighbouring bins are drawn as one point: small bins scatter by chance.
-
-    Returns:
-        The figure: a thin line a seed, and the mean over seeds of bins of the same rank as points.
-
-    Raises:
-        UserError: ``merge`` is not positive.
-    """
-    if merge < 1:
-        raise UserError(f"merge is {merge}, but at least one bin makes a point; give a positive number")
-    figure, panels = new_figure(columns=len(arms), height=4.0)
-    profile = profile or profile_of(records, section, dataset)
-    for panel, arm in zip(panels, arms, strict=True):
-        style = arm_style(arm)
-        panel.plot([0, 100], [0, 100], color="#555555", lw=1.2, ls=":", label="perfectly calibrated")
-        rows = runs(records, section=section, profile=profile or "", dataset=dataset, arm=arm, method=method)
-        seeds = []
-        for row in rows.to_dict("records"):
-            bins = (row.get("reliability_confidence"), row.get("reliability_accuracy"))
-            if all(isinstance(cells, Sequence) and len(cells) for cells in bins):
-                points = np.stack([merged(np.asarray(cells, dtype=float), merge) for cells in bins]) * 100
-                panel.plot(*points, color=style["color"], lw=0.8, alpha=0.5)
-                seeds.append(points)
-        if seeds and len({points.shape for points in seeds}) == 1:
-            confidence, accuracy = np.mean(seeds, axis=0)
-            count = f"{len(seeds)} seed{'s' if len(seeds) > 1 else ''}"
-            panel.plot(confidence, accuracy, color=style["color"], marker=style["marker"], ms=5, ls="none",
-                       label=f"{label(arm)}, mean of {count}")  # fmt: skip
-        if not seeds:
-            panel.annotate("not run", (50, 50), ha="center", va="center")
-        panel.set(xlim=(0, 102), ylim=(0, 102), box_aspect=1, xlabel="confidence (%)")
-        panel.set_xticks(range(0, 101, 25))
-        panel.set_yticks(range(0, 101, 25))
-    panels[0].set_ylabel("accuracy (%)")
-    legend_outside(figure, columns=2)
-    return figure
 
 
 def panel_of(axes: Axes | None) -> tuple[Figure, Axes]:

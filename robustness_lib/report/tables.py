@@ -349,12 +349,14 @@ def candidates_table(
         name: Its label for references.
 
     Returns:
-        A numbered MyST table, one row a candidate.
+        A numbered MyST table, one row a candidate; settings that all of them share are left out.
     """
-    header = ["Arm", *([symbol] if symbol else []), *_SETTINGS.values(), *(_JUDGED[measure] for measure in measures)]
     some = records[records["method"] == method]
     if train_images is not None:
         some = some[some["recipe"].map(lambda recipe: recipe["train_images"] == train_images).astype(bool)]
+    varied = [each for each in _SETTINGS if some["recipe"].map(lambda recipe, each=each: recipe[each]).nunique() > 1]
+    header = ["Arm", *([symbol] if symbol else []), *(_SETTINGS[each] for each in varied)]
+    header += [_JUDGED[measure] for measure in measures]
     rows = []
     decisive = measures[-1]
     for (arm, level), group in some.groupby(["arm", "level"], sort=True, dropna=False):
@@ -363,7 +365,7 @@ def candidates_table(
         for index in order:
             row = group.loc[index]
             cells = [label(str(arm)), *([f"{level:g}"] if symbol else [])]
-            cells += [f"{row['recipe'][setting]:g}" for setting in _SETTINGS]
+            cells += [f"{row['recipe'][setting]:g}" for setting in varied]
             cells += [number(row[measure], measure) for measure in measures]
             rows.append([f"**{cell}**" for cell in cells] if index == best else cells)
     return myst_table(header, rows or [[NOT_RUN, *[_DASH] * (len(header) - 1)]], caption=caption, name=name)
