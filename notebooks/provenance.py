@@ -18,7 +18,7 @@ results = "book/results"  # folder of the recorded results
 from pathlib import Path
 
 from robustness_lib import corpora, notebook
-from robustness_lib.paper import SECTIONS, label, network_label, select
+from robustness_lib.paper import SECTIONS, network_label, select
 from robustness_lib.records import load_published
 from robustness_lib.report import markdown
 

@@ -211,6 +211,33 @@ def effective_robustness(id_accuracy: Array, ood_accuracy: Array, line: Line) ->
     return outside - line.predict(inside)
 
 
+def standard_error(id_accuracy: Array, ood_accuracy: Array, line: Line, id_images: float, ood_images: float) -> Floats:
+    """Standard error of an effective robustness that comes from the numbers of test images (delta method).
+
+    The error of the line itself is not in it.
+
+    Args:
+        id_accuracy: In (0, 1), of any shape.
+        ood_accuracy: In [0, 1], the same shape.
+        line: The baseline, on the logit scale.
+        id_images: Images that the ID accuracy was measured on.
+        ood_images: Those of the OOD accuracy, independent of the others.
+
+    Returns:
+        The same shape, a fraction as the effective robustness.
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values, or the line is on another scale.
+    """
+    inside, outside = _pairs(id_accuracy, ood_accuracy)
+    if line.scaling != "logit":
+        raise UserError(f"the line is on the {line.scaling} scale; give one that was fitted on the logit scale")
+    usual = line.predict(inside)
+    ascent = line.slope * usual * (1 - usual) / (inside * (1 - inside))
+    variance = outside * (1 - outside) / ood_images + ascent**2 * inside * (1 - inside) / id_images
+    return np.asarray(np.sqrt(variance), dtype=np.float64)
+
+
 def equal_accuracy_curve(id_accuracy: Array, line: Line) -> Floats:
     """The effective robustness of a model that loses nothing under the shift (the curve y = x of P2's figures).
 

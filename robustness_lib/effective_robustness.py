@@ -40,7 +40,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -113,13 +112,6 @@ OWN_METHODS = (
 """The methods that train networks."""
 ON_REQUEST = ("hardening", "class-map-replay", *CORPORA, "larger-network")
 METHODS = (*OWN_METHODS, *testbeds.METHODS)
-
-FACTORS = tuple(
-    method
-    for method in (*OWN_METHODS, *ON_REQUEST)
-    if method not in (TESTBED, WHOLE_TESTBED, "standard", "seen", PENALTY, "wise-ft")
-)
-"""The methods that change one thing in the pre-trained arm of ``standard``, without levels."""
 
 _SHOWN = (TESTBED, WHOLE_TESTBED, "standard", "last-layer", "hard", "wise-ft", "replay", "zero-shot")
 
@@ -388,18 +380,6 @@ def shifts_of(planned: Sequence[Job]) -> tuple[str, ...]:
     """The shifts that jobs of the section measure, those of published predictions aside."""
     found = [str(job.recipe["shifts"]) for job in planned if "shifts" in job.recipe]
     return parse_shifts(found[0]) if found else ()
-
-
-def recorded_shifts(records: pd.DataFrame, scale: str) -> tuple[str, ...]:
-    """The shifts that a profile's records of ``standard`` have measured; its own where there are none.
-
-    Args:
-        records: Records, as by :func:`robustness_lib.records.frame`.
-        scale: Name of the profile.
-    """
-    rows = records[(records["method"] == "standard") & (records["profile"] == scale)]
-    text = rows.iloc[0]["recipe"]["shifts"] if len(rows) else SETTINGS[scale]["all"]["shifts"]
-    return parse_shifts(str(text))
 
 
 # --------------------------------------------------------------------------------------------- measuring

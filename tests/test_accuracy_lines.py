@@ -47,6 +47,15 @@ def test_where_the_gap_of_the_printed_lines_is_largest() -> None:
     assert below.max() == pytest.approx(0.0565, abs=5e-4)
 
 
+def test_the_standard_error_is_the_spread_over_draws_of_test_images() -> None:
+    random = np.random.default_rng(0)
+    drawn = [random.binomial(count, accuracy, 20_000) / count for count, accuracy in ((1000, 0.77), (800, 0.6))]
+    spread = al.effective_robustness(*drawn, CIFAR).std()
+    assert al.standard_error(0.77, 0.6, CIFAR, 1000, 800) == pytest.approx(spread, rel=0.02)
+    with pytest.raises(UserError, match="on the linear scale; give one"):
+        al.standard_error(0.77, 0.6, Line(1.0, 0.0, "linear"), 1000, 800)
+
+
 def test_the_lines_are_those_of_the_papers_tables() -> None:
     for dataset, line in PRINTED_LINES.items():
         for metric in ("slope", "intercept", "r_squared"):

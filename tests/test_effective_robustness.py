@@ -1,13 +1,11 @@
-"""The effective robustness section's own trainings: jobs, metrics against a testbed, records, figures and tables."""
+"""The effective robustness section's own trainings: jobs, metrics against a testbed, records."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections import Counter
-from collections.abc import Callable
 from pathlib import Path
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,16 +13,14 @@ import torch
 import toys
 
 from robustness_lib import effective_robustness as section
-from robustness_lib import report, testbed_models, testbeds
+from robustness_lib import testbed_models, testbeds
 from robustness_lib.accuracy_lines import effective_robustness, fit_line
 from robustness_lib.data import ImageSet
 from robustness_lib.effective_robustness import (
-    FACTORS,
     METHODS,
     ON_REQUEST,
     OWN_METHODS,
     PENALTIES,
-    SETTINGS,
     SHARES,
     EffectiveRobustnessRecipe,
     adapt,
@@ -466,122 +462,6 @@ def test_an_unknown_head_is_no_hindrance_to_a_new_one(tmp_path: Path, monkeypatc
     found = section.run(job, context)
     assert "maximum_effective_robustness" in found
     assert "source_accuracy" not in found
-
-
-# ---------------------------------------------------------------------------------------- the page
-
-SETTING = {"dataset": "synthetic", "profile": "smoke"}
-FIGURES: dict[str, Callable[[pd.DataFrame], plt.Figure]] = {
-    "scatter": lambda live: report.own_testbed_scatter(live, ["shifted", "corrupted"], **SETTING),
-    "during": lambda live: report.robustness_during_tuning(live, ["shifted"], **SETTING),
-    "bars": lambda live: report.maximum_bars(live, report.factor_series(["standard", *FACTORS]), "shifted", **SETTING),
-    "path": lambda live: report.weight_space_path(live, ["corrupted"], **SETTING),
-    "dominance": lambda live: report.own_dominance_scatter(live, report.STANDARD, **SETTING),
-    "hard": lambda live: report.own_hard_shares(live, report.STANDARD, **SETTING),
-}
-
-
-@pytest.mark.parametrize("name", FIGURES)
-def test_figures_show_what_is_recorded_and_say_what_is_not(name: str, live: pd.DataFrame, tmp_path: Path) -> None:
-    figure = FIGURES[name](live)
-    figure.savefig(tmp_path / "figure.svg")
-    lines = sum(len(axes.lines) for axes in figure.axes)
-    nothing = FIGURES[name](live.iloc[:0])
-    assert nothing.axes
-    words = [text.get_text() for axes in nothing.axes for text in axes.texts]
-    assert "not run" in words
-    assert lines > sum(len(axes.lines) for axes in nothing.axes)
-    plt.close("all")
-
-
-def test_during_tuning_draws_the_means_of_bins_of_all_seeds(live: pd.DataFrame) -> None:
-    row = live[(live["method"] == "standard") & (live["arm"] == "scratch")].iloc[0]
-    points = report.robustness.points_of(live, report.STANDARD[0], "shifted", **SETTING)
-    assert points is not None
-    assert points.accuracy.tolist() == row["history_accuracy_shifted"]
-    assert points.robustness.tolist() == row["history_effective_robustness_shifted"]
-    assert (points.seeds, points.bins) == (1, SETTINGS["smoke"]["scratch"]["bins"])
-    assert report.robustness.points_of(live, report.STANDARD[2], "fog", **SETTING) is None
-
-
-def test_tables(live: pd.DataFrame) -> None:
-    series = [*report.STANDARD[:2], *report.factor_series(["head-penalty"], [0.01, 0.5])]
-    text = str(report.factors_table(live, series, caption="Caption.", name="tab-x", **SETTING))
-    assert "from scratch | 1 |" in text
-    assert "old head with a penalty, 0.01 | 1 |" in text
-    assert "Not run: old head with a penalty, 0.5." in text
-    points = report.robustness.points_of(live, report.STANDARD[0], "shifted", **SETTING)
-    assert points is not None
-    pooled = 100 * report.robustness.pooled_maximum(points).value
-    [row] = [line for line in text.splitlines() if line.startswith("| from scratch")]
-    assert f"| {pooled:.1f}".replace("-", "−") in row
-    assert "Mean of the seeds' maxima (points)" in text
-    lines = str(report.own_lines_table(live, ["shifted", "corrupted"], caption="Caption.", name="tab-y", **SETTING))
-    whole = live[live["method"] == "own-testbed"].iloc[0]
-    assert f"{whole['slope_shifted_logit']:.4f}".replace("-", "−") in lines
-    assert "not run" in str(report.own_lines_table(live.iloc[:0], ["shifted"], caption="C.", name="tab-z", **SETTING))
-
-
-def test_series_of_factors_can_be_told_apart() -> None:
-    names = ["standard", "low-rate", "high-rate", "mse", "last-layer", "hard"]
-    drawn = {(one.style["color"], one.style["marker"]) for one in report.factor_series(names)}
-    assert len(drawn) == len(names)
-    assert len({color for color, _ in drawn}) == len(names)
-
-
-def test_sentences_are_computed_and_say_what_was_not_run(live: pd.DataFrame) -> None:
-    nothing = live.iloc[:0]
-    for note, words in {
-        lambda frame: report.during_note(frame, ["shifted", "corrupted"], **SETTING): "maximum lies",
-        lambda frame: report.path_note(frame, "corrupted", **SETTING): "The path runs",
-        lambda frame: report.dominance_note(frame, report.STANDARD, **SETTING): "for two models of the testbed; from",
-        lambda frame: report.hard_note(frame, report.STANDARD, **SETTING): "of such images right",
-    }.items():
-        assert words in note(live)
-        assert "not run" in note(nothing)
-
-
-def maxima(scratch: float, tuned: float, shift: str) -> pd.DataFrame:
-    """Three seeds a little apart."""
-    name, rows = f"maximum_effective_robustness_{shift}", []
-    for seed in range(3):
-        rows.append(record("standard", SCRATCH, seed, {name: scratch + 0.001 * seed}))
-        rows.append(record("standard", "some-checkpoint", seed, {name: tuned + 0.002 * seed}))
-    return frame(rows)
-
-
-@pytest.mark.parametrize(
-    ("tuned", "shift", "words"),
-    [
-        (0.05, "corrupted", "a hump like the paper's"),
-        (0.05, "excluded", "only where the images are in the style of its pre-training"),
-        (0.01, "corrupted", "there is no clear sign of the paper's hump"),
-        (-0.05, "corrupted", "points below that from scratch"),
-    ],
-)
-def test_hump_is_told_with_its_interval_and_its_shift(tuned: float, shift: str, words: str) -> None:
-    text = report.during_note(maxima(0.01, tuned, shift), [shift], dataset="cifar10", profile="cpu")
-    assert words in text
-    assert "3 seeds" in text
-
-
-@pytest.mark.parametrize(
-    ("tuned", "shift", "words"),
-    [
-        (0.05, "corrupted", "has a hump like the paper's where the style of its pre-training is no help."),
-        (0.05, "included", "only on images that it was pre-trained on, an advantage that is no robustness: no clear"),
-        (
-            0.01,
-            "excluded",
-            "left out of pre-training, where the paper has CIFAR-10.1. Over all shifts measured: at this",
-        ),
-        (0.01, "cifar10.1", "The shift is CIFAR-10.1. Over"),
-    ],
-)
-def test_the_hump_in_short(tuned: float, shift: str, words: str) -> None:
-    records = maxima(0.01, tuned, shift)
-    assert words in report.hump_note(records, [shift], dataset="cifar10")
-    assert report.hump_note(records.iloc[:0], [shift], dataset="cifar10") == ""
 
 
 def record(method: str, init: str, seed: int, metrics: dict[str, float]) -> Record:

@@ -20,24 +20,17 @@ mpl.use("agg")
 import numpy as np
 import pandas as pd
 import pytest
-from matplotlib.axes import Axes
 
-from robustness_lib import data, report, sections, testbeds
+from robustness_lib import data, sections, testbeds
 from robustness_lib.accuracy_lines import (
-    PRINTED_LINES,
-    Line,
-    clopper_pearson,
     dominance_probability,
-    equal_accuracy_curve,
-    to_scale,
 )
 from robustness_lib.data import testbed_download
 from robustness_lib.data import testbeds as tables
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.errors import UserError
 from robustness_lib.networks import Context
-from robustness_lib.records import Metrics, Record, Store, check_metrics, frame, load_published
-from robustness_lib.report.lines import LINES
+from robustness_lib.records import Metrics, Record, Store, check_metrics, load_published
 from robustness_lib.sweep import sweep
 
 MODELS = ("a_net", "b_net", "c_net", "fv_16k")
@@ -491,119 +484,3 @@ def test_synsets_of_the_real_list(real: dict[tuple[str, str], Record]) -> None:
     assert "n03770679" not in found
     assert set(found.values()) == set(CIFAR10_CLASSES)
     assert sum(name == "bird" for name in found.values()) == 872
-
-
-# --------------------------------------------------------------------------------------------- tables and figures
-
-
-@pytest.fixture
-def recorded(small: Path) -> pd.DataFrame:
-    """The frame of everything that can be measured of the small tables."""
-    found = []
-    for job in testbeds.jobs("cpu", datasets=["cifar10"]):
-        found.append(Record(job, check_metrics(testbeds.run(job, Context(data=small))), {"revision": "0123456789ab"}))
-    return frame(found)
-
-
-def curves(panel: Axes) -> dict[str, np.ndarray]:
-    """The lines of a panel by their label, as [points, 2]."""
-    return {str(line.get_label()): np.asarray(line.get_xydata()) for line in panel.lines}
-
-
-def test_a_scatter_has_the_models_their_intervals_and_both_lines(recorded: pd.DataFrame) -> None:
-    [panel] = report.published_scatter(recorded, "cifar10", scaling="linear").axes
-    inside, outside = ((answers(part) == LABELS)[:3].mean(1) for part in (0, 2))
-    [marks] = [bars for bars in panel.containers if bars.get_label() == "models of the testbed"]
-    drawn = np.asarray(marks[0].get_xydata())
-    np.testing.assert_allclose(drawn, np.stack([inside, outside], axis=1)[np.argsort(inside, kind="stable")], atol=1e-5)
-    found = curves(panel)
-    slope, intercept = np.polyfit(inside, outside, 1)
-    for text, expected in (("line through 3 models", lambda x: slope * x + intercept), ("y = x, no loss", lambda x: x)):
-        x, y = found[text].T
-        np.testing.assert_allclose(y, np.clip(expected(x), 0, 1), atol=1e-6)
-    x, y = found["line that the paper prints"].T
-    np.testing.assert_allclose(y, PRINTED_LINES["cifar10"].predict(x))
-
-
-def test_intervals_on_the_logit_scale() -> None:
-    models = report.Models("ours", np.array([0.9, 1.0]), np.array([0.8, 0.9]), 100, 0)
-    [panel] = report.accuracy_scatter([models], {"line": Line(1, 0)}).axes
-    [bars] = panel.containers
-    [segments] = [line.get_segments() for line in bars.lines[2]]
-    low, high = clopper_pearson(90, 100)
-    np.testing.assert_allclose(segments[0][:, 0], to_scale([low, high], "logit"))
-    assert len(segments) == 1  # the other model has no place on the scale
-    labels = [text.get_text() for text in panel.get_xticklabels()]
-    assert "90" in labels
-
-
-def test_robustness_is_drawn_in_points_and_as_a_share(recorded: pd.DataFrame) -> None:
-    upper, lower = report.published_robustness(recorded, "cifar10").axes
-    mixed = recorded[recorded["method"] == "mixed"].iloc[0]
-    x, y = curves(upper)["weakest and strongest mixed"].T
-    np.testing.assert_allclose(y / 100, mixed["effective_robustness"], atol=2e-5)
-    np.testing.assert_allclose(x / 100, mixed["id_accuracy"])
-    share = curves(lower)["weakest and strongest mixed"][:, 1]
-    gap = equal_accuracy_curve(x / 100, PRINTED_LINES["cifar10"])
-    np.testing.assert_allclose(share, y / gap, rtol=1e-6)
-
-
-def test_the_dominance_map_is_sorted_and_mirrored(recorded: pd.DataFrame) -> None:
-    panel = report.dominance_heat_map(recorded, "cifar10").axes[0]
-    drawn = np.ma.filled(panel.images[0].get_array(), np.nan)
-    correct = answers(0) == LABELS
-    correct = correct[np.argsort(correct.mean(1), kind="stable")]
-    np.testing.assert_allclose(drawn, drawn.T)
-    np.testing.assert_allclose(drawn[0, 3], 100 * dominance_probability(correct[0], correct[3]), atol=0.005)
-    assert np.isnan(np.diag(drawn)).all()
-    [scatter] = report.dominance_scatter(recorded, ["cifar10"]).axes
-    drawn = np.asarray(scatter.lines[2].get_xydata())
-    upper = np.triu_indices(4, 1)
-    np.testing.assert_allclose(drawn[:, 0], 100 * (correct.mean(1)[upper[1]] - correct.mean(1)[upper[0]]), atol=1e-3)
-
-
-def test_the_table_of_lines_has_every_line() -> None:
-    fits = {(job.dataset, job.method) for job in testbeds.jobs("cpu") if job.method.startswith("fit-logit")}
-    assert {(dataset, "-".join(filter(None, ("fit-logit", variant)))) for _, dataset, variant in LINES} == fits
-
-
-def test_tables_of_lines_and_answers(recorded: pd.DataFrame) -> None:
-    rows = [("thirty", "cifar10", ""), ("R", "imagenet-r", "")]
-    table = report.lines_table(recorded, caption="c", name="n", rows=rows)
-    lines = table.splitlines()
-    assert "| **the paper**, CIFAR-10 | – | 0.8318 | −0.4736 | 0.981 | 0.996 | 0.998 | – |" in lines
-    fit = recorded[recorded["method"] == "fit-logit"].iloc[0]
-    [row] = [line for line in lines if line.startswith("| thirty")]
-    assert f"| 3 | {fit['slope']:.4f} ± {fit['slope_error']:.4f} |".replace("-", "−") in row
-    assert "| R | not run | – | – | – | – | – | – |" in lines
-    text = report.answers_table(recorded, ["cifar10", "imagenet"], caption="c", name="n")
-    assert "| networks | 4 | not run | – |" in text
-    assert "| the same, share (%) |" in text
-    assert "| not run | 4.8 |" in text
-
-
-def test_sentences_about_the_testbeds_are_computed(recorded: pd.DataFrame) -> None:
-    assert "On CIFAR-10 the logit scale fits best in the paper; with the public networks: the " in report.scales_note(
-        recorded, ["cifar10"]
-    )
-    text = report.high_note(recorded, ["cifar10", "imagenet"])
-    row = recorded[(recorded["method"] == "testbed") & (recorded["dataset"] == "cifar10")].iloc[0]
-    assert f"- CIFAR-10: {row['high_count']:.0f} of {row['compared_count']:.0f} networks" in text
-    assert "- ImageNet: not run." in text
-    text = report.testbed_hard_note(recorded, "imagenet")
-    assert text.startswith("Networks of the testbed: not run. In the paper its effectively robust network")
-    assert "gets about 10 % right and CLIP without training gets about 8 % right." in text
-    assert "of such images right" in report.testbed_hard_note(recorded, "cifar10")
-
-
-def test_figures_without_records_say_so() -> None:
-    empty = frame([])
-    for figure in (
-        report.published_scatter(empty, "cifar10"),
-        report.scatter_by_scale(empty, "imagenet"),
-        report.published_robustness(empty, "imagenet"),
-        report.dominance_heat_map(empty, "imagenet"),
-        report.dominance_scatter(empty, ["cifar10", "imagenet"]),
-        report.hard_share_scatter(empty, "imagenet"),
-    ):
-        assert all("not run" in [text.get_text() for text in panel.texts] for panel in figure.axes)
