@@ -66,12 +66,12 @@ markdown.table(
 # one effect, and the interval is the 95 % interval of Student's t distribution over the seeds. The highest scale with two
 # seeds decides, `paper` before `cpu`; `smoke` never counts.
 #
-# | Direction | when |
+# | Direction | When |
 # | --- | --- |
 # | supported | The interval lies wholly on the claimed side of no effect. |
 # | contradicted | It lies wholly on the other side. |
 # | undecided | It includes no effect; or two pre-trainings with one seed each are compared; or all seeds give the same value. |
-# | not testable here | What is needed is private; or the networks have learned next to nothing: both sides err on more than 85 % of the test images. |
+# | not testable here | What is needed is private; or what is compared with fails here; or the networks have learned next to nothing: both sides err on more than 85 % of the test images. |
 # | not measured | Fewer than two seeds have both sides. The note says what it takes. |
 #
 # **Size**, where the paper states one: *reached* if the interval lies wholly at or beyond it, *below* if wholly short of
