@@ -404,6 +404,8 @@ def list_data(
         table = pd.DataFrame(data.known_sets(data_root))
         table["here"] = table["found"].replace("made on the fly", "yes")
         _print_table(table[["name", "here", "what"]])
+        folder = data.data_root(data_root).resolve()
+        print(f"\nsearched: {folder}" + ("" if folder.is_dir() else ", which does not exist yet"))
         print("'robustness data list NAME' says where a set is looked for, who published it and how to get it")
         return
     for row in data.known_sets(data_root, names):
@@ -422,7 +424,7 @@ def check_data(
     """Read image sets from end to end and say whether each is intact."""
     everything = [str(row["name"]) for row in data.known_sets(data_root)]
     bad = False
-    for name in names or everything:
+    for name in data.in_full(names, data_root) if names else everything:
         found = data.check(name, data_root)
         if names or found.state != "missing":
             print(f"{found.name} is {found.state}: {found.message}")
@@ -438,7 +440,7 @@ def fetch_data(
 ) -> None:
     """Download image sets that can be downloaded; say how to get the others."""
     bad = False
-    for name in names:
+    for name in data.in_full(names, data_root):
         found = data.fetch(name, data_root)
         print(f"{found.name} is {found.state}: {found.message}")
         bad = bad or found.state != "intact"

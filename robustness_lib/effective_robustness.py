@@ -79,7 +79,7 @@ from robustness_lib.pretraining import checkpoint_id, overrides_for, pretraining
 from robustness_lib.profiles import profile
 from robustness_lib.recipes import Recipe
 from robustness_lib.records import SCRATCH, Job, Metrics
-from robustness_lib.shifts import TargetTests, parse_shifts, target_tests
+from robustness_lib.shifts import TargetTests, parse_shifts, shifted_images, target_tests
 from robustness_lib.steps import Forward
 from robustness_lib.testbed_models import TESTBEDS, fit_pixel_model
 from robustness_lib.training import Sampler, predict
@@ -383,6 +383,15 @@ def shifts_of(planned: Sequence[Job]) -> tuple[str, ...]:
 
 
 # --------------------------------------------------------------------------------------------- measuring
+
+
+def check_images(job: Job, context: Context) -> None:
+    """Refuse, before anything is trained, a shift that is missing or does not go with the target.
+
+    Raises:
+        UserError: As for :func:`robustness_lib.shifts.shifted_images`.
+    """
+    shifted_images(job.dataset, parse_shifts(EffectiveRobustnessRecipe.of(job.recipe).shifts), context)
 
 
 def run(job: Job, context: Context) -> Metrics:

@@ -26,7 +26,7 @@ from torch import Tensor
 from robustness_lib.checkpoint_ids import origin
 from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.checks import Floats
-from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, class_list
+from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, class_list, data_root
 from robustness_lib.data.downsampled import read_class_map
 from robustness_lib.data.files import MissingData
 from robustness_lib.detection import SCORES, Outputs, Reference, detection_metrics, outputs, roc_curve, score
@@ -175,6 +175,23 @@ def _corpus(checkpoint: str) -> str | None:
 # --------------------------------------------------------------------------------------------- measuring
 
 
+def check_images(job: Job, context: Context) -> None:
+    """Refuse, before anything is trained, foreign sets that are missing or do not go with the known one.
+
+    Raises:
+        UserError: A foreign set is not there, has images of another size, or is smaller than a draw.
+    """
+    recipe, known = OodRecipe.of(job.recipe), context.images(job.dataset, "test")
+    for name in (*recipe.averaged, *recipe.further):
+        if name not in MADE:
+            images = foreign_images(name, recipe, _side(known), context)
+            check_size(name, images, known)
+            if job.method != OVERLAP:
+                draw(name, images.images, _draw_size(job, recipe, known), 1, job.seed)
+        elif (data_root(context.data) / name).is_dir():
+            raise UserError(f"{name} is noise that is made here, so no data set can be called so; rename its folder")
+
+
 def run(job: Job, context: Context) -> Metrics:
     """Score the test images and the foreign ones, and measure how well the scores tell them apart.
 
@@ -253,9 +270,7 @@ class Seen:
 
 def _seen(job: Job, recipe: OodRecipe, test: ImageSet, context: Context) -> Seen:
     """The outputs that all methods share: read if they were computed before, else computed and kept."""
-    size, count = _side(test), recipe.draw_images or int(len(test) * OUT_PER_IN)
-    if count < 1:
-        raise UserError(f"{job.dataset} has {len(test)} test images, of which a fifth is none; set draw_images")
+    size, count = _side(test), _draw_size(job, recipe, test)
     foreign = {name: _foreign(name, job, recipe, test, count, context) for name in (*recipe.averaged, *recipe.further)}
     training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
     images = target_images(training, context)
@@ -287,6 +302,14 @@ def _seen(job: Job, recipe: OodRecipe, test: ImageSet, context: Context) -> Seen
         rows={name: draws.rows for name, draws in foreign.items()},
         reference=Reference(said["reference"].features, reference.labels, recipe.neighbours),
     )
+
+
+def _draw_size(job: Job, recipe: OodRecipe, known: ImageSet) -> int:
+    """How many foreign images a draw has."""
+    count = recipe.draw_images or int(len(known) * OUT_PER_IN)
+    if count < 1:
+        raise UserError(f"{job.dataset} has {len(known)} test images, of which a fifth is none; set draw_images")
+    return count
 
 
 def _side(known: ImageSet) -> int:

@@ -64,6 +64,10 @@ SECTIONS: dict[str, Section] = {
 """By name, in the papers' order."""
 
 
+CHECKS = {module.SECTION: module.check_images for module in (ood, effective_robustness)}
+"""What refuses, before anything is trained, image sets that do not go with the target."""
+
+
 def section(name: str) -> Section:
     """The section called ``name``.
 
@@ -117,6 +121,8 @@ def measure_section(
                 context.images(dataset, "test")
             for job in filter(_needs_images, todo):
                 _check_size(job, context)
+                if name in CHECKS:
+                    CHECKS[name](job, context)
         started = time.monotonic()
         late = pretraining.ensure(
             todo,

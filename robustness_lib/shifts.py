@@ -92,20 +92,37 @@ def target_tests(
         The sets. Corrupted images are corrupted original ones, those of the ``original`` draw.
 
     Raises:
-        UserError: A set is missing, or has other classes than the target.
+        UserError: As for :func:`shifted_images`.
     """
-    whole = context.images(dataset, "test")
-    first, sets = _part(whole, original), {}
+    first, found = _part(context.images(dataset, "test"), original), shifted_images(dataset, shifts, context)
+    sets = {name: _part(found[name] if name in found else corrupted(first), shifted) for name in shifts}
+    counts = ", ".join(f"{len(images)} {name}" for name, images in sets.items())
+    return TargetTests(first, sets, f"{len(first)} original, {counts}")
+
+
+def shifted_images(dataset: str, shifts: Sequence[str], context: Context) -> dict[str, ImageSet]:
+    """The images of each shift but common corruptions, which are made of the target's.
+
+    Raises:
+        UserError: A set is missing, or has other classes or another image size than the target.
+    """
+    whole, found = context.images(dataset, "test"), {}
     for name in shifts:
-        images = corrupted(first) if name == "corrupted" else context.images(SHIFTS[name], "test", kept=True)
+        if not SHIFTS[name]:
+            continue
+        found[name] = images = context.images(SHIFTS[name], "test", kept=True)
         if images.class_names != whole.class_names:
             raise UserError(
                 f"the shift {name} has the classes {', '.join(images.class_names[:3])} …, which are not those of "
                 f"{dataset}; choose other shifts with --set shifts=…"
             )
-        sets[name] = _part(images, shifted)
-    counts = ", ".join(f"{len(images)} {name}" for name, images in sets.items())
-    return TargetTests(first, sets, f"{len(first)} original, {counts}")
+        if images.images.shape[1:] != whole.images.shape[1:]:
+            (height, width), (rows, columns) = images.images.shape[2:], whole.images.shape[2:]
+            raise UserError(
+                f"the shift {name} has images of {height}x{width} pixels but {dataset} of {rows}x{columns}; choose "
+                "other shifts with --set shifts=…"
+            )
+    return found
 
 
 def _part(images: ImageSet, count: int) -> ImageSet:

@@ -9,7 +9,7 @@ import re
 import struct
 import time
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import formats
@@ -29,6 +29,7 @@ from robustness_lib.data import (
     class_balanced_subset,
     class_list,
     data_root,
+    in_full,
     known_sets,
     load,
     write_bundle,
@@ -227,22 +228,88 @@ def test_a_folder_of_pictures_is_no_data_set_yet(tmp_path: Path) -> None:
         load("cifar-10-batches-py", root=tmp_path)
 
 
-def test_the_data_page_makes_a_data_set_of_a_folder_of_pictures(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    page = Path("book/data.md").read_text()
+def run_the_data_page() -> None:
+    [recipe] = re.findall(r"```python\n(.*?)```", DATA_PAGE.read_text(), re.DOTALL)
+    exec(recipe, {})
+
+
+DATA_PAGE = Path("book/data.md").resolve()
+
+
+@pytest.fixture
+def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three and two pictures of each of two classes, in every format and case of letters, one a photograph on its side.
+
+    Beside them what people's folders have: a hidden folder, a link to a folder and one to itself.
+    """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
-    for split, count in (("train", 3), ("test", 2)):
-        for seed, name in enumerate(("dog", "cat")):
-            for number, pixels in enumerate(formats.some_images(count, 48, seed)):
-                formats.save_image(Path(f"pictures/{split}/{name}/{number}.png"), pixels[:, :, 0] if seed else pixels)
-    [recipe] = re.findall(r"```python\n(.*?)```", page, re.DOTALL)
-    exec(recipe, {})
+    for split, names in (("train", ("0.png", "1.JPG", "deep/2.PNG")), ("test", ("0.jpeg", "1.WebP"))):
+        for seed, kind in enumerate(("dog", "cat")):
+            for name, pixels in zip(names, formats.some_images(len(names), 48, seed), strict=True):
+                formats.save_image(Path("pictures", split, kind, name), pixels[:, :, 0] if seed else pixels)
+    hidden = Path("pictures/train/.ipynb_checkpoints/0-checkpoint.png")
+    formats.save_image(hidden, formats.some_images(1)[0])
+    formats.save_image(Path("pictures/train/dog/.thumbnails/0.png"), formats.some_images(1)[0])
+    Path("elsewhere").mkdir()
+    Path("pictures/train/cat/deep").rename("elsewhere/cats")
+    Path("pictures/train/cat/linked").symlink_to(Path("elsewhere/cats").resolve())
+    Path("elsewhere/cats/again").symlink_to(Path("elsewhere/cats").resolve())
+    return Path("pictures")
+
+
+def test_the_data_page_makes_a_data_set_of_a_folder_of_pictures(pictures: Path) -> None:
+    run_the_data_page()
     assert check("mine").message == "train: 6 images, 32x32, 2 classes; test: 4 images, 32x32, 2 classes"
     train = load("mine")
     assert (train.class_names, train.labels.tolist()) == (("cat", "dog"), [0, 0, 0, 1, 1, 1])
-    assert torch.equal(train.images[4], read_image(Path("pictures/train/dog/1.png"), 32))
+    assert torch.equal(train.images[4], read_image(pictures / "train/dog/1.JPG", 32))
+    assert torch.equal(train.images[2], read_image(Path("elsewhere/cats/2.PNG"), 32))
+
+
+def test_photographs_of_ones_own_are_turned_upright_and_published_ones_are_not(pictures: Path) -> None:
+    path = pictures / "train/dog/0.png"
+    lying = Image.fromarray(formats.some_images(1, 32, 9)[0])
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    lying.save(path, exif=exif)
+    run_the_data_page()
+    pixels = torch.from_numpy(np.array(lying)).permute(2, 0, 1)
+    assert torch.equal(load("mine").images[3], pixels.rot90(-1, (1, 2)))
+    assert torch.equal(read_image(path, 32), pixels)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda p: (p / "test/dog").rename(p / "test/wolf"), "the class 'dog' is in one of train and test"),
+        (lambda p: (p / "train/wolf").mkdir(), r"train/wolf holds no picture"),
+        (lambda p: (p / "test/dog/note.gif").touch(), r"note\.gif is no picture in the folder of a class"),
+        (lambda p: (p / "test/stray.png").touch(), r"stray\.png is no picture in the folder of a class"),
+        (lambda p: p.rename("moved"), "neither a folder train nor a folder test"),
+    ],
+)
+def test_pictures_that_would_be_dropped_are_named(
+    pictures: Path, spoil: Callable[[Path], object], message: str
+) -> None:
+    spoil(pictures)
+    with pytest.raises(UserError, match=message):
+        run_the_data_page()
+    assert not Path("data").exists()
+
+
+@pytest.mark.parametrize("byte_order", ["<u2", ">u2"])
+def test_grey_images_of_16_bits_are_scaled(tmp_path: Path, byte_order: str) -> None:
+    values = np.array([[0, 257, 1000, 32768], [40000, 65535, 255, 128]] * 2)
+    form = "I;16" if byte_order == "<u2" else "I;16B"
+    Image.frombytes(form, (4, 4), values.astype(byte_order).tobytes()).save(tmp_path / "a.tiff")
+    if byte_order == "<u2":
+        Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.png")
+    for path in tmp_path.glob("a.*"):
+        assert read_image(path, 4)[:, :2].tolist() == [[[0, 1, 4, 128], [156, 255, 1, 0]]] * 3
+    Image.fromarray(values.astype(np.float32)).save(tmp_path / "b.tiff")
+    with pytest.raises(UserError, match="save it with 8 bits a channel"):
+        read_image(tmp_path / "b.tiff", 4)
 
 
 def test_channel_first_bundles_are_read_too(tmp_path: Path) -> None:
@@ -462,6 +529,8 @@ def test_nested_folders_and_a_gap_in_the_numbers(tmp_path: Path) -> None:
     (folder / "Imagenet32_train").mkdir()
     for k in (1, 3):
         (folder / f"train_data_batch_{k}").rename(folder / "Imagenet32_train" / f"train_data_batch_{k}")
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints" / "train_data_batch_2").write_bytes(b"hidden")
     assert load("imagenet32", root=tmp_path).name == "imagenet32_2x2"
 
 
@@ -746,6 +815,15 @@ def test_decoded_images_are_kept_and_made_anew_when_files_change(tmp_path: Path)
     assert torch.equal(changed.images[1], first.images[1])
 
 
+def test_other_pixels_in_a_file_of_the_same_size_and_time_are_seen(tmp_path: Path) -> None:
+    path = tmp_path / "lsun" / "test" / "a.bmp"
+    for seed in (0, 1):
+        pixels = formats.some_images(1, 32, seed)[0]
+        formats.save_image(path, pixels)
+        os.utime(path, ns=(1, 1))
+        assert torch.equal(load("lsun", "test", tmp_path).images[0], torch.from_numpy(pixels).permute(2, 0, 1))
+
+
 def test_a_set_is_read_where_nothing_can_be_cached(tmp_path: Path) -> None:
     formats.write_tiny_imagenet(tmp_path, WNIDS)
     (tmp_path / ".cache").write_text("a file where the folder should be")
@@ -844,9 +922,49 @@ def test_the_catalogue_says_what_where_and_how(tmp_path: Path, monkeypatch: pyte
         assert all(row[key] for key in ("what", "origin", "get"))
 
 
-def test_the_catalogue_of_a_root_that_does_not_exist(tmp_path: Path) -> None:
-    rows = known_sets(tmp_path / "no")
-    assert {row["found"] for row in rows} == {"no", "made on the fly"}
+def test_the_catalogue_of_a_root_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One that was named is an error; the default one is not there before the first download."""
+    with pytest.raises(UserError, match=r"the data root .*no does not exist; make it"):
+        known_sets(tmp_path / "no")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("ROBUSTNESS_DATA", "neither")
+    with pytest.raises(UserError, match="the data root neither does not exist"):
+        known_sets()
+    monkeypatch.delenv("ROBUSTNESS_DATA")
+    assert {row["found"] for row in known_sets()} == {"no", "made on the fly"}
+    with pytest.raises(UserError, match="File name too long"):
+        known_sets("n" * 300)
+
+
+def test_a_family_stands_for_its_members(tmp_path: Path) -> None:
+    assert [row["name"] for row in known_sets(tmp_path, ["cifar10.1", "cifar10"])] == [
+        "cifar10.1-v4",
+        "cifar10.1-v6",
+        "cifar10",
+    ]
+    assert len(in_full(["cifar10n"], tmp_path)) == 6
+
+
+@pytest.mark.parametrize(
+    "name", ["known", "mean", "gaussian", "rademacher", "blobs", "all", "default", "cifar10n-mine", "cifar10-testbed"]
+)
+def test_a_set_of_ones_own_has_no_name_that_results_use(tmp_path: Path, name: str) -> None:
+    formats.write_bundle(tmp_path, name, "test")
+    with pytest.raises(UserError, match=f"results use the name '{name}' themselves"):
+        load(name, "test", tmp_path)
+    assert "yourself" not in {row["origin"] for row in known_sets(tmp_path)}
+
+
+def test_odd_names_are_one_sentence(tmp_path: Path) -> None:
+    path = formats.write_bundle(tmp_path, "mine", "test")
+    with np.load(path) as arrays:
+        content = dict(arrays)
+    np.savez(path, **{**content, "class_names": np.array([b"caf\xe9", b"b", b"c"])})
+    with pytest.raises(UserError, match=r"class_names are not in UTF-8: b'caf\\xe9'"):
+        load("mine", "test", tmp_path)
+    for ask in (load, check):
+        with pytest.raises(UserError, match="unknown data set"):
+            ask("n" * 300, root=tmp_path)
 
 
 def test_reading_is_fast_enough(tmp_path: Path) -> None:

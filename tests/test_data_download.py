@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import http.server
 import io
 import tarfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -20,15 +22,20 @@ from torchvision.datasets import CIFAR10, DTD, SVHN
 
 from robustness_lib.data import check, cifar, download, fetch, load
 from robustness_lib.errors import UserError
+from robustness_lib.files import locked
 
 
 @dataclass
 class Server:
-    """Answers with ``content`` by path; of what is in ``cut`` it sends half under the full length."""
+    """Answers with ``content`` by path.
+
+    Of what is in ``cut`` it sends half under the full length, of what is in ``slow`` a byte every 50 milliseconds.
+    """
 
     address: str = ""
     content: dict[str, bytes] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
+    slow: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
 
 
@@ -47,7 +54,11 @@ def server() -> Iterator[Server]:
             self.send_response(200)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
-            self.wfile.write(body[: len(body) // 2] if name in state.cut else body)
+            with contextlib.suppress(OSError):  # the client has left
+                for byte in body if name in state.slow else ():
+                    self.wfile.write(bytes([byte]))
+                    time.sleep(0.05)
+                self.wfile.write(body[: len(body) // 2] if name in state.cut else body)
 
         do_HEAD = do_GET
 
@@ -172,6 +183,37 @@ def test_torchvisions_sets(server: Server, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(DTD, "_MD5", hashlib.md5(body).hexdigest())
     assert fetch("textures", root).message == "test: 6 images, 32x32, 2 classes"
     assert not list(root.rglob("*.tar.gz"))
+
+
+@pytest.mark.parametrize("name", ["cifar10.1-v6", "svhn"])
+def test_a_download_ends_however_slowly_it_goes_on(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    """Bytes that drip reach no time-out of a single answer. The one library is pooch, the other torchvision."""
+    serve_cifar101(server, tmp_path, monkeypatch)
+    formats.write_svhn(tmp_path / "published", monkeypatch)
+    for split, (_, filename, md5) in SVHN.split_list.items():
+        server.content[filename] = (tmp_path / "published" / "svhn" / filename).read_bytes()
+        monkeypatch.setitem(SVHN.split_list, split, [server.address + filename, filename, md5])
+    server.slow = set(server.content)
+    monkeypatch.setattr(download, "TIME_LIMIT", 0.5)
+    with pytest.raises(UserError, match=r"downloading .* failed: it took more than 0\.00014 hours; try again"):
+        fetch(name, tmp_path / "root")
+    assert not list((tmp_path / "root").iterdir())
+    time.sleep(0.6)  # no alarm is left behind
+
+
+def test_what_killed_downloads_have_left_is_swept(
+    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    serve_cifar101(server, tmp_path, monkeypatch)
+    root = tmp_path / "root"
+    for name in ("killed", "running"):
+        (root / f".download-{name}").mkdir(parents=True)
+        (root / f".download-{name}" / "part").write_bytes(b"half")
+    with locked(root / ".download-running"):
+        assert fetch("cifar10.1-v6", root).state == "intact"
+    assert sorted(path.name for path in root.iterdir()) == [".download-running", "cifar10.1"]
 
 
 def test_human_labels_are_checked_by_content(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as reference_roc
 from torch import nn
 
-from robustness_lib import calibration, detection, foreign, networks, ood, paper, records, report
+from robustness_lib import calibration, detection, foreign, networks, ood, paper, records, report, sections
 from robustness_lib.data import load, write_bundle
 from robustness_lib.detection import (
     Outputs,
@@ -609,6 +609,33 @@ def test_unusable_sets_are_one_sentence_before_anything_is_trained(
     monkeypatch.setattr(networks, "train", None)
     with pytest.raises(UserError, match=message):
         ood.run(own_job(**changes), context)
+    if "neighbours" not in changes:
+        with pytest.raises(UserError, match=message):
+            ood.check_images(own_job(**changes), context)
+
+
+def test_sets_that_do_not_fit_are_refused_before_the_pretraining(root: Path, tmp_path: Path) -> None:
+    context = toys.context(tmp_path / "empty", data=root)
+    asked = {"methods": ["standard"], "seeds": [0]}
+    with pytest.raises(UserError, match="large has images of 20x20 pixels but synthetic of 16x16"):
+        sections.measure_section("ood", "smoke", context, overrides={"further_sets": "large"}, **asked)
+    (root / "blobs").mkdir()
+    with pytest.raises(UserError, match="blobs is noise that is made here, so no data set can be called so"):
+        sections.measure_section("ood", "smoke", context, overrides={}, **asked)
+    assert not list((tmp_path / "empty").rglob("*.safetensors"))
+
+
+def test_known_images_that_are_not_square_are_refused(context: Context, root: Path) -> None:
+    toys.write_bundle(root, "flat", 60, 4)
+    for split in ("train", "test"):
+        path = root / "flat" / f"{split}.npz"
+        with np.load(path) as arrays:
+            content = dict(arrays)
+        np.savez(path, **{**content, "images": content["images"][..., :12]})
+    job = dataclasses.replace(own_job(), dataset="flat")
+    for ask in (ood.run, ood.check_images):
+        with pytest.raises(UserError, match="flat has images of 16x12 pixels, but foreign images are square"):
+            ask(job, context)
 
 
 def test_overlap_is_counted(context: Context, root: Path) -> None:

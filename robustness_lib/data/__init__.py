@@ -6,7 +6,7 @@
 (torch.uint8, 10)
 """
 
-from robustness_lib.data.catalogue import SOURCES, Status, check, fetch, known_sets, load
+from robustness_lib.data.catalogue import SOURCES, Status, check, fetch, in_full, known_sets, load
 from robustness_lib.data.downsampled import class_list
 from robustness_lib.data.files import write_bundle
 from robustness_lib.data.imageset import ImageSet, class_balanced_subset, data_root
@@ -20,6 +20,7 @@ __all__ = [
     "class_list",
     "data_root",
     "fetch",
+    "in_full",
     "known_sets",
     "load",
     "write_bundle",

@@ -6,6 +6,7 @@ The tables of :mod:`robustness_lib.data.testbeds` are listed, checked and fetche
 from __future__ import annotations
 
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -36,12 +37,10 @@ from robustness_lib.data.folders import (
     load_tiny_imagenet,
     load_unlabelled,
 )
-from robustness_lib.data.imageset import ImageSet, data_root
+from robustness_lib.data.imageset import SPLITS, ImageSet, data_root
 from robustness_lib.data.synthetic import load_synthetic
 from robustness_lib.data.testbeds import FOLDER, TABLES
 from robustness_lib.errors import UserError, choose
-
-SPLITS = ("train", "test")
 
 
 @dataclass(frozen=True)
@@ -189,8 +188,11 @@ SOURCES: dict[str, Source] = {source.name: source for source in _sources()}
 """The image sets by name."""
 
 
-_OWN_NAME = r"[\w+-][\w.+-]*"
-"""What a data set of one's own may be called."""
+_OWN_NAME = r"(?!cifar10n-)[\w+-][\w.+-]{0,99}"
+"""What a data set of one's own may be called; human labels are told by their prefix."""
+
+_RESERVED = {"all", "default", "known", "mean", "gaussian", "rademacher", "blobs", *TABLES}
+"""Words that parameters and results have beside names of data sets."""
 
 
 def _bundle(name: str, split: str, root: Path) -> Path:
@@ -223,7 +225,7 @@ def _read_own(name: str, split: str, root: Path) -> ImageSet:
 def _own_sets(root: Path) -> list[str]:
     """The names of the user's own bundles."""
     found = {path.parent.name for split in SPLITS for path in root.glob(f"*/{split}.npz")}
-    return sorted(name for name in found - set(SOURCES) if re.fullmatch(_OWN_NAME, name))
+    return sorted(name for name in found - set(SOURCES) - _RESERVED if re.fullmatch(_OWN_NAME, name))
 
 
 def _known(name: str, root: Path, others: Iterable[str] = ()) -> str:
@@ -233,6 +235,10 @@ def _known(name: str, root: Path, others: Iterable[str] = ()) -> str:
         UserError: Nothing is; where a folder of the user's is, the message says what it lacks.
     """
     options = [*SOURCES, *others, *_own_sets(root)]
+    if name not in options and (name in _RESERVED or name.startswith("cifar10n-")) and (root / name).is_dir():
+        raise UserError(
+            f"results use the name {name!r} themselves, so no data set can be called so; rename {root / name}"
+        )
     published = {Path(place).parts[0] for place in (FOLDER, *(s.location for s in SOURCES.values() if s.location))}
     if name not in {*options, *published} and re.fullmatch(_OWN_NAME, name) and (root / name).is_dir():
         raise UserError(
@@ -240,6 +246,26 @@ def _known(name: str, root: Path, others: Iterable[str] = ()) -> str:
             "of your images, as the data page (book/data.md) shows"
         )
     return choose(name, options, "data set")
+
+
+def _no_root(folder: Path) -> MissingData:
+    return MissingData(
+        f"the data root {folder} does not exist; make it, or name another with --data-root or the environment variable "
+        "ROBUSTNESS_DATA"
+    )
+
+
+def in_full(names: Iterable[str], root: Path | str | None = None) -> list[str]:
+    """Names of image sets and tables, a family's name (``"cifar10n"``) replaced by those of its members.
+
+    Raises:
+        UserError: A name is unknown.
+    """
+    folder, found = data_root(root), []
+    for name in names:
+        family = [other for other in SOURCES if name not in SOURCES and other.startswith(f"{name}-")]
+        found += family or [_known(name, folder, TABLES)]
+    return found
 
 
 def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageSet:
@@ -266,10 +292,7 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
     if source and not source.location:
         return source.read(name, split, folder)
     if not folder.is_dir():
-        raise MissingData(
-            f"the data root {folder} does not exist; make it, or name another with --data-root or the "
-            "environment variable ROBUSTNESS_DATA"
-        )
+        raise _no_root(folder)
     if source is None:
         _known(name, folder)
         if not bundle.is_file():
@@ -360,19 +383,22 @@ def known_sets(root: Path | str | None = None, names: Sequence[str] | None = Non
 
     Args:
         root: The data root.
-        names: Which, in this order; None for all.
+        names: Which, in this order, as for :func:`in_full`; None for all.
 
     Returns:
         One row a set: ``name``, ``what``, ``where`` (path), ``found`` ("yes", "no", "made on the fly"),
         ``origin`` (publisher and terms) and ``get`` (how to get it).
 
     Raises:
-        UserError: A name is unknown.
+        UserError: A name is unknown, or the data root that was named does not exist; only the folder ``data`` of the
+            working directory need not.
     """
     folder = data_root(root)
+    if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():
+        raise _no_root(folder)
     if names is not None:
-        rows_by_name = {row["name"]: row for row in known_sets(folder)}
-        return [rows_by_name[_known(name, folder, TABLES)] for name in names]
+        rows_by_name = {row["name"]: row for row in known_sets(root)}
+        return [rows_by_name[name] for name in in_full(names, root)]
     rows = []
     for source in SOURCES.values():
         bundles = [path for split in SPLITS if (path := _bundle(source.name, split, folder)).is_file()]

@@ -5,7 +5,10 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
+import shutil
+import signal
 import tempfile
+import threading
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,9 +20,13 @@ from torchvision.datasets import CIFAR10, CIFAR100, DTD, SVHN, Places365
 from robustness_lib.data import cifar
 from robustness_lib.data.files import write_npz
 from robustness_lib.errors import UserError
+from robustness_lib.files import locked
 
-TINY_IMAGENET_ADDRESS = "http://cs231n.stanford.edu/tiny-imagenet-200.zip"
-TINY_IMAGENET_HASH = "md5:90528d7ca1a48142e341f4ef8d21d0de"
+TINY_IMAGENET_ADDRESS = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
+TINY_IMAGENET_HASH = "sha256:6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
+
+TIME_LIMIT = 4 * 3600.0
+"""Seconds that a set's download may take in all; the largest, Places365's test images, has 4 GB."""
 
 CIFAR10N_SHA256 = {
     "clean_label": "2b7cd2f24487317614016b72ffd53071c3062f592f0eb300c18a770d41ae1253",
@@ -35,11 +42,25 @@ depend on the library that wrote it)."""
 
 @contextlib.contextmanager
 def staging(name: str, root: Path) -> Iterator[Path]:
-    """A temporary folder below the data root; what is in it at the end moves there."""
+    """A temporary folder below the data root; what is in it at the end moves there.
+
+    What downloads that were killed have left there is deleted.
+
+    Raises:
+        UserError: What is done in the folder fails, or takes longer than :data:`TIME_LIMIT`.
+    """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as folder:
-            yield Path(folder)
+        with contextlib.ExitStack() as stack:
+            with locked(root):
+                for leftover in root.glob(".download-*"):
+                    with locked(leftover, wait=False) as free:
+                        if free:
+                            shutil.rmtree(leftover, ignore_errors=True)
+                folder = stack.enter_context(tempfile.TemporaryDirectory(dir=root, prefix=".download-"))
+                stack.enter_context(locked(Path(folder)))
+            with _time_limit(TIME_LIMIT):
+                yield Path(folder)
             for path in sorted(Path(folder).rglob("*")):
                 if path.is_file():
                     target = root / path.relative_to(folder)
@@ -50,6 +71,29 @@ def staging(name: str, root: Path) -> Iterator[Path]:
     except Exception as error:  # whatever a server, a proxy or a disk may do
         reason = " ".join(str(error).split()) or type(error).__name__
         raise UserError(f"downloading {name} into {root} failed: {reason}; try again") from error
+
+
+class TookTooLong(Exception):
+    """A download has reached its limit; this is no ``OSError``, after which libraries try again."""
+
+
+@contextlib.contextmanager
+def _time_limit(seconds: float) -> Iterator[None]:
+    """End what is done after so many seconds, whatever it waits for; only in the main thread."""
+
+    def stop(*_: object) -> None:
+        raise TookTooLong(f"it took more than {seconds / 3600:.2g} hours")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, stop)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def retrieve(address: str, known_hash: str | None, folder: Path) -> Path:
@@ -125,7 +169,7 @@ def cifar10n(name: str, root: Path) -> None:
 
 
 def tiny_imagenet(name: str, root: Path) -> None:
-    """Download and unpack Tiny ImageNet's archive against its known MD5 sum.
+    """Download and unpack Tiny ImageNet's archive against its known SHA-256 sum.
 
     Raises:
         UserError: The download failed or has not the sum.

@@ -78,7 +78,7 @@ def find_batches(folder: Path, split: str) -> list[Path]:
     """
     pattern = re.compile(r"train_data_batch_(\d+)(\.npz)?" if split == "train" else r"val_data()(\.npz)?")
     found: dict[int, Path] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("*/*")]):
+    for path in sorted([*folder.glob("*"), *folder.glob("[!.]*/*")]):
         match = pattern.fullmatch(path.name)
         if match and path.is_file():
             number = int(match[1] or 0)

@@ -198,7 +198,11 @@ def read_bundle(path: Path, name: str) -> ImageSet:
         raise damaged(path, f"{len(images)} images but {len(labels)} labels", WRITE_AGAIN)
     if images.shape[3] == 3:
         images = images.transpose(0, 3, 1, 2)
-    return ImageSet(name, torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), _texts(names))
+    try:
+        texts = _texts(names)
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"class_names are not in UTF-8: {error.object!r}", WRITE_AGAIN) from error
+    return ImageSet(name, torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), texts)
 
 
 def _texts(names: np.ndarray) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """Image sets that are published as single image files: Tiny ImageNet, DTD, Places365, LSUN; and SVHN.
 
 Decoding many files takes a while, so the result is kept in ``<root>/.cache`` under a name that changes with
-the files' names, sizes and times; deleting that folder loses nothing but time.
+the files' content; deleting that folder loses nothing but time.
 """
 
 from __future__ import annotations
@@ -9,12 +9,13 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.datasets import DTD, SVHN, Places365
 from torchvision.transforms import functional as F
@@ -24,25 +25,28 @@ from robustness_lib.data.files import (
     MissingData,
     damaged,
     expect_digest,
+    file_digest,
     read_bundle,
     write_bundle,
 )
-from robustness_lib.data.imageset import ImageSet
+from robustness_lib.data.imageset import SPLITS, ImageSet
 from robustness_lib.errors import UserError
 
 SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 _DECODING_ERRORS: tuple[type[Exception], ...] = (*DAMAGE, Image.DecompressionBombError)
 
 
-def read_image(path: Path, size: int, fit: str = "crop") -> Tensor:
+def read_image(path: Path, size: int, fit: str = "crop", upright: bool = False) -> Tensor:
     """Read one image file.
 
     Args:
-        path: The file, in any format that Pillow reads; grey images become RGB.
+        path: The file, in any format that Pillow reads; grey images become RGB, of 8 bits a channel.
         size: Pixels along a side of the result.
         fit: ``"crop"``: the shorter side is resized to ``size`` (bilinear), then the centre is cropped, as
             for the out-of-distribution sets of P1; ``"squeeze"``: both sides are resized to ``size`` with a
             box filter, as Downsampled ImageNet was made.
+        upright: Whether the image is turned as its EXIF orientation says, as photographs must be; published sets are
+            read as their pixels lie.
 
     Returns:
         uint8 tensor [3, size, size].
@@ -54,7 +58,14 @@ def read_image(path: Path, size: int, fit: str = "crop") -> Tensor:
         raise UserError(f"{path} is missing, though the set's own list names it; unpack the set again")
     try:
         with Image.open(path) as file:
-            image = file.convert("RGB")
+            image = ImageOps.exif_transpose(file) if upright else file
+            if image.mode.startswith("I;16"):  # which Pillow's own conversion would clip, not scale
+                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
+            elif image.mode in ("I", "F"):
+                raise damaged(path, "more than 16 bits a channel", "save it with 8 bits a channel")
+            image = image.convert("RGB")
+    except UserError:
+        raise
     except _DECODING_ERRORS as error:
         raise damaged(path, error) from error
     if fit == "squeeze":
@@ -65,7 +76,7 @@ def read_image(path: Path, size: int, fit: str = "crop") -> Tensor:
     return pixels
 
 
-def read_images(paths: Sequence[Path], size: int, fit: str = "crop") -> Tensor:
+def read_images(paths: Sequence[Path], size: int, fit: str = "crop", upright: bool = False) -> Tensor:
     """Read image files (see :func:`read_image`), several at a time.
 
     Returns:
@@ -76,21 +87,31 @@ def read_images(paths: Sequence[Path], size: int, fit: str = "crop") -> Tensor:
     """
     images = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
     with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
-        for index, image in enumerate(pool.map(lambda path: read_image(path, size, fit), paths)):
+        for index, image in enumerate(pool.map(lambda path: read_image(path, size, fit, upright), paths)):
             images[index] = image
     return images
 
 
-def _files_of(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
+def _files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted: links to folders are followed, what is hidden is left out."""
+    found, seen = [], set()
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); change its permissions") from error
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        here = Path(place).resolve()
+        folders[:] = sorted(name for name in folders if not name.startswith(".") and here not in seen)
+        found += [Path(place, name) for name in names if not name.startswith(".") and here not in seen]
+        seen.add(here)
+    return sorted(found)
 
 
-def _fingerprint(paths: Iterable[Path], labels: Sequence[int], names: Sequence[str], recipe: str) -> str:
+def _fingerprint(paths: Sequence[Path], labels: Sequence[int], names: Sequence[str], recipe: str) -> str:
     digest = hashlib.sha256(f"{recipe} {list(labels)} {list(names)}".encode())
-    for path in paths:
-        with contextlib.suppress(OSError):  # a missing file is reported by the reader
-            stat = path.stat()
-            digest.update(f"{path.name} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    with ThreadPoolExecutor(max_workers=os.cpu_count() or 1) as pool:
+        for content in pool.map(lambda path: file_digest(path, "sha256") if path.is_file() else "missing", paths):
+            digest.update(content.encode())
     return digest.hexdigest()[:16]
 
 
@@ -293,7 +314,46 @@ def load_unlabelled(name: str, split: str, root: Path, size: int = 32, folder: s
     Raises:
         UserError: There is no image file, or one cannot be decoded.
     """
-    paths = _files_of(root / folder)
+    paths = [path for path in _files_below(root / folder) if path.suffix.lower() in SUFFIXES]
     if not paths:
         raise MissingData(f"{root / folder} holds no image file ({', '.join(SUFFIXES)})")
     return image_set(name, paths, [0] * len(paths), ["unlabelled"], size, cache=root / ".cache")
+
+
+def write_pictures(pictures: Path | str, bundles: Path | str, size: int) -> None:
+    """Make a data set of one's own of pictures in the folders ``<pictures>/<split>/<class>``, at any depth.
+
+    Of each picture, turned as its EXIF orientation says, the shorter side is resized to ``size`` and the middle kept.
+
+    Args:
+        pictures: A folder with a folder ``train``, ``test`` or both, and in each a folder a class, the same ones.
+        bundles: The data set's folder, below the data root.
+        size: Pixels along a side.
+
+    Raises:
+        UserError: There is no class, the splits have other classes, a class has no picture, or a file is no picture.
+    """
+    found: dict[str, dict[str, list[Path]]] = {}
+    for folder in (place for split in SPLITS if (place := Path(pictures).expanduser() / split).is_dir()):
+        files = _files_below(folder)
+        if odd := [p for p in files if p.suffix.lower() not in SUFFIXES or p.parent == folder]:
+            raise UserError(
+                f"{odd[0]} is no picture in the folder of a class ({', '.join(SUFFIXES)}); convert it or move it away"
+            )
+        classes = sorted(p.name for p in folder.iterdir() if p.is_dir() and not p.name.startswith("."))
+        found[folder.name] = {name: [p for p in files if p.is_relative_to(folder / name)] for name in classes}
+        if empty := [name for name, paths in found[folder.name].items() if not paths] or ([] if classes else ["."]):
+            raise UserError(f"{folder / empty[0]} holds no picture ({', '.join(SUFFIXES)}); add some or remove it")
+    if not found:
+        raise UserError(f"{pictures} has neither a folder train nor a folder test; put a folder a class in each")
+    names = [set(classes) for classes in found.values()]
+    if odd_names := sorted(names[0] ^ names[-1]):
+        raise UserError(
+            f"the class {odd_names[0]!r} is in one of train and test of {pictures} alone; give both the same classes"
+        )
+    for split, classes_of in found.items():
+        paths = [path for files in classes_of.values() for path in files]
+        labels = [label for label, files in enumerate(classes_of.values()) for _ in files]
+        images = read_images(paths, size, upright=True)
+        data = ImageSet(Path(bundles).name, images, torch.tensor(labels), tuple(classes_of))
+        write_bundle(Path(bundles).expanduser() / f"{split}.npz", data)

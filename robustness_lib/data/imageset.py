@@ -13,6 +13,8 @@ import torch
 from robustness_lib.errors import UserError
 from robustness_lib.randomness import generator
 
+SPLITS = ("train", "test")
+
 
 def data_root(root: Path | str | None = None) -> Path:
     """The folder that image sets are looked for in.
@@ -23,8 +25,18 @@ def data_root(root: Path | str | None = None) -> Path:
 
     Returns:
         The folder; it need not exist (the synthetic sets need none).
+
+    Raises:
+        UserError: No folder can have this name.
     """
-    return Path(root if root is not None else os.environ.get("ROBUSTNESS_DATA") or "data").expanduser()
+    named = root if root is not None else os.environ.get("ROBUSTNESS_DATA") or "data"
+    try:
+        folder = Path(named).expanduser()
+        folder.is_dir()
+    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a home that is not there
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"the data root {str(named)!r} cannot be a folder ({reason}); name another") from error
+    return folder
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
