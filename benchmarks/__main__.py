@@ -19,6 +19,7 @@ from benchmarks import plan
 from benchmarks.measurements import FRESH, run
 from robustness_lib import carrying
 from robustness_lib.errors import UserError
+from robustness_lib.files import as_path
 from robustness_lib.networks import Context
 from robustness_lib.records import Job, Record, Store
 from robustness_lib.runtime import Runtime
@@ -131,8 +132,8 @@ def command(arguments: Sequence[str] | None = None, executor: Callable[[], Execu
         UserError: A value is unknown or out of its range.
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what is not recorded yet.")
-    parser.add_argument("--store", type=Path, default=Path("runs"), help="folder of the records (%(default)s)")
-    parser.add_argument("--out", type=Path, help="folder of few files to keep them in too, for 'robustness merge'")
+    parser.add_argument("--store", type=as_path, default=Path("runs"), help="folder of the records (%(default)s)")
+    parser.add_argument("--out", type=as_path, help="folder of few files to keep them in too, for 'robustness merge'")
     parser.add_argument("--time-budget", type=float, help="seconds; nothing begins that would not end within them")
     parser.add_argument("--rounds", type=int, help="measurements of each side; the device's own number by default")
     parser.add_argument("--only", help='measurements whose name has this text, such as "training wrn-40-2"')

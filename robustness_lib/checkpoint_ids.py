@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from robustness_lib.errors import UserError
 from robustness_lib.recipes import ADVERSARIES, TORCHVISION
 
 _COUNTS = re.compile(r"(.+)_(\d+)x(\d+)")
@@ -20,6 +21,27 @@ _ID = re.compile(
     rf"(_(?P<adversary>{'|'.join(ADVERSARIES[1:])}))?"
     r"(_e(?P<epochs>\d+)_s(?P<seed>\d+)_\w+|_authors_\w+|_v\d+)"
 )
+
+_SAFE = re.compile(r"(timm/)?[\w+][\w.+-]{0,199}")
+
+
+def is_checkpoint_id(text: object) -> bool:
+    """Whether this can be a checkpoint's id: letters, digits and ``._+-``, perhaps after ``timm/``; it names a file."""
+    return isinstance(text, str) and _SAFE.fullmatch(text) is not None
+
+
+def check_id(checkpoint: str, given: str = "the checkpoint's id") -> str:
+    """The id, as a user gave it.
+
+    Raises:
+        UserError: It cannot be one (:func:`is_checkpoint_id`).
+    """
+    if not is_checkpoint_id(checkpoint):
+        raise UserError(
+            f"{given} is {checkpoint[:60]!r}, but an id has at most 200 letters, digits and ._+-; give what "
+            "'robustness pretrain' or 'robustness import' printed"
+        )
+    return checkpoint
 
 
 def corpus_name(holds: str) -> str:

@@ -25,6 +25,7 @@ from robustness_lib import (
     sections,
 )
 from robustness_lib.errors import UserError
+from robustness_lib.files import as_path
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
 from robustness_lib.recipes import ADVERSARIES
@@ -75,7 +76,7 @@ def _folder(option: str, words: str, checked: Callable[[Path], Path] = Path) -> 
         return str(given).strip() or _NOTHING  # before version 0.29 Typer makes "" a path, the current folder
 
     def read(given: object) -> Path | None:
-        return None if given is None else checked(Path(_not_empty(option, str(given).replace(_NOTHING, ""))))
+        return None if given is None else checked(as_path(_not_empty(option, str(given).replace(_NOTHING, ""))))
 
     return typer.Option(option, help=words, parser=named, callback=read, metavar="PATH")
 
@@ -352,6 +353,7 @@ def merge(
     """Take records and checkpoints that were made elsewhere into the store."""
     bad = False
     for folder in folders:
+        folder = as_path(folder)
         found = carrying.merge(folder, store)
         for line in carrying.report(folder, store, *found):
             print(line)

@@ -5,33 +5,42 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from robustness_lib.errors import UserError
 
 
+def as_path(text: Path | str) -> Path:
+    """A path that a person gave, with ``~`` for the home folder.
+
+    Raises:
+        UserError: It begins with ``~``, and there is no home folder.
+    """
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise UserError(f"{text} begins with ~, but no home folder is known here; write the whole path") from None
+
+
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file so that it is either whole or as it was before, whatever happens meanwhile.
+    """Write a file, readable as the umask says, that is either whole or as it was before, whatever happens meanwhile.
 
     Raises:
         UserError: The disk is full or the folder cannot be written; nothing that was there is lost.
     """
-    temporary = None
+    temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
-            temporary = Path(file.name)
+        with temporary.open("xb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        temporary.chmod(0o644)
         os.replace(temporary, path)
     except OSError as error:
-        if temporary is not None:
-            with contextlib.suppress(OSError):
-                temporary.unlink(missing_ok=True)
+        with contextlib.suppress(OSError):
+            temporary.unlink(missing_ok=True)
         raise UserError(
             f"could not write {path} ({error.strerror or error}); nothing recorded before is lost: "
             "make room or choose another folder, then run the same command again"
@@ -51,7 +60,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o644)
+        handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
         raise UserError(
             f"could not lock {path} ({error.strerror or error}); choose a folder that can be written"

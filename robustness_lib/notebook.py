@@ -18,12 +18,16 @@ from pathlib import Path
 from typing import Any
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.files import write_atomically
+from robustness_lib.files import as_path, write_atomically
 
 CSV = "text/csv"
 """The format in which a notebook keeps a figure's numbers (:func:`robustness_lib.report.style.show`)."""
 
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after the parameters cell
+
+
+_FOLDERS = ("data_root", "store", "results")
+"""Parameters in which ``~`` is the home folder."""
 
 
 def check_parameters(namespace: MutableMapping[str, Any]) -> None:
@@ -50,7 +54,8 @@ def check_parameters(namespace: MutableMapping[str, Any]) -> None:
             for name in _assigned(cell):
                 choose(name, defaults, "parameter")
     for name, default in defaults.items():
-        namespace[name] = _as_kind_of(default, namespace[name], name)
+        value = _as_kind_of(default, namespace[name], name)
+        namespace[name] = str(as_path(value)) if name in _FOLDERS and value else value
     if "results" in namespace:
         _go_to_root(Path(namespace["results"]))
 
@@ -128,7 +133,7 @@ def write_page(executed: Path, page: Path) -> None:
     parameters = notebook["metadata"].pop("papermill", {}).get("parameters", {})
     if parameters:
         raise UserError(f"{executed} was run with {', '.join(parameters)} given; the book shows runs at the defaults")
-    here = {str(path) for path in (Path.cwd(), Path.home(), Path(sys.prefix))} - {"/"}
+    here = {str(path) for path in (Path.cwd(), os.path.expanduser("~"), Path(sys.prefix))} - {"/", "~"}
     for number, cell in enumerate(notebook["cells"], start=1):
         for name in ("papermill", "execution"):
             cell["metadata"].pop(name, None)

@@ -27,6 +27,7 @@ import pandas as pd
 
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked, write_atomically
+from robustness_lib.record_checks import check_job, check_record, shortened
 
 Value: TypeAlias = str | int | float | bool | None
 """One setting of a recipe."""
@@ -42,8 +43,6 @@ EVIDENCE = ("paper", "cpu")
 
 PUBLISHED = Path("book/results")
 """Where the published records lie, relative to the root of the repository."""
-
-_RECORD_KEYS = {"key", "job", "metrics", "provenance"}
 
 
 def canonical_json(value: object) -> str:
@@ -81,6 +80,7 @@ class Job:
     recipe: Mapping[str, Value]
 
     def __post_init__(self) -> None:
+        check_job(vars(self))
         if self.level is not None:  # 1 and 1.0 are one level, so they must give one key
             object.__setattr__(self, "level", float(self.level))
 
@@ -124,21 +124,14 @@ class Record:
         Raises:
             ValueError: The line is not a whole record, or its key does not belong to its job.
         """
-        data = json.loads(line)
-        if not isinstance(data, dict) or set(data) != _RECORD_KEYS:
-            raise ValueError(f"a record has the keys {sorted(_RECORD_KEYS)}")
-        if not isinstance(data["job"], dict) or set(data["job"]) != set(Job.__dataclass_fields__):
-            raise ValueError(f"a job has the keys {sorted(Job.__dataclass_fields__)}")
-        if not isinstance(data["metrics"], dict) or not isinstance(data["provenance"], dict):
-            raise ValueError("metrics and provenance are JSON objects")
-        seconds = data["provenance"].get("seconds")
-        if isinstance(seconds, bool) or not isinstance(seconds, int | float) or not 0 <= seconds < math.inf:
-            raise ValueError("its provenance has no number of seconds")
-        if not str(data["job"]["section"]).isidentifier():  # it names a folder of the store
-            raise ValueError(f"{data['job']['section']!r} cannot be the name of a section")
+        try:
+            data = json.loads(line)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        check_record(data)
         record = cls(Job(**data["job"]), check_metrics(data["metrics"]), data["provenance"])
         if record.job.key != data["key"]:
-            raise ValueError(f"its key is {data['key']} but its job's key is {record.job.key}")
+            raise ValueError(f"its key is {shortened(data['key'])} but its job's key is {record.job.key}")
         return record
 
 
@@ -150,13 +143,14 @@ def check_metrics(metrics: Metrics) -> Metrics:
     """
     plain: Metrics = {}
     for name, value in metrics.items():
-        numbers = [float(v) for v in value] if isinstance(value, list) else float(value)
-        if not all(math.isfinite(v) for v in (numbers if isinstance(numbers, list) else [numbers])):
-            raise UserError(
-                f"the metric {name} is not finite ({value}), so nothing was measured; did the training diverge? "
-                "Try a lower learning rate"
-            )
-        plain[name] = numbers
+        plain[name] = [float(v) for v in value] if isinstance(value, list) else float(value)
+        found = plain[name]
+        for number in found if isinstance(found, list) else [found]:
+            if not math.isfinite(number):
+                raise UserError(
+                    f"the metric {name} is not finite but {number}, so nothing was measured; if a network was trained, "
+                    "give a lower learning rate, else look for values that are missing or all equal"
+                )
     return plain
 
 
@@ -209,7 +203,7 @@ def _read_record(path: Path) -> Record | None:
         record = Record.from_json(path.read_text())
     except (OSError, ValueError, TypeError):
         return None
-    return record if record.job.key == path.stem else None
+    return record if (record.job.section, record.job.key) == (path.parent.name, path.stem) else None
 
 
 def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list[Record]:
@@ -223,19 +217,25 @@ def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list
         The records in file order (sorted by key); an empty list where nothing is published.
 
     Raises:
-        UserError: A line is not a whole record; the message names file and line.
+        UserError: A line is not a whole record of the file's section, or its job has a line already; the message names
+            file and line.
     """
-    found: list[Record] = []
+    found: dict[str, Record] = {}
     for path in sorted(folder.glob(f"{section or '*'}.jsonl")):
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
-                found.append(Record.from_json(line.decode()))
+                record = Record.from_json(line.decode())
+                if record.job.section != path.stem:
+                    raise ValueError(f"it is one of the section {record.job.section}")
+                if record.job.key in found:
+                    raise ValueError(f"the job {record.job.key} has a line already")
             except (ValueError, TypeError) as error:
                 raise UserError(
                     f"line {number} of {path} is not a whole record ({error}); "
                     "take the file back from git, or delete that line and publish again"
                 ) from error
-    return found
+            found[record.job.key] = record
+    return list(found.values())
 
 
 def make_folder(folder: Path) -> None:
@@ -436,20 +436,26 @@ def code_revision() -> str:
     """The git commit of the code that runs, with ``-dirty`` after it where library files differ from it.
 
     Returns:
-        Twelve hexadecimal digits. Outside a git checkout, as where the files alone were copied to another machine, what
-        the environment variable ``ROBUSTNESS_REVISION`` says, else ``"unknown"``.
+        Twelve hexadecimal digits. Outside a git checkout of this project, as where the files alone were copied to
+        another machine or into another repository, what the environment variable ``ROBUSTNESS_REVISION`` says, else
+        ``"unknown"``.
     """
     here = Path(__file__).resolve().parent
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
 
     def git(*arguments: str) -> str:
         command = ["git", "-C", str(here), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=True, timeout=20).stdout.strip()
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=outside)
+        return done.stdout.strip()
 
-    try:
-        commit = git("rev-parse", "--short=12", "HEAD")
-        return f"{commit}-dirty" if git("status", "--porcelain", "--untracked-files=no", "--", ".") else commit
-    except (OSError, subprocess.SubprocessError):
-        return os.environ.get("ROBUSTNESS_REVISION") or "unknown"
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        root = Path(git("rev-parse", "--show-toplevel"))
+        ours = 'name = "robustness-lib"' in (root / "pyproject.toml").read_text()
+        if ours and here.is_relative_to(root / "robustness_lib"):  # not where an environment inside it has a copy
+            commit = git("rev-parse", "--short=12", "HEAD")
+            changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/robustness_lib")
+            return f"{commit}-dirty" if changed else commit
+    return os.environ.get("ROBUSTNESS_REVISION") or "unknown"
 
 
 REVISION = code_revision()

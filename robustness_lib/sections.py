@@ -11,7 +11,7 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, Unpack, cast
+from typing import Any, Protocol, TypeVar, Unpack, cast
 
 import pandas as pd
 
@@ -29,11 +29,14 @@ from robustness_lib import (
 from robustness_lib.cluster import Scheduler, connect
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import MissingCheckpoint, UserError, choose
+from robustness_lib.files import as_path
 from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, distinctions, frame, load_published
 from robustness_lib.sweep import Outcome, default_workers, sweep
+
+T = TypeVar("T")
 
 
 class Section(Protocol):
@@ -177,11 +180,11 @@ def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job
     Raises:
         UserError: A parameter is unsuitable, or a job failed.
     """
-    store, data_root = Path(parameters["store"]), parameters["data_root"]
+    store, data_root = as_path(parameters["store"]), parameters["data_root"]
     jobs, outcome = measure_section(
         name,
         parameters["profile"],
-        Context(data=Path(data_root) if data_root else None, store=store),
+        Context(data=as_path(data_root) if data_root else None, store=store),
         datasets=parse_names(parameters["dataset"]),
         methods=parse_names(parameters["method"]),
         seeds=parse_seeds(parameters["seeds"]),
@@ -329,7 +332,19 @@ def parse_seeds(text: str) -> list[int] | None:
             seeds += some
     except ValueError:
         raise UserError(f"seeds={text!r} cannot be read; write whole numbers such as 0,1,2 or 0-4") from None
-    return seeds
+    return _each_once(seeds, f"seeds={text!r}")
+
+
+def _each_once(values: list[T], given: str) -> list[T]:
+    """The values of an option, none of them twice: a mean would count its measurements twice.
+
+    Raises:
+        UserError: A value is there twice; the message names it and the option.
+    """
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise UserError(f"{given} has {value} twice; give each value once")
+    return values
 
 
 def parse_levels(text: str) -> list[float] | None:
@@ -344,27 +359,33 @@ def parse_levels(text: str) -> list[float] | None:
         levels = [float(part) for part in text.split(",")]
         if not all(map(math.isfinite, levels)):
             raise ValueError(text)
-        return levels
     except ValueError:
         raise UserError(f"levels={text!r} cannot be read; write numbers such as 0,0.5,1 or all") from None
+    return _each_once(levels, f"levels={text!r}")
 
 
 def parse_names(text: str) -> list[str] | None:
-    """Names separated by commas; None for an empty text or ``"all"``."""
+    """Names separated by commas; None for an empty text or ``"all"``.
+
+    Raises:
+        UserError: A name is there twice.
+    """
     names = [name.strip() for name in text.split(",") if name.strip()]
-    return None if names in ([], ["all"]) else names
+    return None if names in ([], ["all"]) else _each_once(names, repr(text))
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
     """``name=value`` pairs as a dict.
 
     Raises:
-        UserError: A pair lacks its ``=``.
+        UserError: A pair lacks its ``=``, or a name is there twice.
     """
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise UserError(f"{pair!r} is not of the form NAME=VALUE; write for example epochs=5 or tuned.epochs=5")
+        if name.strip() in found:
+            raise UserError(f"the setting {name.strip()} is given twice; give each setting once")
         found[name.strip()] = value.strip()
     return found

@@ -8,6 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import formats
@@ -145,6 +146,30 @@ def test_wrong_usage_has_status_2_and_no_traceback(command: Command, arguments: 
     assert out == ""
     assert "Traceback" not in err
     assert "Usage: " in err
+
+
+def test_a_tilde_is_the_home_folder(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    (tmp_path / "home").mkdir()
+    toys.write_bundle(tmp_path / "home" / "sets", "at-home", 20, 4)
+    assert command("data", "check", "at-home", "--data-root", "~/sets")[0] == 0
+    status, _, err = command(
+        "pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE, "--store", "~/s", "--out", "~/o"
+    )
+    assert (status, sorted(path.name for path in (tmp_path / "home").iterdir())) == (0, ["o", "s", "sets"]), err
+    assert not Path("~").exists()
+    monkeypatch.delenv("HOME")
+    assert "no home folder is known" in refused(command, "status", "--store", "~nobody-of-this-name/runs")
+
+
+def test_works_for_a_user_without_name_and_home(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\ndef missing(user): raise KeyError(user)\npwd.getpwuid = pwd.getpwnam = missing\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[1])])
+    words = [sys.executable, "-m", "robustness_lib", "data", "list"]
+    done = subprocess.run(words, cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_store_that_is_a_file(command: Command) -> None:
@@ -468,6 +493,21 @@ def test_show_refuses_what_is_not_recorded(command: Command) -> None:
 )
 def test_seeds(text: str, expected: list[int] | None) -> None:
     assert sections.parse_seeds(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("read", "text", "message"),
+    [
+        (sections.parse_seeds, "0,0,1", "has 0 twice"),
+        (sections.parse_seeds, "3,0-4", "has 3 twice"),
+        (sections.parse_levels, "0.5,1,.5", "has 0.5 twice"),
+        (sections.parse_names, "standard, standard", "has standard twice"),
+        (lambda text: sections.parse_overrides(text.split()), "epochs=1 epochs=2", "epochs is given twice"),
+    ],
+)
+def test_nothing_is_counted_twice(read: Callable[[str], object], text: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        read(text)
 
 
 @pytest.mark.parametrize("text", ["a", "1;2", "-1", "1-", "1,,2", "2-1", "1.0"])

@@ -11,6 +11,7 @@ import json
 import math
 import os
 import signal
+import subprocess
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -138,8 +139,11 @@ def test_label_says_what_a_job_is() -> None:
 # ---------------------------------------------------------------------------------------- records
 
 
+PLAIN = st.text(st.characters(codec="utf-8", categories=["L", "N"]), min_size=1, max_size=20)
+
+
 @settings(max_examples=20)
-@given(st.text(), st.integers(), st.none() | st.floats(allow_nan=False, allow_infinity=False), st.floats(0, 1))
+@given(PLAIN, st.integers(-(2**62), 2**62), st.none() | st.floats(-1e300, 1e300), st.floats(0, 1))
 def test_round_trip(text: str, seed: int, level: float | None, error: float) -> None:
     job = dataclasses.replace(
         JOB, method=text, seed=seed, level=level, recipe={"note": text, "epochs": 3, "none": None}
@@ -193,6 +197,86 @@ def test_damage_is_seen(spoil: Any) -> None:
         Record.from_json(spoil(record().to_json()))
 
 
+@pytest.mark.parametrize("name", ["section", "profile", "dataset", "init"])
+@pytest.mark.parametrize(
+    "value", ["", "../../evil", "/tmp/x", "a/b", "<img src=x onerror=alert(1)>", "\x1b[2J", "a\nb", 7]
+)
+def test_names_of_a_job_are_harmless(name: str, value: object) -> None:
+    with pytest.raises(UserError, match=f"the {name} of a job or record cannot be "):
+        dataclasses.replace(JOB, **{name: value})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"level": 10**400},
+        {"level": "0.5"},
+        {"level": math.nan},
+        {"seed": 1.5},
+        {"seed": True},
+        {"seed": 2**63},
+        {"method": ["standard"]},
+        {"method": "\x07"},
+        {"recipe": []},
+        {"recipe": {"epochs": "abc"}},
+        {"recipe": {"epochs": 0}},
+        {"recipe": {"epochs": True}},
+        {"recipe": {"batch_size": 10**400}},
+        {"recipe": {"learning_rate": "0.1"}},
+        {"recipe": {"learning_rate": math.inf}},
+        {"recipe": {"flip": 1}},
+        {"recipe": {"schedule": "<b>"}},
+        {"recipe": {"note": {"a": 1}}},
+        {"recipe": {"note": "`rm`"}},
+        {"recipe": {"<b>": 1}},
+    ],
+    ids=str,
+)
+def test_fields_of_a_job_have_their_type_and_range(change: dict[str, Any]) -> None:
+    with pytest.raises(UserError):
+        dataclasses.replace(JOB, **change)
+
+
+@pytest.mark.parametrize(
+    ("part", "change"),
+    [
+        ("provenance", {"seconds": 10**400}),
+        ("provenance", {"seconds": -1}),
+        ("provenance", {"seconds": "1"}),
+        ("provenance", {"seconds": True}),
+        ("provenance", {"device": "<img src=x onerror=alert(1)>"}),
+        ("provenance", {"device": ["CPU"]}),
+        ("provenance", {"device": "CPU \x1b]0;x\x07"}),
+        ("provenance", {"threads": 0}),
+        ("provenance", {"compile": "yes"}),
+        ("provenance", {"data": {"own/test": 1}}),
+        ("provenance", {"data": {"<b>/test": "00"}}),
+        ("provenance", {"versions": "1.0"}),
+        ("provenance", {"trained_on": "CPU"}),
+        ("provenance", {"changed": {"epochs": [1]}}),
+        ("provenance", {"more": {"deep": [1]}}),
+        ("metrics", {"error": 10**400}),
+        ("metrics", {"error": "0.5"}),
+        ("metrics", {"error": True}),
+        ("metrics", {"error": None}),
+        ("metrics", {"error": [[0.5]]}),
+        ("metrics", {"error": [0.5, math.nan]}),
+        ("metrics", {"<b>": 0.5}),
+    ],
+    ids=str,
+)
+def test_fields_of_a_record_have_their_type_and_range(part: str, change: dict[str, Any]) -> None:
+    data = json.loads(record().to_json())
+    data[part] |= change
+    with pytest.raises(UserError, match=rf"the {part}.* of a job or record cannot be .*; give another"):
+        Record.from_json(json.dumps(data))
+
+
+def test_a_record_that_is_nested_too_deeply_is_none() -> None:
+    with pytest.raises(ValueError, match="nested too deeply"):
+        Record.from_json("[" * 200_000)
+
+
 def test_metrics_are_plain_finite_floats() -> None:
     found = check_metrics({"a": np.float32(0.5), "b": 1, "c": [np.float64(1), 2]})
     assert found == {"a": 0.5, "b": 1.0, "c": [1.0, 2.0]}
@@ -222,6 +306,18 @@ def test_full_disk_leaves_what_was_there(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.undo()
     write_atomically(path, b"new content")
     assert path.read_bytes() == b"new content"
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o077, 0o600), (0o002, 0o664)])
+def test_files_are_as_readable_as_the_umask_says(tmp_path: Path, umask: int, mode: int) -> None:
+    before = os.umask(umask)
+    try:
+        write_atomically(tmp_path / "a" / "b.json", b"x")
+        with locked(tmp_path / "lock"):
+            pass
+    finally:
+        os.umask(before)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path / "a" / "b.json", tmp_path / "lock")] == [mode] * 2
 
 
 def test_folder_that_is_a_file(tmp_path: Path) -> None:
@@ -276,6 +372,14 @@ def test_damaged_file_counts_as_not_recorded(tmp_path: Path, content: bytes) -> 
     assert store.get(JOB) is None
     assert [r.job.seed for r in store.records()] == [1]
     assert store.damaged() == [store.path(JOB)]
+
+
+def test_file_in_another_sections_folder_is_no_record(tmp_path: Path) -> None:
+    store, other = Store(tmp_path), tmp_path / "records" / "ood" / f"{JOB.key}.json"
+    store.add(record())
+    write_atomically(other, store.path(JOB).read_bytes())
+    assert len(store.records()) == 1
+    assert store.damaged() == [other]
 
 
 def test_file_under_another_jobs_name_is_not_its_record(tmp_path: Path) -> None:
@@ -338,6 +442,19 @@ def test_published_line_cut_in_half_is_refused_with_file_and_line(tmp_path: Path
             act()
         assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
+
+
+def test_two_lines_of_one_job_are_refused(tmp_path: Path) -> None:
+    lines = [record(0).to_json(), record(1).to_json(), record(0, error=0.75).to_json()]
+    (tmp_path / "calibration.jsonl").write_text("\n".join(lines) + "\n")
+    with pytest.raises(UserError, match=rf"line 3 of .*calibration.jsonl .* {record(0).job.key} has a line already"):
+        load_published("calibration", tmp_path)
+
+
+def test_a_record_of_another_section_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "ood.jsonl").write_text(record().to_json() + "\n")
+    with pytest.raises(UserError, match=r"line 1 of .*ood.jsonl .* of the section calibration"):
+        load_published("ood", tmp_path)
 
 
 def test_published_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
@@ -607,6 +724,36 @@ def test_provenance() -> None:
     assert {"python", "torch", "torchvision", "numpy", "scipy"} <= set(found["versions"])
     assert found["date"].endswith("+00:00")
     assert json.loads(canonical_json(found)) == found
+
+
+def test_a_copy_in_another_repository_has_no_revision_of_its_own(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("ROBUSTNESS_REVISION", raising=False)
+
+    def git(*arguments: str) -> str:
+        who = ["-c", "user.name=x", "-c", "user.email=x", "-c", "commit.gpgsign=false"]
+        done = subprocess.run(["git", "-C", tmp_path, *who, *arguments], check=True, capture_output=True, text=True)
+        return done.stdout.strip()
+
+    def revision(folder: str, project: str) -> str:
+        (tmp_path / folder).mkdir(parents=True, exist_ok=True)
+        (tmp_path / folder / "records.py").write_text("")
+        (tmp_path / "pyproject.toml").write_text(f'name = "{project}"\n')
+        git("add", "--force", ".")
+        git("commit", "--allow-empty", "-m", "x")
+        monkeypatch.setattr(records, "__file__", str(tmp_path / folder / "records.py"))
+        return code_revision()
+
+    git("init")
+    assert revision("robustness_lib", "another") == "unknown"
+    assert revision("vendored/robustness_lib", "robustness-lib") == "unknown"
+    assert revision(".venv/lib/robustness_lib", "robustness-lib") == "unknown"
+    own = revision("robustness_lib", "robustness-lib")
+    assert own == git("rev-parse", "--short=12", "HEAD")
+    (tmp_path / "robustness_lib" / "records.py").write_text("changed")
+    monkeypatch.setenv("GIT_DIR", str(Path.cwd() / ".git"))  # as in a hook of another repository
+    assert code_revision() == f"{own}-dirty"
 
 
 def test_revision_outside_a_checkout_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -72,7 +72,7 @@ def test_missing_data_and_numbers_that_are_none_are_failures(tmp_path: Path) -> 
     assert outcome.recorded == [QUICK[2]]
     assert [error.split(";")[0].split("(")[0].strip() for _, error in outcome.failed] == [
         "the data are missing",
-        "the metric loss is not finite",
+        "the metric loss is not finite but nan, so nothing was measured",
     ]
     assert list(stored(tmp_path).values()) == [{"loss": 0.5}]
 
