@@ -266,15 +266,15 @@ def test_images_that_differ_are_an_error_and_images_that_nobody_has_are_another(
 
 def die_once(job: Job, context: Context) -> Metrics:
     """Kill the worker in the midst of job 0, the first time; leave a line in the folder that the data set names."""
-    with open(Path(job.dataset) / str(job.seed), "a") as file:
+    with open(Path(str(job.recipe["folder"])) / str(job.seed), "a") as file:
         file.write(f"{os.getpid()}\n")
-    if job.seed == 0 and len((Path(job.dataset) / "0").read_text().split()) == 1:
+    if job.seed == 0 and len((Path(str(job.recipe["folder"])) / "0").read_text().split()) == 1:
         os.kill(os.getpid(), signal.SIGKILL)
     return toy_run(job, context)
 
 
 def test_a_killed_worker_costs_one_job_which_runs_elsewhere(dask: Dask, tmp_path: Path) -> None:
-    jobs = [toy_job(seed, dataset=str(tmp_path)) for seed in range(4)]
+    jobs = [toy_job(seed, recipe={"folder": str(tmp_path)}) for seed in range(4)]
     sweep(jobs, toy_run, context(tmp_path / "local"))
     with connect(dask.client, context(tmp_path / "runs"), **PLAIN) as cluster:
         outcome = sweep(jobs, die_once, context(tmp_path / "runs"), scheduler=cluster)
@@ -368,7 +368,7 @@ def beat(job: Job, context: Context) -> Metrics:
     """Train without end, and show at every epoch that it still goes on."""
 
     def sampler(epoch: int, generator: torch.Generator) -> torch.Tensor:
-        (Path(job.dataset) / "beat").touch()
+        (Path(str(job.recipe["folder"])) / "beat").touch()
         return torch.arange(8)
 
     toys.run_training(dataclasses.replace(toys.RECIPE, epochs=10**6), sampler=sampler)
@@ -376,7 +376,7 @@ def beat(job: Job, context: Context) -> Metrics:
 
 
 def beat_child(address: str, folder: Path) -> None:
-    sweep([toy_job(dataset=str(folder))], beat, context(folder / "runs"), scheduler=address)
+    sweep([toy_job(recipe={"folder": str(folder)})], beat, context(folder / "runs"), scheduler=address)
 
 
 @pytest.mark.parametrize("end", [signal.SIGINT, signal.SIGKILL])
@@ -438,7 +438,7 @@ def test_a_scheduler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         dask.start()
         with ThreadPoolExecutor(1) as thread:
             outcome = thread.submit(
-                sweep, [toy_job(dataset=str(tmp_path))], beat, context(tmp_path / "runs"), scheduler=dask.address
+                sweep, [toy_job(recipe={"folder": str(tmp_path)})], beat, context(tmp_path / "runs"), scheduler=dask.address
             )
             wait_for((tmp_path / "beat").exists, 60)
             dask.scheduler.kill()

@@ -462,7 +462,7 @@ BATCHES = ([450, 1, 450, 2], [2, 1000], [388])
 
 @pytest.mark.parametrize("pickled", [False, True])
 @pytest.mark.parametrize("size", [32, 64])
-def test_downsampled_imagenet(tmp_path: Path, pickled: bool, size: int) -> None:
+def test_downsampled_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickled: bool, size: int) -> None:
     formats.write_downsampled(tmp_path, BATCHES, [1, 3, 1000], size, pickled)
     name = f"imagenet{size}"
     train, test = load(name, "train", tmp_path), load(name, "test", tmp_path)
@@ -473,7 +473,12 @@ def test_downsampled_imagenet(tmp_path: Path, pickled: bool, size: int) -> None:
     published = train.images[:, 0, 0, :3].tolist()
     assert published == [[label // 256, label % 256, k] for batch in BATCHES for k, label in enumerate(batch)]
     assert (test.name, test.labels.tolist(), test.class_names) == (f"{name}_2x5", [0, 4], train.class_names)
-    assert check(name, tmp_path).message == "3 training batches, 7 images; 1 test batches, 3 images"
+    assert check(name, tmp_path).message == (
+        "3 training batches with 7 of the published 1,281,167 images and 5 of 1,000 classes; "
+        "1 test batch with 3 of the published 50,000 images and 3 of 1,000 classes"
+    )
+    monkeypatch.setattr("robustness_lib.data.downsampled.recognised", lambda checksum: checksum)
+    assert check(name, tmp_path).message.endswith(f"their checksum is that of {train.checksum}")
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)

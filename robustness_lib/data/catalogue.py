@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from robustness_lib.corpora import recognised
 from robustness_lib.data import download, testbed_download
 from robustness_lib.data.cifar import (
     CIFAR10N_LABELS,
@@ -366,7 +367,9 @@ def check(name: str, root: Path | str | None = None) -> Status:
                     lacking.append(split)
             else:
                 shape = "x".join(str(side) for side in images.images.shape[2:])
-                found.append(f"{split}: {len(images)} images, {shape}, {images.num_classes} classes")
+                words = recognised(images.checksum)
+                more = f", {words}" if words else ""
+                found.append(f"{split}: {len(images)} images, {shape}, {images.num_classes} classes{more}")
     except MissingData as error:
         return Status(name, "missing", str(error))
     except UserError as error:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable, Sequence
 from functools import cache
@@ -12,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from robustness_lib.corpora import recognised
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.files import MissingData, damaged, integer_labels, read_npz, read_pickle
 from robustness_lib.data.imageset import ImageSet, class_balanced_subset
@@ -285,6 +287,10 @@ def load_cifar10_imagenet(name: str, split: str, root: Path) -> ImageSet:
     return ImageSet(name, found.images[kept], labels[kept], CIFAR10_CLASSES)
 
 
+PUBLISHED = {"train": 1_281_167, "test": 50_000}
+"""Images of the 1,000 classes in Downsampled ImageNet."""
+
+
 def check_corpus(name: str, root: Path) -> str:
     """Read every batch of a corpus, one at a time, and check format, sizes and labels.
 
@@ -293,21 +299,31 @@ def check_corpus(name: str, root: Path) -> str:
         root: The data root.
 
     Returns:
-        What was found, for example ``"3 training batches, 160000 images"``.
+        How many of the published images and classes are there, and what they are where their checksum is known.
 
     Raises:
         UserError: A batch is missing or damaged.
     """
     base = name.partition("-")[0]
     size = int(base.removeprefix("imagenet"))
-    found = []
+    found, words = [], None
     for split, what in (("train", "training"), ("test", "test")):
-        batches, total = find_batches(root / base, split), 0
-        for path in batches:
-            content = _read(path, "data", "labels")
-            total += len(_checked(path, content["data"], size, integer_labels(path, content["labels"], 1, 1000)))
-        if batches:
-            found.append(f"{len(batches)} {what} batches, {total} images")
+        batches = find_batches(root / base, split)
+        labels = [batch_labels(path) for path in batches]
+        if not batches:
+            continue
+        classes = read_class_map(own_map if (own_map := root / base / "map_clsloc.txt").exists() else None)
+        numbers, new = np.unique(np.concatenate(labels), return_inverse=True)
+        names = [classes[number - 1][1] for number in numbers]
+        digest = hashlib.sha256(f"{[len(new), 3, size, size]} {names}".encode())  # as ImageSet.checksum
+        for path, some in zip(batches, labels, strict=True):
+            digest.update(np.ascontiguousarray(_checked(path, _read(path, "data")["data"], size, some)).data)
+        digest.update(new.astype(np.int64).data)
+        words = words or recognised(digest.hexdigest())
+        found.append(
+            f"{len(batches)} {what} batch{'es' * (len(batches) != 1)} with {len(new):,} of the published "
+            f"{PUBLISHED[split]:,} images and {len(numbers):,} of 1,000 classes"
+        )
     if not found:
         raise MissingData(f"{root / base} holds no batches: {how_to_get(size)}")
-    return "; ".join(found)
+    return "; ".join([*found, *([f"their checksum is that of {words}"] if words else [])])
