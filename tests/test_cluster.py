@@ -438,7 +438,11 @@ def test_a_scheduler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         dask.start()
         with ThreadPoolExecutor(1) as thread:
             outcome = thread.submit(
-                sweep, [toy_job(recipe={"folder": str(tmp_path)})], beat, context(tmp_path / "runs"), scheduler=dask.address
+                sweep,
+                [toy_job(recipe={"folder": str(tmp_path)})],
+                beat,
+                context(tmp_path / "runs"),
+                scheduler=dask.address,
             )
             wait_for((tmp_path / "beat").exists, 60)
             dask.scheduler.kill()
