@@ -17,6 +17,7 @@ from robustness_lib import (
     carrying,
     checkpoint_ids,
     cluster,
+    comparison,
     data,
     importing,
     networks,
@@ -29,7 +30,7 @@ from robustness_lib.files import as_path
 from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
 from robustness_lib.recipes import ADVERSARIES
-from robustness_lib.records import EVIDENCE, PUBLISHED, Record, Store, load_published, publish
+from robustness_lib.records import EVIDENCE, PUBLISHED, Record, Store, load_published, publish, result_of
 from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import sweep
 
@@ -164,7 +165,7 @@ def run(
     threads: Threads = None,
     compile: Compile = None,
 ) -> None:
-    """Measure what is not recorded yet of a section."""
+    """Measure what your store does not have of a section, whether or not the book has it."""
     if init is not None:
         _not_empty("--init", init)
     if workers is not None and workers < 1:
@@ -200,6 +201,8 @@ def run(
     elif outcome.recorded or outcome.skipped:
         elsewhere = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
         next_step = f"; 'robustness show {section}{elsewhere}' has the numbers"
+        if {job.key for job in planned} & {record.job.key for record in load_published(section)}:
+            next_step += f", 'robustness compare {section}{elsewhere}' sets them beside the book's"
     print(f"{section}: {outcome.summary()}{next_step}")
     for job, error in outcome.failed:
         print(f"failed: {job.label}: {error}", file=sys.stderr)
@@ -284,6 +287,19 @@ def import_weights(
     )
 
 
+def _own(store: Path) -> Store:
+    """The store, to read from.
+
+    Raises:
+        UserError: It was named, but is not there.
+    """
+    if store != DEFAULT_STORE and not store.is_dir():
+        raise UserError(
+            f"there is no store {store}; name the folder that 'robustness run' filled, or leave --store out"
+        )
+    return Store(store)
+
+
 def _published(section: str | None = None) -> list[Record]:
     """The published records, with a word on the error stream where this folder cannot have any."""
     if not PUBLISHED.is_dir():
@@ -297,10 +313,14 @@ def _published(section: str | None = None) -> list[Record]:
 
 @app.command()
 def status(store: StoreFolder = DEFAULT_STORE) -> None:
-    """Show how much of each section is recorded."""
-    kept = Store(store)
-    table = sections.status(kept, _published())
-    _print_table(table)
+    """Show how much of each section you have measured, and how much the book has."""
+    kept = _own(store)
+    _print_table(sections.status(kept, _published()))
+    print(
+        f"planned: jobs of the profile. yours: of these, recorded in {store}; 'robustness run' skips them. book: of "
+        f"these, published in {PUBLISHED}; 'run' measures them all the same, and 'compare' sets yours beside them. "
+        "other yours, other book: recorded with other settings, seeds or data sets."
+    )
     for path in kept.damaged():
         print(
             f"{path} is not a whole record; its job counts as not recorded and will run again",
@@ -317,14 +337,48 @@ def show(
     metric: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "all",
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
-    """Print what is recorded of a section: means and standard deviations over seeds."""
+    """Print your records of a section and the book's: means and standard deviations over seeds."""
     if section != pretraining.SECTION:
         sections.section(section)
-    found = {r.job.key: r for r in (*_published(section), *Store(store).records(section))}
-    table = sections.summary(list(found.values()))
+    table = comparison.summary(_own(store).records(section), _published(section))
     for column, text in (("profile", profile_name), ("dataset", dataset), ("method", method), ("metric", metric)):
         table = _restricted(table, column, text)
     _print_table(table)
+    print(
+        f"yours: recorded in {store}. book's: published in {PUBLISHED}. differs: what tells records apart that have "
+        "all else in common but the seed. mean, sd: over the seeds, of which there are n; fractions, or as named."
+    )
+
+
+@app.command()
+def compare(
+    section: Annotated[str | None, typer.Argument(help="Section, or pretraining; all by default.")] = None,
+    profile_name: Annotated[str, typer.Option("--profile", help="Profiles, separated by commas.")] = "all",
+    dataset: Annotated[str, typer.Option(help="Data sets, separated by commas.")] = "all",
+    method: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "all",
+    metric: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "all",
+    store: StoreFolder = DEFAULT_STORE,
+) -> None:
+    """Set your records beside the book's, job by job and as means: do they agree?"""
+    if section not in (None, pretraining.SECTION):
+        sections.section(str(section))
+    yours, book = _own(store).records(section), _published(section)
+    table = comparison.compare(yours, book)
+    if table.empty:
+        raise UserError(
+            f"of {section or 'all sections'} {store} has {len(yours)} records, none of a measurement of the book's; "
+            "'robustness run' makes some with --profile cpu or --profile paper"
+        )
+    for column, text in (("profile", profile_name), ("dataset", dataset), ("method", method), ("metric", metric)):
+        table = _restricted(table, column, text)
+    keep = [c for c in table if c != "differs" or table[c].any()]
+    numbers = ("yours", "book", "difference", "sd")
+    _print_table(table[keep].assign(**{c: table[c].map(lambda v: "" if v != v else f"{v:.4f}") for c in numbers}))
+    print(
+        "difference: yours less the book's. sd: of the book's value over its seeds, about what another seed changes. "
+        "mean: over the seeds that both have; where there are none, over all that each has."
+    )
+    print("\n".join([comparison.agreement(table), *comparison.places(yours, book)]))
 
 
 def _restricted(table: pd.DataFrame, column: str, text: str) -> pd.DataFrame:
@@ -371,6 +425,9 @@ def publish_records(
         bool,
         typer.Option("--changed", help="Also records with settings changed by --set, which may take others' place."),
     ] = False,
+    replace: Annotated[
+        bool, typer.Option("--replace", help="Also where the book has other numbers of the same job: yours instead.")
+    ] = False,
     checkpoint: Annotated[
         list[str], typer.Option(help=f"Also this checkpoint, into {networks.SHIPPED}, in half precision.")
     ] = [],  # noqa: B006 - typer takes the default's type from it
@@ -381,11 +438,16 @@ def publish_records(
             f"there is no folder {PUBLISHED.parent} here whose book could read them; run the command in the root of "
             "the repository, with --store for a store elsewhere"
         )
-    jobs = [record.job for record in Store(store).records() if record.job.profile in EVIDENCE]
+    jobs = [record.job for record in _own(store).records() if record.job.profile in EVIDENCE]
     planned = {job.key for job in jobs if changed or sections.is_planned(job)}
     for name in checkpoint:
         print(f"{networks.ship(name, store)}: comes with the repository now")
-    result = publish(Store(store), which=lambda job: job.key in planned, changed=sections.changed_settings)
+    result, kept = publish(
+        _own(store),
+        which=lambda job: job.key in planned,
+        changed=sections.changed_settings,
+        replace_published=replace,
+    )
     if not result:
         print(f"nothing to publish: {store} holds no record that the profiles cpu or paper plan")
     for section, (count, fresh) in result.items():
@@ -394,6 +456,18 @@ def publish_records(
         print(
             f"{others} with changed settings stay in {store}, as the book compares like with like; --changed takes them"
         )
+    for published, new in kept:
+        old, own = result_of(published), result_of(new)
+        pairs = {name: (_brief(old.get(name)), _brief(own.get(name))) for name in sorted(old | own)}
+        values = [f"{name} {one} -> {two}" for name, (one, two) in pairs.items() if old.get(name) != own.get(name)]
+        print(f"not published: {new.job.label} ({new.job.key}): {', '.join(values)}", file=sys.stderr)
+    if kept:
+        print(f"{len(kept)} published records have other numbers and stay; --replace puts yours there", file=sys.stderr)
+        raise typer.Exit(1)
+
+
+def _brief(value: float | list[float] | None) -> str:
+    return "none" if value is None else f"{value:.6g}" if isinstance(value, float) else f"{len(value)} values"
 
 
 @data_app.command("list")

@@ -67,7 +67,7 @@ _JOB: dict[str, Callable[[Any], bool]] = {
 _PROVENANCE: dict[str, Callable[[Any], bool]] = {
     "seconds": lambda value: _is_number(value) and value >= 0,
     **dict.fromkeys(("device", "precision", "revision", "date"), _is_text),
-    **dict.fromkeys(("threads", "together"), lambda value: _is_whole(value) and value > 0),
+    **dict.fromkeys(("threads", "together", "processes"), lambda value: _is_whole(value) and value > 0),
     **dict.fromkeys(("compile", "graphs", "tf32"), _is_flag),
     **dict.fromkeys(("data", "versions"), _table_of(_is_text)),
     "trained_on": lambda value: isinstance(value, list) and all(map(_is_text, value)),

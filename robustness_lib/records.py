@@ -15,6 +15,7 @@ import json
 import math
 import os
 import platform
+import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
@@ -133,6 +134,15 @@ class Record:
         if record.job.key != data["key"]:
             raise ValueError(f"its key is {shortened(data['key'])} but its job's key is {record.job.key}")
         return record
+
+
+_TIMING = re.compile(r"(.*_)?seconds(_.*)?|.*_per_second")
+
+
+def result_of(record: Record) -> Metrics:
+    """The metrics in which two measurements of a job should agree: not times and speeds, which is all that cost has."""
+    timed = record.job.section == "cost"
+    return {name: value for name, value in record.metrics.items() if not timed and not _TIMING.fullmatch(name)}
 
 
 def check_metrics(metrics: Metrics) -> Metrics:
@@ -258,11 +268,11 @@ def publish(
     *,
     which: Callable[[Job], bool] = lambda job: True,
     changed: Callable[[Job], Mapping[str, Any]] = lambda job: {},
-) -> dict[str, tuple[int, int]]:
+    replace_published: bool = False,
+) -> tuple[dict[str, tuple[int, int]], list[tuple[Record, Record]]]:
     """Merge the store's records into the published files, one a section, sorted by key.
 
-    A record in the store replaces a published one with the same key. Records of other profiles (``smoke`` proves
-    nothing about the papers) stay in the store.
+    Records of other profiles (``smoke`` proves nothing about the papers) stay in the store.
 
     Args:
         store: The working store.
@@ -270,15 +280,20 @@ def publish(
         which: The jobs whose records are published.
         changed: The settings in which a job differs from what its section plans; a record that has some is published
             with them as ``changed`` in its provenance, so that the command that measures it again can name them.
+        replace_published: Whether a record of the store takes the place of a published one of the same job.
 
     Returns:
-        By section: how many records the file holds now, and how many lines are new or changed.
+        By section, how many records the file holds now, and how many lines are new or changed; and the pairs of a
+        published and a new record of one job whose results differ and of which the published one was kept.
 
     Raises:
         UserError: A published file is damaged or cannot be written; it is left as it was.
     """
+    book = {} if replace_published else {record.job.key: record for record in load_published(folder=folder)}
     some = [record for record in store.records() if record.job.profile in EVIDENCE and which(record.job)]
-    return keep([_with_changes(record, changed(record.job)) for record in some], folder)
+    kept = [(book[record.job.key], record) for record in some if record.job.key in book]
+    now = [book.get(record.job.key) or _with_changes(record, changed(record.job)) for record in some]
+    return keep(now, folder), [pair for pair in kept if result_of(pair[0]) != result_of(pair[1])]
 
 
 def _with_changes(record: Record, changes: Mapping[str, Any]) -> Record:
@@ -329,7 +344,8 @@ class Merged:
     Attributes:
         added: How many the store lacked.
         same: How many were there already.
-        again: How many were there with equal metrics, but measured at another time or place; one of each is kept.
+        again: How many were there with equal results, but measured at another time, place or speed
+            (:func:`result_of`); one of each is kept.
         differing: Keys (ids of checkpoints) of those that were there with another content; one of each is kept.
         largest: The largest relative difference of a scalar metric among these, and of what; None where there is none.
         damaged: One sentence each on what is damaged and therefore left out.
@@ -394,7 +410,7 @@ def _merge_one(record: Record, store: Store, result: Merged) -> None:
             result.added += 1
         elif there == record:
             result.same += 1
-        elif there.metrics == record.metrics:
+        elif result_of(there) == result_of(record):
             result.again += 1
         else:
             result.differing.append(record.job.key)
@@ -413,7 +429,7 @@ def _precedence(record: Record) -> tuple[bool, str, str]:
 def _differences(one: Record, other: Record) -> list[tuple[float, str]]:
     """The relative differences of two records' scalar metrics, and of what each is."""
     found = []
-    for name in one.metrics.keys() & other.metrics.keys():
+    for name in result_of(one).keys() & other.metrics.keys():
         a, b = one.metrics[name], other.metrics[name]
         if isinstance(a, float) and isinstance(b, float) and a != b:
             found.append((abs(a - b) / max(abs(a), abs(b)), f"{name} of {one.job.label}"))

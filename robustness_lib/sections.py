@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import sys
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -32,8 +33,8 @@ from robustness_lib.errors import MissingCheckpoint, UserError, choose
 from robustness_lib.files import as_path
 from robustness_lib.networks import Context
 from robustness_lib.planning import Selection
-from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, distinctions, frame, load_published
+from robustness_lib.profiles import PROFILES
+from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, frame, load_published
 from robustness_lib.sweep import Outcome, default_workers, sweep
 
 T = TypeVar("T")
@@ -119,6 +120,9 @@ def measure_section(
     store = Store(context.store)
     with connect(scheduler, context) as cluster, carrying.kept(planned, context.store, out) as keep:
         todo = [job for job in planned if store.get(job) is None]
+        published = load_published(name)
+        if todo and scheduler is None:
+            _tell_of_the_book(todo, published, context)
         with contextlib.suppress(*([] if cluster is None else [MissingData])):
             for dataset in {job.dataset for job in planned if _needs_images(job)}:
                 context.images(dataset, "test")
@@ -143,11 +147,27 @@ def measure_section(
             workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime)),
             time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
             scheduler=cluster,
-            known=load_published(name),
+            known=published,
             on_record=keep,
         )
     outcome.left += left
     return planned, outcome
+
+
+def _tell_of_the_book(todo: Sequence[Job], published: Sequence[Record], context: Context) -> None:
+    """Say, once and before anything is trained, what the book has of these jobs, and where its arithmetic differs."""
+    keys, profiles = {job.key for job in todo}, {job.profile for job in todo}
+    book = [record for record in published if record.job.profile in profiles]
+    if count := len(keys & {record.job.key for record in book}):
+        print(f"{count} of the {len(todo)} jobs are in the book too; yours go to {context.store}", file=sys.stderr)
+    precisions = {str(record.provenance["precision"]) for record in book if "precision" in record.provenance}
+    if precisions and context.runtime.precision not in precisions:
+        print(
+            f"this machine computes in {context.runtime.precision}, the book's {book[0].job.section} records at "
+            f"{', '.join(sorted(profiles))} were made in {', '.join(sorted(precisions))}: results may differ in the "
+            "third digit",
+            file=sys.stderr,
+        )
 
 
 def _needs_images(job: Job) -> bool:
@@ -201,31 +221,32 @@ def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
 
 
 def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
-    """How many of the planned measurements are recorded.
+    """How many of the planned measurements are yours, and how many the book's.
 
     Args:
-        store: The working store.
-        published: The published records.
+        store: The working store, whose records are yours.
+        published: The book's records.
 
     Returns:
-        One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, ``recorded``
-        (in the store or published), ``published``, and ``other``: recorded with other recipes, seeds or data sets.
+        One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, of these ``yours``
+        and ``book``, and ``other yours`` and ``other book``: with other recipes, seeds or data sets.
     """
-    public = {record.job.key for record in published}
-    known = {record.job.key: record.job for record in (*store.records(), *published)}
+    sides = [{record.job.key: record.job for record in side} for side in (store.records(), published)]
     rows = []
     for name, module in SECTIONS.items():
         for scale in PROFILES:
-            planned = module.jobs(scale)
-            others = [job for job in known.values() if (job.section, job.profile) == (name, scale)]
-            extra = [job for job in others if job.key not in {job.key for job in planned}]
-            for dataset in dict.fromkeys([*profile(scale).datasets, *(job.dataset for job in (*planned, *extra))]):
-                keys = {job.key for job in planned if job.dataset == dataset}
-                more = sum(job.dataset == dataset for job in extra)
-                counts = {"planned": len(keys), "recorded": len(keys & set(known)), "published": len(keys & public)}
-                if keys or more:
-                    rows.append({"section": name, "profile": scale, "dataset": dataset, **counts, "other": more})
-    return pd.DataFrame(rows)
+            planned = {job.key: job.dataset for job in module.jobs(scale)}
+            other = [
+                {key: job.dataset for key, job in side.items() if (job.section, job.profile) == (name, scale)}
+                for side in sides
+            ]
+            for dataset in dict.fromkeys([*planned.values(), *(name for side in other for name in side.values())]):
+                keys = {key for key in planned if planned[key] == dataset}
+                there = [{key for key in side if side[key] == dataset} for side in other]
+                counts = [len(keys), *(len(keys & side) for side in there), *(len(side - keys) for side in there)]
+                rows.append([name, scale, dataset, *counts])
+    columns = ["section", "profile", "dataset", "planned", "yours", "book", "other yours", "other book"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def is_planned(job: Job) -> bool:
@@ -287,31 +308,6 @@ def changed_settings(job: Job) -> dict[str, Any]:
         return {}
     theirs = planned[0].recipe
     return {name: value for name, value in job.recipe.items() if name not in theirs or theirs[name] != value}
-
-
-def summary(records: Sequence[Record]) -> pd.DataFrame:
-    """What was measured, in numbers: one row a setting, what tells its records apart, and metric.
-
-    Args:
-        records: Records of any sections.
-
-    Returns:
-        ``profile``, ``dataset``, ``arm``, ``method``, ``level``, ``differs`` (:func:`records.distinctions`),
-        ``metric``, ``mean``, ``sd`` (over seeds; empty for one) and ``n``; numbers as recorded, lists left out.
-    """
-    setting = ["profile", "dataset", "arm", "method", "level", "differs"]
-    rows = frame(records)
-    names = sorted({k for record in records for k, value in record.metrics.items() if not isinstance(value, list)})
-    if not names:
-        return pd.DataFrame(columns=[*setting, "metric", "mean", "sd", "n"])
-    rows["differs"] = distinctions(rows)
-    rows["level"] = ["" if level is None or level != level else f"{level:g}" for level in rows["level"]]
-    long = rows.melt(setting, names, "metric")
-    one = long["value"].map(lambda value: isinstance(value, int | float))  # a metric may be a list in another method
-    long = long[one].astype({"value": float}).dropna(subset="value")
-    found = long.groupby([*setting, "metric"], sort=False)["value"].agg(["mean", "std", "count"]).reset_index()
-    shown = found.rename(columns={"std": "sd", "count": "n"}).sort_values(setting, kind="stable")
-    return shown.assign(mean=shown["mean"].map("{:.4f}".format), sd=shown["sd"].map("{:.4f}".format).replace("nan", ""))
 
 
 def parse_seeds(text: str) -> list[int] | None:
@@ -378,14 +374,12 @@ def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
     """``name=value`` pairs as a dict.
 
     Raises:
-        UserError: A pair lacks its ``=``, or a name is there twice.
+        UserError: A pair lacks its ``=``.
     """
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise UserError(f"{pair!r} is not of the form NAME=VALUE; write for example epochs=5 or tuned.epochs=5")
-        if name.strip() in found:
-            raise UserError(f"the setting {name.strip()} is given twice; give each setting once")
         found[name.strip()] = value.strip()
     return found

@@ -293,10 +293,11 @@ def test_status_counts_and_names_damaged_files(command: Command) -> None:
     Store("runs").add(Record(own, {"error": 0.5}, {"seconds": 1.0}))
     status, out, err = command("status", "--store", "runs")
     assert status == 0
-    header, *rows = out.splitlines()
-    assert header.split() == ["section", "profile", "dataset", "planned", "recorded", "published", "other"]
+    header, *rows, words = out.splitlines()
+    assert header.split()[3:] == ["planned", "yours", "book", "other", "yours", "other", "book"]
+    assert [word for word in ("planned: ", "yours: ", "book: ", "other yours, other book: ") if word not in words] == []
     table = {tuple(row.split()[:3]): row.split()[3:] for row in rows}
-    assert table["calibration", "smoke", "synthetic"] == ["12", "2", "0", "1"]
+    assert table["calibration", "smoke", "synthetic"] == ["12", "2", "0", "1", "0"]
     assert table["calibration", "cpu", "cifar10"][1] == "0"
     assert ("calibration", "paper", "tiny_imagenet") in table
     [line] = err.splitlines()
@@ -314,9 +315,97 @@ def test_publish_then_status(command: Command) -> None:
     assert (status, out) == (0, "book/results/calibration.jsonl: 2 records, 2 of them new or changed\n")
     assert command("publish")[1] == "book/results/calibration.jsonl: 2 records, 0 of them new or changed\n"
     assert len(load_published("calibration")) == 2
-    rows = [row.split() for row in command("status", "--store", "elsewhere")[1].splitlines()]
-    assert sum(int(row[5]) for row in rows[1:]) == 2
-    assert sum(int(row[4]) for row in rows[1:]) == 2
+    Path("elsewhere").mkdir()
+    rows = [row.split() for row in command("status", "--store", "elsewhere")[1].splitlines()[1:-1]]
+    assert [sum(int(row[column]) for row in rows) for column in (4, 5, 6, 7)] == [0, 2, 0, 0]
+
+
+@pytest.mark.parametrize("arguments", ["status", "show calibration", "compare", "publish"])
+def test_a_store_that_is_not_there_is_no_empty_one(command: Command, arguments: str) -> None:
+    assert "there is no store missing; name the folder" in refused(command, *arguments.split(), "--store", "missing")
+    assert not Path("missing").exists()
+
+
+def test_publish_replaces_other_numbers_only_when_asked(command: Command) -> None:
+    fill(Path("runs"), 3, "cpu")
+    command("publish")
+    [one, two, _] = calibration.jobs("cpu")[:3]
+    Store("runs").add(Record(one, {"error": 0.25, "curve": [0.5]}, {"seconds": 1.0, "device": "another"}))
+    Store("runs").add(Record(two, {"error": 0.5, "training_seconds": 7.0}, {"seconds": 9.0}))
+    before = Path("book/results/calibration.jsonl").read_text()
+    status, out, err = command("publish")
+    assert (status, out) == (1, "book/results/calibration.jsonl: 3 records, 0 of them new or changed\n")
+    assert err.splitlines() == [
+        f"not published: {one.label} ({one.key}): curve none -> 1 values, error 0.5 -> 0.25",
+        "1 published records have other numbers and stay; --replace puts yours there",
+    ]
+    assert Path("book/results/calibration.jsonl").read_text() == before
+    status, out, err = command("publish", "--replace")
+    assert (status, err) == (0, "")
+    assert {r.job.key: r.metrics["error"] for r in load_published("calibration")}[one.key] == 0.25
+
+
+def measured(profile: str, store: str, errors: dict[int, float], precision: str = "bfloat16") -> None:
+    """Put records of one setting, by seed, into a store."""
+    for seed, error in errors.items():
+        [job, *_] = calibration.jobs(profile, methods=["standard"], seeds=[seed], datasets=["cifar10"])
+        source = {"seconds": 1.0, "device": "CPU x", "precision": precision}
+        Store(store).add(Record(job, {"error": error, "training_seconds": float(seed), "curve": [error]}, source))
+
+
+def test_compare_sets_yours_beside_the_books(command: Command) -> None:
+    measured("cpu", "theirs", {0: 0.2, 1: 0.3, 2: 0.4})
+    command("publish", "--store", "theirs")
+    measured("cpu", "runs", {0: 0.2, 1: 0.35, 3: 0.9}, precision="float32")
+    status, out, _ = command("compare", "calibration", "--profile", "cpu")
+    header, *rows, words, agree, place = out.splitlines()
+    assert status == 0
+    assert header.split()[-6:] == ["metric", "seed", "yours", "book", "difference", "sd"]
+    assert [row.split()[-6:] for row in rows] == [
+        ["error", "0", "0.2000", "0.2000", "0.0000", "0.1000"],
+        ["error", "1", "0.3500", "0.3000", "0.0500", "0.1000"],
+        ["error", "mean", "0.2750", "0.2500", "0.0250", "0.1000"],
+    ]
+    assert "sd: of the book's value over its seeds" in words
+    assert agree == "of 2 numbers 1 equal, 1 differ by at most one sd"
+    assert place == "2 jobs: yours on CPU x, float32; the book's on CPU x, bfloat16"
+
+
+def test_compare_takes_means_of_other_seeds_and_says_when_there_is_nothing(command: Command) -> None:
+    line = refused(command, "compare")
+    assert "of all sections runs has 0 records, none of a measurement of the book's" in line
+    measured("cpu", "theirs", {0: 0.2, 1: 0.4})
+    command("publish", "--store", "theirs")
+    measured("cpu", "runs", {7: 0.5})
+    [row] = [line.split() for line in command("compare")[1].splitlines() if "cifar10" in line]
+    assert row[-5:] == ["mean", "0.5000", "0.3000", "0.2000", "0.1414"]
+
+
+def test_show_says_whose_a_number_is(command: Command) -> None:
+    measured("cpu", "theirs", {0: 0.2, 1: 0.4})
+    command("publish", "--store", "theirs")
+    measured("cpu", "runs", {0: 0.3})
+    header, *rows, words = command("show", "calibration", "--metric", "error")[1].splitlines()
+    assert header.split()[0] == "whose"
+    assert [row.split()[0] for row in rows] == ["yours", "book's"]
+    assert [row.split()[-3:] for row in rows] == [["error", "0.3000", "1"], ["0.3000", "0.1414", "2"]]
+    assert "yours: recorded in runs. book's: published in book/results." in words
+
+
+def test_run_says_what_the_book_has_and_in_which_precision(command: Command) -> None:
+    measured("cpu", "theirs", {0: 0.2})
+    jobs = calibration.jobs("smoke", methods=["standard"], seeds=[0], overrides={"epochs": "1", "train_images": "40"})
+    lines = [Record(job, {"error": 0.5}, {"seconds": 1.0, "precision": "bfloat16"}).to_json() for job in jobs]
+    Path("book/results/calibration.jsonl").write_text("\n".join(lines) + "\n")
+    settings = ("--set", "epochs=1", "--set", "train_images=40", "--set", "pretraining.epochs=1")
+    arguments = ("run", "calibration", "--method", "standard", "--seeds", "0", *settings, *PLACE, "--time-budget", "0")
+    _, _, err = command(*arguments)
+    assert "1 of the 2 jobs are in the book too; yours go to runs\n" in err
+    assert (
+        "this machine computes in float32, the book's calibration records at smoke were made in bfloat16: results may "
+        "differ in the third digit\n"
+    ) in err
+    assert "third digit" not in command(*arguments, "--precision", "bfloat16")[2]
 
 
 def test_a_trial_with_other_settings_takes_no_results_place(command: Command) -> None:
@@ -340,7 +429,7 @@ def test_show_keeps_recipes_apart(command: Command) -> None:
     [job] = calibration.jobs("cpu")[:1]
     trial = dataclasses.replace(job, recipe=job.recipe | {"epochs": 1, "learning_rate": 0.5})
     Store("runs").add(Record(trial, {"error": 0.9}, {"seconds": 1.0}))
-    lines = command("show", "calibration", "--store", "runs")[1].splitlines()[1:]
+    lines = command("show", "calibration", "--store", "runs")[1].splitlines()[1:-1]
     assert len(lines) == 2
     assert any("epochs=1 learning_rate=0.5" in line and "0.9000" in line for line in lines)
     assert any(f"epochs={job.recipe['epochs']}" in line and "0.5000" in line for line in lines)
@@ -453,8 +542,8 @@ def shown(command: Command, *options: str) -> list[list[str]]:
     """The rows of ``robustness show calibration`` as words, without their header."""
     status, out, _ = command("show", "calibration", *options)
     assert status == 0
-    header, *rows = (line.split() for line in out.splitlines())
-    assert header[:2] == ["profile", "dataset"]
+    header, *rows = (line.split() for line in out.splitlines()[:-1])
+    assert header[:3] == ["whose", "profile", "dataset"]
     return rows
 
 
@@ -463,7 +552,7 @@ def test_show_can_be_restricted(command: Command) -> None:
         for job in calibration.jobs(profile):
             Store("runs").add(Record(job, {"error": 0.5, "rms_calibration_error": 0.25}, {"seconds": 1.0}))
     everything = shown(command)
-    assert {row[0] for row in everything} == {"smoke", "cpu"}
+    assert {row[1] for row in everything} == {"smoke", "cpu"}
     for options, word in (
         (("--profile", "smoke"), "smoke"),
         (("--dataset", "cifar100"), "cifar100"),
@@ -502,7 +591,6 @@ def test_seeds(text: str, expected: list[int] | None) -> None:
         (sections.parse_seeds, "3,0-4", "has 3 twice"),
         (sections.parse_levels, "0.5,1,.5", "has 0.5 twice"),
         (sections.parse_names, "standard, standard", "has standard twice"),
-        (lambda text: sections.parse_overrides(text.split()), "epochs=1 epochs=2", "epochs is given twice"),
     ],
 )
 def test_nothing_is_counted_twice(read: Callable[[str], object], text: str, message: str) -> None:

@@ -399,19 +399,21 @@ def test_publish_merges_sorts_and_changes_nothing_the_second_time(tmp_path: Path
     store, folder = Store(tmp_path / "runs"), tmp_path / "results"
     for seed in (5, 3, 4):
         store.add(record(seed))
-    assert publish(store, folder) == {"calibration": (3, 3)}
+    assert publish(store, folder) == ({"calibration": (3, 3)}, [])
     first = (folder / "calibration.jsonl").read_bytes()
     keys = [json.loads(line)["key"] for line in first.splitlines()]
     assert keys == sorted(keys)
     assert first.endswith(b"}\n")
-    assert publish(store, folder) == {"calibration": (3, 0)}
+    assert publish(store, folder) == ({"calibration": (3, 0)}, [])
     assert (folder / "calibration.jsonl").read_bytes() == first
 
     other = Store(tmp_path / "elsewhere")
     other.add(record(3, error=0.125))
     other.add(record(9))
     other.add(record(0, section="ood"))
-    assert publish(other, folder) == {"calibration": (4, 2), "ood": (1, 1)}
+    fresh = {"calibration": (4, 1), "ood": (1, 1)}
+    assert publish(other, folder) == (fresh, [(record(3), record(3, error=0.125))])
+    assert publish(other, folder, replace_published=True) == ({"calibration": (4, 1), "ood": (1, 0)}, [])
     found = {r.job.seed: r.metrics["error"] for r in load_published("calibration", folder)}
     assert found == {3: 0.125, 4: 0.25, 5: 0.25, 9: 0.25}
     assert len(load_published(None, folder)) == 5
@@ -421,10 +423,10 @@ def test_publish_merges_sorts_and_changes_nothing_the_second_time(tmp_path: Path
 def test_smoke_is_not_published(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "runs"), tmp_path / "results"
     store.add(record(profile="smoke"))
-    assert publish(store, folder) == {}
+    assert publish(store, folder) == ({}, [])
     assert not folder.exists()
     store.add(record(profile="paper"))
-    assert publish(store, folder) == {"calibration": (1, 1)}
+    assert publish(store, folder) == ({"calibration": (1, 1)}, [])
 
 
 def test_published_line_cut_in_half_is_refused_with_file_and_line(tmp_path: Path) -> None:
@@ -583,6 +585,24 @@ def test_equal_numbers_of_two_machines_are_no_difference(tmp_path: Path) -> None
     keep([measured(date="2020-01-01")], tmp_path / "out")
     assert merge(tmp_path / "out", store) == records.Merged(again=1)
     assert store.get(JOB) == measured(date="2020-01-01")
+
+
+def test_times_and_speeds_are_no_difference(tmp_path: Path) -> None:
+    store = Store(tmp_path / "runs")
+    times: list[dict[str, Any]] = [
+        {"error": 0.25, "training_seconds": number, "images_per_second": number, "seconds_per_epoch": [number]}
+        for number in (1.0, 2.0)
+    ]
+    first, second = (dataclasses.replace(record(), metrics=metrics) for metrics in times)
+    cost = [dataclasses.replace(record(section="cost"), metrics={"ratio": number}) for number in (1.0, 2.0)]
+    for one in (first, cost[0]):
+        store.add(one)
+    keep([second, cost[1]], tmp_path / "out")
+    assert merge(tmp_path / "out", store) == records.Merged(again=2)
+    publish(store, tmp_path / "results")
+    Store(tmp_path / "new").add(second)
+    assert publish(Store(tmp_path / "new"), tmp_path / "results") == ({"calibration": (1, 0)}, [])
+    assert load_published("calibration", tmp_path / "results") == [first]
 
 
 def test_order_of_merging_does_not_matter(tmp_path: Path) -> None:
