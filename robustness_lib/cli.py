@@ -167,7 +167,7 @@ def run(
 ) -> None:
     """Measure what your store does not have of a section, whether or not the book has it."""
     if init is not None:
-        _not_empty("--init", init)
+        checkpoint_ids.check_id(_not_empty("--init", init), "--init")
     if workers is not None and workers < 1:
         raise UserError(f"--workers is {workers} but must be at least 1")
     context = _context(data_root, store, device if scheduler is None else "auto", precision, threads, compile)
@@ -440,6 +440,8 @@ def publish_records(
         )
     jobs = [record.job for record in _own(store).records() if record.job.profile in EVIDENCE]
     planned = {job.key for job in jobs if changed or sections.is_planned(job)}
+    for name in checkpoint:
+        checkpoint_ids.check_id(name, "--checkpoint")
     for name in checkpoint:
         print(f"{networks.ship(name, store)}: comes with the repository now")
     result, kept = publish(

@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustness_lib.checkpoint_ids import check_id
 from robustness_lib.checkpoints import load_weights, save_weights, weights_checksum
 from robustness_lib.data import ImageSet, class_balanced_subset, data_root, load
 from robustness_lib.errors import UserError
@@ -262,8 +263,8 @@ def target_images(training: Training, context: Context) -> ImageSet:
 
 def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
     """The file of a pre-trained checkpoint: among those that come with the repository, or in the store."""
-    places = (SHIPPED, store / "checkpoints")
-    return next((p for folder in places if (p := folder / f"{checkpoint}.safetensors").is_file()), None)
+    name = f"{check_id(checkpoint)}.safetensors"
+    return next((p for folder in (SHIPPED, store / "checkpoints") if (p := folder / name).is_file()), None)
 
 
 def keep_checkpoint(checkpoint: str, store: Path, folder: Path) -> None:
@@ -300,7 +301,8 @@ def ship(checkpoint: str, store: Path) -> Path:
     Raises:
         UserError: It is not in the store, is damaged, or has weights that are beyond half precision's range.
     """
-    source, path = (folder / f"{checkpoint}.safetensors" for folder in (store / "checkpoints", SHIPPED))
+    name = f"{check_id(checkpoint)}.safetensors"
+    source, path = store / "checkpoints" / name, SHIPPED / name
     if path.is_file():
         return path
     weights, metadata = load_weights(source)
@@ -336,6 +338,7 @@ def merge_checkpoints(source: Path, store: Path) -> Merged:
         if name.endswith(".partial"):
             continue
         try:
+            check_id(name, str(path))
             weights = weights_checksum(load_weights(path)[0])
         except UserError as error:
             result.damaged.append(str(error))

@@ -9,7 +9,7 @@ import pandas as pd
 from robustness_lib.errors import UserError
 from robustness_lib.paper import Metric, label, metric
 from robustness_lib.records import SETTING, Job, distinctions
-from robustness_lib.report.tables import NOT_RUN, Markdown, myst_table
+from robustness_lib.report.markdown import Markdown, table
 
 _MOST = 4
 """How many metrics of its own a row shows that has none of those asked for."""
@@ -26,41 +26,29 @@ def live_table(jobs: Sequence[Job], live: pd.DataFrame, *, metrics: Sequence[str
         name: Its label for references.
 
     Returns:
-        A numbered MyST table: mean and standard deviation over seeds, and the number of seeds. Cells are empty where a
-        method has no such metric; a job without a record is called "not run". What else tells records of one setting
-        apart (:func:`robustness_lib.records.distinctions`) gives rows of their own.
+        A numbered table: mean and standard deviation over seeds, and how many there are. Cells are empty where a method
+        has no such metric; a job without a record is "not run". What else tells records of one setting apart
+        (:func:`robustness_lib.records.distinctions`) gives rows of their own.
     """
     by_key = live.assign(differs=distinctions(live)).set_index("key")
-    groups: dict[tuple[str, ...], list[str]] = {}
+    groups: dict[tuple[str, str, str], list[str]] = {}
     for job in jobs:
-        differs = str(by_key["differs"].get(job.key, ""))
-        level = "" if job.level is None else f"{job.level:g}"
+        level = "" if job.level is None else f" at {job.level:g}"
         arm = "scratch" if job.init == "scratch" else "pre-trained"
-        groups.setdefault((job.dataset, job.method, level, arm, differs), []).append(job.key)
+        what = f"{label(job.dataset)}, {label(job.method)}{level}"
+        groups.setdefault((what, label(arm), str(by_key["differs"].get(job.key, ""))), []).append(job.key)
     shown, rows = [one for one in metrics if one in live and live[one].notna().any()], []
-    for (dataset, method, level, arm, differs), keys in groups.items():
+    for (what, arm, differs), keys in groups.items():
         some = by_key.loc[[key for key in keys if key in by_key.index]]
         values = {one: _numbers(some[one]) for one in live.columns if one not in _DESCRIBES and one in some}
         own = {one: numbers for one, numbers in values.items() if numbers}
         others = [] if any(one in own for one in shown) else list(own)[:_MOST]
         rest = "; ".join(f"{_shown(one).axis} {_spread(own[one], _shown(one))}" for one in others)
-        cells = [label(dataset), label(method), level, label(arm), differs, str(len(some))]
-        cells += [_spread(own[one], _shown(one)) if one in own else "" for one in shown]
-        rows.append([*cells, rest or ("" if len(some) else NOT_RUN)])
-    header = [
-        "Data set",
-        "Method",
-        "Level",
-        "Arm",
-        "Differs in",
-        "Seeds",
-        *(_shown(one).axis for one in shown),
-        "Measured",
-    ]
-    kept = [place for place, title in enumerate(header) if place < 2 or any(row[place] for row in rows)]
-    return myst_table(
-        [header[place] for place in kept], [[row[place] for place in kept] for row in rows], caption=caption, name=name
-    )
+        cells = {"What": what, "Arm": arm, "Differs in": differs, "Seeds": str(len(some))}
+        cells |= {_shown(one).axis: _spread(own[one], _shown(one)) if one in own else "" for one in shown}
+        rows.append({**cells, "Measured": rest or ("" if len(some) else "not run")})
+    filled = pd.DataFrame(rows)
+    return table(filled[[title for title in filled if (filled[title] != "").any()]], caption=caption, name=name)
 
 
 _DESCRIBES = {*SETTING, "key", "init", "seed", "recipe", "provenance", "differs"}

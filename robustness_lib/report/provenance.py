@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shlex
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -47,14 +48,14 @@ def rerun_command(
         The command, for example ``robustness run calibration --profile cpu --dataset cifar10 --seeds 0,1,2``;
         pre-training, whose data set is a corpus with its counts, and cost have commands of their own.
     """
+    changes = [word for name, value in (settings or {}).items() for word in ("--set", f"{name}={value}")]
     if section == "pretraining":
         corpus = re.sub(r"_\d+x\d+$", "", dataset or "")
-        parts = ["robustness pretrain --profile", profile, *(["--corpus", corpus] if corpus else [])]
-        parts += [f"--set {name}={value}" for name, value in (settings or {}).items()]
-        return " ".join([*parts, *(f"--seed {int(seed)}" for seed in seeds)])
+        parts = ["robustness", "pretrain", "--profile", profile, *(["--corpus", corpus] if corpus else [])]
+        return shlex.join([*parts, *changes, *itertools.chain(*(("--seed", str(int(seed))) for seed in seeds))])
     if section == "cost":
         return f"python -m benchmarks --device {'cuda' if profile == 'paper' else 'cpu'}"
-    parts = ["robustness run", section, "--profile", profile]
+    parts = ["robustness", "run", section, "--profile", profile]
     if dataset is not None:
         parts += ["--dataset", dataset]
     choices = {
@@ -62,8 +63,8 @@ def rerun_command(
         "--seeds": [str(int(seed)) for seed in sorted(set(seeds))],
         "--init": [] if init is None else [init],
     }
-    parts += [f"{name} {','.join(values)}" for name, values in choices.items() if values]
-    return " ".join([*parts, *(f"--set {name}={value}" for name, value in (settings or {}).items())])
+    parts += [word for name, values in choices.items() if values for word in (name, ",".join(values))]
+    return shlex.join([*parts, *changes])
 
 
 def duration(seconds: float) -> str:
