@@ -1,4 +1,4 @@
-"""The class imbalance section: class sizes, remedies, what it measures, and what its page shows."""
+"""The class imbalance section: class sizes, remedies, what it measures, and its claims."""
 
 from __future__ import annotations
 
@@ -12,7 +12,6 @@ import matplotlib as mpl
 
 mpl.use("agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -21,10 +20,9 @@ import toys
 from hypothesis import given
 from hypothesis import strategies as st
 from imblearn.over_sampling import SMOTE
-from test_report import parse
 from torch.nn import functional as F
 
-from robustness_lib import imbalance, networks, paper, recipe_choice, report
+from robustness_lib import imbalance, networks, paper, recipe_choice
 from robustness_lib.data import ImageSet, load
 from robustness_lib.errors import UserError
 from robustness_lib.imbalance import (
@@ -529,9 +527,7 @@ def test_other_images_need_a_variant(context: Context) -> None:
         networks.trained(training, context, data=load("own", "train", context.data))
 
 
-# ---------------------------------------------------------------------------------------- what the page shows
-
-PAPER_PAIRS = [*((name, "scratch") for name in REMEDIES), ("normal", "pre-trained")]
+# ---------------------------------------------------------------------------------------- claims
 
 
 def made_up(gain: float = 0.1, worse_at: float | None = None, profile_name: str = "cpu") -> pd.DataFrame:
@@ -582,130 +578,6 @@ def test_a_gain_on_the_large_class_alone_is_no_gain_of_the_minority() -> None:
     records["error"] = [errors.mean() - 0.005 * t for errors, t in zip(lists, tuned, strict=True)]
     records["minority_excess"] += 0.005 * tuned
     assert judged(records)["imb-gain-cifar10"].effect > 0
-
-
-def test_levels_table_has_the_papers_rows_and_ours() -> None:
-    settings = {
-        "measure": "error",
-        "dataset": "cifar10",
-        "methods": REMEDIES,
-        "symbol": "γ",
-        "caption": "c",
-        "name": "t",
-    }
-    header, without = parse(report.levels_table("imbalance", made_up().iloc[:0], **settings))
-    assert header == ["Setting, by γ", "Source", "0.2", "0.4", "0.6", "0.8", "1", "1.5", "2"]
-    assert [(row[0], row[2]) for row in without] == [
-        ("normal training, from scratch", "23.7"),
-        ("normal training, pre-trained", "8.0"),
-        ("cost sensitive, from scratch", "22.6"),
-        ("oversampling, from scratch", "21.0"),
-        ("SMOTE, from scratch", "19.7"),
-    ]
-    _, both = parse(report.levels_table("imbalance", made_up(), **settings))
-    assert [row for row in both if row[1] == "paper"] == without
-    ours = [row for row in both if row[1] == "`cpu`, n = 3"]
-    assert len(ours) == 8
-    assert ours[0] == [
-        "normal training, from scratch",
-        "`cpu`, n = 3",
-        "23.6 ± 0.1",
-        "–",
-        "–",
-        "–",
-        "23.6 ± 0.1",
-        "–",
-        "–",
-    ]
-    _, none = parse(report.levels_table("imbalance", made_up().iloc[:0], **settings | {"dataset": "synthetic"}))
-    assert none == [["not run", "–"]]
-
-
-def test_remedies_are_compared_with_normal_training_within_an_arm() -> None:
-    settings = {"measures": ["error"], "datasets": ["cifar10"], "methods": REMEDIES, "reference": "normal"}
-    header, table = parse(report.method_effects_table("imbalance", made_up(), **settings, caption="c", name="t"))
-    assert header == ["Method", "From scratch", "Pre-trained", "Profile"]
-    assert [row[0] for row in table] == [
-        f"test error (%), {name}" for name in ("cost sensitive", "oversampling", "SMOTE")
-    ]
-    assert table[-1][1:] == ["−1.0 [−1.0, −1.0]", "−1.0 [−1.0, −1.0]", "`cpu`"]
-    _, none = parse(report.method_effects_table("imbalance", made_up().iloc[:0], **settings, caption="c", name="t"))
-    assert none[0][0] == "not run"
-
-
-def minority(dataset: str, gamma: float) -> float:
-    classes, largest, smallest = imbalance.SCALES["paper"].sizes[dataset]
-    return float(minority_classes(class_sizes(classes, gamma, largest, smallest)).mean())
-
-
-def test_share_of_the_gain_on_minority_classes() -> None:
-    settings = {"datasets": ["cifar10", "cifar100"], "minority": minority, "caption": "c", "name": "t"}
-    _, table = parse(report.minority_gain_table(made_up(), **settings))
-    assert len(table) == 14
-    # the paper: 0.9 x (26.0 - 8.8) of 23.7 - 8.0; here: 9 x 10 points of 9 x 10 + 1, and 8 x 10 of 9 x 10 + 1
-    assert table[0] == ["CIFAR-10", "0.2", "98.6 % (90 %)", "98.9 ± 0.0 % (90 %)", "`cpu`, n = 3"]
-    assert table[4][3] == "87.9 ± 0.0 % (80 %)"
-    assert table[1][3:] == ["–", "–"]
-    assert table[7][:4] == ["CIFAR-100", "0.2", "73.8 % (78 %)", "–"]
-    _, lost = parse(report.minority_gain_table(made_up(gain=-0.1), **settings))
-    assert lost[0][3] == "–"  # no gain, no share of it
-
-
-def figures(records: pd.DataFrame, dataset: str, profile_name: str | None = None) -> dict[str, plt.Figure]:
-    levels = {"dataset": dataset, "method": REMEDIES, "x_label": "exponent γ", "profile": profile_name}
-    panels = report.panels_by_arm(["error", "minority_error"])
-    classes = {"dataset": dataset, "level": 0.2, "settings": PAPER_PAIRS, "profile": profile_name}
-    return {
-        "levels": report.curve_grid("imbalance", records, panels, **levels),
-        "classes": report.curves_by_class("imbalance", records, **classes),
-        "merged": report.curves_by_class("imbalance", records, **classes, merge=3),
-    }
-
-
-@pytest.mark.parametrize("dataset", ["cifar10", "cifar100", "synthetic"])
-@pytest.mark.parametrize("recorded", [True, False])
-def test_figures_can_be_drawn_with_records_and_without(dataset: str, recorded: bool) -> None:
-    records = made_up().assign(dataset=dataset)
-    for name, figure in figures(records if recorded else records.iloc[:0], dataset).items():
-        figure.canvas.draw()
-        [legend] = figure.legends
-        box = legend.get_window_extent()
-        assert 0 <= box.x0 < box.x1 <= figure.bbox.x1, name
-        for axes in figure.axes:
-            assert axes.get_xlabel() or not axes.get_subplotspec().is_last_row(), name
-            assert not box.overlaps(axes.get_window_extent()), name
-            assert not axes.get_title()
-            for line in axes.lines:
-                assert not len(line.get_ydata()) or np.max(line.get_ydata()) <= axes.get_ylim()[1], name
-    plt.close("all")
-
-
-def test_a_method_that_neither_the_paper_nor_the_records_have_is_not_in_the_legend() -> None:
-    records = made_up().assign(dataset="cifar100")  # of whose classes the paper shows nothing
-    [legend] = figures(records[records["method"] != "smote"], "cifar100")["classes"].legends
-    shown = [text.get_text() for text in legend.get_texts()]
-    assert shown == [f"{paper.label(method)}, {paper.label(arm)}" for method, arm in PAPER_PAIRS if method != "smote"]
-    plt.close("all")
-
-
-def test_figures_show_the_papers_values_and_ours() -> None:
-    found = figures(made_up(), "cifar10")
-    lines = {
-        (line.get_linestyle(), line.get_color()): line
-        for line in found["levels"].axes[0].lines
-        if len(line.get_xdata())
-    }
-    normal = report.series_style(0)["color"]
-    assert list(lines["--", normal].get_ydata()) == pytest.approx([23.7, 21.8, 21.1, 20.3, 20.0, 18.3, 15.8])
-    assert list(lines["-", normal].get_xdata()) == [0.2, 1.0]
-    assert list(lines["-", normal].get_ydata()) == pytest.approx([23.6, 23.6])
-    printed, ours = found["classes"].axes
-    assert [text.get_text() for axes in (printed, ours) for text in axes.texts] == ["paper", "here"]
-    assert list(printed.lines[4].get_ydata()[:3]) == pytest.approx([0.6, 2.3, 10.0])
-    assert list(ours.lines[4].get_ydata()[:2]) == pytest.approx([9.1, 3.1])
-    merged = found["merged"].axes[1].lines[0]
-    assert list(merged.get_ydata()) == pytest.approx([13.1, 22.1, 31.1, 37.1])
-    plt.close("all")
 
 
 def test_images_trained_are_epochs_times_the_thinned_or_enlarged_set() -> None:

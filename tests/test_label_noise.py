@@ -11,7 +11,6 @@ import matplotlib as mpl
 
 mpl.use("agg")
 
-import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -607,57 +606,6 @@ def frame(measured: tuple[list[Job], Context]) -> pd.DataFrame:
 @pytest.fixture(params=["records", "no records"])
 def recorded(request: pytest.FixtureRequest, frame: pd.DataFrame) -> pd.DataFrame:
     return frame if request.param == "records" else records.frame([])
-
-
-def check_panels(figure: plt.Figure) -> None:
-    figure.canvas.draw()
-    assert figure.get_figwidth() == 6.0
-    for axes in figure.axes:
-        box = axes.get_tightbbox()
-        assert box.y0 >= -1, "cut off below"
-        assert box.y1 <= figure.bbox.y1 + 1, "cut off above"
-    plt.close(figure)
-
-
-def test_figures_of_the_page(recorded: pd.DataFrame) -> None:
-    curves = report.curve_grid(
-        "label_noise",
-        recorded,
-        [{"dataset": d, "method": m} for m in ("none", "forward", "glc-5") for d in ("cifar10", "cifar100")],
-        name="error",
-        x_label="corruption strength",
-    )
-    assert len(curves.axes) == 6
-    first = {line.get_label(): line for line in curves.axes[0].lines}
-    assert len(first["from scratch, paper"].get_xdata()) == 11
-    if len(recorded):
-        ours = recorded[(recorded["method"] == "none") & (recorded["arm"] == "scratch")]
-        ours = (
-            ours[ours["dataset"] == "cifar10"].pivot_table(index="seed", columns="level", values="error").dropna(axis=1)
-        )
-        assert list(first["from scratch, here"].get_ydata()) == pytest.approx(list(100 * ours.mean()))
-    assert curves.axes[0].get_ylim()[1] >= 99  # room for the highest of all panels
-    check_panels(curves)
-    longer = report.curve_grid(
-        "label_noise",
-        recorded,
-        [{"name": "history_train_error", "words": "train"}, {"name": "history_error", "words": "test"}],
-        dataset="cifar100",
-        method="longer",
-        x="history_epoch",
-        y_label="error (%)",
-    )
-    assert longer.axes[0].get_ylabel() == "error (%)"
-    assert len(longer.axes[0].lines) == (2 if len(recorded) else 1)
-    check_panels(longer)
-    matrices = report.matrix_grid("label_noise", recorded, dataset="cifar10", methods=list(CORRECTED), level=0.6)
-    shown = [axes for axes in matrices.axes if axes.get_subplotspec() is not None and axes.images]
-    if len(recorded):
-        assert len(shown) == 8
-        np.testing.assert_allclose(shown[0].images[0].get_array(), corruption_matrix(4, 0.6), atol=1e-5)
-    else:
-        assert [text.get_text() for axes in matrices.axes for text in axes.texts] == ["not run"] * 8
-    check_panels(matrices)
 
 
 def test_tables_of_the_page(recorded: pd.DataFrame) -> None:

@@ -487,19 +487,6 @@ def test_recipes_are_shown_as_they_were_run():
     assert none[0] == "not run"
 
 
-def test_the_papers_area_is_also_that_of_the_strengths_at_hand():
-    some = records()
-    curve = paper.select("label_noise", dataset="cifar10", arm="scratch", method="none", metric="error")
-    curve = curve.set_index("level")["value"]
-    noise = some[(some["section"] == "label_noise") & (some["dataset"] == "cifar10") & (some["method"] == "none")]
-    strengths = sorted(noise["level"].unique())
-    area = np.trapezoid([curve.iloc[np.abs(curve.index - strength).argmin()] for strength in strengths], strengths)
-    text = report.area_note(some, datasets=["cifar10"])
-    assert f"Over the {len(strengths)} strengths recorded of CIFAR-10" in text
-    assert f"would be {100 * area:.1f} → " in text
-    assert report.area_note(some.iloc[:0], datasets=["cifar10"]) == ""
-
-
 def test_a_claim_of_ones_own_needs_no_paper(monkeypatch):
     own = dataclasses.replace(paper.claims_of("calibration")[0], id="own-rms", locator="own", statement="Ours.")
     assert own.paper == "in no paper"
@@ -521,21 +508,3 @@ def test_arms_at_levels_need_one():
     with pytest.raises(UserError, match=r"at levels 0, 0.5, 1 only; give level= or over_levels="):
         report.arms_table("label_noise", records(), **settings)
     assert parse(report.arms_table("label_noise", records(), level=0.5, **settings))[1][0][0] != "not run"
-
-
-def test_recipes_that_differ_in_one_setting_stand_in_rows():
-    jobs = [
-        Job(section="label_noise", profile="cpu", dataset="cifar10", init=SCRATCH, method=method, seed=seed, level=0.6,
-            recipe={"train_images": images})
-        for method in ("none", "forward") for seed in (0, 1) for images in (2000, 10000) if images == 2000 or seed == 0
-    ]  # fmt: skip
-    errors = {(2000, 0): 0.6, (2000, 1): 0.64, (10000, 0): 0.4}
-    found = frame([Record(job, {"error": errors[job.recipe["train_images"], job.seed]}, {}) for job in jobs])
-    settings = {"setting": "train_images", "words": "Images", "measure": "error", "dataset": "cifar10", "level": 0.6}
-    table = report.setting_table("label_noise", found, methods=["none", "forward"], caption="c", name="n", **settings)
-    header, rows = parse(table)
-    assert header == ["Images", "Method", "From scratch (%)", "Pre-trained (%)"]
-    assert rows[0] == ["2,000", "no correction", "62.0 ± 2.8, n = 2", "not run"]
-    assert rows[3] == ["10,000", "Forward correction", "40.0, n = 1", "not run"]
-    none = report.setting_table("label_noise", found.iloc[:0], methods=["none"], caption="c", name="n", **settings)
-    assert parse(none)[1][0][0] == "not run"
