@@ -31,12 +31,12 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from robustness_lib import adversarial, attacks, notebook, report, sections
+from robustness_lib import adversarial, attacks, notebook, sections
 from robustness_lib.checkpoint_ids import origin
 from robustness_lib.networks import Context
 from robustness_lib.paper import label
 from robustness_lib.records import frame, load_published
-from robustness_lib.report import evidence, markdown, style, trainings, verdicts
+from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -327,7 +327,7 @@ markdown.Markdown(
 # that.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.candidates_table(
+trainings.candidates_table(
     frame(load_published("recipe_choice", Path(results))),
     method="adversarial",
     measures=["error", "adversarial_accuracy"],
@@ -429,7 +429,7 @@ style.show(figure, shown[["dataset", "arm", "seed", "along", "x", "value"]])
 jobs, live = sections.measure_as_asked("adversarial", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.live_table(
+trainings.live_table(
     jobs,
     live,
     metrics=[CLEAN, ACCURACY],
@@ -486,7 +486,7 @@ style.show(figure, pd.DataFrame({"class": seen.labels, "clean": seen.before, "at
 # `attack_mode` belong to every section.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.made_by(frame(recorded), "adversarial")
+provenance.provenance_box(frame(recorded), "adversarial")
 
 # %% [markdown]
 # Source of this page: {download}`adversarial.py </notebooks/adversarial.py>`.

@@ -29,10 +29,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustness_lib import metrics, notebook, report, sections
+from robustness_lib import metrics, notebook, sections
 from robustness_lib.paper import label, select
 from robustness_lib.records import Store, frame, load_published
-from robustness_lib.report import evidence, markdown, style, trainings
+from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -148,7 +148,7 @@ markdown.arms_table(
 # The rule is on the [scoreboard](claims.ipynb).
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.scoreboard(frame(recorded), sections=["calibration"], name="tab-claims")
+verdicts.claims_table(values, "calibration", name="tab-calibration-claims")
 
 # %% [markdown]
 # ## How it was measured
@@ -308,7 +308,7 @@ markdown.Markdown(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 choice = load_published("recipe_choice", Path(results))
-report.candidates_table(
+trainings.candidates_table(
     frame(choice),
     method="held-out",
     measures=[ERROR, RMS, LIKELIHOOD],
@@ -478,7 +478,7 @@ markdown.arms_table(
 jobs, live = sections.measure_as_asked("calibration", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.live_table(
+trainings.live_table(
     jobs,
     live,
     metrics=[ERROR, RMS, f"{RMS}_tempered", LIKELIHOOD],
@@ -513,7 +513,7 @@ draw_reliability(own, profile, names, method=jobs[0].method, merge=1 if profile 
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.made_by(frame(recorded), "calibration")
+provenance.provenance_box(frame(recorded), "calibration")
 
 # %% [markdown]
 # Source of this page: {download}`calibration.py </notebooks/calibration.py>`.

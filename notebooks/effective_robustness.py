@@ -31,10 +31,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustness_lib import accuracy_lines, effective_robustness, notebook, report, sections, testbeds
+from robustness_lib import accuracy_lines, effective_robustness, notebook, sections, testbeds
 from robustness_lib.paper import label, select
 from robustness_lib.records import Store, frame, load_published
-from robustness_lib.report import evidence, markdown, style, trainings, verdicts
+from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -512,7 +512,7 @@ jobs, live = sections.measure_as_asked("effective_robustness", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 words = f"This run, at `{profile}`: accuracy and, on the first shift, effective robustness at the end."
-report.live_table(jobs, live, metrics=["accuracy", "final_effective_robustness"], caption=words, name="tab-er-live")
+trainings.live_table(jobs, live, metrics=["accuracy", "final_effective_robustness"], caption=words, name="tab-er-live")
 
 # %% mystnb={"figure": {"caption": "Effective robustness of this run against accuracy, drawn as in the first figure.", "name": "fig-er-live"}, "image": {"alt": "Effective robustness of the live run against accuracy, a panel a shift, one course from scratch and one pre-trained.", "width": "100%"}} tags=["hide-input"]
 own = [record for record in map(Store(store).get, jobs) if record and record.job.method == "standard"]
@@ -550,7 +550,7 @@ if own:
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.made_by(frame(everything), "effective_robustness")
+provenance.provenance_box(frame(everything), "effective_robustness")
 
 # %% [markdown]
 # Source of this page: {download}`effective_robustness.py </notebooks/effective_robustness.py>`.

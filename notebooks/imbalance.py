@@ -29,10 +29,10 @@ from pathlib import Path
 
 import numpy as np
 
-from robustness_lib import imbalance, notebook, report, sections
+from robustness_lib import imbalance, notebook, sections
 from robustness_lib.paper import label, select
 from robustness_lib.records import Store, frame, load_published
-from robustness_lib.report import evidence, markdown, style, trainings, verdicts
+from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -282,7 +282,7 @@ markdown.table(
 # loss of a batch is divided by the sum of its weights.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.candidates_table(
+trainings.candidates_table(
     frame(load_published("recipe_choice", Path(results))),
     method="imbalanced",
     measures=["error"],
@@ -432,7 +432,7 @@ markdown.Markdown(
 jobs, live = sections.measure_as_asked("imbalance", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.live_table(
+trainings.live_table(
     jobs,
     live,
     metrics=[TOTAL, MINORITY],
@@ -466,7 +466,7 @@ draw(own, list(dict.fromkeys(job.dataset for job in jobs))[:2], paper=profile ==
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.made_by(frame(recorded), "imbalance")
+provenance.provenance_box(frame(recorded), "imbalance")
 
 # %% [markdown]
 # Source of this page: {download}`imbalance.py </notebooks/imbalance.py>`.

@@ -31,10 +31,10 @@ import numpy as np
 import seaborn as sns
 import torch
 
-from robustness_lib import corruption, loss_correction, notebook, report, sections
+from robustness_lib import corruption, loss_correction, notebook, sections
 from robustness_lib.paper import label, select
 from robustness_lib.records import Store, frame, load_published
-from robustness_lib.report import evidence, markdown, style, trainings, verdicts
+from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -263,7 +263,7 @@ markdown.table(
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.candidates_table(
+trainings.candidates_table(
     frame(load_published("recipe_choice", Path(results))),
     method="held-out",
     measures=["error", "rms_calibration_error", "negative_log_likelihood"],
@@ -336,7 +336,7 @@ style.show(figure, rows)
 jobs, live = sections.measure_as_asked("label_noise", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.live_table(
+trainings.live_table(
     jobs, live, metrics=["error"], caption=f"This run, at `{profile}`: test error.", name="tab-label-noise-live"
 )
 
@@ -374,7 +374,7 @@ if shown:
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.made_by(frame(recorded), "label_noise")
+provenance.provenance_box(frame(recorded), "label_noise")
 
 # %% [markdown]
 # Source of this page: {download}`label_noise.py </notebooks/label_noise.py>`.

@@ -30,10 +30,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustness_lib import detection, notebook, report, sections
+from robustness_lib import detection, notebook, sections
 from robustness_lib.paper import label
 from robustness_lib.records import Store, frame, load_published
-from robustness_lib.report import evidence, markdown, style, trainings, verdicts
+from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -490,7 +490,7 @@ style.show(figure, pd.concat(plotted)[["images", "arm", "seed", "confidence", "v
 jobs, live = sections.measure_as_asked("ood", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.live_table(
+trainings.live_table(
     jobs, live, metrics=["auroc_mean"], caption=f"This run, at `{profile}`: mean AUROC.", name="tab-ood-live"
 )
 
@@ -520,7 +520,7 @@ if scores:
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-report.made_by(frame(recorded), "ood")
+provenance.provenance_box(frame(recorded), "ood")
 
 # %% [markdown]
 # Source of this page: {download}`ood.py </notebooks/ood.py>`.

@@ -16,7 +16,7 @@ import torch
 import toys
 from torch import nn
 
-from robustness_lib import adversarial, pretraining, recipe_choice, report, sections
+from robustness_lib import adversarial, pretraining, recipe_choice, sections
 from robustness_lib.adversarial import METHODS, AdversarialRecipe
 from robustness_lib.batches import to_unit_range
 from robustness_lib.data import ImageSet
@@ -27,6 +27,7 @@ from robustness_lib.paper import metric
 from robustness_lib.profiles import PROFILES, profile
 from robustness_lib.randomness import generator
 from robustness_lib.records import SCRATCH, Job, Record, frame
+from robustness_lib.report import provenance, trainings
 from robustness_lib.robust_accuracy import (
     Threat,
     as_attacked,
@@ -437,7 +438,7 @@ def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
             one.job, section="recipe_choice", method="adversarial", recipe={**settings, "epochs": epochs}
         )
         rows.append(dataclasses.replace(one, job=job))
-    table = report.candidates_table(
+    table = trainings.candidates_table(
         frame(rows),
         method="adversarial",
         measures=["error", "adversarial_accuracy"],
@@ -446,24 +447,6 @@ def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
     )
     assert "| **pre-trained** | **5** | **40.0** | **30.0** |" in table
     assert "| pre-trained | 10 | 40.0 | 25.0 |" in table
-    ordinary = report.candidates_table(frame(rows), method="held-out", measures=["error"], caption="c", name="tab-none")
-    assert "not run" in ordinary
-
-
-def test_the_pretrainings_stand_beside_the_authors_log() -> None:
-    scale = profile("cpu")
-    jobs = [
-        pretraining.job(scale, scale.targets["cifar10"], overrides=changes)
-        for changes in ({}, {"adversary": "untargeted"}, {"adversary": "targeted"})
-    ]
-    metrics = {"error": 0.8, "images": 160_000.0, "classes": 275.0}
-    records = frame([Record(job, metrics, {"date": "2026-01-01"}) for job in jobs])
-    theirs = "| the authors | ImageNet (32 px) | 1,281,167 of 1,000 classes"
-    line = "| here, `cpu` | ImageNet (32 px) | 160,000 of 275 classes | WRN-16-1"
-    every = report.pretrainings_table(records, caption="c", name="n")
-    assert f"{theirs} | WRN-40-2 | none | 100 | 50.80 |" in every
-    assert every.count("| here, `cpu` |") == len(jobs)
-    assert every.count(f"{line} | none | {jobs[0].recipe['epochs']} | 80.0 |") == 1
 
 
 def test_provenance_names_the_adversary_of_pretraining() -> None:
@@ -478,12 +461,9 @@ def test_provenance_names_the_adversary_of_pretraining() -> None:
             {"train_images": "14000"},
         )
     ]
-    table = report.provenance_table(frame(rows), caption="c", name="n")
+    commands = provenance.rerun_commands("pretraining", "cpu", "imagenet32_160000x275", frame(rows))
+    start = "robustness pretrain --profile cpu --corpus imagenet32"
     for epochs in (1, rows[2].job.recipe["epochs"]):
-        command = (
-            f"robustness pretrain --profile cpu --corpus imagenet32 --set adversary=targeted --set epochs={epochs}"
-        )
-        assert f"`{command} --seed 1`" in table
-    assert "`robustness pretrain --profile cpu --corpus imagenet32 --seed 1`" in table
-    assert "`robustness pretrain --profile cpu --corpus imagenet32 --set train_images=14000 --seed 1`" in table
-    assert "`robustness pretrain --profile cpu --corpus imagenet32 --set adversary=untargeted --seed 1`" in table
+        assert f"{start} --set adversary=targeted --set epochs={epochs} --seed 1" in commands
+    for settings in ("", " --set train_images=14000", " --set adversary=untargeted"):
+        assert f"{start}{settings} --seed 1" in commands

@@ -40,8 +40,8 @@ from robustness_lib.imbalance import (
 from robustness_lib.models import build
 from robustness_lib.networks import Context, save_trained
 from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.records import SCRATCH, Job, Record, Store, canonical_json, frame
-from robustness_lib.report import tables, verdicts
+from robustness_lib.records import SCRATCH, Job, Record, Store, canonical_json
+from robustness_lib.report import evidence, verdicts
 from robustness_lib.runtime import Runtime
 from robustness_lib.sweep import sweep
 from robustness_lib.training import History, cross_entropy, predict, weighted_cross_entropy
@@ -544,11 +544,11 @@ def made_up(gain: float = 0.1, worse_at: float | None = None, profile_name: str 
         predictions = np.concatenate([np.where(np.arange(1000) < w, (k + 1) % 10, k) for k, w in enumerate(wrong)])
         found = evaluate(predictions, np.repeat(np.arange(10), 1000), class_sizes(10, job.level, 1000, 50))
         records.append(Record(job, found, {"date": "2025-01-01", "revision": "0123456"}))
-    return frame(records)
+    return evidence.tidy(records)
 
 
-def judged(records: pd.DataFrame) -> dict[str, verdicts.Verdict]:
-    return {claim.id: tables.evaluate(claim, records) for claim in paper.claims_of("imbalance")}
+def judged(values: pd.DataFrame) -> dict[str, verdicts.Verdict]:
+    return {claim.id: verdicts.judge(claim, values) for claim in paper.claims_of("imbalance")}
 
 
 def test_claims_are_computed_from_the_records() -> None:
@@ -572,12 +572,10 @@ def test_a_claim_about_every_imbalance_fails_where_one_fails() -> None:
 
 
 def test_a_gain_on_the_large_class_alone_is_no_gain_of_the_minority() -> None:
-    records = made_up(gain=0.0)
-    lists = records["class_error"].map(np.array)
-    tuned = records["arm"] == "pre-trained"
-    records["error"] = [errors.mean() - 0.005 * t for errors, t in zip(lists, tuned, strict=True)]
-    records["minority_excess"] += 0.005 * tuned
-    assert judged(records)["imb-gain-cifar10"].effect > 0
+    values = made_up(gain=0.0)
+    tuned = values["arm"] == "pre-trained"
+    values.loc[tuned & (values["metric"] == "minority_excess"), "value"] += 0.005
+    assert judged(values)["imb-gain-cifar10"].effect > 0
 
 
 def test_images_trained_are_epochs_times_the_thinned_or_enlarged_set() -> None:

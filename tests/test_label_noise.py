@@ -19,7 +19,7 @@ import toys
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib import label_noise, networks, paper, records, report
+from robustness_lib import label_noise, networks, paper, records
 from robustness_lib.checkpoints import load_weights
 from robustness_lib.corruption import corrupt_labels, corruption_matrix
 from robustness_lib.data import class_balanced_subset, load
@@ -594,49 +594,6 @@ def test_allconv_trains_on_32_pixels(tmp_path: Path) -> None:
 
 
 # ---------------------------------------------------------------------------------------- what the report makes of it
-
-
-@pytest.fixture(scope="module")
-def frame(measured: tuple[list[Job], Context]) -> pd.DataFrame:
-    """The records of the small set as if they were of the CIFAR sets at the profile ``cpu``."""
-    found = records.frame(Store(measured[1].store).records("label_noise")).assign(profile="cpu")
-    return pd.concat([found.assign(dataset=name) for name in ("cifar10", "cifar100")], ignore_index=True)
-
-
-@pytest.fixture(params=["records", "no records"])
-def recorded(request: pytest.FixtureRequest, frame: pd.DataFrame) -> pd.DataFrame:
-    return frame if request.param == "records" else records.frame([])
-
-
-def test_tables_of_the_page(recorded: pd.DataFrame) -> None:
-    table = report.comparison_table(
-        "label_noise",
-        recorded,
-        metrics=["error"],
-        datasets=["cifar10"],
-        methods=["none"],
-        over_levels="area",
-        locator="P1 Table 2",
-        caption="c",
-        name="t",
-    )
-    assert "28.7 %" in table
-    area = report.arms_table(
-        "label_noise", recorded, metrics=["error"], datasets=["cifar10"], methods=["none"], over_levels="area",
-        caption="c", name="t",
-    )  # fmt: skip
-    if len(recorded):
-        both = recorded[(recorded["dataset"] == "cifar10") & (recorded["method"] == "none")]
-        scratch = both[(both["arm"] == "scratch") & both["level"].isin([0.0, 1.0])]
-        by_seed = [area_under_error_curve([0, 1], g.sort_values("level")["error"]) for _, g in scratch.groupby("seed")]
-        assert len(by_seed) == 2
-        assert f"{100 * np.mean(by_seed):.1f} ± " in table
-        assert "n = 2" in table
-        assert f"{100 * np.mean(by_seed):.1f} ± " in area
-        assert "`cpu`, 2" in area
-    else:
-        assert "not run" in table
-        assert "not run" in area
 
 
 def test_claims_that_the_paper_makes_across_methods_are_there() -> None:

@@ -5,27 +5,14 @@ from __future__ import annotations
 import functools
 import re
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 import pytest
 
-from robustness_lib import paper, records, report, sections
+from robustness_lib import paper, records, sections
 from robustness_lib.errors import UserError
 from robustness_lib.paper.claims import PRINTED, ZERO, paper_rows
 from robustness_lib.report import verdicts
-
-SOURCE = {"revision": "0123456789ab", "date": "2025-01-01T00:00:00+00:00"}
-
-
-def record(**changes: Any) -> dict[str, Any]:
-    row = {
-        "section": "calibration", "profile": "cpu", "dataset": "cifar10", "init": "scratch", "arm": "scratch",
-        "method": "standard", "level": None, "seed": 0, "recipe": {"epochs": 10}, "provenance": SOURCE,
-    }  # fmt: skip
-    row |= {"init": "some-checkpoint"} if changes.get("arm") == "pre-trained" else {}
-    row |= changes
-    return {"key": str(sorted(row.items(), key=str)), **row}
 
 
 @functools.cache
@@ -297,39 +284,6 @@ def test_claims_of_a_section():
     assert {found.section for found in paper.claims_of("ood")} == {"ood"}
     with pytest.raises(UserError, match="odd"):
         paper.claims_of("odd")
-
-
-def test_an_unfinished_sweep_leaves_values_as_they_were():
-    """A further level of one seed, or a further seed at some levels, does not count before the others have it."""
-
-    def at(level: float, seeds: range, scratch: float, tuned: float) -> pd.DataFrame:
-        rows = [
-            record(section="imbalance", arm=arm, method="normal", level=level, seed=seed, error=value + seed / 100)
-            for arm, value in (("scratch", scratch), ("pre-trained", tuned))
-            for seed in seeds
-        ]
-        return pd.DataFrame(rows)
-
-    whole = pd.concat([at(0.2, range(3), 0.5, 0.4), at(2.0, range(3), 0.4, 0.2)], ignore_index=True)
-    setting = {"section": "imbalance", "profile": "cpu", "dataset": "cifar10", "method": "normal"}
-    for further in (at(0.4, range(1), 0.9, 0.1), at(0.2, range(3, 4), 0.9, 0.1)):
-        frame = pd.concat([whole, further], ignore_index=True)
-        values = paper.per_seed(frame, arm="scratch", metric="error", over_levels="mean", **setting)
-        assert values.to_list() == pytest.approx([0.45, 0.46, 0.47])
-        rows = report.comparison_rows(
-            "imbalance", frame, metrics=["error"], datasets=["cifar10"], methods=["normal"], over_levels="mean"
-        )
-        assert rows["n"].to_list() == [3, 3]
-        assert rows["levels"].to_list() == [2, 2]
-    alone = at(0.4, range(3), 0.9, 0.1)
-    lacking = pd.concat([whole, alone[alone["arm"] == "scratch"]], ignore_index=True)
-    rows = report.comparison_rows(
-        "imbalance", lacking, metrics=["error"], datasets=["cifar10"], methods=["normal"], over_levels="mean"
-    )
-    assert rows["levels"].to_list() == [2, 2], "both arms over the levels that both have"
-    two = pd.concat([at(0.2, range(1), 0.5, 0.4), at(2.0, range(2), 0.4, 0.2), at(1.0, range(1), 0.4, 0.2)])
-    values = paper.per_seed(two, arm="scratch", metric="error", over_levels="mean", **setting)
-    assert values.to_list() == pytest.approx([0.4, 0.41]), "two seeds before many levels"
 
 
 def test_a_metric_under_a_shift_or_over_draws_has_the_digits_of_its_base():

@@ -8,6 +8,7 @@ where it differs), and **P2**, *The Evolution of Out-of-Distribution Robustness 
 * :mod:`~robustness_lib.paper.numbers`: every published number as one long table, read from the package's data
   files;
 * :mod:`~robustness_lib.paper.claims`: what the papers claim, each as a comparison of two sides.
+
 Nothing here trains, draws or reads a record; :mod:`robustness_lib.report.verdicts` judges the claims.
 """
 
@@ -23,14 +24,6 @@ from robustness_lib.paper.numbers import (
     select,
     tolerance,
 )
-from robustness_lib.paper.verdicts import (
-    common_profile,
-    levels_counted,
-    mean_interval,
-    per_seed,
-    profile_of,
-    runs,
-)
 
 __all__ = [
     "CLAIMS",
@@ -39,19 +32,13 @@ __all__ = [
     "Metric",
     "Side",
     "claims_of",
-    "common_profile",
     "figure_area",
     "label",
-    "levels_counted",
-    "mean_interval",
     "metric",
     "network_label",
     "paper_effect",
     "paper_text",
-    "per_seed",
-    "profile_of",
     "published",
-    "runs",
     "select",
     "tolerance",
 ]

@@ -1,55 +1,9 @@
-"""Tables and figures that put the papers' numbers beside ours.
+"""What the book shows, from records and the papers' numbers; nothing here trains, and nothing loads torch.
 
-Everything here is a pure function of records (a frame as by :func:`robustness_lib.records.frame`) and of the
-published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number is typed.
-
+* :mod:`~robustness_lib.report.evidence`: the records as one tidy frame, and paired comparisons;
+* :mod:`~robustness_lib.report.verdicts`: what the records say about each claim;
+* :mod:`~robustness_lib.report.markdown`: numbers, tables and findings as Markdown;
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
-* :mod:`~robustness_lib.report.figures`: bars and curves with the papers' values;
-* :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
-* :mod:`~robustness_lib.report.headlines`: the one number that stands for each section;
-* :mod:`~robustness_lib.report.live`: the table of a live run, every job of it;
-* :mod:`~robustness_lib.report.pretrainings`: what networks were pre-trained on, beside the authors' logs;
-* :mod:`~robustness_lib.report.provenance`: where each number was measured, and the command that measures it
-  again.
+* :mod:`~robustness_lib.report.trainings`: how networks were trained, what was tried, and what a live run measured;
+* :mod:`~robustness_lib.report.provenance`: commands, revisions and checksums behind a page.
 """
-
-from robustness_lib.report.figures import bars_with_paper, curves_with_paper
-from robustness_lib.report.headlines import in_short, recipes_table, verdict_summary
-from robustness_lib.report.live import live_table
-from robustness_lib.report.pretrainings import pretrainings_table
-from robustness_lib.report.provenance import contents_note, made_by, provenance_table, rerun_command, rerun_commands
-from robustness_lib.report.style import arm_style, legend_outside, new_figure, series_style, use_style
-from robustness_lib.report.tables import (
-    arms_table,
-    candidates_table,
-    comparison_rows,
-    comparison_table,
-    myst_table,
-    scoreboard,
-)
-
-__all__ = [
-    "arm_style",
-    "arms_table",
-    "bars_with_paper",
-    "candidates_table",
-    "comparison_rows",
-    "comparison_table",
-    "contents_note",
-    "curves_with_paper",
-    "in_short",
-    "legend_outside",
-    "live_table",
-    "made_by",
-    "myst_table",
-    "new_figure",
-    "pretrainings_table",
-    "provenance_table",
-    "recipes_table",
-    "rerun_command",
-    "rerun_commands",
-    "scoreboard",
-    "series_style",
-    "use_style",
-    "verdict_summary",
-]

@@ -10,17 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from robustness_lib.checkpoint_ids import corpus_counts, corpus_name, origin
-from robustness_lib.paper import SECTIONS, label
+from robustness_lib.checkpoint_ids import corpus_name, origin
+from robustness_lib.paper import SECTIONS
 from robustness_lib.profiles import PROFILES
 from robustness_lib.records import EVIDENCE
-from robustness_lib.report.tables import TITLES, Markdown, myst_table, short_revision
-
-_CORPORA = {
-    "imagenet32-no-cifar10": "ImageNet (32 px) without classes related to CIFAR-10",
-    "imagenet32-no-cifar10-tenth": "every tenth class of ImageNet (32 px) without those related to CIFAR-10",
-    "imagenet32-no-tiny": "ImageNet (32 px) without classes of Tiny ImageNet",
-}
+from robustness_lib.report.markdown import Markdown
 
 
 def rerun_command(
@@ -74,37 +68,7 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"
 
 
-def provenance_table(records: pd.DataFrame, *, caption: str, name: str) -> Markdown:
-    """Where each result was measured: one row a section, profile and data set.
-
-    Args:
-        records: Records, as by :func:`robustness_lib.records.frame`.
-        caption: Caption of the table.
-        name: Its label for references, such as ``"tab-provenance"``.
-
-    Returns:
-        A numbered MyST table; the last column is the exact command that measures the row again.
-    """
-    header = ["Results", "Records", "Device and precision", "Software", "Measured", "Command"]
-    rows = []
-    for (section, profile, dataset), group in _groups(records):
-        facts = _facts(group)
-        seeds = sorted({int(seed) for seed in group["seed"]})
-        count = f"{len(group)} ({len(seeds)} seed{'s' if len(seeds) != 1 else ''})"
-        rows.append(
-            [
-                f"{TITLES.get(section, section)}, {corpus_in_words(dataset)}, `{profile}`",
-                count,
-                f"{facts['device']}; {facts['precision']}",
-                f"{facts['versions']}; code {facts['revision']}",
-                f"{facts['dates']}; {facts['time']} of computing",
-                ", ".join(f"`{command}`" for command in rerun_commands(section, profile, dataset, group)),
-            ]
-        )
-    return myst_table(header, rows or [["not run", *["–"] * 5]], caption=caption, name=name)
-
-
-def made_by(records: pd.DataFrame, section: str) -> Markdown:
+def provenance_box(records: pd.DataFrame, section: str) -> Markdown:
     """A closed drop-down "How this page was made" for one section.
 
     Args:
@@ -156,37 +120,6 @@ def _how_made(mine: pd.DataFrame, section: str, profile: str) -> list[str]:
         if sums:
             lines += ["SHA-256 of the data", *(f": {name} `{value}`" for name, value in sums), ""]
     return lines
-
-
-def contents_note(records: pd.DataFrame) -> Markdown:
-    """Which images were not the same bytes in all records.
-
-    Args:
-        records: Records, as by :func:`robustness_lib.records.frame`.
-
-    Returns:
-        Markdown; empty where every name had one content.
-    """
-    found: dict[str, dict[str, list[str]]] = {}
-    for source, profile in zip(records["provenance"], records["profile"], strict=True):
-        for name, checksum in source.get("data", {}).items():
-            found.setdefault(str(name), {}).setdefault(str(checksum), []).append(str(profile))
-    lines = []
-    for name, contents in sorted(found.items()):
-        if len(contents) > 1:
-            parts = [
-                f"`{checksum[:12]}` ({len(profiles)} at {' and '.join(f'`{one}`' for one in sorted(set(profiles)))})"
-                for checksum, profiles in sorted(contents.items())
-            ]
-            lines.append(f"- `{name}`: {', '.join(parts)}")
-    if not lines:
-        return Markdown("")
-    first = (
-        "Most images had the same bytes in all records. These had several contents, by the first digits of the "
-        "checksum, with the number of records; images that travel with lossy compression may be unpacked a little "
-        "differently on another machine:"
-    )
-    return Markdown("\n".join([first, "", *lines, ""]))
 
 
 def rerun_commands(section: str, profile: str, dataset: str, group: pd.DataFrame) -> list[str]:
@@ -241,19 +174,6 @@ def other_start(profile: str, dataset: str, inits: Iterable[str]) -> str | None:
     return min(others, default=None)
 
 
-def corpus_label(name: str) -> str:
-    """A corpus of pre-training in words; its images may have another name where they are foreign ones."""
-    return _CORPORA.get(name) or label(name)
-
-
-def corpus_in_words(name: str) -> str:
-    """A data set in words; a corpus with the counts that its name has."""
-    counts = corpus_counts(name)
-    if counts is None:
-        return label(name)
-    return f"{corpus_label(corpus_name(name))}, {counts[0]:,} images of {counts[1]} classes"
-
-
 def _code(commands: list[str]) -> list[str]:
     return ["```bash", *commands, "```"]
 
@@ -305,3 +225,8 @@ def _listed(values: Iterable[Any]) -> str:
 def _checksums(group: pd.DataFrame) -> list[tuple[str, str]]:
     pairs = {(str(k), str(v)) for source in group["provenance"] for k, v in source.get("data", {}).items()}
     return sorted(pairs)
+
+
+def short_revision(revision: str) -> str:
+    """A commit in seven digits, and whether the code was changed since: "0123456-dirty"."""
+    return revision[:7] + ("-dirty" if revision.endswith("-dirty") else "")

@@ -176,7 +176,8 @@ def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Fi
 def as_svg(figure: Figure) -> str:
     """A figure as SVG, the same at every time; it is closed."""
     image = io.StringIO()
-    figure.savefig(image, format="svg", metadata={"Date": None})
+    with mpl.rc_context(STYLE):
+        figure.savefig(image, format="svg", metadata={"Date": None})
     plt.close(figure)
     return image.getvalue()
 

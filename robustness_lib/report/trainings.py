@@ -1,13 +1,16 @@
-"""How the recorded networks were trained."""
+"""How the recorded networks were trained, what was tried before, and what a live run measured."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from robustness_lib.paper.numbers import label, network_label
-from robustness_lib.records import EVIDENCE, SCRATCH, Record
-from robustness_lib.report.markdown import Markdown, table
+import pandas as pd
+
+from robustness_lib.errors import UserError
+from robustness_lib.paper.numbers import Metric, label, metric, network_label
+from robustness_lib.records import EVIDENCE, SCRATCH, SETTING, Job, Record, distinctions
+from robustness_lib.report.markdown import Markdown, number, table
 
 
 def trainings_table(
@@ -53,3 +56,118 @@ def _images(recipe: Mapping[str, Any]) -> str:
     if "largest" in recipe:
         return f"{recipe['largest']:,} to {recipe['smallest']:,} a class"
     return f"{recipe['train_images']:,}" if recipe.get("train_images") else "all"
+
+
+_SETTINGS = {"batch_size": "Batch", "epochs": "Epochs", "learning_rate": "Learning rate"}
+_JUDGED = {
+    "error": "Error (%)",
+    "rms_calibration_error": "RMS (%)",
+    "negative_log_likelihood": "Negative log-likelihood (nats)",
+    "adversarial_accuracy": "Adversarial accuracy (%)",
+}
+
+
+def candidates_table(
+    records: pd.DataFrame,
+    *,
+    method: str,
+    measures: Sequence[str],
+    train_images: int | None = None,
+    symbol: str | None = None,
+    caption: str,
+    name: str,
+) -> Markdown:
+    """What was tried before recipes were fixed, the best of each arm (at each level) in bold.
+
+    Args:
+        records: Records of :mod:`robustness_lib.recipe_choice`, as by :func:`robustness_lib.records.frame`.
+        method: Method of that section.
+        measures: What is shown; the last decides.
+        train_images: Only candidates that were trained on so many images; None: all.
+        symbol: Symbol of the level, where the method has levels.
+        caption: Caption of the table.
+        name: Its label for references.
+
+    Returns:
+        A numbered table, one row a candidate; settings that all of them share are left out.
+    """
+    some = records[records["method"] == method]
+    if train_images is not None:
+        some = some[some["recipe"].map(lambda recipe: recipe["train_images"] == train_images).astype(bool)]
+    varied = [each for each in _SETTINGS if some["recipe"].map(lambda recipe, each=each: recipe[each]).nunique() > 1]
+    rows = []
+    decisive = measures[-1]
+    for (arm, level), group in some.groupby(["arm", "level"], sort=True, dropna=False):
+        best = (group[decisive].astype(float) * metric(decisive).better).idxmax()
+        order = group["recipe"].map(lambda recipe: tuple(recipe[setting] for setting in _SETTINGS)).sort_values().index
+        for index in order:
+            row = group.loc[index]
+            cells = {"Arm": label(str(arm))} | ({symbol: f"{level:g}"} if symbol else {})
+            cells |= {_SETTINGS[setting]: f"{row['recipe'][setting]:g}" for setting in varied}
+            cells |= {_JUDGED[measure]: number(row[measure], measure) for measure in measures}
+            rows.append({title: f"**{cell}**" if index == best else cell for title, cell in cells.items()})
+    return table(rows, caption=caption, name=name)
+
+
+_MOST = 4
+"""How many metrics of its own a row shows that has none of those asked for."""
+
+
+def live_table(jobs: Sequence[Job], live: pd.DataFrame, *, metrics: Sequence[str], caption: str, name: str) -> Markdown:
+    """What was just measured: one row a data set, method, level and arm, of every job that was run.
+
+    Args:
+        jobs: The planned jobs, in whose order the rows are.
+        live: Their records, as by :func:`robustness_lib.sections.measure_as_asked`.
+        metrics: What is shown, as recorded. A row that has none of them shows the first few of its own instead.
+        caption: Caption of the table.
+        name: Its label for references.
+
+    Returns:
+        A numbered table: mean and standard deviation over seeds, and how many there are. Cells are empty where a method
+        has no such metric; a job without a record is "not run". What else tells records of one setting apart
+        (:func:`robustness_lib.records.distinctions`) gives rows of their own.
+    """
+    by_key = live.assign(differs=distinctions(live)).set_index("key")
+    groups: dict[tuple[str, str, str], list[str]] = {}
+    for job in jobs:
+        level = "" if job.level is None else f" at {job.level:g}"
+        arm = "scratch" if job.init == "scratch" else "pre-trained"
+        what = f"{label(job.dataset)}, {label(job.method)}{level}"
+        groups.setdefault((what, label(arm), str(by_key["differs"].get(job.key, ""))), []).append(job.key)
+    shown, rows = [one for one in metrics if one in live and live[one].notna().any()], []
+    for (what, arm, differs), keys in groups.items():
+        some = by_key.loc[[key for key in keys if key in by_key.index]]
+        values = {one: _numbers(some[one]) for one in live.columns if one not in _DESCRIBES and one in some}
+        own = {one: numbers for one, numbers in values.items() if numbers}
+        others = [] if any(one in own for one in shown) else list(own)[:_MOST]
+        rest = "; ".join(f"{_shown(one).axis} {_spread(own[one], _shown(one))}" for one in others)
+        cells = {"What": what, "Arm": arm, "Differs in": differs, "Seeds": str(len(some))}
+        cells |= {_shown(one).axis: _spread(own[one], _shown(one)) if one in own else "" for one in shown}
+        rows.append({**cells, "Measured": rest or ("" if len(some) else "not run")})
+    filled = pd.DataFrame(rows)
+    return table(filled[[title for title in filled if (filled[title] != "").any()]], caption=caption, name=name)
+
+
+_DESCRIBES = {*SETTING, "key", "init", "seed", "recipe", "provenance", "differs"}
+
+
+def _shown(name: str) -> Metric:
+    """How a metric is shown; one of a method that the papers do not have, by its name and as recorded."""
+    try:
+        return metric(name)
+    except UserError:
+        return Metric(name.replace("_", " "), unit="", better=0)
+
+
+def _numbers(values: pd.Series) -> list[float]:
+    return [float(value) for value in values if isinstance(value, int | float) and value == value]
+
+
+def _spread(values: Sequence[float], shown: Metric) -> str:
+    """Mean and, of several values, standard deviation in the metric's unit, with a true minus sign."""
+    table = pd.Series(values) * shown.scale
+    counts = not shown.is_fraction and all(value.is_integer() for value in values)
+    digits = 0 if counts else 1 if shown.is_fraction else shown.digits
+    deviation = f" ± {table.std():.{max(digits, 1)}f}" if len(table) > 1 else ""
+    return f"{table.mean():z,.{digits}f}{deviation}".replace("-", "−")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from robustness_lib import records, report
+from robustness_lib import records
 from robustness_lib.records import Job, Metrics, Record
+from robustness_lib.report import trainings
 
 JOB = Job(
     section="calibration",
@@ -26,7 +27,7 @@ def made(metrics: Metrics, precision: str = "float32", **changes: object) -> Rec
 
 def rows(*some: Record, metrics: tuple[str, ...] = ("error",)) -> list[list[str]]:
     """The table's cells, the header first."""
-    table = report.live_table([r.job for r in some], records.frame(some), metrics=metrics, caption="", name="tab")
+    table = trainings.live_table([r.job for r in some], records.frame(some), metrics=metrics, caption="", name="tab")
     lines = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -58,5 +59,5 @@ def test_what_differs_beside_the_seed_is_never_one_mean() -> None:
 
 
 def test_a_job_without_a_record_is_not_run() -> None:
-    table = report.live_table([JOB], records.frame([]), metrics=["error"], caption="", name="tab")
+    table = trainings.live_table([JOB], records.frame([]), metrics=["error"], caption="", name="tab")
     assert "| synthetic, standard | from scratch | 0 | not run |" in table
