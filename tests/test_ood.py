@@ -1,4 +1,4 @@
-"""Out-of-distribution detection: measures, scores, foreign sets, the section, and what the report makes of it."""
+"""Out-of-distribution detection: measures, scores, OOD sets and the section."""
 
 from __future__ import annotations
 
@@ -8,13 +8,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-import matplotlib as mpl
-
-mpl.use("agg")
-
-import matplotlib.pyplot as plt
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import toys
@@ -29,7 +23,7 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as reference_roc
 from torch import nn
 
-from robustness_lib import calibration, detection, foreign, networks, ood, paper, records, report
+from robustness_lib import calibration, detection, foreign, networks, ood, paper
 from robustness_lib.data import load, write_bundle
 from robustness_lib.detection import (
     Outputs,
@@ -645,216 +639,3 @@ def test_related_classes_of_imagenet_are_counted_by_name() -> None:
     assert ood._corpus("wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138") == "imagenet32"
     assert ood._corpus("wrn-16-1_imagenet32-no-cifar10_144900x249_n14000_e10_s1_6a07ad") is None  # not all of it
     assert ood._corpus("wrn-40-2_imagenet32_authors_0123ab") is None  # of other images than those at hand
-
-
-# ---------------------------------------------------------------------------------------- the report
-
-
-def record(
-    arm: str, seed: int, dataset: str = "cifar10", method: str = "standard", **metrics: object
-) -> dict[str, Any]:
-    """A record as a frame has it, of made-up values."""
-    recipe = {"ood_sets": "gaussian:textures", "further_sets": "mine"}
-    fields = {"section": "ood", "profile": "cpu", "dataset": "cifar10", "arm": arm, "method": method, "level": None}
-    where = {"key": f"{arm}{seed}{method}", "seed": seed, "init": arm, "recipe": recipe, "provenance": {}}
-    return {**fields, **where, **metrics}
-
-
-@pytest.fixture
-def frame() -> pd.DataFrame:
-    """Gains of 10 and 20 points against noise, losses of 1 and 3 against textures, two seeds."""
-    rows = []
-    for seed, noise, photographs in ((0, 0.10, -0.01), (1, 0.20, -0.03)):
-        for arm in ("scratch", "pre-trained"):
-            gain = arm == "pre-trained"
-            values = {"gaussian": 0.6 + gain * noise, "textures": 0.8 + gain * photographs, "mine": 0.7}
-            values["mean"] = (values["gaussian"] + values["textures"]) / 2
-            metrics: dict[str, object] = {}
-            for measure in ood.MEASURES:
-                metrics |= {f"{measure}_{name}": value for name, value in values.items()}
-                metrics |= {f"spread_{measure}_{name}": 0.003 + 0.001 * seed for name in values}
-            curve = [rate**0.5 for rate in ood.RATES]
-            metrics |= {f"roc_{name}": curve for name in values} | {
-                f"histogram_{name}": [1 / ood.BINS] * ood.BINS for name in (*values, "known")
-            }
-            rows.append(record(arm, seed, **metrics))
-    counts = {f"{what}_{name}": 3.0 for what in ("images", "classes", "shared_classes") for name in ("cifar10", "mine")}
-    counts |= {f"{what}_{name}": 2.0 for what in ("kindred_classes", "shared_images") for name in ("cifar10", "mine")}
-    corpus = {"corpus_images": 160_000.0, "corpus_classes": 275.0, "corpus_related_classes": 26.0}
-    return pd.DataFrame([*rows, record("pre-trained", 0, method="overlap", **counts, **corpus)])
-
-
-def cells(table: str) -> dict[str, list[str]]:
-    """The rows of a table by their first cell."""
-    rows = [[cell.strip() for cell in line.strip("|").split(" | ")] for line in table.splitlines() if line[:1] == "|"]
-    return {row[0].strip("| "): [cell.strip("| ") for cell in row[1:]] for row in rows}
-
-
-def test_table_by_foreign_set(frame: pd.DataFrame) -> None:
-    table = report.foreign_sets_table(frame, dataset="cifar10", caption="C.", name="tab-x")
-    first, second = (cells(part) for part in table.split(":::{table} ")[1:])
-    assert [line for line in table.splitlines() if line.startswith(":name:")] == [":name: tab-x", ":name: tab-x-aupr"]
-    assert first["Gaussian noise"][:2] == ["96.2 → 96.7", "60.0 ± 0.0 → 75.0 ± 7.1"]
-    assert first["Gaussian noise"][2].startswith("+15.0 [−48.5, +78.5")
-    assert second["Gaussian noise"][0] == "70.5 → 73.1"
-    assert first["textures"][2].startswith("−2.0 [")
-    assert first["SVHN"] == ["91.8 → 95.7", "not at hand", "–"]
-    assert first["mine (in no mean)"] == ["–", "70.0 ± 0.0 → 70.0 ± 0.0", "+0.0 [+0.0, +0.0]"]
-    paper_mean = "92.2 → 95.2"  # (96.2 + 88.3) / 2 and (96.7 + 93.7) / 2, halves to even
-    assert first["**mean of 2 measured**"][:2] == [paper_mean, "70.0 ± 0.0 → 76.5 ± 2.8"]
-    assert first["**mean of all 8**"] == ["91.5 → 94.5", "–", "–"]
-    assert second["**mean of all 8**"] == ["63.4 → 73.5", "–", "–"]
-    nothing = cells(report.foreign_sets_table(frame, dataset="cifar100", caption="C.", name="tab-x"))
-    assert nothing["Gaussian noise"][1:] == ["not run", "–"]
-
-
-def test_photographs_alone_in_words(frame: pd.DataFrame) -> None:
-    assert report.photographs_note(frame, datasets=["cifar10", "cifar100"]) == (
-        "On photographs alone, without noise and blobs, the mean AUROC, from scratch → pre-trained, is: "
-        "CIFAR-10 80.0 ± 0.0 → 78.0 ± 1.4 %, −2.0 [−14.7, +10.7] points (1 set)."
-    )
-    assert report.photographs_note(frame.iloc[:0], datasets=["cifar10"]) == ""
-
-
-def test_a_difference_stands_beside_the_means_of_the_seeds_that_both_arms_have(frame: pd.DataFrame) -> None:
-    lone = frame[~((frame["arm"] == "pre-trained") & (frame["seed"] == 1))]
-    tables = report.scores_table(lone, datasets=["cifar10"], methods=["standard"], caption="c", name="n")
-    assert cells(tables.split(":::{table} ")[1])["CIFAR-10, standard"] == [
-        "70.0 → 74.5",
-        "+4.5",
-        "80.0 → 79.0",
-        "−1.0",
-        "`cpu`, 1",
-    ]
-
-
-def test_sets_that_are_in_no_mean_are_told_with_their_profile(frame: pd.DataFrame) -> None:
-    frame["recipe"] = [{**recipe, "further_sets": ""} for recipe in frame["recipe"]]
-    assert "not run" in report.further_sets_note(frame, datasets=["cifar10"])
-    frame["recipe"] = [{**recipe, "further_sets": "textures"} for recipe in frame["recipe"]]
-    text = report.further_sets_note(frame, datasets=["cifar10", "cifar100"])
-    assert text.startswith("- CIFAR-10 against textures: AUROC 80.0 ± 0.0 → 78.0 ± 1.4 %, difference −2.0 [")
-    assert text.endswith("points (`cpu`, 2 seeds).")
-
-
-def test_scores_are_compared_at_one_profile(frame: pd.DataFrame) -> None:
-    higher = frame[frame["method"] == "standard"].assign(profile="paper", auroc_mean=0.9)
-    other = frame[frame["method"] == "standard"].assign(method="energy")
-    methods = ["standard", "energy"]
-    for found, scale, value in (
-        (pd.concat([frame, higher]), "paper", "90.0"),
-        (pd.concat([frame, other, higher]), "cpu", "70.0"),
-        (pd.concat([frame, other, higher, higher.assign(method="energy")]), "paper", "90.0"),
-        (pd.concat([frame, higher[higher["arm"] == "scratch"]]), "cpu", "70.0"),
-    ):
-        table = report.scores_table(found, datasets=["cifar10"], methods=methods, caption="c", name="n")
-        row = cells(table.split(":::{table} ")[1])["CIFAR-10, standard"]
-        assert row[0].startswith(value)
-        assert row[-1] == f"`{scale}`, 2"
-        figure = report.bars_with_paper("ood", found, "auroc_mean", datasets=["cifar10"], methods=methods)
-        assert figure.axes[0].patches[0].get_height() == pytest.approx(float(value))
-        plt.close("all")
-
-
-def test_table_by_kind(frame: pd.DataFrame) -> None:
-    rows = cells(report.kinds_table(frame, datasets=["cifar10", "tiny_imagenet"], caption="C.", name="tab-x"))
-    synthetic = rows["CIFAR-10, AUROC, synthetic"]
-    assert synthetic[:2] == ["96.1 → 97.2 (3 sets)", "96.2 → 96.7 (1 set)"]
-    assert synthetic[2] == "60.0 ± 0.0 → 75.0 ± 7.1"
-    assert rows["CIFAR-10, AUPR, all"][0] == "63.4 → 73.5 (8 sets)"
-    assert rows["CIFAR-10, AUROC, photographs"][3].startswith("−2.0 [")
-    assert rows["CIFAR-10, AUROC, all"][4] == "`cpu`, n = 2"
-    assert rows["Tiny ImageNet, AUROC, photographs"] == ["75.6 → 75.9 (5 sets)", "–", "not run", "–", "–"]
-
-
-def test_table_by_score(frame: pd.DataFrame) -> None:
-    table = report.scores_table(
-        frame, datasets=["cifar10", "cifar100"], methods=["standard", "energy"], caption="C.", name="tab-x"
-    )
-    first, second = (cells(part)["CIFAR-10, standard"] for part in table.split(":::{table} ")[1:])
-    assert first[0] == "70.0 ± 0.0 → 76.5 ± 2.8"
-    assert first[2] == "80.0 ± 0.0 → 78.0 ± 1.4"  # textures alone
-    assert first[3].startswith("−2.0 [")
-    assert second[0] == first[0]
-    assert "energy" not in table
-    assert "CIFAR-100" not in table
-
-
-def test_less_than_a_coin_is_said(frame: pd.DataFrame) -> None:
-    sets = ["cifar10", "cifar100"]
-    assert "No mean AUROC" in report.chance_note(frame, datasets=sets)
-    assert "not run" in report.chance_note(frame.iloc[:0], datasets=sets)
-    scratch = (frame["arm"] == "scratch") & (frame["method"] == "standard")
-    frame.loc[scratch, ["auroc_mean", "auroc_gaussian"]] = 0.4
-    text = report.chance_note(frame, datasets=sets)
-    assert "the mean AUROC is 40.0 % from scratch, less than a coin's" in text
-    assert "on 1 of 2 sets (Gaussian noise). A gain there, to 76.5 % pre-trained," in text
-
-
-def test_every_foreign_set_of_the_paper_has_a_line_of_its_own(frame: pd.DataFrame) -> None:
-    names = list(report.detection.paper_values("cifar10", "auroc", "scratch"))
-    frame["recipe"] = [{"ood_sets": ":".join(names), "further_sets": "mine"}] * len(frame)
-    for name in names:
-        frame[f"histogram_{name}"] = frame["histogram_known"]
-    figure = report.score_histograms(frame, dataset="cifar10")
-    patches = [patch for panel in (figure.axes[0], figure.axes[2]) for patch in panel.patches[1:]]
-    drawn = {(patch.get_edgecolor(), patch.get_linestyle()) for patch in patches}
-    assert len(drawn) == len(patches) == len(names) + 1
-    plt.close("all")
-
-
-def test_spreads_are_kept_apart(frame: pd.DataFrame) -> None:
-    rows = cells(report.spreads_table(frame, datasets=["cifar10", "cifar100"], caption="C.", name="tab-x"))
-    draws = f"{100 * np.sqrt((0.003**2 + 0.004**2) / 2):.2f}"
-    tuned = [(0.70 + 0.79) / 2, (0.80 + 0.77) / 2]
-    expected = ["70.00", draws, "0.00", f"{100 * np.mean(tuned):.2f}", draws, f"{100 * np.std(tuned, ddof=1):.2f}"]
-    assert rows["CIFAR-10, AUROC, mean (%)"] == [*expected, "`cpu`"]
-    assert not any(row.startswith("CIFAR-100") for row in rows)
-
-
-def test_overlap_and_losses_are_told(frame: pd.DataFrame) -> None:
-    rows = cells(report.overlap_table(frame, datasets=["cifar10", "cifar100"], caption="C.", name="tab-x"))
-    assert rows["mine"][:-1] == ["3", "3", "3", "2", "2"]
-    assert rows["mine"][-1] == "160,000 images, 275 classes, 26 of them related to CIFAR-10 (`cpu`)"
-    text = report.losses_note(frame, datasets=["cifar10", "cifar100", "tiny_imagenet"])
-    assert "*AUROC*, the paper: lower after pre-training in 5 of 24 rows" in text
-    assert "Tiny ImageNet against blobs, Places365, LSUN, ImageNet-21K)" in text
-    assert "Here: lower after pre-training in 1 of 3 rows (CIFAR-10 against textures)." in text
-    assert "Here: not run" in report.losses_note(frame.iloc[:0], datasets=["cifar10"])
-
-
-def test_figures_show_what_is_recorded(frame: pd.DataFrame) -> None:
-    figure = report.gain_by_set(frame, datasets=["cifar10", "cifar100"])
-    panel = figure.axes[0]
-    points = {tuple(np.round(line.get_xdata(), 6)) for line in panel.lines if len(line.get_xdata()) == 2}
-    assert {(10, 20), (-1, -3), (0, 0)} <= points
-    diamonds = [line for line in panel.lines if line.get_marker() == "D"]
-    assert len(diamonds) == 8
-    assert min(abs(line.get_xdata()[0] - 0.5) for line in diamonds) < 1e-9  # Gaussian noise: 96.2 to 96.7
-    assert "percentage points" in figure.get_supxlabel()
-    figure = report.roc_curves(frame, dataset="cifar10", rates=ood.RATES)
-    curve = figure.axes[0].lines[1]
-    np.testing.assert_allclose(curve.get_ydata(), 100 * np.sqrt(curve.get_xdata() / 100))
-    assert [panel.get_title(loc="left") for panel in figure.axes[:3]] == ["Gaussian noise", "textures", "mine"]
-    figure = report.score_histograms(frame, dataset="cifar10")
-    assert len(figure.axes) == 4
-    assert len(figure.axes[0].patches) == 2  # known images and the noise
-    assert len(figure.axes[2].patches) == 3
-    for empty in (
-        report.gain_by_set(frame.iloc[:0], datasets=["cifar10"]),
-        report.roc_curves(frame.iloc[:0], dataset="cifar10", rates=ood.RATES),
-        report.score_histograms(frame.iloc[:0], dataset="cifar10"),
-    ):
-        empty.canvas.draw()
-    plt.close("all")
-
-
-def test_report_of_a_live_run(context: Context) -> None:
-    sweep(own_jobs(), ood.run, context)
-    live = records.frame(Store(context.store).records("ood"))
-    rows = cells(report.foreign_sets_table(live, dataset="own", profile="smoke", caption="C.", name="tab-x"))
-    assert list(rows)[2:5] == ["Gaussian noise", "Rademacher noise", "blobs"]
-    assert list(rows)[5:7] == ["other", "mine (in no mean)"]
-    assert "**mean of 4 measured**" in rows
-    report.score_histograms(live, dataset="own", profile="smoke").canvas.draw()
-    plt.close("all")

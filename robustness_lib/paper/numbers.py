@@ -101,7 +101,7 @@ _LABELS = {
     "fit-logit": "logit scale",
     "mean": "mean",
     "standard": "standard",
-    "max-logit": "largest logit",
+    "max-logit": "max logit",
     "energy": "energy",
     "nearest-neighbours": "nearest neighbours",
     "mahalanobis": "Mahalanobis distance",

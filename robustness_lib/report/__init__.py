@@ -7,7 +7,6 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
 * :mod:`~robustness_lib.report.figures`: bars and curves with the papers' values;
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
-* :mod:`~robustness_lib.report.detection`: tables and figures of out-of-distribution detection;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
 * :mod:`~robustness_lib.report.headlines`: the one number that stands for each section;
 * :mod:`~robustness_lib.report.live`: the table of a live run, every job of it;
@@ -16,20 +15,6 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
   again.
 """
 
-from robustness_lib.report.detection import (
-    chance_note,
-    foreign_sets_table,
-    further_sets_note,
-    gain_by_set,
-    kinds_table,
-    losses_note,
-    overlap_table,
-    photographs_note,
-    roc_curves,
-    score_histograms,
-    scores_table,
-    spreads_table,
-)
 from robustness_lib.report.figures import bars_with_paper, curves_with_paper
 from robustness_lib.report.grids import curve_grid, matrix_grid, panels_by_arm
 from robustness_lib.report.headlines import in_short, recipes_table, verdict_summary
@@ -60,43 +45,31 @@ __all__ = [
     "arms_table",
     "bars_with_paper",
     "candidates_table",
-    "chance_note",
     "comparison_rows",
     "comparison_table",
     "contents_note",
     "curve_grid",
     "curves_by_class",
     "curves_with_paper",
-    "foreign_sets_table",
-    "further_sets_note",
-    "gain_by_set",
     "in_short",
-    "kinds_table",
     "legend_outside",
     "levels_table",
     "live_table",
-    "losses_note",
     "made_by",
     "matrix_grid",
     "method_effects_table",
     "minority_gain_table",
     "myst_table",
     "new_figure",
-    "overlap_table",
     "panels_by_arm",
-    "photographs_note",
     "pretrainings_table",
     "provenance_table",
     "recipes_table",
     "rerun_command",
     "rerun_commands",
-    "roc_curves",
-    "score_histograms",
     "scoreboard",
-    "scores_table",
     "series_style",
     "setting_table",
-    "spreads_table",
     "use_style",
     "verdict_summary",
 ]
