@@ -303,12 +303,6 @@ def test_the_count_of_claims_says_what_paper_networks_were_pre_trained_on() -> N
 def every_figure() -> dict[str, plt.Figure]:
     frame = records()
     return {
-        "bars": report.bars_with_paper(
-            "calibration", frame, "rms_calibration_error", datasets=["cifar10", "cifar100", "tiny_imagenet"]
-        ),
-        "methods": report.bars_with_paper(
-            "imbalance", frame, "error", datasets=["cifar10"], methods=["normal", "smote"], over_levels="mean"
-        ),
         "levels": report.curves_with_paper(
             "label_noise", frame, "error", dataset="cifar10", method="none", x_label="corruption strength"
         ),
@@ -337,29 +331,6 @@ def test_figures_have_labels_units_and_legends_outside_the_axes():
         for axes in figure.axes:
             assert not box.overlaps(axes.get_window_extent()), name
             assert axes.get_tightbbox().y0 >= -1, f"{name}: labels are cut off"
-
-
-def test_text_is_readable_when_a_phone_halves_the_figure():
-    figure = every_figure()["bars"]
-    sizes = [text.get_fontsize() for text in figure.axes[0].get_xticklabels()]
-    assert min(sizes) >= 11
-
-
-def test_bars_show_mean_seeds_and_the_papers_value():
-    frame = records()
-    figure = report.bars_with_paper("calibration", frame, "rms_calibration_error", datasets=["cifar10"])
-    [axes] = figure.axes
-    ours = frame[(frame["section"] == "calibration") & (frame["dataset"] == "cifar10")]
-    means = ours.groupby("arm")["rms_calibration_error"].mean() * 100
-    heights = [bar.get_height() for bar in axes.patches]
-    assert heights == pytest.approx([means["scratch"], means["pre-trained"]])
-    diamonds = [line for line in axes.lines if line.get_label() == "paper"]
-    printed = paper.select("calibration", dataset="cifar10", locator="P1 Table 5", metric="rms_calibration_error")
-    assert [line.get_ydata()[0] for line in diamonds] == pytest.approx(list(printed["value"] * 100))
-    assert sorted(len(line.get_ydata()) for line in axes.lines if line.get_marker() in "os") == [3, 3]
-    both = report.bars_with_paper("calibration", frame, "rms_calibration_error", datasets=["cifar10", "cifar100"])
-    labels = [tick.get_text() for tick in both.axes[0].get_xticklabels()]
-    assert labels == ["CIFAR-10", "CIFAR-100\n(not run)"]
 
 
 def test_curves_show_the_papers_points_and_ours():

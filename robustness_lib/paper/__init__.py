@@ -24,7 +24,6 @@ from robustness_lib.paper.numbers import (
     tolerance,
 )
 from robustness_lib.paper.verdicts import (
-    common_profile,
     levels_counted,
     mean_interval,
     per_seed,
@@ -39,7 +38,6 @@ __all__ = [
     "Metric",
     "Side",
     "claims_of",
-    "common_profile",
     "figure_area",
     "label",
     "levels_counted",

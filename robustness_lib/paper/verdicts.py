@@ -51,25 +51,6 @@ def profile_of(frame: pd.DataFrame, section: str, dataset: str | None = None) ->
     return next((profile for profile in PROFILES if profile in present), None)
 
 
-def common_profile(frame: pd.DataFrame, section: str, dataset: str, methods: Sequence[str]) -> str | None:
-    """The profile at which methods can be compared: that with most of them in both arms, the highest at a tie.
-
-    Args:
-        frame: Records, as by :func:`robustness_lib.records.frame`.
-        section: Section.
-        dataset: Image set; its stand-in counts too.
-        methods: Methods of the section.
-
-    Returns:
-        The profile, or None where there is no record of any; "smoke" never counts.
-    """
-    places = (dataset, STAND_INS.get(dataset))
-    rows = frame[(frame["section"] == section) & frame["dataset"].isin(places) & frame["method"].isin(methods)]
-    arms = {profile: rows[rows["profile"] == profile].groupby("method")["arm"].nunique() for profile in PROFILES}
-    best = max(PROFILES, key=lambda profile: (int((arms[profile] > 1).sum()), len(arms[profile]) > 0))
-    return best if len(arms[best]) else None
-
-
 def per_seed(
     frame: pd.DataFrame,
     *,

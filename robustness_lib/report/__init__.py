@@ -4,7 +4,7 @@ Everything here is a pure function of records (a frame as by :func:`robustness_l
 published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number is typed.
 
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
-* :mod:`~robustness_lib.report.figures`: bars and curves with the papers' values;
+* :mod:`~robustness_lib.report.figures`: curves with the papers' values;
 * :mod:`~robustness_lib.report.grids`: several panels of curves, and matrices as heat maps;
 * :mod:`~robustness_lib.report.levels`: tables and figures of several methods at several levels;
 * :mod:`~robustness_lib.report.tables`: comparison tables and the scoreboard of claims, as MyST Markdown;
@@ -15,7 +15,7 @@ published numbers (:mod:`robustness_lib.paper`); nothing trains, and no number i
   again.
 """
 
-from robustness_lib.report.figures import bars_with_paper, curves_with_paper
+from robustness_lib.report.figures import curves_with_paper
 from robustness_lib.report.grids import curve_grid, matrix_grid, panels_by_arm
 from robustness_lib.report.headlines import in_short, recipes_table, verdict_summary
 from robustness_lib.report.levels import (
@@ -43,7 +43,6 @@ __all__ = [
     "area_note",
     "arm_style",
     "arms_table",
-    "bars_with_paper",
     "candidates_table",
     "comparison_rows",
     "comparison_table",

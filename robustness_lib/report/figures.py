@@ -1,15 +1,12 @@
-"""Figures that show the paper's values with ours: bars and curves.
+"""Figures that show the paper's values with ours, as curves.
 
-Ours are means over seeds with their standard deviation (a bar or a band) and every seed as a point; the
-paper's are black diamonds or dashed lines. The legend stands above the data, axes carry units, captions
-belong to the page.
+Ours are means over seeds with their standard deviation as a band; the paper's are dashed lines. The legend stands
+above the data, axes have units, captions belong to the page.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from itertools import product
 from typing import Any
 
 import numpy as np
@@ -18,98 +15,10 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from robustness_lib.errors import UserError
-from robustness_lib.paper import common_profile, label, metric, per_seed, profile_of, runs, select
+from robustness_lib.paper import label, metric, profile_of, runs, select
 from robustness_lib.paper.claims import Floats
-from robustness_lib.paper.verdicts import Levels
-from robustness_lib.report.style import PAPER, ArmStyle, arm_style, legend_outside, new_figure, series_style
-from robustness_lib.report.tables import ARMS, NOT_RUN, comparison_rows
-
-
-def bars_with_paper(
-    section: str,
-    records: pd.DataFrame,
-    name: str,
-    *,
-    datasets: Sequence[str],
-    methods: Sequence[str] = ("standard",),
-    level: float | None = None,
-    over_levels: Levels = None,
-    locator: str | None = None,
-    profile: str | None = None,
-    axes: Axes | None = None,
-) -> Figure:
-    """One metric as bars: mean and standard deviation, every seed a point, the paper's value a black diamond.
-
-    Args:
-        section: Section.
-        records: Records, as by :func:`robustness_lib.records.frame`; the highest profile of each setting
-            counts.
-        name: Metric.
-        datasets: Image sets, one group of bars each (times methods).
-        methods: Methods.
-        level: Level, or None.
-        over_levels: Reduce all levels to their "area" or "mean".
-        locator: Place in the paper that is preferred.
-        profile: The records' profile; None: the highest with records, "paper" or "cpu", and of several methods the
-            one at which they can be compared (:func:`robustness_lib.paper.common_profile`).
-        axes: Where to draw; None: a new figure with a legend. (With axes given, call
-            :func:`~robustness_lib.report.style.legend_outside` when all panels are drawn.)
-
-    Returns:
-        The figure. A group without any record says "not run" in its label.
-    """
-    figure, panel = panel_of(axes)
-    shown = metric(name)
-    several = len(set(methods)) > 1
-    tables = [
-        comparison_rows(
-            section,
-            records,
-            metrics=[name],
-            datasets=[dataset],
-            methods=methods,
-            levels=[level],
-            over_levels=over_levels,
-            locator=locator,
-            profile=profile or (common_profile(records, section, dataset, methods) if several else None),
-        )
-        for dataset in datasets
-    ]
-    table = pd.concat(tables)
-    groups = list(product(datasets, methods))
-    offsets = dict(zip(ARMS, (-0.2, 0.2), strict=True))
-    for row in table.to_dict("records"):
-        place = groups.index((row["dataset"], row["method"])) + offsets[row["arm"]]
-        if row["n"]:
-            values = per_seed(
-                records,
-                section=section,
-                profile=row["profile"],
-                dataset=row["measured_on"],
-                arm=row["arm"],
-                method=row["method"],
-                metric=name,
-                level=level,
-                over_levels=over_levels,
-            )
-            _bar(panel, place, values.to_numpy(dtype=float) * shown.scale, row["arm"])
-        if row["printed"]:
-            panel.plot(place + 0.1, row["paper"] * shown.scale, label="paper", **PAPER)
-    words = [label(m if several and len(datasets) == 1 else d) for d, m in groups]
-    if several and len(datasets) > 1:
-        words = [f"{label(d)},\n{label(m)}" for d, m in groups]
-    run = {(row["dataset"], row["method"]) for row in table.to_dict("records") if row["n"]}
-    notes = ["" if group in run else f"\n({NOT_RUN})" for group in groups]
-    panel.set_xticks(range(len(groups)), [_broken(text) + note for text, note in zip(words, notes, strict=True)])
-    panel.set_xlim(-0.5, len(groups) - 0.5)
-    panel.set_xlabel("method" if several and len(datasets) == 1 else "data set")
-    panel.set_ylabel(_wrapped(shown.axis))
-    panel.grid(axis="x", visible=False)
-    if shown.unit:
-        panel.set_ylim(bottom=0)
-    if axes is None:
-        legend_outside(figure)
-    return figure
+from robustness_lib.report.style import ArmStyle, arm_style, legend_outside, new_figure, series_style
+from robustness_lib.report.tables import ARMS
 
 
 def curves_with_paper(
@@ -198,18 +107,6 @@ def panel_of(axes: Axes | None) -> tuple[Figure, Axes]:
     return owner, axes
 
 
-def _bar(panel: Axes, place: float, values: Floats, arm: str) -> None:
-    """Mean as a bar, standard deviation as an error bar in its middle, seeds as points to the left."""
-    style = arm_style(arm)
-    spread = float(values.std(ddof=1)) if len(values) > 1 else math.nan
-    panel.bar(place, values.mean(), width=0.36, color=style["color"], alpha=0.45, label=f"{label(arm)}, here",
-              hatch="" if arm == "scratch" else "//", edgecolor=style["color"])  # fmt: skip
-    jitter = np.linspace(-0.14, -0.06, len(values)) if len(values) > 1 else np.array([-0.1])
-    seeds: dict[str, Any] = {**style, "linestyle": "none", "markersize": 5, "markeredgecolor": "white"}
-    panel.plot(place + jitter, values, **seeds)
-    panel.errorbar(place, values.mean(), yerr=spread, color="#333333", capsize=6, lw=1.5, zorder=3)
-
-
 def _curves(
     records: pd.DataFrame,
     section: str,
@@ -257,8 +154,3 @@ def _wrapped(text: str, width: int = 26) -> str:
         return text
     middle = min((abs(i - len(text) / 2), i) for i, letter in enumerate(text) if letter == " ")[1]
     return f"{text[:middle]}\n{text[middle + 1 :]}"
-
-
-def _broken(text: str, width: int = 14) -> str:
-    """A tick label of several words with a line break where it is too long."""
-    return text if len(text) <= width or "\n" in text or " " not in text else _wrapped(text, width)
