@@ -483,7 +483,7 @@ def list_data(
         table["here"] = table["found"].replace("made on the fly", "yes")
         _print_table(table[["name", "here", "what"]])
         folder = data.data_root(data_root).resolve()
-        print(f"\nsearched: {folder}" + ("" if folder.is_dir() else ", which does not exist yet"))
+        print(f"searched: {folder}" + ("" if folder.is_dir() else ", which does not exist yet"))
         print("'robustness data list NAME' says where a set is looked for, who published it and how to get it")
         return
     for row in data.known_sets(data_root, names):

@@ -527,6 +527,7 @@ def test_data_list_fits_a_terminal_and_tells_the_rest_of_named_sets(command: Com
         "own": "yes",
     }.items()
     assert [row for row in rows if row.endswith("your own bundle, without test.npz")]
+    assert rows[-1] == f"searched: {Path('data').resolve()}"
     assert "'robustness data list NAME'" in last
     status, out, _ = command("data", "list", "cifar10", "imagenet32", "own", "--data-root", "data")
     assert status == 0
@@ -539,6 +540,10 @@ def test_data_list_fits_a_terminal_and_tells_the_rest_of_named_sets(command: Com
     ):
         assert part in out
     assert "did you mean 'cifar10'" in refused(command, "data", "list", "cifar11")
+    _, out, _ = command("data", "list", "cifar10n", "--data-root", "data")
+    assert out.count("  get   'robustness data fetch cifar10n-") == 6
+    for name in ("nowhere", "n" * 300):
+        assert f"the data root {name}" in refused(command, "data", "list", "--data-root", name).replace("'", "")
 
 
 # ---------------------------------------------------------------------------------------- show
