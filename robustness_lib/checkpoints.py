@@ -19,7 +19,7 @@ import torch
 import torchvision
 from torch import Tensor
 
-from robustness_lib.errors import UserError, choose
+from robustness_lib.errors import UserError, choose, first_line
 from robustness_lib.files import write_atomically
 from robustness_lib.models import StateDict, build, difference
 from robustness_lib.recipes import TORCHVISION
@@ -84,7 +84,7 @@ def load_weights(path: Path | str) -> tuple[StateDict, dict[str, str]]:
         metadata: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
     except Exception as error:  # whatever a damaged header makes the reader stumble over
         raise UserError(
-            f"{path} is not a whole safetensors file ({_first_line(error)}); delete it and make or download it again"
+            f"{path} is not a whole safetensors file ({first_line(error)}); delete it and make or download it again"
         ) from error
     if expected := metadata.pop(_SUM, None):
         actual = weights_checksum(state_dict, metadata)
@@ -227,9 +227,9 @@ def _torch_file(path: Path) -> StateDict:
                 f"{path} holds more than weights: it asks to run {match[1]!r}, which is refused; "
                 "save it again as a state dict (torch.save(network.state_dict(), …)) where you trust it"
             ) from error
-        raise UserError(f"{path} is damaged ({_first_line(error)}); download it again") from error
+        raise UserError(f"{path} is damaged ({first_line(error)}); download it again") from error
     except Exception as error:  # whatever a damaged file makes the reader stumble over
-        raise UserError(f"{path} is damaged ({_first_line(error)}); download it again") from error
+        raise UserError(f"{path} is damaged ({first_line(error)}); download it again") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]
     if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
@@ -238,7 +238,3 @@ def _torch_file(path: Path) -> StateDict:
             "save network.state_dict() instead"
         )
     return {str(name): value for name, value in loaded.items()}
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0][:120]

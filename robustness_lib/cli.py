@@ -155,7 +155,7 @@ def run(
         str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to run on its workers.")
     ] = None,
     time_budget: Annotated[
-        float | None, typer.Option(help="Seconds; no job is started that would not end within them.")
+        float | None, typer.Option(help="Seconds; no job is started when less is left than the longest like it took.")
     ] = None,
     out: Out = None,
     data_root: DataRoot = None,
@@ -172,7 +172,7 @@ def run(
         raise UserError(f"--workers is {workers} but must be at least 1")
     context = _context(data_root, store, device if scheduler is None else "auto", precision, threads, compile)
     options = {"device": device, "precision": precision, "threads": threads, "compile": compile}
-    with cluster.connect(scheduler, context, **options) as workers_elsewhere:
+    with cluster.connect(scheduler, **options) as executor:
         planned, outcome = sections.measure_section(
             section,
             profile_name,
@@ -184,7 +184,7 @@ def run(
             overrides=sections.parse_overrides(settings),
             init=init,
             workers=workers,
-            scheduler=workers_elsewhere,
+            executor=executor,
             time_budget=time_budget,
             out=out,
         )

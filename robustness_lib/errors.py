@@ -51,3 +51,8 @@ def choose(value: str, valid: Iterable[str], what: str) -> str:
     near = difflib.get_close_matches(str(value), options, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
     raise UserError(f"unknown {what} {value!r}{hint}; choose one of: {', '.join(options)}")
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what another library's error says, 120 characters at most; its type where it says nothing."""
+    return (str(error).splitlines() or [type(error).__name__])[0][:120]

@@ -15,7 +15,7 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 import torch
@@ -45,16 +45,6 @@ HELD_OUT = 0.1
 """The share of the training images that temperature tuning holds out (P1 §4.2)."""
 
 
-class Supplier(Protocol):
-    """Where a job on another machine gets what it needs (:mod:`robustness_lib.cluster`)."""
-
-    def images(self, name: str, split: str) -> ImageSet:
-        """An image set."""
-
-    def checkpoint(self, checkpoint: str) -> Path | None:
-        """The file of a pre-trained checkpoint."""
-
-
 @dataclass(kw_only=True)
 class Context:
     """What a job needs beside its description; nothing in it changes a result beyond rounding.
@@ -65,7 +55,6 @@ class Context:
         runtime: Where networks run.
         progress: Whether trainings show a progress bar.
         checkpoint_every: Least time between two checkpoints of a running training, in seconds.
-        supplier: What gives image sets and checkpoints instead of the data root and the store; None for these.
     """
 
     data: Path | None = None
@@ -73,7 +62,6 @@ class Context:
     runtime: Runtime = field(default_factory=Runtime.detect)
     progress: bool = True
     checkpoint_every: float = 30.0
-    supplier: Supplier | None = None
     _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
     _used: dict[str, str] = field(default_factory=dict, repr=False)
     _trained_on: list[str] = field(default_factory=list, repr=False)
@@ -92,8 +80,7 @@ class Context:
         found = self._images.get((name, split))
         if found is None or kept:
             if found is None:
-                place = data_root(self.data)
-                found = load(name, split, place) if self.supplier is None else self.supplier.images(name, split)
+                found = load(name, split, data_root(self.data))
             self._check_unchanged(name, split, found.checksum, kept)
             self._images[name, split] = found
         self._used[f"{name}/{split}"] = found.checksum
@@ -120,9 +107,7 @@ class Context:
 
     def checkpoint(self, checkpoint: str) -> Path | None:
         """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""
-        if self.supplier is None:
-            return find_checkpoint(checkpoint, self.store)
-        return self.supplier.checkpoint(checkpoint)
+        return find_checkpoint(checkpoint, self.store)
 
     def note_data(self, name: str, checksum: str) -> None:
         """Note the checksum of other data than image sets for the provenance of the running job."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Generic, TypeVar
@@ -16,7 +17,6 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustness_lib.checkpoint_ids import corpus_name, trained_on
-from robustness_lib.cluster import Scheduler
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
@@ -371,7 +371,7 @@ def ensure(
     context: Context,
     *,
     time_budget: float | None = None,
-    scheduler: Scheduler | None = None,
+    executor: Executor | None = None,
     on_record: OnRecord | None = None,
 ) -> set[str]:
     """Pre-train what :func:`missing` finds, so that the jobs can run.
@@ -381,7 +381,7 @@ def ensure(
         overrides: The settings that the jobs were made with.
         context: Data, store and runtime.
         time_budget: Seconds; None for no limit.
-        scheduler: A Dask cluster to pre-train on (:func:`robustness_lib.sweep.sweep`).
+        executor: What to run on (:func:`robustness_lib.sweep.sweep`).
         on_record: Called with the record of each pre-training.
 
     Returns:
@@ -394,7 +394,7 @@ def ensure(
     first = missing(jobs, overrides, context.store)
     for job in first:
         forget(job, context.store)
-    outcome = sweep(first, run, context, time_budget=time_budget, scheduler=scheduler, on_record=on_record)
+    outcome = sweep(first, run, context, time_budget=time_budget, executor=executor, on_record=on_record)
     late, outcome.left = outcome.left, []
     outcome.check()
     return {checkpoint_id(job) for job in late}

@@ -5,12 +5,12 @@ A section is one module with ``SECTION``, ``METHODS``, ``jobs`` and ``run``; add
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
 from pathlib import Path
 from typing import Any, Protocol, TypeVar, Unpack, cast
 
@@ -27,8 +27,6 @@ from robustness_lib import (
     pretraining,
     recipe_choice,
 )
-from robustness_lib.cluster import Scheduler, connect
-from robustness_lib.data.files import MissingData
 from robustness_lib.errors import MissingCheckpoint, UserError, choose
 from robustness_lib.files import as_path
 from robustness_lib.networks import Context
@@ -88,7 +86,7 @@ def measure_section(
     *,
     workers: int | None = None,
     time_budget: float | None = None,
-    scheduler: Scheduler | None = None,
+    executor: Executor | None = None,
     out: Path | None = None,
     **selection: Unpack[Selection],
 ) -> tuple[list[Job], Outcome]:
@@ -100,9 +98,8 @@ def measure_section(
         context: Data, store and runtime.
         workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
             less time than a process to start.
-        time_budget: Seconds; no job is started that is not expected to end within them.
-        scheduler: A Dask cluster to run on instead (:func:`robustness_lib.cluster.connect`), which may have image
-            sets that this machine lacks.
+        time_budget: Seconds (:func:`robustness_lib.sweep.sweep`).
+        executor: What to run on instead, such as a Dask cluster (:func:`robustness_lib.cluster.connect`).
         out: A folder that keeps what the store has of the jobs, to be carried to another machine
             (:func:`robustness_lib.carrying.kept`).
         **selection: What is selected (:class:`robustness_lib.planning.Selection`).
@@ -111,32 +108,30 @@ def measure_section(
         The planned jobs, and what was done.
 
     Raises:
-        UserError: A name or value is unsuitable, the cluster cannot be used, or pre-training failed.
+        UserError: A name or value is unsuitable, data are missing, or pre-training failed.
     """
-    if scheduler is not None and workers is not None:
+    if executor is not None and workers is not None:
         raise UserError("workers are this machine's processes and a cluster has its own; leave one of the two out")
     chosen = section(name)
     planned = chosen.jobs(profile_name, **selection)
     store = Store(context.store)
-    with connect(scheduler, context) as cluster, carrying.kept(planned, context.store, out) as keep:
+    with carrying.kept(planned, context.store, out) as keep:
         todo = [job for job in planned if store.get(job) is None]
-        published = load_published(name)
-        if todo and scheduler is None:
-            _tell_of_the_book(todo, published, context)
-        with contextlib.suppress(*([] if cluster is None else [MissingData])):
-            for dataset in {job.dataset for job in planned if _needs_images(job)}:
-                context.images(dataset, "test")
-            for job in filter(_needs_images, todo):
-                _check_size(job, context)
-                if name in CHECKS:
-                    CHECKS[name](job, context)
+        if todo and executor is None:
+            _tell_of_the_book(todo, load_published(name), context)
+        for dataset in {job.dataset for job in planned if _needs_images(job)}:
+            context.images(dataset, "test")
+        for job in filter(_needs_images, todo):
+            _check_size(job, context)
+            if name in CHECKS:
+                CHECKS[name](job, context)
         started = time.monotonic()
         late = pretraining.ensure(
             todo,
             selection.get("overrides"),
             context,
             time_budget=time_budget,
-            scheduler=cluster,
+            executor=executor,
             on_record=keep,
         )
         left = [job for job in todo if job.init in late]
@@ -146,8 +141,7 @@ def measure_section(
             context,
             workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime)),
             time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
-            scheduler=cluster,
-            known=published,
+            executor=executor,
             on_record=keep,
         )
     outcome.left += left

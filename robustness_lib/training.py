@@ -156,6 +156,7 @@ def train(
         unit="img",
         unit_scale=True,
         disable=progress is None,
+        delay=60,
     )
     try:
         with bar, _on_device(runtime):
@@ -172,11 +173,10 @@ def train(
 
 
 def progress_bar(**options: Any) -> tqdm[None]:
-    """A tqdm bar on stderr; in a file or pipe it first shows after a minute, then once a minute and at its end."""
-    watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
-    seconds = 1 if watched else 60
-    delay = 0 if watched else 60
-    return tqdm(dynamic_ncols=watched, delay=delay, mininterval=seconds, maxinterval=max(10, seconds), **options)
+    """A tqdm bar on stderr; in a file or pipe it shows once a minute and at its end, first after ``delay`` seconds."""
+    if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
+        return tqdm(dynamic_ncols=True, **options | {"delay": 0})
+    return tqdm(mininterval=60, maxinterval=60, **options)
 
 
 @contextlib.contextmanager
