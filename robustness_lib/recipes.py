@@ -152,7 +152,7 @@ class Recipe:
             UserError: A name is unknown.
             SettingError: A value has not the setting's type or range.
         """
-        types_by_name = _kinds(type(self))
+        types_by_name = _kinds(type(self))  # type: ignore[arg-type]
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, text in overrides.items():
             choose(name, values, "setting of a recipe")
