@@ -32,13 +32,19 @@ def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], metadata: M
 
     Args:
         path: The file; its folder is made if need be.
-        state_dict: The weights, of any device and memory layout.
+        state_dict: The weights, of any device and memory layout; weights that are shared are written once a name.
         metadata: What to know about them; text only.
 
     Raises:
         UserError: The file cannot be written, for instance because the disk is full.
     """
-    tensors = {name: value.detach().cpu().contiguous() for name, value in state_dict.items()}
+    tensors: StateDict = {}
+    stored: set[int] = set()
+    for name, value in state_dict.items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in stored else tensor  # the format has no shared weights
+        stored.add(place)
     complete = {**metadata, _SUM: weights_checksum(tensors, metadata)}
     write_atomically(Path(path), safetensors.torch.save(tensors, complete))
 

@@ -68,7 +68,12 @@ def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
         UserError: There is no such rule, or the shapes do not fit together.
     """
     choose(rule, RULES, "rule")
-    if members.dtype != torch.bool or members.dim() != 2 or logits.shape[1:] != members.shape[1:]:
+    if (
+        members.dtype != torch.bool
+        or members.dim() != 2
+        or logits.shape[1:] != members.shape[1:]
+        or not members.numel()
+    ):
         raise UserError(
             f"logits have shape {list(logits.shape)} and members {list(members.shape)}, {members.dtype}; give [N, J] "
             "and bool [K, J]"

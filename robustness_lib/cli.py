@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shlex
+import signal
 import sys
 import textwrap
 from collections.abc import Callable
@@ -543,6 +544,14 @@ def _print_table(table: pd.DataFrame) -> None:
 
 def main() -> None:
     """Run the command; a mistake that the user can mend is one sentence and exit status 2."""
+    terminated = False
+
+    def end(number: int, frame: object) -> None:
+        nonlocal terminated
+        terminated = True
+        raise KeyboardInterrupt
+
+    signal.signal(signal.SIGTERM, end)
     try:
         app()
     except UserError as error:
@@ -551,5 +560,8 @@ def main() -> None:
     except (KeyboardInterrupt, SystemExit) as stop:
         if isinstance(stop, SystemExit) and stop.code != 130:  # what typer makes of an interrupt
             raise
-        print("interrupted: what was recorded is kept; run the same command again to go on", file=sys.stderr)
-        sys.exit(130)
+        word = "terminated" if terminated else "interrupted"
+        print(f"{word}: what was recorded is kept; run the same command again to go on", file=sys.stderr)
+        sys.exit(143 if terminated else 130)
+    finally:
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -325,7 +325,16 @@ def with_replay(target: ImageSet, replayed: ImageSet, recipe: Recipe, ratio: int
     Returns:
         All images, the target's first; the recipe, whose batches are larger by the replayed images; and the order, in
         which every batch has the target's and the replayed images in this ratio.
+
+    Raises:
+        UserError: The images are of different sizes.
     """
+    (height, width), (rows, columns) = target.images.shape[2:], replayed.images.shape[2:]
+    if (height, width) != (rows, columns):
+        raise UserError(
+            f"{replayed.name} has images of {rows}x{columns} pixels but {target.name} of {height}x{width}, so they "
+            "cannot be trained on together; choose another checkpoint"
+        )
     names = max(target.class_names, replayed.class_names, key=len)
     both = ImageSet(
         f"{target.name}, with {replayed.name}",

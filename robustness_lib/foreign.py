@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from robustness_lib.checks import check_whole
 from robustness_lib.data import ImageSet
-from robustness_lib.errors import UserError
+from robustness_lib.errors import UserError, choose
 from robustness_lib.randomness import generator, stream_seed
 
 # --------------------------------------------------------------------------------------------- images that are made
@@ -74,8 +74,13 @@ def make(name: str, count: int, size: int, seed: int) -> Tensor:
 
     Returns:
         float32 [N, 3, S, S] in [-1, 1].
+
+    Raises:
+        UserError: There is no such set.
     """
-    return MADE[name](count, size, np.random.default_rng(stream_seed(seed, "foreign", name)))
+    return MADE[choose(name, MADE, "set that is made")](
+        count, size, np.random.default_rng(stream_seed(seed, "foreign", name))
+    )
 
 
 # --------------------------------------------------------------------------------------------- draws

@@ -184,7 +184,7 @@ class Trained:
         confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
         correct: bool [E, N], whether the prediction was right.
         further: By name, what else was observed, [E, ...] (:func:`trained`).
-        losses: Mean training loss (nats) of every epoch.
+        losses: Of every epoch the mean of its batches' training losses (nats); a smaller last batch counts as one.
     """
 
     network: nn.Module

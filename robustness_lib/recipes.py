@@ -5,6 +5,7 @@ A section's recipe adds its own settings to :class:`Recipe` by inheritance. A jo
 
 from __future__ import annotations
 
+import functools
 import math
 import types
 from collections.abc import Mapping
@@ -151,7 +152,7 @@ class Recipe:
             UserError: A name is unknown.
             SettingError: A value has not the setting's type or range.
         """
-        types_by_name = get_type_hints(type(self))
+        types_by_name = _kinds(type(self))  # type: ignore[arg-type]
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, text in overrides.items():
             choose(name, values, "setting of a recipe")
@@ -166,6 +167,9 @@ class Recipe:
         """The epochs (from 1) after which the test set is looked at."""
         count = min(self.observations, self.epochs)
         return sorted({round(self.epochs * (k + 1) / count) for k in range(count)})
+
+
+_kinds = functools.cache(get_type_hints)
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:

@@ -17,6 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
+from robustness_lib.checks import as_array
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.data.common_corruptions import corrupted
 from robustness_lib.errors import UserError, choose
@@ -177,9 +178,17 @@ def right_among(scores: npt.ArrayLike, labels: npt.NDArray[np.int64], classes: I
 
     Returns:
         bool [..., n], of the n images whose label is one of the classes, in their order.
+
+    Raises:
+        UserError: The scores are not those of the images, or one is not a number.
     """
+    every = as_array(scores, "scores")
+    if every.ndim < 2 or every.shape[-2] != len(labels) or not set(np.unique(classes)) <= set(range(every.shape[-1])):
+        raise UserError(f"scores have shape {every.shape}; give [..., {len(labels)}, K] of all K classes")
     mine = np.isin(labels, classes)
-    among = np.asarray(scores)[..., mine, :][..., classes]
+    among = every[..., mine, :][..., classes]
+    if np.isnan(among).any():
+        raise UserError("a score is not a number; the network diverged, or the file is damaged")
     right: Bools = classes[among.argmax(-1)] == labels[mine]
     return right
 

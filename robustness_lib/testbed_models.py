@@ -25,7 +25,7 @@ from sklearn.svm import SVC
 from torch import Tensor
 
 from robustness_lib.data import ImageSet
-from robustness_lib.errors import choose
+from robustness_lib.errors import UserError, choose
 from robustness_lib.shifts import Score, as_tensor
 
 Build = Callable[[int], Any]
@@ -111,8 +111,10 @@ def fit_pixel_model(name: str, data: ImageSet, seed: int) -> Score:
         Images to scores of all K classes.
 
     Raises:
-        UserError: There is no such model.
+        UserError: There is no such model, or the images are all of one class.
     """
+    if len(data.labels.unique()) < 2:
+        raise UserError(f"{data.name} has images of {len(data.labels.unique())} classes; a model needs at least two")
     model = PIXEL_MODELS[choose(name, PIXEL_MODELS, "model of pixels")](seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -121,6 +123,8 @@ def fit_pixel_model(name: str, data: ImageSet, seed: int) -> Score:
 
     def score(images: ImageSet) -> Tensor:
         found = torch.as_tensor(ask(as_tensor(images).numpy()), dtype=torch.float32)
+        if found.dim() == 1:  # of two classes scikit-learn gives the second one's score
+            found = torch.stack([-found, found], 1)
         every = torch.full((len(images), images.num_classes), -torch.inf)
         every[:, torch.as_tensor(model.classes_)] = found
         return every

@@ -81,7 +81,7 @@ class History:
     """What a training reports.
 
     Attributes:
-        losses: Mean training loss (nats) of each epoch.
+        losses: Of every epoch the mean of its batches' training losses (nats); a smaller last batch counts as one.
         seconds: Wall time spent in training steps (of all runs of a resumed training).
         images: Images processed in that time.
         observed: By epoch (from 1; below 1 a part of the first), what ``observe`` returned.
@@ -133,7 +133,7 @@ def train(
     Raises:
         TrainingDiverged: The loss (or at the end a weight) became NaN or infinite; says at which step, epoch and
             learning rate.
-        UserError: The checkpoint belongs to another training.
+        UserError: The checkpoint belongs to another training, or batch normalisation gets a batch of one value.
         ValueError: The sampler does not give equally many images in each epoch.
     """
     training = _Training(
@@ -156,19 +156,27 @@ def train(
         unit="img",
         unit_scale=True,
         disable=progress is None,
+        delay=60,
     )
-    with bar, _on_device(runtime):
-        while training.epoch <= recipe.epochs:
-            training.run_epoch(bar)
+    try:
+        with bar, _on_device(runtime):
+            while training.epoch <= recipe.epochs:
+                training.run_epoch(bar)
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        raise UserError(
+            f"batch normalisation has no statistics of a batch of one image, which {len(data)} images in batches of "
+            f"{recipe.batch_size} come to; choose another batch_size or train_images"
+        ) from error
     return training.finish()
 
 
 def progress_bar(**options: Any) -> tqdm[None]:
-    """A tqdm bar on stderr; in a file or pipe it first shows after a minute, then once a minute and at its end."""
-    watched = sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")
-    seconds = 1 if watched else 60
-    delay = 0 if watched else 60
-    return tqdm(dynamic_ncols=watched, delay=delay, mininterval=seconds, maxinterval=max(10, seconds), **options)
+    """A tqdm bar on stderr; in a file or pipe it shows once a minute and at its end, first after ``delay`` seconds."""
+    if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
+        return tqdm(dynamic_ncols=True, **options | {"delay": 0})
+    return tqdm(mininterval=60, maxinterval=60, **options)
 
 
 @contextlib.contextmanager

@@ -12,7 +12,7 @@ import pytest
 import torch
 import toys
 
-from robustness_lib import calibration, metrics, networks, recipe_choice, records, sections
+from robustness_lib import calibration, comparison, metrics, networks, recipe_choice, records, sections
 from robustness_lib.calibration import CalibrationRecipe
 from robustness_lib.data import ImageSet, class_balanced_subset, load
 from robustness_lib.errors import UserError
@@ -165,7 +165,7 @@ def test_what_a_profile_plans_and_what_is_a_trial() -> None:
 @pytest.mark.parametrize("section", sections.SECTIONS)
 def test_every_published_section_can_be_shown(section: str) -> None:
     made = records.load_published(section, Path(__file__).parents[1] / "book/results")
-    shown = sections.summary(made)
+    shown = comparison.summary([], made)
     assert set(shown["method"]) == {one.job.method for one in made}
 
 

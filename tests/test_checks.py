@@ -9,16 +9,21 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import toys
 
 from robustness_lib import accuracy_lines as al
 from robustness_lib import imbalance, loss_correction, metrics
 from robustness_lib.class_maps import mapped_scores
 from robustness_lib.corruption import check_matrix, corrupt_labels, corruption_matrix, observed_matrix
 from robustness_lib.data import ImageSet
-from robustness_lib.detection import detection_metrics, mahalanobis_score, neighbour_score, roc_curve
+from robustness_lib.data.common_corruptions import corrupt
+from robustness_lib.detection import detection_metrics, mahalanobis_score, neighbour_score, outputs, roc_curve
 from robustness_lib.difficulty import chosen_by_difficulty
 from robustness_lib.errors import UserError
-from robustness_lib.foreign import draw, nearest_images
+from robustness_lib.fine_tuning import with_replay
+from robustness_lib.foreign import draw, make, nearest_images
+from robustness_lib.shifts import right_among
+from robustness_lib.testbed_models import fit_pixel_model
 
 LOGITS = np.array([[2.0, 0.5, -1.0], [0.25, 1.0, 0.5], [0.0, 0.5, 4.0], [1.0, 0.75, 0.5]])  # exact in bfloat16
 CLASSES = [0, 1, 2, 1]
@@ -106,6 +111,14 @@ REFUSED: dict[str, Callable[[], object]] = {
     "one score for all": lambda: chosen_by_difficulty(torch.tensor([0, 1]), [0.5], 2, "easy"),
     "a score of NaN": lambda: chosen_by_difficulty(torch.tensor([0, 1]), [0.5, math.nan], 2, "hard"),
     "a class map of bytes": lambda: mapped_scores(torch.zeros(1, 2), torch.ones(2, 2, dtype=torch.uint8)),
+    "images in [0, 1]": lambda: corrupt(torch.rand(1, 3, 8, 8), "contrast", 1),
+    "no images": lambda: corrupt(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "contrast", 1),
+    "long integers": lambda: outputs(torch.nn.Linear(1, 1), torch.ones(1, 3, 8, 8).long(), "half", toys.PLAIN),
+    "scores of other images": lambda: right_among(np.zeros((3, 2)), np.array([0, 1]), np.array([0, 1])),
+    "a score that is not a number": lambda: right_among([[math.nan, 1.0]], np.array([0]), np.array([0, 1])),
+    "a class without a score": lambda: right_among(np.zeros((1, 2)), np.array([0]), np.array([0, 2])),
+    "replayed images of another size": lambda: with_replay(toys.images(4), toys.images(4, size=8), toys.RECIPE, 1),
+    "an unknown noise": lambda: make("perlin", 1, 8, 0),
     "a class map of one column": lambda: mapped_scores(torch.zeros(1, 2), torch.ones(2, 1, dtype=torch.bool)),
 }  # fmt: skip
 
@@ -149,3 +162,14 @@ def test_where_no_image_is_to_be_made_the_set_stays() -> None:
         data = ImageSet("some", images, torch.tensor(labels, dtype=torch.int64), ("a", "b"))
         assert imbalance.oversample(data, 0).labels.tolist() == labels
         assert imbalance.smote(data, 5, 0).labels.tolist() == labels
+
+
+def test_scores_of_a_model_of_two_classes() -> None:
+    """scikit-learn gives one score an image there, whatever their number."""
+    data = ImageSet(
+        "some", (torch.arange(2) * 255).byte().view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.arange(2), ("a", "b")
+    )
+    for name in ("ridge", "forest"):
+        assert fit_pixel_model(name, data, 0)(data).argmax(1).tolist() == [0, 1]
+    with pytest.raises(UserError, match="images of 1 classes"):
+        fit_pixel_model("ridge", data.subset(torch.tensor([0])), 0)

@@ -628,7 +628,10 @@ def test_names_and_settings() -> None:
 # ---------------------------------------------------------------------------------------- real processes
 
 
-def test_interrupted_run_keeps_its_records_and_prints_one_line(command: Command, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("number", "status", "word"), [("INT", 130, "interrupted"), ("TERM", 143, "terminated")])
+def test_interrupted_run_keeps_its_records_and_prints_one_line(
+    command: Command, tmp_path: Path, number: str, status: int, word: str
+) -> None:
     command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
     [checkpoint] = Path("runs/checkpoints").iterdir()
     endless = ("--set", "tuned.epochs=100000", "--set", "tuned.observations=0")
@@ -636,13 +639,12 @@ def test_interrupted_run_keeps_its_records_and_prints_one_line(command: Command,
     with toys.child(toys.command_child, arguments, tmp_path) as child:
         toys.wait_for(lambda: len(Store("runs").records("calibration")) == 1)
         assert child.pid is not None
-        os.kill(child.pid, signal.SIGINT)
+        os.kill(child.pid, signal.Signals[f"SIG{number}"])
         child.join(60)
-        assert child.exitcode == 130
+        assert child.exitcode == status
     assert Path("stdout").read_text() == ""
-    assert "\r" not in Path("stderr").read_bytes().decode()
     *bars, last = Path("stderr").read_text().splitlines()
-    assert last == "interrupted: what was recorded is kept; run the same command again to go on"
+    assert last == f"{word}: what was recorded is kept; run the same command again to go on"
     assert not [line for line in bars if "Traceback" in line or "Error" in line or "interrupt" in line.lower()]
     assert len(Store("runs").records("calibration")) == 1
     assert Store("runs").damaged() == []

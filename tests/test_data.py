@@ -66,6 +66,12 @@ def test_an_image_set_checks_its_parts(images: torch.Tensor, labels: torch.Tenso
         ImageSet("wrong", images, labels, ("a", "b"))
 
 
+def test_a_class_name_that_is_no_text_is_refused() -> None:
+    """As Python reads a folder's name in Latin-1."""
+    with pytest.raises(UserError, match=r"the class name 'caf\\udce9' is no text in UTF-8"):
+        ImageSet("some", torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.arange(0), ("café", "caf\udce9"))
+
+
 def test_checksum_is_of_the_content_and_not_of_the_name() -> None:
     data = numbers(6)
     assert data.checksum == ImageSet("other", data.images.clone(), data.labels, data.class_names).checksum

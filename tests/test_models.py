@@ -438,6 +438,17 @@ def test_the_checksum_sees_every_bit() -> None:
     assert checkpoints.weights_checksum(dict(reversed(state.items()))) in sums
 
 
+def test_shared_weights_are_written_once_a_name(tmp_path: Path) -> None:
+    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    tied[1].weight = tied[0].weight
+    whole = torch.arange(6.0)
+    state = {**tied.state_dict(), "first": whole[:3], "last": whole[3:], "none": torch.zeros(0), "also": torch.zeros(0)}
+    checkpoints.save_weights(tmp_path / "a.safetensors", state, {})
+    loaded, _ = checkpoints.load_weights(tmp_path / "a.safetensors")
+    assert loaded.keys() == state.keys()
+    assert all(torch.equal(loaded[name], value) for name, value in state.items())
+
+
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     checkpoints.save_weights(path, {"w": torch.arange(50.0), "v": torch.ones(3)}, {"note": "x"})

@@ -399,6 +399,14 @@ def test_labels_of_examples_without_weight_do_not_matter() -> None:
     assert toys.checksum(toys.trained(data=spoilt)) != toys.checksum(toys.trained(data=data))
 
 
+def test_a_batch_of_one_image_without_statistics_is_one_sentence() -> None:
+    """ResNet-18 ends in one pixel at this size; a Wide ResNet keeps several, of which there are statistics."""
+    changes = {"epochs": 1, "batch_size": 4}
+    toys.run_training(but(**changes), data=toys.images(5, size=16))
+    with pytest.raises(UserError, match="which 5 images in batches of 4 come to; choose another batch_size"):
+        toys.run_training(but(architecture="resnet18", **changes), data=toys.images(5, size=16))
+
+
 @pytest.mark.parametrize("runtime", [toys.PLAIN, BF16], ids=["float32", "bfloat16"])
 def test_head_only_training_leaves_the_trunk_and_its_statistics_alone(runtime: Runtime) -> None:
     recipe = but(trainable="head", dropout=0.3)

@@ -88,8 +88,10 @@ def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Te
         uint8 [N, 3, H, W].
 
     Raises:
-        UserError: There is no such corruption or severity.
+        UserError: There is no such corruption or severity, or the images are others.
     """
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or not images.numel():
+        raise UserError(f"the images are {images.dtype} {list(images.shape)}; give uint8 [N, 3, H, W], N at least 1")
     choose(corruption, CORRUPTIONS, "corruption")
     if severity not in SEVERITIES:
         raise UserError(f"the severity is {severity} but must be a whole number from 1 to 5")

@@ -192,7 +192,7 @@ def read_bundle(path: Path, name: str) -> ImageSet:
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise damaged(path, f"class_names must be a list of texts, not {names.dtype} {list(names.shape)}", WRITE_AGAIN)
     labels = integer_labels(path, arrays["labels"], 0, len(names) - 1, WRITE_AGAIN)
-    if not len(images):
+    if not images.size:
         raise damaged(path, "no image in it", WRITE_AGAIN)
     if len(labels) != len(images):
         raise damaged(path, f"{len(images)} images but {len(labels)} labels", WRITE_AGAIN)

@@ -56,7 +56,7 @@ class ImageSet:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check shapes, types and the range of labels.
+        """Check shapes, types, names and the range of labels.
 
         Raises:
             UserError: The parts do not make an image set.
@@ -72,6 +72,8 @@ class ImageSet:
                 f"image set {self.name!r}: labels must be int64 of shape [{len(images)}], one an image, "
                 f"not {labels.dtype} of shape {list(labels.shape)}"
             )
+        if odd := [name for name in self.class_names if name.encode(errors="replace").decode() != name]:
+            raise UserError(f"image set {self.name!r}: the class name {odd[0]!r} is no text in UTF-8; rename the class")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise UserError(
                 f"image set {self.name!r}: labels must lie in 0..{self.num_classes - 1} "

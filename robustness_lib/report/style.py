@@ -22,7 +22,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from robustness_lib.errors import choose
-from robustness_lib.paper.claims import Floats
 from robustness_lib.paper.numbers import label
 
 OKABE_ITO = {
@@ -216,10 +215,3 @@ def legend_outside(figure: Figure, columns: int = 3, paper: bool = False) -> Non
         with mpl.rc_context(STYLE):
             columns = min(columns, len(entries))
             figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns)
-
-
-def merged(values: Floats, size: int) -> Floats:
-    """Means of ``size`` neighbours; the last group may be smaller."""
-    starts = np.arange(0, len(values), size)
-    means: Floats = np.add.reduceat(values, starts) / np.diff([*starts, len(values)]) if len(values) else values
-    return means
