@@ -113,8 +113,8 @@ def fit_pixel_model(name: str, data: ImageSet, seed: int) -> Score:
     Raises:
         UserError: There is no such model, or the images are all of one class.
     """
-    if len(data.labels.unique()) < 2:
-        raise UserError(f"{data.name} has images of {len(data.labels.unique())} classes; a model needs at least two")
+    if (count := len(torch.unique(data.labels))) < 2:
+        raise UserError(f"{data.name} has images of {count} classes; a model needs at least two")
     model = PIXEL_MODELS[choose(name, PIXEL_MODELS, "model of pixels")](seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
