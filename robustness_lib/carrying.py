@@ -16,7 +16,7 @@ from pathlib import Path
 
 from robustness_lib import networks, pretraining, records
 from robustness_lib.errors import UserError
-from robustness_lib.files import locked
+from robustness_lib.files import remove_leftovers
 from robustness_lib.records import SCRATCH, Job, Merged, Record, Store
 
 
@@ -37,6 +37,7 @@ def kept(jobs: Iterable[Job], store: Path, folder: Path | None) -> Iterator[Call
     Raises:
         UserError: The folder lies inside the store, cannot be written, or holds something damaged.
     """
+    remove_leftovers(store)
     if folder is None:
         yield lambda record: None
         return
@@ -59,10 +60,7 @@ def _prepare(folder: Path, store: Path) -> None:
         raise UserError(
             f"no results can be kept in {folder} ({error.strerror or error}); choose a folder that can be written"
         ) from error
-    with locked(folder):
-        for name in (".*.jsonl", "checkpoints/.*.safetensors"):  # what a killed process was writing (write_atomically)
-            for path in folder.glob(f"{name}.????????"):
-                path.unlink()
+    remove_leftovers(folder)
     found = _merge(folder, store)
     if damaged := [line for merged in found for line in merged.damaged]:
         raise UserError(damaged[0])

@@ -6,6 +6,7 @@ import contextlib
 import fcntl
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,10 +35,11 @@ def write_atomically(path: Path, content: bytes) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with temporary.open("xb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)  # so that remove_leftovers knows that somebody is writing it
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
+            os.replace(temporary, path)
     except OSError as error:
         with contextlib.suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -45,6 +47,19 @@ def write_atomically(path: Path, content: bytes) -> None:
             f"could not write {path} ({error.strerror or error}); nothing recorded before is lost: "
             "make room or choose another folder, then run the same command again"
         ) from error
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what killed processes left of files that they were writing (:func:`write_atomically`), below a folder.
+
+    What another process is writing stays, and so does what cannot be removed.
+    """
+    for path in folder.rglob(f".*.{'[0-9a-f]' * 8}"):
+        with contextlib.suppress(OSError), path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            begun = os.fstat(file.fileno())
+            if begun.st_size > 0 or time.time() - begun.st_mtime > 60:  # an empty one may not be locked yet
+                path.unlink()
 
 
 @contextlib.contextmanager

@@ -6,6 +6,7 @@ the first digits of the job's key, so that two checkpoints that differ in any se
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Executor
@@ -17,6 +18,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from robustness_lib.checkpoint_ids import corpus_name, trained_on
+from robustness_lib.checkpoints import load_weights
 from robustness_lib.data import ImageSet, class_balanced_subset
 from robustness_lib.data.files import MissingData
 from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
@@ -363,6 +365,30 @@ def forget(job: Job, store: Path) -> None:
             f"the checkpoint {checkpoint_id(job)} must be made, but its old record {path} cannot be deleted "
             f"({error.strerror or error}); choose another --store, a folder that can be written"
         ) from error
+
+
+def unrecorded(jobs: Iterable[Job], store: Path) -> list[Job]:
+    """The pre-trainings of which the store has the checkpoint but no record, as after a kill between the two.
+
+    Args:
+        jobs: Jobs of any sections, which start from these checkpoints.
+        store: The working store.
+
+    Returns:
+        Pre-training jobs, as the checkpoints describe them; imported weights, and those that come with the repository,
+        have none to make.
+    """
+    recorded = {checkpoint_id(record.job) for record in Store(store).records(SECTION)}
+    found = []
+    for name in dict.fromkeys(job.init for job in jobs):
+        path = find_checkpoint(name, store)
+        if name in recorded or path is None or path.parent == SHIPPED:
+            continue
+        with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+            description = json.loads(load_weights(path)[1]["training"])
+            made = Job(**{field: description[field] for field in Job.__dataclass_fields__})
+            found += [made] if checkpoint_id(made) == name else []
+    return found
 
 
 def ensure(

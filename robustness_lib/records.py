@@ -198,14 +198,29 @@ class Store:
 
     def records(self, section: str | None = None) -> list[Record]:
         """All whole records (of one section), sorted by key."""
-        files = (self.folder / "records").glob(f"{section or '*'}/*.json")
-        found = [record for path in files if (record := _read_record(path)) is not None]
+        found = [record for path in self._files(section) if (record := _read_record(path)) is not None]
         return sorted(found, key=lambda record: record.job.key)
 
     def damaged(self) -> list[Path]:
         """The files in the store that are not whole records."""
-        files = sorted((self.folder / "records").glob("*/*.json"))
-        return [path for path in files if _read_record(path) is None]
+        return [path for path in self._files() if _read_record(path) is None]
+
+    def _files(self, section: str | None = None) -> list[Path]:
+        """The files of records (of one section), sorted.
+
+        Raises:
+            UserError: A folder cannot be read, which is not to have no records.
+        """
+        folders = [self.folder / "records" / section] if section else (self.folder / "records").glob("*")
+        try:
+            for folder in (self.folder, self.folder / "records", *folders):
+                if folder.is_dir():
+                    os.listdir(folder)
+        except OSError as error:
+            raise UserError(
+                f"the store {self.folder} cannot be read ({error.strerror or error}); check its permissions"
+            ) from error
+        return sorted((self.folder / "records").glob(f"{section or '*'}/*.json"))
 
 
 def _read_record(path: Path) -> Record | None:

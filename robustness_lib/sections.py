@@ -126,6 +126,10 @@ def measure_section(
             if name in CHECKS:
                 CHECKS[name](job, context)
         started = time.monotonic()
+        lost = pretraining.unrecorded(planned, context.store)
+        sweep(
+            lost, pretraining.run, context, time_budget=time_budget, executor=executor, on_record=keep
+        )  # if it can be
         late = pretraining.ensure(
             todo,
             selection.get("overrides"),

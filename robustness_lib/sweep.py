@@ -44,7 +44,7 @@ class Outcome:
 
     Attributes:
         recorded: Jobs measured now.
-        skipped: Jobs whose record was there already.
+        skipped: Jobs whose record was there already, or that another process measured meanwhile.
         failed: Jobs that ended in an error, with one sentence each.
         left: Jobs not started for lack of time.
     """
@@ -119,11 +119,12 @@ def measure(run: Run, job: Job, context: Context) -> Record:
         return record
 
 
-BUSY, LATE = "another process is measuring it", "there is no time for it"
+BUSY, THEIRS = "another process is measuring it", "another process has measured it"
+LATE = "there is no time for it"
 KILLED = "the process that measured it was killed (out of memory?); run the same command again, with fewer --workers"
 
 Result = Record | UserError | str
-"""What came of a job: its record, an error that the user can mend, or one of the three sentences above."""
+"""What came of a job: its record, an error that the user can mend, or one of the sentences above."""
 
 
 def attempt(run: Run, job: Job, context: Context, deadline: float | None = None, patient: bool = False) -> Result:
@@ -140,8 +141,8 @@ def attempt(run: Run, job: Job, context: Context, deadline: float | None = None,
     store = Store(context.store)
     while True:
         with store.lock(job, wait=False) as mine:
-            if (record := store.get(job)) is not None:
-                return record
+            if store.get(job) is not None:
+                return THEIRS
             if deadline is not None and time.time() + (_longest(job, store) if mine else 0) >= deadline:
                 return LATE
             if mine:
@@ -236,6 +237,8 @@ def sweep(
                     outcome.recorded.append(job)
                     if on_record is not None:
                         on_record(result)
+                elif result == THEIRS:
+                    outcome.skipped.append(job)
                 elif result == LATE:
                     outcome.left.append(job)
                 else:

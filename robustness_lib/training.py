@@ -328,11 +328,15 @@ class _Training:
         save_weights(path, tensors, metadata)
 
     def _load(self) -> int:
-        """Take the state from the checkpoint if it is there; return the first epoch to run."""
+        """Take the state from the checkpoint if it is there and whole; return the first epoch to run."""
         path = self.checkpoint
         if path is None or not path.exists():
             return 1
-        tensors, metadata = load_weights(path)
+        try:
+            tensors, metadata = load_weights(path)
+        except UserError as error:
+            print(f"an unfinished training begins again: {error}", file=sys.stderr)
+            return 1
         if metadata.get("training") != self.description:
             raise UserError(f"{path} belongs to another training; remove it or choose another folder")
         self.network.load_state_dict(

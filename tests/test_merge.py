@@ -6,7 +6,6 @@ import dataclasses
 import json
 import os
 import shutil
-import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -153,8 +152,7 @@ def test_remains_of_a_killed_process_are_removed(command: Command) -> None:
     Path("out/checkpoints").mkdir(parents=True)
     for name in ("out/calibration.jsonl", "out/checkpoints/some.safetensors"):
         folder, _, file = name.rpartition("/")
-        with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{file}.", delete=False) as half:
-            half.write(b"half")
+        Path(folder, f".{file}.0123abcd").write_bytes(b"half")
     Path("out/.calibration.jsonl.swp").write_text("what an editor keeps")
     command(*PRETRAIN, "--out", "out")
     assert [name for name in tree("out") if "/." in f"/{name}"] == [".calibration.jsonl.swp"]

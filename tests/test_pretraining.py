@@ -20,6 +20,7 @@ from robustness_lib.pretraining import (
     ensure,
     missing,
     overrides_for,
+    unrecorded,
     with_counts,
 )
 from robustness_lib.profiles import PROFILES, Profile, Target, profile
@@ -174,6 +175,22 @@ def test_checkpoint_that_comes_with_the_repository_is_found(
     monkeypatch.setattr(pretraining, "train", forbid)
     pretraining.run(job, toys.context(tmp_path / "two", data=root))
     assert missing([change(job, init=checkpoint_id(job))], None, tmp_path / "two") == []
+
+
+def test_a_kill_between_checkpoint_and_record_loses_no_record(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
+    measured = pretraining.run(job, context)  # and no record of it
+    tuning = change(job, init=checkpoint_id(job))
+    assert unrecorded([tuning, tuning, change(job, init="scratch"), change(job, init="elsewhere")], context.store) == [
+        job
+    ]
+    monkeypatch.setattr(pretraining, "train", forbid)
+    sweep(unrecorded([tuning], context.store), pretraining.run, context).check()
+    [record] = Store(context.store).records("pretraining")
+    assert (record.job, record.metrics) == (job, measured)
+    assert unrecorded([tuning], context.store) == []
 
 
 @pytest.mark.parametrize("reason", [PermissionError(13, "Permission denied"), OSError(30, "Read-only file system")])

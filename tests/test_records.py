@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import errno
+import fcntl
 import functools
 import itertools
 import json
@@ -25,7 +26,7 @@ from hypothesis import strategies as st
 
 from robustness_lib import records
 from robustness_lib.errors import UserError
-from robustness_lib.files import locked, write_atomically
+from robustness_lib.files import locked, remove_leftovers, write_atomically
 from robustness_lib.records import (
     Job,
     Record,
@@ -318,6 +319,35 @@ def test_files_are_as_readable_as_the_umask_says(tmp_path: Path, umask: int, mod
     finally:
         os.umask(before)
     assert [path.stat().st_mode & 0o777 for path in (tmp_path / "a" / "b.json", tmp_path / "lock")] == [mode] * 2
+
+
+def test_what_killed_processes_left_is_removed_and_what_is_being_written_stays(tmp_path: Path) -> None:
+    left, begun, old, other = (
+        tmp_path / "a" / name for name in (".x.0123abcd", ".y.0123abcd", ".z.89abcdef", ".n.markdown")
+    )
+    write_atomically(tmp_path / "a" / "x", b"x")
+    for path in (left, other):
+        path.write_bytes(b"half")
+    begun.touch()
+    old.touch()
+    os.utime(old, (0, 0))
+    with (tmp_path / "a" / ".w.01234567").open("wb") as writing:
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        writing.write(b"half")
+        writing.flush()
+        remove_leftovers(tmp_path)
+    assert {path.name for path in (tmp_path / "a").iterdir()} == {"x", begun.name, ".w.01234567", other.name}
+
+
+def test_a_store_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    Store(tmp_path).add(record())
+
+    def closed(path: Path) -> list[str]:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(os, "listdir", closed)
+    with pytest.raises(UserError, match=r"the store .* cannot be read \(Permission denied\); check its permissions"):
+        Store(tmp_path).records()
 
 
 def test_folder_that_is_a_file(tmp_path: Path) -> None:
@@ -642,9 +672,17 @@ def line(**changes: Any) -> str:
         line(provenance={"seconds": math.inf}),
         line(provenance={"date": "2020-01-01"}),
         line(provenance={"seconds": "1.5"}),
+        line(provenance={"seconds": 10**400}),
+        line(metrics={"error": 10**400}),
+        line(job=json.loads(record().to_json())["job"] | {"level": 10**400}),
         line(job=json.loads(record().to_json())["job"] | {"section": "../../elsewhere"}),
+        line(job=json.loads(record().to_json())["job"] | {"dataset": "<img src=x onerror=alert(1)>"}),
+        line(job=json.loads(record().to_json())["job"] | {"method": ["standard"]}),
+        line(job=json.loads(record().to_json())["job"] | {"recipe": {"epochs": "abc"}}),
+        "[" * 200_000,
+        '{"key":' * 200_000,
     ],
-    ids=["cut", "empty", "bytes", "text", "object", "nan", "huge", "seconds", "no-seconds", "text-seconds", "section"],
+    ids=lambda content: content[-30:],
 )
 def test_damaged_line_is_named_and_the_others_are_merged(tmp_path: Path, content: str) -> None:
     source, store = tmp_path / "out", Store(tmp_path / "a" / "b" / "runs")
