@@ -376,7 +376,8 @@ def compare(
     numbers = ("yours", "book", "difference", "sd")
     _print_table(table[keep].assign(**{c: table[c].map(lambda v: "" if v != v else f"{v:.4f}") for c in numbers}))
     print(
-        "difference: yours less the book's. sd: of the book's value over its seeds, about what another seed changes. "
+        f"yours: recorded in {store}. book: published in {PUBLISHED}. difference: yours less the book's. sd: of the "
+        "book's value over its seeds, about what another seed changes. "
         "mean: over the seeds that both have; where there are none, over all that each has."
     )
     print("\n".join([comparison.agreement(table), *comparison.places(yours, book)]))

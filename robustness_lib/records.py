@@ -527,23 +527,23 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         One row a record: ``key``, the job's attributes, ``arm`` (``"scratch"`` or ``"pre-trained"``), one column a
         metric (NaN or None where a record lacks it), and ``provenance``. The job's and record's columns exist even
         without a record.
+
+    Raises:
+        UserError: A record is there twice, or a metric is called as another column is.
     """
-    rows = [
-        {
-            "key": record.job.key,
-            **record.job.as_dict(),
-            "arm": SCRATCH if record.job.init == SCRATCH else "pre-trained",
-            **record.metrics,
-            "provenance": record.provenance,
-        }
-        for record in records
-    ]
-    keys = [row["key"] for row in rows]
-    if len(set(keys)) < len(keys):
-        twice = next(key for place, key in enumerate(keys) if key in keys[:place])
-        raise UserError(f"the record {twice} is there twice, so means would count it twice; give each record once")
-    table = pd.DataFrame(rows)
-    for column in ("key", *Job.__dataclass_fields__, "arm", "provenance"):
+    columns = ("key", *Job.__dataclass_fields__, "arm", "provenance")
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        key, arm = record.job.key, SCRATCH if record.job.init == SCRATCH else "pre-trained"
+        if key in rows:
+            raise UserError(f"the record {key} is there twice, so means would count it twice; give each record once")
+        if taken := record.metrics.keys() & set(columns):
+            raise UserError(
+                f"a metric of {record.job.label} is called {min(taken)}, which means another thing; rename it"
+            )
+        rows[key] = {"key": key, **record.job.as_dict(), "arm": arm, **record.metrics, "provenance": record.provenance}
+    table = pd.DataFrame(list(rows.values()))
+    for column in columns:
         if column not in table:
             table[column] = pd.Series(dtype=object)
     return table

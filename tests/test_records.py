@@ -854,6 +854,12 @@ def test_a_record_that_is_given_twice_is_not_counted_twice() -> None:
         frame([record(0), record(1), record(0)])
 
 
+@pytest.mark.parametrize("name", ["seed", "level", "arm", "provenance"])
+def test_a_metric_does_not_take_another_columns_place(name: str) -> None:
+    with pytest.raises(UserError, match=f"is called {name}, which means another thing; rename it"):
+        frame([dataclasses.replace(record(), metrics={name: 0.5})])
+
+
 def distinguished(*changes: dict[str, Any]) -> list[str]:
     """What tells records of one setting apart that differ so."""
     rows = []
