@@ -132,7 +132,7 @@ def command(arguments: Sequence[str] | None = None, executor: Callable[[], Execu
     """
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description="Measure what is not recorded yet.")
     parser.add_argument("--store", type=as_path, default=Path("runs"), help="folder of the records (%(default)s)")
-    parser.add_argument("--out", type=as_path, help="folder of few files to keep them in too, for 'robustness merge'")
+    parser.add_argument("--out", type=as_path, help="folder to mirror them in, for 'robustness merge'")
     parser.add_argument("--time-budget", type=float, help="seconds; nothing begins that would not end within them")
     parser.add_argument("--rounds", type=int, help="measurements of each side; the device's own number by default")
     parser.add_argument("--only", help='measurements whose name has this text, such as "training wrn-40-2"')
@@ -154,7 +154,7 @@ def command(arguments: Sequence[str] | None = None, executor: Callable[[], Execu
     where = runtime.describe()
     print(f"{where['device']}, {where['threads']} threads: {len(chosen)} measurements", flush=True)
     context = Context(store=options.store, runtime=runtime, progress=False)
-    with carrying.kept(jobs, options.store, options.out) as keep:
+    with carrying.mirrored(jobs, options.store, options.out) as keep:
         outcome = measure_all(chosen, context, time_budget=options.time_budget, executor=executor, keep=keep)
     print(
         f"{outcome.recorded} recorded, {outcome.skipped} were recorded before, {outcome.failed} failed, "

@@ -1,38 +1,40 @@
-"""Carrying results between machines, in a folder of few files.
+"""Results as files in a folder, to be taken to another machine: ``--out`` mirrors them there, ``merge`` takes them in.
 
-While a command works, :func:`kept` puts into the folder what its jobs have in the store: their records in
-``<section>.jsonl``, the pre-trained checkpoints that they start from in ``checkpoints/<id>.safetensors``, and the
-records of these in ``pretraining.jsonl``. Every file is whole at any moment, so nothing is lost with the machine but
-what was running. :func:`merge` takes such a folder into a store elsewhere.
+The folder is laid out as a store: ``records/<section>/<key>.json`` and ``checkpoints/<id>.safetensors``. Every file is
+whole at any moment, so nothing is lost with the machine but what was running.
 """
 
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
-import tempfile
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from robustness_lib import networks, pretraining, records
+from robustness_lib.checkpoint_ids import check_id
+from robustness_lib.checkpoints import load_weights, weights_checksum
 from robustness_lib.errors import UserError
-from robustness_lib.files import remove_leftovers
-from robustness_lib.records import SCRATCH, Job, Merged, Record, Store
+from robustness_lib.files import locked, remove_leftovers, write_atomically
+from robustness_lib.networks import SHIPPED, find_checkpoint
+from robustness_lib.pretraining import SECTION, checkpoint_id
+from robustness_lib.records import Job, Record, Store, make_folder, result_of
 
 
 @contextlib.contextmanager
-def kept(jobs: Iterable[Job], store: Path, folder: Path | None) -> Iterator[Callable[[Record], None]]:
-    """Keep in a folder what jobs have in the store, at the beginning, after every record, and at the end.
+def mirrored(jobs: Iterable[Job], store: Path, folder: Path | None) -> Iterator[Callable[[Record], None]]:
+    """Have in a folder what a store has of jobs: records, and the checkpoints that they start from or made.
 
-    What the folder holds from before is first merged into the store, and so counts as recorded. It is added to.
+    What the folder holds from before is first merged into the store, and so counts as recorded.
 
     Args:
         jobs: The jobs of a command, recorded or not.
         store: The working store.
-        folder: The folder, made if missing; None to keep nothing.
+        folder: The folder, made if missing; None to mirror nothing.
 
     Yields:
-        What to call with every record that is made, of a job or of a pre-training on the way.
+        What to call with every record that is made.
 
     Raises:
         UserError: The folder lies inside the store, cannot be written, or holds something damaged.
@@ -41,95 +43,134 @@ def kept(jobs: Iterable[Job], store: Path, folder: Path | None) -> Iterator[Call
     if folder is None:
         yield lambda record: None
         return
-    jobs = list(jobs)
-    _prepare(folder, store)
-    _keep(jobs, store, folder)
-    try:
-        yield lambda record: _keep([record.job], store, folder)
-    finally:
-        _keep(jobs, store, folder)
-
-
-def _prepare(folder: Path, store: Path) -> None:
     if folder.resolve().is_relative_to(store.resolve()):
-        raise UserError(f"{folder} lies inside the store {store}; choose a folder outside it to keep results in")
-    records.make_folder(folder)
-    try:
-        tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise UserError(
-            f"no results can be kept in {folder} ({error.strerror or error}); choose a folder that can be written"
-        ) from error
+        raise UserError(f"{folder} lies inside the store {store}; choose a folder outside it")
+    make_folder(folder)
+    if not os.access(folder, os.W_OK):
+        raise UserError(f"nothing can be written into {folder}; choose a folder that can be written")
     remove_leftovers(folder)
-    found = _merge(folder, store)
-    if damaged := [line for merged in found for line in merged.damaged]:
-        raise UserError(damaged[0])
-    if any(merged.found > merged.same for merged in found):
-        print("\n".join(report(folder, store, *found)), file=sys.stderr)
+    merged = merge(folder, store)
+    if merged.damaged:
+        raise UserError(merged.damaged[0])
+    if merged.added:
+        print(merged.summary(folder, store), file=sys.stderr)
+    for job in jobs:
+        _mirror(job, store, folder)
+    yield lambda record: _mirror(record.job, store, folder)
 
 
-def _keep(jobs: list[Job], store: Path, folder: Path) -> None:
-    """The checkpoints first: a record of a pre-training counts only with its checkpoint."""
+def _mirror(job: Job, store: Path, folder: Path) -> None:
     there = Store(store)
-    checkpoints = {job.init for job in jobs} - {SCRATCH}
-    checkpoints |= {pretraining.checkpoint_id(job) for job in jobs if job.section == pretraining.SECTION}
-    for checkpoint in sorted(checkpoints):
-        networks.keep_checkpoint(checkpoint, store, folder)
-    made = [r for r in there.records(pretraining.SECTION) if pretraining.checkpoint_id(r.job) in checkpoints]
-    records.keep([*made, *(record for job in jobs if (record := there.get(job)) is not None)], folder)
+    checkpoint = checkpoint_id(job) if job.section == SECTION else job.init
+    made = [record.job for record in there.records(SECTION) if checkpoint_id(record.job) == checkpoint]
+    paths = [there.path(one) for one in (*made, job)]
+    if not (SHIPPED / f"{checkpoint}.safetensors").is_file():  # before its record, which counts only with it
+        paths.insert(0, store / "checkpoints" / f"{checkpoint}.safetensors")
+    for path in filter(Path.is_file, paths):
+        copy, content = folder / path.relative_to(store), path.read_bytes()
+        if not copy.is_file() or copy.read_bytes() != content:
+            write_atomically(copy, content)
 
 
-def merge(source: Path, store: Path) -> tuple[Merged, Merged]:
-    """Take the records and checkpoints of a folder into a store.
+@dataclass
+class Merged:
+    """What a merge into a store did, with records and checkpoints.
+
+    Attributes:
+        added: How many the store lacked.
+        same: How many were there with the same result (:func:`robustness_lib.records.result_of`) or weights.
+        differing: Labels of jobs, and ids of checkpoints, that were there with another.
+        damaged: One sentence each on what is damaged and therefore left out.
+    """
+
+    added: int = 0
+    same: int = 0
+    differing: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+
+    def summary(self, source: Path, store: Path) -> str:
+        """What was done, for a person; what is damaged is not repeated."""
+        text = f"{source}: {self.added} records and checkpoints added to {store}, {self.same} were there already"
+        if self.differing:
+            names = "; ".join(self.differing[:10]) + ("; …" if len(self.differing) > 10 else "")
+            text += (
+                f"\n{source}: {len(self.differing)} were there with other results ({names}); the earlier record of "
+                "each stays, and the checkpoint that was there"
+            )
+        return text
+
+
+def merge(source: Path, store: Path) -> Merged:
+    """Take the records and checkpoints of a folder into a store, by key and id.
+
+    Of two records of one job the one with the earlier date stays, so the order of merges does not matter. Killed on the
+    way, it leaves whole files; the next merge takes the rest.
 
     Args:
-        source: A folder that :func:`kept` filled, or another store.
+        source: A folder that :func:`mirrored` filled, another store, or a folder of ``<section>.jsonl``.
         store: The store, made if missing.
 
-    Returns:
-        What :func:`robustness_lib.records.merge` did, and :func:`robustness_lib.networks.merge_checkpoints`.
-
     Raises:
-        UserError: There is no such folder, it holds nothing to merge, or the store cannot be written.
+        UserError: There is no such folder, or the store cannot be written.
     """
     if not source.is_dir():
         raise UserError(f"there is no folder {source}; give a folder that --out filled, or another store")
-    found = _merge(source, store)
-    if not any(merged.found for merged in found):
-        raise UserError(
-            f"{source} holds nothing to merge, neither records (<section>.jsonl, or records/<section>/<key>.json as in "
-            "a store) nor checkpoints (checkpoints/<id>.safetensors); give a folder that --out filled, or another store"
-        )
-    return found
+    merged = Merged()
+    for path in (*sorted(source.glob("*.jsonl")), *sorted((source / "records").glob("*/*.json"))):
+        try:
+            lines = path.read_bytes().splitlines()
+        except OSError as error:
+            merged.damaged.append(f"{path} cannot be read ({error.strerror or error}); check its permissions")
+            continue
+        for number, line in enumerate(lines or [b""], start=1):
+            try:
+                record = Record.from_json(line.decode())
+            except (ValueError, TypeError) as error:
+                where = f"line {number} of {path}" if path.suffix == ".jsonl" else str(path)
+                merged.damaged.append(f"{where} is not a whole record ({error}); delete it, or copy it again")
+            else:
+                _merge_record(record, Store(store), merged)
+    for path in sorted((source / "checkpoints").glob("*.safetensors")):
+        if not path.stem.endswith(".partial"):  # of a training that did not end
+            try:
+                check_id(path.stem, str(path))
+                weights = weights_checksum(load_weights(path)[0])
+            except UserError as error:
+                merged.damaged.append(str(error))
+            else:
+                _merge_checkpoint(path, weights, store, merged)
+    return merged
 
 
-def _merge(source: Path, store: Path) -> tuple[Merged, Merged]:
-    return records.merge(source, Store(store)), networks.merge_checkpoints(source, store)
+def _merge_record(record: Record, store: Store, merged: Merged) -> None:
+    with store.lock(record.job, wait=True):
+        there = store.get(record.job)
+        if there is None:
+            merged.added += 1
+        elif result_of(there) == result_of(record):
+            merged.same += 1
+        else:
+            merged.differing.append(record.job.label)
+        first = record if there is None else min(there, record, key=_precedence)
+        if first is not there:
+            store.add(first)
 
 
-def report(source: Path, store: Path, in_records: Merged, in_checkpoints: Merged) -> list[str]:
-    """What a merge did, in lines for a person; what is damaged is not repeated.
+def _precedence(record: Record) -> tuple[bool, str, str]:
+    """What sorts the records of one job: the earlier date first, none last, then the canonical JSON."""
+    date = record.provenance.get("date")
+    return date is None, str(date), record.to_json()
 
-    Args:
-        source: What was merged.
-        store: Into what.
-        in_records: What was done with records.
-        in_checkpoints: What was done with checkpoints.
-    """
-    lines = []
-    for what, merged in (("records", in_records), ("checkpoints", in_checkpoints)):
-        if merged.found:
-            line = f"{source}: {merged.added} {what} added to {store}, {merged.same} were there already"
-            more = f", {merged.again} were measured twice with equal metrics (the earlier of each is kept)"
-            lines.append(line + (more if merged.again else ""))
-    if differing := in_records.differing:
-        most = "no scalar metric differs"
-        if in_records.largest is not None:
-            most = "the largest relative difference is {:.2g}, in {}".format(*in_records.largest)
-        lines.append(f"{source}: {len(differing)} records were there with other metrics; {most}; the earlier are kept")
-    if differing := in_checkpoints.differing:
-        lines.append(
-            f"{source}: {len(differing)} checkpoints were there with other weights ({', '.join(differing)}); of each, "
-            "the repository's own is kept, else the one with the lower SHA-256 sum"
-        )
-    return lines
+
+def _merge_checkpoint(path: Path, weights: str, store: Path, merged: Merged) -> None:
+    with locked(store / "locks" / f"{path.stem}.lock"):
+        found = find_checkpoint(path.stem, store)
+        with contextlib.suppress(UserError):  # one that is damaged is as good as none
+            if found is not None:
+                if weights_checksum(load_weights(found)[0]) == weights:
+                    merged.same += 1
+                else:
+                    merged.differing.append(path.stem)
+                return
+        write_atomically(store / "checkpoints" / path.name, path.read_bytes())
+        merged.added += 1

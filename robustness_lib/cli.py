@@ -95,7 +95,7 @@ Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32.")]
 Threads = Annotated[int | None, typer.Option(help="CPU threads; all by default.")]
 Out = Annotated[
     Path | None,
-    _folder("--out", "Folder that receives each record as soon as it is made, to be carried to another machine."),
+    _folder("--out", "Folder that mirrors each record as soon as it is made, to take to another machine."),
 ]
 Compile = Annotated[
     bool | None,
@@ -242,7 +242,7 @@ def pretrain(
     name = pretraining.checkpoint_id(job)
     with (
         processes.join(context.runtime.device) as rank,
-        carrying.kept([job], store, out if rank == 0 else None),
+        carrying.mirrored([job], store, out if rank == 0 else None) as mirror,
     ):
         found = networks.find_checkpoint(name, store)
         if rank > 0:
@@ -254,7 +254,7 @@ def pretrain(
             pretraining.forget(job, store)
         else:
             networks.read_trained(found)  # though its record is there, the file may be damaged
-        sweep([job], pretraining.run, context).check()
+        sweep([job], pretraining.run, context, on_record=mirror).check()
     record = kept.get(job)
     error = record.metrics.get("error") if record is not None else None
     told = (
@@ -410,12 +410,15 @@ def merge(
     bad = False
     for folder in folders:
         folder = as_path(folder)
-        found = carrying.merge(folder, store)
-        for line in carrying.report(folder, store, *found):
-            print(line)
-        for line in (line for merged in found for line in merged.damaged):
-            print(line, file=sys.stderr)
-            bad = True
+        merged = carrying.merge(folder, store)
+        if merged == carrying.Merged():
+            raise UserError(
+                f"{folder} holds nothing to merge, neither records (records/<section>/<key>.json) nor checkpoints "
+                "(checkpoints/<id>.safetensors); give a folder that --out filled, or another store"
+            )
+        print(merged.summary(folder, store))
+        print("".join(f"{line}\n" for line in merged.damaged), end="", file=sys.stderr)
+        bad = bad or bool(merged.damaged)
     if bad:
         raise typer.Exit(1)
 

@@ -9,7 +9,6 @@ the repository.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 from collections.abc import Mapping, Sequence
@@ -22,13 +21,13 @@ import torch
 from torch import Tensor, nn
 
 from robustness_lib.checkpoint_ids import check_id
-from robustness_lib.checkpoints import load_weights, save_weights, weights_checksum
+from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.data import ImageSet, class_balanced_subset, data_root, load
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked, write_atomically
 from robustness_lib.models import build, load_trunk, new_head
 from robustness_lib.recipes import Recipe
-from robustness_lib.records import SCRATCH, Job, Merged, make_folder, short_hash
+from robustness_lib.records import SCRATCH, Job, short_hash
 from robustness_lib.runtime import Runtime
 from robustness_lib.training import History, Observe, predict, train
 
@@ -252,24 +251,6 @@ def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
     return next((p for folder in (SHIPPED, store / "checkpoints") if (p := folder / name).is_file()), None)
 
 
-def keep_checkpoint(checkpoint: str, store: Path, folder: Path) -> None:
-    """Copy a checkpoint of the store into ``<folder>/checkpoints``, unless it comes with the repository.
-
-    Raises:
-        UserError: The checkpoint is damaged, or the copy cannot be written.
-    """
-    path = store / "checkpoints" / f"{checkpoint}.safetensors"
-    copy = folder / "checkpoints" / path.name
-    if not path.is_file() or (SHIPPED / path.name).is_file():
-        return
-    content = path.read_bytes()
-    make_folder(folder)
-    with locked(folder):
-        if not copy.is_file() or copy.read_bytes() != content:
-            load_weights(path)
-            write_atomically(copy, content)
-
-
 def ship(checkpoint: str, store: Path) -> Path:
     """Put a checkpoint of the store among those that come with the repository, in half precision.
 
@@ -298,61 +279,6 @@ def ship(checkpoint: str, store: Path) -> Path:
         )
     save_weights(path, rounded, {**metadata, "precision": "float16"})
     return path
-
-
-def merge_checkpoints(source: Path, store: Path) -> Merged:
-    """Take the checkpoints of a folder into a store.
-
-    Of two files of one id, the one that comes with the repository counts, else the one whose SHA-256 sum is lower. So
-    neither the order nor the number of times that folders are merged matters.
-
-    Args:
-        source: A folder with checkpoints in ``checkpoints/<id>.safetensors``, such as another store; those of
-            trainings that did not end are left where they are.
-        store: Receives them.
-
-    Returns:
-        What was done. A file that is damaged is named there, and the others are merged.
-
-    Raises:
-        UserError: The store cannot be written.
-    """
-    result = Merged()
-    for path in sorted((source / "checkpoints").glob("*.safetensors")):
-        name = path.name.removesuffix(".safetensors")
-        if name.endswith(".partial"):
-            continue
-        try:
-            check_id(name, str(path))
-            weights = weights_checksum(load_weights(path)[0])
-        except UserError as error:
-            result.damaged.append(str(error))
-            continue
-        with locked(store / "locks" / f"{name}.lock"):
-            shipped = (SHIPPED / path.name).is_file()
-            there = SHIPPED / path.name if shipped else store / "checkpoints" / path.name
-            other = _checksum_of_whole(there)
-            if other is None:
-                result.added += 1
-            elif other == weights:
-                result.same += 1
-            else:
-                result.differing.append(name)
-            if other is None or (not shipped and _sha256(path) < _sha256(there)):
-                write_atomically(store / "checkpoints" / path.name, path.read_bytes())
-    return result
-
-
-def _checksum_of_whole(path: Path) -> str | None:
-    """The sum of a checkpoint's weights; None where there is no whole one."""
-    try:
-        return weights_checksum(load_weights(path)[0])
-    except UserError:
-        return None
-
-
-def _sha256(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def initialise(training: Training, num_classes: int, context: Context) -> nn.Module:

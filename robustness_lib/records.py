@@ -3,8 +3,7 @@
 A :class:`Job` describes one measurement completely; its key is a hash of that description, so equal jobs have
 equal keys on any machine. A :class:`Record` is a job with the metrics that were measured and where they come
 from. A :class:`Store` keeps one file a record while work goes on; :func:`publish` merges them into one JSON Lines
-file a section, which git tracks and the book reads. Files of the same kind carry records between machines:
-:func:`keep` fills them, :func:`merge` takes them into another store.
+file a section, which git tracks and the book reads.
 """
 
 from __future__ import annotations
@@ -18,7 +17,7 @@ import platform
 import re
 import subprocess
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -318,8 +317,7 @@ def _with_changes(record: Record, changes: Mapping[str, Any]) -> Record:
 def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:
     """Put records into the files ``<section>.jsonl`` of a folder, sorted by key.
 
-    What a file holds already stays; a record replaces one with the same key. A file is whole at any moment, and
-    several processes may share the folder.
+    What a file holds already stays; a record replaces one with the same key. A file is whole at any moment.
 
     Args:
         records: Records of any sections and profiles.
@@ -347,108 +345,6 @@ def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:
                 write_atomically(folder / f"{section}.jsonl", content.encode())
         result[section] = (len(after), changed)
     return result
-
-
-# --------------------------------------------------------------------------------------------- merging
-
-
-@dataclass
-class Merged:
-    """What a merge into a store did.
-
-    Attributes:
-        added: How many the store lacked.
-        same: How many were there already.
-        again: How many were there with equal results, but measured at another time, place or speed
-            (:func:`result_of`); one of each is kept.
-        differing: Keys (ids of checkpoints) of those that were there with another content; one of each is kept.
-        largest: The largest relative difference of a scalar metric among these, and of what; None where there is none.
-        damaged: One sentence each on what is damaged and therefore left out.
-    """
-
-    added: int = 0
-    same: int = 0
-    again: int = 0
-    differing: list[str] = field(default_factory=list)
-    largest: tuple[float, str] | None = None
-    damaged: list[str] = field(default_factory=list)
-
-    @property
-    def found(self) -> int:
-        """How many there were to merge, damaged ones included."""
-        return self.added + self.same + self.again + len(self.differing) + len(self.damaged)
-
-
-def merge(source: Path, store: Store) -> Merged:
-    """Take the records of a folder into a store.
-
-    Where both have a record of one job, the one with the earlier date is kept; of two with the same date, the one
-    whose canonical JSON comes first. So neither the order nor the number of times that folders are merged matters.
-    Killed on the way, it leaves whole records; the next merge takes the rest.
-
-    Args:
-        source: A folder of files ``<section>.jsonl`` (:func:`keep`), or another store.
-        store: Receives the records.
-
-    Returns:
-        What was done. A line or file that is not a whole record is named there, and the others are merged.
-
-    Raises:
-        UserError: The store cannot be written.
-    """
-    result = Merged()
-    for path in (*sorted(source.glob("*.jsonl")), *sorted((source / "records").glob("*/*.json"))):
-        try:
-            content = path.read_bytes()
-        except OSError as error:
-            result.damaged.append(f"{path} cannot be read ({error.strerror or error}); check its permissions")
-            continue
-        many = path.suffix == ".jsonl"
-        for number, line in enumerate(content.splitlines() if many else [content], start=1):
-            try:
-                record = Record.from_json(line.decode())
-                record.to_json()  # which numbers that are none do not have
-            except (ValueError, TypeError) as error:
-                where = f"line {number} of {path}" if many else str(path)
-                result.damaged.append(
-                    f"{where} is not a whole record ({error}); delete it, or copy it again from where it was made"
-                )
-            else:
-                _merge_one(record, store, result)
-    return result
-
-
-def _merge_one(record: Record, store: Store, result: Merged) -> None:
-    with store.lock(record.job, wait=True):
-        there = store.get(record.job)
-        if there is None:
-            result.added += 1
-        elif there == record:
-            result.same += 1
-        elif result_of(there) == result_of(record):
-            result.again += 1
-        else:
-            result.differing.append(record.job.key)
-            result.largest = max([*_differences(there, record), *filter(None, [result.largest])], default=None)
-        first = record if there is None else min(there, record, key=_precedence)
-        if first is not there:
-            store.add(first)
-
-
-def _precedence(record: Record) -> tuple[bool, str, str]:
-    """What sorts the records of one job: the earlier date first, none last, then the canonical JSON."""
-    date = record.provenance.get("date")
-    return date is None, str(date), record.to_json()
-
-
-def _differences(one: Record, other: Record) -> list[tuple[float, str]]:
-    """The relative differences of two records' scalar metrics, and of what each is."""
-    found = []
-    for name in result_of(one).keys() & other.metrics.keys():
-        a, b = one.metrics[name], other.metrics[name]
-        if isinstance(a, float) and isinstance(b, float) and a != b:
-            found.append((abs(a - b) / max(abs(a), abs(b)), f"{name} of {one.job.label}"))
-    return found
 
 
 # --------------------------------------------------------------------------------------------- provenance

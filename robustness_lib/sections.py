@@ -101,7 +101,7 @@ def measure_section(
         time_budget: Seconds (:func:`robustness_lib.sweep.sweep`).
         executor: What to run on instead, such as a Dask cluster (:func:`robustness_lib.cluster.connect`).
         out: A folder that keeps what the store has of the jobs, to be carried to another machine
-            (:func:`robustness_lib.carrying.kept`).
+            (:func:`robustness_lib.carrying.mirrored`).
         **selection: What is selected (:class:`robustness_lib.planning.Selection`).
 
     Returns:
@@ -115,7 +115,7 @@ def measure_section(
     chosen = section(name)
     planned = chosen.jobs(profile_name, **selection)
     store = Store(context.store)
-    with carrying.kept(planned, context.store, out) as keep:
+    with carrying.mirrored(planned, context.store, out) as keep:
         todo = [job for job in planned if store.get(job) is None]
         if todo and executor is None:
             _tell_of_the_book(todo, load_published(name), context)

@@ -233,12 +233,10 @@ def sweep(
                 if result == BUSY:
                     busy.append(job)
                     continue
-                if isinstance(result, Record):
-                    outcome.recorded.append(job)
-                    if on_record is not None:
-                        on_record(result)
-                elif result == THEIRS:
-                    outcome.skipped.append(job)
+                if isinstance(result, Record) or result == THEIRS:
+                    (outcome.skipped if result == THEIRS else outcome.recorded).append(job)
+                    if on_record is not None and (record := store.get(job)) is not None:
+                        on_record(record)
                 elif result == LATE:
                     outcome.left.append(job)
                 else:

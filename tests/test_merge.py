@@ -1,11 +1,12 @@
-"""Results that are carried between machines: what ``--out`` keeps while work goes on, and ``merge``."""
+"""Results of several machines: what ``--out`` mirrors while work goes on, and ``merge``."""
 
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
+import re
 import shutil
+import threading
 from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
@@ -15,11 +16,11 @@ import toys
 from toys import Command
 
 from robustness_lib import carrying, networks, pretraining
-from robustness_lib.checkpoints import load_weights, save_weights
+from robustness_lib.carrying import Merged, merge
+from robustness_lib.checkpoints import save_weights
 from robustness_lib.errors import UserError
-from robustness_lib.networks import keep_checkpoint, merge_checkpoints
 from robustness_lib.profiles import PROFILES
-from robustness_lib.records import Merged, Record, Store, keep, load_published
+from robustness_lib.records import Record, Store, keep
 from robustness_lib.sweep import sweep
 
 SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=20", "--set", "observations=1")
@@ -64,36 +65,28 @@ def measured(seed: int = 0, date: str = "2020-01-01", **metrics: float) -> Recor
     return Record(toys.toy_job(seed), {"error": 0.25, **metrics}, {"seconds": 1.0, "date": date})
 
 
-# ---------------------------------------------------------------------------------------- keeping
+# ---------------------------------------------------------------------------------------- --out
 
 
-def test_out_holds_in_few_files_what_the_jobs_have_in_the_store(command: Command) -> None:
+def test_out_mirrors_what_the_jobs_have_in_the_store(command: Command) -> None:
     status, out, err = command(*RUN)
     assert (status, out) == (0, f"calibration: 4 recorded, 0 were recorded before{SHOWS}\n")
     assert "out:" not in err
-    [checkpoint] = Path("runs/checkpoints").iterdir()
-    assert set(tree("out")) == {"calibration.jsonl", "pretraining.jsonl", f"checkpoints/{checkpoint.name}"}
-    assert Path("out/checkpoints", checkpoint.name).read_bytes() == checkpoint.read_bytes()
-    for section in ("calibration", "pretraining"):
-        lines = Path(f"out/{section}.jsonl").read_text().splitlines()
-        assert lines == [record.to_json() for record in Store("runs").records(section)]
-        keys = [json.loads(line)["key"] for line in lines]
-        assert keys == sorted(keys)
+    store, copy = tree("runs"), tree("out")
+    assert copy == {name: store[name] for name in store if name.startswith(("records/", "checkpoints/"))}
+    assert len(copy) == 4 + 1 + 1  # the records, and the pre-training with its checkpoint
 
 
 def test_nothing_is_lost_with_the_machine(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The command is repeated where the store is gone and only the folder was carried over."""
+    """The command is repeated where the store is gone and only the folder was taken along."""
     command(*RUN, "--method", "standard")
     first = tree("out")
     shutil.rmtree("runs")
     monkeypatch.setattr(pretraining, "train", forbid)
     status, out, err = command(*RUN)
     assert (status, out) == (0, f"calibration: 2 recorded, 2 were recorded before{SHOWS}\n")
-    assert "out: 3 records added to runs, 0 were there already\n" in err
-    assert "out: 1 checkpoints added to runs, 0 were there already\n" in err
-    lines = first.pop("calibration.jsonl").splitlines()
-    assert set(lines) < set(Path("out/calibration.jsonl").read_bytes().splitlines())
-    assert first.items() <= tree("out").items()
+    assert "out: 4 records and checkpoints added to runs, 0 were there already\n" in err
+    assert first.items() < tree("out").items()
     before = tree("out")
     shutil.rmtree("runs")
     monkeypatch.setattr(networks, "train", forbid)
@@ -101,15 +94,13 @@ def test_nothing_is_lost_with_the_machine(command: Command, monkeypatch: pytest.
     assert tree("out") == before
 
 
-def test_what_was_recorded_before_is_kept_and_what_the_folder_holds_stays(command: Command) -> None:
+def test_what_was_recorded_before_is_mirrored_and_what_the_folder_holds_stays(command: Command) -> None:
     command(*RUN, "--out", "elsewhere")
-    keep([measured()], Path("out"))
-    other = Path("out/toy.jsonl").read_text()
+    Store("out").add(measured())
     status, out, _ = command(*RUN, "--time-budget", "0")
     assert (status, out) == (0, f"calibration: 0 recorded, 4 were recorded before{SHOWS}\n")
-    assert len(load_published("calibration", Path("out"))) == 4
-    assert Path("out/toy.jsonl").read_text() == other
-    assert len(Store("runs").records("toy")) == 1
+    assert len(Store("out").records("calibration")) == 4
+    assert Store("out").records("toy") == Store("runs").records("toy") == [measured()]
 
 
 def test_checkpoint_that_comes_with_the_repository_is_not_copied(command: Command) -> None:
@@ -117,62 +108,47 @@ def test_checkpoint_that_comes_with_the_repository_is_not_copied(command: Comman
     Path("book").mkdir()
     Path("runs/checkpoints").rename("book/checkpoints")
     shutil.rmtree("runs")
-    arguments = (*RUN, "--method", "standard", "--init", name)
-    assert command(*arguments)[1] == f"calibration: 2 recorded, 0 were recorded before{SHOWS}\n"
-    assert set(tree("out")) == {"calibration.jsonl"}
-    shutil.copytree("book/checkpoints", "runs/checkpoints")
-    keep_checkpoint(name, Path("runs"), Path("out"))
-    assert not Path("out/checkpoints").exists()
+    assert command(*RUN, "--method", "standard", "--init", name)[0] == 0
+    assert [Path(path).parts[:2] for path in tree("out")] == [("records", "calibration")] * 2
 
 
 def test_pretraining_alone(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = (*PRETRAIN, "--out", "out")
     status, out, _ = command(*arguments)
     assert status == 0
-    name = out.splitlines()[0]
     before = tree("out")
-    assert set(before) == {"pretraining.jsonl", f"checkpoints/{name}.safetensors"}
+    assert len(before) == 2
     shutil.rmtree("runs")
     monkeypatch.setattr(pretraining, "train", forbid)
     assert command(*arguments)[:2] == (0, out)
     assert tree("out") == before
-    assert tree("runs/checkpoints") == {f"{name}.safetensors": before[f"checkpoints/{name}.safetensors"]}
-
-
-def test_two_commands_share_a_folder(command: Command) -> None:
-    command(*RUN, "--method", "standard")
-    command(*RUN, "--method", "temperature", "--store", "others")
-    found = load_published("calibration", Path("out"))
-    assert {r.job.method for r in found} == {"standard", "temperature"}
-    assert len(found) == 4
-    assert len(Store("others").records("calibration")) == 4
 
 
 def test_remains_of_a_killed_process_are_removed(command: Command) -> None:
-    Path("out/checkpoints").mkdir(parents=True)
-    for name in ("out/calibration.jsonl", "out/checkpoints/some.safetensors"):
-        folder, _, file = name.rpartition("/")
-        Path(folder, f".{file}.0123abcd").write_bytes(b"half")
-    Path("out/.calibration.jsonl.swp").write_text("what an editor keeps")
+    for folder, name in (("out/records/toy", "0.json"), ("out/checkpoints", "some.safetensors")):
+        Path(folder).mkdir(parents=True)
+        Path(folder, f".{name}.0123abcd").write_bytes(b"half")
+    Path("out/records/.toy.json.swp").write_text("what an editor keeps")
     command(*PRETRAIN, "--out", "out")
-    assert [name for name in tree("out") if "/." in f"/{name}"] == [".calibration.jsonl.swp"]
+    assert [name for name in tree("out") if "/." in name] == ["records/.toy.json.swp"]
 
 
 @pytest.mark.parametrize(
     ("folder", "expected"),
     [
         ("runs", "lies inside the store runs"),
-        ("runs/out", "lies inside the store runs"),
         ("data/../runs/out", "lies inside the store runs"),
-        ("file", "could not make the folder file (File exists)"),
         ("file/out", "could not make the folder file/out (Not a directory)"),
+        ("locked", "nothing can be written into locked"),
     ],
 )
 @pytest.mark.parametrize("arguments", [RUN, PRETRAIN], ids=["run", "pretrain"])
 def test_unsuitable_folder_is_refused_before_anything_is_trained(
-    command: Command, arguments: tuple[str, ...], folder: str, expected: str
+    command: Command, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], folder: str, expected: str
 ) -> None:
     Path("file").write_text("not a folder")
+    access = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: str(path) != "locked" and access(path, mode))
     line = refused(command, *arguments, "--out", folder)
     assert expected in line
     assert "choose" in line
@@ -180,58 +156,33 @@ def test_unsuitable_folder_is_refused_before_anything_is_trained(
     assert not Path("runs/records").exists()
 
 
-def test_folder_that_cannot_be_written_is_refused(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    def read_only(**options: object) -> None:
-        raise OSError(30, os.strerror(30))
-
-    monkeypatch.setattr(carrying.tempfile, "TemporaryFile", read_only)
-    assert "no results can be kept in out (Read-only file system); choose" in refused(command, *RUN)
-    assert not Path("runs/records").exists()
-
-
 @pytest.mark.parametrize("arguments", [RUN, PRETRAIN], ids=["run", "pretrain"])
 def test_damaged_folder_is_refused_and_left_as_it_is(command: Command, arguments: tuple[str, ...]) -> None:
-    keep([measured(0), measured(1)], Path("out"))
-    whole = Path("out/toy.jsonl").read_bytes()
-    Path("out/toy.jsonl").write_bytes(whole[:-40])
+    Store("out").add(measured())
+    [path] = Path("out/records/toy").iterdir()
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-40])
     before = tree("out")
-    assert "line 2 of out/toy.jsonl is not a whole record" in refused(command, *arguments, "--out", "out")
+    assert f"{path} is not a whole record" in refused(command, *arguments, "--out", "out")
     assert tree("out") == before
-    Path("out/toy.jsonl").write_bytes(whole)
+    path.write_bytes(whole)
     Path("out/checkpoints").mkdir()
     Path("out/checkpoints/some.safetensors").write_bytes(b"no weights")
     assert "out/checkpoints/some.safetensors is not a whole" in refused(command, *arguments, "--out", "out")
-    assert not Path("runs/checkpoints").exists()
-
-
-def test_damaged_checkpoint_of_the_store_is_not_kept(tmp_path: Path) -> None:
-    save_weights(tmp_path / "runs/checkpoints/some.safetensors", {"w": torch.ones(4)}, {})
-    path = tmp_path / "runs/checkpoints/some.safetensors"
-    path.write_bytes(path.read_bytes()[:-1] + b"\x00")
-    with pytest.raises(UserError, match="is damaged"):
-        keep_checkpoint("some", tmp_path / "runs", tmp_path / "out")
-    assert tree(tmp_path / "out") == {}
 
 
 def test_full_disk_stops_the_command_and_the_store_keeps_the_record(
     command: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    real = carrying.records.write_atomically
-
     def full(path: Path, content: bytes) -> None:
-        if path.name == "calibration.jsonl":
-            raise UserError("could not write calibration.jsonl (No space left on device); make room")
-        real(path, content)
+        if "calibration" in path.parts:
+            raise UserError(f"could not write {path} (No space left on device); make room")
 
-    monkeypatch.setattr(carrying.records, "write_atomically", full)
+    monkeypatch.setattr(carrying, "write_atomically", full)
     status, out, err = command(*RUN, "--method", "standard")
     assert (status, out) == (2, "")
-    assert err.splitlines()[-1].startswith("error: could not write calibration.jsonl (No space left on device)")
+    assert "(No space left on device)" in err.splitlines()[-1]
     assert len(Store("runs").records("calibration")) == 1
-    monkeypatch.undo()
-
-
-# ---------------------------------------------------------------------------------------- real processes
 
 
 def test_killed_at_any_moment_the_folder_is_whole_and_work_goes_on_from_it_alone(
@@ -239,27 +190,20 @@ def test_killed_at_any_moment_the_folder_is_whole_and_work_goes_on_from_it_alone
 ) -> None:
     name = command(*PRETRAIN, "--out", "out")[1].splitlines()[0]
     arguments = (*RUN, "--seeds", "0-49", "--method", "standard", "--init", name)
-
-    def lines() -> list[str]:
-        return [record.to_json() for record in load_published("calibration", tmp_path / "out")]
-
-    before: list[str] = []
+    count = 0
     for more in (1, 3):
         shutil.rmtree("runs")
         with toys.child(toys.command_child, arguments, tmp_path) as child:
-            enough = len(before) + more
-            toys.wait_for(lambda enough=enough: len(lines()) >= enough)  # every look at it finds whole lines
+            enough = count + more
+            toys.wait_for(lambda enough=enough: len(Store("out").records("calibration")) >= enough)
             child.kill()
             child.join()
-        assert set(before) < set(lines())
-        before = lines()
-        assert load_weights(Path(f"out/checkpoints/{name}.safetensors"))[0]
-    count = len(before)
-    assert 4 <= count < 100
+        assert Store("out").damaged() == []
+        assert len(Store("out").records("calibration")) >= enough
+        count = len(Store("out").records("calibration"))
     shutil.rmtree("runs")
     told = f"0 recorded, {count} were recorded before, {100 - count} not started for lack of time"
     assert told in command(*arguments, "--time-budget", "0")[1]
-    assert lines() == before
 
 
 def test_records_of_worker_processes_are_told_here_one_by_one(tmp_path: Path) -> None:
@@ -278,127 +222,127 @@ def test_records_of_worker_processes_are_told_here_one_by_one(tmp_path: Path) ->
     assert len(told) == 4  # what was recorded before is not told again
 
 
-# ---------------------------------------------------------------------------------------- merging
+# ---------------------------------------------------------------------------------------- merge
 
 
-def checkpoint(folder: str, name: str, weight: float, speed: str = "1") -> Path:
+def checkpoint(folder: str, name: str, weight: float) -> Path:
     path = Path(folder) / "checkpoints" / f"{name}.safetensors"
-    save_weights(path, {"w": torch.full((4,), weight)}, {"images_per_second": speed})
+    save_weights(path, {"w": torch.full((4,), weight)}, {})
     return path
 
 
+def fill(folder: str, *records: Record) -> None:
+    for record in records:
+        Store(folder).add(record)
+
+
 def test_merge_then_again(command: Command) -> None:
-    keep([measured(0), measured(1)], Path("a"))
+    fill("a", measured(0), measured(1))
     checkpoint("a", "one", 1.0)
     checkpoint("a", "one.partial", 0.5)  # of a training that did not end
-    Store("b").add(measured(2))
+    keep([measured(2)], Path("b"))  # files as in book/results
     status, out, err = command("merge", "a", "b")
     assert (status, err) == (0, "")
     assert out.splitlines() == [
-        "a: 2 records added to runs, 0 were there already",
-        "a: 1 checkpoints added to runs, 0 were there already",
-        "b: 1 records added to runs, 0 were there already",
+        "a: 3 records and checkpoints added to runs, 0 were there already",
+        "b: 1 records and checkpoints added to runs, 0 were there already",
     ]
     before = tree("runs")
     assert [name for name in before if name.startswith("checkpoints")] == ["checkpoints/one.safetensors"]
-    assert [r.job.seed for r in sorted(Store("runs").records(), key=lambda r: r.job.seed)] == [0, 1, 2]
-    status, out, err = command("merge", "a", "b", "--store", "runs")
-    assert (status, err) == (0, "")
-    assert out.splitlines() == [
-        "a: 0 records added to runs, 2 were there already",
-        "a: 0 checkpoints added to runs, 1 were there already",
-        "b: 0 records added to runs, 1 were there already",
+    assert sorted(r.job.seed for r in Store("runs").records()) == [0, 1, 2]
+    assert command("merge", "a", "b", "--store", "runs")[1].splitlines() == [
+        "a: 0 records and checkpoints added to runs, 3 were there already",
+        "b: 0 records and checkpoints added to runs, 1 were there already",
     ]
     assert tree("runs") == before
 
 
-def test_conflicts_are_told_and_resolved_whatever_the_order(command: Command) -> None:
-    keep([measured(0, "2020-01-01"), measured(1, "2021-01-01", loss=3.0), measured(2, "2021-01-01")], Path("a"))
-    keep([measured(0, "2020-01-02", error=0.2), measured(1, loss=2.0), measured(2), measured(3)], Path("b"))
+def test_conflicts_are_named_and_the_earlier_record_stays_whatever_the_order(command: Command) -> None:
+    """Records that differ in date, in numbers, in lists, in times alone; one without a date."""
+    undated = dataclasses.replace(measured(4, error=0.5), provenance={"seconds": 1.0})
+    fill("a", measured(0, "2020-01-01"), measured(1, "2021-01-01", loss=3.0), measured(2, "2021-01-01"), undated)
+    fill("b", measured(0, "2020-01-02", error=0.2), measured(1, loss=2.0), measured(2, run_seconds=5.0), measured(4))
     checkpoint("a", "one", 1.0)
     checkpoint("b", "one", 2.0)
-    checkpoint("a", "two", 1.0, speed="1")
-    checkpoint("b", "two", 1.0, speed="2")
     status, out, err = command("merge", "a", "b", "--store", "ab")
     assert (status, err) == (0, "")
-    assert out.splitlines()[2:] == [
-        "b: 1 records added to ab, 0 were there already, 1 were measured twice with equal metrics (the earlier of each "
-        "is kept)",
-        "b: 0 checkpoints added to ab, 1 were there already",
-        "b: 2 records were there with other metrics; the largest relative difference is 0.33, in loss of toy toys "
-        "scratch train seed 1; the earlier are kept",
-        "b: 1 checkpoints were there with other weights (one); of each, the repository's own is kept, else the one "
-        "with the lower SHA-256 sum",
-    ]
+    toy = "toy toys scratch train seed"
+    _, counts, conflicts = out.splitlines()
+    assert counts == "b: 0 records and checkpoints added to ab, 1 were there already"
+    assert conflicts.startswith("b: 4 were there with other results (")
+    assert conflicts.endswith("); the earlier record of each stays, and the checkpoint that was there")
+    assert sorted(re.split(r"[();] ?", conflicts)[1:5]) == ["one", f"{toy} 0", f"{toy} 1", f"{toy} 4"]
     assert command("merge", "b", "a", "--store", "ba")[0] == 0
-    assert tree("ab") == tree("ba")
-    kept = {r.job.seed: (r.metrics, r.provenance["date"]) for r in Store("ab").records()}
-    assert kept == {
-        0: ({"error": 0.25}, "2020-01-01"),
-        1: ({"error": 0.25, "loss": 2.0}, "2020-01-01"),
-        2: ({"error": 0.25}, "2020-01-01"),
-        3: ({"error": 0.25}, "2020-01-01"),
-    }
+    assert tree("ab/records") == tree("ba/records")
+    kept = {r.job.seed: (r.metrics.get("loss"), r.metrics["error"]) for r in Store("ab").records()}
+    assert kept == {0: (None, 0.25), 1: (2.0, 0.25), 2: (None, 0.25), 4: (None, 0.25)}
     before = tree("ab")
     assert command("merge", "a", "b", "ba", "--store", "ab")[0] == 0
     assert tree("ab") == before
 
 
 def test_checkpoint_of_the_repository_is_the_one_that_counts(command: Command) -> None:
-    shipped = checkpoint("book", "one", 1.0).read_bytes()
-    for weight in (2.0, 3.0):
-        checkpoint(f"other{weight}", "one", weight)
-        found = merge_checkpoints(Path(f"other{weight}"), Path("runs"))
-        assert found == Merged(differing=["one"])
-    assert merge_checkpoints(Path("book"), Path("runs")) == Merged(same=1)
-    assert networks.find_checkpoint("one", Path("runs")) == Path("book/checkpoints/one.safetensors")
-    assert Path("book/checkpoints/one.safetensors").read_bytes() == shipped
+    checkpoint("book", "one", 1.0)
+    checkpoint("other", "one", 2.0)
+    assert merge(Path("other"), Path("runs")) == Merged(differing=["one"])
+    assert merge(Path("book"), Path("runs")) == Merged(same=1)
+    assert tree("runs").keys() == {"locks/one.lock"}
 
 
 def test_damage_is_named_and_the_rest_is_merged(command: Command) -> None:
-    keep([measured(0), measured(1), measured(2)], Path("a"))
+    fill("a", measured(0), measured(1))
+    Store("a").path(toys.toy_job(1)).write_bytes(b"")
+    keep([measured(2), measured(3)], Path("a"))
     lines = Path("a/toy.jsonl").read_text().splitlines()
-    Path("a/toy.jsonl").write_text("\n".join([lines[0], lines[1][: len(lines[1]) // 2], lines[2]]))
+    Path("a/toy.jsonl").write_text("\n".join([lines[0], lines[1][:50]]))
     whole, damaged = checkpoint("a", "one", 1.0), checkpoint("a", "two", 2.0)
     damaged.write_bytes(damaged.read_bytes()[:-1] + b"\x00")
-    cut = checkpoint("a", "three", 3.0)
-    cut.write_bytes(cut.read_bytes()[:-5])
     status, out, err = command("merge", "a")
     assert status == 1
-    assert out.splitlines() == [
-        "a: 2 records added to runs, 0 were there already",
-        "a: 1 checkpoints added to runs, 0 were there already",
-    ]
-    in_line, in_cut, in_damaged = err.splitlines()
+    assert out == "a: 3 records and checkpoints added to runs, 0 were there already\n"
+    in_line, in_file, in_weights = err.splitlines()
     assert in_line.startswith("line 2 of a/toy.jsonl is not a whole record (")
-    assert in_cut.startswith(f"{cut} is not a whole safetensors file")
-    assert in_damaged.startswith(f"{damaged} is damaged: its content has SHA-256")
+    assert in_file.startswith(f"{Store('a').path(toys.toy_job(1))} is not a whole record (")
+    assert in_weights.startswith(f"{damaged} is damaged: its content has SHA-256")
     assert tree("runs/checkpoints") == {"one.safetensors": whole.read_bytes()}
     assert len(Store("runs").records()) == 2
 
 
-def test_damaged_checkpoint_of_the_store_is_replaced(tmp_path: Path) -> None:
-    for folder in ("a", "runs"):
-        save_weights(tmp_path / folder / "checkpoints/one.safetensors", {"w": torch.ones(4)}, {})
-    path = tmp_path / "runs/checkpoints/one.safetensors"
-    path.write_bytes(path.read_bytes()[:20])
-    assert merge_checkpoints(tmp_path / "a", tmp_path / "runs") == Merged(added=1)
-    assert path.read_bytes() == (tmp_path / "a/checkpoints/one.safetensors").read_bytes()
+def test_what_is_damaged_in_the_store_is_replaced(command: Command) -> None:
+    fill("a", measured())
+    fill("runs", measured())
+    whole = checkpoint("a", "one", 1.0)
+    for path in (checkpoint("runs", "one", 1.0), Store("runs").path(toys.toy_job())):
+        path.write_bytes(path.read_bytes()[:20])
+    assert merge(Path("a"), Path("runs")) == Merged(added=2)
+    assert Path("runs/checkpoints/one.safetensors").read_bytes() == whole.read_bytes()
+    assert Store("runs").records() == [measured()]
 
 
-@pytest.mark.parametrize("folder", ["empty", "blank", "missing", "file"])
+def test_merge_waits_for_a_job_that_is_being_measured(tmp_path: Path) -> None:
+    fill(str(tmp_path / "a"), measured())
+    store = Store(tmp_path / "runs")
+    merging = threading.Thread(target=merge, args=(tmp_path / "a", store.folder))
+    with store.lock(toys.toy_job(), wait=True):
+        merging.start()
+        merging.join(0.2)
+        assert merging.is_alive()
+        store.add(measured(0, "2021-01-01", error=0.5))
+    merging.join(60)
+    assert store.records() == [measured()]
+
+
+@pytest.mark.parametrize("folder", ["empty", "missing", "file"])
 def test_nothing_to_merge_is_a_mistake(command: Command, folder: str) -> None:
     Path("empty/checkpoints").mkdir(parents=True)
-    Path("blank").mkdir()
-    Path("blank/calibration.jsonl").write_bytes(b"")
     Path("file").write_text("not a folder")
     line = refused(command, "merge", folder)
-    assert ("holds nothing to merge" if folder in ("empty", "blank") else f"there is no folder {folder};") in line
+    assert ("holds nothing to merge" if folder == "empty" else f"there is no folder {folder};") in line
     assert "give a folder that --out filled, or another store" in line
     assert not Path("runs").exists()
 
 
 def test_store_that_cannot_be_written(command: Command) -> None:
-    keep([measured(0)], Path("a"))
+    fill("a", measured())
     Path("file").write_text("not a folder")
     assert "--store is file, which is no folder" in refused(command, "merge", "a", "--store", "file")

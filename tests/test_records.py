@@ -13,7 +13,6 @@ import math
 import os
 import signal
 import subprocess
-import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,6 +24,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustness_lib import records
+from robustness_lib.carrying import Merged, merge
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked, remove_leftovers, write_atomically
 from robustness_lib.records import (
@@ -37,7 +37,6 @@ from robustness_lib.records import (
     frame,
     keep,
     load_published,
-    merge,
     provenance,
     publish,
     short_hash,
@@ -529,12 +528,6 @@ def test_two_publishes_at_once_lose_nothing(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- merging
 
 
-def measured(seed: int = 0, date: str | None = "2020-01-01", **metrics: Any) -> Record:
-    """A record of one machine: of the same job as others, with numbers of its own."""
-    source = {"seconds": 1.5} if date is None else {"seconds": 1.5, "date": date}
-    return Record(dataclasses.replace(JOB, seed=seed), {"error": 0.25, **metrics}, source)
-
-
 def tree(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
 
@@ -555,102 +548,16 @@ def test_what_is_kept_is_published_records_of_all_profiles_and_is_added_to(tmp_p
     assert not (tmp_path / "nothing").exists()
 
 
-def test_folders_and_stores_are_merged_and_a_second_time_changes_nothing(tmp_path: Path) -> None:
-    keep([record(0), record(1), record(2, section="ood")], tmp_path / "out")
-    for seed in (1, 7):
-        Store(tmp_path / "other").add(record(seed))
-    store = Store(tmp_path / "runs")
-    assert merge(tmp_path / "out", store) == records.Merged(added=3)
-    assert merge(tmp_path / "other", store) == records.Merged(added=1, same=1)
-    assert {(r.job.section, r.job.seed) for r in store.records()} == {
-        ("calibration", 0),
-        ("calibration", 1),
-        ("calibration", 7),
-        ("ood", 2),
-    }
-    before = tree(store.folder)
-    assert merge(tmp_path / "out", store) == records.Merged(same=3)
-    assert merge(store.folder, store) == records.Merged(same=4)
-    assert tree(store.folder) == before
-
-
-def test_earlier_record_is_kept_and_the_difference_is_told(tmp_path: Path) -> None:
-    late = measured(date="2021-01-01", error=0.2, rms=0.1, curve=[1.0], only=1.0)
-    early = measured(date="2020-06-01", error=0.25, rms=0.1, curve=[2.0])
-    store = Store(tmp_path / "runs")
-    store.add(late)
-    keep([early], tmp_path / "early")
-    found = merge(tmp_path / "early", store)
-    assert found.differing == [JOB.key]
-    assert found.largest is not None
-    assert found.largest[0] == pytest.approx(0.2)  # |0.25 - 0.2| / 0.25
-    assert found.largest[1] == "error of calibration cifar10 scratch standard seed 0"
-    assert store.get(JOB) == early
-    keep([late], tmp_path / "late")
-    assert merge(tmp_path / "late", store).differing == [JOB.key]
-    assert store.get(JOB) == early
-
-
-def test_largest_difference_of_all_records_is_told(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
-    for seed, error in enumerate((0.5, 0.4, 0.45)):
-        store.add(measured(seed, error=0.5, loss=0.0))
-        keep([measured(seed, error=error, loss=0.0)], tmp_path / "out")
-    found = merge(tmp_path / "out", store)
-    assert (found.same, len(found.differing)) == (1, 2)
-    assert found.largest == (pytest.approx(0.2), "error of calibration cifar10 scratch standard seed 1")
-
-
-def test_records_that_differ_in_lists_alone_differ(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
-    store.add(measured(curve=[1.0]))
-    keep([measured(curve=[2.0])], tmp_path / "out")
-    found = merge(tmp_path / "out", store)
-    assert (found.differing, found.largest) == ([JOB.key], None)
-
-
-def test_equal_numbers_of_two_machines_are_no_difference(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
-    store.add(measured(date="2021-01-01"))
-    keep([measured(date="2020-01-01")], tmp_path / "out")
-    assert merge(tmp_path / "out", store) == records.Merged(again=1)
-    assert store.get(JOB) == measured(date="2020-01-01")
-
-
-def test_times_and_speeds_are_no_difference(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
-    times: list[dict[str, Any]] = [
-        {"error": 0.25, "training_seconds": number, "images_per_second": number, "seconds_per_epoch": [number]}
+def test_times_and_speeds_are_no_difference_to_what_is_published(tmp_path: Path) -> None:
+    first, second = (
+        dataclasses.replace(record(), metrics={"error": 0.25, "training_seconds": number, "images_per_second": number})
         for number in (1.0, 2.0)
-    ]
-    first, second = (dataclasses.replace(record(), metrics=metrics) for metrics in times)
-    cost = [dataclasses.replace(record(section="cost"), metrics={"ratio": number}) for number in (1.0, 2.0)]
-    for one in (first, cost[0]):
-        store.add(one)
-    keep([second, cost[1]], tmp_path / "out")
-    assert merge(tmp_path / "out", store) == records.Merged(again=2)
-    publish(store, tmp_path / "results")
+    )
+    Store(tmp_path / "runs").add(first)
+    publish(Store(tmp_path / "runs"), tmp_path / "results")
     Store(tmp_path / "new").add(second)
     assert publish(Store(tmp_path / "new"), tmp_path / "results") == ({"calibration": (1, 0)}, [])
     assert load_published("calibration", tmp_path / "results") == [first]
-
-
-def test_order_of_merging_does_not_matter(tmp_path: Path) -> None:
-    """Conflicts of date, of numbers at one date, of provenance alone, and a record without a date."""
-    folders = [tmp_path / name for name in "abcd"]
-    keep([measured(0, "2021-01-01"), measured(1, error=0.5), measured(2, None)], folders[0])
-    keep([measured(0, "2020-01-01", error=0.5), measured(1, error=0.125), measured(3)], folders[1])
-    keep([measured(0, "2020-01-01", error=0.75), measured(1, error=0.125, more=1.0), measured(2)], folders[2])
-    keep([measured(0, "2020-01-01", error=0.625), measured(2, "2022-01-01", error=0.0)], folders[3])
-    results = []
-    for number, order in enumerate(itertools.permutations(folders)):
-        store = Store(tmp_path / str(number))
-        for folder in order:
-            merge(folder, store)
-        results.append(tree(store.folder / "records"))
-    assert len(results) == 24
-    assert len(results[0]) == 4
-    assert all(result == results[0] for result in results)
 
 
 def line(**changes: Any) -> str:
@@ -690,47 +597,21 @@ def test_damaged_line_is_named_and_the_others_are_merged(tmp_path: Path, content
     path = source / "calibration.jsonl"
     first, last = path.read_bytes().splitlines()
     path.write_bytes(b"\n".join([first, content.encode("latin-1"), last]))
-    found = merge(source, store)
+    found = merge(source, store.folder)
     [sentence] = found.damaged
     assert sentence.startswith(f"line 2 of {path} is not a whole record (")
     assert found.added == 2
     assert {r.job.seed for r in store.records()} == {1, 2}
     assert not list(tmp_path.rglob("elsewhere"))
-    assert merge(source, store).damaged == [sentence]
-
-
-def test_damaged_file_of_a_store_is_named_and_mended(tmp_path: Path) -> None:
-    one, other = Store(tmp_path / "one"), Store(tmp_path / "other")
-    for seed in (0, 1):
-        one.add(record(seed))
-        other.add(record(seed))
-    one.path(JOB).write_bytes(b"")
-    found = merge(one.folder, other)
-    assert (found.same, found.added) == (1, 0)
-    assert [sentence.split(" is not")[0] for sentence in found.damaged] == [str(one.path(JOB))]
-    assert merge(other.folder, one) == records.Merged(added=1, same=1)
-    assert one.get(JOB) == record(0)
+    assert merge(source, store.folder).damaged == [sentence]
 
 
 def test_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     keep([record()], tmp_path / "out")
     (tmp_path / "out" / "ood.jsonl").mkdir()
-    found = merge(tmp_path / "out", Store(tmp_path / "runs"))
+    found = merge(tmp_path / "out", tmp_path / "runs")
     assert found.added == 1
     assert found.damaged == [f"{tmp_path / 'out' / 'ood.jsonl'} cannot be read (Is a directory); check its permissions"]
-
-
-def test_merge_waits_for_a_job_that_is_being_measured(tmp_path: Path) -> None:
-    store = Store(tmp_path / "runs")
-    keep([measured(date="2020-01-01")], tmp_path / "out")
-    merging = threading.Thread(target=merge, args=(tmp_path / "out", store))
-    with store.lock(JOB, wait=True):
-        merging.start()
-        merging.join(0.2)
-        assert merging.is_alive()
-        store.add(measured(date="2021-01-01", error=0.5))
-    merging.join(60)
-    assert store.get(JOB) == measured(date="2020-01-01")
 
 
 def deadly_child(act: Callable[..., object], *arguments: object, call: str, number: int) -> None:
@@ -750,13 +631,13 @@ def deadly_child(act: Callable[..., object], *arguments: object, call: str, numb
 def test_killed_while_merging_the_store_has_whole_records_only(tmp_path: Path, call: str) -> None:
     calm, store = Store(tmp_path / "calm"), Store(tmp_path / "runs")
     keep([record(seed) for seed in range(10)], tmp_path / "out")
-    merge(tmp_path / "out", calm)
+    merge(tmp_path / "out", calm.folder)
     for count in (3, 7):
         child = functools.partial(deadly_child, call=call, number=4 if count == 3 else 5)
-        assert toys.exit_code(child, merge, tmp_path / "out", store) == -signal.SIGKILL
+        assert toys.exit_code(child, merge, tmp_path / "out", store.folder) == -signal.SIGKILL
         assert len(store.records()) == count
         assert store.damaged() == []
-    assert merge(tmp_path / "out", store) == records.Merged(added=3, same=7)
+    assert merge(tmp_path / "out", store.folder) == Merged(added=3, same=7)
     assert store.records() == calm.records()
 
 
