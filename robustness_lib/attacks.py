@@ -226,7 +226,11 @@ def random_targets(labels: Tensor, num_classes: int, generator: torch.Generator 
         UserError: There is one class, or a label is none of the classes.
     """
     check_whole(num_classes, "num_classes", 2, "a targeted attack needs a wrong class")
-    labels = label_tensor(labels, num_classes, len(labels))
+    return _other_classes(label_tensor(labels, num_classes, len(labels)), num_classes, generator)
+
+
+def _other_classes(labels: Tensor, num_classes: int, generator: torch.Generator | None = None) -> Tensor:
+    """:func:`random_targets` without its checks, for which the host would wait in a recorded step."""
     further = torch.randint(1, num_classes, labels.shape, device=labels.device, generator=generator)
     return (labels + further) % num_classes
 
@@ -267,7 +271,7 @@ class Adversary:
             epsilon=self.epsilon,
             step_size=self.step_size,
             steps=self.steps,
-            targets=random_targets(labels, self.classes) if self.classes else None,
+            targets=_other_classes(labels, self.classes) if self.classes else None,
             anchor=self.anchor,
         )
 

@@ -198,8 +198,7 @@ def test_a_recorded_step_with_its_attack_needs_nothing_from_the_host(
 ) -> None:
     monkeypatch.setattr(steps, "record", test_steps.imitated)
     recipe = dataclasses.replace(RECIPE, trainable=trainable, attack_steps=2, **ATTACKS[attack])
-    expected = test_steps.alone(test_steps.fresh(1, recipe))
-    assert test_steps.alone(test_steps.fresh(1, recipe), test_steps.RECORDED) == expected
+    assert test_steps.run(1, test_steps.RECORDED, recipe) == test_steps.run(1, recipe=recipe)
 
 
 @pytest.mark.parametrize(
