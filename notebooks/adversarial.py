@@ -23,7 +23,7 @@ data_root = ""  # folder of the image sets; empty for $ROBUSTNESS_DATA or ./data
 store = "runs"  # folder for records, networks and checkpoints
 results = "book/results"  # folder of the recorded results
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 import itertools
 from pathlib import Path
 
@@ -154,7 +154,7 @@ markdown.arms_table(
 # pre-training without an adversary or with a targeted one the paper has no numbers, only that it gives no substantial
 # robustness.
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 ways = {
     "none, ordinary training": ("scratch", "normal", True),
     "none": ("scratch", "adversarial", True),

@@ -15,7 +15,7 @@
 # %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 from pathlib import Path
 
 import pandas as pd

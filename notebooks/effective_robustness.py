@@ -25,7 +25,7 @@ data_root = ""  # folder of the image sets; empty for $ROBUSTNESS_DATA or ./data
 store = "runs"  # folder for records, networks and checkpoints
 results = "book/results"  # folder of the recorded results
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 from pathlib import Path
 
 import numpy as np
@@ -61,7 +61,7 @@ scratch, tuned = ("scratch", "standard"), ("pre-trained", "standard")
 high = "maximum_effective_robustness"
 
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 def against(metric, shift=None, treated=tuned, reference=scratch):
     metric = f"{metric}_effective_robustness_{shift}" if shift else metric
     sides = ({"arm": arm, "method": method, "metric": metric} for arm, method in (treated, reference))

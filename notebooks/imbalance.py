@@ -24,7 +24,7 @@ data_root = ""  # folder of the image sets; empty for $ROBUSTNESS_DATA or ./data
 store = "runs"  # folder for records, networks and checkpoints
 results = "book/results"  # folder of the recorded results
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 from pathlib import Path
 
 import numpy as np

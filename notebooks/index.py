@@ -16,7 +16,7 @@
 # %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 from pathlib import Path
 
 import numpy as np
@@ -92,7 +92,7 @@ markdown.findings(
     ),
 )
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 HEADLINES = {
     "adversarial": ("adversarial_accuracy", "adversarial", None),
     "label_noise": ("error", "none", "area"),

@@ -23,7 +23,7 @@ data_root = ""  # folder of the image sets; empty for $ROBUSTNESS_DATA or ./data
 store = "runs"  # folder for records, networks and checkpoints
 results = "book/results"  # folder of the recorded results
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 import json
 from pathlib import Path
 
@@ -49,7 +49,7 @@ for measure in ("auroc", "aupr", "fpr95"):  # means over the synthetic sets, bes
 values = values.astype({"metric": "category"})
 
 
-# %% tags=["remove-cell"]
+# %% tags=["remove-cell", "remove-stderr"]
 def gain(dataset, metric="auroc_mean", method="standard", profile=None):
     return evidence.gain(values, metric, section="ood", dataset=dataset, method=method, profile=profile)
 
