@@ -13,8 +13,6 @@ from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import expit, logit, ndtr, ndtri
-from scipy.stats import beta, linregress
 
 from robustness_lib.checks import Floats, as_array, check_answers, check_numbers, check_whole
 from robustness_lib.errors import UserError, choose
@@ -23,14 +21,17 @@ Array = npt.ArrayLike
 Bools = npt.NDArray[np.bool_]
 Scaling: TypeAlias = Literal["linear", "probit", "logit"]
 
-_SCALES: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]] = {
-    "linear": (np.positive, np.positive),
-    "probit": (ndtri, ndtr),
-    "logit": (logit, expit),
-}
-
 SCALINGS: tuple[Scaling, ...] = ("linear", "probit", "logit")
 """Scales of accuracies: as they are, the normal distribution's quantile, and ln(a / (1 - a)) (P2 Table 2)."""
+
+
+def _scale(scaling: str) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
+    """A scale and its inverse."""
+    from scipy.special import expit, logit, ndtr, ndtri
+
+    scales = {"linear": (np.positive, np.positive), "probit": (ndtri, ndtr), "logit": (logit, expit)}
+    return scales[choose(scaling, SCALINGS, "scaling")]
+
 
 _SAME = 1e-9
 """Accuracies that are nearer to each other differ by rounding alone."""
@@ -79,7 +80,7 @@ def to_scale(accuracy: Array, scaling: str) -> Floats:
     Raises:
         UserError: A value lies outside [0, 1], or there is no such scale.
     """
-    return _SCALES[choose(scaling, SCALINGS, "scaling")][0](_accuracies(accuracy, "accuracy"))
+    return _scale(scaling)[0](_accuracies(accuracy, "accuracy"))
 
 
 def from_scale(values: Array, scaling: str) -> Floats:
@@ -92,7 +93,7 @@ def from_scale(values: Array, scaling: str) -> Floats:
     Returns:
         The same shape, in [0, 1]; on the linear scale the values themselves.
     """
-    return _SCALES[choose(scaling, SCALINGS, "scaling")][1](as_array(values, "values").astype(np.float64))
+    return _scale(scaling)[1](as_array(values, "values").astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -166,6 +167,8 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
         UserError: The arrays do not fit together, hold other values, or have fewer than three models with a place on
             the scale, or all these have the same ID accuracy.
     """
+    from scipy.stats import linregress
+
     inside, outside = _pairs(id_accuracy, ood_accuracy)
     x, y = to_scale(inside, scaling).ravel(), to_scale(outside, scaling).ravel()
     kept = np.isfinite(x) & np.isfinite(y)
@@ -401,6 +404,8 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
     Raises:
         UserError: The counts or the confidence are none.
     """
+    from scipy.stats import beta
+
     right, count = check_numbers(correct, "correct"), check_numbers(total, "total")
     if right.ndim and count.ndim and right.shape != count.shape:
         raise UserError(

@@ -16,7 +16,6 @@ from pathlib import Path
 import safetensors
 import safetensors.torch
 import torch
-import torchvision
 from torch import Tensor
 
 from robustness_lib.errors import UserError, choose, first_line
@@ -187,6 +186,8 @@ def load_imagenet_weights(architecture: str, folder: Path | str) -> StateDict:
 
 
 def _imagenet_address(architecture: str) -> str:
+    import torchvision
+
     weights = torchvision.models.get_model_weights(architecture)
     return str(weights["IMAGENET1K_V1"].url)
 

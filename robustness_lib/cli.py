@@ -8,32 +8,22 @@ import sys
 import textwrap
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import pandas as pd
-import torch
 import typer
 
-from robustness_lib import (
-    carrying,
-    checkpoint_ids,
-    cluster,
-    comparison,
-    data,
-    importing,
-    networks,
-    pretraining,
-    processes,
-    sections,
-)
+from robustness_lib import checkpoint_ids, sections
 from robustness_lib.errors import UserError
 from robustness_lib.files import as_path
-from robustness_lib.networks import Context
 from robustness_lib.profiles import PROFILES, Target, profile
 from robustness_lib.recipes import ADVERSARIES
 from robustness_lib.records import EVIDENCE, PUBLISHED, Record, Store, load_published, publish, result_of
-from robustness_lib.runtime import Runtime
-from robustness_lib.sweep import sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustness_lib.networks import Context
+
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -121,6 +111,8 @@ def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
     Raises:
         UserError: A setting cannot be read, or is one of another training.
     """
+    from robustness_lib import pretraining
+
     given = sections.parse_overrides(settings)
     own = pretraining.overrides_for("pretraining", given)
     for name in given:
@@ -136,6 +128,12 @@ def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
 def _context(
     data_root: Path | None, store: Path, device: str, precision: str, threads: int | None, compile: bool | None
 ) -> Context:
+    import torch
+
+    from robustness_lib import processes
+    from robustness_lib.networks import Context
+    from robustness_lib.runtime import Runtime
+
     runtime = Runtime.detect(processes.local_device(device), precision, threads, compile)
     torch.set_num_threads(runtime.threads)
     return Context(data=data_root, store=store, runtime=runtime)
@@ -167,6 +165,8 @@ def run(
     compile: Compile = None,
 ) -> None:
     """Measure what your store does not have of a section, whether or not the book has it."""
+    from robustness_lib import cluster
+
     if init is not None:
         checkpoint_ids.check_id(_not_empty("--init", init), "--init")
     if workers is not None and workers < 1:
@@ -229,6 +229,9 @@ def pretrain(
 
     On several GPUs: torchrun --nproc-per-node N -m robustness_lib pretrain …
     """
+    from robustness_lib import carrying, networks, pretraining, processes
+    from robustness_lib.sweep import sweep
+
     if corpus is not None:
         _not_empty("--corpus", corpus)
     context = _context(data_root, store, device, precision, threads, compile)
@@ -280,6 +283,9 @@ def import_weights(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Take published weights into the store, and print the id that --init takes."""
+    from robustness_lib import importing, networks
+    from robustness_lib.networks import Context
+
     name = importing.import_weights(weights, Context(data=data_root, store=store), corpus=corpus, adversary=adversary)
     architecture = getattr(checkpoint_ids.origin(name), "architecture", "")
     settings = f"--set architecture={architecture}" + (" --set image_size=224" if weights == architecture else "")
@@ -339,6 +345,8 @@ def show(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Print your records of a section and the book's: means and standard deviations over seeds."""
+    from robustness_lib import comparison, pretraining
+
     if section != pretraining.SECTION:
         sections.section(section)
     table = comparison.summary(_own(store).records(section), _published(section))
@@ -361,6 +369,8 @@ def compare(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Set your records beside the book's, job by job and as means: do they agree?"""
+    from robustness_lib import comparison, pretraining
+
     if section not in (None, pretraining.SECTION):
         sections.section(str(section))
     yours, book = _own(store).records(section), _published(section)
@@ -407,6 +417,8 @@ def merge(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Take records and checkpoints that were made elsewhere into the store."""
+    from robustness_lib import carrying
+
     bad = False
     for folder in folders:
         folder = as_path(folder)
@@ -434,10 +446,12 @@ def publish_records(
         bool, typer.Option("--replace", help="Also where the book has other numbers of the same job: yours instead.")
     ] = False,
     checkpoint: Annotated[
-        list[str], typer.Option(help=f"Also this checkpoint, into {networks.SHIPPED}, in half precision.")
+        list[str], typer.Option(help="Also this checkpoint, into book/checkpoints, in half precision.")
     ] = [],  # noqa: B006 - typer takes the default's type from it
 ) -> None:
     """Merge the store's records into book/results, which the book reads: those that a profile plans."""
+    from robustness_lib import networks
+
     if not PUBLISHED.parent.is_dir():
         raise UserError(
             f"there is no folder {PUBLISHED.parent} here whose book could read them; run the command in the root of "
@@ -483,6 +497,10 @@ def list_data(
     data_root: DataRoot = None,
 ) -> None:
     """What each image set is, and whether it is here; of those named also where, by whom, and how to get it."""
+    import pandas as pd
+
+    from robustness_lib import data
+
     if not names:
         table = pd.DataFrame(data.known_sets(data_root))
         table["here"] = table["found"].replace("made on the fly", "yes")
@@ -505,6 +523,8 @@ def check_data(
     data_root: DataRoot = None,
 ) -> None:
     """Read image sets from end to end and say whether each is intact."""
+    from robustness_lib import data
+
     everything = [str(row["name"]) for row in data.known_sets(data_root)]
     bad = False
     for name in data.in_full(names, data_root) if names else everything:
@@ -522,6 +542,8 @@ def fetch_data(
     data_root: DataRoot = None,
 ) -> None:
     """Download image sets that can be downloaded; say how to get the others."""
+    from robustness_lib import data
+
     bad = False
     for name in data.in_full(names, data_root):
         found = data.fetch(name, data_root)

@@ -5,11 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from statistics import fmean, stdev
-from typing import Any
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any
 
 from robustness_lib.records import SETTING, Record, distinctions, frame, result_of, short_hash
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 YOURS, BOOK = "yours", "book's"
 """Whose a record is: in the working store, or published."""
@@ -30,6 +32,8 @@ def summary(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
         (:func:`robustness_lib.records.distinctions`), ``metric``, ``mean``, ``sd`` (over seeds; empty for one) and
         ``n``; numbers as recorded, lists left out.
     """
+    import pandas as pd
+
     rows = []
     for whose, side in ((YOURS, yours), (BOOK, book)):
         groups: dict[_Where, list[float]] = {}
@@ -57,6 +61,8 @@ def compare(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
         ``differs``, ``metric``, ``seed``, ``yours``, ``book``, ``difference`` (yours less the book's) and ``sd``: of
         the book's value over its seeds, which is about what another seed changes; NaN of a single one.
     """
+    import pandas as pd
+
     theirs = _by_seed(book)
     named = {_job_without_seed(record): where for record, where in zip(yours, _settings(yours), strict=True)}
     rows: list[list[Any]] = []

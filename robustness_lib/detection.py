@@ -12,7 +12,6 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
-from scipy.special import logsumexp, softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -184,6 +183,8 @@ def softmax_score(logits: Array | Tensor) -> Floats:
     Returns:
         [N], in [-1, -1/K].
     """
+    from scipy.special import softmax
+
     return np.asarray(-softmax(check_numbers(logits, "logits", "[N, K]"), axis=1).max(1))
 
 
@@ -208,6 +209,8 @@ def energy_score(logits: Array | Tensor) -> Floats:
     Returns:
         [N].
     """
+    from scipy.special import logsumexp
+
     return np.asarray(-logsumexp(check_numbers(logits, "logits", "[N, K]"), axis=1))
 
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -48,6 +47,8 @@ def blobs(count: int, size: int, stream: np.random.Generator) -> Tensor:
     Values are 1 with probability 0.7, else 0; a Gaussian filter of 1.5 pixels (2 for images of more than 32 pixels)
     blurs them, across the colours too, as in P1's code; what is below 0.75 becomes -1, and the rest 2 v - 1.
     """
+    from scipy.ndimage import gaussian_filter
+
     values = (stream.random((count, size, size, 3)) < 0.7).astype(np.float32)
     width = 1.5 if size <= 32 else 2.0
     values = gaussian_filter(values, (0, width, width, width), mode="nearest", truncate=4)

@@ -19,7 +19,6 @@ from typing import Any, Unpack
 
 import numpy as np
 import torch
-from imblearn.over_sampling import SMOTE, RandomOverSampler
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
@@ -168,6 +167,8 @@ def oversample(data: ImageSet, seed: int) -> ImageSet:
     Returns:
         The N images, then the repeated ones, class by class.
     """
+    from imblearn.over_sampling import RandomOverSampler
+
     if _equally_large(data):
         return data
     sampler = RandomOverSampler(random_state=_random_state(seed, "oversampling"))
@@ -198,6 +199,8 @@ def smote(data: ImageSet, neighbours: int, seed: int) -> ImageSet:
     Raises:
         UserError: A class that needs new images has too few for so many neighbours.
     """
+    from imblearn.over_sampling import SMOTE
+
     if _equally_large(data):
         return data
     _check_neighbours(int(torch.unique(data.labels, return_counts=True)[1].min()), neighbours)

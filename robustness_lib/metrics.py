@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
-from scipy.special import log_softmax, softmax
 
 from robustness_lib.checks import Floats, Labels, check_answers, check_labels, check_numbers, check_whole
 from robustness_lib.errors import UserError
@@ -136,6 +135,8 @@ def negative_log_likelihood(logits: Array, labels: Array) -> float:
     Raises:
         UserError: The arrays do not fit together or hold other values.
     """
+    from scipy.special import log_softmax
+
     scores, classes = _logits_and_labels(logits, labels)
     return float(-log_softmax(scores, axis=1)[np.arange(len(classes)), classes].mean())
 
@@ -150,6 +151,8 @@ def brier_score(logits: Array, labels: Array) -> float:
     Raises:
         UserError: The arrays do not fit together or hold other values.
     """
+    from scipy.special import softmax
+
     scores, classes = _logits_and_labels(logits, labels)
     distance = softmax(scores, axis=1)
     distance[np.arange(len(classes)), classes] -= 1
@@ -178,6 +181,8 @@ def tune_temperature(
     Raises:
         UserError: The arrays do not fit together, or the interval is empty.
     """
+    from scipy.special import softmax
+
     scores, classes = _logits_and_labels(logits, labels)
     if not 0 < lower < upper or tolerance <= 0:
         raise UserError(
@@ -235,6 +240,8 @@ def confidence_and_correctness(logits: Array, labels: Array) -> tuple[Floats, np
     Raises:
         UserError: The arrays do not fit together or hold other values.
     """
+    from scipy.special import softmax
+
     scores, classes = _logits_and_labels(logits, labels)
     return softmax(scores, axis=1).max(1), scores.argmax(1) == classes
 

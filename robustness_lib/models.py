@@ -16,7 +16,6 @@ from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
-import torchvision
 from torch import Tensor, nn
 
 from robustness_lib.errors import UserError, choose
@@ -212,6 +211,8 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     Raises:
         UserError: There is no such architecture, or a value is out of its range.
     """
+    import torchvision
+
     _check_classes(num_classes)
     if not 0 <= dropout < 1:
         raise UserError(f"dropout must be at least 0 and below 1, not {dropout}")
@@ -315,6 +316,8 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
     Returns:
         Features [N, :func:`feature_dimension`].
     """
+    import torchvision
+
     network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
     if isinstance(network, WideResNet | AllConv):
         return network.penultimate(x)

@@ -101,26 +101,28 @@ def plan(
         if not 0 <= seed < SEED_LIMIT:
             raise UserError(f"the seed {seed} is out of range; choose seeds from 0 to {SEED_LIMIT - 1}")
     datasets = selection.get("datasets") or scale.datasets
-    cases = product(methods, scale.seeds if seeds is None else seeds, datasets, chosen or levels)
-    jobs = []
-    for method, seed, dataset, level in cases:
+    levels, seeds = chosen or levels, scale.seeds if seeds is None else seeds
+    overrides, init = selection.get("overrides"), selection.get("init")
+    sides = {}  # a seed changes no recipe
+    for method, dataset, level in product(methods, datasets, levels):
         case = partial(Case, scale.name, method=method, dataset=dataset, level=level)
         change = None if adapt is None else partial(_adapted, adapt, case)
-        overrides, init = selection.get("overrides"), selection.get("init")
-        for arm in arms(scale, dataset, recipe_type, overrides, init, change, adversary):
-            jobs.append(
-                Job(
-                    section=section,
-                    profile=scale.name,
-                    dataset=dataset,
-                    init=arm.init,
-                    method=method,
-                    level=level,
-                    seed=seed,
-                    recipe=arm.recipe.as_dict(),
-                )
-            )
-    return jobs
+        both = arms(scale, dataset, recipe_type, overrides, init, change, adversary)
+        sides[method, dataset, level] = [(arm.init, arm.recipe.as_dict()) for arm in both]
+    return [
+        Job(
+            section=section,
+            profile=scale.name,
+            dataset=dataset,
+            init=start,
+            method=method,
+            level=level,
+            seed=seed,
+            recipe=recipe,
+        )
+        for method, seed, dataset, level in product(methods, seeds, datasets, levels)
+        for start, recipe in sides[method, dataset, level]
+    ]
 
 
 def _adapted(adapt: Callable[[R, Case], R], case: Callable[[str], Case], recipe: R, arm: str) -> R:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
@@ -11,11 +12,12 @@ from robustness_lib.errors import UserError
 from robustness_lib.recipes import Recipe
 
 _NAME = re.compile(r"[\w+][\w.+-]{0,199}")
+_matches = functools.lru_cache(4096)(_NAME.fullmatch)
 _MARKUP = set('<>`[]{}|\\$"')
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and _NAME.fullmatch(value) is not None
+    return isinstance(value, str) and _matches(value) is not None
 
 
 def _is_text(value: object) -> bool:
@@ -62,7 +64,7 @@ _JOB: dict[str, Callable[[Any], bool]] = {
     "method": _is_text,
     "level": lambda value: value is None or _is_number(value),
     "seed": _is_whole,
-    "recipe": _table_of(_is_setting),
+    "recipe": lambda value: isinstance(value, Mapping),
 }
 _PROVENANCE: dict[str, Callable[[Any], bool]] = {
     "seconds": lambda value: _is_number(value) and value >= 0,
@@ -87,7 +89,17 @@ def check_job(job: Mapping[str, Any]) -> None:
     """
     for name, fits in _JOB.items():
         _check(fits(job[name]), name, job[name])
-    settings = {name: value for name, value in job["recipe"].items() if name in _KINDS}
+    try:
+        _check_recipe(tuple((name, value, type(value)) for name, value in job["recipe"].items()))
+    except TypeError:  # of a value that cannot be hashed
+        _check(False, "recipe", job["recipe"])
+
+
+@functools.lru_cache(4096)
+def _check_recipe(items: tuple[tuple[str, Any, type], ...]) -> None:
+    recipe = {name: value for name, value, _ in items}
+    _check(_table_of(_is_setting)(recipe), "recipe", recipe)
+    settings = {name: value for name, value in recipe.items() if name in _KINDS}
     for name, value in settings.items():
         _check(_OF_KIND[_KINDS[name]](value), name, value)
     Recipe(**settings)

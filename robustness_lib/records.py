@@ -21,13 +21,15 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any, TypeAlias
-
-import pandas as pd
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked, write_atomically
 from robustness_lib.record_checks import check_job, check_record, shortened
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 Value: TypeAlias = str | int | float | bool | None
 """One setting of a recipe."""
@@ -427,6 +429,8 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Raises:
         UserError: A record is there twice, or a metric is called as another column is.
     """
+    import pandas as pd
+
     columns = ("key", *Job.__dataclass_fields__, "arm", "provenance")
     rows: dict[str, dict[str, Any]] = {}
     for record in records:
@@ -459,6 +463,8 @@ def distinctions(rows: pd.DataFrame) -> pd.Series:
         Text by row: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records
         of one :data:`SETTING` differ in it; "" where they differ in nothing.
     """
+    import pandas as pd
+
     words: dict[Any, str] = {}
     for _, group in rows.groupby(SETTING, dropna=False, sort=False):
         facts = [_facts(row) for row in group.to_dict("records")]

@@ -6,34 +6,27 @@ A section is one module with ``SECTION``, ``METHODS``, ``jobs`` and ``run``; add
 from __future__ import annotations
 
 import functools
+import importlib
 import math
 import sys
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
-from typing import Any, Protocol, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast
 
-import pandas as pd
-
-from robustness_lib import (
-    adversarial,
-    calibration,
-    carrying,
-    effective_robustness,
-    imbalance,
-    label_noise,
-    ood,
-    pretraining,
-    recipe_choice,
-)
 from robustness_lib.errors import MissingCheckpoint, UserError, choose
 from robustness_lib.files import as_path
-from robustness_lib.networks import Context
-from robustness_lib.planning import Selection
 from robustness_lib.profiles import PROFILES
 from robustness_lib.records import SCRATCH, Job, Metrics, Record, Store, frame, load_published
-from robustness_lib.sweep import Outcome, default_workers, sweep
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustness_lib.networks import Context
+    from robustness_lib.planning import Selection
+    from robustness_lib.sweep import Outcome
+
 
 T = TypeVar("T")
 
@@ -51,23 +44,16 @@ class Section(Protocol):
         """Measure one of them."""
 
 
-SECTIONS: dict[str, Section] = {
-    module.SECTION: cast(Section, module)
-    for module in (
-        adversarial,
-        label_noise,
-        imbalance,
-        ood,
-        calibration,
-        effective_robustness,
-        recipe_choice,
-    )
+SECTIONS = {
+    "adversarial": "robustness_lib.adversarial",
+    "label_noise": "robustness_lib.label_noise",
+    "imbalance": "robustness_lib.imbalance",
+    "ood": "robustness_lib.ood",
+    "calibration": "robustness_lib.calibration",
+    "effective_robustness": "robustness_lib.effective_robustness",
+    "recipe_choice": "robustness_lib.recipe_choice",
 }
-"""By name, in the papers' order."""
-
-
-CHECKS = {module.SECTION: module.check_images for module in (ood, effective_robustness)}
-"""What refuses, before anything is trained, image sets that do not go with the target."""
+"""Where each is, in the papers' order; imported when it is asked for."""
 
 
 def section(name: str) -> Section:
@@ -76,7 +62,7 @@ def section(name: str) -> Section:
     Raises:
         UserError: There is none that can be measured; the message lists them.
     """
-    return SECTIONS[choose(name, SECTIONS, "section")]
+    return cast(Section, importlib.import_module(SECTIONS[choose(name, SECTIONS, "section")]))
 
 
 def measure_section(
@@ -110,6 +96,9 @@ def measure_section(
     Raises:
         UserError: A name or value is unsuitable, data are missing, or pre-training failed.
     """
+    from robustness_lib import carrying, pretraining
+    from robustness_lib.sweep import default_workers, sweep
+
     if executor is not None and workers is not None:
         raise UserError("workers are this machine's processes and a cluster has its own; leave one of the two out")
     chosen = section(name)
@@ -123,8 +112,7 @@ def measure_section(
             context.images(dataset, "test")
         for job in filter(_needs_images, todo):
             _check_size(job, context)
-            if name in CHECKS:
-                CHECKS[name](job, context)
+            getattr(chosen, "check_images", lambda job, context: None)(job, context)
         started = time.monotonic()
         lost = pretraining.unrecorded(planned, context.store)
         sweep(
@@ -198,6 +186,8 @@ def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job
     Raises:
         UserError: A parameter is unsuitable, or a job failed.
     """
+    from robustness_lib.networks import Context
+
     store, data_root = as_path(parameters["store"]), parameters["data_root"]
     jobs, outcome = measure_section(
         name,
@@ -229,11 +219,13 @@ def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
         One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, of these ``yours``
         and ``book``, and ``other yours`` and ``other book``: with other recipes, seeds or data sets.
     """
+    import pandas as pd
+
     sides = [{record.job.key: record.job for record in side} for side in (store.records(), published)]
     rows = []
-    for name, module in SECTIONS.items():
+    for name in SECTIONS:
         for scale in PROFILES:
-            planned = {job.key: job.dataset for job in module.jobs(scale)}
+            planned = {job.key: job.dataset for job in section(name).jobs(scale)}
             other = [
                 {key: job.dataset for key, job in side.items() if (job.section, job.profile) == (name, scale)}
                 for side in sides
@@ -271,13 +263,13 @@ def _planned_keys(
     """Keys of a section's jobs of one data set, method and seed; with ``init`` those of methods that demand one."""
     chosen: Selection = {"datasets": [dataset], "methods": [method], "seeds": [seed]}
     try:
-        return frozenset(job.key for job in SECTIONS[section_name].jobs(scale, **chosen))
+        return frozenset(job.key for job in section(section_name).jobs(scale, **chosen))
     except MissingCheckpoint:
         chosen["init"] = init
     except UserError:  # an unknown method, of an older version or someone else's
         return frozenset()
     try:
-        return frozenset(job.key for job in SECTIONS[section_name].jobs(scale, **chosen))
+        return frozenset(job.key for job in section(section_name).jobs(scale, **chosen))
     except UserError:
         return frozenset()
 
@@ -299,7 +291,7 @@ def changed_settings(job: Job) -> dict[str, Any]:
     if job.level is not None:
         chosen["chosen_levels"] = [job.level]
     try:
-        planned = [other for other in SECTIONS[job.section].jobs(job.profile, **chosen) if other.init == job.init]
+        planned = [other for other in section(job.section).jobs(job.profile, **chosen) if other.init == job.init]
     except UserError:
         return {}
     if len(planned) != 1:

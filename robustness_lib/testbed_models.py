@@ -8,40 +8,17 @@ accuracies too (it says so without naming them; ours are scikit-learn's).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
 from typing import Any
 
 import torch
-from sklearn.decomposition import PCA
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.kernel_approximation import RBFSampler
-from sklearn.linear_model import LogisticRegression, RidgeClassifier
-from sklearn.naive_bayes import GaussianNB
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
-from sklearn.svm import SVC
 from torch import Tensor
 
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError, choose
 from robustness_lib.shifts import Score, as_tensor
 
-Build = Callable[[int], Any]
-
-PIXEL_MODELS: dict[str, Build] = {
-    "bayes": lambda seed: make_pipeline(PCA(30, random_state=seed), GaussianNB()),
-    "neighbours": lambda seed: make_pipeline(PCA(60, random_state=seed), KNeighborsClassifier(15, weights="distance")),
-    "ridge": lambda seed: make_pipeline(StandardScaler(), RidgeClassifier(3000.0)),
-    "logistic": lambda seed: make_pipeline(PCA(100, whiten=True, random_state=seed), LogisticRegression(C=0.01)),
-    "forest": lambda seed: RandomForestClassifier(100, random_state=seed),
-    "random-features": lambda seed: make_pipeline(
-        PCA(100, random_state=seed), RBFSampler(gamma=0.01, n_components=1000, random_state=seed), RidgeClassifier(1.0)
-    ),
-    "kernel": lambda seed: make_pipeline(PCA(100, random_state=seed), SVC(C=5.0, gamma="scale")),
-}
-"""Models that see an image as a row of pixels, by name."""
+PIXEL_MODELS = ("bayes", "neighbours", "ridge", "logistic", "forest", "random-features", "kernel")
+"""Models that see an image as a row of pixels."""
 
 Spec = dict[str, Any]
 """What one model changes in the recipe: ``model`` (one of :data:`PIXEL_MODELS`) or network and training."""
@@ -99,6 +76,35 @@ TESTBEDS: dict[str, list[Spec]] = {
 """The models of each profile's testbed; number k (from 1) is the k-th."""
 
 
+def _pixel_model(name: str, seed: int) -> Any:
+    from sklearn.decomposition import PCA
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.kernel_approximation import RBFSampler
+    from sklearn.linear_model import LogisticRegression, RidgeClassifier
+    from sklearn.naive_bayes import GaussianNB
+    from sklearn.neighbors import KNeighborsClassifier
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+    from sklearn.svm import SVC
+
+    match name:
+        case "bayes":
+            return make_pipeline(PCA(30, random_state=seed), GaussianNB())
+        case "neighbours":
+            return make_pipeline(PCA(60, random_state=seed), KNeighborsClassifier(15, weights="distance"))
+        case "ridge":
+            return make_pipeline(StandardScaler(), RidgeClassifier(3000.0))
+        case "logistic":
+            return make_pipeline(PCA(100, whiten=True, random_state=seed), LogisticRegression(C=0.01))
+        case "forest":
+            return RandomForestClassifier(100, random_state=seed)
+        case "random-features":
+            features = RBFSampler(gamma=0.01, n_components=1000, random_state=seed)
+            return make_pipeline(PCA(100, random_state=seed), features, RidgeClassifier(1.0))
+        case "kernel":
+            return make_pipeline(PCA(100, random_state=seed), SVC(C=5.0, gamma="scale"))
+
+
 def fit_pixel_model(name: str, data: ImageSet, seed: int) -> Score:
     """Fit one of :data:`PIXEL_MODELS`.
 
@@ -113,9 +119,11 @@ def fit_pixel_model(name: str, data: ImageSet, seed: int) -> Score:
     Raises:
         UserError: There is no such model, or the images are all of one class.
     """
+    from sklearn.exceptions import ConvergenceWarning
+
     if (count := len(torch.unique(data.labels))) < 2:
         raise UserError(f"{data.name} has images of {count} classes; a model needs at least two")
-    model = PIXEL_MODELS[choose(name, PIXEL_MODELS, "model of pixels")](seed)
+    model = _pixel_model(choose(name, PIXEL_MODELS, "model of pixels"), seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(as_tensor(data).numpy(), data.labels.numpy())

@@ -29,7 +29,6 @@ from typing import Unpack
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import t as student
 
 from robustness_lib.accuracy_lines import (
     PRINTED_LINES,
@@ -318,6 +317,8 @@ def _intervals(line: Line) -> Metrics:
 
     A line through the models of a testbed is uncertain as far as other models of the same kind might be in it.
     """
+    from scipy.stats import t as student
+
     quantile = float(student.ppf(0.975, (line.models or 3) - 2))
     found: Metrics = {}
     for name, value, error in (

@@ -19,6 +19,7 @@ from torch import nn
 from robustness_lib import adversarial, pretraining, recipe_choice, sections
 from robustness_lib.adversarial import METHODS, AdversarialRecipe
 from robustness_lib.batches import to_unit_range
+from robustness_lib.calibration import CalibrationRecipe
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
 from robustness_lib.models import build
@@ -58,12 +59,12 @@ def test_the_main_arms_have_three_seeds_and_the_papers_arms() -> None:
 def test_ordinary_training_is_that_of_calibration() -> None:
     """So that its networks are trained once for both sections."""
     (own,) = adversarial.jobs("cpu", datasets=["cifar10"], methods=["normal"], seeds=[1])
-    other = sections.SECTIONS["calibration"].jobs("cpu", datasets=["cifar10"], methods=["standard"], seeds=[1])
+    other = sections.section("calibration").jobs("cpu", datasets=["cifar10"], methods=["standard"], seeds=[1])
     keys = {
         Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe.of(job.recipe).training_part()).key
         for job, recipe in (
             (own, AdversarialRecipe),
-            (next(job for job in other if job.init == SCRATCH), sections.calibration.CalibrationRecipe),
+            (next(job for job in other if job.init == SCRATCH), CalibrationRecipe),
         )
     }
     assert len(keys) == 1

@@ -135,7 +135,7 @@ def test_other_rates_change_the_tuning_alone(method: str, rate: float) -> None:
 
 def test_what_a_profile_plans_and_what_is_a_trial() -> None:
     def one(section: str, method: str, **selection: Any) -> Job:
-        jobs = sections.SECTIONS[section].jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[0], **selection)
+        jobs = sections.section(section).jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[0], **selection)
         return jobs[-1]
 
     other = "wrn-16-1_imagenet32-no-cifar10_144900x249_e10_s1_0e7f85"
@@ -154,7 +154,7 @@ def test_what_a_profile_plans_and_what_is_a_trial() -> None:
     )
     assert not any(sections.is_planned(job) for job in trials)
     changes = {"draw_images": "1000", "ood_sets": "gaussian:textures"}
-    jobs = sections.SECTIONS["ood"].jobs("paper", datasets=["cifar10"], seeds=[0], init=other, overrides=changes)
+    jobs = sections.section("ood").jobs("paper", datasets=["cifar10"], seeds=[0], init=other, overrides=changes)
     assert {job.init for job in jobs} == {SCRATCH, other}
     for job in jobs:
         assert sections.changed_settings(job) == {"draw_images": 1000, "ood_sets": "gaussian:textures"}

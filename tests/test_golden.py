@@ -66,11 +66,11 @@ EVERY_SECTION: list[dict[str, Any]] = [
 def jobs() -> list[dict[str, Any]]:
     """Count and hash of the sorted keys of what each selection plans, and the pre-trainings that must come first."""
     found = []
-    for name, section in sections.SECTIONS.items():
+    for name in sections.SECTIONS:
         for scale, selection in itertools.product(PROFILES, [*EVERY_SECTION, *ON_REQUEST[name]]):
             row: dict[str, Any] = {"section": name, "profile": scale, "selection": selection}
             try:
-                planned = section.jobs(scale, **selection)
+                planned = sections.section(name).jobs(scale, **selection)
                 keys = sorted(job.key for job in planned)
                 own = [job for job in planned if job.init != selection.get("init")]
                 first = sorted(checkpoint_id(job) for job in missing(own, selection.get("overrides"), None))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -56,3 +57,25 @@ def test_the_report_does_not_load_torch() -> None:
     code = "import sys, robustness_lib.report; print([m for m in sys.modules if m.split('.')[0] == 'torch'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
+
+
+def seconds(*arguments: str) -> float:
+    """Processor time of a Python process."""
+    before = os.times()
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
+    after = os.times()
+    return after.children_user - before.children_user
+
+
+def test_commands_answer_at_once() -> None:
+    """Help takes less than half of what importing torch takes, and status less than two such imports."""
+    torch, help_, status = (
+        min(seconds(*arguments) for _ in range(2))
+        for arguments in (
+            ("-c", "import torch"),
+            ("-m", "robustness_lib", "--help"),
+            ("-m", "robustness_lib", "status"),
+        )
+    )
+    assert help_ < torch / 2
+    assert status < 2 * torch

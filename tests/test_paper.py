@@ -19,7 +19,7 @@ from robustness_lib.report import verdicts
 def is_measured(section: str, dataset: str, method: str) -> bool:
     for scale in ("paper", "cpu"):
         try:
-            if sections.SECTIONS[section].jobs(scale, datasets=[dataset], methods=[method], seeds=[0]):
+            if sections.section(section).jobs(scale, datasets=[dataset], methods=[method], seeds=[0]):
                 return True
         except UserError as error:
             if "no checkpoint was given" in str(error):

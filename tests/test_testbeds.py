@@ -396,7 +396,7 @@ def test_records_of_a_sweep_name_their_data(small: Path, tmp_path: Path) -> None
 
 
 def test_a_section_measures_them_without_images(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sections.SECTIONS, testbeds.SECTION, testbeds)
+    monkeypatch.setitem(sections.SECTIONS, testbeds.SECTION, testbeds.__name__)
     context = Context(data=small, store=tmp_path / "runs", progress=False)
     planned, outcome = sections.measure_section(
         testbeds.SECTION, "cpu", context, workers=1, datasets=["cifar10.1-v4"], methods=["fit-linear"]

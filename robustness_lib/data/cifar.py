@@ -5,11 +5,10 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torchvision.datasets import CIFAR10, CIFAR100
 
 from robustness_lib.data import pickles
 from robustness_lib.data.files import (
@@ -23,6 +22,10 @@ from robustness_lib.data.files import (
     read_pickle,
 )
 from robustness_lib.data.imageset import ImageSet
+
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -60,6 +63,8 @@ def check_published_files(cls: type[CIFAR10], root: Path, name: str) -> None:
 
 
 def _read_official(cls: type[CIFAR10], name: str, split: str, root: Path) -> ImageSet:
+    from torchvision.datasets import CIFAR100
+
     check_published_files(cls, root, name)
     folder = root / cls.base_folder
     parts = [read_pickle(folder / file) for file, _ in (cls.train_list if split == "train" else cls.test_list)]
@@ -83,6 +88,8 @@ def load_cifar10(name: str, split: str, root: Path) -> ImageSet:
     Raises:
         UserError: A file is missing or damaged; the message has the path and both checksums.
     """
+    from torchvision.datasets import CIFAR10
+
     return _read_official(CIFAR10, name, split, root)
 
 
@@ -100,6 +107,8 @@ def load_cifar100(name: str, split: str, root: Path) -> ImageSet:
     Raises:
         UserError: A file is missing or damaged; the message has the path and both checksums.
     """
+    from torchvision.datasets import CIFAR100
+
     return _read_official(CIFAR100, name, split, root)
 
 
@@ -180,6 +189,8 @@ def load_cifar10n(name: str, split: str, root: Path) -> ImageSet:
     Raises:
         UserError: A file is missing or damaged, or the file's clean labels are not CIFAR-10's.
     """
+    from torchvision.datasets import CIFAR10
+
     if not (root / CIFAR10.base_folder).is_dir():
         raise MissingData(
             f"{root / CIFAR10.base_folder} is missing, whose images these labels are for; 'robustness data fetch "

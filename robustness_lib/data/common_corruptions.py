@@ -13,8 +13,6 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 import torch
-from PIL import Image
-from scipy.ndimage import gaussian_filter
 from torch import Tensor
 
 from robustness_lib.data.imageset import ImageSet
@@ -45,6 +43,8 @@ def _gaussian_noise(image: Pixels, deviation: float, random: np.random.Generator
 
 
 def _gaussian_blur(image: Pixels, deviation: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    from scipy.ndimage import gaussian_filter
+
     return np.asarray(gaussian_filter(image / 255, (deviation, deviation, 0), mode="nearest"))
 
 
@@ -54,12 +54,16 @@ def _contrast(image: Pixels, factor: float, random: np.random.Generator) -> npt.
 
 
 def _pixelate(image: Pixels, factor: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    from PIL import Image
+
     height, width, _ = image.shape
     small = Image.fromarray(image).resize((int(width * factor), int(height * factor)), Image.Resampling.BOX)
     return np.asarray(small.resize((width, height), Image.Resampling.BOX)) / 255
 
 
 def _jpeg_compression(image: Pixels, quality: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    from PIL import Image
+
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=int(quality))
     with Image.open(file) as found:

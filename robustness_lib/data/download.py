@@ -14,8 +14,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pooch
-from torchvision.datasets import CIFAR10, CIFAR100, DTD, SVHN, Places365
 
 from robustness_lib.data import cifar
 from robustness_lib.data.files import write_npz
@@ -98,6 +96,8 @@ def _time_limit(seconds: float) -> Iterator[None]:
 
 def retrieve(address: str, known_hash: str | None, folder: Path) -> Path:
     """Download one file with pooch, which removes what has not the known hash."""
+    import pooch
+
     name = address.rsplit("/", 1)[-1]
     return Path(pooch.retrieve(address, known_hash=known_hash, fname=name, path=folder))
 
@@ -118,6 +118,8 @@ def torchvision_set(name: str, root: Path) -> None:
     Raises:
         UserError: The download failed or has not the published MD5 sum.
     """
+    from torchvision.datasets import CIFAR10, CIFAR100, DTD, SVHN, Places365
+
     name = name.removesuffix("-64")  # other sizes are made of the same files
     with staging(name, root) as folder:
         if name == "cifar10":

@@ -15,10 +15,8 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
-from torchvision.datasets import DTD, SVHN, Places365
-from torchvision.transforms import functional as F
 
 from robustness_lib.data.files import (
     DAMAGE,
@@ -54,6 +52,9 @@ def read_image(path: Path, size: int, fit: str = "crop", upright: bool = False) 
     Raises:
         UserError: The file is missing or cannot be decoded.
     """
+    from PIL import ImageOps
+    from torchvision.transforms import functional as F
+
     if not path.is_file():
         raise UserError(f"{path} is missing, though the set's own list names it; unpack the set again")
     try:
@@ -218,6 +219,8 @@ def load_textures(name: str, split: str, root: Path, size: int = 32) -> ImageSet
     Raises:
         UserError: A file is missing or damaged.
     """
+    from torchvision.datasets import DTD
+
     try:
         parts = [DTD(str(root), split=part) for part in ("train", "val", "test")]
     except (RuntimeError, OSError, ValueError) as error:
@@ -243,6 +246,9 @@ def load_svhn(name: str, split: str, root: Path, size: int = 32) -> ImageSet:
     Raises:
         UserError: The file is missing or damaged; the message has the path and both checksums.
     """
+    from torchvision.datasets import SVHN
+    from torchvision.transforms import functional as F
+
     _, filename, md5 = SVHN.split_list[split]
     path = root / "svhn" / filename
     if not path.is_file():
@@ -276,6 +282,8 @@ def load_places365(name: str, split: str, root: Path, size: int = 32, limit: int
     Raises:
         UserError: A file is missing or damaged.
     """
+    from torchvision.datasets import Places365
+
     folder = root / "places365"
     part = "train-standard" if split == "train" else "test"
     remedy = f"'robustness data fetch {name}' downloads the set"

@@ -13,12 +13,10 @@ import logging
 import shutil
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
-import pooch
 
 from robustness_lib.data import testbeds
 from robustness_lib.data.cifar import CIFAR10_CLASSES
@@ -26,6 +24,10 @@ from robustness_lib.data.download import retrieve, staging
 from robustness_lib.data.files import DAMAGE, damaged, integer_labels, read_npy, write_npz
 from robustness_lib.errors import UserError
 from robustness_lib.files import write_atomically
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 Array = npt.NDArray[Any]
 
@@ -105,6 +107,8 @@ def fetch(name: str, root: Path) -> None:
     Raises:
         UserError: The download failed, or what arrived is not what was published; nothing of it is kept.
     """
+    import pooch
+
     pooch.get_logger().setLevel(logging.WARNING)  # else a line a file, with its sum
     with staging(name, root) as folder:
         raw = folder / "raw"
@@ -264,6 +268,8 @@ def accuracy_table(states: Mapping[str, Path], types: Mapping[str, str]) -> pd.D
     Raises:
         UserError: A file is no such table.
     """
+    import pandas as pd
+
     dates = sorted(states)
     tables = {}
     for date in dates:

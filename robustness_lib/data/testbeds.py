@@ -20,15 +20,19 @@ import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.files import MissingData, damaged, read_npz
 from robustness_lib.data.imageset import data_root
 from robustness_lib.errors import UserError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
 
 FOLDER = "testbeds"
 """Where the files lie below the data root."""
@@ -191,6 +195,8 @@ def imagenet_accuracies(root: Path | str | None = None) -> Accuracies:
     Raises:
         UserError: The file is missing (says how to get it) or damaged.
     """
+    import pandas as pd
+
     path = _file(ACCURACIES_FILE, "imagenet-testbed", root)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
