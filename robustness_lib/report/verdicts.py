@@ -12,7 +12,7 @@ OOD set is contradicted where one place contradicts it, and supported where all 
 **Size**, where the paper states one: *reached* if the interval lies wholly at or beyond it, *below* if wholly short of
 it, else *undecided*. It is judged at the papers' scale only.
 
-**Limits.** *Not testable here*: the claim's own reason (:attr:`~robustness_lib.paper.claims.Claim.untestable`), or both
+**Limits.** *Not testable here*: the claim's own reason (``Claim.untestable``), or both
 arms err on more than :data:`NOTHING_LEARNED` of the test images. Two pre-trainings of one seed each leave a claim
 undecided, and so do seeds that all give the same value, since they sample no randomness. *Not measured*: fewer than two
 paired seeds. The highest scale with two paired seeds decides; ``smoke`` never counts.
@@ -380,7 +380,7 @@ def here_text(verdict: Verdict) -> str:
 
 
 def stated_text(claim: Claim) -> str:
-    """The size that the paper states, as :attr:`~robustness_lib.paper.claims.Claim.paper` has it; "" without one."""
+    """The size that the paper states, as ``Claim.paper`` has it; "" without one."""
     row = stated_row(claim)
     return "" if row is None else size_text(claim, str(row["printed"]))
 
