@@ -6,7 +6,7 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -322,7 +322,8 @@ def _published(section: str | None = None) -> list[Record]:
 def status(store: StoreFolder = DEFAULT_STORE) -> None:
     """Show how much of each section you have measured, and how much the book has."""
     kept = _own(store)
-    _print_table(sections.status(kept, _published()))
+    rows = sections.status(kept, _published())
+    _print_table(list(rows[0]), rows)
     print(
         f"planned: jobs of the profile. yours: of these, recorded in {store}; 'robustness run' skips them. book: of "
         f"these, published in {PUBLISHED}; 'run' measures them all the same, and 'compare' sets yours beside them. "
@@ -352,7 +353,7 @@ def show(
     table = comparison.summary(_own(store).records(section), _published(section))
     for column, text in (("profile", profile_name), ("dataset", dataset), ("method", method), ("metric", metric)):
         table = _restricted(table, column, text)
-    _print_table(table)
+    _print_frame(table)
     print(
         f"yours: recorded in {store}. book's: published in {PUBLISHED}. differs: what tells records apart that have "
         "all else in common but the seed. mean, sd: over the seeds, of which there are n; fractions, or as named."
@@ -384,7 +385,7 @@ def compare(
         table = _restricted(table, column, text)
     keep = [c for c in table if c != "differs" or table[c].any()]
     numbers = ("yours", "book", "difference", "sd")
-    _print_table(table[keep].assign(**{c: table[c].map(lambda v: "" if v != v else f"{v:.4f}") for c in numbers}))
+    _print_frame(table[keep].assign(**{c: table[c].map(lambda v: "" if v != v else f"{v:.4f}") for c in numbers}))
     print(
         f"yours: recorded in {store}. book: published in {PUBLISHED}. difference: yours less the book's. sd: of the "
         "book's value over its seeds, about what another seed changes. "
@@ -497,14 +498,12 @@ def list_data(
     data_root: DataRoot = None,
 ) -> None:
     """What each image set is, and whether it is here; of those named also where, by whom, and how to get it."""
-    import pandas as pd
-
     from robustness_lib import data
 
     if not names:
-        table = pd.DataFrame(data.known_sets(data_root))
-        table["here"] = table["found"].replace("made on the fly", "yes")
-        _print_table(table[["name", "here", "what"]])
+        rows = data.known_sets(data_root)
+        found = [row | {"here": row["found"].replace("made on the fly", "yes")} for row in rows]
+        _print_table(["name", "here", "what"], found)
         folder = data.data_root(data_root).resolve()
         print(f"searched: {folder}" + ("" if folder.is_dir() else ", which does not exist yet"))
         print("'robustness data list NAME' says where a set is looked for, who published it and how to get it")
@@ -561,11 +560,16 @@ def _wrapped(start: str, text: str) -> str:
     )
 
 
-def _print_table(table: pd.DataFrame) -> None:
-    widths = {column: max(len(str(v)) for v in (column, *table[column])) for column in table}
-    last = table.columns[-1]
-    for row in [dict(zip(table, table, strict=True)), *table.to_dict("records")]:
-        print("  ".join(str(row[c]) if c == last else str(row[c]).ljust(widths[c]) for c in table).rstrip())
+def _print_table(columns: Sequence[Any], rows: Sequence[Mapping[Any, Any]]) -> None:
+    cells = [[str(column) for column in columns], *([str(row[column]) for column in columns] for row in rows)]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for line in cells:
+        padded = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
+        print("  ".join([*padded[:-1], line[-1]]).rstrip())
+
+
+def _print_frame(table: pd.DataFrame) -> None:
+    _print_table(list(table), table.to_dict("records"))
 
 
 def main() -> None:

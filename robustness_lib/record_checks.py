@@ -42,7 +42,8 @@ def _is_setting(value: object) -> bool:
 
 
 def _is_metric(value: object) -> bool:
-    return all(map(_is_number, value)) if isinstance(value, list) else _is_number(value)
+    numbers: list[Any] = value if isinstance(value, list) else [value]
+    return set(map(type, numbers)) <= {int, float} and all(abs(number) < 2**1023 for number in numbers)
 
 
 def _table_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:

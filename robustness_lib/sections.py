@@ -208,7 +208,7 @@ def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
     return frame(record for job in jobs if (record := store.get(job)) is not None)
 
 
-def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
+def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
     """How many of the planned measurements are yours, and how many the book's.
 
     Args:
@@ -219,10 +219,9 @@ def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
         One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, of these ``yours``
         and ``book``, and ``other yours`` and ``other book``: with other recipes, seeds or data sets.
     """
-    import pandas as pd
-
     sides = [{record.job.key: record.job for record in side} for side in (store.records(), published)]
-    rows = []
+    columns = ["section", "profile", "dataset", "planned", "yours", "book", "other yours", "other book"]
+    rows: list[dict[str, Any]] = []
     for name in SECTIONS:
         for scale in PROFILES:
             planned = {job.key: job.dataset for job in section(name).jobs(scale)}
@@ -234,9 +233,8 @@ def status(store: Store, published: Sequence[Record]) -> pd.DataFrame:
                 keys = {key for key in planned if planned[key] == dataset}
                 there = [{key for key in side if side[key] == dataset} for side in other]
                 counts = [len(keys), *(len(keys & side) for side in there), *(len(side - keys) for side in there)]
-                rows.append([name, scale, dataset, *counts])
-    columns = ["section", "profile", "dataset", "planned", "yours", "book", "other yours", "other book"]
-    return pd.DataFrame(rows, columns=columns)
+                rows.append(dict(zip(columns, [name, scale, dataset, *counts], strict=True)))
+    return rows
 
 
 def is_planned(job: Job) -> bool:

@@ -69,13 +69,9 @@ def seconds(*arguments: str) -> float:
 
 def test_commands_answer_at_once() -> None:
     """Help takes less than half of what importing torch takes, and status less than two such imports."""
-    torch, help_, status = (
-        min(seconds(*arguments) for _ in range(2))
-        for arguments in (
-            ("-c", "import torch"),
-            ("-m", "robustness_lib", "--help"),
-            ("-m", "robustness_lib", "status"),
-        )
-    )
-    assert help_ < torch / 2
-    assert status < 2 * torch
+    rounds = []  # each by itself, as the machine's speed varies
+    for _ in range(3):
+        torch = seconds("-c", "import torch")
+        rounds.append([seconds("-m", "robustness_lib", command) / torch for command in ("--help", "status")])
+    assert min(help_ for help_, _ in rounds) < 1 / 2
+    assert min(status for _, status in rounds) < 2
