@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -59,19 +58,8 @@ def test_the_report_does_not_load_torch() -> None:
     assert done.stdout == "[]\n"
 
 
-def seconds(*arguments: str) -> float:
-    """Processor time of a Python process."""
-    before = os.times()
-    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
-    after = os.times()
-    return after.children_user - before.children_user
-
-
-def test_commands_answer_at_once() -> None:
-    """Help takes less than half of what importing torch takes, and status less than two such imports."""
-    rounds = []  # each by itself, as the machine's speed varies
-    for _ in range(3):
-        torch = seconds("-c", "import torch")
-        rounds.append([seconds("-m", "robustness_lib", command) / torch for command in ("--help", "status")])
-    assert min(help_ for help_, _ in rounds) < 1 / 2
-    assert min(status for _, status in rounds) < 2
+def test_help_loads_nothing_heavy() -> None:
+    """So that it answers at once; how long it takes is no test's business."""
+    code = "import sys, robustness_lib.cli; print(sorted({'torch', 'pandas', 'scipy', 'sklearn'} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout == "[]\n"
