@@ -9,6 +9,7 @@ import ast
 import re
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import jupytext
 import matplotlib as mpl
@@ -24,22 +25,19 @@ def outputs(page: Path = Path("notebooks/index.py")) -> tuple[list[str], str]:
 
     shown: list[str] = []
     figures: list[str] = []
-    style.show = lambda figure, plotted: figures.append(style.as_svg(figure))  # type: ignore[assignment]
     space: dict[str, Any] = {"__name__": "readme"}
-    for cell in jupytext.read(page).cells:
-        if cell.cell_type != "code":
-            continue
-        *body, last = ast.parse(cell.source).body
-        exec(
-            compile(ast.Module([*body, *([] if isinstance(last, ast.Expr) else [last])], []), page.name, "exec"), space
-        )
-        value = (
-            eval(compile(ast.Expression(last.value), page.name, "eval"), space) if isinstance(last, ast.Expr) else None
-        )
-        if "readme" in cell.metadata.get("tags", []):
-            image = cell.metadata.get("mystnb", {}).get("image")
-            caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "")
-            shown.append(f"![{image['alt']}]({PICTURE})\n\n*{caption}*" if image else plain(str(value)))
+    with mock.patch.object(style, "show", lambda figure, plotted: figures.append(style.as_svg(figure))):
+        for cell in jupytext.read(page).cells:
+            if cell.cell_type != "code":
+                continue
+            *body, last = ast.parse(cell.source).body
+            shows = isinstance(last, ast.Expr)
+            exec(compile(ast.Module([*body, *([] if shows else [last])], []), page.name, "exec"), space)
+            value = eval(compile(ast.Expression(last.value), page.name, "eval"), space) if shows else None
+            if "readme" in cell.metadata.get("tags", []):
+                image = cell.metadata.get("mystnb", {}).get("image")
+                caption = cell.metadata.get("mystnb", {}).get("figure", {}).get("caption", "")
+                shown.append(f"![{image['alt']}]({PICTURE})\n\n*{caption}*" if image else plain(str(value)))
     return shown, figures[0]
 
 

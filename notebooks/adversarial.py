@@ -264,6 +264,7 @@ for anchor in ("clean", "noised"):
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     recorded,
+    load_published("pretraining", Path(results)),
     name="tab-adversarial-trainings",
     methods=["adversarial", "last-layer", "clean-pretraining", "targeted-pretraining", "excluded"],
     caption="The paper trains WRN-28-10 {cite:p}`zagoruyko2016wide` on all 50,000 images, without dropout: 100 epochs from scratch, 5 epochs at a rate "

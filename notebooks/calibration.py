@@ -197,6 +197,7 @@ for excess in (0, 0.1):
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     recorded,
+    load_published("pretraining", Path(results)),
     name="tab-calibration-trainings",
     caption="The paper trains WRN-40-2 on all images as `paper` does here; on Tiny ImageNet the pre-trained network for 20 epochs.",
 )

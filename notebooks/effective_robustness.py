@@ -295,6 +295,7 @@ style.show(figure, pd.concat(plotted))
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     [record for record in recorded if record.job.method not in ("testbed-model", "own-testbed")],
+    load_published("pretraining", Path(results)),
     name="tab-er-trainings",
     caption="The paper fine-tunes torchvision networks for 100 epochs at rate 0.001 and trains them from scratch for 250 at "
     "0.01, on all 50,000 images at 224 pixels.",

@@ -228,6 +228,7 @@ for gamma in (0.2, 1.0, 2.0):
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     recorded,
+    load_published("pretraining", Path(results)),
     name="tab-imbalance-trainings",
     caption="All trainings of an arm process about equally many images, so epochs are fewer where the set is larger. The paper "
     "trains WRN-40-2: 100 epochs from scratch with dropout 0.3, 50 epochs when pre-trained.",

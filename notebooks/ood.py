@@ -259,6 +259,7 @@ for name, change in {"as they are": np.positive, "stretched": np.exp, "reversed"
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     recorded,
+    load_published("pretraining", Path(results)),
     name="tab-ood-trainings",
     methods=["standard"],
     caption="`paper` follows the paper: WRN-40-2, 100 epochs with dropout 0.3 from scratch, 10 epochs when pre-trained (20 on "

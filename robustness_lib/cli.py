@@ -351,8 +351,7 @@ def show(
     if section != pretraining.SECTION:
         sections.section(section)
     table = comparison.summary(_own(store).records(section), _published(section))
-    for column, text in (("profile", profile_name), ("dataset", dataset), ("method", method), ("metric", metric)):
-        table = _restricted(table, column, text)
+    table = _restricted(table, profile=profile_name, dataset=dataset, method=method, metric=metric)
     _print_frame(table)
     print(
         f"yours: recorded in {store}. book's: published in {PUBLISHED}. differs: what tells records apart that have "
@@ -381,8 +380,7 @@ def compare(
             f"of {section or 'all sections'} {store} has {len(yours)} records, none of a measurement of the book's; "
             "'robustness run' makes some with --profile cpu or --profile paper"
         )
-    for column, text in (("profile", profile_name), ("dataset", dataset), ("method", method), ("metric", metric)):
-        table = _restricted(table, column, text)
+    table = _restricted(table, profile=profile_name, dataset=dataset, method=method, metric=metric)
     keep = [c for c in table if c != "differs" or table[c].any()]
     numbers = ("yours", "book", "difference", "sd")
     _print_frame(table[keep].assign(**{c: table[c].map(lambda v: "" if v != v else f"{v:.4f}") for c in numbers}))
@@ -394,22 +392,24 @@ def compare(
     print("\n".join([comparison.agreement(table), *comparison.places(yours, book)]))
 
 
-def _restricted(table: pd.DataFrame, column: str, text: str) -> pd.DataFrame:
-    """The rows whose ``column`` has one of the values in ``text`` (names separated by commas, or "all").
+def _restricted(table: pd.DataFrame, **chosen: str) -> pd.DataFrame:
+    """The rows whose columns have one of the chosen values (names separated by commas, or "all").
 
     Raises:
         UserError: No row has one of them.
     """
-    wanted = sections.parse_names(text)
-    if wanted is None:
-        return table
-    there = list(dict.fromkeys(str(value) for value in table[column]))
-    if not there:
-        raise UserError(f"--{column} {text} leaves nothing to show, as nothing is recorded; leave it out")
-    for name in wanted:
-        if name not in there:
-            raise UserError(f"no selected record has the {column} {name!r}; choose one of: {', '.join(there)}")
-    return table[table[column].isin(wanted)]
+    for column, text in chosen.items():
+        wanted = sections.parse_names(text)
+        if wanted is None:
+            continue
+        there = list(dict.fromkeys(str(value) for value in table[column]))
+        if not there:
+            raise UserError(f"--{column} {text} leaves nothing to show, as nothing is recorded; leave it out")
+        for name in wanted:
+            if name not in there:
+                raise UserError(f"no selected record has the {column} {name!r}; choose one of: {', '.join(there)}")
+        table = table[table[column].isin(wanted)]
+    return table
 
 
 @app.command()

@@ -22,9 +22,7 @@ the same models. The state of 2020-11-20 cannot be told apart by its digits, but
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
-from pathlib import Path
 from typing import Unpack
 
 import numpy as np
@@ -41,7 +39,6 @@ from robustness_lib.accuracy_lines import (
     hard_share_correct,
     mixed_classifier,
 )
-from robustness_lib.data.files import MissingData
 from robustness_lib.data.testbeds import (
     SNAPSHOTS,
     Answers,
@@ -391,23 +388,3 @@ def _mixed(job: Job, context: Context) -> Metrics:
         "effective_robustness": [round(float(value), 5) for value in robustness],
         "maximum_effective_robustness": float(robustness.max()),
     }
-
-
-def at_hand(datasets: Sequence[str], root: Path | str | None = None) -> str:
-    """Whether the tables that some pairs need are in the data root.
-
-    Args:
-        datasets: Names of :data:`PAIRS`.
-        root: The data root.
-
-    Returns:
-        An empty text where they are; else one sentence that says which file is missing and how to get it.
-    """
-    cifar, image_net = [cifar10_answers], [imagenet_answers, imagenet_accuracies]
-    try:
-        for name in datasets:
-            for read in cifar if name.startswith("cifar10") else image_net:
-                read(root)
-    except MissingData as error:
-        return str(error)
-    return ""

@@ -14,6 +14,7 @@ import yaml
 from sphinx.application import Sphinx
 
 from robustness_lib import sections
+from robustness_lib.report import style
 
 ROOT = Path(__file__).parents[1]
 PROSE = sorted((ROOT / "book").glob("*.md"))
@@ -167,6 +168,7 @@ def test_readme_shows_the_published_records() -> None:
     readme = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(readme)
     shown, picture = readme.outputs(ROOT / "notebooks/index.py")
+    assert style.show.__module__ == style.__name__, "making the picture leaves the style as it was"
     text = (ROOT / "README.md").read_text()
     assert text == readme.written(text, shown), "run make readme"
     assert (ROOT / readme.PICTURE).read_text() == picture, "run make readme"

@@ -184,3 +184,10 @@ def test_dominance_is_compared_with_that_of_ordinary_pairs():
     found = evidence.tidy([record(method="own-testbed", **pairs), record(**network)]).set_index("metric")["value"]
     assert found["dominance_excess_at_maximum"] == pytest.approx(0.25 - 0.1)  # models 1 and 2 are near
     assert found["dominance_excess_at_end"] == pytest.approx(0.12 - 0.1)  # model 3 is
+
+
+def test_two_values_of_one_seed_are_refused():
+    rows = [record(seed=0, error=0.5), record(seed=0, init=CHECKPOINT.format(1), error=0.4)]
+    open_side = {name: value for name, value in SIDE.items() if name != "arm"}
+    with pytest.raises(ValueError, match="two values for seed 0"):
+        evidence.compare(evidence.tidy(rows), open_side, open_side)

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 
 from robustness_lib.errors import UserError
+from robustness_lib.files import as_path
 from robustness_lib.randomness import generator
 
 SPLITS = ("train", "test")
@@ -29,13 +30,12 @@ def data_root(root: Path | str | None = None) -> Path:
     Raises:
         UserError: No folder can have this name.
     """
-    named = root if root is not None else os.environ.get("ROBUSTNESS_DATA") or "data"
+    folder = as_path(root if root is not None else os.environ.get("ROBUSTNESS_DATA") or "data")
     try:
-        folder = Path(named).expanduser()
         folder.is_dir()
-    except (OSError, RuntimeError, ValueError) as error:  # a name that is too long, a home that is not there
+    except (OSError, ValueError) as error:  # such as a name that is too long
         reason = getattr(error, "strerror", None) or error
-        raise UserError(f"the data root {str(named)!r} cannot be a folder ({reason}); name another") from error
+        raise UserError(f"the data root {str(folder)!r} cannot be a folder ({reason}); name another") from error
     return folder
 
 

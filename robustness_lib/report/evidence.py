@@ -18,8 +18,9 @@ from typing import Any, Literal, NamedTuple, TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy import special, stats
+from scipy import stats
 
+from robustness_lib.accuracy_lines import Line, equal_accuracy_curve
 from robustness_lib.paper.claims import Floats, Kind, effect
 from robustness_lib.paper.numbers import SECTIONS, select
 from robustness_lib.records import EVIDENCE, PUBLISHED, SCRATCH, Record, canonical_json, load_published
@@ -125,11 +126,10 @@ def _gap_share(metrics: Mapping[str, Any]) -> dict[str, float]:
         np.asarray(metrics[f"history_{name}_{shift}"], dtype=float) for name in ("accuracy", "effective_robustness")
     )
     kept = (accuracy >= metrics[f"lowest_{shift}"]) & (accuracy < 1)
-    accuracy, robustness = accuracy[kept], robustness[kept]
-    if len(accuracy) < 4:
+    if kept.sum() < 4:
         return {}
-    line = special.expit(metrics[f"slope_{shift}"] * special.logit(accuracy) + metrics[f"intercept_{shift}"])
-    shares = robustness / (accuracy - line)
+    line = Line(metrics[f"slope_{shift}"], metrics[f"intercept_{shift}"])
+    shares = robustness[kept] / equal_accuracy_curve(accuracy[kept], line)
     half = len(shares) // 2
     return {"gap_share_early": float(shares[:half].mean()), "gap_share_late": float(shares[half:].mean())}
 
@@ -357,13 +357,20 @@ def paired(
 
 
 def _table(side: Iterable[Measurement], level: float | None, reduce: Reduce) -> dict[tuple[int, float], float]:
-    """Finite values by seed and level; level 0 stands for none."""
-    found: dict[tuple[int, float], list[float]] = {}
+    """Finite values by seed and level; level 0 stands for none.
+
+    Raises:
+        ValueError: A side has two values for one seed and level: the conditions that select it leave something open.
+    """
+    found: dict[tuple[int, float], float] = {}
     for row in side:
         here = reduce or (math.isnan(row.level) if level is None else math.isclose(row.level, level, abs_tol=1e-9))
         if here and math.isfinite(row.value):
-            found.setdefault((row.seed, 0.0 if math.isnan(row.level) else row.level), []).append(row.value)
-    return {place: sum(some) / len(some) for place, some in found.items()}
+            place = row.seed, 0.0 if math.isnan(row.level) else row.level
+            if place in found:
+                raise ValueError(f"two values for seed {place[0]} at level {place[1]:g}; select one arm and method")
+            found[place] = row.value
+    return found
 
 
 def _complete(pairs: Set[tuple[int, float]], reduce: Reduce) -> tuple[list[int], list[float]]:

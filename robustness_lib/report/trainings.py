@@ -7,6 +7,7 @@ from typing import Any
 
 import pandas as pd
 
+from robustness_lib.corpora import corpus_label
 from robustness_lib.errors import UserError
 from robustness_lib.paper.numbers import Metric, label, metric, network_label
 from robustness_lib.records import EVIDENCE, SCRATCH, SETTING, Job, Record, distinctions
@@ -14,18 +15,25 @@ from robustness_lib.report.markdown import Markdown, number, table
 
 
 def trainings_table(
-    recorded: Iterable[Record], *, name: str, caption: str = "", methods: Iterable[str] | None = None
+    recorded: Iterable[Record],
+    pretrainings: Sequence[Record],
+    *,
+    name: str,
+    caption: str = "",
+    methods: Iterable[str] | None = None,
 ) -> Markdown:
-    """One row a recipe: network, images, schedule, dropout, and what was trained so.
+    """One row a recipe: network, images, schedule, dropout, and what was trained so; the corpora are in the caption.
 
     Args:
         recorded: Records of one section; those of ``smoke`` do not count.
+        pretrainings: Records of pre-trainings, whose checksums say what the corpora are.
         name: Label for references.
         caption: What to say besides.
         methods: Only these; None: all that train.
     """
     kept = None if methods is None else set(methods)
     found: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
+    starts: dict[str, None] = {}
     for record in recorded:
         job, recipe = record.job, record.job.recipe
         if job.profile not in EVIDENCE or not recipe.get("epochs") or (kept is not None and job.method not in kept):
@@ -37,6 +45,7 @@ def trainings_table(
             f"batch {recipe['batch_size']}, rate {float(str(recipe['learning_rate'])):g}",
             f"{float(str(recipe.get('dropout', 0))):g}",
         )
+        starts |= {} if job.init == SCRATCH else {job.init: None}
         uses = found.setdefault(key, {"epochs": {}, "methods": {}, "sets": {}})
         for kind, value in (("epochs", str(recipe["epochs"])), ("methods", job.method), ("sets", job.dataset)):
             uses[kind][value] = None
@@ -49,7 +58,9 @@ def trainings_table(
         row = dict(zip(("Training", "Network", "Images", "Schedule", "Dropout"), key, strict=True))
         row["Schedule"] = f"{span} epochs, {key[3]}"
         rows.append(row | {"For": sets if set(uses["methods"]) == {"standard"} else f"{what} ({sets})"})
-    return table(rows, caption=f"How the networks were trained. {caption}".strip(), name=name)
+    corpora = sorted({corpus_label(pretrainings, start) for start in starts})
+    words = f"How the networks were trained. Pre-training corpora: {'; '.join(corpora)}. {caption}"
+    return table(rows, caption=words.strip(), name=name)
 
 
 def _images(recipe: Mapping[str, Any]) -> str:
