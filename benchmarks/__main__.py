@@ -17,13 +17,13 @@ from pathlib import Path
 
 from benchmarks import plan
 from benchmarks.measurements import FRESH, run
-from robustness_lib import carrying
 from robustness_lib.errors import UserError
 from robustness_lib.files import as_path
-from robustness_lib.networks import Context
-from robustness_lib.records import Job, Record, Store
-from robustness_lib.runtime import Runtime
-from robustness_lib.sweep import measure
+from robustness_lib.runner import sync
+from robustness_lib.runner.model_cache import Context
+from robustness_lib.runner.records import Job, Record, Store
+from robustness_lib.runner.sweep import measure
+from robustness_lib.training.device import Runtime
 
 BASELINES = {plan.AT_ONCE: "one network alone"}
 """What a measurement is compared with; the textbook loop where nothing is said."""
@@ -154,7 +154,7 @@ def command(arguments: Sequence[str] | None = None, executor: Callable[[], Execu
     where = runtime.describe()
     print(f"{where['device']}, {where['threads']} threads: {len(chosen)} measurements", flush=True)
     context = Context(store=options.store, runtime=runtime, progress=False)
-    with carrying.mirrored(jobs, options.store, options.out) as keep:
+    with sync.mirrored(jobs, options.store, options.out) as keep:
         outcome = measure_all(chosen, context, time_budget=options.time_budget, executor=executor, keep=keep)
     print(
         f"{outcome.recorded} recorded, {outcome.skipped} were recorded before, {outcome.failed} failed, "

@@ -9,8 +9,8 @@ from statistics import median
 
 import torch
 
-from robustness_lib.records import Metrics
-from robustness_lib.runtime import Runtime
+from robustness_lib.metrics import Metrics
+from robustness_lib.training.device import Runtime
 
 DTYPES = {"bfloat16": torch.bfloat16, "float32": torch.float32}
 

@@ -15,8 +15,8 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.records import Metrics
-from robustness_lib.training import Observe
+from robustness_lib.metrics import Metrics
+from robustness_lib.training.trainer import Observe
 
 
 class Clock:

@@ -13,9 +13,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustness_lib.attacks import Adversary
-from robustness_lib.models import build
-from robustness_lib.recipes import Recipe
+from robustness_lib.methods.pgd import Adversary
+from robustness_lib.models.architectures import build
+from robustness_lib.training.config import Recipe
 
 with FakeTensorMode():
     pass  # the first entry replaces a device guard, which ends the process where a thread has trained before

@@ -7,9 +7,10 @@ from statistics import median
 
 import torch
 
-from robustness_lib.detection import SCORES, Outputs, Reference, detection_metrics, score
+from robustness_lib.methods.ood_scores import SCORES, Outputs, Reference, score
+from robustness_lib.metrics import Metrics
+from robustness_lib.metrics.ood_detection import detection_metrics
 from robustness_lib.randomness import generator
-from robustness_lib.records import Metrics
 
 
 def measure(

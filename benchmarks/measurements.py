@@ -23,16 +23,17 @@ from benchmarks import ceilings, detection, plan, textbook
 from benchmarks.clock import Clock, Side, Timing, compare, peak_bytes
 from benchmarks.counting import count_step
 from benchmarks.plan import Setting
-from robustness_lib.attacks import Adversary
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
-from robustness_lib.models import build
-from robustness_lib.networks import Context
+from robustness_lib.methods.pgd import Adversary
+from robustness_lib.metrics import Metrics
+from robustness_lib.models.architectures import build
 from robustness_lib.randomness import generator
-from robustness_lib.records import Job, Metrics
-from robustness_lib.runtime import Runtime
-from robustness_lib.sweep import measure
-from robustness_lib.training import cpu_threads, predict, train
+from robustness_lib.runner.model_cache import Context
+from robustness_lib.runner.records import Job
+from robustness_lib.runner.sweep import measure
+from robustness_lib.training.device import Runtime
+from robustness_lib.training.trainer import cpu_threads, predict, train
 
 CLASSES = 10
 

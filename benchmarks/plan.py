@@ -7,9 +7,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from robustness_lib.recipes import Recipe
-from robustness_lib.records import SCRATCH, Job
-from robustness_lib.runtime import Runtime
+from robustness_lib.runner.records import SCRATCH, Job
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.device import Runtime
 
 SECTION = "cost"
 TRAINING, ADVERSARIAL, EVALUATION = "training", "adversarial training", "evaluation"

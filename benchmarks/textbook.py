@@ -19,8 +19,8 @@ from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
 from robustness_lib.data import ImageSet
-from robustness_lib.recipes import NORMALISATIONS, Recipe
-from robustness_lib.steps import Perturb
+from robustness_lib.methods.interfaces import Perturb
+from robustness_lib.training.config import NORMALISATIONS, Recipe
 
 Loader = DataLoader[tuple[Tensor, int]]
 

@@ -31,12 +31,14 @@ import pandas as pd
 import torch
 from scipy import stats
 
-from robustness_lib import adversarial, attacks, notebook, sections
-from robustness_lib.checkpoint_ids import origin
-from robustness_lib.networks import Context
+from robustness_lib import notebook
+from robustness_lib.experiments import adversarial, registry
+from robustness_lib.methods import pgd
+from robustness_lib.models.checkpoint_ids import origin
 from robustness_lib.paper import label
-from robustness_lib.records import frame, load_published
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
+from robustness_lib.runner.model_cache import Context
+from robustness_lib.runner.records import frame, load_published
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -251,7 +253,7 @@ draw = torch.Generator().manual_seed(0)
 image, truth = torch.rand(1, 3, 32, 32, generator=draw), torch.tensor([3])
 weight = torch.randn(10, 3 * 32 * 32, generator=draw) / 100
 for anchor in ("clean", "noised"):
-    found = attacks.pgd(lambda images: images.flatten(1) @ weight.T, image, truth, anchor=anchor, generator=draw)
+    found = pgd.pgd(lambda images: images.flatten(1) @ weight.T, image, truth, anchor=anchor, generator=draw)
     change = 255 * (found - image).abs()
     beyond = (change > 8.01).float().mean()
     print(f"ball around the {anchor} image: largest change {change.max():.1f}/255, {beyond:.0%} beyond 8/255")
@@ -427,7 +429,7 @@ style.show(figure, shown[["dataset", "arm", "seed", "along", "x", "value"]])
 # {numref}`tab-adversarial-live` and {numref}`fig-adversarial-live` show this run.
 
 # %% tags=["remove-stderr"]
-jobs, live = sections.measure_as_asked("adversarial", globals())
+jobs, live = registry.measure_as_asked("adversarial", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.live_table(

@@ -29,10 +29,12 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustness_lib import metrics, notebook, sections
+from robustness_lib import notebook
+from robustness_lib.experiments import registry
+from robustness_lib.metrics import calibration
 from robustness_lib.paper import label, select
-from robustness_lib.records import Store, frame, load_published
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
+from robustness_lib.runner.records import Store, frame, load_published
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -183,7 +185,7 @@ draw = np.random.default_rng(0)
 confidence = draw.uniform(0.5, 1, 10_000)
 for excess in (0, 0.1):
     correct = draw.random(10_000) < confidence - excess
-    sure, right, count = metrics.adaptive_bins(confidence, correct, bin_size=100)
+    sure, right, count = calibration.adaptive_bins(confidence, correct, bin_size=100)
     print(f"{excess:.0%} too confident: RMS error {np.sqrt(np.average((right - sure) ** 2, weights=count)):.1%}")
 
 # %% [markdown]
@@ -476,7 +478,7 @@ markdown.arms_table(
 # {numref}`fig-calibration-live` show this run.
 
 # %% tags=["remove-stderr"]
-jobs, live = sections.measure_as_asked("calibration", globals())
+jobs, live = registry.measure_as_asked("calibration", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.live_table(

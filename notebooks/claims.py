@@ -20,9 +20,10 @@ from pathlib import Path
 
 import pandas as pd
 
-from robustness_lib import notebook, records
+from robustness_lib import notebook
 from robustness_lib.paper import CLAIMS, SECTIONS
 from robustness_lib.report import evidence, markdown, verdicts
+from robustness_lib.runner import records
 
 notebook.check_parameters(globals())
 values = evidence.tidy(records.load_published(folder=Path(results)))

@@ -21,8 +21,8 @@ import pandas as pd
 
 from robustness_lib import notebook
 from robustness_lib.paper import SECTIONS, network_label
-from robustness_lib.records import frame, load_published
 from robustness_lib.report import markdown
+from robustness_lib.runner.records import frame, load_published
 
 notebook.check_parameters(globals())
 published = load_published(folder=Path(results))

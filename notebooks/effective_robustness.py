@@ -31,10 +31,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustness_lib import accuracy_lines, effective_robustness, notebook, sections, testbeds
+from robustness_lib import notebook
+from robustness_lib.experiments import effective_robustness, registry
+from robustness_lib.experiments import testbed as published_testbeds
+from robustness_lib.metrics import effective_robustness as linear_fits
 from robustness_lib.paper import label, select
-from robustness_lib.records import Store, frame, load_published
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
+from robustness_lib.runner.records import Store, frame, load_published
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -44,7 +47,7 @@ metrics = {record.job.key: record.metrics for record in recorded}
 testbed = next(record.metrics for record in recorded if record.job.method == "own-testbed")
 values = evidence.tidy(recorded)
 values["level"] = values["level"].where(values["level"] != 0.01)  # the one strength of the head penalty with records
-public = evidence.where(values, method=list(testbeds.METHODS)).pivot_table(
+public = evidence.where(values, method=list(published_testbeds.METHODS)).pivot_table(
     index=["dataset", "method"], columns="metric", values="value", observed=True
 )
 printed = {
@@ -89,9 +92,9 @@ compared = {name: against("maximum", "excluded", ("pre-trained", name), tuned) f
 effects = {name: found for name, found in compared.items() if found is not None}
 decided = [name for name, found in effects.items() if not found.low <= 0 <= found.high]
 one = metrics[course("excluded", *tuned)["key"].iloc[0]]
-error = 100 * accuracy_lines.standard_error(
+error = 100 * linear_fits.standard_error(
     *(one[f"history_{name}_excluded"][-1] for name in ("accuracy", "shifted_accuracy")),
-    accuracy_lines.Line(one["slope_excluded"], one["intercept_excluded"]),
+    linear_fits.Line(one["slope_excluded"], one["intercept_excluded"]),
     *(testbed[name] for name in ("images_excluded", "shifted_images_excluded")),
 )
 
@@ -163,12 +166,12 @@ def courses(source, shown, dataset="cifar10", **limits):
             own, color = found[rows["key"].iloc[0]], look["color"]
             for _, one in rows.groupby("seed"):
                 panel.plot(100 * one["x"], 100 * one["value"], color=color, lw=0.7, alpha=0.45)
-            mean = accuracy_lines.binned_average(rows["x"], rows["value"], 25)
+            mean = linear_fits.binned_average(rows["x"], rows["value"], 25)
             x, low, high = 100 * mean.id_accuracy, mean.mean - mean.spread, mean.mean + mean.spread
             panel.plot(x, 100 * mean.mean, label=name, ms=5, **(look | {"linestyle": "-"}))
             panel.fill_between(x, 100 * low, 100 * high, color=color, alpha=0.15, lw=0)
-        grid, line = np.linspace(0.02, 0.98, 97), accuracy_lines.Line(own[f"slope_{shift}"], own[f"intercept_{shift}"])
-        panel.plot(100 * grid, 100 * accuracy_lines.equal_accuracy_curve(grid, line), label="no loss", **style.EQUAL)
+        grid, line = np.linspace(0.02, 0.98, 97), linear_fits.Line(own[f"slope_{shift}"], own[f"intercept_{shift}"])
+        panel.plot(100 * grid, 100 * linear_fits.equal_accuracy_curve(grid, line), label="no loss", **style.EQUAL)
         for ends in ((0, own[f"lowest_{shift}"]), (own[f"highest_{shift}"], 1)):
             panel.axvspan(100 * ends[0], 100 * ends[1], color="#EEEEEE", zorder=0, lw=0)
         panel.axhline(0, color="#555555", lw=0.8)
@@ -188,7 +191,7 @@ style.show(figure, plotted)
 def pooled(shift, arm, method):
     rows = course(shift, arm, method)
     rows = rows[rows["x"] >= evidence.where(values, **ours, method=method, metric=f"lowest_{shift}")["value"].iloc[0]]
-    return accuracy_lines.maximum_effective_robustness(rows["x"], rows["value"], 25).value
+    return linear_fits.maximum_effective_robustness(rows["x"], rows["value"], 25).value
 
 
 rows = []
@@ -248,9 +251,9 @@ verdicts.claims_table(evidence.tidy(everything), "effective_robustness", name="t
 # %%
 for name in ("imagenet", "cifar10"):
     accuracies = models(name)
-    fit = accuracy_lines.fit_line(accuracies["x"], accuracies["value"])
+    fit = linear_fits.fit_line(accuracies["x"], accuracies["value"])
     print(f"{label(name)}: {fit.models} networks, logit(OOD) = {fit.slope:.4f} logit(ID) {fit.intercept:+.4f}")
-    above = 100 * accuracy_lines.effective_robustness(0.9, 0.9, fit)
+    above = 100 * linear_fits.effective_robustness(0.9, 0.9, fit)
     print(f"  a network with 90 % on both sets would be {above:.1f} points above the line")
 
 # %% [markdown]
@@ -276,14 +279,14 @@ for panel, (shift, words) in zip(panels, shifts.items(), strict=True):
     sides = {"x": testbed[f"accuracy_{shift}"], "value": testbed[f"shifted_accuracy_{shift}"]}
     pairs = pd.DataFrame({"shift": shift} | sides)
     count = testbed[f"shifted_images_{shift}"]
-    ends = accuracy_lines.clopper_pearson((pairs["value"] * count).round(), count)
+    ends = linear_fits.clopper_pearson((pairs["value"] * count).round(), count)
     errors = 100 * np.abs(np.stack(ends) - pairs["value"].to_numpy())
     dots = {"ls": "none", "marker": "o", "ms": 3, "lw": 0.6, "color": "#555555"}
     panel.errorbar(100 * pairs["x"], 100 * pairs["value"], errors, **dots)
-    line = accuracy_lines.fit_line(pairs["x"], pairs["value"])
+    line = linear_fits.fit_line(pairs["x"], pairs["value"])
     panel.plot(100 * grid, 100 * line.predict(grid), color="black", lw=1.5)
     panel.plot(100 * grid, 100 * grid, **style.EQUAL)
-    scatter = 100 * accuracy_lines.effective_robustness(pairs["x"], pairs["value"], line).std(ddof=2)
+    scatter = 100 * linear_fits.effective_robustness(pairs["x"], pairs["value"], line).std(ddof=2)
     told = f"slope {line.slope:.2f}, R² {line.r_squared:.2f}\nscatter {scatter:.1f}"
     panel.text(0.97, 0.03, told, transform=panel.transAxes, ha="right", va="bottom", fontsize=10)
     panel.set_title(words, fontsize=10)
@@ -430,8 +433,8 @@ markdown.Markdown(
 # %% mystnb={"figure": {"caption": "201 public networks on ImageNet and ImageNetV2. Top: accuracies, with the lines fitted on the logit (solid) and linear (dashed) scale. Bottom: effective robustness against the paper's line, with the one point that the paper calls high (thin line).", "name": "fig-er-imagenet"}, "image": {"alt": "Top: points on a gently bent curve, followed by the solid line; the dashed straight line passes below the weakest and the strongest. Bottom: points scatter closely about zero, many of those trained on more data a little above. The arches of the mixed classifier and of no loss stand far above all points.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(rows=2, height=2.7)
 points = models("imagenet").assign(more=models("imagenet", "more_data")["value"].to_numpy())
-printed_line, grid = accuracy_lines.PRINTED_LINES["imagenet"], np.linspace(0.21, 0.89, 100)
-points["robustness"] = accuracy_lines.effective_robustness(points["x"], points["value"], printed_line)
+printed_line, grid = linear_fits.PRINTED_LINES["imagenet"], np.linspace(0.21, 0.89, 100)
+points["robustness"] = linear_fits.effective_robustness(points["x"], points["value"], printed_line)
 mixture = models("imagenet", "effective_robustness", "id_accuracy", "mixed")
 for more, part in points.groupby("more"):
     look, words = style.series_style(int(more)), "trained on more data" if more else "trained on ImageNet"
@@ -439,10 +442,10 @@ for more, part in points.groupby("more"):
     panels[0].plot(100 * part["x"], 100 * part["value"], label=words, **dots)
     panels[1].plot(100 * part["x"], 100 * part["robustness"], **dots)
 for scale, dash in {"logit": "-", "linear": "--"}.items():
-    fit = accuracy_lines.fit_line(points["x"], points["value"], scale)
+    fit = linear_fits.fit_line(points["x"], points["value"], scale)
     panels[0].plot(100 * grid, 100 * fit.predict(grid), color="black", lw=1.2, ls=dash)
 panels[1].plot(100 * mixture["x"], 100 * mixture["value"], color="#009E73", ls="-.", label="mixed classifier")
-gap = accuracy_lines.equal_accuracy_curve(grid, printed_line)
+gap = linear_fits.equal_accuracy_curve(grid, printed_line)
 panels[1].plot(100 * grid, 100 * gap, label="no loss under the shift", **style.EQUAL)
 panels[1].axhline(1, color="#555555", lw=0.8)
 panels[0].set_ylabel("accuracy on\nImageNetV2 (%)")
@@ -509,7 +512,7 @@ markdown.Markdown(
 # {numref}`tab-er-live` and {numref}`fig-er-live` show this run.
 
 # %% tags=["remove-stderr"]
-jobs, live = sections.measure_as_asked("effective_robustness", globals())
+jobs, live = registry.measure_as_asked("effective_robustness", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 words = f"This run, at `{profile}`: accuracy and, on the first shift, effective robustness at the end."

@@ -29,10 +29,11 @@ from pathlib import Path
 
 import numpy as np
 
-from robustness_lib import imbalance, notebook, sections
+from robustness_lib import notebook
+from robustness_lib.experiments import imbalance, registry
 from robustness_lib.paper import label, select
-from robustness_lib.records import Store, frame, load_published
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
+from robustness_lib.runner.records import Store, frame, load_published
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -430,7 +431,7 @@ markdown.Markdown(
 # {numref}`tab-imbalance-live` and {numref}`fig-imbalance-live` show this run.
 
 # %% tags=["remove-stderr"]
-jobs, live = sections.measure_as_asked("imbalance", globals())
+jobs, live = registry.measure_as_asked("imbalance", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.live_table(

@@ -31,10 +31,12 @@ import numpy as np
 import seaborn as sns
 import torch
 
-from robustness_lib import corruption, loss_correction, notebook, sections
+from robustness_lib import notebook
+from robustness_lib.experiments import registry
+from robustness_lib.methods import label_noise, loss_correction
 from robustness_lib.paper import label, select
-from robustness_lib.records import Store, frame, load_published
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
+from robustness_lib.runner.records import Store, frame, load_published
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -174,9 +176,9 @@ verdicts.claims_table(values, "label_noise", name="tab-label-noise-claims")
 # only learn the noisy labels' frequencies; through the matrix the same labels teach the true class:
 
 # %%
-matrix = corruption.corruption_matrix(num_classes=10, strength=0.6)
+matrix = label_noise.corruption_matrix(num_classes=10, strength=0.6)
 true = np.arange(10).repeat(1000)
-noisy = torch.from_numpy(corruption.corrupt_labels(true, matrix, seed=1))
+noisy = torch.from_numpy(label_noise.corrupt_labels(true, matrix, seed=1))
 print(f"{(noisy.numpy() != true).mean():.1%} of the labels are wrong")
 for name, through in (("cross-entropy", np.eye(10)), ("Forward", matrix)):
     logits = torch.zeros(10, 10, requires_grad=True)  # one row for the image of each class
@@ -334,7 +336,7 @@ style.show(figure, rows)
 # {numref}`fig-label-noise-live` show this run.
 
 # %% tags=["remove-stderr"]
-jobs, live = sections.measure_as_asked("label_noise", globals())
+jobs, live = registry.measure_as_asked("label_noise", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.live_table(

@@ -30,10 +30,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from robustness_lib import detection, notebook, sections
+from robustness_lib import notebook
+from robustness_lib.experiments import registry
+from robustness_lib.methods import ood_scores
+from robustness_lib.metrics.ood_detection import detection_metrics
 from robustness_lib.paper import label
-from robustness_lib.records import Store, frame, load_published
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
+from robustness_lib.runner.records import Store, frame, load_published
 
 notebook.check_parameters(globals())
 style.use_style()
@@ -92,7 +95,7 @@ ten, ten_photos, ten_other = (gain("cifar10", f"auroc_{kind}") for kind in ("mea
 error, small_error = (gain("cifar100", "error", profile=scale) for scale in ("paper", "cpu"))
 small = gain("cifar100", "auroc_photographs", profile="cpu")
 tiny = gain("tiny_imagenet", "error")
-others = [gain("cifar100", "auroc_photographs", name) for name in detection.SCORES if name != "standard"]
+others = [gain("cifar100", "auroc_photographs", name) for name in ood_scores.SCORES if name != "standard"]
 least, most = (markdown.number(f(-x.effect for x in others), "auroc_mean") for f in (min, max))
 markdown.findings(
     (
@@ -246,7 +249,7 @@ verdicts.claims_table(evidence.tidy(recorded), "ood", name="tab-ood-claims")
 draws = np.random.default_rng(0)
 inside, outside = draws.normal(0, 1, 10_000), draws.normal(1, 1, 2_000)
 for name, change in {"as they are": np.positive, "stretched": np.exp, "reversed": np.negative}.items():
-    found = detection.detection_metrics(change(inside), change(outside), out_per_in=1 / 5)
+    found = detection_metrics(change(inside), change(outside), out_per_in=1 / 5)
     print(f"{name:>11}: {', '.join(f'{measure.upper()} {value:.1%}' for measure, value in found.items())}")
 
 # %% [markdown]
@@ -387,7 +390,7 @@ markdown.arms_table(
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 rows = []
 for name, scale in (("cifar10", "cpu"), ("cifar100", "cpu"), ("cifar100", "paper")):
-    for score in detection.SCORES:
+    for score in ood_scores.SCORES:
         found = {kind: gain(name, f"auroc_{kind}", score, scale) for kind in ("mean", "photographs")}
         cells = {"ID set, scale, score": f"{label(name)}, `{scale}`, {label(score)}"}
         for kind, words in {"mean": "All sets", "photographs": "Photographs"}.items():
@@ -488,7 +491,7 @@ style.show(figure, pd.concat(plotted)[["images", "arm", "seed", "confidence", "v
 # and {numref}`fig-ood-live` show this run.
 
 # %% tags=["remove-stderr"]
-jobs, live = sections.measure_as_asked("ood", globals())
+jobs, live = registry.measure_as_asked("ood", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.live_table(
@@ -497,7 +500,7 @@ trainings.live_table(
 
 # %% mystnb={"figure": {"caption": "AUROC of this run by OOD set: means over its seeds, which are the small dots. Dotted: chance.", "name": "fig-ood-live"}, "image": {"alt": "One row for each OOD set of the live run, with a mark for the arm from scratch and one for the pre-trained arm.", "width": "100%"}} tags=["hide-input"]
 own = evidence.tidy(filter(None, map(Store(store).get, jobs)))
-scores = [name for name in detection.SCORES if (own["method"] == name).any()]
+scores = [name for name in ood_scores.SCORES if (own["method"] == name).any()]
 if scores:
     shown = list(dict.fromkeys(job.dataset for job in jobs))[:2]
     metrics = evidence.where(own, dataset=shown, method=scores[0])["metric"].unique()

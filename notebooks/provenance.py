@@ -17,10 +17,11 @@ results = "book/results"  # folder of the recorded results
 # %% tags=["remove-cell", "remove-stderr"]
 from pathlib import Path
 
-from robustness_lib import corpora, notebook
+from robustness_lib import notebook
+from robustness_lib.models import corpora
 from robustness_lib.paper import SECTIONS, network_label, select
-from robustness_lib.records import load_published
 from robustness_lib.report import markdown
+from robustness_lib.runner.records import load_published
 
 notebook.check_parameters(globals())
 published = load_published(folder=Path(results))

@@ -1,9 +1,9 @@
 """Measures again what two papers found about pre-training and robustness.
 
-From data to page: an image set (:mod:`robustness_lib.data`) and a job (:mod:`robustness_lib.records`) become a
-trained network (:mod:`robustness_lib.networks`, :mod:`robustness_lib.training`), its metrics a record, records a
-table, a figure and a verdict (:mod:`robustness_lib.report`, :mod:`robustness_lib.paper`). A section of the papers
-is one module with ``jobs`` and ``run``.
+From data to page: an image set (:mod:`robustness_lib.data`) and a job (:mod:`robustness_lib.runner.records`) become a
+trained network (:mod:`robustness_lib.runner.model_cache`, :mod:`robustness_lib.training.trainer`), its metrics a
+record, records a table, a figure and a verdict (:mod:`robustness_lib.report`, :mod:`robustness_lib.paper`). A section
+of the papers is one module with ``jobs`` and ``run``.
 """
 
 import getpass as _getpass

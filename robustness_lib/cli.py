@@ -12,17 +12,27 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustness_lib import checkpoint_ids, sections
 from robustness_lib.errors import UserError
+from robustness_lib.experiments import registry
+from robustness_lib.experiments.presets import PROFILES, Target, profile
 from robustness_lib.files import as_path
-from robustness_lib.profiles import PROFILES, Target, profile
-from robustness_lib.recipes import ADVERSARIES
-from robustness_lib.records import EVIDENCE, PUBLISHED, Record, Store, load_published, publish, result_of
+from robustness_lib.models import checkpoint_ids
+from robustness_lib.runner.records import (
+    EVIDENCE,
+    PUBLISHED,
+    Record,
+    Store,
+    checkpoint_id,
+    load_published,
+    publish,
+    result_of,
+)
+from robustness_lib.training.config import ADVERSARIES
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from robustness_lib.networks import Context
+    from robustness_lib.runner.model_cache import Context
 
 
 app = typer.Typer(
@@ -111,9 +121,9 @@ def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
     Raises:
         UserError: A setting cannot be read, or is one of another training.
     """
-    from robustness_lib import pretraining
+    from robustness_lib.experiments import pretraining
 
-    given = sections.parse_overrides(settings)
+    given = registry.parse_overrides(settings)
     own = pretraining.overrides_for("pretraining", given)
     for name in given:
         arm, dot, setting = name.partition(".")
@@ -130,18 +140,18 @@ def _context(
 ) -> Context:
     import torch
 
-    from robustness_lib import processes
-    from robustness_lib.networks import Context
-    from robustness_lib.runtime import Runtime
+    from robustness_lib.runner.model_cache import Context
+    from robustness_lib.training import distributed
+    from robustness_lib.training.device import Runtime
 
-    runtime = Runtime.detect(processes.local_device(device), precision, threads, compile)
+    runtime = Runtime.detect(distributed.local_device(device), precision, threads, compile)
     torch.set_num_threads(runtime.threads)
     return Context(data=data_root, store=store, runtime=runtime)
 
 
 @app.command()
 def run(
-    section: Annotated[str, typer.Argument(help=f"Section: {', '.join(sections.SECTIONS)}.")],
+    section: Annotated[str, typer.Argument(help=f"Section: {', '.join(registry.SECTIONS)}.")],
     profile_name: ProfileName = "smoke",
     dataset: Annotated[str, typer.Option(help="Data sets, separated by commas; the profile's by default.")] = "all",
     method: Annotated[str, typer.Option(help="Methods, separated by commas; all by default.")] = "all",
@@ -165,7 +175,7 @@ def run(
     compile: Compile = None,
 ) -> None:
     """Measure what your store does not have of a section, whether or not the book has it."""
-    from robustness_lib import cluster
+    from robustness_lib.runner import dask_executor
 
     if init is not None:
         checkpoint_ids.check_id(_not_empty("--init", init), "--init")
@@ -173,16 +183,16 @@ def run(
         raise UserError(f"--workers is {workers} but must be at least 1")
     context = _context(data_root, store, device if scheduler is None else "auto", precision, threads, compile)
     options = {"device": device, "precision": precision, "threads": threads, "compile": compile}
-    with cluster.connect(scheduler, **options) as executor:
-        planned, outcome = sections.measure_section(
+    with dask_executor.connect(scheduler, **options) as executor:
+        planned, outcome = registry.measure_section(
             section,
             profile_name,
             context,
-            datasets=sections.parse_names(dataset),
-            methods=sections.parse_names(method),
-            seeds=sections.parse_seeds(seeds),
-            chosen_levels=sections.parse_levels(levels),
-            overrides=sections.parse_overrides(settings),
+            datasets=registry.parse_names(dataset),
+            methods=registry.parse_names(method),
+            seeds=registry.parse_seeds(seeds),
+            chosen_levels=registry.parse_levels(levels),
+            overrides=registry.parse_overrides(settings),
             init=init,
             workers=workers,
             executor=executor,
@@ -229,8 +239,10 @@ def pretrain(
 
     On several GPUs: torchrun --nproc-per-node N -m robustness_lib pretrain …
     """
-    from robustness_lib import carrying, networks, pretraining, processes
-    from robustness_lib.sweep import sweep
+    from robustness_lib.experiments import pretraining
+    from robustness_lib.runner import model_cache, sync
+    from robustness_lib.runner.sweep import sweep
+    from robustness_lib.training import distributed
 
     if corpus is not None:
         _not_empty("--corpus", corpus)
@@ -242,12 +254,12 @@ def pretrain(
     holds = pretraining.with_counts(context.images(corpus or target.corpus, "train"))
     overrides = _pretraining_overrides(settings)
     job = pretraining.job(scale, target, corpus_holds=holds, seed=seed, overrides=overrides)
-    name = pretraining.checkpoint_id(job)
+    name = checkpoint_id(job)
     with (
-        processes.join(context.runtime.device) as rank,
-        carrying.mirrored([job], store, out if rank == 0 else None) as mirror,
+        distributed.join(context.runtime.device) as rank,
+        sync.mirrored([job], store, out if rank == 0 else None) as mirror,
     ):
-        found = networks.find_checkpoint(name, store)
+        found = model_cache.find_checkpoint(name, store)
         if rank > 0:
             if found is None:  # it cannot be made before this process helps
                 pretraining.assist(job, context)
@@ -256,14 +268,14 @@ def pretrain(
         if found is None:
             pretraining.forget(job, store)
         else:
-            networks.read_trained(found)  # though its record is there, the file may be damaged
+            model_cache.read_trained(found)  # though its record is there, the file may be damaged
         sweep([job], pretraining.run, context, on_record=mirror).check()
     record = kept.get(job)
     error = record.metrics.get("error") if record is not None else None
     told = (
         "no validation images of its classes" if error is None else f"validation error {100 * float(str(error)):.1f} %"
     )
-    print(f"{name}\n{networks.find_checkpoint(name, store)}: {told}")
+    print(f"{name}\n{model_cache.find_checkpoint(name, store)}: {told}")
 
 
 @app.command("import")
@@ -283,15 +295,16 @@ def import_weights(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Take published weights into the store, and print the id that --init takes."""
-    from robustness_lib import importing, networks
-    from robustness_lib.networks import Context
+    from robustness_lib.runner import model_cache, pretrained_weights
+    from robustness_lib.runner.model_cache import Context
 
-    name = importing.import_weights(weights, Context(data=data_root, store=store), corpus=corpus, adversary=adversary)
+    name = pretrained_weights.import_weights(
+        weights, Context(data=data_root, store=store), corpus=corpus, adversary=adversary
+    )
     architecture = getattr(checkpoint_ids.origin(name), "architecture", "")
     settings = f"--set architecture={architecture}" + (" --set image_size=224" if weights == architecture else "")
-    print(
-        f"{name}\n{networks.find_checkpoint(name, store)}: tune it with 'robustness run ... --init {name} {settings}'"
-    )
+    print(name)
+    print(f"{model_cache.find_checkpoint(name, store)}: tune it with 'robustness run ... --init {name} {settings}'")
 
 
 def _own(store: Path) -> Store:
@@ -322,7 +335,7 @@ def _published(section: str | None = None) -> list[Record]:
 def status(store: StoreFolder = DEFAULT_STORE) -> None:
     """Show how much of each section you have measured, and how much the book has."""
     kept = _own(store)
-    rows = sections.status(kept, _published())
+    rows = registry.status(kept, _published())
     _print_table(list(rows[0]), rows)
     print(
         f"planned: jobs of the profile. yours: of these, recorded in {store}; 'robustness run' skips them. book: of "
@@ -346,10 +359,11 @@ def show(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Print your records of a section and the book's: means and standard deviations over seeds."""
-    from robustness_lib import comparison, pretraining
+    from robustness_lib.experiments import pretraining
+    from robustness_lib.runner import comparison
 
     if section != pretraining.SECTION:
-        sections.section(section)
+        registry.section(section)
     table = comparison.summary(_own(store).records(section), _published(section))
     table = _restricted(table, profile=profile_name, dataset=dataset, method=method, metric=metric)
     _print_frame(table)
@@ -369,10 +383,11 @@ def compare(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Set your records beside the book's, job by job and as means: do they agree?"""
-    from robustness_lib import comparison, pretraining
+    from robustness_lib.experiments import pretraining
+    from robustness_lib.runner import comparison
 
     if section not in (None, pretraining.SECTION):
-        sections.section(str(section))
+        registry.section(str(section))
     yours, book = _own(store).records(section), _published(section)
     table = comparison.compare(yours, book)
     if table.empty:
@@ -399,7 +414,7 @@ def _restricted(table: pd.DataFrame, **chosen: str) -> pd.DataFrame:
         UserError: No row has one of them.
     """
     for column, text in chosen.items():
-        wanted = sections.parse_names(text)
+        wanted = registry.parse_names(text)
         if wanted is None:
             continue
         there = list(dict.fromkeys(str(value) for value in table[column]))
@@ -418,13 +433,13 @@ def merge(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Take records and checkpoints that were made elsewhere into the store."""
-    from robustness_lib import carrying
+    from robustness_lib.runner import sync
 
     bad = False
     for folder in folders:
         folder = as_path(folder)
-        merged = carrying.merge(folder, store)
-        if merged == carrying.Merged():
+        merged = sync.merge(folder, store)
+        if merged == sync.Merged():
             raise UserError(
                 f"{folder} holds nothing to merge, neither records (records/<section>/<key>.json) nor checkpoints "
                 "(checkpoints/<id>.safetensors); give a folder that --out filled, or another store"
@@ -451,7 +466,7 @@ def publish_records(
     ] = [],  # noqa: B006 - typer takes the default's type from it
 ) -> None:
     """Merge the store's records into book/results, which the book reads: those that a profile plans."""
-    from robustness_lib import networks
+    from robustness_lib.runner import model_cache
 
     if not PUBLISHED.parent.is_dir():
         raise UserError(
@@ -459,15 +474,15 @@ def publish_records(
             "the repository, with --store for a store elsewhere"
         )
     jobs = [record.job for record in _own(store).records() if record.job.profile in EVIDENCE]
-    planned = {job.key for job in jobs if changed or sections.is_planned(job)}
+    planned = {job.key for job in jobs if changed or registry.is_planned(job)}
     for name in checkpoint:
         checkpoint_ids.check_id(name, "--checkpoint")
     for name in checkpoint:
-        print(f"{networks.ship(name, store)}: comes with the repository now")
+        print(f"{model_cache.ship(name, store)}: comes with the repository now")
     result, kept = publish(
         _own(store),
         which=lambda job: job.key in planned,
-        changed=sections.changed_settings,
+        changed=registry.changed_settings,
         replace_published=replace,
     )
     if not result:

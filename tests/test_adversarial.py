@@ -11,34 +11,33 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import test_attacks
+import test_pgd
 import torch
 import toys
 from torch import nn
 
-from robustness_lib import adversarial, pretraining, recipe_choice, sections
-from robustness_lib.adversarial import METHODS, AdversarialRecipe
-from robustness_lib.batches import to_unit_range
-from robustness_lib.calibration import CalibrationRecipe
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
-from robustness_lib.models import build
-from robustness_lib.networks import Context, Trained, Training, read_trained, trained
-from robustness_lib.paper import metric
-from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.randomness import generator
-from robustness_lib.records import SCRATCH, Job, Record, frame
-from robustness_lib.report import provenance, trainings
-from robustness_lib.robust_accuracy import (
+from robustness_lib.experiments import adversarial, hyperparameter_search, pretraining, registry
+from robustness_lib.experiments.adversarial import METHODS, AdversarialRecipe, trained_and_evaluated
+from robustness_lib.experiments.calibration import CalibrationRecipe
+from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.metrics.robust_accuracy import (
     Threat,
     as_attacked,
     attack,
     correct_on,
     fixed_subset,
-    trained_and_looked_at,
     without_gradient,
     worst_case,
 )
+from robustness_lib.models.architectures import build
+from robustness_lib.paper import metric
+from robustness_lib.randomness import generator
+from robustness_lib.report import provenance, trainings
+from robustness_lib.runner.model_cache import Context, Trained, Training, read_trained, trained
+from robustness_lib.runner.records import SCRATCH, Job, Record, checkpoint_id, frame
+from robustness_lib.training.data_loader import to_unit_range
 
 THREAT = Threat(epsilon=8 / 255, step_size=2 / 255, steps=4)
 SETTING = ("half", toys.PLAIN)
@@ -59,7 +58,7 @@ def test_the_main_arms_have_three_seeds_and_the_papers_arms() -> None:
 def test_ordinary_training_is_that_of_calibration() -> None:
     """So that its networks are trained once for both sections."""
     (own,) = adversarial.jobs("cpu", datasets=["cifar10"], methods=["normal"], seeds=[1])
-    other = sections.section("calibration").jobs("cpu", datasets=["cifar10"], methods=["standard"], seeds=[1])
+    other = registry.section("calibration").jobs("cpu", datasets=["cifar10"], methods=["standard"], seeds=[1])
     keys = {
         Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe.of(job.recipe).training_part()).key
         for job, recipe in (
@@ -118,7 +117,7 @@ def test_the_paper_profile_has_the_papers_settings() -> None:
     target = profile("paper").targets["cifar10"]
     pretrain = pretraining.job(profile("paper"), target, overrides={"adversary": "untargeted"})
     assert (pretrain.recipe["epochs"], pretrain.recipe["batch_size"]) == (100, 256)
-    assert pretraining.checkpoint_id(pretrain) == jobs[1].init
+    assert checkpoint_id(pretrain) == jobs[1].init
 
 
 @pytest.mark.parametrize("scale", PROFILES)
@@ -127,7 +126,7 @@ def test_the_checkpoints_of_all_methods_can_be_made(scale: str, tmp_path: Path) 
     found = pretraining.missing(jobs, None, tmp_path)
     wanted = {job.init for job in jobs} - {SCRATCH}
     there = {path.name.removesuffix(".safetensors") for path in Path("book/checkpoints").glob("*.safetensors")}
-    assert {pretraining.checkpoint_id(job) for job in found} == wanted - there
+    assert {checkpoint_id(job) for job in found} == wanted - there
     assert {job.method for job in found} <= {"supervised", "adversarial"}
 
 
@@ -247,7 +246,7 @@ def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Modu
     data = toys.images(200, size=16, seed=3)
     threat = Threat(epsilon=16 / 255, step_size=4 / 255, steps=6)
     ours = attack(network, data, *SETTING, threat)
-    found = test_attacks.textbook(
+    found = test_pgd.textbook(
         as_attacked(network, "half"),
         to_unit_range(data.images),
         data.labels,
@@ -295,9 +294,9 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Job], pd.DataFr
     context = toys.context(tmp_path_factory.mktemp("runs"))
     short = {"epochs": "2", "train_images": "100", "observations": "1", "test_images": "30", "test_steps": "3"}
     short |= {"pretraining.epochs": "1"}
-    jobs, outcome = sections.measure_section("adversarial", "smoke", context, overrides=short, workers=1)
+    jobs, outcome = registry.measure_section("adversarial", "smoke", context, overrides=short, workers=1)
     outcome.check()
-    return jobs, sections.recorded(jobs, sections.Store(context.store)), context
+    return jobs, registry.recorded(jobs, registry.Store(context.store)), context
 
 
 def test_every_method_is_measured(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
@@ -327,7 +326,7 @@ def test_metrics_have_words(live: tuple[list[Job], pd.DataFrame, Context]) -> No
 def test_records_are_small(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
     jobs, _, context = live
     for job in jobs:
-        assert sections.Store(context.store).path(job).stat().st_size < 10_000
+        assert registry.Store(context.store).path(job).stat().st_size < 10_000
 
 
 def test_only_the_head_changes_in_last_layer_tuning(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
@@ -393,7 +392,7 @@ def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path) -> None:
     recipe = adversarial.jobs("smoke", methods=["adversarial"])[0].recipe
     short = dataclasses.replace(AdversarialRecipe.of(recipe).training_part(), epochs=2, train_images=60, observations=2)
     training = Training(dataset="synthetic", init=SCRATCH, seed=0, recipe=short)
-    looked, plain = trained_and_looked_at(training, context), trained(training, context)
+    looked, plain = trained_and_evaluated(training, context), trained(training, context)
     assert toys.checksum(looked.network) == toys.checksum(plain.network)
     assert looked.further["adversarial_accuracy"].shape == (2,)
     assert len(looked.losses) == 2
@@ -403,10 +402,10 @@ def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path) -> None:
 
 
 def test_candidates_are_trained_against_the_adversary_and_judged_on_other_training_images() -> None:
-    jobs = recipe_choice.jobs("cpu", methods=["adversarial"])
+    jobs = hyperparameter_search.jobs("cpu", methods=["adversarial"])
     assert {job.recipe["adversary"] for job in jobs} == {"untargeted"}
     assert {job.dataset for job in jobs} == {"cifar10"}
-    assert all(job.method == "held-out" for job in recipe_choice.jobs("cpu"))
+    assert all(job.method == "held-out" for job in hyperparameter_search.jobs("cpu"))
     tried = {(job.init == SCRATCH, job.recipe["epochs"], job.recipe["learning_rate"]) for job in jobs}
     for job in adversarial.jobs("cpu", datasets=["cifar10"], methods=["adversarial"], seeds=[0]):
         assert (job.init == SCRATCH, job.recipe["epochs"], job.recipe["learning_rate"]) in tried

@@ -20,12 +20,13 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from robustness_lib.data import ImageSet
 from robustness_lib.errors import UserError
-from robustness_lib.models import WideResNet, build
-from robustness_lib.networks import Context
-from robustness_lib.recipes import Recipe
-from robustness_lib.records import Job, Metrics, Record, Store, load_published, publish
-from robustness_lib.runtime import Runtime
-from robustness_lib.training import predict
+from robustness_lib.metrics import Metrics
+from robustness_lib.models.architectures import WideResNet, build
+from robustness_lib.runner.model_cache import Context
+from robustness_lib.runner.records import Job, Record, Store, load_published, publish
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.device import Runtime
+from robustness_lib.training.trainer import predict
 
 sys.path.insert(0, str(Path(__file__).parents[1]))  # the benchmarks are no part of the installed package
 ceilings, clock, command, counting, detection, measurements, plan, textbook = (

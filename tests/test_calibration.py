@@ -12,17 +12,19 @@ import pytest
 import torch
 import toys
 
-from robustness_lib import calibration, comparison, metrics, networks, recipe_choice, records, sections
-from robustness_lib.calibration import CalibrationRecipe
 from robustness_lib.data import ImageSet, class_balanced_subset, load
 from robustness_lib.errors import UserError
-from robustness_lib.models import build
-from robustness_lib.networks import Context, Training, held_out_split, save_trained, target_images, trained
-from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.recipes import Recipe
-from robustness_lib.records import SCRATCH, Job, Store, canonical_json
-from robustness_lib.sweep import perform, sweep
-from robustness_lib.training import History, predict
+from robustness_lib.experiments import calibration, hyperparameter_search, registry
+from robustness_lib.experiments.calibration import CalibrationRecipe
+from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.metrics import calibration as metrics
+from robustness_lib.models.architectures import build
+from robustness_lib.runner import comparison, model_cache, records
+from robustness_lib.runner.model_cache import Context, Training, held_out_split, save_trained, target_images, trained
+from robustness_lib.runner.records import SCRATCH, Job, Store, canonical_json
+from robustness_lib.runner.sweep import perform, sweep
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.trainer import History, predict
 
 PLAIN_METRICS = {
     "error",
@@ -135,7 +137,7 @@ def test_other_rates_change_the_tuning_alone(method: str, rate: float) -> None:
 
 def test_what_a_profile_plans_and_what_is_a_trial() -> None:
     def one(section: str, method: str, **selection: Any) -> Job:
-        jobs = sections.section(section).jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[0], **selection)
+        jobs = registry.section(section).jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[0], **selection)
         return jobs[-1]
 
     other = "wrn-16-1_imagenet32-no-cifar10_144900x249_e10_s1_0e7f85"
@@ -144,7 +146,7 @@ def test_what_a_profile_plans_and_what_is_a_trial() -> None:
         one("label_noise", "none"),
         one("label_noise", "none-excluded", init=other),
     )
-    assert all(sections.is_planned(job) for job in planned)
+    assert all(registry.is_planned(job) for job in planned)
     trials = (
         one("calibration", "standard", init=other),
         one("calibration", "standard", overrides={"epochs": "3"}),
@@ -152,17 +154,17 @@ def test_what_a_profile_plans_and_what_is_a_trial() -> None:
         one("label_noise", "none", chosen_levels=[0.35]),
         one("label_noise", "none-excluded", init=other, overrides={"epochs": "7"}),
     )
-    assert not any(sections.is_planned(job) for job in trials)
+    assert not any(registry.is_planned(job) for job in trials)
     changes = {"draw_images": "1000", "ood_sets": "gaussian:textures"}
-    jobs = sections.section("ood").jobs("paper", datasets=["cifar10"], seeds=[0], init=other, overrides=changes)
+    jobs = registry.section("ood").jobs("paper", datasets=["cifar10"], seeds=[0], init=other, overrides=changes)
     assert {job.init for job in jobs} == {SCRATCH, other}
     for job in jobs:
-        assert sections.changed_settings(job) == {"draw_images": 1000, "ood_sets": "gaussian:textures"}
-    assert [sections.changed_settings(job) for job in planned] == [{}, {}, {}]
-    assert sections.changed_settings(one("calibration", "standard", init=other)) == {}
+        assert registry.changed_settings(job) == {"draw_images": 1000, "ood_sets": "gaussian:textures"}
+    assert [registry.changed_settings(job) for job in planned] == [{}, {}, {}]
+    assert registry.changed_settings(one("calibration", "standard", init=other)) == {}
 
 
-@pytest.mark.parametrize("section", sections.SECTIONS)
+@pytest.mark.parametrize("section", registry.SECTIONS)
 def test_every_published_section_can_be_shown(section: str) -> None:
     made = records.load_published(section, Path(__file__).parents[1] / "book/results")
     shown = comparison.summary([], made)
@@ -260,13 +262,13 @@ def test_the_same_job_gives_the_same_numbers(context: Context, root: Path, tmp_p
 
 def test_temperature_holds_out_a_tenth(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    train = networks.train
+    train = model_cache.train
 
     def watch(network: object, data: object, *arguments: object, **options: object) -> History:
         counts.append(len(data))
         return train(network, data, *arguments, **options)
 
-    monkeypatch.setattr(networks, "train", watch)
+    monkeypatch.setattr(model_cache, "train", watch)
     for method in calibration.METHODS:
         calibration.run(own_job(method=method), context)
     assert counts == [40, 36]
@@ -327,7 +329,7 @@ def test_network_is_trained_once_for_all_jobs_that_need_it(context: Context, mon
     def forbid(*arguments: object, **options: object) -> None:
         raise AssertionError("trained again")
 
-    monkeypatch.setattr(networks, "train", forbid)
+    monkeypatch.setattr(model_cache, "train", forbid)
     second = calibration.run(finer, context)
     assert second["error"] == first["error"]
     assert second["reliability_confidence"] != first["reliability_confidence"]
@@ -403,10 +405,10 @@ def test_more_images_than_there_are_is_one_sentence(context: Context) -> None:
 def test_recipes_are_judged_on_images_that_are_neither_trained_on_nor_tested(
     context: Context, root: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(recipe_choice, "HELD_OUT_IMAGES", 20)
+    monkeypatch.setattr(hyperparameter_search, "HELD_OUT_IMAGES", 20)
     data = load("own", "train", root)
     recipe = Recipe(architecture="wrn-10-1", train_images=40, epochs=1, batch_size=20)
-    judged = recipe_choice.left_over(data, class_balanced_subset(data.labels, 40, 0), 0)
+    judged = hyperparameter_search.left_over(data, class_balanced_subset(data.labels, 40, 0), 0)
     used = target_images(Training(dataset="own", init=SCRATCH, seed=0, recipe=recipe), context)
     rows = [
         {image.numpy().tobytes() for image in part.images} for part in (judged, used, data, load("own", "test", root))
@@ -416,10 +418,10 @@ def test_recipes_are_judged_on_images_that_are_neither_trained_on_nor_tested(
     assert not rows[0] & rows[3]
     assert rows[0] | rows[1] == rows[2]
     job = toys.toy_job(0, dataset="own", recipe=recipe.as_dict())
-    assert set(recipe_choice.run(job, context)) == PLAIN_METRICS
+    assert set(hyperparameter_search.run(job, context)) == PLAIN_METRICS
     for images in (41, 0):
         with pytest.raises(UserError, match="smaller train_images"):
-            recipe_choice.run(dataclasses.replace(job, recipe=job.recipe | {"train_images": images}), context)
+            hyperparameter_search.run(dataclasses.replace(job, recipe=job.recipe | {"train_images": images}), context)
 
 
 def test_a_notebooks_parameters_select_what_is_measured(root: Path, tmp_path: Path) -> None:
@@ -434,10 +436,10 @@ def test_a_notebooks_parameters_select_what_is_measured(root: Path, tmp_path: Pa
         "store": str(tmp_path / "runs"),
         "results": "another parameter of the notebook",
     }
-    jobs, live = sections.measure_as_asked("calibration", asked)
+    jobs, live = registry.measure_as_asked("calibration", asked)
     assert {(job.dataset, job.method, job.seed, job.recipe["epochs"]) for job in jobs} == {("own", "standard", 3, 2)}
     assert sorted(live["arm"]) == ["pre-trained", "scratch"]
     with pytest.raises(UserError, match="seeds"):
-        sections.measure_as_asked("calibration", asked | {"seeds": "3-1"})
+        registry.measure_as_asked("calibration", asked | {"seeds": "3-1"})
     with pytest.raises(UserError, match="no levels"):
-        sections.measure_as_asked("calibration", asked | {"levels": "0.5"})
+        registry.measure_as_asked("calibration", asked | {"levels": "0.5"})

@@ -6,10 +6,11 @@ from pathlib import Path
 
 import pytest
 
-from robustness_lib import ood, pretraining
-from robustness_lib.checkpoint_ids import Origin, corpus_counts, corpus_name, origin, trained_on
-from robustness_lib.models import TORCHVISION
-from robustness_lib.profiles import PROFILES
+from robustness_lib.experiments import ood, pretraining
+from robustness_lib.experiments.presets import PROFILES
+from robustness_lib.models.architectures import TORCHVISION
+from robustness_lib.models.checkpoint_ids import Origin, corpus_counts, corpus_name, origin, trained_on
+from robustness_lib.runner.records import checkpoint_id
 
 SHIPPED = sorted(path.stem for path in Path("book/checkpoints").glob("*.safetensors"))
 
@@ -29,7 +30,7 @@ def test_what_is_written_is_read(scale: str, adversary: str, images: int) -> Non
         for holds in (target.corpus_holds, "my_own_set_700x12"):
             changes = {"adversary": adversary, "train_images": str(images)}
             job = pretraining.job(PROFILES[scale], target, corpus_holds=holds, overrides=changes, seed=3)
-            assert origin(pretraining.checkpoint_id(job)) == Origin(
+            assert origin(checkpoint_id(job)) == Origin(
                 architecture=job.recipe["architecture"],
                 corpus=corpus_name(holds),
                 holds=holds,

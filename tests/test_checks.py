@@ -11,33 +11,36 @@ import pytest
 import torch
 import toys
 
-from robustness_lib import accuracy_lines as al
-from robustness_lib import imbalance, loss_correction, metrics
-from robustness_lib.class_maps import mapped_scores
-from robustness_lib.corruption import check_matrix, corrupt_labels, corruption_matrix, observed_matrix
 from robustness_lib.data import ImageSet
-from robustness_lib.data.common_corruptions import corrupt
-from robustness_lib.detection import detection_metrics, mahalanobis_score, neighbour_score, outputs, roc_curve
-from robustness_lib.difficulty import chosen_by_difficulty
+from robustness_lib.data.corruptions import corrupt
 from robustness_lib.errors import UserError
-from robustness_lib.fine_tuning import with_replay
-from robustness_lib.foreign import draw, make, nearest_images
-from robustness_lib.shifts import right_among
-from robustness_lib.testbed_models import fit_pixel_model
+from robustness_lib.experiments import imbalance
+from robustness_lib.experiments.baseline_models import fit_pixel_model
+from robustness_lib.experiments.example_difficulty import chosen_by_difficulty
+from robustness_lib.experiments.fine_tuning import with_replay
+from robustness_lib.experiments.shifted_test_sets import right_among
+from robustness_lib.methods import loss_correction
+from robustness_lib.methods.class_mapping import mapped_scores
+from robustness_lib.methods.label_noise import check_matrix, corrupt_labels, corruption_matrix, observed_matrix
+from robustness_lib.methods.ood_images import draw, make, nearest_images
+from robustness_lib.methods.ood_scores import mahalanobis_score, neighbour_score, outputs
+from robustness_lib.metrics import calibration, effective_robustness
+from robustness_lib.metrics.effective_robustness import dominance_probability
+from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 
 LOGITS = np.array([[2.0, 0.5, -1.0], [0.25, 1.0, 0.5], [0.0, 0.5, 4.0], [1.0, 0.75, 0.5]])  # exact in bfloat16
 CLASSES = [0, 1, 2, 1]
 MATRIX = np.array([[0.75, 0.25, 0.0], [0.0, 0.5, 0.5], [0.25, 0.25, 0.5]])
 
 VALUES: dict[str, tuple[Callable[[Any, Any], Any], float]] = {
-    "negative_log_likelihood": (metrics.negative_log_likelihood, -0.25 * sum(
+    "negative_log_likelihood": (calibration.negative_log_likelihood, -0.25 * sum(
         math.log(math.exp(row[k]) / sum(map(math.exp, row))) for row, k in zip(LOGITS.tolist(), CLASSES, strict=True)
     )),
-    "error": (lambda logits, labels: metrics.evaluate(logits, labels)["error"], 0.25),
+    "error": (lambda logits, labels: calibration.evaluate(logits, labels)["error"], 0.25),
     "observed_matrix": (lambda _, labels: observed_matrix(labels, labels, 3).trace(), 3.0),
     "corrupt_labels": (lambda _, labels: corrupt_labels(labels, np.eye(3), 1).sum(), 4.0),
     "imbalance": (lambda _, labels: imbalance.evaluate(labels, labels, [3, 2, 1])["error"], 0.0),
-    "dominance": (lambda _, labels: al.dominance_probability(np.asarray(labels) == 1, [0, 0, 0, 1]), 0.0),
+    "dominance": (lambda _, labels: dominance_probability(np.asarray(labels) == 1, [0, 0, 0, 1]), 0.0),
 }  # fmt: skip
 
 
@@ -55,7 +58,9 @@ def test_numbers_of_every_precision_are_read(precision: torch.dtype) -> None:
     assert function(torch.tensor(LOGITS, dtype=precision, requires_grad=True), CLASSES) == pytest.approx(expected)
     scores = torch.tensor([0.5, 0.25], dtype=precision)
     assert detection_metrics(scores, scores)["auroc"] == 0.5
-    assert al.fit_line(torch.tensor([0.25, 0.5, 0.75], dtype=precision), [0.25, 0.5, 0.75]).slope == pytest.approx(1)
+    assert effective_robustness.fit_line(
+        torch.tensor([0.25, 0.5, 0.75], dtype=precision), [0.25, 0.5, 0.75]
+    ).slope == pytest.approx(1)
     assert check_matrix(torch.tensor(MATRIX, dtype=precision)).tolist() == MATRIX.tolist()
 
 
@@ -95,11 +100,11 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a seed of 33 bits": lambda: corrupt_labels([0], np.eye(2), 2**32),
     "a negative seed": lambda: corruption_matrix(3, 0.5, "flip", seed=-1),
     "one prediction for all": lambda: imbalance.evaluate([0], [0, 1], [2, 1]),
-    "NaN among errors": lambda: metrics.area_under_error_curve([0, 1], [0.5, math.nan]),
-    "half a bin": lambda: metrics.adaptive_bins([0.5], [1], 2.5),  # type: ignore[arg-type]
-    "texts": lambda: metrics.brier_score([["a", "b"]], [0]),
-    "a ragged list": lambda: metrics.brier_score([[1.0], [1.0, 2.0]], [0, 0]),
-    "complex numbers": lambda: al.to_scale([0.5 + 1j], "linear"),
+    "NaN among errors": lambda: calibration.area_under_error_curve([0, 1], [0.5, math.nan]),
+    "half a bin": lambda: calibration.adaptive_bins([0.5], [1], 2.5),  # type: ignore[arg-type]
+    "texts": lambda: calibration.brier_score([["a", "b"]], [0]),
+    "a ragged list": lambda: calibration.brier_score([[1.0], [1.0, 2.0]], [0, 0]),
+    "complex numbers": lambda: effective_robustness.to_scale([0.5 + 1j], "linear"),
     "a rate below 0": lambda: roc_curve([0.0], [1.0], [-0.1]),
     "a rate of NaN": lambda: roc_curve([0.0], [1.0], [math.nan]),
     "features of two widths": lambda: neighbour_score(FEATURES, FEATURES[:, :2], 1),
@@ -134,21 +139,21 @@ def test_values_at_the_edge_of_a_bin_belong_to_it() -> None:
     """Multiples of a bin's width, at which a product of floating-point numbers may end up beyond the edge."""
     for bins in (10, 15, 25, 100):
         exact = [k / bins for k in range(1, bins + 1)]
-        average = al.binned_average(exact, exact, bins)  # [(k - 1)/bins, k/bins), and 1 in the last
+        average = effective_robustness.binned_average(exact, exact, bins)  # [(k - 1)/bins, k/bins), and 1 in the last
         assert average.points.tolist() == [1] * (bins - 2) + [2]
         right = [1] * (bins - 1) + [0]  # ((k - 1)/bins, k/bins]: each value alone in its bin
         expected = sum(1 - value for value in exact[:-1]) + exact[-1]
-        assert metrics.expected_calibration_error(exact, right, bins) == pytest.approx(expected / bins, abs=1e-12)
+        assert calibration.expected_calibration_error(exact, right, bins) == pytest.approx(expected / bins, abs=1e-12)
 
 
 def test_nearly_constant_accuracies() -> None:
     inside = [0.1, 0.2, 0.3, 0.5]
     for outside in ([0.4] * 4, [0.4, 0.4, 0.4, 0.4 + 1e-16], [0.4 - 1e-15, 0.4, 0.4, 0.4]):
-        line = al.fit_line(inside, outside)
+        line = effective_robustness.fit_line(inside, outside)
         assert (line.slope, line.r_squared, line.slope_error) == (0, None, 0)
         np.testing.assert_allclose(line.predict(inside), 0.4)
         with pytest.raises(UserError, match="same ID accuracy"):
-            al.fit_line(outside, inside)
+            effective_robustness.fit_line(outside, inside)
     with pytest.raises(UserError, match="none is a minority"):
         imbalance.minority_classes([0.1] * 7)
     with pytest.raises(UserError, match="gamma is 1e-17"):

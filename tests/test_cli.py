@@ -16,10 +16,11 @@ import pytest
 import toys
 from toys import Command
 
-from robustness_lib import calibration, cli, data, pretraining, sections
+from robustness_lib import cli, data
 from robustness_lib.errors import UserError
-from robustness_lib.profiles import PROFILES
-from robustness_lib.records import PUBLISHED, Record, Store, load_published
+from robustness_lib.experiments import calibration, pretraining, registry
+from robustness_lib.experiments.presets import PROFILES
+from robustness_lib.runner.records import PUBLISHED, Record, Store, load_published
 
 SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=20", "--set", "observations=1")
 PLACE = ("--data-root", "data", "--store", "runs", "--device", "cpu", "--precision", "float32", "--threads", "1")
@@ -592,16 +593,16 @@ def test_show_refuses_what_is_not_recorded(command: Command) -> None:
     [("default", None), ("", None), ("3", [3]), ("0,2, 5", [0, 2, 5]), ("0-3", [0, 1, 2, 3]), ("7,1-2", [7, 1, 2])],
 )
 def test_seeds(text: str, expected: list[int] | None) -> None:
-    assert sections.parse_seeds(text) == expected
+    assert registry.parse_seeds(text) == expected
 
 
 @pytest.mark.parametrize(
     ("read", "text", "message"),
     [
-        (sections.parse_seeds, "0,0,1", "has 0 twice"),
-        (sections.parse_seeds, "3,0-4", "has 3 twice"),
-        (sections.parse_levels, "0.5,1,.5", "has 0.5 twice"),
-        (sections.parse_names, "standard, standard", "has standard twice"),
+        (registry.parse_seeds, "0,0,1", "has 0 twice"),
+        (registry.parse_seeds, "3,0-4", "has 3 twice"),
+        (registry.parse_levels, "0.5,1,.5", "has 0.5 twice"),
+        (registry.parse_names, "standard, standard", "has standard twice"),
     ],
 )
 def test_nothing_is_counted_twice(read: Callable[[str], object], text: str, message: str) -> None:
@@ -612,17 +613,17 @@ def test_nothing_is_counted_twice(read: Callable[[str], object], text: str, mess
 @pytest.mark.parametrize("text", ["a", "1;2", "-1", "1-", "1,,2", "2-1", "1.0"])
 def test_seeds_that_cannot_be_read(text: str) -> None:
     with pytest.raises(UserError, match="cannot be read"):
-        sections.parse_seeds(text)
+        registry.parse_seeds(text)
 
 
 def test_names_and_settings() -> None:
-    assert sections.parse_levels("all") is None
-    assert sections.parse_levels("0, 0.5,1") == [0, 0.5, 1]
+    assert registry.parse_levels("all") is None
+    assert registry.parse_levels("0, 0.5,1") == [0, 0.5, 1]
     with pytest.raises(UserError, match="levels='0-1' cannot be read"):
-        sections.parse_levels("0-1")
-    assert sections.parse_names("all") is None
-    assert sections.parse_names("a, b") == ["a", "b"]
-    assert sections.parse_overrides(["a=1", "b.c = x=y "]) == {"a": "1", "b.c": "x=y"}
+        registry.parse_levels("0-1")
+    assert registry.parse_names("all") is None
+    assert registry.parse_names("a, b") == ["a", "b"]
+    assert registry.parse_overrides(["a=1", "b.c = x=y "]) == {"a": "1", "b.c": "x=y"}
 
 
 # ---------------------------------------------------------------------------------------- real processes
@@ -660,4 +661,4 @@ def test_command_as_installed(tmp_path: Path) -> None:
     )
     assert found.returncode == 2
     assert found.stdout == ""
-    assert found.stderr == f"error: unknown section 'nothing'; choose one of: {', '.join(sections.SECTIONS)}\n"
+    assert found.stderr == f"error: unknown section 'nothing'; choose one of: {', '.join(registry.SECTIONS)}\n"

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from robustness_lib.corpora import STAND_IN, corpus_label, description, recognised
-from robustness_lib.records import SCRATCH, load_published
+from robustness_lib.models.corpora import STAND_IN, corpus_label, description, recognised
+from robustness_lib.runner.records import SCRATCH, load_published
 
 RESULTS = Path(__file__).parents[1] / "book/results"
 
@@ -54,5 +54,5 @@ def test_other_content_is_not_called_the_stand_in(holds: str, checksum: str | No
 
 
 def test_a_page_can_name_a_corpus_without_pytorch() -> None:
-    code = "import sys, robustness_lib.corpora, robustness_lib.report; sys.exit('torch' in sys.modules)"
+    code = "import sys, robustness_lib.models.corpora, robustness_lib.report; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -35,10 +35,10 @@ from robustness_lib.data import (
     write_bundle,
 )
 from robustness_lib.data.cifar import read_human_labels
-from robustness_lib.data.downsampled import read_class_map, read_downsampled
-from robustness_lib.data.files import read_bundle, read_pickle
-from robustness_lib.data.folders import load_textures, read_image, read_tiny_imagenet
-from robustness_lib.data.testbeds import TABLES
+from robustness_lib.data.image_folders import load_textures, read_image, read_tiny_imagenet
+from robustness_lib.data.imagenet_downsampled import read_class_map, read_downsampled
+from robustness_lib.data.io import read_bundle, read_pickle
+from robustness_lib.data.published_predictions import TABLES
 from robustness_lib.errors import UserError
 
 
@@ -483,7 +483,7 @@ def test_downsampled_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
         "3 training batches with 7 of the published 1,281,167 images and 5 of 1,000 classes; "
         "1 test batch with 3 of the published 50,000 images and 3 of 1,000 classes"
     )
-    monkeypatch.setattr("robustness_lib.data.downsampled.recognised", lambda checksum: checksum)
+    monkeypatch.setattr("robustness_lib.data.imagenet_downsampled.recognised", lambda checksum: checksum)
     assert check(name, tmp_path).message.endswith(f"their checksum is that of {train.checksum}")
 
 

@@ -7,11 +7,12 @@ import time
 import pytest
 import torch
 
-from robustness_lib import models, training
 from robustness_lib.data import ImageSet, load
 from robustness_lib.data.synthetic import COUNTS, SHAPES, TEXTURES, load_synthetic
-from robustness_lib.recipes import Recipe
-from robustness_lib.runtime import Runtime
+from robustness_lib.models import architectures
+from robustness_lib.training import trainer
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.device import Runtime
 
 
 @pytest.mark.parametrize("name", list(COUNTS))
@@ -80,17 +81,17 @@ def test_pretraining_beats_training_from_scratch() -> None:
 
     def fit(network: torch.nn.Module, data: ImageSet, epochs: int, rate: float) -> torch.nn.Module:
         recipe = Recipe(architecture=architecture, epochs=epochs, batch_size=32, learning_rate=rate, crop_padding=2)
-        training.train(network, data, recipe, seed=0, runtime=runtime)
+        trainer.train(network, data, recipe, seed=0, runtime=runtime)
         return network
 
     def error(network: torch.nn.Module, data: ImageSet) -> float:
-        logits = training.predict(network, data, "half", runtime)
+        logits = trainer.predict(network, data, "half", runtime)
         return float((logits.argmax(1) != data.labels).float().mean())
 
-    pretrained = fit(models.build(architecture, 40, seed=0), load("synthetic-source"), epochs=6, rate=0.1)
-    models.new_head(pretrained, 10, seed=0)
+    pretrained = fit(architectures.build(architecture, 40, seed=0), load("synthetic-source"), epochs=6, rate=0.1)
+    architectures.new_head(pretrained, 10, seed=0)
     tuned = fit(pretrained, target, epochs=5, rate=0.05)
-    scratch = fit(models.build(architecture, 10, seed=0), target, epochs=10, rate=0.1)
+    scratch = fit(architectures.build(architecture, 10, seed=0), target, epochs=10, rate=0.1)
     assert error(tuned, test) < 0.25
     assert error(tuned, test) < error(scratch, test) - 0.1
     assert error(tuned, test) + 0.05 < error(tuned, shifted) < 0.6

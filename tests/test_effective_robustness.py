@@ -12,11 +12,12 @@ import pytest
 import torch
 import toys
 
-from robustness_lib import effective_robustness as section
-from robustness_lib import testbed_models, testbeds
-from robustness_lib.accuracy_lines import effective_robustness, fit_line
 from robustness_lib.data import ImageSet
-from robustness_lib.effective_robustness import (
+from robustness_lib.errors import UserError
+from robustness_lib.experiments import baseline_models
+from robustness_lib.experiments import effective_robustness as section
+from robustness_lib.experiments import testbed as testbeds
+from robustness_lib.experiments.effective_robustness import (
     METHODS,
     ON_REQUEST,
     OWN_METHODS,
@@ -29,19 +30,19 @@ from robustness_lib.effective_robustness import (
     testbed_metrics,
     whole_testbed_metrics,
 )
-from robustness_lib.errors import UserError
-from robustness_lib.fine_tuning import Seen
-from robustness_lib.models import build
-from robustness_lib.networks import Context, save_trained
+from robustness_lib.experiments.fine_tuning import Seen
+from robustness_lib.experiments.grid import Case
+from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.experiments.pretraining import missing, pretrainings
+from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests
+from robustness_lib.metrics.effective_robustness import effective_robustness, fit_line
+from robustness_lib.models.architectures import build
 from robustness_lib.paper import metric
-from robustness_lib.planning import Case
-from robustness_lib.pretraining import checkpoint_id, missing, pretrainings
-from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.recipes import Recipe
-from robustness_lib.records import SCRATCH, Job, Record, Store, canonical_json, frame
-from robustness_lib.shifts import ORIGINAL, TargetTests
-from robustness_lib.sweep import sweep
-from robustness_lib.training import History
+from robustness_lib.runner.model_cache import Context, save_trained
+from robustness_lib.runner.records import SCRATCH, Job, Record, Store, canonical_json, checkpoint_id, frame
+from robustness_lib.runner.sweep import sweep
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.trainer import History
 
 testbed_metrics.__test__ = False  # type: ignore[attr-defined]  # a function of the library, not a test
 
@@ -68,7 +69,7 @@ def test_cpu_has_every_method_with_the_profile_s_seeds() -> None:
     planned = own("cpu")
     counts = Counter(job.method for job in planned)
     assert set(counts) == set(OWN_METHODS)
-    assert counts["testbed-model"] == len(testbed_models.TESTBEDS["cpu"]) >= 25
+    assert counts["testbed-model"] == len(baseline_models.TESTBEDS["cpu"]) >= 25
     assert counts["own-testbed"] == 1
     assert counts["standard"] == 2 * 3
     assert counts["head-penalty"] == len(PENALTIES) * 3
@@ -127,7 +128,7 @@ def test_testbed_models_are_the_same_as_a_job_and_as_part_of_another(monkeypatch
     models = own("smoke", methods=["testbed-model"])
     single = [section._training(job, EffectiveRobustnessRecipe.of(job.recipe), tests, "").key for job in models]
     assert asked == single
-    assert len(set(single)) == len(testbed_models.TESTBEDS["smoke"])
+    assert len(set(single)) == len(baseline_models.TESTBEDS["smoke"])
 
 
 def test_selections() -> None:
@@ -325,7 +326,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Job]]:
     name = "wrn-10-1_synthetic-source_4000x40_e0_s1_aaaaaa"
     save_trained(context.store / "checkpoints" / f"{name}.safetensors", build("wrn-10-1", 40, 0.0, 1), History(), {})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setitem(testbed_models.TESTBEDS, "smoke", _TESTBED)
+        patch.setitem(baseline_models.TESTBEDS, "smoke", _TESTBED)
         planned = []
         for method in _SWEPT:
             sizes = ("test_images", "shifted_images", "replay_images")
@@ -454,7 +455,7 @@ def test_a_missing_corpus_is_said_before_the_training(tmp_path: Path, monkeypatc
 
 
 def test_an_unknown_head_is_no_hindrance_to_a_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(testbed_models.TESTBEDS, "smoke", _TESTBED)
+    monkeypatch.setitem(baseline_models.TESTBEDS, "smoke", _TESTBED)
     context = toys.context(tmp_path)
     name = "wrn-10-1_synthetic-source_authors_aaaaaa"
     save_trained(context.store / "checkpoints" / f"{name}.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})

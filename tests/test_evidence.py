@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from robustness_lib.records import Job, Record
 from robustness_lib.report import evidence
+from robustness_lib.runner.records import Job, Record
 
 
 def record(*, seed=0, init="scratch", method="none", level=None, recipe=None, date="2026-01-01", **metrics):

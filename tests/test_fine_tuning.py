@@ -14,17 +14,31 @@ import toys
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib import difficulty, fine_tuning, testbed_models
 from robustness_lib.data import ImageSet, load
-from robustness_lib.difficulty import C_SCORES, c_scores, chosen_by_difficulty, cross_validated_scores
 from robustness_lib.errors import UserError
-from robustness_lib.fine_tuning import AtSize, Features, Seen, at_size, fit, fit_head, interpolated, with_replay
-from robustness_lib.models import build, features, head
-from robustness_lib.networks import Context, Training
+from robustness_lib.experiments import baseline_models, example_difficulty, fine_tuning
+from robustness_lib.experiments.example_difficulty import (
+    C_SCORES,
+    c_scores,
+    chosen_by_difficulty,
+    cross_validated_scores,
+)
+from robustness_lib.experiments.fine_tuning import (
+    AtSize,
+    Features,
+    Seen,
+    at_size,
+    fit,
+    fit_head,
+    interpolated,
+    with_replay,
+)
+from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests, target_tests
+from robustness_lib.models.architectures import build, features, head
 from robustness_lib.randomness import generator
-from robustness_lib.recipes import Recipe
-from robustness_lib.shifts import ORIGINAL, TargetTests, target_tests
-from robustness_lib.training import predict
+from robustness_lib.runner.model_cache import Context, Training
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.trainer import predict
 
 RECIPE = Recipe(
     architecture="wrn-10-1",
@@ -101,7 +115,7 @@ def test_a_linear_layer_on_fixed_features_is_that_of_the_whole_loop(context: Con
     frozen = dataclasses.replace(recipe, trainable="head")
 
     def start() -> nn.Module:
-        from robustness_lib.models import new_head
+        from robustness_lib.models.architectures import new_head
 
         return new_head(fresh().eval(), 10, 0)
 
@@ -241,7 +255,7 @@ def test_the_easiest_and_the_hardest_of_every_class() -> None:
 
 def test_ever_harder_images() -> None:
     labels, scores = torch.arange(40) % 2, np.arange(40) / 40
-    sampler = difficulty.hardening(labels, scores, epochs=4, last=10)
+    sampler = example_difficulty.hardening(labels, scores, epochs=4, last=10)
     for epoch, left in enumerate((20, 15, 10, 5), start=1):
         order = sampler(epoch, generator(0, "order", epoch))
         assert len(set(order.tolist())) == 10
@@ -249,10 +263,10 @@ def test_ever_harder_images() -> None:
         assert int(order.max()) < 2 * left  # the hardest come first in this file
     assert sorted(sampler(4, generator(0, "order", 4)).tolist()) == list(range(10))
     assert len(sampler(1, generator(0, "order", 1))) == len(
-        difficulty.hardening(labels, scores, 1, 10)(1, generator(0))
+        example_difficulty.hardening(labels, scores, 1, 10)(1, generator(0))
     )
     with pytest.raises(UserError, match="cannot be chosen equally"):
-        difficulty.hardening(labels, scores, 4, 41)
+        example_difficulty.hardening(labels, scores, 4, 41)
 
 
 def test_cross_validated_scores_tell_spoilt_images_and_are_kept(context: Context) -> None:
@@ -281,32 +295,32 @@ def test_published_c_scores(tmp_path: Path) -> None:
     np.savez(path, scores=np.linspace(0, 1, 6), labels=np.zeros(6, int))
     with pytest.raises(UserError, match="other labels"):
         c_scores(data, tmp_path)
-    assert difficulty.EXAMPLES[0] == "random"
+    assert example_difficulty.EXAMPLES[0] == "random"
 
 
 # ---------------------------------------------------------------------------------------- testbed
 
 
-@pytest.mark.parametrize("name", testbed_models.PIXEL_MODELS)
+@pytest.mark.parametrize("name", baseline_models.PIXEL_MODELS)
 def test_models_of_pixels_learn_and_score_every_class(name: str) -> None:
     data, new = toys.images(300, 4, seed=5), toys.images(60, 4, seed=6)
     wider = ImageSet("wider", data.images, data.labels, (*data.class_names, "absent"))
-    score = testbed_models.fit_pixel_model(name, wider, seed=0)
+    score = baseline_models.fit_pixel_model(name, wider, seed=0)
     found = score(ImageSet("new", new.images, new.labels, wider.class_names))
     assert found.shape == (60, 5)
     assert (found[:, 4] == -torch.inf).all()
     assert float((found.argmax(1) == new.labels).double().mean()) > 0.45  # chance is 0.25
-    again = testbed_models.fit_pixel_model(name, wider, seed=0)(wider)
+    again = baseline_models.fit_pixel_model(name, wider, seed=0)(wider)
     assert torch.equal(again, score(wider))
 
 
 def test_testbeds_are_large_and_various_enough() -> None:
-    for scale, specs in testbed_models.TESTBEDS.items():
+    for scale, specs in baseline_models.TESTBEDS.items():
         assert len({str(sorted(spec.items())) for spec in specs}) == len(specs), scale
         assert len(specs) >= (25 if scale != "smoke" else 3)
-        assert {spec["model"] for spec in specs if "model" in spec} <= set(testbed_models.PIXEL_MODELS)
+        assert {spec["model"] for spec in specs if "model" in spec} <= set(baseline_models.PIXEL_MODELS)
     with pytest.raises(UserError, match="unknown model of pixels"):
-        testbed_models.fit_pixel_model("oracle", load("synthetic", "test"), 0)
+        baseline_models.fit_pixel_model("oracle", load("synthetic", "test"), 0)
 
 
 def test_a_model_without_a_network_is_fitted_once(context: Context, sets: TargetTests) -> None:

@@ -16,14 +16,15 @@ from typing import Any
 import pytest
 import torch
 
-from robustness_lib import records, sections
-from robustness_lib.networks import Context, Training
-from robustness_lib.pretraining import checkpoint_id, missing, pretrainings
-from robustness_lib.profiles import PROFILES
+from robustness_lib.experiments import registry
+from robustness_lib.experiments.presets import PROFILES
+from robustness_lib.experiments.pretraining import missing, pretrainings
 from robustness_lib.randomness import generator, stream_seed
-from robustness_lib.recipes import ADVERSARIES, Recipe
-from robustness_lib.records import Store
-from robustness_lib.runtime import Runtime, cpu_name
+from robustness_lib.runner import records
+from robustness_lib.runner.model_cache import Context, Training
+from robustness_lib.runner.records import Store, checkpoint_id
+from robustness_lib.training.config import ADVERSARIES, Recipe
+from robustness_lib.training.device import Runtime, cpu_name
 
 GOLDEN = Path(__file__).parent / "golden"
 PUBLISHED = Path(__file__).parent.parent / records.PUBLISHED
@@ -66,15 +67,15 @@ EVERY_SECTION: list[dict[str, Any]] = [
 def jobs() -> list[dict[str, Any]]:
     """Count and hash of the sorted keys of what each selection plans, and the pre-trainings that must come first."""
     found = []
-    for name in sections.SECTIONS:
+    for name in registry.SECTIONS:
         for scale, selection in itertools.product(PROFILES, [*EVERY_SECTION, *ON_REQUEST[name]]):
             row: dict[str, Any] = {"section": name, "profile": scale, "selection": selection}
             try:
-                planned = sections.section(name).jobs(scale, **selection)
+                planned = registry.section(name).jobs(scale, **selection)
                 keys = sorted(job.key for job in planned)
                 own = [job for job in planned if job.init != selection.get("init")]
                 first = sorted(checkpoint_id(job) for job in missing(own, selection.get("overrides"), None))
-            except sections.UserError:
+            except registry.UserError:
                 found.append(row | {"refused": True})
             else:
                 found.append(row | {"count": len(keys), "keys": sha256(keys), "pretrainings": first})
@@ -135,7 +136,7 @@ def published() -> dict[str, Any]:
     found = {}
     for path in sorted(PUBLISHED.glob("*.jsonl")):
         there = records.load_published(path.stem, PUBLISHED)
-        planned = sum(sections.is_planned(record.job) for record in there)
+        planned = sum(registry.is_planned(record.job) for record in there)
         found[path.stem] = {"planned": planned, "keys": " ".join(record.job.key[:8] for record in there)}
     return found
 
@@ -156,7 +157,7 @@ def smoke(store: Path) -> dict[str, Any]:
     context = Context(store=store, runtime=Runtime(precision="float32", threads=1), progress=False)
     metrics: dict[str, Any] = {}
     for name, (methods, level, settings) in SMOKE.items():
-        planned, outcome = sections.measure_section(
+        planned, outcome = registry.measure_section(
             name,
             "smoke",
             context,

@@ -22,10 +22,11 @@ from hypothesis import strategies as st
 from imblearn.over_sampling import SMOTE
 from torch.nn import functional as F
 
-from robustness_lib import imbalance, networks, paper, recipe_choice
+from robustness_lib import paper
 from robustness_lib.data import ImageSet, load
 from robustness_lib.errors import UserError
-from robustness_lib.imbalance import (
+from robustness_lib.experiments import hyperparameter_search, imbalance
+from robustness_lib.experiments.imbalance import (
     LEVELS,
     METHODS,
     ImbalanceRecipe,
@@ -37,14 +38,15 @@ from robustness_lib.imbalance import (
     smote,
     subsample,
 )
-from robustness_lib.models import build
-from robustness_lib.networks import Context, save_trained
-from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.records import SCRATCH, Job, Record, Store, canonical_json
+from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.models.architectures import build
 from robustness_lib.report import evidence, verdicts
-from robustness_lib.runtime import Runtime
-from robustness_lib.sweep import sweep
-from robustness_lib.training import History, cross_entropy, predict, weighted_cross_entropy
+from robustness_lib.runner import model_cache
+from robustness_lib.runner.model_cache import Context, save_trained
+from robustness_lib.runner.records import SCRATCH, Job, Record, Store, canonical_json
+from robustness_lib.runner.sweep import sweep
+from robustness_lib.training.device import Runtime
+from robustness_lib.training.trainer import History, cross_entropy, predict, weighted_cross_entropy
 
 REMEDIES = METHODS[:-1]
 
@@ -456,13 +458,13 @@ def test_sweep_measures_all_documented_metrics(context: Context) -> None:
 
 def test_arms_and_methods_share_images_and_order(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: dict[tuple[str, str], tuple[ImageSet, dict[str, object]]] = {}
-    train, job = networks.train, own_jobs()[0]
+    train, job = model_cache.train, own_jobs()[0]
 
     def watch(network: object, data: ImageSet, *arguments: object, **options: object) -> History:
         seen["scratch" if job.init == SCRATCH else "tuned", job.method] = data, options
         return train(network, data, *arguments, **options)
 
-    monkeypatch.setattr(networks, "train", watch)
+    monkeypatch.setattr(model_cache, "train", watch)
     for job in own_jobs():
         imbalance.run(job, context)
     assert len(seen) == 8
@@ -497,7 +499,7 @@ def test_arms_and_methods_share_images_and_order(context: Context, monkeypatch: 
 def test_a_network_is_known_by_all_that_determines_it(change: dict[str, object], context: Context) -> None:
     for one, other in zip(own_jobs(methods=["smote"]), own_jobs(methods=["smote"], **change), strict=True):
         trainings = [
-            networks.Training(
+            model_cache.Training(
                 dataset="own",
                 init=job.init,
                 seed=job.seed,
@@ -522,9 +524,9 @@ def test_too_large_a_class_is_one_sentence(context: Context) -> None:
 
 
 def test_other_images_need_a_variant(context: Context) -> None:
-    training = networks.Training(dataset="own", init=SCRATCH, seed=0, recipe=toys.RECIPE)
+    training = model_cache.Training(dataset="own", init=SCRATCH, seed=0, recipe=toys.RECIPE)
     with pytest.raises(ValueError, match="variant"):
-        networks.trained(training, context, data=load("own", "train", context.data))
+        model_cache.trained(training, context, data=load("own", "train", context.data))
 
 
 # ---------------------------------------------------------------------------------------- claims
@@ -593,7 +595,7 @@ def test_images_trained_are_epochs_times_the_thinned_or_enlarged_set() -> None:
 def test_lengths_on_imbalanced_sets_are_judged_on_images_that_no_exponent_keeps(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    jobs = recipe_choice.jobs("cpu", methods=["imbalanced"])
+    jobs = hyperparameter_search.jobs("cpu", methods=["imbalanced"])
     assert {(job.section, job.dataset, job.level) for job in jobs} == {
         ("recipe_choice", "cifar10", level) for level in (0.2, 2.0)
     }
@@ -603,15 +605,15 @@ def test_lengths_on_imbalanced_sets_are_judged_on_images_that_no_exponent_keeps(
     ours = {job.key for job in imbalance.jobs("cpu", datasets=["cifar10"], methods=["normal"], seeds=[0])}
     renamed = {dataclasses.replace(job, section="imbalance", method="normal").key for job in jobs}
     assert len(ours & renamed) == 4, "the recipes of the section are among the candidates"
-    monkeypatch.setattr(recipe_choice, "HELD_OUT_IMAGES", 100)
+    monkeypatch.setattr(hyperparameter_search, "HELD_OUT_IMAGES", 100)
     smoke = imbalance.jobs("smoke", methods=["normal"], overrides={"largest": "40"})
     job = smoke[0]
     candidate = dataclasses.replace(job, section="recipe_choice", method="imbalanced")
     context = Context(store=tmp_path, runtime=Runtime(device="cpu"))
-    measured = recipe_choice.run(candidate, context)
+    measured = hyperparameter_search.run(candidate, context)
     data = context.images("synthetic", "train")
     kept = subsample(data.labels, [40] * data.num_classes, job.seed)
-    judged = recipe_choice.left_over(data, kept, job.seed)
+    judged = hyperparameter_search.left_over(data, kept, job.seed)
     network, _ = imbalance.fitted(job, context)
     wrong = predict(network, judged, job.recipe["normalisation"], context.runtime).argmax(1) != judged.labels
     assert measured["error"] == pytest.approx(wrong.double().mean().item())

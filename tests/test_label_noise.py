@@ -19,13 +19,14 @@ import toys
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib import label_noise, networks, paper, records
-from robustness_lib.checkpoints import load_weights
-from robustness_lib.corruption import corrupt_labels, corruption_matrix
+from robustness_lib import paper
 from robustness_lib.data import class_balanced_subset, load
 from robustness_lib.errors import UserError
-from robustness_lib.label_noise import LabelNoiseRecipe, area_under_error_curve, forward_loss, noisy_labels
-from robustness_lib.loss_correction import (
+from robustness_lib.experiments import label_noise
+from robustness_lib.experiments.label_noise import LabelNoiseRecipe, area_under_error_curve, forward_loss, noisy_labels
+from robustness_lib.experiments.pretraining import missing
+from robustness_lib.methods.label_noise import corrupt_labels, corruption_matrix
+from robustness_lib.methods.loss_correction import (
     GoldLoss,
     estimate_forward_matrix,
     estimate_glc_matrix,
@@ -33,13 +34,14 @@ from robustness_lib.loss_correction import (
     matrix_error,
     trusted_split,
 )
-from robustness_lib.models import build
-from robustness_lib.networks import Context, save_trained, trained
-from robustness_lib.pretraining import missing
-from robustness_lib.recipes import Recipe, learning_rate_at
-from robustness_lib.records import SCRATCH, Job, Store, canonical_json
-from robustness_lib.sweep import sweep
-from robustness_lib.training import History, predict
+from robustness_lib.models.architectures import build
+from robustness_lib.models.checkpoints import load_weights
+from robustness_lib.runner import model_cache, records
+from robustness_lib.runner.model_cache import Context, save_trained, trained
+from robustness_lib.runner.records import SCRATCH, Job, Store, canonical_json
+from robustness_lib.runner.sweep import sweep
+from robustness_lib.training.config import Recipe, learning_rate_at
+from robustness_lib.training.trainer import History, predict
 
 CORRECTED = ("forward", "glc-5", "glc-10")
 SMALL = {"train_images": "80", "epochs": "1", "observations": "1", "batch_size": "40"}
@@ -521,7 +523,7 @@ def test_errors_are_those_of_the_network(measured: tuple[list[Job], Context]) ->
     job = next(job for job in jobs if (job.method, job.level) == ("none", 1.0))
     noise, found = noisy_labels(job, context), metrics_of(job, context)
     recipe = LabelNoiseRecipe(**job.recipe)
-    training = networks.Training(dataset="own", init=job.init, seed=job.seed, recipe=recipe, variant=noise.what)
+    training = model_cache.Training(dataset="own", init=job.init, seed=job.seed, recipe=recipe, variant=noise.what)
     network = trained(training, context, data=noise.given).network
     right = predict(network, noise.true, recipe.normalisation, context.runtime).argmax(1)
     assert found["train_error"] == pytest.approx(float((right != noise.given.labels).double().mean()))
@@ -533,13 +535,13 @@ def test_errors_are_those_of_the_network(measured: tuple[list[Job], Context]) ->
 
 def test_first_stage_of_forward_is_the_uncorrected_network(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     counts: list[int] = []
-    train = networks.train
+    train = model_cache.train
 
     def watch(network: nn.Module, data: object, *arguments: object, **options: object) -> History:
         counts.append(len(data))
         return train(network, data, *arguments, **options)
 
-    monkeypatch.setattr(networks, "train", watch)
+    monkeypatch.setattr(model_cache, "train", watch)
     label_noise.run(own_job("none"), context)
     label_noise.run(own_job("forward"), context)
     assert counts == [80, 80]

@@ -1,59 +1,108 @@
-"""Arrows point down only: notebooks, sections, the ground floor."""
+"""Imports point down only, from the command line to the ground; a section imports no other section."""
 
 from __future__ import annotations
 
 import ast
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
 
 import pytest
 
-from robustness_lib.sections import SECTIONS
+from robustness_lib.experiments.registry import SECTIONS
 
-LIBRARY = Path("robustness_lib")
-MODULES = {".".join(path.with_suffix("").parts): path for path in LIBRARY.rglob("*.py")}
-ABOVE = {f"robustness_lib.{name}" for name in ("sections", "cli", "__main__", "recipe_choice")}
-"""The modules that may import sections; the choice of recipes trains as they do."""
+MODULES = {".".join(path.with_suffix("").parts[1:]): path for path in Path("robustness_lib").rglob("*.py")}
+
+BELOW = {
+    "data": {"data", "models"},
+    "models": {"models"},
+    "methods": {"methods", "data", "models"},
+    "metrics": {"metrics", "methods", "data", "models"},
+    "training": {"training", "metrics", "methods", "data", "models"},
+    "runner": {"runner", "training", "metrics", "methods", "data", "models"},
+    "experiments": {"experiments", "runner", "training", "metrics", "methods", "data", "models"},
+    "paper": {"paper", "metrics"},
+    "report": {"report", "paper", "models", "metrics"},
+}
+"""The rooms that a room may import from; all may import the ground."""
+
+GROUND = {"errors", "randomness", "files", "training.config", "training.device", "training.data_loader"}
+"""What any room may import; of training its settings, its device and its batches, which import only the ground."""
+
+ALSO = {"report": {"runner.records", "experiments.presets"}}
+"""Single modules that a room may import too."""
+
+ABOVE_SECTIONS = {"experiments.registry", "experiments.hyperparameter_search"}
+"""What may import sections: their list, and the search for hyper-parameters, which trains as they do."""
 
 
-def imported(path: Path) -> set[str]:
-    """The modules of the library that a module imports, by full name."""
+def room(module: str) -> str:
+    return module.split(".")[0]
+
+
+@cache
+def imported(module: str) -> frozenset[str]:
+    """The modules of the library that a module imports anywhere in its text."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robustness_lib"):
-            found |= {node.module or "", *(f"{node.module}.{name.name}" for name in node.names)}
+    tree = ast.parse(MODULES[module].read_text())
+    tree.body = [node for node in tree.body if not isinstance(node, ast.If)]  # if TYPE_CHECKING
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "robustness_lib":
+            base = (node.module or "").removeprefix("robustness_lib").lstrip(".")
+            names = [f"{base}.{name.name}".lstrip(".") for name in node.names]
+            found |= {name if name in MODULES else base for name in names}
         elif isinstance(node, ast.Import):
-            found |= {name.name for name in node.names}
-    return {name for name in found if name.startswith("robustness_lib")}
+            names = [name.name for name in node.names if name.name.startswith("robustness_lib.")]
+            found |= {name.removeprefix("robustness_lib.") for name in names}
+    return frozenset(found - {"", module})
 
 
-def test_no_section_imports_another_and_nothing_below_imports_a_section() -> None:
-    sections = {f"robustness_lib.{name}" for name in SECTIONS} - ABOVE
+def reached(module: str) -> set[str]:
+    """What a module imports, and what that imports, and so on."""
+    found, waiting = set[str](), {module}
+    while waiting:
+        new = set().union(*(imported(name) for name in waiting if name in MODULES)) - found
+        found, waiting = found | new, new
+    return found
+
+
+@pytest.mark.parametrize("place", BELOW)
+def test_a_room_imports_from_those_below_it(place: str) -> None:
+    allowed = GROUND | ALSO.get(place, set())
+    for module in MODULES:
+        if room(module) == place and module not in GROUND:
+            assert not {name for name in imported(module) - allowed if room(name) not in BELOW[place]}, module
+
+
+@pytest.mark.parametrize("module", sorted(GROUND))
+def test_the_ground_stands_on_nothing_else(module: str) -> None:
+    assert reached(module) <= GROUND
+
+
+def test_no_module_imports_itself_by_way_of_others() -> None:
+    for module in MODULES:
+        assert module not in reached(module), module
+
+
+@pytest.mark.parametrize("place", ["data", "models", "methods", "metrics", "training"])
+def test_what_trains_and_measures_can_be_used_without_records_and_sweeps(place: str) -> None:
+    for module in MODULES:
+        if room(module) == place:
+            assert {room(name) for name in reached(module)}.isdisjoint({"runner", "experiments", "report"}), module
+
+
+def test_no_section_imports_another() -> None:
+    sections = {path.removeprefix("robustness_lib.") for path in SECTIONS.values()} - ABOVE_SECTIONS
     assert sections <= set(MODULES)
-    for name, path in MODULES.items():
-        if name not in ABOVE:
-            assert not (imported(path) & (sections | ABOVE)), name
-
-
-@pytest.mark.parametrize("package", ["report", "paper"])
-def test_what_reports_never_trains(package: str) -> None:
-    ground = ("training", "networks", "sweep", "pretraining", "planning", "models")
-    trains = {f"robustness_lib.{name}" for name in ground}
-    for name, path in MODULES.items():
-        if name.startswith(f"robustness_lib.{package}"):
-            assert not (imported(path) & trains), name
-
-
-def test_what_trains_never_reports() -> None:
-    reports = {name for name in MODULES if name.startswith(("robustness_lib.report", "robustness_lib.paper"))}
-    for name, path in MODULES.items():
-        if name not in reports | ABOVE or name == "robustness_lib.recipe_choice":
-            assert not (imported(path) & reports), name
+    for module in MODULES:
+        if module not in ABOVE_SECTIONS:
+            assert not imported(module) & sections, module
 
 
 def test_the_report_does_not_load_torch() -> None:
-    code = "import sys, robustness_lib.report; print([m for m in sys.modules if m.split('.')[0] == 'torch'])"
+    loaded = "import robustness_lib.report.verdicts, robustness_lib.report.provenance, robustness_lib.report.trainings"
+    code = f"import sys; {loaded}; print([m for m in sys.modules if m.split('.')[0] == 'torch'])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "[]\n"
 

@@ -15,9 +15,9 @@ import torch.nn.functional as F
 import torchvision
 from torch import Tensor, nn
 
-from robustness_lib import checkpoints, models
 from robustness_lib.errors import UserError
-from robustness_lib.models import StateDict
+from robustness_lib.models import architectures, checkpoints
+from robustness_lib.models.architectures import StateDict
 
 PARAMETERS = {
     "wrn-40-2": {10: 2_243_546, 100: 2_255_156, 200: 2_268_056, 1000: 2_371_256},
@@ -27,12 +27,12 @@ PARAMETERS = {
 
 def on_meta(architecture: str, num_classes: int = 10) -> nn.Module:
     with torch.device("meta"):
-        return models.build(architecture, num_classes)
+        return architectures.build(architecture, num_classes)
 
 
 def lively(architecture: str, num_classes: int = 10, dropout: float = 0.0) -> nn.Module:
     """A network in which every entry of the state dict matters."""
-    network = models.build(architecture, num_classes, dropout, seed=3)
+    network = architectures.build(architecture, num_classes, dropout, seed=3)
     stream = torch.Generator().manual_seed(4)
     for name, value in network.state_dict().items():
         if value.dim() == 1:
@@ -50,7 +50,7 @@ def images(count: int = 3, size: int = 32, seed: int = 0) -> Tensor:
 @pytest.mark.parametrize(("architecture", "entries"), [("wrn-40-2", 227), ("wrn-28-10", 155)])
 def test_wide_resnets_have_the_published_sizes(architecture: str, entries: int) -> None:
     for num_classes, parameters in PARAMETERS[architecture].items():
-        assert models.count_parameters(on_meta(architecture, num_classes)) == parameters
+        assert architectures.count_parameters(on_meta(architecture, num_classes)) == parameters
     assert len(on_meta(architecture).state_dict()) == entries
 
 
@@ -132,7 +132,7 @@ def test_wide_resnet_drops_out_before_the_second_convolution_in_training_only() 
 
 
 def test_wide_resnet_learns_through_every_parameter() -> None:
-    network = models.build("wrn-10-2", 4, seed=0)
+    network = architectures.build("wrn-10-2", 4, seed=0)
     F.cross_entropy(network(images(6)), torch.arange(6) % 4).backward()
     assert all(p.grad is not None and p.grad.abs().sum() > 0 for p in network.parameters())
 
@@ -143,7 +143,9 @@ def test_wide_resnet_runs_channels_last_in_bf16_as_one_graph() -> None:
     network = network.to(memory_format=torch.channels_last)
     compiled = torch.compile(network, backend="eager", fullgraph=True)
     torch.testing.assert_close(compiled(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(models.head(compiled)(models.features(compiled, x)), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        architectures.head(compiled)(architectures.features(compiled, x)), expected, rtol=1e-4, atol=1e-5
+    )
     with torch.autocast("cpu", torch.bfloat16):
         low = compiled(x)
     assert low.dtype == torch.bfloat16
@@ -159,9 +161,9 @@ def test_allconv_has_the_authors_size_and_names() -> None:
         names |= {f"features.{i}.{entry}" for entry in entries}
     assert set(network.state_dict()) == names
     assert len(names) == 65
-    assert models.count_parameters(network) == 1_409_674
-    assert models.feature_dimension(network) == 192
-    assert models.count_parameters(on_meta("allconv-64")) == 1_409_674
+    assert architectures.count_parameters(network) == 1_409_674
+    assert architectures.feature_dimension(network) == 192
+    assert architectures.count_parameters(on_meta("allconv-64")) == 1_409_674
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -186,12 +188,14 @@ def test_allconv_computes_what_the_description_says(size: int) -> None:
         out = out[:, :, :kept, :kept].mean((2, 3))  # of the pooled windows, and of them all at 64 pixels
         expected = out @ state["classifier.weight"].T + state["classifier.bias"]
         torch.testing.assert_close(network(x), expected, rtol=1e-4, atol=1e-5)
-        torch.testing.assert_close(models.features(network, x), out, rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(architectures.features(network, x), out, rtol=1e-4, atol=1e-5)
 
 
 def test_allconv_has_its_own_dropout_and_image_size() -> None:
     rates = [
-        module.p for module in models.build("allconv", 10, dropout=0.3).modules() if isinstance(module, nn.Dropout)
+        module.p
+        for module in architectures.build("allconv", 10, dropout=0.3).modules()
+        if isinstance(module, nn.Dropout)
     ]
     assert rates == [0.5, 0.5]
     with pytest.raises(UserError, match=r"takes 32-pixel images, not 64x64; use .*'allconv-64'"):
@@ -212,33 +216,33 @@ def test_allconv_has_its_own_dropout_and_image_size() -> None:
 def test_torchvision_networks_come_through_the_same_door(architecture: str, features: int) -> None:
     network = on_meta(architecture, 1000).eval()
     published = torchvision.models.get_model_weights(architecture)["IMAGENET1K_V1"].meta["num_params"]
-    assert models.count_parameters(network) == published
-    assert models.feature_dimension(network) == features
-    seen = models.features(network, torch.empty(2, 3, 224, 224, device="meta"))
+    assert architectures.count_parameters(network) == published
+    assert architectures.feature_dimension(network) == features
+    seen = architectures.features(network, torch.empty(2, 3, 224, 224, device="meta"))
     assert seen.shape == (2, features)
-    assert models.head(network)(seen).shape == (2, 1000)
+    assert architectures.head(network)(seen).shape == (2, 1000)
 
 
 @pytest.mark.parametrize(
     ("architecture", "size"), [("wrn-10-1", 32), ("allconv", 32), ("resnet18", 64), ("alexnet", 64)]
 )
 def test_features_are_what_the_head_sees(architecture: str, size: int) -> None:
-    network, x = models.build(architecture, 6, seed=1).eval(), images(2, size)
+    network, x = architectures.build(architecture, 6, seed=1).eval(), images(2, size)
     with torch.no_grad():
-        seen = models.features(network, x)
-        assert seen.shape == (2, models.feature_dimension(network))
-        assert torch.equal(models.head(network)(seen), network(x))
+        seen = architectures.features(network, x)
+        assert seen.shape == (2, architectures.feature_dimension(network))
+        assert torch.equal(architectures.head(network)(seen), network(x))
 
 
 def test_unknown_features_are_refused() -> None:
     with pytest.raises(UserError, match="features of a Sequential"):
-        models.features(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2))
+        architectures.features(nn.Sequential(nn.Linear(2, 2)), torch.zeros(1, 2))
 
 
 @pytest.mark.parametrize("architecture", ["wrn-41-2", "wrn-4-2", "wrn-40-0", "wrn-0-1", "wrn-40", "wrn-40-2-1", "wrn"])
 def test_impossible_wide_resnets_are_refused(architecture: str) -> None:
     with pytest.raises(UserError, match=f"no '{architecture}': .* a depth 4 more than a .* for example wrn-40-2"):
-        models.build(architecture, 10)
+        architectures.build(architecture, 10)
 
 
 @pytest.mark.parametrize(
@@ -258,7 +262,7 @@ def test_impossible_wide_resnets_are_refused(architecture: str) -> None:
 )
 def test_bad_requests_are_refused(arguments: tuple[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
-        models.build(*arguments)
+        architectures.build(*arguments)
 
 
 # --- initialisation and heads ---
@@ -266,7 +270,7 @@ def test_bad_requests_are_refused(arguments: tuple[str, int], message: str) -> N
 
 @pytest.mark.parametrize("architecture", ["wrn-16-4", "allconv"])
 def test_initialisation_is_that_of_the_authors(architecture: str) -> None:
-    network = models.build(architecture, 1000, seed=0)
+    network = architectures.build(architecture, 1000, seed=0)
     for module in network.modules():
         if isinstance(module, nn.Conv2d):
             sigma = math.sqrt(2 / (module.kernel_size[0] ** 2 * module.out_channels))
@@ -278,7 +282,7 @@ def test_initialisation_is_that_of_the_authors(architecture: str) -> None:
         elif isinstance(module, nn.BatchNorm2d):
             assert torch.equal(module.weight, torch.ones_like(module.weight))
             assert not module.bias.any()
-    head = models.head(network)
+    head = architectures.head(network)
     bound = head.in_features**-0.5
     assert 0.999 * bound < head.weight.abs().max() <= bound
     assert head.weight.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.02)
@@ -289,12 +293,12 @@ def test_initialisation_is_that_of_the_authors(architecture: str) -> None:
 def test_weights_are_a_function_of_the_seed_alone(architecture: str) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
-    first = checkpoints.weights_checksum(models.build(architecture, 10, seed=7).state_dict())
+    first = checkpoints.weights_checksum(architectures.build(architecture, 10, seed=7).state_dict())
     assert torch.equal(torch.get_rng_state(), before)
     torch.manual_seed(2)
-    assert checkpoints.weights_checksum(models.build(architecture, 10, 0.3, seed=7).state_dict()) == first
-    assert checkpoints.weights_checksum(models.build(architecture, 10, seed=8).state_dict()) != first
-    unseeded = [checkpoints.weights_checksum(models.build(architecture, 10).state_dict()) for _ in range(2)]
+    assert checkpoints.weights_checksum(architectures.build(architecture, 10, 0.3, seed=7).state_dict()) == first
+    assert checkpoints.weights_checksum(architectures.build(architecture, 10, seed=8).state_dict()) != first
+    unseeded = [checkpoints.weights_checksum(architectures.build(architecture, 10).state_dict()) for _ in range(2)]
     assert len({first, *unseeded}) == 3
 
 
@@ -310,10 +314,10 @@ def test_weights_are_a_function_of_the_seed_alone(architecture: str) -> None:
 )
 def test_a_new_head_takes_the_place_of_the_old(architecture: str, name: str) -> None:
     network = on_meta(architecture, 1000)
-    old = models.head(network)
+    old = architectures.head(network)
     assert network.get_submodule(name) is old
-    assert models.new_head(network, 7, seed=0) is network
-    head = models.head(network)
+    assert architectures.new_head(network, 7, seed=0) is network
+    head = architectures.head(network)
     assert network.get_submodule(name) is head is not old
     assert (head.in_features, head.out_features) == (old.in_features, 7)
     assert head.weight.is_meta
@@ -321,62 +325,62 @@ def test_a_new_head_takes_the_place_of_the_old(architecture: str, name: str) -> 
 
 
 def test_a_new_head_is_drawn_from_its_own_stream_bias_included() -> None:
-    network = models.build("wrn-10-2", 1000, seed=0)
+    network = architectures.build("wrn-10-2", 1000, seed=0)
     trunk = {name: value.clone() for name, value in network.state_dict().items() if not name.startswith("fc.")}
     before = torch.get_rng_state()
-    head = models.head(models.new_head(network, 100, seed=5))
+    head = architectures.head(architectures.new_head(network, 100, seed=5))
     assert torch.equal(torch.get_rng_state(), before)
     assert all(torch.equal(network.state_dict()[name], value) for name, value in trunk.items())
     bound = 128**-0.5
     for values in (head.weight, head.bias):
         assert 0.95 * bound < values.abs().max() <= bound
         assert values.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.15)
-    bare = models.head(models.new_head(models.build("wrn-10-2", 10), 100, seed=5, bias=False))
+    bare = architectures.head(architectures.new_head(architectures.build("wrn-10-2", 10), 100, seed=5, bias=False))
     assert bare.bias is None
     assert torch.equal(bare.weight, head.weight)
-    other = models.head(models.new_head(network, 100, seed=6))
+    other = architectures.head(architectures.new_head(network, 100, seed=6))
     assert not torch.equal(other.weight, head.weight)
     with pytest.raises(UserError, match="at least 1 class"):
-        models.new_head(network, 0, seed=1)
+        architectures.new_head(network, 0, seed=1)
 
 
 def test_only_the_head_trains_and_statistics_stay() -> None:
-    network = models.build("wrn-10-1", 4, dropout=0.5, seed=0)
-    models.freeze_all_but_head(network)
-    assert models.count_parameters(network, trainable_only=True) == 64 * 4 + 4
+    network = architectures.build("wrn-10-1", 4, dropout=0.5, seed=0)
+    architectures.freeze_all_but_head(network)
+    assert architectures.count_parameters(network, trainable_only=True) == 64 * 4 + 4
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = images(8)
     optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
-    models.train_mode(network)
-    assert models.head(network).training
+    architectures.train_mode(network)
+    assert architectures.head(network).training
     assert torch.equal(network(x), network(x))  # nothing drops out below the head
     F.cross_entropy(network(x), torch.arange(8) % 4).backward()
     optimiser.step()
     changed = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
     assert changed == ["fc.weight", "fc.bias"]
     network.requires_grad_(True)
-    models.train_mode(network)
+    architectures.train_mode(network)
     assert all(module.training for module in network.modules())
 
 
 def test_description_has_name_and_numbers() -> None:
     network = on_meta("wrn-40-2")
-    assert models.describe(network) == "wrn-40-2: 2,243,546 parameters, 128 features, 10 classes"
-    models.freeze_all_but_head(network)
-    assert "2,243,546 parameters (1,290 train)" in models.describe(network)
+    assert architectures.describe(network) == "wrn-40-2: 2,243,546 parameters, 128 features, 10 classes"
+    architectures.freeze_all_but_head(network)
+    assert "2,243,546 parameters (1,290 train)" in architectures.describe(network)
 
 
 def test_a_trunk_is_loaded_under_another_head() -> None:
-    source, network = lively("wrn-10-1", 1000), models.build("wrn-10-1", 10, seed=9)
-    head = models.head(network).weight.clone()
+    source, network = lively("wrn-10-1", 1000), architectures.build("wrn-10-1", 10, seed=9)
+    head = architectures.head(network).weight.clone()
     weights = {name: value for name, value in source.state_dict().items() if "num_batches" not in name}
-    models.load_trunk(network, weights)
-    assert torch.equal(models.head(network).weight, head)
+    architectures.load_trunk(network, weights)
+    assert torch.equal(architectures.head(network).weight, head)
     x = images()
     with torch.no_grad():
-        assert torch.equal(models.features(network.eval(), x), models.features(source, x))
+        assert torch.equal(architectures.features(network.eval(), x), architectures.features(source, x))
     trunk = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    models.load_trunk(network, trunk)
+    architectures.load_trunk(network, trunk)
 
 
 @pytest.mark.parametrize(
@@ -389,7 +393,7 @@ def test_a_trunk_is_loaded_under_another_head() -> None:
         (lambda s: s.update(extra=torch.zeros(1)), "unexpected 'extra'$"),
         (lambda s: s.update({"bn1.bias": torch.zeros(9)}), r"'bn1.bias' has shape \(9,\) instead of \(64,\)"),
         (
-            lambda s: s.update(models.build("wrn-16-1", 10).state_dict()),
+            lambda s: s.update(architectures.build("wrn-16-1", 10).state_dict()),
             r"unexpected 'block1\.layer\.1\.bn1\.weight' and 35 more$",
         ),
     ],
@@ -397,10 +401,10 @@ def test_a_trunk_is_loaded_under_another_head() -> None:
 def test_a_trunk_that_does_not_fit_changes_nothing(change: Callable[[StateDict], object], message: str) -> None:
     weights = dict(lively("wrn-10-1").state_dict())
     change(weights)
-    network = models.build("wrn-10-1", 10, seed=9)
+    network = architectures.build("wrn-10-1", 10, seed=9)
     before = checkpoints.weights_checksum(network.state_dict())
     with pytest.raises(UserError, match=message):
-        models.load_trunk(network, weights)
+        architectures.load_trunk(network, weights)
     assert checkpoints.weights_checksum(network.state_dict()) == before
 
 
@@ -501,7 +505,7 @@ def test_a_folder_that_cannot_be_made_is_reported(tmp_path: Path) -> None:
 
 def wrapped(state: StateDict, classes: int, bias: bool) -> StateDict:
     """A state dict of the wrapper of the label corruption scripts around the children of a network."""
-    network = models.build("wrn-10-1", checkpoints.architecture_of(state)[1])
+    network = architectures.build("wrn-10-1", checkpoints.architecture_of(state)[1])
     network.load_state_dict(state)
     wrapper = nn.Module()
     wrapper.trunk = nn.Sequential(*list(network.children())[:-1])
@@ -541,13 +545,13 @@ def test_the_authors_files_are_read(
     assert checkpoints.architecture_of(weights) == ("wrn-10-1", classes)
     missing = set(source.state_dict()) - set(weights)
     assert missing <= {"fc.bias"}
-    network = models.build("wrn-10-1", 3)
-    models.load_trunk(network, weights)
+    network = architectures.build("wrn-10-1", 3)
+    architectures.load_trunk(network, weights)
     x = images()
     with torch.no_grad():
-        assert torch.equal(models.features(network.eval(), x), models.features(source, x))
+        assert torch.equal(architectures.features(network.eval(), x), architectures.features(source, x))
     if not missing:
-        same = models.build("wrn-10-1", classes)
+        same = architectures.build("wrn-10-1", classes)
         same.load_state_dict(weights)
         assert same(x).shape == (3, classes)
 
@@ -557,7 +561,7 @@ def test_the_authors_allconv_is_read(tmp_path: Path) -> None:
     torch.save(prefixed(untracked(dict(source.state_dict()))), tmp_path / "a.pt")
     weights = checkpoints.load_authors_checkpoint(tmp_path / "a.pt")
     assert checkpoints.architecture_of(weights) == ("allconv", 10)
-    network = models.build("allconv", 10).eval()
+    network = architectures.build("allconv", 10).eval()
     network.load_state_dict(weights)
     with torch.no_grad():
         assert torch.equal(network(images()), source(images()))
@@ -581,8 +585,10 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
     with pytest.raises(UserError, match=r"holds more than weights: it asks to run 'posix\.mkdir', which is refused"):
         checkpoints.load_authors_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
-    torch.save(models.build("wrn-10-1", 10), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"robustness_lib\.models\.WideResNet.*save it again as a state dict"):
+    torch.save(architectures.build("wrn-10-1", 10), path, _use_new_zipfile_serialization=zipped)
+    with pytest.raises(
+        UserError, match=r"architectures\.WideResNet.*save it again as a state dict"
+    ):
         checkpoints.load_authors_checkpoint(path)
 
 
@@ -614,7 +620,7 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
             r"not the weights of a Wide ResNet .*such as 'fc\.weight'",
         ),
         (
-            lambda: models.build("resnet18", 2).state_dict(),
+            lambda: architectures.build("resnet18", 2).state_dict(),
             r"not the weights of a Wide ResNet .*found 122 entries, such as 'conv1\.weight'",
         ),
         (
@@ -648,14 +654,14 @@ def test_imagenet_weights_are_checked(tmp_path: Path, monkeypatch: pytest.Monkey
         checkpoints.load_imagenet_weights("wrn-40-2", tmp_path)
 
     torch.manual_seed(0)
-    source = models.build("resnet18", 1000, seed=0)
+    source = architectures.build("resnet18", 1000, seed=0)
     torch.save(source.state_dict(), tmp_path / "weights")
     digest = hashlib.sha256((tmp_path / "weights").read_bytes()).hexdigest()
     path = (tmp_path / "weights").rename(tmp_path / f"resnet18-{digest[:8]}.pth")
     monkeypatch.setattr(checkpoints, "_imagenet_address", lambda _: f"https://example.org/models/{path.name}")
     weights = checkpoints.load_imagenet_weights("resnet18", tmp_path)
-    network = models.build("resnet18", 10)
-    models.load_trunk(network, weights)
+    network = architectures.build("resnet18", 10)
+    architectures.load_trunk(network, weights)
     assert torch.equal(network.get_parameter("layer4.1.conv2.weight"), source.get_parameter("layer4.1.conv2.weight"))
     with pytest.raises(UserError, match="does not hold the weights of resnet50"):
         checkpoints.load_imagenet_weights("resnet50", tmp_path)

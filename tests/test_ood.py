@@ -23,30 +23,32 @@ from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.metrics import roc_curve as reference_roc
 from torch import nn
 
-from robustness_lib import calibration, detection, foreign, networks, ood, paper, sections
+from robustness_lib import paper
 from robustness_lib.data import load, write_bundle
-from robustness_lib.detection import (
+from robustness_lib.errors import UserError
+from robustness_lib.experiments import calibration, ood, registry
+from robustness_lib.experiments.ood import OodRecipe
+from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.methods import ood_images, ood_scores
+from robustness_lib.methods.ood_images import draw, make, nearest_images, shared_classes
+from robustness_lib.methods.ood_scores import (
     Outputs,
     Reference,
-    detection_metrics,
     energy_score,
     mahalanobis_score,
     max_logit_score,
     neighbour_score,
     outputs,
-    roc_curve,
     score,
     softmax_score,
 )
-from robustness_lib.errors import UserError
-from robustness_lib.foreign import draw, make, nearest_images, shared_classes
-from robustness_lib.models import build
-from robustness_lib.networks import Context, Training, save_trained
-from robustness_lib.ood import OodRecipe
-from robustness_lib.profiles import PROFILES, profile
-from robustness_lib.records import SCRATCH, Job, Store, canonical_json
-from robustness_lib.sweep import sweep
-from robustness_lib.training import History, predict
+from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
+from robustness_lib.models.architectures import build
+from robustness_lib.runner import model_cache
+from robustness_lib.runner.model_cache import Context, Training, save_trained
+from robustness_lib.runner.records import SCRATCH, Job, Store, canonical_json
+from robustness_lib.runner.sweep import sweep
+from robustness_lib.training.trainer import History, predict
 
 # ---------------------------------------------------------------------------------------- measures
 
@@ -252,7 +254,7 @@ def test_mahalanobis_score_does_not_mind_units_dead_features_or_missing_classes(
 
 
 def test_unknown_score_is_refused(said: tuple[Outputs, Reference]) -> None:
-    assert set(ood.METHODS) == {*detection.SCORES, "overlap"}
+    assert set(ood.METHODS) == {*ood_scores.SCORES, "overlap"}
     with pytest.raises(UserError, match="standard, max-logit, energy"):
         score("odin", *said)
     with pytest.raises(UserError, match=r"logits has shape \(3,\)"):
@@ -294,7 +296,7 @@ def test_noise_has_its_distribution() -> None:
 @pytest.mark.parametrize(("size", "width"), [(32, 1.5), (64, 2.0)])
 def test_blobs_are_blurred_noise_cut_off(size: int, width: float) -> None:
     """Image by image, and as the definition has it: one filter over rows, columns and colours."""
-    found = foreign.blobs(3, size, np.random.default_rng(5))
+    found = ood_images.blobs(3, size, np.random.default_rng(5))
     for image, noise in zip(found, np.random.default_rng(5).random((3, size, size, 3)) < 0.7, strict=True):
         values = gaussian_filter(noise.astype(float), sigma=width, mode="nearest", truncate=4)
         values[values < 0.75] = 0
@@ -305,7 +307,7 @@ def test_blobs_are_blurred_noise_cut_off(size: int, width: float) -> None:
 def test_made_images_follow_the_seed_and_the_set() -> None:
     assert torch.equal(make("gaussian", 5, 8, 0), make("gaussian", 5, 8, 0))
     assert not torch.equal(make("gaussian", 5, 8, 0), make("gaussian", 5, 8, 1))
-    assert len({foreign.stream_seed(0, "foreign", name) for name in foreign.MADE}) == 3
+    assert len({ood_images.stream_seed(0, "foreign", name) for name in ood_images.MADE}) == 3
 
 
 def test_draws_are_without_replacement_and_each_image_is_kept_once() -> None:
@@ -342,8 +344,8 @@ def test_copies_are_found_however_bright_and_others_are_not() -> None:
     copies = torch.stack([dark, red, coarse]).clamp(0, 255).to(torch.uint8)
     similarity, where = nearest_images(photographs, torch.cat([strangers, copies]))
     assert where[:3].tolist() == [500, 501, 502]
-    assert (similarity[:3] > foreign.DUPLICATE).all()
-    assert (similarity[3:] < foreign.DUPLICATE).all()
+    assert (similarity[:3] > ood_images.DUPLICATE).all()
+    assert (similarity[3:] < ood_images.DUPLICATE).all()
     alone, where = nearest_images(photographs, photographs)
     torch.testing.assert_close(alone, torch.ones(6))
     assert where.tolist() == list(range(6))
@@ -359,7 +361,7 @@ def test_every_data_set_score_and_seed_has_both_arms(scale: str) -> None:
     scored = [job for job in jobs if job.method != "overlap"]
     arms = Counter((job.dataset, job.method, job.seed) for job in scored)
     assert set(arms.values()) == {2}
-    assert len(arms) == len(profile(scale).datasets) * len(detection.SCORES) * len(profile(scale).seeds)
+    assert len(arms) == len(profile(scale).datasets) * len(ood_scores.SCORES) * len(profile(scale).seeds)
     [*overlaps] = [job for job in jobs if job.method == "overlap"]
     assert {job.dataset for job in overlaps} == set(profile(scale).datasets)
     assert {(job.seed, job.init == SCRATCH) for job in overlaps} == {(profile(scale).seeds[0], False)}
@@ -410,7 +412,7 @@ def test_unknown_values_are_refused() -> None:
 
 def test_overlap_needs_a_checkpoint_that_names_its_corpus() -> None:
     found = ood.jobs("smoke", datasets=["own"], init="tiny")
-    assert {job.method for job in found} == set(detection.SCORES)
+    assert {job.method for job in found} == set(ood_scores.SCORES)
     [job] = ood.jobs("smoke", datasets=["own"], init="tiny", methods=["overlap"])
     assert job.init == "tiny"
 
@@ -503,7 +505,7 @@ def test_values_are_those_of_the_networks_scores(context: Context, root: Path) -
     job = own_job(TINY)
     found = ood.run(job, context)
     training = Training(dataset="own", init=TINY, seed=0, recipe=OodRecipe.of(job.recipe))
-    network = networks.trained(training, context).network
+    network = model_cache.trained(training, context).network
 
     def confidence(name: str) -> np.ndarray:
         return -predict(network, load(name, "test", root), "half", toys.PLAIN).double().softmax(1).max(1).values.numpy()
@@ -530,7 +532,7 @@ def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(
         passes.append(len(images))
         return outputs(network, images, *arguments)
 
-    def watch_draw(name: str, images: torch.Tensor, *arguments: int) -> foreign.Draws:
+    def watch_draw(name: str, images: torch.Tensor, *arguments: int) -> ood_images.Draws:
         found = draw(name, images, *arguments)
         drawn.setdefault((name, "drawn"), set()).add(found.images[found.rows].numpy().tobytes())
         return found
@@ -600,7 +602,7 @@ def test_a_fifth_of_the_test_images_is_drawn_where_nothing_is_said(context: Cont
 def test_unusable_sets_are_one_sentence_before_anything_is_trained(
     context: Context, changes: dict[str, str], message: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(networks, "train", None)
+    monkeypatch.setattr(model_cache, "train", None)
     with pytest.raises(UserError, match=message):
         ood.run(own_job(**changes), context)
     if "neighbours" not in changes:
@@ -612,10 +614,10 @@ def test_sets_that_do_not_fit_are_refused_before_the_pretraining(root: Path, tmp
     context = toys.context(tmp_path / "empty", data=root)
     asked = {"methods": ["standard"], "seeds": [0]}
     with pytest.raises(UserError, match="large has images of 20x20 pixels but synthetic of 16x16"):
-        sections.measure_section("ood", "smoke", context, overrides={"further_sets": "large"}, **asked)
+        registry.measure_section("ood", "smoke", context, overrides={"further_sets": "large"}, **asked)
     (root / "blobs").mkdir()
     with pytest.raises(UserError, match="blobs is noise that is made here, so no data set can be called so"):
-        sections.measure_section("ood", "smoke", context, overrides={}, **asked)
+        registry.measure_section("ood", "smoke", context, overrides={}, **asked)
     assert not list((tmp_path / "empty").rglob("*.safetensors"))
 
 

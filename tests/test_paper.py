@@ -9,17 +9,19 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from robustness_lib import paper, records, sections
+from robustness_lib import paper
 from robustness_lib.errors import UserError
+from robustness_lib.experiments import registry
 from robustness_lib.paper.claims import PRINTED, ZERO, paper_rows
 from robustness_lib.report import verdicts
+from robustness_lib.runner import records
 
 
 @functools.cache
 def is_measured(section: str, dataset: str, method: str) -> bool:
     for scale in ("paper", "cpu"):
         try:
-            if sections.section(section).jobs(scale, datasets=[dataset], methods=[method], seeds=[0]):
+            if registry.section(section).jobs(scale, datasets=[dataset], methods=[method], seeds=[0]):
                 return True
         except UserError as error:
             if "no checkpoint was given" in str(error):
@@ -36,7 +38,7 @@ def test_every_claim_is_about_what_its_section_measures() -> None:
 
     results = Path(__file__).parents[1] / "book/results"
     emitted: dict[tuple[str, str], set[str]] = {}
-    for section in sections.SECTIONS:
+    for section in registry.SECTIONS:
         for made in records.load_published(section, results):
             emitted.setdefault((section, made.job.method), set()).update(map(plain, made.metrics))
     for one in paper.CLAIMS:

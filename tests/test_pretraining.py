@@ -10,23 +10,15 @@ import pytest
 import torch
 import toys
 
-from robustness_lib import pretraining
-from robustness_lib.checkpoints import load_weights, save_weights
 from robustness_lib.errors import UserError
-from robustness_lib.networks import Training, find_checkpoint, initialise, ship
-from robustness_lib.pretraining import (
-    arms,
-    checkpoint_id,
-    ensure,
-    missing,
-    overrides_for,
-    unrecorded,
-    with_counts,
-)
-from robustness_lib.profiles import PROFILES, Profile, Target, profile
-from robustness_lib.recipes import Recipe
-from robustness_lib.records import SCRATCH, Job, Store
-from robustness_lib.sweep import sweep
+from robustness_lib.experiments import pretraining
+from robustness_lib.experiments.presets import PROFILES, Profile, Target, profile
+from robustness_lib.experiments.pretraining import arms, ensure, missing, overrides_for, unrecorded, with_counts
+from robustness_lib.models.checkpoints import load_weights, save_weights
+from robustness_lib.runner.model_cache import Training, find_checkpoint, initialise, ship
+from robustness_lib.runner.records import SCRATCH, Job, Store, checkpoint_id
+from robustness_lib.runner.sweep import sweep
+from robustness_lib.training.config import Recipe
 
 SHORT = Recipe(architecture="wrn-10-1", epochs=1, batch_size=20)
 TARGET = Target(

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 
-from robustness_lib import ood
-from robustness_lib.records import SCRATCH, Job, Record, frame
+from robustness_lib.experiments import ood
 from robustness_lib.report import provenance
+from robustness_lib.runner.records import SCRATCH, Job, Record, frame
 
 
 def test_the_box_has_commands_revision_device_time_and_checksums() -> None:

@@ -23,11 +23,10 @@ import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from robustness_lib import records
-from robustness_lib.carrying import Merged, merge
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked, remove_leftovers, write_atomically
-from robustness_lib.records import (
+from robustness_lib.runner import records
+from robustness_lib.runner.records import (
     Job,
     Record,
     Store,
@@ -41,6 +40,7 @@ from robustness_lib.records import (
     publish,
     short_hash,
 )
+from robustness_lib.runner.sync import Merged, merge
 
 JOB = Job(
     section="calibration",

@@ -19,10 +19,11 @@ import toys
 from toys import context, ran, stored, sweep_child, toy_job, toy_run, wait_for
 
 from robustness_lib.errors import UserError
-from robustness_lib.networks import Context, Training, trained
-from robustness_lib.records import Job, Metrics, Record, Store
-from robustness_lib.runtime import Runtime
-from robustness_lib.sweep import BUSY, Outcome, attempt, default_workers, measure, perform, sweep
+from robustness_lib.metrics import Metrics
+from robustness_lib.runner.model_cache import Context, Training, trained
+from robustness_lib.runner.records import Job, Record, Store
+from robustness_lib.runner.sweep import BUSY, Outcome, attempt, default_workers, measure, perform, sweep
+from robustness_lib.training.device import Runtime
 
 QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
 TRAININGS = [toy_job(seed) for seed in range(12)]
@@ -96,7 +97,7 @@ def run_out(job: Job, context: Context, by: str = "allocator") -> Metrics:
 def test_a_record_says_in_which_way_it_could_not_be_trained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     fast = dataclasses.replace(context(tmp_path).runtime, graphs=True, compile=True)
     asked = dataclasses.replace(context(tmp_path), runtime=fast)
-    monkeypatch.setattr("robustness_lib.steps._gone_without", {"CUDA graphs"})
+    monkeypatch.setattr("robustness_lib.training.train_step._gone_without", {"CUDA graphs"})
     found = perform(toy_run, QUICK[0], asked).provenance
     assert (found["graphs"], found["compile"]) == (False, True)
 
@@ -154,7 +155,7 @@ def test_full_disk_is_a_failure_that_loses_nothing(tmp_path: Path, monkeypatch: 
 @pytest.fixture
 def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Worker processes that have imported the library already."""
-    monkeypatch.setattr("robustness_lib.sweep._processes", lambda n, _: ProcessPoolExecutor(n, toys.CHILDREN))
+    monkeypatch.setattr("robustness_lib.runner.sweep._processes", lambda n, _: ProcessPoolExecutor(n, toys.CHILDREN))
 
 
 @pytest.mark.usefixtures("_forked")
@@ -391,7 +392,7 @@ def test_threads_of_a_job_do_not_depend_on_how_many_jobs_are_left(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
 ) -> None:
     """Their number changes a result's last bits, and after a kill fewer jobs are left."""
-    monkeypatch.setattr("robustness_lib.sweep._processes", lambda workers, context: Threads(workers, context))
+    monkeypatch.setattr("robustness_lib.runner.sweep._processes", lambda workers, context: Threads(workers, context))
     before = torch.get_num_threads()
     sweep(QUICK[:jobs], threads_used, context(tmp_path, runtime=Runtime(threads=4)), workers=2)
     torch.set_num_threads(before)

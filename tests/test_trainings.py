@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 
-from robustness_lib import records
-from robustness_lib.records import Job, Metrics, Record
+from robustness_lib.metrics import Metrics
 from robustness_lib.report import trainings
+from robustness_lib.runner import records
+from robustness_lib.runner.records import Job, Record
 
 JOB = Job(
     section="calibration",

@@ -11,8 +11,8 @@ import pytest
 
 from robustness_lib.paper.claims import CLAIMS, Claim, Side
 from robustness_lib.paper.numbers import DATA, SECTIONS
-from robustness_lib.records import Job, Record
 from robustness_lib.report import evidence, verdicts
+from robustness_lib.runner.records import Job, Record
 
 CHECKPOINT = "wrn-16-1_imagenet32_160000x275_e10_s{}_abcdef"
 OTHER = "wrn-16-1_imagenet32-no-cifar10_144900x249_e10_s{}_123456"

@@ -1,4 +1,4 @@
-"""Small data, trainings and child processes for the tests of the ground floor.
+"""Small data, trainings and child processes for tests.
 
 Children are forked from a server that has imported the library, so that one costs milliseconds; what they run must be
 a function of a module.
@@ -22,19 +22,20 @@ import torch
 from torch import nn
 
 from robustness_lib import cli
-from robustness_lib.checkpoints import weights_checksum
 from robustness_lib.data import ImageSet
-from robustness_lib.models import build
-from robustness_lib.networks import Context
+from robustness_lib.metrics import Metrics
+from robustness_lib.models.architectures import build
+from robustness_lib.models.checkpoints import weights_checksum
 from robustness_lib.randomness import generator
-from robustness_lib.recipes import Recipe
-from robustness_lib.records import Job, Metrics, Store
-from robustness_lib.runtime import Runtime
-from robustness_lib.sweep import sweep
-from robustness_lib.training import History, train
+from robustness_lib.runner.model_cache import Context
+from robustness_lib.runner.records import Job, Store
+from robustness_lib.runner.sweep import sweep
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.device import Runtime
+from robustness_lib.training.trainer import History, train
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["robustness_lib.cli", "robustness_lib.sweep", "torch._dynamo", "torchvision"])
+CHILDREN.set_forkserver_preload(["robustness_lib.cli", "robustness_lib.runner.sweep", "torch._dynamo", "torchvision"])
 
 PLAIN = Runtime(precision="float32", threads=1)
 RECIPE = Recipe(architecture="wrn-10-1", epochs=2, batch_size=16, learning_rate=0.05)

@@ -6,10 +6,10 @@
 (torch.uint8, 10)
 """
 
-from robustness_lib.data.catalogue import SOURCES, Status, check, fetch, in_full, known_sets, load
-from robustness_lib.data.downsampled import class_list
-from robustness_lib.data.files import write_bundle
-from robustness_lib.data.imageset import ImageSet, class_balanced_subset, data_root
+from robustness_lib.data.dataset import ImageSet, class_balanced_subset, data_root
+from robustness_lib.data.imagenet_downsampled import class_list
+from robustness_lib.data.io import write_bundle
+from robustness_lib.data.registry import SOURCES, Status, check, fetch, in_full, known_sets, load
 
 __all__ = [
     "SOURCES",

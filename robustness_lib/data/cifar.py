@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from robustness_lib.data import pickles
-from robustness_lib.data.files import (
+from robustness_lib.data.dataset import ImageSet
+from robustness_lib.data.io import (
     DAMAGE,
     MissingData,
     damaged,
@@ -21,7 +22,6 @@ from robustness_lib.data.files import (
     read_npz,
     read_pickle,
 )
-from robustness_lib.data.imageset import ImageSet
 
 if TYPE_CHECKING:
     from torchvision.datasets import CIFAR10

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from robustness_lib.data import cifar
-from robustness_lib.data.files import write_npz
+from robustness_lib.data.io import write_npz
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked
 

@@ -73,7 +73,7 @@ def load(stream: IO[bytes]) -> Any:
 
     Raises:
         UnpicklingError: It holds, or asks for, anything else; where it is damaged also other exceptions
-            (:data:`robustness_lib.data.files.DAMAGE`).
+            (:data:`robustness_lib.data.io.DAMAGE`).
     """
     stack: list[Any] = []
     marks: list[int] = []

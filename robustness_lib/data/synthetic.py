@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustness_lib.data.imageset import ImageSet
+from robustness_lib.data.dataset import ImageSet
 from robustness_lib.randomness import generator
 
 SIZE = 16

@@ -47,9 +47,9 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.metrics import area_under_error_curve
+from robustness_lib.metrics.calibration import area_under_error_curve
 
-DATA = Path(__file__).parents[1] / "published"
+DATA = Path(__file__).parent / "published"
 """The data files."""
 
 SECTIONS = {

@@ -20,10 +20,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from robustness_lib.accuracy_lines import Line, equal_accuracy_curve
+from robustness_lib.metrics.effective_robustness import Line, equal_accuracy_curve
 from robustness_lib.paper.claims import Floats, Kind, effect
 from robustness_lib.paper.numbers import SECTIONS, select
-from robustness_lib.records import EVIDENCE, PUBLISHED, SCRATCH, Record, canonical_json, load_published
+from robustness_lib.runner.records import EVIDENCE, PUBLISHED, SCRATCH, Record, canonical_json, load_published
 
 Reduce: TypeAlias = Literal["area", "excess", "mean"] | None
 

@@ -10,11 +10,11 @@ from typing import Any
 
 import pandas as pd
 
-from robustness_lib.checkpoint_ids import corpus_name, origin
+from robustness_lib.experiments.presets import PROFILES
+from robustness_lib.models.checkpoint_ids import corpus_name, origin
 from robustness_lib.paper import SECTIONS
-from robustness_lib.profiles import PROFILES
-from robustness_lib.records import EVIDENCE
 from robustness_lib.report.markdown import Markdown
+from robustness_lib.runner.records import EVIDENCE
 
 
 def rerun_command(
@@ -129,7 +129,7 @@ def rerun_commands(section: str, profile: str, dataset: str, group: pd.DataFrame
         section: Section.
         profile: Profile.
         dataset: Image set.
-        group: Records of these three, as by :func:`robustness_lib.records.frame`.
+        group: Records of these three, as by :func:`robustness_lib.runner.records.frame`.
 
     Returns:
         One command; one for each pre-training, as its command takes one seed. Settings in which only some of the

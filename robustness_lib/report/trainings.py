@@ -7,11 +7,11 @@ from typing import Any
 
 import pandas as pd
 
-from robustness_lib.corpora import corpus_label
 from robustness_lib.errors import UserError
+from robustness_lib.models.corpora import corpus_label
 from robustness_lib.paper.numbers import Metric, label, metric, network_label
-from robustness_lib.records import EVIDENCE, SCRATCH, SETTING, Job, Record, distinctions
 from robustness_lib.report.markdown import Markdown, number, table
+from robustness_lib.runner.records import EVIDENCE, SCRATCH, SETTING, Job, Record, distinctions
 
 
 def trainings_table(
@@ -91,7 +91,8 @@ def candidates_table(
     """What was tried before recipes were fixed, the best of each arm (at each level) in bold.
 
     Args:
-        records: Records of :mod:`robustness_lib.recipe_choice`, as by :func:`robustness_lib.records.frame`.
+        records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`, as by
+            :func:`robustness_lib.runner.records.frame`.
         method: Method of that section.
         measures: What is shown; the last decides.
         train_images: Only candidates that were trained on so many images; None: all.
@@ -129,7 +130,7 @@ def live_table(jobs: Sequence[Job], live: pd.DataFrame, *, metrics: Sequence[str
 
     Args:
         jobs: The planned jobs, in whose order the rows are.
-        live: Their records, as by :func:`robustness_lib.sections.measure_as_asked`.
+        live: Their records, as by :func:`robustness_lib.experiments.registry.measure_as_asked`.
         metrics: What is shown, as recorded. A row that has none of them shows the first few of its own instead.
         caption: Caption of the table.
         name: Its label for references.
@@ -137,7 +138,7 @@ def live_table(jobs: Sequence[Job], live: pd.DataFrame, *, metrics: Sequence[str
     Returns:
         A numbered table: mean and standard deviation over seeds, and how many there are. Cells are empty where a method
         has no such metric; a job without a record is "not run". What else tells records of one setting apart
-        (:func:`robustness_lib.records.distinctions`) gives rows of their own.
+        (:func:`robustness_lib.runner.records.distinctions`) gives rows of their own.
     """
     by_key = live.assign(differs=distinctions(live)).set_index("key")
     groups: dict[tuple[str, str, str], list[str]] = {}

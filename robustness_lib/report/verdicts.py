@@ -41,10 +41,10 @@ from robustness_lib.paper.claims import (
     stated_row,
 )
 from robustness_lib.paper.numbers import DATA, SECTIONS, label, metric, tolerance
-from robustness_lib.records import EVIDENCE
 from robustness_lib.report import evidence, markdown
 from robustness_lib.report.evidence import STAND_INS, Comparison, Measurement
 from robustness_lib.report.markdown import DASH, Markdown, effect, interval, spread, unit
+from robustness_lib.runner.records import EVIDENCE
 
 Direction: TypeAlias = Literal["supported", "contradicted", "undecided", "not testable here", "not measured"]
 Size: TypeAlias = Literal["reached", "below", "undecided", ""]

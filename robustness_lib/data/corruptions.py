@@ -1,0 +1,132 @@
+"""Common corruptions of images, made on the fly: noise, blur, contrast, pixelation and JPEG at five severities.
+
+A synthetic shift of any test set. The parameters are those of CIFAR-10-C (Hendrycks and Dietterich 2019, the variant
+for 32-pixel images); of its fifteen corruptions five are here, one or two of each of its kinds that need neither
+photographs nor randomly drawn textures. The random draws are ours, so images are not those of the published files.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from robustness_lib.data.dataset import ImageSet
+from robustness_lib.errors import UserError, choose
+from robustness_lib.randomness import stream_seed
+
+Pixels = npt.NDArray[np.uint8]
+"""One image, [H, W, 3]."""
+
+SEVERITIES = (1, 2, 3, 4, 5)
+
+PARAMETERS: dict[str, tuple[float, ...]] = {
+    "gaussian_noise": (0.04, 0.06, 0.08, 0.09, 0.10),
+    "gaussian_blur": (0.4, 0.6, 0.7, 0.8, 1.0),
+    "contrast": (0.75, 0.5, 0.4, 0.3, 0.15),
+    "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
+    "jpeg_compression": (80, 65, 58, 50, 40),
+}
+"""By corruption, its parameter at each severity: the noise's standard deviation as a part of the value range, the
+blur's in pixels, the factor on the contrast, the factor on the side length, and the JPEG quality."""
+
+CORRUPTIONS = tuple(PARAMETERS)
+"""Names of the corruptions."""
+
+
+def _gaussian_noise(image: Pixels, deviation: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    return image / 255 + random.normal(scale=deviation, size=image.shape)
+
+
+def _gaussian_blur(image: Pixels, deviation: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    from scipy.ndimage import gaussian_filter
+
+    return np.asarray(gaussian_filter(image / 255, (deviation, deviation, 0), mode="nearest"))
+
+
+def _contrast(image: Pixels, factor: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    mean = (image / 255).mean((0, 1))
+    return np.asarray((image / 255 - mean) * factor + mean)
+
+
+def _pixelate(image: Pixels, factor: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    from PIL import Image
+
+    height, width, _ = image.shape
+    small = Image.fromarray(image).resize((int(width * factor), int(height * factor)), Image.Resampling.BOX)
+    return np.asarray(small.resize((width, height), Image.Resampling.BOX)) / 255
+
+
+def _jpeg_compression(image: Pixels, quality: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+    from PIL import Image
+
+    file = io.BytesIO()
+    Image.fromarray(image).save(file, "JPEG", quality=int(quality))
+    with Image.open(file) as found:
+        return np.asarray(found) / 255
+
+
+_CORRUPT: dict[str, Callable[[Pixels, float, np.random.Generator], npt.NDArray[np.float64]]] = {
+    "gaussian_noise": _gaussian_noise,
+    "gaussian_blur": _gaussian_blur,
+    "contrast": _contrast,
+    "pixelate": _pixelate,
+    "jpeg_compression": _jpeg_compression,
+}
+
+
+def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Tensor:
+    """Corrupt images.
+
+    Args:
+        images: uint8 [N, 3, H, W].
+        corruption: One of :data:`CORRUPTIONS`.
+        severity: 1 (weak) to 5.
+        seed: Of the noise, which has a stream of its own for each corruption and severity.
+
+    Returns:
+        uint8 [N, 3, H, W].
+
+    Raises:
+        UserError: There is no such corruption or severity, or the images are others.
+    """
+    if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or not images.numel():
+        raise UserError(f"the images are {images.dtype} {list(images.shape)}; give uint8 [N, 3, H, W], N at least 1")
+    choose(corruption, CORRUPTIONS, "corruption")
+    if severity not in SEVERITIES:
+        raise UserError(f"the severity is {severity} but must be a whole number from 1 to 5")
+    parameter = PARAMETERS[corruption][severity - 1]
+    random = np.random.default_rng(stream_seed(seed, "common corruption", corruption, severity))
+    pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
+    changed = np.stack([_CORRUPT[corruption](image, parameter, random) for image in pixels])
+    whole = np.clip(changed * 255, 0, 255).round().astype(np.uint8)
+    return torch.from_numpy(whole).permute(0, 3, 1, 2).contiguous()
+
+
+def corrupted(data: ImageSet, seed: int = 0) -> ImageSet:
+    """A set with every image corrupted in one of the 25 ways (five corruptions at five severities).
+
+    Images of each class are dealt to the ways in turn, in file order, so that each way has as many images of every
+    class as can be.
+
+    Args:
+        data: N images.
+        seed: As for :func:`corrupt`.
+
+    Returns:
+        The N images in their order, with the same labels.
+    """
+    ways = [(corruption, severity) for corruption in CORRUPTIONS for severity in SEVERITIES]
+    order = torch.argsort(data.labels, stable=True)
+    way = torch.empty_like(order)
+    way[order] = torch.arange(len(order)) % len(ways)
+    images = data.images.clone()
+    for number, (corruption, severity) in enumerate(ways):
+        mine = way == number
+        if mine.any():
+            images[mine] = corrupt(images[mine], corruption, severity, seed)
+    return ImageSet(f"{data.name}, corrupted", images, data.labels, data.class_names)

@@ -1,0 +1,471 @@
+"""The class imbalance section: networks trained where some classes have few images (P1 §3.3, Table 3, Figure 3).
+
+The training set is thinned out so that class sizes fall by a power law; the test set stays whole. Pre-training is
+compared with what is usually done about imbalance, and combined with it.
+
+Methods: ``normal`` trains on the thinned set as it is; ``cost-sensitive`` weights the loss of an example by one over
+the size of its class; ``oversampling`` repeats images of the smaller classes until all classes are equally large;
+``smote`` makes new images for them instead, between an image and a near one of its class. ``excluded`` is ``normal``
+with a network that was pre-trained without the classes related to CIFAR-10; it runs only when it is asked for. P1's
+row "Pre-Training" is ``normal`` in the pre-trained arm.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+from torch import Tensor, nn
+
+from robustness_lib.data import ImageSet
+from robustness_lib.errors import UserError, choose
+from robustness_lib.experiments.grid import Case, Selection, plan
+from robustness_lib.experiments.presets import profile
+from robustness_lib.experiments.pretraining import require_corpus
+from robustness_lib.methods.checks import as_array, check_labels, check_numbers
+from robustness_lib.methods.interfaces import Loss
+from robustness_lib.metrics import Metrics
+from robustness_lib.randomness import generator, stream_seed
+from robustness_lib.runner.model_cache import Context, Training, keep_outputs, trained
+from robustness_lib.runner.records import SCRATCH, Job
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.trainer import cross_entropy, predict, weighted_cross_entropy
+
+SECTION = "imbalance"
+METHODS = ("normal", "cost-sensitive", "oversampling", "smote", "excluded")
+LEVELS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
+"""The exponents gamma of P1 Table 3; the smaller, the stronger the imbalance."""
+
+LAWS = ("v1", "v5")
+ENLARGED = ("oversampling", "smote")
+"""The methods whose training set is made as large as if all classes had as many images as the largest."""
+
+# --------------------------------------------------------------------------------------------- class sizes
+
+
+def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law: str = "v1") -> list[int]:
+    """How many images each class keeps (P1 §3.3).
+
+    Class c = 1 ... K keeps round(a / (b + c^gamma)) by P1v1's law, round(a / (b + (c - 1)^gamma)) by P1v5's, with a
+    and b such that the first class has ``largest`` and the last ``smallest`` images. Solved for both ends, 1 / n_c
+    goes from 1 / ``largest`` to 1 / ``smallest`` in proportion to c^gamma - 1, or to (c - 1)^gamma. At gamma = 1 the
+    laws agree. P1's numbers fit only the first: by the second, their total and minority errors imply negative errors
+    on the remaining classes.
+
+    Args:
+        num_classes: K, at least 2.
+        gamma: In [0.01, 100]; the smaller, the stronger the imbalance.
+        largest: Images of the first class.
+        smallest: Images of the last class, at least 1, fewer than ``largest``.
+        law: ``"v1"`` or ``"v5"``, the version of P1 that prints it.
+
+    Returns:
+        K sizes, never increasing.
+
+    Raises:
+        UserError: A value is unsuitable.
+    """
+    choose(law, LAWS, "size law")
+    if not 0.01 <= gamma <= 100:
+        raise UserError(
+            f"gamma is {gamma} but must be above 0, at least 0.01, and at most 100; the paper uses 0.2 to 2"
+        )
+    if num_classes < 2:
+        raise UserError(f"num_classes is {num_classes} but imbalance needs at least 2 classes")
+    if not 1 <= smallest < largest:
+        raise UserError(
+            f"smallest is {smallest} and largest {largest}, but a class needs at least 1 image and the smallest "
+            "class fewer than the largest; give 1 <= smallest < largest"
+        )
+    place = np.arange(num_classes) + (1.0 if law == "v1" else 0.0)
+    power = (place / place[-1]) ** gamma
+    way = (power - power[0]) / (1 - power[0])
+    return [round(float(size)) for size in 1 / ((1 - way) / largest + way / smallest)]
+
+
+def minority_classes(sizes: Sequence[float]) -> NDArray[np.bool_]:
+    """Which classes have fewer images than the average class (P1 §3.3).
+
+    Args:
+        sizes: Images of each of K classes.
+
+    Returns:
+        bool [K].
+
+    Raises:
+        UserError: All classes are equally large, so there is no minority.
+    """
+    counts = check_numbers(sizes, "sizes", "[K]")
+    few: NDArray[np.bool_] = counts * len(counts) < counts.sum()  # exact, as a mean is not
+    if not few.any():
+        raise UserError("all classes have equally many images, so none is a minority; give sizes that differ")
+    return few
+
+
+def subsample(labels: Tensor, sizes: Sequence[int], seed: int) -> Tensor:
+    """Draw so many images of each class.
+
+    At one seed, a class that keeps more images keeps all that it would keep otherwise, so the sets of one seed at
+    several gamma differ as little as they can.
+
+    Args:
+        labels: int64 [N], values 0 ... K - 1.
+        sizes: Images of each of the K classes.
+        seed: The job's seed; the draw has a stream of its own.
+
+    Returns:
+        int64 [sum of the sizes]: distinct indices into ``labels``, ascending (file order).
+
+    Raises:
+        UserError: A class has fewer images than are asked for, or the sizes are not those of the labels' classes.
+    """
+    there = torch.bincount(labels, minlength=len(sizes)).tolist()
+    if len(there) != len(sizes):
+        raise UserError(f"there are {len(sizes)} class sizes but labels up to {len(there) - 1}; give a size a class")
+    stream = generator(seed, "subsample")
+    parts = []
+    for label, (size, count) in enumerate(zip(sizes, there, strict=True)):
+        if not 0 <= size <= count:
+            raise UserError(
+                f"{size} images of class {label + 1} are asked for but it has {count}; give smaller sizes "
+                "(--set largest=... and smallest=...)"
+            )
+        members = torch.nonzero(labels == label).flatten()
+        parts.append(members[torch.randperm(count, generator=stream)[:size]])
+    return torch.cat(parts).sort().values
+
+
+# --------------------------------------------------------------------------------------------- remedies
+
+
+def class_weights(labels: Tensor) -> Tensor:
+    """The weight of each example in cost-sensitive training: in proportion to one over the size of its class.
+
+    Args:
+        labels: int64 [N], of the training set.
+
+    Returns:
+        float32 [N]; the weights of the classes that occur have mean 1.
+    """
+    _, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
+    inverse = 1 / counts.double()
+    weights: Tensor = (inverse / inverse.mean())[index].float()
+    return weights
+
+
+def oversample(data: ImageSet, seed: int) -> ImageSet:
+    """Repeat images of the smaller classes, drawn with replacement, until all are as large as the largest (P1 §3.3).
+
+    Args:
+        data: N images.
+        seed: The job's seed; the draw has a stream of its own.
+
+    Returns:
+        The N images, then the repeated ones, class by class.
+    """
+    from imblearn.over_sampling import RandomOverSampler
+
+    if _equally_large(data):
+        return data
+    sampler = RandomOverSampler(random_state=_random_state(seed, "oversampling"))
+    sampler.fit_resample(np.zeros((len(data), 1)), data.labels.numpy())
+    return data.subset(torch.from_numpy(sampler.sample_indices_), f"{data.name}, oversampled")
+
+
+def _equally_large(data: ImageSet) -> bool:
+    """Whether all classes that occur have equally many images, so that there is nothing to make."""
+    return len(torch.unique(torch.unique(data.labels, return_counts=True)[1])) <= 1
+
+
+def smote(data: ImageSet, neighbours: int, seed: int) -> ImageSet:
+    """Make images of the smaller classes until all are as large as the largest (Chawla et al. 2002; P1 §3.3).
+
+    A new image is x + u (x' - x), where x is an image of the class, x' one of its nearest of the same class (Euclidean
+    distance of the pixels), and u uniform in [0, 1]; pixels are rounded. P1 names only the method; number of
+    neighbours, distance and rounding are ours.
+
+    Args:
+        data: N images.
+        neighbours: How many nearest images x' is drawn from.
+        seed: The job's seed; the draw has a stream of its own.
+
+    Returns:
+        The N images, then the new ones, class by class, as many and in the same places as :func:`oversample` has them.
+
+    Raises:
+        UserError: A class that needs new images has too few for so many neighbours.
+    """
+    from imblearn.over_sampling import SMOTE
+
+    if _equally_large(data):
+        return data
+    _check_neighbours(int(torch.unique(data.labels, return_counts=True)[1].min()), neighbours)
+    pixels = data.images.flatten(1).numpy().astype(np.float32)
+    sampler = SMOTE(k_neighbors=neighbours, random_state=_random_state(seed, "smote"))
+    resampled, labels = sampler.fit_resample(pixels, data.labels.numpy())
+    made = torch.from_numpy(resampled[len(data) :]).round().clamp(0, 255).to(torch.uint8)
+    images = torch.cat([data.images, made.view(-1, *data.images.shape[1:])])
+    return ImageSet(f"{data.name}, with SMOTE", images, torch.from_numpy(labels), data.class_names)
+
+
+def _check_neighbours(smallest: int, neighbours: int) -> None:
+    if smallest <= neighbours:
+        raise UserError(
+            f"smote_neighbours is {neighbours} but the smallest class has {smallest} images, and an image is not its "
+            f"own neighbour; give --set smallest={neighbours + 1} or more, or fewer neighbours"
+        )
+
+
+def _random_state(seed: int, purpose: str) -> np.random.RandomState:
+    return np.random.RandomState(stream_seed(seed, purpose) % 2**32)
+
+
+# --------------------------------------------------------------------------------------------- jobs
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImbalanceRecipe(Recipe):
+    """A training recipe and how the training set is thinned out.
+
+    Attributes:
+        largest: Images of the first class (P1: 5000 of CIFAR-10, 500 of CIFAR-100).
+        smallest: Images of the last class (P1: 250 and 25).
+        law: The size law, ``"v1"`` or ``"v5"`` (:func:`class_sizes`).
+        smote_neighbours: How many nearest images SMOTE draws from.
+    """
+
+    largest: int = 5000
+    smallest: int = 250
+    law: str = "v1"
+    smote_neighbours: int = 5
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        class_sizes(2, 1.0, self.largest, self.smallest, self.law)
+        if self.smote_neighbours < 1:
+            raise UserError(f"smote_neighbours is {self.smote_neighbours} but must be at least 1; 5 are usual")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """What the section trains on at one profile, and for how long.
+
+    Attributes:
+        sizes: By data set: number of classes, images of the largest and of the smallest.
+        levels: The exponents.
+        epochs: Passes over the training set, by arm.
+        images: Where there are no ``epochs``: how many images a training processes, by arm, in whole epochs.
+        settings: What else differs from the profile's recipes, by arm.
+        seeds: The seeds; None for the profile's.
+    """
+
+    sizes: dict[str, tuple[int, int, int]]
+    levels: tuple[float, ...] = LEVELS
+    epochs: dict[str, int] = field(default_factory=dict)
+    images: dict[str, int] = field(default_factory=dict)
+    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seeds: tuple[int, ...] | None = None
+
+
+SCALES = {
+    "smoke": Scale(
+        sizes={"synthetic": (10, 60, 6)},
+        levels=(0.2, 2.0),
+        images={"scratch": 2000, "tuned": 600},
+        seeds=(0,),
+    ),
+    "cpu": Scale(
+        sizes={"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},
+        images={"scratch": 200_000, "tuned": 40_000},
+        settings={
+            "scratch": {"batch_size": 32, "learning_rate": 0.05},
+            "tuned": {"batch_size": 32, "learning_rate": 0.01},
+        },
+    ),
+    "paper": Scale(
+        sizes={"cifar10": (10, 5000, 250), "cifar100": (100, 500, 25)},
+        epochs={"scratch": 100, "tuned": 50},
+    ),
+}
+"""By profile. With P1's epochs, a training with oversampling or SMOTE, whose set is larger, takes several times as long
+as another; at the smaller scales all trainings of an arm are equally long. The smallest class of CIFAR-100 at ``cpu``
+has 6 images, a little more than a twentieth of the largest, since SMOTE with 5 neighbours needs that many."""
+
+
+def _adapt(recipe: ImbalanceRecipe, case: Case) -> ImbalanceRecipe:
+    """The profile's recipe with the section's sizes and epochs, and without looks at the test set."""
+    ours = SCALES[case.scale]
+    recipe = replace(recipe, train_images=0, observations=0, **ours.settings.get(case.arm, {}))
+    if case.dataset not in ours.sizes or case.level is None:
+        return recipe
+    classes, largest, smallest = ours.sizes[case.dataset]
+    sizes = class_sizes(classes, case.level, largest, smallest)
+    count = classes * largest if case.method in ENLARGED else sum(sizes)
+    epochs = ours.epochs.get(case.arm) or epochs_for(ours.images[case.arm], count)
+    return replace(recipe, largest=largest, smallest=smallest, epochs=epochs)
+
+
+def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+    """The measurements of the section at one scale, all of one gamma before the next.
+
+    Args:
+        profile_name: The scale.
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`); CIFAR-10 and CIFAR-100 where
+            it names no data set, and all methods but ``excluded`` where it names none. Method ``excluded`` takes the
+            checkpoint that ``init`` names and has no arm from scratch.
+
+    Returns:
+        The jobs (:func:`robustness_lib.experiments.grid.plan`).
+
+    Raises:
+        UserError: An unknown name or an unsuitable value.
+    """
+    scale = SCALES[profile(profile_name).name]
+    datasets = selection.get("datasets") or list(scale.sizes)
+    levels, selection["chosen_levels"] = selection.get("chosen_levels") or scale.levels, None
+    methods = selection["methods"] = selection.get("methods") or METHODS[:-1]
+    if selection.get("seeds") is None:
+        selection["seeds"] = scale.seeds
+    if "excluded" in methods:
+        require_corpus("excluded", "imagenet32-no-cifar10", selection.get("init"), profile_name)
+    planned: list[Job] = []
+    for dataset in datasets:
+        selection["datasets"] = [dataset]
+        for gamma in levels:
+            planned += plan(SECTION, profile_name, METHODS, ImbalanceRecipe, levels=[gamma], adapt=_adapt, **selection)
+    for job in planned:
+        recipe = ImbalanceRecipe.of(job.recipe)
+        if recipe.train_images:
+            raise UserError(
+                f"train_images is {recipe.train_images}, but this section draws its training images class by class; "
+                "set largest and smallest instead"
+            )
+        if job.method == "smote":
+            _check_neighbours(recipe.smallest, recipe.smote_neighbours)
+    return [job for job in planned if job.method != "excluded" or job.init != SCRATCH]
+
+
+def epochs_for(images: float, count: float) -> int:
+    """The whole epochs of a training set of ``count`` images that process about ``images``; at least 1."""
+    return max(1, round(images / count))
+
+
+def images_trained(job: Job) -> float:
+    """How many images a job's training processes, over all epochs."""
+    recipe = ImbalanceRecipe.of(job.recipe)
+    classes, *_ = SCALES[job.profile].sizes.get(job.dataset, (10, 0, 0))
+    sizes = class_sizes(classes, job.level or 1.0, recipe.largest, recipe.smallest, recipe.law)
+    return float(recipe.epochs * (classes * recipe.largest if job.method in ENLARGED else sum(sizes)))
+
+
+# --------------------------------------------------------------------------------------------- measuring
+
+
+def run(job: Job, context: Context) -> Metrics:
+    """Train (or find) the job's network and measure it on the whole test set.
+
+    Args:
+        job: From :func:`jobs`.
+        context: Data, store and runtime.
+
+    Returns:
+        The metrics of :func:`evaluate`, and for method ``smote`` the time that making its images took,
+        ``smote_seconds``.
+    """
+    recipe = ImbalanceRecipe.of(job.recipe)
+    network, metrics = fitted(job, context)
+    test = context.images(job.dataset, "test")
+    sizes = _sizes(test.num_classes, job, recipe)
+    logits, labels = predict(network, test, recipe.normalisation, context.runtime).numpy(), test.labels.numpy()
+    keep_outputs(job, context, {"logits": logits, "labels": labels})
+    return evaluate(logits.argmax(1), labels, sizes) | metrics
+
+
+def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
+    """Train (or find) the job's network on its imbalanced set.
+
+    Args:
+        job: From :func:`jobs`.
+        context: Data, store and runtime.
+
+    Returns:
+        The network, and for method ``smote`` the time that making its images took, ``smote_seconds``.
+    """
+    recipe = ImbalanceRecipe.of(job.recipe)
+    data = thinned(job, context)
+    metrics: Metrics = {}
+    loss: Loss = cross_entropy
+    if job.method == "cost-sensitive":
+        loss = weighted_cross_entropy(class_weights(data.labels))
+    elif job.method == "oversampling":
+        data = oversample(data, job.seed)
+    elif job.method == "smote":
+        started = time.monotonic()
+        data = smote(data, recipe.smote_neighbours, job.seed)
+        metrics["smote_seconds"] = time.monotonic() - started
+    training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, variant=_variant(job, recipe))
+    return trained(training, context, data=data, progress=job.label, loss=loss).network, metrics
+
+
+def thinned(job: Job, context: Context) -> ImageSet:
+    """The job's imbalanced training set, in file order; both arms and all methods have the same one."""
+    data = context.images(job.dataset, "train")
+    sizes = _sizes(data.num_classes, job, ImbalanceRecipe.of(job.recipe))
+    return data.subset(subsample(data.labels, sizes, job.seed), f"{data.name}, gamma {job.level or 0:g}")
+
+
+def _sizes(classes: int, job: Job, recipe: ImbalanceRecipe) -> list[int]:
+    return class_sizes(classes, job.level or 0.0, recipe.largest, recipe.smallest, recipe.law)
+
+
+def _variant(job: Job, recipe: ImbalanceRecipe) -> str:
+    """What determines the network beside its recipe."""
+    method = "normal" if job.method == "excluded" else job.method
+    words = f"imbalance, {method}, gamma {job.level}, {recipe.largest} to {recipe.smallest} by {recipe.law}"
+    return f"{words}, {recipe.smote_neighbours} neighbours" if method == "smote" else words
+
+
+def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) -> Metrics:
+    """All metrics of the section for one network.
+
+    Args:
+        predictions: [N], predicted classes of the test images, 0 ... K - 1.
+        labels: [N], their labels.
+        sizes: Training images of each of the K classes.
+
+    Returns:
+        ``error`` (the total error); ``class_error`` of each class; their means over the minority classes and over the
+        others, ``minority_error`` and ``majority_error``; ``minority_excess``, the sum of the class errors of the
+        minority less that of the others, divided by K (the total error of a balanced test set has the two sums as its
+        parts); ``balanced_accuracy``, one less the mean of all class errors, which is 1 - ``error`` where the test set
+        is balanced, as CIFAR's is; and the ``class_sizes``. All but the last are fractions.
+
+    Raises:
+        UserError: A class has no test image, or the class sizes do not differ.
+    """
+    classes = as_array(labels, "labels")
+    here = int(classes.max()) + 1 if classes.size else 0
+    classes = check_labels(classes, max(here, len(sizes)))
+    wrong = check_labels(predictions, max(here, len(sizes)), "predictions", len(classes)) != classes
+    counts = np.bincount(classes, minlength=len(sizes))
+    if not counts.all() or len(counts) > len(sizes):
+        raise UserError(
+            f"the test images have {np.count_nonzero(counts)} classes and the training images {len(sizes)}; "
+            "class-wise errors need test images of exactly those classes"
+        )
+    errors = np.bincount(classes, wrong, minlength=len(sizes)) / counts
+    few = minority_classes(sizes)
+    return {
+        "error": float(wrong.mean()),
+        "minority_error": float(errors[few].mean()),
+        "majority_error": float(errors[~few].mean()),
+        "minority_excess": float((errors[few].sum() - errors[~few].sum()) / len(errors)),
+        "balanced_accuracy": float(1 - errors.mean()),
+        "class_error": [round(float(error), 5) for error in errors],
+        "class_sizes": [float(size) for size in sizes],
+    }

@@ -1,0 +1,409 @@
+"""The label noise section: training on wrong labels (P1 §3.2, Table 2, Figures 1 and 2).
+
+A network trained from scratch is compared with one that was pre-trained and tuned, on labels that were corrupted with
+a strength between 0 and 1; what is reported is the area under the test error over the strengths.
+
+Methods: ``none`` trains on the corrupted labels as they are; ``forward`` is Forward correction; ``glc-5`` and
+``glc-10`` are Gold Loss Correction with 5 and 10 % trusted labels; ``longer`` (Figure 1) is ``none`` from scratch for
+many epochs at strength 0.6. On request only, the paper's variations of ``none``: ``none-allconv`` is another network,
+``none-excluded`` and ``none-places365`` tune a checkpoint of another corpus, given by its id.
+
+Noise: the recipe's ``noise`` says of which kind it is. Records of another kind than uniform have it in their method's
+name (``forward-flip``), so that no table mixes them. Human noise is that of the image sets ``cifar10n-…``, whose
+training labels come from annotators; such jobs have no strength, and the share of wrong labels is among their metrics.
+
+At one seed both arms and all methods have the same corrupted labels. P1's code draws them with seed 1, which here is
+the noise of seed 0; seed s draws with s + 1. With GLC all labels are corrupted before the trusted ones are put back,
+where P1's code draws for the untrusted images alone: the same in distribution. Both stages of a correction begin with
+the same weights, where P1's code draws those of the second anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Unpack
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.errors import UserError, choose
+from robustness_lib.experiments.grid import Case, Selection, plan
+from robustness_lib.experiments.presets import profile
+from robustness_lib.experiments.pretraining import require_corpus
+from robustness_lib.methods.checks import Floats
+from robustness_lib.methods.interfaces import Loss
+from robustness_lib.methods.label_noise import KINDS, corrupt_labels, corruption_matrix, observed_matrix
+from robustness_lib.methods.loss_correction import (
+    TRUSTED,
+    GoldLoss,
+    estimate_forward_matrix,
+    estimate_glc_matrix,
+    forward_training_loss,
+    matrix_error,
+    trusted_split,
+)
+from robustness_lib.methods.loss_correction import forward_loss as forward_loss
+from robustness_lib.metrics import Metrics
+from robustness_lib.metrics.calibration import area_under_error_curve as area_under_error_curve
+from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
+from robustness_lib.runner.records import SCRATCH, Job
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.trainer import cross_entropy, predict
+
+SECTION = "label_noise"
+METHODS = ("none", "forward", "glc-5", "glc-10", "longer")
+
+VARIATIONS = {"none-allconv": None, "none-excluded": "imagenet32-no-cifar10", "none-places365": "places365"}
+"""The paper's variations of ``none``, with the corpus of pre-training where that is what varies."""
+
+STRENGTHS = tuple(tenths / 10 for tenths in range(11))
+"""The corruption strengths of the paper."""
+
+LONGER_STRENGTH = 0.6
+"""That of Figure 1."""
+
+OUTLIER_PERCENTILE = 97.0
+"""From which percentile on Forward passes over images, where it does."""
+
+_FILTERED_CLASSES, _SHOWN_CLASSES = 10, 20
+"""The most classes for which Forward passes over outliers, and for which a record holds matrices."""
+
+_HUMAN, _CLEAN = "cifar10n-", "cifar10"
+"""What the names of sets with human labels begin with, and the set that has their true labels."""
+
+# --------------------------------------------------------------------------------------------- recipes
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelNoiseRecipe(Recipe):
+    """A training recipe, how labels are corrupted, and how the corruption is corrected.
+
+    The corrections have further settings of P1's code among those of every recipe: ``normalisation``, ``head_bias``
+    and ``final_learning_rate`` (:func:`adapt`).
+
+    Attributes:
+        noise: Kind of noise: one of :data:`robustness_lib.methods.label_noise.KINDS`, or ``"human"`` (the data set's
+            own).
+        noise_seed: From which labels are drawn (P1: 1); None for the job's seed + 1, so that every seed has labels of
+            its own.
+        filter_outliers: Whether Forward, on sets of at most 10 classes, passes over the images above the 97th
+            percentile of a class's probability, as P1's code does.
+        trusted: How GLC's trusted images are chosen (:func:`robustness_lib.methods.loss_correction.trusted_split`):
+            P1's code takes the ``"first"`` of the file; ``"random"`` is a draw.
+        separate_passes: Whether GLC's untrusted and trusted images go through the network one after the other, as in
+            P1's code; false for all at once.
+        nominal_divisor: Whether GLC divides a batch's loss by the nominal batch size, as P1's code does; false for the
+            number of images at hand.
+    """
+
+    noise: str = "uniform"
+    noise_seed: int | None = None
+    filter_outliers: bool = True
+    trusted: str = "first"
+    separate_passes: bool = True
+    nominal_divisor: bool = True
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        choose(self.noise, (*KINDS, "human"), "kind of noise")
+        choose(self.trusted, TRUSTED, "way to choose trusted images")
+        if self.noise_seed is not None and not 0 <= self.noise_seed < 2**32:
+            raise UserError(f"noise_seed is {self.noise_seed} but must be at least 0 and below 2**32; P1 takes 1")
+        if self.observations < 1:
+            raise UserError("observations is 0 but must be at least 1: the train error is measured when one looks")
+
+
+_SMALL = {"observations": 1, "trusted": "balanced", "separate_passes": False}  # one trusted image has no statistics
+
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {
+        "scratch": {"train_images": 200, "epochs": 6, **_SMALL},
+        "tuned": {"train_images": 200, "epochs": 3, **_SMALL},
+        "longer": {"epochs": 20, "observations": 5},
+    },
+    "cpu": {
+        "scratch": {"train_images": 2000, "batch_size": 32, "epochs": 20, "learning_rate": 0.05, **_SMALL},
+        "tuned": {"train_images": 2000, "batch_size": 32, "epochs": 3, "learning_rate": 0.01, **_SMALL},
+        "longer": {"epochs": 60, "observations": 20},
+    },
+    "paper": {
+        "scratch": {"observations": 10},
+        "tuned": {"observations": 2},
+        "longer": {"epochs": 200, "observations": 100},
+    },
+}
+"""What is special to the section at each scale: the two arms, and what ``longer`` changes in the first."""
+
+_AS_PUBLISHED: dict[str, dict[str, Any]] = {
+    "scratch": {"normalisation": "cifar"},
+    "tuned": {"normalisation": "cifar", "head_bias": False, "learning_rate": 0.01, "final_learning_rate": 1e-7},
+}
+"""The settings of Forward and GLC in P1's code that differ from those of ``none``."""
+
+
+def adapt(recipe: LabelNoiseRecipe, case: Case) -> LabelNoiseRecipe:
+    """The recipe of one arm and method.
+
+    At ``paper``, Forward and GLC have the settings of P1's code: images are normalised by CIFAR's statistics, although
+    the checkpoint was pre-trained with others; the new head of a pre-trained network has no bias; its learning rate is
+    ten times that of ``none``, and falls to a tenth of the final rate of every other training. At the smaller scales
+    these settings are those of ``none``, so that the first stage of Forward is the network of ``none``, trained once.
+
+    Args:
+        recipe: The profile's.
+        case: What it is for; the method is one of :data:`METHODS` or :data:`VARIATIONS`.
+
+    Returns:
+        The changed recipe.
+    """
+    changes = dict(SETTINGS[case.scale][case.arm])
+    if case.method == "longer":
+        changes |= {"schedule": "step", **SETTINGS[case.scale]["longer"]}
+    if case.method == "none-allconv":
+        changes["architecture"] = "allconv"
+    if case.scale == "paper" and case.method.startswith(("forward", "glc")):
+        changes |= _AS_PUBLISHED[case.arm]
+    return replace(recipe, **changes)
+
+
+# --------------------------------------------------------------------------------------------- jobs
+
+
+def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+    """The measurements of the section at one scale.
+
+    Args:
+        profile_name: The scale.
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`). By default all
+            :data:`METHODS` at the :data:`STRENGTHS` (three of them at ``smoke``) on the CIFAR sets.
+
+    Returns:
+        The jobs (:func:`robustness_lib.experiments.grid.plan`); ``longer`` at its own strength, where that is chosen,
+        and from scratch only; variations of the corpus pre-trained only.
+
+    Raises:
+        UserError: An unknown name or an unsuitable value.
+    """
+    scale = profile(profile_name)
+    seeds, init, overrides = selection.get("seeds"), selection.get("init"), selection.get("overrides") or {}
+    chosen = selection.get("chosen_levels")
+    strengths = chosen or (STRENGTHS[::5] if scale.name == "smoke" else STRENGTHS)
+    of_longer = [LONGER_STRENGTH] if not chosen or LONGER_STRENGTH in chosen else []
+    for strength in strengths:
+        if not 0 <= strength <= 1:
+            raise UserError(f"the corruption strength is {strength} but must lie in [0, 1]; choose another")
+    if scale.name == "smoke" and seeds is None:
+        seeds = scale.seeds[:1]
+    datasets = selection.get("datasets") or [name for name in scale.datasets if "imagenet" not in name]
+    human = [name for name in datasets if name.startswith(_HUMAN)]
+    others = [name for name in datasets if name not in human]
+    if chosen and not others:
+        raise UserError(f"{', '.join(human)}: labels that people gave have no strength to choose; leave the levels out")
+    every = (*METHODS, *VARIATIONS)
+    planned: list[Job] = []
+    for method in selection.get("methods") or METHODS:
+        choose(method, every, f"method of the section {SECTION}")
+        if (corpus := VARIATIONS.get(method)) is not None:
+            require_corpus(method, corpus, init, scale.name)
+        grids: list[tuple[list[str], Sequence[float | None], dict[str, str]]] = [
+            (others, of_longer if method == "longer" else strengths, {}),
+            (human, [None], {"noise": "human"}),
+        ]
+        for names, levels, noise in grids:
+            if names:
+                planned += plan(
+                    SECTION,
+                    scale.name,
+                    every,
+                    LabelNoiseRecipe,
+                    levels=levels,
+                    adapt=adapt,
+                    datasets=names,
+                    methods=[method],
+                    seeds=seeds,
+                    overrides={**noise, **overrides},
+                    init=init,
+                )
+    if not planned:
+        raise UserError(
+            f"there is nothing to measure: longer has the strength {LONGER_STRENGTH} alone; choose that level"
+        )
+    return [_named(job) for job in planned if _compared(job)]
+
+
+def _compared(job: Job) -> bool:
+    """Whether the paper has this arm of the job's method."""
+    if job.method == "longer":
+        return job.init == SCRATCH
+    return job.init != SCRATCH or VARIATIONS.get(job.method) is None
+
+
+def _named(job: Job) -> Job:
+    """The job, its kind of noise in its method's name where that is not uniform.
+
+    Raises:
+        UserError: The kind of noise does not belong to the data set.
+    """
+    noise, human = job.recipe["noise"], job.dataset.startswith(_HUMAN)
+    if (noise == "human") != human:
+        sets = "annotators gave its labels; leave noise out" if human else f"choose one of {', '.join(KINDS)}"
+        raise UserError(
+            f"noise={noise} does not go with the data set {job.dataset}: {sets}, or choose another data set "
+            f"({_HUMAN}… have human labels)"
+        )
+    return job if noise in ("uniform", "human") else replace(job, method=f"{job.method}-{noise}")
+
+
+# --------------------------------------------------------------------------------------------- noise
+
+
+@dataclass(frozen=True)
+class NoisyLabels:
+    """Training images before and after the corruption of their labels.
+
+    Attributes:
+        true: The images with their true labels.
+        given: The same images with the labels that a network is trained on.
+        matrix: float64 [K, K], the corruption matrix; with human noise how often each class got each label.
+        what: What the given labels are, in words, as part of a training's description.
+    """
+
+    true: ImageSet
+    given: ImageSet
+    matrix: Floats
+    what: str
+
+
+def noisy_labels(job: Job, context: Context) -> NoisyLabels:
+    """The training images of a job, their labels corrupted: the same ones for all methods and both arms at one seed.
+
+    A subset is drawn by the true labels first; then labels are corrupted in file order.
+
+    Args:
+        job: From :func:`jobs`.
+        context: Where the data are.
+
+    Raises:
+        UserError: The kind of noise is not for this data set, or the recipe asks for more images than there are.
+    """
+    recipe = LabelNoiseRecipe.of(job.recipe)
+    true = target_images(_training(job, recipe, ""), context)
+    if recipe.noise == "human":
+        given, count = context.images(job.dataset, "train").labels, recipe.train_images
+        if count:
+            given = given[class_balanced_subset(context.images(_CLEAN, "train").labels, count, job.seed)]
+        matrix = observed_matrix(true.labels, given, true.num_classes)
+        return NoisyLabels(true, true.with_labels(given), matrix, f"labels of {job.dataset}")
+    seed = job.seed + 1 if recipe.noise_seed is None else recipe.noise_seed
+    strength = job.level or 0.0
+    matrix = corruption_matrix(true.num_classes, strength, recipe.noise, seed=seed)
+    given = torch.from_numpy(corrupt_labels(true.labels, matrix, seed))
+    what = f"{recipe.noise} noise of strength {strength:g}, seed {seed}"
+    return NoisyLabels(true, true.with_labels(given), matrix, what)
+
+
+# --------------------------------------------------------------------------------------------- training
+
+
+def run(job: Job, context: Context) -> Metrics:
+    """Train (or find) the job's networks and measure the last one on the whole test set.
+
+    Args:
+        job: From :func:`jobs`.
+        context: Data, store and runtime.
+
+    Returns:
+        ``error`` on the test set after the last epoch; ``train_error`` against the labels trained on, and
+        ``train_error_clean`` against the true ones, both of the training images without augmentation; all three by
+        ``history_epoch`` as ``history_…``; ``changed_labels``, the share of labels that the noise made wrong (before
+        GLC's trusted ones are put back). With an estimate of the corruption matrix its ``matrix_error``
+        (:func:`robustness_lib.methods.loss_correction.matrix_error`) and, where there are at most 20 classes,
+        ``estimated_matrix`` and ``true_matrix`` row by row. Everything is a fraction.
+    """
+    recipe = LabelNoiseRecipe.of(job.recipe)
+    noise = noisy_labels(job, context)
+    estimate: Floats | None = None
+    if job.method.startswith("forward"):
+        result, estimate = _forward(job, recipe, noise, context)
+    elif job.method.startswith("glc"):
+        result, estimate = _glc(job, recipe, noise, context)
+    else:
+        result = _fit(_training(job, recipe, noise.what), noise.given, noise.true.labels, context, job.label)
+    test = context.images(_true_set(job), "test")
+    logits = predict(result.network, test, recipe.normalisation, context.runtime)
+    curves = {"error": 1 - result.correct.mean(axis=1), **result.further}
+    metrics: Metrics = {
+        **{name: float(values[-1]) for name, values in sorted(curves.items())},
+        **{f"history_{name}": [round(float(value), 5) for value in values] for name, values in sorted(curves.items())},
+        "history_epoch": [float(epoch) for epoch in result.epochs],
+        "changed_labels": float((noise.true.labels != noise.given.labels).double().mean()),
+    }
+    outputs = {"logits": logits.numpy(), "labels": test.labels.numpy()}
+    if estimate is not None:
+        outputs["estimated_matrix"] = estimate
+        metrics["matrix_error"] = matrix_error(estimate, noise.matrix)
+        if len(estimate) <= _SHOWN_CLASSES:
+            metrics["estimated_matrix"] = [round(float(value), 5) for value in estimate.flat]
+            metrics["true_matrix"] = [round(float(value), 5) for value in noise.matrix.flat]
+    keep_outputs(job, context, outputs)
+    return metrics
+
+
+def _forward(job: Job, recipe: LabelNoiseRecipe, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
+    """A network trained on the noisy labels, the estimate that it gives, and a second one trained through it."""
+    first = _training(job, recipe, noise.what)
+    network = _fit(first, noise.given, noise.true.labels, context, f"{job.label}, stage 1").network
+    few = noise.true.num_classes <= _FILTERED_CLASSES
+    percentile = OUTLIER_PERCENTILE if recipe.filter_outliers and few else None
+    estimate = estimate_forward_matrix(_probabilities(network, noise.given, recipe, context), percentile)
+    second = _training(job, recipe, f"{noise.what}; Forward through {first.key}, outliers from {percentile}")
+    loss = forward_training_loss(estimate)
+    return _fit(second, noise.given, noise.true.labels, context, f"{job.label}, stage 2", loss), estimate
+
+
+def _glc(job: Job, recipe: LabelNoiseRecipe, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
+    """The same with Gold Loss Correction, whose first network does not see the trusted images."""
+    share = int(job.method.split("-")[1]) / 100
+    trusted = trusted_split(noise.true.labels, share, recipe.trusted, job.seed)
+    what = f"{noise.what}; {recipe.trusted} {share:g} trusted"
+    first = _training(job, replace(recipe.training_part(), observations=0), f"{what}, the rest")
+    label = f"{job.label}, stage 1"
+    network = trained(first, context, progress=label, data=noise.given.subset(~trusted)).network
+    gold = noise.true.subset(trusted)
+    estimate = estimate_glc_matrix(_probabilities(network, gold, recipe, context), gold.labels)
+    batch_size = recipe.batch_size if recipe.nominal_divisor else None
+    passes = "separate" if recipe.separate_passes else "joint"
+    second = _training(job, recipe, f"{what}; GLC through {first.key}, {passes} passes, divided by {batch_size}")
+    given = noise.given.with_labels(torch.where(trusted, noise.true.labels, noise.given.labels))
+    loss = GoldLoss(estimate, trusted, batch_size=batch_size, separate_passes=recipe.separate_passes)
+    return _fit(second, given, noise.true.labels, context, f"{job.label}, stage 2", loss), estimate
+
+
+def _training(job: Job, recipe: Recipe, variant: str) -> Training:
+    return Training(dataset=_true_set(job), init=job.init, seed=job.seed, recipe=recipe, variant=variant)
+
+
+def _true_set(job: Job) -> str:
+    """The image set with the true labels of the job's."""
+    return _CLEAN if job.dataset.startswith(_HUMAN) else job.dataset
+
+
+def _fit(
+    training: Training, given: ImageSet, true: Tensor, context: Context, label: str, loss: Loss = cross_entropy
+) -> Trained:
+    """Train on given labels, looking at the error on the training images against these and the true ones."""
+
+    def look(network: nn.Module) -> dict[str, Tensor]:
+        prediction = predict(network, given, training.recipe.normalisation, context.runtime).argmax(1)
+        against = {"train_error": given.labels, "train_error_clean": true}
+        return {name: (prediction != labels).double().mean() for name, labels in against.items()}
+
+    return trained(training, context, progress=label, data=given, observe=look, loss=loss)
+
+
+def _probabilities(network: nn.Module, images: ImageSet, recipe: Recipe, context: Context) -> Floats:
+    logits = predict(network, images, recipe.normalisation, context.runtime)
+    return np.asarray(logits.double().softmax(1))

@@ -1,0 +1,412 @@
+"""Pre-training, a job like any other, whose checkpoint has an id that says what it is.
+
+The id names the network, the corpus with its counts of images and classes, the epochs and the seed, and ends with
+the first digits of the job's key, so that two checkpoints that differ in any setting never share an id.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import Executor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Generic, TypeVar
+
+from torch import nn
+from torch.nn import functional as F
+
+from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.data.io import MissingData
+from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
+from robustness_lib.experiments.presets import Profile, Target, profile
+from robustness_lib.files import locked
+from robustness_lib.metrics import Metrics
+from robustness_lib.models.architectures import build
+from robustness_lib.models.checkpoint_ids import corpus_name, trained_on
+from robustness_lib.models.checkpoints import load_weights
+from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint, save_trained
+from robustness_lib.runner.records import PRETRAINING, SCRATCH, Job, Store, checkpoint_id
+from robustness_lib.runner.sweep import OnRecord, sweep
+from robustness_lib.training.config import ADVERSARIES, Recipe
+from robustness_lib.training.trainer import predict, train
+
+SECTION = PRETRAINING
+
+R = TypeVar("R", bound=Recipe)
+
+
+def job(
+    scale: Profile,
+    target: Target,
+    *,
+    corpus_holds: str | None = None,
+    seed: int | None = None,
+    overrides: Mapping[str, str] | None = None,
+) -> Job:
+    """The pre-training for one target of a profile.
+
+    Args:
+        scale: The profile.
+        target: One of its targets.
+        corpus_holds: Another corpus: the name of its training set, with its counts.
+        seed: Another seed than the profile's.
+        overrides: Settings of the recipe to change, as text by name.
+
+    Returns:
+        The job; its ``dataset`` is the corpus with its counts of images and classes. With an ``adversary`` among the
+        overrides the recipe is the target's for adversarial training, and the method ``"adversarial"``.
+    """
+    changes = dict(overrides or {})
+    adversary = choose(changes.get("adversary", ADVERSARIES[0]), ADVERSARIES, "adversary")
+    recipe = target.against(adversary).pretraining.with_overrides(changes)
+    return Job(
+        section=SECTION,
+        profile=scale.name,
+        dataset=corpus_holds or target.corpus_holds,
+        init=SCRATCH,
+        method="supervised" if recipe.adversary == ADVERSARIES[0] else "adversarial",
+        level=None,
+        seed=scale.pretraining_seed if seed is None else seed,
+        recipe=recipe.as_dict(),
+    )
+
+
+def run(job: Job, context: Context) -> Metrics:
+    """Pre-train, keep the checkpoint in the store, and measure it on the corpus's validation images.
+
+    A checkpoint that is there already is not trained again.
+
+    Args:
+        job: From :func:`job`.
+        context: Where data and store are.
+
+    Returns:
+        ``error`` (fraction) and ``negative_log_likelihood`` (nats) on the validation images whose classes the
+        network knows, where the corpus has such; ``images`` and ``classes`` of the corpus, ``training_seconds``, and
+        the training ``losses`` by epoch (nats).
+
+    Raises:
+        UserError: The corpus at hand holds other images or classes than the job says, or the checkpoint that is there
+            is damaged or another network's.
+    """
+    data, recipe, network = _prepare(job, context)
+    name = checkpoint_id(job)
+    path = context.store / "checkpoints" / f"{name}.safetensors"
+    with locked(context.store / "locks" / f"{name}.lock"):
+        if (found := context.checkpoint(name)) is None:
+            history = train(
+                network,
+                data,
+                recipe,
+                seed=job.seed,
+                runtime=context.runtime,
+                checkpoint=path.with_suffix(".partial.safetensors"),
+                checkpoint_every=context.checkpoint_every,
+                progress=name if context.progress else None,
+            )
+            save_trained(path, network, history, {"id": name, **job.as_dict()})
+            found = path
+    weights, _, metadata = context.read_network(found)
+    try:
+        network.load_state_dict(weights)
+        training_seconds = len(data) * recipe.epochs / float(metadata["images_per_second"])
+        losses = json.loads(metadata["losses"])
+    except (RuntimeError, KeyError, ValueError) as error:
+        reason = str(error).partition("\n")[0]
+        raise UserError(
+            f"{found} is not the checkpoint that its name says ({reason}); delete it, then the same command pre-trains "
+            "again"
+        ) from error
+    return _validated(network, corpus_name(job.dataset), recipe, context) | {
+        "images": float(len(data)),
+        "classes": float(data.num_classes),
+        "training_seconds": training_seconds,
+        "losses": losses,
+    }
+
+
+def _validated(network: nn.Module, corpus: str, recipe: Recipe, context: Context) -> Metrics:
+    """Error and negative log-likelihood on the corpus's validation images; nothing where there are none."""
+    try:
+        test = context.images(corpus, "test")
+    except MissingData:
+        return {}
+    logits = predict(network, test, recipe.normalisation, context.runtime)
+    return {
+        "error": float((logits.argmax(1) != test.labels).double().mean()),
+        "negative_log_likelihood": float(F.cross_entropy(logits.double(), test.labels)),
+    }
+
+
+def assist(job: Job, context: Context) -> None:
+    """Take a process's part in the training that :func:`run` does in the first of several processes.
+
+    Args:
+        job: The same job.
+        context: Data, store and runtime; the training may go on from a checkpoint there, and nothing is written.
+
+    Raises:
+        UserError: As :func:`run`.
+    """
+    data, recipe, network = _prepare(job, context)
+    unfinished = context.store / "checkpoints" / f"{checkpoint_id(job)}.partial.safetensors"
+    train(network, data, recipe, seed=job.seed, runtime=context.runtime, checkpoint=unfinished)
+
+
+def _prepare(job: Job, context: Context) -> tuple[ImageSet, Recipe, nn.Module]:
+    corpus = corpus_name(job.dataset)
+    data = context.images(corpus, "train")
+    if job.dataset not in (corpus, with_counts(data)):
+        raise _different(job, with_counts(data))
+    recipe = Recipe.of(job.recipe)
+    if recipe.train_images:
+        data = data.subset(class_balanced_subset(data.labels, recipe.train_images, job.seed))
+    return data, recipe, build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
+
+
+def _different(job: Job, found: str) -> UserError:
+    return UserError(
+        f"the job pre-trains on {job.dataset} but the data root holds {found}; run 'robustness pretrain --profile "
+        f"{job.profile} --corpus {corpus_name(found)}' for a checkpoint of what is there and give its id to --init"
+    )
+
+
+def with_counts(corpus: ImageSet) -> str:
+    """What a corpus holds: its name, its images and its classes, for example ``imagenet32_160000x275``."""
+    return f"{corpus_name(corpus.name)}_{len(corpus)}x{corpus.num_classes}"
+
+
+ARMS = ("scratch", "tuned", "pretraining")
+"""What a setting can be restricted to, as in ``tuned.epochs=5``."""
+
+
+@dataclass(frozen=True)
+class Arm(Generic[R]):
+    """One side of the comparison.
+
+    Attributes:
+        init: ``"scratch"`` or the id of the checkpoint that is tuned.
+        recipe: How the network is trained.
+    """
+
+    init: str
+    recipe: R
+
+
+def arms(
+    scale: Profile,
+    dataset: str,
+    recipe_type: type[R],
+    overrides: Mapping[str, str] | None = None,
+    init: str | None = None,
+    adapt: Callable[[R, str], R] | None = None,
+    adversary: str = ADVERSARIES[0],
+) -> list[Arm[R]]:
+    """The two sides of every comparison: from scratch, and pre-trained then tuned.
+
+    Args:
+        scale: The profile.
+        dataset: One of its targets, or any other data set, which is then treated as the first target is.
+        recipe_type: The section's recipe: the profile's settings and the section's own with their defaults.
+        overrides: Settings to change, as text by name; ``scratch.``, ``tuned.`` or ``pretraining.`` before a name
+            restricts it to that training; without, it holds for both arms. The pre-trained network has the
+            architecture of the one that is tuned.
+        init: A checkpoint id to tune instead of the profile's own.
+        adapt: What the section changes before that: from the profile's recipe and the arm, ``"scratch"`` or
+            ``"tuned"``, to the section's recipe.
+        adversary: What both arms and the profile's pre-training are trained against.
+
+    Returns:
+        The scratch arm and the tuned arm.
+
+    Raises:
+        UserError: A setting is unknown or has an unsuitable value.
+    """
+    target = target_of(scale, dataset)
+    trained = target.against(adversary)
+    recipes = {}
+    for arm, base in (("scratch", trained.scratch), ("tuned", trained.tuned)):
+        recipe = recipe_type(**base.as_dict())
+        recipe = recipe if adapt is None else adapt(recipe, arm)
+        try:
+            recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
+        except SettingError as error:
+            restricted = f"{arm}.{error.setting}" in (overrides or {})
+            raise UserError(f"{arm}.{error}" if restricted else str(error)) from None
+    changes = {"architecture": recipes["tuned"].architecture, **overrides_for("pretraining", overrides)}
+    checkpoint = init or checkpoint_id(job(scale, target, overrides={"adversary": adversary, **changes}))
+    return [Arm(SCRATCH, recipes["scratch"]), Arm(checkpoint, recipes["tuned"])]
+
+
+def target_of(scale: Profile, dataset: str) -> Target:
+    """How a profile treats a data set: as its first target, where it does not name it."""
+    return scale.targets.get(dataset, next(iter(scale.targets.values())))
+
+
+def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, str]:
+    """The settings that hold for one of :data:`ARMS`; those restricted to it win."""
+    everywhere, own = {}, {}
+    for name, value in (overrides or {}).items():
+        before, dot, after = name.partition(".")
+        if dot:
+            choose(before, ARMS, "training to restrict a setting to")
+        if dot and before == arm:
+            own[after] = value
+        elif not dot and (arm != "pretraining" or name == "architecture"):
+            everywhere[name] = value
+    return everywhere | own
+
+
+def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | None = None) -> list[Job]:
+    """The pre-trainings that sections may ask for at a target: the profile's own first, then the target's ``further``.
+
+    Args:
+        scale: The profile.
+        target: One of its targets.
+        overrides: Settings of the recipe to change, as text by name.
+    """
+    further = [
+        job(scale, target, corpus_holds=holds, overrides={**(overrides or {}), "train_images": str(images)})
+        for holds, images in target.further
+    ]
+    return [job(scale, target, overrides=overrides), *further]
+
+
+def require_corpus(
+    method: str, corpus: str, checkpoint: str | None, scale: str, adversary: str = ADVERSARIES[0]
+) -> None:
+    """Refuse a method that is about another corpus without a checkpoint of it: its records would say what is not so.
+
+    Args:
+        method: The method.
+        corpus: The corpus that it is about.
+        checkpoint: Id of the checkpoint that the user gave, or None.
+        scale: Name of the profile.
+        adversary: What that checkpoint is to be trained against.
+
+    Raises:
+        MissingCheckpoint: The checkpoint was not given, or was pre-trained on another corpus.
+    """
+    if checkpoint is None or not trained_on(checkpoint, corpus):
+        against = "" if adversary == ADVERSARIES[0] else f" --set adversary={adversary}"
+        raise MissingCheckpoint(
+            f"the method {method} tunes a network that was pre-trained on {corpus}, but "
+            + ("no checkpoint was given" if checkpoint is None else f"{checkpoint} is another checkpoint")
+            + f"; make one with 'robustness pretrain --profile {scale} --corpus {corpus}{against}' and give its id to "
+            "--init"
+        )
+
+
+def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path | None) -> list[Job]:
+    """The pre-trainings that must come first, because jobs start from checkpoints that are not there yet.
+
+    Args:
+        jobs: Jobs of any sections.
+        overrides: The settings that the jobs were made with.
+        store: The working store; None: as if no checkpoint were there, nor shipped.
+
+    Returns:
+        Pre-training jobs, one a checkpoint.
+
+    Raises:
+        UserError: A checkpoint is not there and none of the profile's pre-trainings makes it.
+    """
+    found: dict[str, Job] = {}
+    for wanted in jobs:
+        known = wanted.init == SCRATCH or wanted.init.startswith(PUBLIC) or wanted.init in found
+        if known or (store is not None and find_checkpoint(wanted.init, store)):
+            continue
+        scale = profile(wanted.profile)
+        changes = {"architecture": str(wanted.recipe["architecture"]), **overrides_for("pretraining", overrides)}
+        kinds = [{"adversary": adversary, **changes} for adversary in ADVERSARIES]
+        targets = scale.targets.values()
+        planned = [one for target in targets for kind in kinds for one in pretrainings(scale, target, kind)]
+        possible = {checkpoint_id(one): one for one in planned}
+        if wanted.init not in possible:
+            raise UserError(
+                f"the checkpoint {wanted.init} is neither in {(store or Path()) / 'checkpoints'} nor in {SHIPPED}; "
+                "make it with 'robustness pretrain', or choose another with --init"
+            )
+        found[wanted.init] = possible[wanted.init]
+    return list(found.values())
+
+
+def forget(job: Job, store: Path) -> None:
+    """Delete the record of a pre-training whose checkpoint is not there, as after a clean-up: it does not count.
+
+    Args:
+        job: The pre-training.
+        store: The working store; it need not have such a record.
+
+    Raises:
+        UserError: The record cannot be deleted.
+    """
+    path = Store(store).path(job)
+    try:
+        path.unlink(missing_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"the checkpoint {checkpoint_id(job)} must be made, but its old record {path} cannot be deleted "
+            f"({error.strerror or error}); choose another --store, a folder that can be written"
+        ) from error
+
+
+def unrecorded(jobs: Iterable[Job], store: Path) -> list[Job]:
+    """The pre-trainings of which the store has the checkpoint but no record, as after a kill between the two.
+
+    Args:
+        jobs: Jobs of any sections, which start from these checkpoints.
+        store: The working store.
+
+    Returns:
+        Pre-training jobs, as the checkpoints describe them; imported weights, and those that come with the repository,
+        have none to make.
+    """
+    recorded = {checkpoint_id(record.job) for record in Store(store).records(SECTION)}
+    found = []
+    for name in dict.fromkeys(job.init for job in jobs):
+        path = find_checkpoint(name, store)
+        if name in recorded or path is None or path.parent == SHIPPED:
+            continue
+        with contextlib.suppress(UserError, KeyError, TypeError, ValueError):
+            description = json.loads(load_weights(path)[1]["training"])
+            made = Job(**{field: description[field] for field in Job.__dataclass_fields__})
+            found += [made] if checkpoint_id(made) == name else []
+    return found
+
+
+def ensure(
+    jobs: Iterable[Job],
+    overrides: Mapping[str, str] | None,
+    context: Context,
+    *,
+    time_budget: float | None = None,
+    executor: Executor | None = None,
+    on_record: OnRecord | None = None,
+) -> set[str]:
+    """Pre-train what :func:`missing` finds, so that the jobs can run.
+
+    Args:
+        jobs: Jobs of any sections.
+        overrides: The settings that the jobs were made with.
+        context: Data, store and runtime.
+        time_budget: Seconds; None for no limit.
+        executor: What to run on (:func:`robustness_lib.runner.sweep.sweep`).
+        on_record: Called with the record of each pre-training.
+
+    Returns:
+        The ids of checkpoints that are still missing, because their pre-training is not expected to end within
+        ``time_budget`` seconds.
+
+    Raises:
+        UserError: A pre-training failed, or a checkpoint cannot be made.
+    """
+    first = missing(jobs, overrides, context.store)
+    for job in first:
+        forget(job, context.store)
+    outcome = sweep(first, run, context, time_budget=time_budget, executor=executor, on_record=on_record)
+    late, outcome.left = outcome.left, []
+    outcome.check()
+    return {checkpoint_id(job) for job in late}

@@ -1,0 +1,375 @@
+"""The sections that can be measured, and what each offers.
+
+A section is one module with ``SECTION``, ``METHODS``, ``jobs`` and ``run``; adding one is one entry here.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import math
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from concurrent.futures import Executor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast
+
+from robustness_lib.errors import MissingCheckpoint, UserError, choose
+from robustness_lib.experiments.presets import PROFILES
+from robustness_lib.files import as_path
+from robustness_lib.metrics import Metrics
+from robustness_lib.runner.records import SCRATCH, Job, Record, Store, frame, load_published
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from robustness_lib.experiments.grid import Selection
+    from robustness_lib.runner.model_cache import Context
+    from robustness_lib.runner.sweep import Outcome
+
+
+T = TypeVar("T")
+
+
+class Section(Protocol):
+    """What a section's module offers."""
+
+    SECTION: str
+    METHODS: tuple[str, ...]
+
+    def jobs(self, profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+        """The measurements of the section at one scale."""
+
+    def run(self, job: Job, context: Context) -> Metrics:
+        """Measure one of them."""
+
+
+SECTIONS = {
+    "adversarial": "robustness_lib.experiments.adversarial",
+    "label_noise": "robustness_lib.experiments.label_noise",
+    "imbalance": "robustness_lib.experiments.imbalance",
+    "ood": "robustness_lib.experiments.ood",
+    "calibration": "robustness_lib.experiments.calibration",
+    "effective_robustness": "robustness_lib.experiments.effective_robustness",
+    "recipe_choice": "robustness_lib.experiments.hyperparameter_search",
+}
+"""Where each is, in the papers' order; imported when it is asked for."""
+
+
+def section(name: str) -> Section:
+    """The section called ``name``.
+
+    Raises:
+        UserError: There is none that can be measured; the message lists them.
+    """
+    return cast(Section, importlib.import_module(SECTIONS[choose(name, SECTIONS, "section")]))
+
+
+def measure_section(
+    name: str,
+    profile_name: str,
+    context: Context,
+    *,
+    workers: int | None = None,
+    time_budget: float | None = None,
+    executor: Executor | None = None,
+    out: Path | None = None,
+    **selection: Unpack[Selection],
+) -> tuple[list[Job], Outcome]:
+    """Plan a section and measure what is not recorded, pre-training first where a checkpoint is missing.
+
+    Args:
+        name: The section.
+        profile_name: The scale.
+        context: Data, store and runtime.
+        workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
+            less time than a process to start.
+        time_budget: Seconds (:func:`robustness_lib.runner.sweep.sweep`).
+        executor: What to run on instead, such as a Dask cluster (:func:`robustness_lib.runner.dask_executor.connect`).
+        out: A folder that keeps what the store has of the jobs, to be carried to another machine
+            (:func:`robustness_lib.runner.sync.mirrored`).
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`).
+
+    Returns:
+        The planned jobs, and what was done.
+
+    Raises:
+        UserError: A name or value is unsuitable, data are missing, or pre-training failed.
+    """
+    from robustness_lib.experiments import pretraining
+    from robustness_lib.runner import sync
+    from robustness_lib.runner.sweep import default_workers, sweep
+
+    if executor is not None and workers is not None:
+        raise UserError("workers are this machine's processes and a cluster has its own; leave one of the two out")
+    chosen = section(name)
+    planned = chosen.jobs(profile_name, **selection)
+    store = Store(context.store)
+    with sync.mirrored(planned, context.store, out) as keep:
+        todo = [job for job in planned if store.get(job) is None]
+        if todo and executor is None:
+            _tell_of_the_book(todo, load_published(name), context)
+        for dataset in {job.dataset for job in planned if _needs_images(job)}:
+            context.images(dataset, "test")
+        for job in filter(_needs_images, todo):
+            _check_size(job, context)
+            getattr(chosen, "check_images", lambda job, context: None)(job, context)
+        started = time.monotonic()
+        lost = pretraining.unrecorded(planned, context.store)
+        sweep(
+            lost, pretraining.run, context, time_budget=time_budget, executor=executor, on_record=keep
+        )  # if it can be
+        late = pretraining.ensure(
+            todo,
+            selection.get("overrides"),
+            context,
+            time_budget=time_budget,
+            executor=executor,
+            on_record=keep,
+        )
+        left = [job for job in todo if job.init in late]
+        outcome = sweep(
+            [job for job in planned if job not in left],
+            chosen.run,
+            context,
+            workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime)),
+            time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
+            executor=executor,
+            on_record=keep,
+        )
+    outcome.left += left
+    return planned, outcome
+
+
+def _tell_of_the_book(todo: Sequence[Job], published: Sequence[Record], context: Context) -> None:
+    """Say, once and before anything is trained, what the book has of these jobs, and where its arithmetic differs."""
+    keys, profiles = {job.key for job in todo}, {job.profile for job in todo}
+    book = [record for record in published if record.job.profile in profiles]
+    if count := len(keys & {record.job.key for record in book}):
+        print(f"{count} of the {len(todo)} jobs are in the book too; yours go to {context.store}", file=sys.stderr)
+    precisions = {str(record.provenance["precision"]) for record in book if "precision" in record.provenance}
+    if precisions and context.runtime.precision not in precisions:
+        print(
+            f"this machine computes in {context.runtime.precision}, the book's {book[0].job.section} records at "
+            f"{', '.join(sorted(profiles))} were made in {', '.join(sorted(precisions))}: results may differ in the "
+            "third digit",
+            file=sys.stderr,
+        )
+
+
+def _needs_images(job: Job) -> bool:
+    """Whether a job trains a network: one on published predictions has a recipe without."""
+    return "architecture" in job.recipe
+
+
+def _check_size(job: Job, context: Context) -> None:
+    """Refuse, before anything is trained, a recipe that asks for more images than there are."""
+    wanted, there = int(job.recipe.get("train_images") or 0), len(context.images(job.dataset, "train"))
+    if wanted > there:
+        raise UserError(
+            f"the recipe trains on {wanted} images but {job.dataset} has {there} training images; "
+            "add --set train_images=0 to train on all of them"
+        )
+
+
+def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job], pd.DataFrame]:
+    """Measure what a notebook's parameters ask for, each written as on the command line.
+
+    Args:
+        name: The section.
+        parameters: By name, such as the notebook's ``globals()``: ``profile``, ``dataset``, ``method``, ``seeds``,
+            ``overrides`` (separated by commas or blanks), ``data_root`` (empty for the usual one) and ``store``; and
+            ``levels``, where the section has them. What else is in it is ignored.
+
+    Returns:
+        The planned jobs, and their records as a frame.
+
+    Raises:
+        UserError: A parameter is unsuitable, or a job failed.
+    """
+    from robustness_lib.runner.model_cache import Context
+
+    store, data_root = as_path(parameters["store"]), parameters["data_root"]
+    jobs, outcome = measure_section(
+        name,
+        parameters["profile"],
+        Context(data=as_path(data_root) if data_root else None, store=store),
+        datasets=parse_names(parameters["dataset"]),
+        methods=parse_names(parameters["method"]),
+        seeds=parse_seeds(parameters["seeds"]),
+        chosen_levels=parse_levels(parameters.get("levels", "all")),
+        overrides=parse_overrides(parameters["overrides"].replace(",", " ").split()),
+    )
+    outcome.check()
+    return jobs, recorded(jobs, Store(store))
+
+
+def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
+    """The records of ``jobs`` in the store, as a frame (:func:`robustness_lib.runner.records.frame`)."""
+    return frame(record for job in jobs if (record := store.get(job)) is not None)
+
+
+def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
+    """How many of the planned measurements are yours, and how many the book's.
+
+    Args:
+        store: The working store, whose records are yours.
+        published: The book's records.
+
+    Returns:
+        One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, of these ``yours``
+        and ``book``, and ``other yours`` and ``other book``: with other recipes, seeds or data sets.
+    """
+    sides = [{record.job.key: record.job for record in side} for side in (store.records(), published)]
+    columns = ["section", "profile", "dataset", "planned", "yours", "book", "other yours", "other book"]
+    rows: list[dict[str, Any]] = []
+    for name in SECTIONS:
+        for scale in PROFILES:
+            planned = {job.key: job.dataset for job in section(name).jobs(scale)}
+            other = [
+                {key: job.dataset for key, job in side.items() if (job.section, job.profile) == (name, scale)}
+                for side in sides
+            ]
+            for dataset in dict.fromkeys([*planned.values(), *(name for side in other for name in side.values())]):
+                keys = {key for key in planned if planned[key] == dataset}
+                there = [{key for key in side if side[key] == dataset} for side in other]
+                counts = [len(keys), *(len(keys & side) for side in there), *(len(side - keys) for side in there)]
+                rows.append(dict(zip(columns, [name, scale, dataset, *counts], strict=True)))
+    return rows
+
+
+def is_planned(job: Job) -> bool:
+    """Whether a section measures just this when no setting is changed.
+
+    Args:
+        job: A job of any section. Pre-training and cost are no sections and count as planned: what differs from a
+            profile's is in the name of a checkpoint.
+
+    Returns:
+        Whether it is among the section's jobs for its own data set, method and seed. A checkpoint of one's own counts
+        where the method demands one.
+    """
+    if job.section not in SECTIONS:
+        return True
+    setting = job.section, job.profile, job.dataset, job.method, job.seed
+    return job.key in _planned_keys(*setting) or job.key in _planned_keys(*setting, init=job.init)
+
+
+@functools.cache
+def _planned_keys(
+    section_name: str, scale: str, dataset: str, method: str, seed: int, init: str | None = None
+) -> frozenset[str]:
+    """Keys of a section's jobs of one data set, method and seed; with ``init`` those of methods that demand one."""
+    chosen: Selection = {"datasets": [dataset], "methods": [method], "seeds": [seed]}
+    try:
+        return frozenset(job.key for job in section(section_name).jobs(scale, **chosen))
+    except MissingCheckpoint:
+        chosen["init"] = init
+    except UserError:  # an unknown method, of an older version or someone else's
+        return frozenset()
+    try:
+        return frozenset(job.key for job in section(section_name).jobs(scale, **chosen))
+    except UserError:
+        return frozenset()
+
+
+def changed_settings(job: Job) -> dict[str, Any]:
+    """The settings in which a job differs from the one that its section plans in its place, as for ``--set``.
+
+    Args:
+        job: A job of any section.
+
+    Returns:
+        Values by name; empty where nothing differs but perhaps the checkpoint, or where no such job is planned.
+    """
+    if is_planned(job):
+        return {}
+    chosen: Selection = {"datasets": [job.dataset], "methods": [job.method], "seeds": [job.seed]}
+    if job.init != SCRATCH:
+        chosen["init"] = job.init
+    if job.level is not None:
+        chosen["chosen_levels"] = [job.level]
+    try:
+        planned = [other for other in section(job.section).jobs(job.profile, **chosen) if other.init == job.init]
+    except UserError:
+        return {}
+    if len(planned) != 1:
+        return {}
+    theirs = planned[0].recipe
+    return {name: value for name, value in job.recipe.items() if name not in theirs or theirs[name] != value}
+
+
+def parse_seeds(text: str) -> list[int] | None:
+    """Seeds as a user writes them: ``"0,1,2"``, ``"0-4"``, or ``"default"`` for the profile's (None).
+
+    Raises:
+        UserError: The text is neither.
+    """
+    if text.strip() in ("", "default"):
+        return None
+    try:
+        seeds: list[int] = []
+        for part in text.split(","):
+            first, dash, last = part.strip().partition("-")
+            some = range(int(first), int(last) + 1) if dash else [int(first)]
+            if not some:
+                raise ValueError(part)
+            seeds += some
+    except ValueError:
+        raise UserError(f"seeds={text!r} cannot be read; write whole numbers such as 0,1,2 or 0-4") from None
+    return _each_once(seeds, f"seeds={text!r}")
+
+
+def _each_once(values: list[T], given: str) -> list[T]:
+    """The values of an option, none of them twice: a mean would count its measurements twice.
+
+    Raises:
+        UserError: A value is there twice; the message names it and the option.
+    """
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise UserError(f"{given} has {value} twice; give each value once")
+    return values
+
+
+def parse_levels(text: str) -> list[float] | None:
+    """Levels as a user writes them, such as ``"0,0.5,1"``, or ``"all"`` for the section's (None).
+
+    Raises:
+        UserError: The text is neither.
+    """
+    if text.strip() in ("", "all"):
+        return None
+    try:
+        levels = [float(part) for part in text.split(",")]
+        if not all(map(math.isfinite, levels)):
+            raise ValueError(text)
+    except ValueError:
+        raise UserError(f"levels={text!r} cannot be read; write numbers such as 0,0.5,1 or all") from None
+    return _each_once(levels, f"levels={text!r}")
+
+
+def parse_names(text: str) -> list[str] | None:
+    """Names separated by commas; None for an empty text or ``"all"``.
+
+    Raises:
+        UserError: A name is there twice.
+    """
+    names = [name.strip() for name in text.split(",") if name.strip()]
+    return None if names in ([], ["all"]) else _each_once(names, repr(text))
+
+
+def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
+    """``name=value`` pairs as a dict.
+
+    Raises:
+        UserError: A pair lacks its ``=``.
+    """
+    found = {}
+    for pair in pairs:
+        name, equals, value = pair.partition("=")
+        if not equals or not name.strip():
+            raise UserError(f"{pair!r} is not of the form NAME=VALUE; write for example epochs=5 or tuned.epochs=5")
+        found[name.strip()] = value.strip()
+    return found

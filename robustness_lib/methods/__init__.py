@@ -1,0 +1,1 @@
+"""The papers' methods, as functions of tensors; nothing here trains or records."""

@@ -1,0 +1,186 @@
+"""From the classes of a pre-training corpus to those of the target (P2 §5.2, §5.5, C.7, C.12).
+
+A network that was pre-trained on fine classes knows some of the target's under other names: a "convertible" is an
+"automobile". Its old head can so answer the target's question without any fine-tuning ("zero-shot"), or be fine-tuned
+in place of a new one.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustness_lib.data.imagenet_downsampled import cinic10_classes, read_class_map
+from robustness_lib.errors import UserError, choose
+from robustness_lib.methods.interfaces import Forward
+from robustness_lib.models.architectures import head, head_name, new_head
+
+RULES = ("max", "mean", "sum")
+"""How a target class is scored by the probabilities of its corpus classes (P2 C.7; the default is max)."""
+
+
+def class_map(dataset: str, target_classes: Sequence[str], corpus_classes: Sequence[str]) -> Tensor:
+    """Which corpus classes are which target class.
+
+    Classes of ImageNet are mapped to those of CIFAR-10 as CINIC-10 has them
+    (:func:`robustness_lib.data.imagenet_downsampled.cinic10_classes`); names that ImageNet has twice ("crane") are left
+    out. A synthetic corpus class is mapped to the target class that shows the same shape.
+
+    Args:
+        dataset: The target's name.
+        target_classes: Its K names.
+        corpus_classes: The corpus's J names.
+
+    Returns:
+        bool [K, J].
+
+    Raises:
+        UserError: There is no class map for this target.
+    """
+    if dataset == "cifar10":
+        names = Counter(name for _, name in read_class_map())
+        numbers = {name: cinic10_classes().get(wnid, -1) for wnid, name in read_class_map() if names[name] == 1}
+        found = [numbers.get(name, -1) for name in corpus_classes]
+    elif dataset == "synthetic":
+        shapes = [name.split()[-1] for name in target_classes]
+        found = [shapes.index(name.split()[-1]) for name in corpus_classes]
+    else:
+        raise UserError(f"there is no map from classes of a corpus to those of {dataset}; choose cifar10, or synthetic")
+    return torch.tensor(found)[None, :] == torch.arange(len(target_classes))[:, None]
+
+
+def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
+    """Scores of the target's classes from the logits of another head.
+
+    Args:
+        logits: [N, J].
+        members: bool [K, J], which of the head's classes are which target class.
+        rule: One of :data:`RULES`: the largest, the mean or the sum of the probabilities of a class's members.
+
+    Returns:
+        [N, K]; minus infinity for a class without members, which is never predicted.
+
+    Raises:
+        UserError: There is no such rule, or the shapes do not fit together.
+    """
+    choose(rule, RULES, "rule")
+    if (
+        members.dtype != torch.bool
+        or members.dim() != 2
+        or logits.shape[1:] != members.shape[1:]
+        or not members.numel()
+    ):
+        raise UserError(
+            f"logits have shape {list(logits.shape)} and members {list(members.shape)}, {members.dtype}; give [N, J] "
+            "and bool [K, J]"
+        )
+    probability = logits.double().softmax(1)[:, None, :] * members
+    found = probability.amax(2) if rule == "max" else probability.sum(2)
+    if rule == "mean":
+        found = found / members.sum(1).clamp(min=1)
+    return found.masked_fill(~members.any(1), -torch.inf)
+
+
+def class_map_loss(
+    members: Tensor, old_labels_from: int | None = None
+) -> Callable[[Forward, Tensor, Tensor, Tensor], Tensor]:
+    """Cross-entropy over all classes of the old head, whose target is the likeliest class of the label's (P2 C.12).
+
+    Args:
+        members: bool [K, J].
+        old_labels_from: From this position in the training set on, images are replayed ones, whose labels 0 ... J - 1
+            are those of the old head; None where there are none. Their mean loss is added to that of the target's
+            images (:func:`two_headed_loss`).
+
+    Returns:
+        A loss for :func:`robustness_lib.training.trainer.train`, whose labels are the target's.
+    """
+    kept = {members.device: members}
+
+    def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        logits = network(images).float()
+        if logits.device not in kept:
+            kept[logits.device] = members.to(logits.device)
+        allowed = kept[logits.device][labels.clamp(max=len(members) - 1)]
+        if old_labels_from is not None:
+            itself = torch.arange(logits.shape[1], device=labels.device) == labels[:, None]
+            allowed = torch.where((indices >= old_labels_from)[:, None], itself, allowed)
+        losses = logits.logsumexp(1) - logits.masked_fill(~allowed, -torch.inf).amax(1)
+        return losses.mean() if old_labels_from is None else _both_means(losses, indices >= old_labels_from)
+
+    return loss
+
+
+def two_headed_loss(old_classes: int, old_labels_from: int) -> Callable[[Forward, Tensor, Tensor, Tensor], Tensor]:
+    """Cross-entropy over the target's classes plus that over the old head's, each a mean over its images (P2 C.11).
+
+    P2 does not say how the two are weighted. As a sum they leave the target's gradient what it is without replay, so
+    that nothing but the replay differs. Both heads are one linear layer, the old classes first.
+
+    Args:
+        old_classes: J, classes of the old head.
+        old_labels_from: From this position in the training set on, images belong to the old head; their labels are
+            0 ... J - 1, those before have the target's.
+
+    Returns:
+        A loss for :func:`robustness_lib.training.trainer.train`.
+    """
+
+    def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        logits = network(images).float()
+        old = indices >= old_labels_from
+        before, after = logits[:, :old_classes], logits[:, old_classes:]
+        replayed = F.cross_entropy(before, labels.clamp(max=old_classes - 1), reduction="none")
+        target = F.cross_entropy(after, labels.clamp(max=after.shape[1] - 1), reduction="none")
+        return _both_means(torch.where(old, replayed, target), old)
+
+    return loss
+
+
+def _both_means(losses: Tensor, old: Tensor) -> Tensor:
+    """The mean loss of the images that are not old, and that of the old ones, added."""
+    parts = (losses.where(part, 0.0).sum() / part.sum().clamp(min=1) for part in (~old, old))
+    return sum(parts, torch.zeros((), device=losses.device))
+
+
+def extend_head(network: nn.Module, further: int, seed: int) -> nn.Module:
+    """Give the head more classes, in place; those that it has stay as they are.
+
+    Args:
+        network: Any network of :func:`robustness_lib.models.architectures.build`.
+        further: How many classes, whose weights are drawn as those of a new head.
+        seed: The job's seed.
+
+    Returns:
+        ``network`` itself.
+    """
+    if not further:
+        return network
+    old = head(network)
+    new_head(network, further, seed)
+    fresh = head(network)
+    both = nn.Linear(old.in_features, old.out_features + further)
+    with torch.no_grad():
+        both.weight.copy_(torch.cat([old.weight, fresh.weight]))
+        both.bias.copy_(torch.cat([old.bias, fresh.bias]))
+    network.set_submodule(head_name(network), both)
+    return network
+
+
+def completed(members: Tensor) -> Tensor:
+    """A class map in which every target class has a member: one further class for each that has none.
+
+    Args:
+        members: bool [K, J].
+
+    Returns:
+        bool [K, J + M], M the number of target classes without a member, in their order.
+    """
+    empty = torch.nonzero(~members.any(1)).flatten()
+    further = torch.zeros(len(members), len(empty), dtype=torch.bool)
+    further[empty, torch.arange(len(empty))] = True
+    return torch.cat([members, further], 1)

@@ -1,0 +1,28 @@
+"""How a training calls what a method changes in it: the network it sees, its loss, its perturbation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+from torch import Tensor
+
+
+class Forward(Protocol):
+    """A network as losses and attacks see it: images in the unit range to logits."""
+
+    def __call__(self, images: Tensor, /) -> Tensor:
+        """Float images [B, C, H, W] in [0, 1] to logits [B, K]."""
+
+
+Loss = Callable[[Forward, Tensor, Tensor, Tensor], Tensor]
+"""``loss(network, images, labels, indices)``: a scalar from images in [0, 1] (float [B, C, H, W]), their labels
+(int64 [B]) and their positions in the training set (int64 [B]). It calls the network itself, so it may do so more
+than once a batch, as Gold Loss Correction does. A loss that splits its batch into parts of varying size has an
+attribute ``static_shapes = False``: it cannot be recorded, and runs op by op."""
+
+Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
+"""``perturb(network, images, labels)``: the images to train on instead, same shape and range. The network's
+parameters need no gradient meanwhile; random numbers come from PyTorch's default generator of the device, which has
+a stream of its own for every training and epoch. One with an attribute ``evaluation_mode = True`` sees the network in
+evaluation mode."""

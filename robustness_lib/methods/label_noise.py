@@ -1,0 +1,188 @@
+"""Wrong labels, made reproducibly: corruption matrices and the labels drawn from them (P1 §3.2).
+
+A corruption matrix C holds in row i and column j the probability that an image of class i gets the label j; its rows
+sum to 1. Labels are drawn from NumPy's legacy generator, whose numbers never change between versions, so that one seed
+gives the labels of P1's code bit for bit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from robustness_lib.errors import UserError, choose
+from robustness_lib.methods.checks import Floats, Labels, as_array, check_labels
+
+KINDS = ("uniform", "flip", "hierarchical")
+"""The kinds of noise that a matrix is made for."""
+
+CIFAR100_GROUPS: dict[str, tuple[str, ...]] = {
+    "aquatic mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
+    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
+    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
+    "food containers": ("bottle", "bowl", "can", "cup", "plate"),
+    "fruit and vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
+    "household electrical devices": ("clock", "keyboard", "lamp", "telephone", "television"),
+    "household furniture": ("bed", "chair", "couch", "table", "wardrobe"),
+    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
+    "large carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
+    "large man-made outdoor things": ("bridge", "castle", "house", "road", "skyscraper"),
+    "large natural outdoor scenes": ("cloud", "forest", "mountain", "plain", "sea"),
+    "large omnivores and herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
+    "medium-sized mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
+    "non-insect invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
+    "people": ("baby", "boy", "girl", "man", "woman"),
+    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
+    "small mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
+    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
+    "vehicles 1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
+    "vehicles 2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
+}
+"""CIFAR-100's coarse classes and the five fine classes of each (Krizhevsky 2009)."""
+
+_COARSE = {name: number for number, group in enumerate(CIFAR100_GROUPS.values()) for name in group}
+CIFAR100_COARSE: tuple[int, ...] = tuple(_COARSE[name] for name in sorted(_COARSE))
+"""The coarse class, 0..19, of each of CIFAR-100's fine classes, whose labels are in alphabetical order."""
+
+
+def corruption_matrix(
+    num_classes: int,
+    strength: float,
+    kind: str = "uniform",
+    *,
+    seed: int = 1,
+    groups: Sequence[int] | None = None,
+) -> Floats:
+    """The matrix of one kind of noise.
+
+    * ``uniform``: (1 - s) I + (s / K) 11ᵀ, as P1 has it (§3.2): the new label is drawn from all K classes, the true one
+      among them, so the share of wrong labels is s (K - 1) / K.
+    * ``flip``: 1 - s for the true class and s for one other, which is drawn for each class in turn.
+    * ``hierarchical``: 1 - s for the true class, the rest evenly over the other classes of its group.
+
+    P1 reports uniform noise alone; its code knows the other two.
+
+    Args:
+        num_classes: K, at least 2.
+        strength: s in [0, 1].
+        kind: One of :data:`KINDS`.
+        seed: From which the targets of ``flip`` are drawn (P1's code: 1).
+        groups: For ``hierarchical``: the group of each class; None for CIFAR-100's coarse classes.
+
+    Returns:
+        float64 [K, K], row i the distribution of the labels of class i.
+
+    Raises:
+        UserError: A value is out of its range, or a class is alone in its group.
+    """
+    choose(kind, KINDS, "kind of noise")
+    if num_classes < 2:
+        raise UserError(f"labels can be corrupted among at least 2 classes, not {num_classes}")
+    if not 0 <= strength <= 1:
+        raise UserError(f"the corruption strength is {strength} but must lie in [0, 1]; 0 leaves labels as they are")
+    if kind == "uniform":
+        wrong = np.full((num_classes, num_classes), 1 / num_classes)
+    elif kind == "flip":
+        draw = _legacy_generator(seed)
+        others = [[j for j in range(num_classes) if j != i] for i in range(num_classes)]
+        wrong = np.eye(num_classes)[[draw.choice(choices) for choices in others]]
+    else:
+        wrong = _within_groups(num_classes, CIFAR100_COARSE if groups is None else groups)
+    return (1 - strength) * np.eye(num_classes) + strength * wrong
+
+
+def _within_groups(num_classes: int, groups: Sequence[int]) -> Floats:
+    """Every other class of the same group with the same probability."""
+    group = np.asarray(groups)
+    if group.shape != (num_classes,):
+        raise UserError(
+            f"hierarchical noise needs the group of each of the {num_classes} classes but {len(group)} were given "
+            "(CIFAR-100's by default); give one group a class, or choose another kind of noise"
+        )
+    same = (group[:, None] == group[None, :]) & ~np.eye(num_classes, dtype=bool)
+    if not same.any(axis=1).all():
+        alone = int(np.flatnonzero(~same.any(axis=1))[0])
+        raise UserError(f"class {alone} is alone in its group; give groups of at least two classes")
+    return np.asarray(same / same.sum(axis=1, keepdims=True))
+
+
+def check_matrix(matrix: npt.ArrayLike) -> Floats:
+    """A corruption matrix as float64 [K, K].
+
+    Args:
+        matrix: Any array; small deviations of a row's sum (1e-4, as float32 makes them) are allowed.
+
+    Raises:
+        UserError: It is not square, has an entry outside [0, 1], or a row that does not sum to 1.
+    """
+    found = as_array(matrix, "the corruption matrix").astype(np.float64)
+    if found.ndim != 2 or found.shape[0] != found.shape[1] or not found.size:
+        raise UserError(f"a corruption matrix is square, one row and one column a class, not of shape {found.shape}")
+    if not ((found >= 0) & (found <= 1 + 1e-9)).all():
+        raise UserError("a corruption matrix holds probabilities: every entry must lie in [0, 1]")
+    sums = found.sum(axis=1)
+    if not np.allclose(sums, 1, atol=1e-4):
+        row = int(np.abs(sums - 1).argmax())
+        raise UserError(
+            f"row {row} of the corruption matrix sums to {sums[row]:.4g} instead of 1; row i must be the distribution "
+            "of the labels of class i (transpose a matrix whose columns sum to 1)"
+        )
+    return found
+
+
+def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> Labels:
+    """Draw a new label for each example from the row of its class.
+
+    One uniform number an example, in the order given, from NumPy's legacy generator: the same labels, bit for bit, as
+    P1's code makes with one call of ``choice`` an example.
+
+    Args:
+        labels: Integers [N] in 0..K-1, the true classes, in file order.
+        matrix: [K, K], as by :func:`corruption_matrix`.
+        seed: Of the generator (P1: 1).
+
+    Returns:
+        int64 [N], the labels after corruption.
+
+    Raises:
+        UserError: The matrix is none, or a label does not fit it.
+    """
+    rows = check_matrix(matrix)
+    classes = check_labels(labels, len(rows))
+    boundaries = np.cumsum(rows, axis=1)
+    boundaries /= boundaries[:, -1:]
+    drawn = _legacy_generator(seed).random_sample(len(classes))
+    noisy = np.empty(len(classes), dtype=np.int64)
+    for row, upper in enumerate(boundaries):
+        mine = classes == row
+        noisy[mine] = np.searchsorted(upper, drawn[mine], side="right")
+    return noisy
+
+
+def observed_matrix(labels: npt.ArrayLike, noisy: npt.ArrayLike, num_classes: int) -> Floats:
+    """How often each class got each label: the corruption matrix of labels that people gave.
+
+    Args:
+        labels: Integers [N] in 0..K-1, the true classes.
+        noisy: Integers [N] in 0..K-1, the labels given.
+        num_classes: K.
+
+    Returns:
+        float64 [K, K]; the row of a class without an example is that of the identity.
+
+    Raises:
+        UserError: The labels do not fit together.
+    """
+    true = check_labels(labels, num_classes, "true labels")
+    given = check_labels(noisy, num_classes, "given labels", len(true))
+    counts = np.bincount(true * num_classes + given, minlength=num_classes**2).reshape(num_classes, num_classes)
+    counts = np.where(counts.sum(axis=1, keepdims=True) == 0, np.eye(num_classes), counts)
+    return np.asarray(counts / counts.sum(axis=1, keepdims=True))
+
+
+def _legacy_generator(seed: int) -> np.random.RandomState:
+    if not 0 <= seed < 2**32:
+        raise UserError(f"the seed of the noise is {seed} but must be at least 0 and below 2**32; choose another seed")
+    return np.random.RandomState(seed)

@@ -1,0 +1,258 @@
+"""Learning from wrong labels: Forward correction and Gold Loss Correction (P1 §3.2).
+
+Both estimate the corruption matrix from a network that was trained on the noisy labels, and train a second network
+through that estimate. Forward correction (Patrini et al. 2017) needs nothing else; Gold Loss Correction (GLC,
+Hendrycks et al. 2018) has a few images whose labels can be trusted. Everything is as P1's code has it; where that
+departs from what one would expect, an argument says so and offers the other choice.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from robustness_lib.errors import UserError, choose
+from robustness_lib.methods.checks import Floats, as_array, check_labels, label_tensor
+from robustness_lib.methods.interfaces import Forward, Loss
+from robustness_lib.methods.label_noise import check_matrix
+from robustness_lib.randomness import generator
+
+TRUSTED = ("first", "balanced", "random")
+"""How trusted images can be chosen."""
+
+# --------------------------------------------------------------------------------------------- estimates
+
+
+def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | None = None) -> Floats:
+    """The corruption matrix as a network sees it that was trained on the noisy labels (P1 §3.2, Patrini et al. 2017).
+
+    Row k is the prediction for the image that the network holds for the purest example of class k: the one with the
+    largest probability of that class.
+
+    Args:
+        probabilities: [N, K], the network's softmax probabilities of the noisy training images.
+        percentile: Leave out, for each class, the images from this percentile of its probability on, in [0, 100):
+            they may be outliers. P1's code takes 97 on CIFAR-10, and none (None) on CIFAR-100. (It sets the
+            probabilities of images left out to 0 in place, which later classes may see; here they stay.)
+
+    Returns:
+        float64 [K, K], row = true class; not normalised again.
+
+    Raises:
+        UserError: The probabilities are none, or the percentile leaves no image.
+    """
+    table = _probabilities(probabilities)
+    chosen = []
+    for column in table.T:
+        kept = np.ones(len(column), dtype=bool)
+        if percentile is not None:
+            if not 0 <= percentile < 100:
+                raise UserError(f"the percentile is {percentile} but must be at least 0 and below 100; P1 takes 97")
+            kept = column < np.percentile(column, percentile, method="higher")
+        if not kept.any():
+            raise UserError(
+                f"no image has a probability below its {percentile}th percentile: all predictions are alike, or there "
+                "are too few images; leave the filter out (filter_outliers=false)"
+            )
+        chosen.append(int(np.where(kept, column, -1.0).argmax()))
+    return table[chosen]
+
+
+def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
+    """The corruption matrix from trusted images (P1 §3.2, Hendrycks et al. 2018).
+
+    Row k is the mean prediction for the trusted images of class k.
+
+    Args:
+        probabilities: [M, K], softmax probabilities of the trusted images by the network that was trained on the
+            noisy labels.
+        labels: Integers [M], their true classes.
+
+    Returns:
+        float64 [K, K].
+
+    Raises:
+        UserError: The arrays do not fit together, or a class has no trusted image.
+    """
+    table = _probabilities(probabilities)
+    classes = check_labels(labels, table.shape[1], count=len(table))
+    present = np.isin(np.arange(table.shape[1]), classes)
+    if not present.all():
+        raise UserError(f"class {int(np.flatnonzero(~present)[0])} has no trusted image; trust more images")
+    return np.stack([table[classes == k].mean(axis=0) for k in range(table.shape[1])])
+
+
+def matrix_error(estimated: npt.ArrayLike, true: npt.ArrayLike) -> float:
+    """How far an estimate is from the matrix: the mean total variation distance of their rows, in [0, 1].
+
+    Raises:
+        UserError: One is no corruption matrix, or they are of different sizes.
+    """
+    one, other = check_matrix(estimated), check_matrix(true)
+    if one.shape != other.shape:
+        raise UserError(f"the matrices have the shapes {one.shape} and {other.shape}; give two of the same classes")
+    return float(np.abs(one - other).sum(axis=1).mean() / 2)
+
+
+def _probabilities(values: npt.ArrayLike) -> Floats:
+    table = as_array(values, "predictions").astype(np.float64)
+    if table.ndim != 2 or not table.size or not np.allclose(table.sum(axis=1), 1, atol=1e-3) or not (table >= 0).all():
+        raise UserError(
+            f"predictions have shape {table.shape}; give softmax probabilities [N, K], N at least 1, rows summing to 1"
+        )
+    return table
+
+
+def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
+    """Which training images are trusted.
+
+    Args:
+        labels: int64 [N], the true classes 0..K-1, each of which has an image.
+        share: Of the images, in (0, 1).
+        how: ``first``: the first images in file order, as P1's code takes them (it shuffles only where these lack a
+            class, which on the CIFAR sets they do not); ``balanced``: the first images of each class, equally many;
+            ``random``: a draw.
+        seed: The job's seed, for ``random``.
+
+    Returns:
+        bool [N], true for the trusted images.
+
+    Raises:
+        UserError: The share is out of its range, or it leaves a class without a trusted image.
+    """
+    choose(how, TRUSTED, "way to choose trusted images")
+    if not 0 < share < 1 or not len(labels):
+        raise UserError(
+            f"the trusted share is {share} of {len(labels)} images but must lie between 0 and 1, of at least one "
+            "image; P1 takes 0.05 and 0.1"
+        )
+    classes, count = torch.unique(labels), int(share * len(labels))
+    trusted = torch.zeros(len(labels), dtype=torch.bool)
+    if how == "balanced":
+        for k in classes:
+            trusted[torch.nonzero(labels == k).flatten()[: count // len(classes)]] = True
+    else:
+        order = torch.arange(len(labels))
+        if how == "random":
+            order = torch.randperm(len(labels), generator=generator(seed, "trusted"))
+        trusted[order[:count]] = True
+    if len(present := torch.unique(labels[trusted])) < len(classes):
+        lacking = int(classes[~torch.isin(classes, present)][0])
+        raise UserError(
+            f"{int(trusted.sum())} trusted images ({share:g} of {len(labels)}, {how}) hold none of class {lacking}; "
+            f"trust at least {len(classes) / len(labels):.2g} of the images and choose them with trusted=balanced"
+        )
+    return trusted
+
+
+# --------------------------------------------------------------------------------------------- losses
+
+
+def forward_loss(
+    logits: Tensor, labels: Tensor, matrix: Tensor, *, reduction: Literal["mean", "sum", "none"] = "mean"
+) -> Tensor:
+    """Cross-entropy through a corruption matrix: -log Σ_k p(k | x) C[k, ỹ] (P1 §3.2, Patrini et al. 2017).
+
+    A network that minimises it on labels that were corrupted by C is the one that cross-entropy gives on clean labels.
+
+    Args:
+        logits: Float [B, K], before the corruption; computed in float32, or in float64 where they are that.
+        labels: int64 [B], the noisy labels ỹ.
+        matrix: Float [K, K], C; row = true class.
+        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
+
+    Returns:
+        A scalar, or [B], in nats.
+
+    Raises:
+        UserError: The shapes do not fit together, or the labels are not whole numbers in 0 ... K - 1.
+    """
+    if logits.dim() != 2 or matrix.shape != logits.shape[1:] * 2:
+        raise UserError(
+            f"logits have shape {list(logits.shape)} and the corruption matrix {list(matrix.shape)}; "
+            "give [B, K] and [K, K]"
+        )
+    labels = label_tensor(labels, logits.shape[1], len(logits))
+    precision = torch.float64 if logits.dtype == torch.float64 else torch.float32
+    to_label = matrix.to(logits.device, precision).log().T.index_select(0, labels)
+    each = -torch.logsumexp(F.log_softmax(logits, dim=1, dtype=precision) + to_label, dim=1)
+    return each if reduction == "none" else each.mean() if reduction == "mean" else each.sum()
+
+
+def forward_training_loss(matrix: npt.ArrayLike) -> Loss:
+    """Forward correction for :func:`robustness_lib.training.trainer.train`.
+
+    Args:
+        matrix: [K, K], as by :func:`estimate_forward_matrix`.
+
+    Raises:
+        UserError: It is no corruption matrix.
+    """
+    kept = _OnDevice(torch.from_numpy(check_matrix(matrix)).float())
+
+    def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        return forward_loss(network(images), labels, kept.on(images.device))
+
+    return loss
+
+
+class GoldLoss:
+    """GLC's second stage: each image is treated by what is known about its label.
+
+    Args:
+        matrix: [K, K], as by :func:`estimate_glc_matrix`.
+        trusted: bool [N], by position in the training set.
+        batch_size: Nominal images a batch, by which the sum of losses is divided, also in the smaller last batch of
+            an epoch (P1's code); None divides by the images at hand.
+        separate_passes: Whether untrusted and trusted images of a batch go through the network one after the other
+            (P1's code), so that batch normalisation has statistics of each; otherwise all at once.
+
+    Attributes:
+        static_shapes: Whether all batches of one size go through the same operations of the same sizes.
+
+    Raises:
+        UserError: The matrix is none, or ``trusted`` is not of type bool.
+    """
+
+    def __init__(
+        self, matrix: npt.ArrayLike, trusted: Tensor, *, batch_size: int | None, separate_passes: bool = True
+    ) -> None:
+        self.matrix = _OnDevice(torch.from_numpy(check_matrix(matrix)).float())
+        if trusted.dtype != torch.bool:
+            raise UserError(f"trusted is {trusted.dtype}; give bool, one value a training image")
+        self.trusted = _OnDevice(trusted)
+        self.batch_size = batch_size
+        self.separate_passes = separate_passes
+        self.static_shapes = not separate_passes  # else the two parts of a batch vary in size
+
+    def __call__(self, network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        """The loss of a batch, in nats (:data:`robustness_lib.training.trainer.Loss`)."""
+        gold, matrix = self.trusted.on(images.device)[indices], self.matrix.on(images.device)
+        if self.separate_passes:
+            total = torch.zeros((), device=images.device)
+            if not gold.all():
+                total = total + forward_loss(network(images[~gold]), labels[~gold], matrix, reduction="sum")
+            if gold.any():
+                total = total + F.cross_entropy(network(images[gold]).float(), labels[gold], reduction="sum")
+        else:
+            logits = network(images).float()
+            plain = F.cross_entropy(logits, labels, reduction="none")
+            total = torch.where(gold, plain, forward_loss(logits, labels, matrix, reduction="none")).sum()
+        return total / (self.batch_size or len(images))
+
+
+class _OnDevice:
+    """A tensor that is copied to a device once: a copy at every step would halt the host."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.copies = {tensor.device: tensor}
+
+    def on(self, device: torch.device) -> Tensor:
+        if device not in self.copies:
+            self.copies[device] = next(iter(self.copies.values())).to(device)
+        return self.copies[device]

@@ -1,0 +1,267 @@
+"""What a network's outputs are judged by: accuracy, likelihood and calibration; and the area under an error curve.
+
+Functions of arrays; they need no network. "Calibration error" is P1's, with bins of equally many examples.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from robustness_lib.errors import UserError
+from robustness_lib.methods.checks import Floats, Labels, check_answers, check_labels, check_numbers, check_whole
+from robustness_lib.metrics import Metrics
+
+Array = npt.ArrayLike
+
+
+def _confidence_and_correct(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
+    sure = check_numbers(confidence, "confidence", "[N]", unit="softmax probabilities")
+    return sure, check_answers(correct, "correct", sure.shape).astype(np.float64)
+
+
+def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tuple[Floats, Floats, Floats]:
+    """Bins of equally many examples of similar confidence (P1 §4.2).
+
+    Examples are sorted by confidence, those of equal confidence with the wrong ones first, so that the result does
+    not depend on their order in the file; floor(N / bin_size) bins of ``bin_size`` examples follow, the last taking
+    the remainder too (one bin where N < bin_size).
+
+    Args:
+        confidence: [N], largest softmax probability of each example, in [0, 1].
+        correct: [N], 1 (or True) where the prediction was right, else 0.
+        bin_size: Examples in a bin, at least 1.
+
+    Returns:
+        Mean confidence [B], mean correctness [B] and number of examples [B] of the bins, by rising confidence.
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    sure, right = _confidence_and_correct(confidence, correct)
+    check_whole(bin_size, "bin_size", 1, "the paper uses 100")
+    order = np.lexsort((right, sure))
+    starts = np.arange(max(len(sure) // bin_size, 1)) * bin_size
+    counts = np.diff(np.append(starts, len(sure))).astype(np.float64)
+    return (
+        np.add.reduceat(sure[order], starts) / counts,
+        np.add.reduceat(right[order], starts) / counts,
+        counts,
+    )
+
+
+def _gaps(confidence: Array, correct: Array, bin_size: int, drop_last_bin: bool) -> tuple[Floats, Floats]:
+    """Absolute gap and weight of each bin."""
+    sure, right, counts = adaptive_bins(confidence, correct, bin_size)
+    kept = slice(None, -1) if drop_last_bin else slice(None)
+    return np.abs(sure - right)[kept], (counts / counts.sum())[kept]
+
+
+def rms_calibration_error(
+    confidence: Array, correct: Array, bin_size: int = 100, *, drop_last_bin: bool = False
+) -> float:
+    """Root mean square calibration error with adaptive bins, ``sqrt(sum_b w_b (conf_b - acc_b)^2)`` (P1 §4.2).
+
+    Args:
+        confidence: [N], largest softmax probability of each example, in [0, 1].
+        correct: [N], 1 (or True) where the prediction was right, else 0.
+        bin_size: Examples in a bin.
+        drop_last_bin: As the authors' released code does by mistake: leave the most confident bin out of the sum,
+            while the weights w_b still divide by all N examples. The published numbers were made so.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    gaps, weights = _gaps(confidence, correct, bin_size, drop_last_bin)
+    return float(np.sqrt((weights * gaps**2).sum()))
+
+
+def mad_calibration_error(
+    confidence: Array, correct: Array, bin_size: int = 100, *, drop_last_bin: bool = False
+) -> float:
+    """Mean absolute calibration error with adaptive bins, ``sum_b w_b |conf_b - acc_b|`` (P1 §4.2).
+
+    Args:
+        confidence: [N], largest softmax probability of each example, in [0, 1].
+        correct: [N], 1 (or True) where the prediction was right, else 0.
+        bin_size: Examples in a bin.
+        drop_last_bin: See :func:`rms_calibration_error`.
+
+    Returns:
+        A fraction in [0, 1], at most the RMS error.
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    gaps, weights = _gaps(confidence, correct, bin_size, drop_last_bin)
+    return float((weights * gaps).sum())
+
+
+def expected_calibration_error(confidence: Array, correct: Array, bins: int = 15) -> float:
+    """Expected calibration error with bins of equal width (Guo et al. 2017).
+
+    Args:
+        confidence: [N], in [0, 1].
+        correct: [N], 1 (or True) where the prediction was right, else 0.
+        bins: Number of bins ((k - 1)/bins, k/bins]; 0 belongs to the first, 1 to the last.
+
+    Returns:
+        A fraction in [0, 1].
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    sure, right = _confidence_and_correct(confidence, correct)
+    check_whole(bins, "bins", 1, "15 are usual")
+    index = np.searchsorted(np.arange(1, bins) / bins, sure, side="left")
+    return float(np.abs(np.bincount(index, sure - right, minlength=bins)).sum() / len(sure))
+
+
+def _logits_and_labels(logits: Array, labels: Array) -> tuple[Floats, Labels]:
+    scores = check_numbers(logits, "logits", "[N, K]")
+    return scores, check_labels(labels, scores.shape[1], count=len(scores))
+
+
+def negative_log_likelihood(logits: Array, labels: Array) -> float:
+    """Mean negative log-likelihood of the labels under the softmax, in nats.
+
+    Args:
+        logits: [N, K].
+        labels: [N], integers in 0 ... K - 1.
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    from scipy.special import log_softmax
+
+    scores, classes = _logits_and_labels(logits, labels)
+    return float(-log_softmax(scores, axis=1)[np.arange(len(classes)), classes].mean())
+
+
+def brier_score(logits: Array, labels: Array) -> float:
+    """Mean squared distance of the softmax probabilities from the one-hot label, in [0, 2] (Brier 1950).
+
+    Args:
+        logits: [N, K].
+        labels: [N], integers in 0 ... K - 1.
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    from scipy.special import softmax
+
+    scores, classes = _logits_and_labels(logits, labels)
+    distance = softmax(scores, axis=1)
+    distance[np.arange(len(classes)), classes] -= 1
+    return float((distance**2).sum(1).mean())
+
+
+def tune_temperature(
+    logits: Array, labels: Array, *, lower: float = 0.2, upper: float = 5.0, tolerance: float = 1e-4
+) -> float:
+    """The softmax temperature that makes held-out labels most likely, by the authors' bisection (P1 §4.2).
+
+    The derivative of the mean cross-entropy of logits / T with respect to T is bisected: where it is positive the
+    upper end moves to the middle, else the lower end, until the interval is shorter than ``tolerance``. Of the two
+    ends and the middle the one with the least loss is returned.
+
+    Args:
+        logits: [N, K], of examples that the network was not trained on.
+        labels: [N], integers in 0 ... K - 1.
+        lower: Least temperature considered, above 0.
+        upper: Greatest temperature considered.
+        tolerance: Length of the last interval.
+
+    Returns:
+        A temperature in [lower, upper]; above 1 where the network was too confident.
+
+    Raises:
+        UserError: The arrays do not fit together, or the interval is empty.
+    """
+    from scipy.special import softmax
+
+    scores, classes = _logits_and_labels(logits, labels)
+    if not 0 < lower < upper or tolerance <= 0:
+        raise UserError(
+            f"cannot search temperatures from {lower} to {upper}; give 0 < lower < upper and a tolerance > 0"
+        )
+    own = scores[np.arange(len(classes)), classes]
+
+    def slope(temperature: float) -> float:
+        expected = (softmax(scores / temperature, axis=1) * scores).sum(1)
+        return float((own - expected).mean()) / temperature**2
+
+    while upper - lower > tolerance:
+        middle = (lower + upper) / 2
+        if slope(middle) > 0:
+            upper = middle
+        else:
+            lower = middle
+    candidates = (lower, (lower + upper) / 2, upper)
+    return min(candidates, key=lambda temperature: negative_log_likelihood(scores / temperature, classes))
+
+
+def evaluate(logits: Array, labels: Array, bin_size: int = 100) -> Metrics:
+    """All metrics of the section for one network.
+
+    Args:
+        logits: [N, K], of the test images.
+        labels: [N], integers in 0 ... K - 1.
+        bin_size: Examples in an adaptive bin.
+
+    Returns:
+        ``error``, ``rms_calibration_error`` and ``mad_calibration_error`` (fractions), both again with
+        ``_dropped_bin`` as in the authors' code, ``expected_calibration_error`` (15 bins),
+        ``negative_log_likelihood`` (nats) and ``brier_score``.
+    """
+    confidence, correct = confidence_and_correctness(logits, labels)
+    return {
+        "error": float(1 - correct.mean()),
+        "rms_calibration_error": rms_calibration_error(confidence, correct, bin_size),
+        "mad_calibration_error": mad_calibration_error(confidence, correct, bin_size),
+        "rms_calibration_error_dropped_bin": rms_calibration_error(confidence, correct, bin_size, drop_last_bin=True),
+        "mad_calibration_error_dropped_bin": mad_calibration_error(confidence, correct, bin_size, drop_last_bin=True),
+        "expected_calibration_error": expected_calibration_error(confidence, correct),
+        "negative_log_likelihood": negative_log_likelihood(logits, labels),
+        "brier_score": brier_score(logits, labels),
+    }
+
+
+def confidence_and_correctness(logits: Array, labels: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Largest softmax probability [N] and whether that class is the label [N].
+
+    Args:
+        logits: [N, K].
+        labels: [N], integers in 0 ... K - 1.
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    from scipy.special import softmax
+
+    scores, classes = _logits_and_labels(logits, labels)
+    return softmax(scores, axis=1).max(1), scores.argmax(1) == classes
+
+
+def area_under_error_curve(strengths: Array, errors: Array) -> float:
+    """Area under the test error against the corruption strength, by the trapezoidal rule (P1 §3.2, Table 2).
+
+    At strengths 0, 0.1, ..., 1 it is 0.1 (e_0 / 2 + e_1 + ... + e_9 + e_10 / 2). The strengths span a range of one, so
+    the area has the unit of an error.
+
+    Args:
+        strengths: [S], rising from 0 to 1.
+        errors: [S], the error at each of them.
+
+    Raises:
+        UserError: The arrays do not fit together, or the strengths do not rise from 0 to 1.
+    """
+    places, values = check_numbers(strengths, "strengths", "[S]"), check_numbers(errors, "errors", "[S]")
+    if places.shape != values.shape:
+        raise UserError(f"there are {places.size} strengths but {values.size} errors; give one error a strength")
+    if len(places) < 2 or not np.isclose([places[0], places[-1]], (0, 1)).all() or not (np.diff(places) > 0).all():
+        raise UserError("an area needs strengths that rise from 0 to 1; measure both ends and sort them")
+    return float(np.trapezoid(values, places))

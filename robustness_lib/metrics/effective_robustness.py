@@ -1,0 +1,501 @@
+"""Accuracy on shifted data as a line of accuracy on the original data, and what networks have beyond it (P2 §3, B.5).
+
+Over a testbed of ordinary networks the two accuracies follow a line once both are on a suitable scale; what a network
+has beyond that line is its effective robustness. Functions of arrays; they need no network. "ID" is the distribution
+that networks were trained on, "OOD" the shifted one; accuracies and robustness are fractions, never percent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal, TypeAlias, cast
+
+import numpy as np
+import numpy.typing as npt
+
+from robustness_lib.errors import UserError, choose
+from robustness_lib.methods.checks import Floats, as_array, check_answers, check_numbers, check_whole
+
+Array = npt.ArrayLike
+Bools = npt.NDArray[np.bool_]
+Scaling: TypeAlias = Literal["linear", "probit", "logit"]
+
+SCALINGS: tuple[Scaling, ...] = ("linear", "probit", "logit")
+"""Scales of accuracies: as they are, the normal distribution's quantile, and ln(a / (1 - a)) (P2 Table 2)."""
+
+
+def _scale(scaling: str) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
+    """A scale and its inverse."""
+    from scipy.special import expit, logit, ndtr, ndtri
+
+    scales = {"linear": (np.positive, np.positive), "probit": (ndtri, ndtr), "logit": (logit, expit)}
+    return scales[choose(scaling, SCALINGS, "scaling")]
+
+
+_SAME = 1e-9
+"""Accuracies that are nearer to each other differ by rounding alone."""
+
+BINS = 100
+"""Bins of ID accuracy that P2 averages in, from 0 to 1 (P2 B.5; the range is our choice, it states none)."""
+
+# --------------------------------------------------------------------------------------------- checks
+
+
+def _accuracies(values: Array, what: str) -> Floats:
+    return check_numbers(values, what, unit="fractions, such as 0.931 for 93.1 %")
+
+
+def _pairs(id_accuracy: Array, ood_accuracy: Array) -> tuple[Floats, Floats]:
+    inside, outside = _accuracies(id_accuracy, "id_accuracy"), _accuracies(ood_accuracy, "ood_accuracy")
+    if inside.shape != outside.shape:
+        raise UserError(
+            f"id_accuracy has shape {list(inside.shape)} and ood_accuracy {list(outside.shape)}; "
+            "give both accuracies of every model, in the same order"
+        )
+    return inside, outside
+
+
+def _answers(correct: Array, dimensions: int, what: str) -> Bools:
+    found = check_answers(correct, what)
+    shape = "one value an image" if dimensions == 1 else "one row a model and one column an image"
+    if found.ndim != dimensions or not found.size:
+        raise UserError(f"{what} has shape {list(found.shape)}; give {shape}")
+    return found
+
+
+# --------------------------------------------------------------------------------------------- lines
+
+
+def to_scale(accuracy: Array, scaling: str) -> Floats:
+    """Accuracies on a scale.
+
+    Args:
+        accuracy: In [0, 1], of any shape.
+        scaling: One of :data:`SCALINGS`.
+
+    Returns:
+        The same shape; -inf for 0 and inf for 1 on the probit and logit scales.
+
+    Raises:
+        UserError: A value lies outside [0, 1], or there is no such scale.
+    """
+    return _scale(scaling)[0](_accuracies(accuracy, "accuracy"))
+
+
+def from_scale(values: Array, scaling: str) -> Floats:
+    """The inverse of :func:`to_scale`: accuracies from their places on a scale.
+
+    Args:
+        values: Real numbers or infinities.
+        scaling: One of :data:`SCALINGS`.
+
+    Returns:
+        The same shape, in [0, 1]; on the linear scale the values themselves.
+    """
+    return _scale(scaling)[1](as_array(values, "values").astype(np.float64))
+
+
+@dataclass(frozen=True)
+class Line:
+    """A baseline: OOD accuracy as a line of ID accuracy, both on a scale (P2 §3, Table 3).
+
+    Attributes:
+        slope: A.
+        intercept: B.
+        scaling: One of :data:`SCALINGS`.
+        r_squared: Share of the variance that the line explains on its scale; None where it is not known, or there is
+            none to explain since all models have one OOD accuracy.
+        models: How many models it was fitted to; None where it is not known.
+        left_out: How many more had an accuracy of 0 or 1, for which the scale has no place (:func:`fit_line`).
+        slope_error: Standard error of the slope; None where it is not known.
+        intercept_error: That of the intercept.
+    """
+
+    slope: float
+    intercept: float
+    scaling: Scaling = "logit"
+    r_squared: float | None = None
+    models: int | None = None
+    left_out: int = 0
+    slope_error: float | None = None
+    intercept_error: float | None = None
+
+    def __post_init__(self) -> None:
+        choose(self.scaling, SCALINGS, "scaling")
+
+    def predict(self, id_accuracy: Array) -> Floats:
+        """The OOD accuracy of an ordinary model of this ID accuracy, beta(x) = logit⁻¹(A logit(x) + B).
+
+        Args:
+            id_accuracy: In [0, 1], of any shape. At 0 and 1 the prediction is the line's limit there, which for a
+                rising line on the probit and logit scales is 0 and 1.
+
+        Returns:
+            The same shape. On the probit and logit scales in [0, 1]; a linear baseline may leave that range.
+
+        Raises:
+            UserError: An accuracy lies outside [0, 1].
+        """
+        return from_scale(self.slope * to_scale(id_accuracy, self.scaling) + self.intercept, self.scaling)
+
+
+PRINTED_LINES: dict[str, Line] = {
+    "cifar10": Line(0.8318, -0.4736, "logit", r_squared=0.998),
+    "imagenet": Line(0.9225, -0.4896, "logit", r_squared=0.996),
+}
+"""The lines that P2 prints, by the data set of the ID accuracy (Tables 2 and 3): CIFAR-10 to CIFAR-10.1, and ImageNet
+to ImageNetV2. It prints none for ImageNet-R and ObjectNet."""
+
+
+def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") -> Line:
+    """Fit a baseline to a testbed by ordinary least squares on a scale (P2 §3, Tables 2 and 3).
+
+    A model with an accuracy of exactly 0 or 1 lies at infinity on the probit and logit scales, where no line can be
+    fitted to it: it is left out and counted in ``left_out``. It is not moved to some place nearby, since the line would
+    depend on how near. On the linear scale all models count.
+
+    Args:
+        id_accuracy: [M], in [0, 1].
+        ood_accuracy: [M], in [0, 1], of the same models.
+        scaling: One of :data:`SCALINGS`.
+
+    Returns:
+        The line.
+
+    Raises:
+        UserError: The arrays do not fit together, hold other values, or have fewer than three models with a place on
+            the scale, or all these have the same ID accuracy.
+    """
+    from scipy.stats import linregress
+
+    inside, outside = _pairs(id_accuracy, ood_accuracy)
+    x, y = to_scale(inside, scaling).ravel(), to_scale(outside, scaling).ravel()
+    kept = np.isfinite(x) & np.isfinite(y)
+    if kept.sum() < 3:
+        without = f", besides {(~kept).sum()} with an accuracy of 0 or 1" if not kept.all() else ""
+        raise UserError(f"a line was asked for through {kept.sum()} models{without}; give at least three")
+    x, y, left_out, named = x[kept], y[kept], int((~kept).sum()), cast("Scaling", scaling)
+    if np.ptp(x) <= _SAME:
+        raise UserError("all models have the same ID accuracy, so no line can be fitted; give models that differ")
+    if np.ptp(y) <= _SAME:
+        return Line(0.0, float(y.mean()), named, None, len(x), left_out, 0.0, 0.0)
+    found = linregress(x, y)
+    return Line(
+        slope=float(found.slope),
+        intercept=float(found.intercept),
+        scaling=named,
+        r_squared=float(found.rvalue) ** 2,
+        models=len(x),
+        left_out=left_out,
+        slope_error=float(found.stderr),
+        intercept_error=float(found.intercept_stderr),
+    )
+
+
+# --------------------------------------------------------------------------------------------- effective robustness
+
+
+def effective_robustness(id_accuracy: Array, ood_accuracy: Array, line: Line) -> Floats:
+    """What models have beyond the baseline at their ID accuracy, ``ood - line.predict(id)`` (P2 §3).
+
+    Args:
+        id_accuracy: In [0, 1], of any shape.
+        ood_accuracy: The same shape.
+        line: The baseline.
+
+    Returns:
+        The same shape; 0.01 is one percentage point. P2 calls more than that high.
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    inside, outside = _pairs(id_accuracy, ood_accuracy)
+    return outside - line.predict(inside)
+
+
+def standard_error(id_accuracy: Array, ood_accuracy: Array, line: Line, id_images: float, ood_images: float) -> Floats:
+    """Standard error of an effective robustness that comes from the numbers of test images (delta method).
+
+    The error of the line itself is not in it.
+
+    Args:
+        id_accuracy: In (0, 1), of any shape.
+        ood_accuracy: In [0, 1], the same shape.
+        line: The baseline, on the logit scale.
+        id_images: Images that the ID accuracy was measured on.
+        ood_images: Those of the OOD accuracy, independent of the others.
+
+    Returns:
+        The same shape, a fraction as the effective robustness.
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values, or the line is on another scale.
+    """
+    inside, outside = _pairs(id_accuracy, ood_accuracy)
+    if line.scaling != "logit":
+        raise UserError(f"the line is on the {line.scaling} scale; give one that was fitted on the logit scale")
+    usual = line.predict(inside)
+    ascent = line.slope * usual * (1 - usual) / (inside * (1 - inside))
+    variance = outside * (1 - outside) / ood_images + ascent**2 * inside * (1 - inside) / id_images
+    return np.asarray(np.sqrt(variance), dtype=np.float64)
+
+
+def equal_accuracy_curve(id_accuracy: Array, line: Line) -> Floats:
+    """The effective robustness of a model that loses nothing under the shift (the curve y = x of P2's figures).
+
+    Args:
+        id_accuracy: In [0, 1], of any shape.
+        line: The baseline.
+
+    Returns:
+        ``id - line.predict(id)``, the same shape: the accuracy gap of an ordinary model.
+    """
+    inside = _accuracies(id_accuracy, "id_accuracy")
+    return inside - line.predict(inside)
+
+
+def accuracy_gap_share(id_accuracy: Array, ood_accuracy: Array, line: Line) -> Floats:
+    """Effective robustness as a share of the accuracy gap of an ordinary model (P2 §4).
+
+    Args:
+        id_accuracy: In [0, 1], of any shape.
+        ood_accuracy: The same shape.
+        line: The baseline.
+
+    Returns:
+        The same shape: 1 means no drop at all, 0 the drop of an ordinary model. NaN where the baseline lies on or above
+        y = x, so that there is no gap to have a share of (P2's line for CIFAR-10 does so up to an accuracy of 0.056).
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    gap = equal_accuracy_curve(id_accuracy, line)
+    return effective_robustness(id_accuracy, ood_accuracy, line) / np.where(gap > 0, gap, np.nan)
+
+
+def mixed_classifier(low: tuple[float, float], high: tuple[float, float], share: Array) -> tuple[Floats, Floats]:
+    """Accuracies of a classifier that asks one of two models at random for each image (P2 D.1).
+
+    It lies on the straight segment between both, hence above a baseline that bends downwards: effective robustness that
+    says nothing about robustness.
+
+    Args:
+        low: ID and OOD accuracy of the one model.
+        high: Those of the other.
+        share: Probability that the first is asked, in [0, 1], of any shape.
+
+    Returns:
+        Its ID and OOD accuracy, each of the shape of ``share``.
+
+    Raises:
+        UserError: A value lies outside [0, 1].
+    """
+    first, second, chance = _accuracies(low, "low"), _accuracies(high, "high"), _accuracies(share, "share")
+    inside, outside = (chance * one + (1 - chance) * other for one, other in zip(first, second, strict=True))
+    return inside, outside
+
+
+# --------------------------------------------------------------------------------------------- averages over runs
+
+
+@dataclass(frozen=True)
+class BinnedAverage:
+    """Averages of many points in bins of ID accuracy; empty bins are left out.
+
+    Attributes:
+        id_accuracy: [B], the middles of the bins, rising.
+        mean: [B], mean of the points in each.
+        spread: [B], their standard deviation (over the number of points, as :func:`numpy.std`; 0 for one point).
+        points: int64 [B], how many there are.
+    """
+
+    id_accuracy: Floats
+    mean: Floats
+    spread: Floats
+    points: npt.NDArray[np.int64]
+
+
+def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> BinnedAverage:
+    """Average the points of all runs in bins of ID accuracy of equal width (P2 B.5).
+
+    Args:
+        id_accuracy: In [0, 1], one value a point, of any shape.
+        values: What is averaged, such as the effective robustness; the same shape.
+        bins: Number of bins [(k - 1)/bins, k/bins) from 0 to 1; 1 belongs to the last.
+
+    Returns:
+        The averages.
+
+    Raises:
+        UserError: The arrays do not fit together, a value is not finite, or there is no point or no bin.
+    """
+    inside, found = _accuracies(id_accuracy, "id_accuracy"), check_numbers(values, "values")
+    if inside.shape != found.shape or not inside.size:
+        raise UserError(
+            f"id_accuracy has shape {list(inside.shape)} and values {list(found.shape)}; give one value a point, "
+            "and at least one point"
+        )
+    check_whole(bins, "bins", 1, f"the paper uses {BINS}")
+    number = np.searchsorted(np.arange(1, bins) / bins, inside.ravel(), side="right")
+    full, place, points = np.unique(number, return_inverse=True, return_counts=True)
+    spread = np.array([found.ravel()[number == which].std() for which in full])
+    return BinnedAverage((full + 0.5) / bins, np.bincount(place, found.ravel()) / points, spread, points)
+
+
+@dataclass(frozen=True)
+class MaximumEffectiveRobustness:
+    """The largest average of a bin, with P2's two error bars.
+
+    Attributes:
+        value: The largest mean over the bins.
+        id_accuracy: The middle of its bin.
+        largest_spread: The largest standard deviation over all bins, which P2 prefers (Figures 4 a and 7 a).
+        own_spread: The standard deviation in the bin of the maximum (Figure 7 b).
+        points: How many points that bin has.
+    """
+
+    value: float
+    id_accuracy: float
+    largest_spread: float
+    own_spread: float
+    points: int
+
+
+def maximum_effective_robustness(id_accuracy: Array, robustness: Array, bins: int = BINS) -> MaximumEffectiveRobustness:
+    """The maximum effective robustness of several runs along their training (P2 B.5).
+
+    Args:
+        id_accuracy: In [0, 1], one value a run and epoch, of any shape.
+        robustness: The effective robustness there; the same shape.
+        bins: Number of bins from 0 to 1.
+
+    Returns:
+        The largest of the :func:`binned_average`, of equal ones that at the lowest ID accuracy.
+
+    Raises:
+        UserError: As for :func:`binned_average`.
+    """
+    average = binned_average(id_accuracy, robustness, bins)
+    best = int(average.mean.argmax())
+    return MaximumEffectiveRobustness(
+        value=float(average.mean[best]),
+        id_accuracy=float(average.id_accuracy[best]),
+        largest_spread=float(average.spread.max()),
+        own_spread=float(average.spread[best]),
+        points=int(average.points[best]),
+    )
+
+
+# --------------------------------------------------------------------------------------------- intervals
+
+
+def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> tuple[Floats, Floats]:
+    """Exact intervals of accuracies by Clopper and Pearson (1934), which P2 draws at its testbed's models.
+
+    Args:
+        correct: Right answers, whole numbers from 0 to ``total``, of any shape.
+        total: Answers, whole numbers of at least 1; a number or the same shape.
+        confidence: Probability that an interval holds the accuracy, at least; in (0, 1).
+
+    Returns:
+        Lower and upper ends, in [0, 1].
+
+    Raises:
+        UserError: The counts or the confidence are none.
+    """
+    from scipy.stats import beta
+
+    right, count = check_numbers(correct, "correct"), check_numbers(total, "total")
+    if right.ndim and count.ndim and right.shape != count.shape:
+        raise UserError(
+            f"correct has shape {list(right.shape)} and total {list(count.shape)}; give one total, or one a count"
+        )
+    whole = (right == np.floor(right)).all() and (count == np.floor(count)).all()
+    if not (whole and (right >= 0).all() and (count >= 1).all() and (right <= count).all()):
+        raise UserError("correct and total must be whole numbers, 0 <= correct <= total and total >= 1; give counts")
+    if not 0 < confidence < 1:
+        raise UserError(f"confidence is {confidence} but must lie between 0 and 1; the paper uses 0.95")
+    tail = (1 - confidence) / 2
+    with np.errstate(invalid="ignore"):
+        lower, upper = beta.ppf(tail, right, count - right + 1), beta.isf(tail, right + 1, count - right)
+    return np.where(right == 0, 0.0, lower), np.where(right == count, 1.0, upper)
+
+
+# --------------------------------------------------------------------------------------------- image by image
+
+
+def dominance_probability(correct_i: Array, correct_j: Array) -> float:
+    """How often the less accurate of two models is right where the other is wrong (P2 C.10, Mania and Sra 2020).
+
+    With accuracies mu_i <= mu_j it is P(f_i right and f_j wrong). Models of equal accuracy give the same number either
+    way, so the order of the arguments does not matter.
+
+    Args:
+        correct_i: [N], 1 (or True) where the one model is right, else 0.
+        correct_j: [N], the same of the other, on the same images in the same order.
+
+    Returns:
+        A fraction in [0, 0.5].
+
+    Raises:
+        UserError: The arrays do not fit together or hold other values.
+    """
+    one, other = _answers(correct_i, 1, "correct_i"), _answers(correct_j, 1, "correct_j")
+    if one.shape != other.shape:
+        raise UserError(f"correct_i has {len(one)} answers and correct_j {len(other)}; give both on the same images")
+    return float(min((one & ~other).mean(), (other & ~one).mean()))
+
+
+def dominance_matrix(correct: Array) -> Floats:
+    """:func:`dominance_probability` of every pair of models.
+
+    Args:
+        correct: [M, N], 1 (or True) where a model is right, one row a model.
+
+    Returns:
+        float64 [M, M], symmetric (P2's heat map is mirrored across the diagonal), 0 on the diagonal.
+
+    Raises:
+        UserError: The array has another shape or holds other values.
+    """
+    right = _answers(correct, 2, "correct").astype(np.float64)
+    both, alone = right @ right.T, right.sum(1)
+    least: Floats = np.minimum(alone[:, None], alone[None, :])
+    return np.asarray((least - both) / right.shape[1])
+
+
+def hard_examples(correct: Array) -> Bools:
+    """The images that no model gets right (P2 §5.4).
+
+    Args:
+        correct: [M, N], 1 (or True) where a model is right.
+
+    Returns:
+        bool [N].
+
+    Raises:
+        UserError: The array has another shape or holds other values.
+    """
+    return np.logical_not(_answers(correct, 2, "correct").any(0))
+
+
+def hard_share_correct(correct: Array) -> Floats:
+    """For each model of a testbed, the share it gets right of the images that all *other* models get wrong (P2 §5.4).
+
+    A model outside of the testbed is compared with ``hard_examples(correct)``.
+
+    Args:
+        correct: [M, N], 1 (or True) where a model is right.
+
+    Returns:
+        [M], fractions; NaN where the others leave no image.
+
+    Raises:
+        UserError: The array has another shape or holds other values.
+    """
+    right = _answers(correct, 2, "correct")
+    times = right.sum(0)
+    alone = (right & (times == 1)).sum(1)
+    left = alone + (times == 0).sum()
+    return np.asarray(alone / np.where(left > 0, left, np.nan))

@@ -1,0 +1,207 @@
+"""Accuracy under attack: of a network, on a fixed part of an image set (P1 §3.1, appendix B).
+
+Attacks on a finished network see it in evaluation mode and in float32. Each has random starts of its own, the same
+ones for all networks that are attacked with one seed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.errors import UserError
+from robustness_lib.methods.checks import check_logits
+from robustness_lib.methods.interfaces import Forward
+from robustness_lib.methods.pgd import ascend, random_targets
+from robustness_lib.randomness import generator
+from robustness_lib.training.data_loader import normalise, to_unit_range
+from robustness_lib.training.device import Runtime, full_float32
+
+Bools = NDArray[np.bool_]
+
+BATCH = 250
+"""Images attacked at a time."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Threat:
+    """What an attacker may do, and how hard it is tried.
+
+    Attributes:
+        epsilon: Radius of the L∞ ball, in [0, 1].
+        step_size: Length of a step.
+        steps: How many.
+        anchor: Center of the ball (:func:`robustness_lib.methods.pgd.pgd`).
+        targeted: Whether a random wrong class is aimed at.
+    """
+
+    epsilon: float
+    step_size: float
+    steps: int
+    anchor: str = "clean"
+    targeted: bool = False
+
+
+@dataclass(frozen=True)
+class Attacked:
+    """What an attack from one random start came to.
+
+    Attributes:
+        correct: bool [steps + 1, N], whether the prediction was right after 0 (the random start), 1, ... steps.
+        images: float32 [N, C, H, W] in [0, 1], the images after the last step.
+    """
+
+    correct: Bools
+    images: Tensor
+
+    def accuracy(self, steps: int | None = None) -> float:
+        """After so many steps, or all: the share of images that are still predicted right."""
+        return float(self.correct[-1 if steps is None else steps].mean())
+
+
+def fixed_subset(data: ImageSet, count: int) -> ImageSet:
+    """The images that all networks are attacked on: class-balanced, the same for all seeds; all of them for 0.
+
+    Raises:
+        UserError: There are fewer.
+    """
+    if count > len(data):
+        raise UserError(f"{count} images of {data.name} are to be attacked, but it has {len(data)}; give fewer")
+    return data.subset(class_balanced_subset(data.labels, count, 0)) if count else data
+
+
+def as_attacked(network: nn.Module, normalisation: str) -> Forward:
+    """The network as attacks see it: images in [0, 1] to logits."""
+
+    def forward(images: Tensor, /) -> Tensor:
+        logits: Tensor = network(normalise(images, normalisation))
+        return logits
+
+    return forward
+
+
+@full_float32()
+def attack(
+    network: nn.Module,
+    data: ImageSet,
+    normalisation: str,
+    runtime: Runtime,
+    threat: Threat,
+    *,
+    start: int = 0,
+    as_trained: bool = False,
+) -> Attacked:
+    """Attack every image from one random start.
+
+    Args:
+        network: Takes normalised images; it is put into evaluation mode.
+        data: N images.
+        normalisation: A key of :data:`robustness_lib.training.config.NORMALISATIONS`.
+        runtime: Where to run.
+        threat: The attack.
+        start: Number of the random start.
+        as_trained: Whether gradients are computed with the precision of trainings, bfloat16 where the processor has it
+            (never TF32); what the last step came to is judged in float32 all the same.
+
+    Returns:
+        Predictions on the way, and the images at its end.
+
+    Raises:
+        UserError: The network's answers are not finite.
+    """
+    correct, ends = [], []
+    draws = generator(0, "attack", start)
+    for images, labels in _batches(network, data, runtime):
+        forward = as_attacked(network, normalisation)
+        answers: list[Tensor] = []
+
+        def watch(step: int, logits: Tensor, answers: list[Tensor] = answers) -> None:
+            answers.append(logits)
+
+        targets = random_targets(labels.cpu(), data.num_classes, draws).to(labels.device) if threat.targeted else None
+        with runtime.autocast() if as_trained else contextlib.nullcontext():
+            found = ascend(
+                forward,
+                images,
+                labels,
+                epsilon=threat.epsilon,
+                step_size=threat.step_size,
+                steps=threat.steps,
+                targets=targets,
+                anchor=threat.anchor,
+                generator=draws,
+                watch=watch,
+            )
+        with torch.no_grad():
+            watch(threat.steps, forward(found))
+        said = check_logits(torch.stack(answers).transpose(0, 1))
+        correct.append((labels == said.argmax(2).T).cpu())
+        ends.append(found.cpu())
+    return Attacked(torch.cat(correct, 1).numpy(), torch.cat(ends))
+
+
+def worst_case(
+    network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime, threat: Threat, *, restarts: int
+) -> Bools:
+    """Which images withstand every one of several random starts (P1 appendix B).
+
+    An image that has been broken is not attacked again.
+
+    Args:
+        network: Like what follows, see :func:`attack`.
+        data: N images.
+        normalisation: How the network's inputs are made.
+        runtime: Where to run.
+        threat: The attack from each start.
+        restarts: How many starts, at least 1.
+
+    Returns:
+        bool [N].
+    """
+    robust = np.ones(len(data), dtype=bool)
+    for start in range(restarts):
+        left = np.flatnonzero(robust)
+        if len(left):
+            rest = data.subset(torch.from_numpy(left))
+            robust[left] = attack(network, rest, normalisation, runtime, threat, start=start).correct[-1]
+    return robust
+
+
+@full_float32()
+def correct_on(network: nn.Module, images: Tensor, data: ImageSet, normalisation: str, runtime: Runtime) -> Bools:
+    """Whether given images, float32 [N, C, H, W] in [0, 1], are predicted right: those of another network's attack."""
+    network.to(runtime.device).eval()
+    with torch.no_grad():
+        parts = [
+            check_logits(network(normalise(part.to(runtime.device), normalisation))).argmax(1).cpu()
+            for part in torch.split(images, BATCH)
+        ]
+    found: Bools = (torch.cat(parts) == data.labels).numpy()
+    return found
+
+
+@full_float32()
+def without_gradient(network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime) -> float:
+    """The share of images at which the loss has no gradient at all, so that no gradient-based attack can move them."""
+    blind = []
+    for images, labels in _batches(network, data, runtime):
+        with torch.enable_grad():
+            images.requires_grad_()
+            logits = check_logits(network(normalise(images, normalisation)))
+            loss = F.cross_entropy(logits, labels, reduction="sum")
+            blind.append(~torch.autograd.grad(loss, images)[0].flatten(1).any(1).cpu())
+    return float(torch.cat(blind).double().mean())
+
+
+def _batches(network: nn.Module, data: ImageSet, runtime: Runtime) -> Iterator[tuple[Tensor, Tensor]]:
+    network.to(runtime.device).eval()
+    for images, labels in zip(torch.split(data.images, BATCH), torch.split(data.labels, BATCH), strict=True):
+        yield to_unit_range(images.to(runtime.device)), labels.to(runtime.device)

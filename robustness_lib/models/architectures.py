@@ -1,0 +1,386 @@
+"""Networks and their heads.
+
+The networks of P1 are :class:`WideResNet` (WRN-40-2 and WRN-28-10) and :class:`AllConv`; those of P2 come
+from torchvision. Parameter names and shapes are those of P1's released checkpoints, so that
+:func:`robustness_lib.models.checkpoints.load_authors_checkpoint` reads these.
+
+Every network takes normalised float images [N, 3, H, W] and returns logits [N, K]. Its *head* is its last
+linear layer, its *trunk* is everything else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Iterator, Mapping
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustness_lib.errors import UserError, choose
+from robustness_lib.randomness import generator
+from robustness_lib.training.config import TORCHVISION
+
+StateDict = dict[str, Tensor]
+
+ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", "allconv-64", *TORCHVISION)
+"""What :func:`build` can build."""
+
+
+class _Block(nn.Module):
+    """Pre-activation basic block; a projection shortcut starts from the activated input."""
+
+    def __init__(self, in_width: int, out_width: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        self.dropout = dropout
+        self.bn1 = nn.BatchNorm2d(in_width)
+        self.conv1 = nn.Conv2d(in_width, out_width, 3, stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(out_width)
+        self.conv2 = nn.Conv2d(out_width, out_width, 3, padding=1, bias=False)
+        self.convShortcut = None if in_width == out_width else nn.Conv2d(in_width, out_width, 1, stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        activated = F.relu(self.bn1(x), inplace=True)
+        out = F.relu(self.bn2(self.conv1(activated)), inplace=True)
+        if self.dropout > 0:
+            out = F.dropout(out, self.dropout, self.training)
+        shortcut: Tensor = x if self.convShortcut is None else self.convShortcut(activated)
+        residual: Tensor = self.conv2(out)
+        return shortcut + residual
+
+
+class _Group(nn.Module):
+    """Blocks of one width; only the first changes width and resolution."""
+
+    def __init__(self, blocks: int, in_width: int, out_width: int, stride: int, dropout: float) -> None:
+        super().__init__()
+        first = _Block(in_width, out_width, stride, dropout)
+        self.layer = nn.Sequential(first, *(_Block(out_width, out_width, 1, dropout) for _ in range(blocks - 1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x)
+        return out
+
+
+class WideResNet(nn.Module):
+    """Wide ResNet WRN-depth-width (Zagoruyko and Komodakis 2016), the network of all tables of P1.
+
+    Three groups of (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times ``width`` channels, then
+    global average pooling, so that images may have any size (P1: 32 and 64 pixels). Where a block widens, its
+    shortcut is a 1x1 convolution of the activated input.
+
+    Args:
+        depth: Number of layers; depth - 4 is a positive multiple of 6.
+        width: Widening factor, at least 1.
+        num_classes: Number of logits K.
+        dropout: Drop rate in [0, 1) between the two convolutions of every block, active in training mode only
+            (P1: 0.3 when trained from scratch, 0 for pre-training and tuning).
+    """
+
+    def __init__(self, depth: int, width: int, num_classes: int, dropout: float = 0.0) -> None:
+        super().__init__()
+        blocks = (depth - 4) // 6
+        self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
+        self.block1 = _Group(blocks, 16, 16 * width, 1, dropout)
+        self.block2 = _Group(blocks, 16 * width, 32 * width, 2, dropout)
+        self.block3 = _Group(blocks, 32 * width, 64 * width, 2, dropout)
+        self.bn1 = nn.BatchNorm2d(64 * width)
+        self.relu = nn.ReLU(inplace=True)
+        self.fc = nn.Linear(64 * width, num_classes)
+        _initialise(self)
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """The pooled features [N, 64 * width] of images [N, 3, H, W]."""
+        maps: Tensor = self.block3(self.block2(self.block1(self.conv1(x))))
+        return F.relu(self.bn1(maps), inplace=True).mean((2, 3))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, K] of images [N, 3, H, W]."""
+        logits: Tensor = self.fc(self.penultimate(x))
+        return logits
+
+
+class _SigmoidGELU(nn.Module):
+    """x * sigmoid(1.702 x), the approximation of the GELU that P1's code uses."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * torch.sigmoid(1.702 * x)
+
+
+class AllConv(nn.Module):
+    """All-convolutional network (Salimans and Kingma 2016, as P1's code has it; P1 §3.2, No Correction).
+
+    Two quirks are kept, since released checkpoints depend on them: the 1x1 convolutions are padded by 1, and
+    the 8x8 average pooling that follows sees only the top left of their 10x10 map. Dropout of 0.5 after each
+    of the two max-poolings is part of the network.
+
+    Args:
+        num_classes: Number of logits K.
+        image_size: 32, or 64 for the Tiny ImageNet variant (ReLU in place of GELU, and one more 2x2 average
+            pooling).
+    """
+
+    def __init__(self, num_classes: int, image_size: int = 32) -> None:
+        super().__init__()
+        self.image_size = image_size
+
+        def stage(in_width: int, out_width: int, kernel: int, padding: int) -> list[nn.Module]:
+            activation = _SigmoidGELU() if image_size == 32 else nn.ReLU(inplace=True)
+            return [
+                nn.Conv2d(in_width, out_width, kernel, padding=padding),
+                nn.BatchNorm2d(out_width),
+                activation,
+            ]
+
+        self.features = nn.Sequential(
+            *(
+                *stage(3, 96, 3, 1),
+                *stage(96, 96, 3, 1),
+                *stage(96, 96, 3, 1),
+                nn.MaxPool2d(2),
+                nn.Dropout(0.5),
+            ),
+            *(
+                *stage(96, 192, 3, 1),
+                *stage(192, 192, 3, 1),
+                *stage(192, 192, 3, 1),
+                nn.MaxPool2d(2),
+                nn.Dropout(0.5),
+            ),
+            *(*stage(192, 192, 3, 0), *stage(192, 192, 1, 1), *stage(192, 192, 1, 1), nn.AvgPool2d(8)),
+        )
+        self.classifier = nn.Linear(192, num_classes)
+        _initialise(self)
+
+    def penultimate(self, x: Tensor) -> Tensor:
+        """The pooled features [N, 192] of images [N, 3, S, S], S the ``image_size``.
+
+        Raises:
+            UserError: The images have another size.
+        """
+        if x.shape[2:] != (self.image_size, self.image_size):
+            raise UserError(
+                f"this AllConv takes {self.image_size}-pixel images, not {'x'.join(map(str, x.shape[2:]))}; "
+                "use 'allconv' for 32 and 'allconv-64' for 64 pixels, or a Wide ResNet for any size"
+            )
+        x = self.features(x)
+        return (x if self.image_size == 32 else F.avg_pool2d(x, 2)).flatten(1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, K] of images [N, 3, S, S]."""
+        logits: Tensor = self.classifier(self.penultimate(x))
+        return logits
+
+
+def _initialise(network: nn.Module) -> None:
+    """He initialisation by fan-out for convolutions, zero head bias; the rest stays at PyTorch's defaults."""
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+        elif isinstance(module, nn.Linear):
+            nn.init.zeros_(module.bias)
+
+
+@contextlib.contextmanager
+def _drawing_from(stream: torch.Generator) -> Iterator[None]:
+    """Let PyTorch's own initialisers draw from ``stream``; the global generator is as before afterwards."""
+    with torch.random.fork_rng(devices=[]):
+        torch.set_rng_state(stream.get_state())
+        yield
+
+
+def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int | None = None) -> nn.Module:
+    """A network with fresh weights.
+
+    k x k convolutions of Wide ResNets and AllConv are drawn with variance 2 / (k k out_channels), the head's
+    weight from U(-1/sqrt(d), 1/sqrt(d)) for d features; the head's bias is 0 (P1's code). torchvision's
+    networks initialise themselves in their own way.
+
+    Args:
+        architecture: ``wrn-<depth>-<width>``, ``allconv`` (32 pixels), ``allconv-64``, or one of
+            :data:`TORCHVISION`.
+        num_classes: Number of logits K, at least 1.
+        dropout: Drop rate in [0, 1) of a Wide ResNet; the other networks have their own, fixed rates.
+        seed: The job's seed. The weights are a function of it, and the global random state is left alone;
+            with None they are drawn from PyTorch's global generator.
+
+    Returns:
+        The network in training mode, float32, on the CPU.
+
+    Raises:
+        UserError: There is no such architecture, or a value is out of its range.
+    """
+    import torchvision
+
+    _check_classes(num_classes)
+    if not 0 <= dropout < 1:
+        raise UserError(f"dropout must be at least 0 and below 1, not {dropout}")
+    with contextlib.nullcontext() if seed is None else _drawing_from(generator(seed, "init")):
+        if architecture.startswith("wrn"):
+            network: nn.Module = WideResNet(*_depth_and_width(architecture), num_classes, dropout)
+        elif choose(architecture, ARCHITECTURES, "architecture") in ("allconv", "allconv-64"):
+            network = AllConv(num_classes, 64 if architecture == "allconv-64" else 32)
+        else:
+            network = torchvision.models.get_model(architecture, weights=None, num_classes=num_classes)
+    vars(network)["architecture"] = architecture
+    return network
+
+
+def _depth_and_width(architecture: str) -> tuple[int, int]:
+    match = re.fullmatch(r"wrn-([0-9]+)-([0-9]+)", architecture)
+    depth, width = (int(match[1]), int(match[2])) if match else (0, 0)
+    if depth < 10 or (depth - 4) % 6 or width < 1:
+        raise UserError(
+            f"there is no {architecture!r}: a Wide ResNet is wrn-<depth>-<width>, with a depth 4 more than a "
+            "multiple of 6 (10, 16, 22, 28, 34, 40, …) and a width of at least 1, for example wrn-40-2"
+        )
+    return depth, width
+
+
+def _check_classes(num_classes: int) -> None:
+    if num_classes < 1:
+        raise UserError(f"a network needs at least 1 class, not {num_classes}")
+
+
+def head_name(network: nn.Module) -> str:
+    """The name of the head in ``network``: its last linear layer, such as ``fc`` or ``classifier.6``."""
+    names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
+    return str(names[-1])
+
+
+def head(network: nn.Module) -> nn.Linear:
+    """The last linear layer of ``network``, which turns features into logits."""
+    layer = network.get_submodule(head_name(network))
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def new_head(network: nn.Module, num_classes: int, seed: int, bias: bool = True) -> nn.Module:
+    """Replace the head of ``network``, in place, by a fresh one for fine-tuning (P1 §3).
+
+    Weight and bias are drawn from U(-1/sqrt(d), 1/sqrt(d)): unlike in a network built for training from
+    scratch, the bias is not zero (P1's code).
+
+    Args:
+        network: Any network of :func:`build`; the new head is on the same device, of the same type.
+        num_classes: Number of logits K.
+        seed: The job's seed; equal seeds give equal weights with and without bias.
+        bias: Whether there is a bias (P1's Forward and GLC code has none).
+
+    Returns:
+        ``network`` itself.
+
+    Raises:
+        UserError: ``num_classes`` is not positive.
+    """
+    _check_classes(num_classes)
+    old = head(network)
+    with _drawing_from(generator(seed, "head")):
+        fresh = nn.Linear(old.in_features, num_classes, bias=bias)
+    fresh = fresh.to(device=old.weight.device, dtype=old.weight.dtype)
+    network.set_submodule(head_name(network), fresh)
+    return network
+
+
+def freeze_all_but_head(network: nn.Module) -> None:
+    """Let only the head train (P1 §3.1, P2 B.2: last layer only).
+
+    Call :func:`train_mode` instead of ``network.train()`` from then on, so that batch normalisation keeps its
+    statistics.
+    """
+    network.requires_grad_(False)
+    head(network).requires_grad_(True)
+    train_mode(network)
+
+
+def train_mode(network: nn.Module) -> None:
+    """Put ``network`` into training mode; a trunk that is frozen stays in evaluation mode.
+
+    In evaluation mode a trunk is a fixed function: its batch normalisation uses and keeps the statistics of
+    pre-training, and it does not drop out.
+    """
+    last = head(network)
+    own = {id(parameter) for parameter in last.parameters()}
+    network.train(any(p.requires_grad for p in network.parameters() if id(p) not in own))
+    last.train()
+
+
+def features(network: nn.Module, x: Tensor) -> Tensor:
+    """What the head sees.
+
+    Args:
+        network: Any network of :func:`build`; ``head(network)(features(network, x))`` is ``network(x)``.
+        x: Normalised images [N, 3, H, W].
+
+    Returns:
+        Features [N, :func:`feature_dimension`].
+    """
+    import torchvision
+
+    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
+    if isinstance(network, WideResNet | AllConv):
+        return network.penultimate(x)
+    if isinstance(network, torchvision.models.ResNet):
+        out: Tensor = nn.Sequential(*list(network.children())[:-1])(x)
+        return out.flatten(1)
+    if isinstance(network, torchvision.models.AlexNet | torchvision.models.VGG):
+        last: Tensor = network.classifier[:-1](network.avgpool(network.features(x)).flatten(1))
+        return last
+    raise UserError(f"the features of a {type(network).__name__} are not known; use a network of models.build")
+
+
+def feature_dimension(network: nn.Module) -> int:
+    """The number d of features that the head takes (128 for WRN-40-2)."""
+    return head(network).in_features
+
+
+def count_parameters(network: nn.Module, trainable_only: bool = False) -> int:
+    """The number of parameters, or only of those that train."""
+    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable_only)
+
+
+def describe(network: nn.Module) -> str:
+    """One line about ``network``: its name, parameters, features and classes."""
+    total, training = count_parameters(network), count_parameters(network, trainable_only=True)
+    frozen = "" if training == total else f" ({training:,} train)"
+    return (
+        f"{getattr(network, 'architecture', type(network).__name__)}: {total:,} parameters{frozen}, "
+        f"{feature_dimension(network)} features, {head(network).out_features} classes"
+    )
+
+
+def load_trunk(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
+    """Load everything but the head, in place, strictly.
+
+    Args:
+        network: The network; its head stays as it is.
+        state_dict: Weights of the same architecture, whatever the number of classes and whether or not they
+            include a head; ``num_batches_tracked`` may be missing (PyTorch before 0.4.1).
+
+    Raises:
+        UserError: Names or shapes differ; the message says which, and the network is unchanged.
+    """
+    prefix = head_name(network) + "."
+    expected = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}
+    given = {name: value for name, value in state_dict.items() if not name.startswith(prefix)}
+    if misfit := difference(expected, given):
+        raise UserError(f"these weights do not fit a trunk of {describe(network)}: {misfit}")
+    network.load_state_dict(given, strict=False)
+
+
+def difference(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
+    """How ``given`` differs from ``expected`` in names and shapes, in words; empty if it does not."""
+    optional = ".num_batches_tracked"
+    missing = [name for name in expected if name not in given and not name.endswith(optional)]
+    unknown = [name for name in given if name not in expected]
+    parts = [
+        f"{what} {names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
+        for what, names in (("missing", missing), ("unexpected", unknown))
+        if names
+    ]
+    for name, value in given.items():
+        if name in expected and value.shape != expected[name].shape:
+            shapes = f"{tuple(value.shape)} instead of {tuple(expected[name].shape)}"
+            return "; ".join([*parts, f"{name!r} has shape {shapes}"])
+    return "; ".join(parts)

@@ -1,0 +1,100 @@
+"""What names of corpora and ids of checkpoints say: the one place that reads them.
+
+A corpus of pre-training is named with what it holds, for example ``imagenet32_160000x275``. A checkpoint's id goes on
+from there, for example ``wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138``
+(:func:`robustness_lib.runner.records.checkpoint_id`); that of published weights ends otherwise
+(:func:`robustness_lib.runner.pretrained_weights.import_weights`).
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from robustness_lib.errors import UserError
+from robustness_lib.training.config import ADVERSARIES, TORCHVISION
+
+_COUNTS = re.compile(r"(.+)_(\d+)x(\d+)")
+_ID = re.compile(
+    rf"(?P<architecture>{'|'.join(TORCHVISION)}|[^_]+)_"
+    r"(?P<corpus>.+?)(_(?P<counts>\d+x\d+))?(_n(?P<images>\d+))?"
+    rf"(_(?P<adversary>{'|'.join(ADVERSARIES[1:])}))?"
+    r"(_e(?P<epochs>\d+)_s(?P<seed>\d+)_\w+|_authors_\w+|_v\d+)"
+)
+
+_SAFE = re.compile(r"(timm/)?[\w+][\w.+-]{0,199}")
+
+
+def is_checkpoint_id(text: object) -> bool:
+    """Whether this can be a checkpoint's id: letters, digits and ``._+-``, perhaps after ``timm/``; it names a file."""
+    return isinstance(text, str) and _SAFE.fullmatch(text) is not None
+
+
+def check_id(checkpoint: str, given: str = "the checkpoint's id") -> str:
+    """The id, as a user gave it.
+
+    Raises:
+        UserError: It cannot be one (:func:`is_checkpoint_id`).
+    """
+    if not is_checkpoint_id(checkpoint):
+        raise UserError(
+            f"{given} is {checkpoint[:60]!r}, but an id has at most 200 letters, digits and ._+-; give what "
+            "'robustness pretrain' or 'robustness import' printed"
+        )
+    return checkpoint
+
+
+def corpus_name(holds: str) -> str:
+    """The image set's name without its counts: ``imagenet32_160000x275`` is of ``imagenet32``."""
+    return found[1] if (found := _COUNTS.fullmatch(holds)) else holds
+
+
+def corpus_counts(holds: str) -> tuple[int, int] | None:
+    """How many images and classes a corpus holds, by its name; None where that does not say it."""
+    return (int(found[2]), int(found[3])) if (found := _COUNTS.fullmatch(holds)) else None
+
+
+@dataclass(frozen=True)
+class Origin:
+    """How a checkpoint came to be, by its id.
+
+    Attributes:
+        architecture: Its network.
+        corpus: The image set that it was trained on.
+        holds: The same with its counts, where the id has them.
+        images: On how many images of it; 0 for all.
+        adversary: Against what, one of :data:`robustness_lib.training.config.ADVERSARIES`.
+        epochs: For how long; None of published weights.
+        seed: Its seed; None of published weights.
+    """
+
+    architecture: str
+    corpus: str
+    holds: str
+    images: int
+    adversary: str
+    epochs: int | None
+    seed: int | None
+
+
+def origin(checkpoint: str) -> Origin | None:
+    """What a checkpoint's id says; None where it is no such id."""
+    found = _ID.fullmatch(checkpoint)
+    if found is None:
+        return None
+    epochs, seed = (None if found[name] is None else int(found[name]) for name in ("epochs", "seed"))
+    return Origin(
+        architecture=found["architecture"],
+        corpus=found["corpus"],
+        holds="_".join(filter(None, (found["corpus"], found["counts"]))),
+        images=int(found["images"] or 0),
+        adversary=found["adversary"] or ADVERSARIES[0],
+        epochs=epochs,
+        seed=seed,
+    )
+
+
+def trained_on(checkpoint: str, corpus: str) -> bool:
+    """Whether a checkpoint was pre-trained on this image set, by its id."""
+    found = origin(checkpoint)
+    return found is not None and found.corpus == corpus

@@ -1,0 +1,241 @@
+"""Files of weights: our own (safetensors), those that P1's authors released, and torchvision's.
+
+No pickle is loaded: released ``.pt`` files are read with ``weights_only=True``, and every damaged file is refused.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import io
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+
+import safetensors
+import safetensors.torch
+import torch
+from torch import Tensor
+
+from robustness_lib.errors import UserError, choose, first_line
+from robustness_lib.files import write_atomically
+from robustness_lib.models.architectures import StateDict, build, difference
+from robustness_lib.training.config import TORCHVISION
+
+
+def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write weights to a safetensors file, all or nothing.
+
+    A SHA-256 sum of everything is kept in the file.
+
+    Args:
+        path: The file; its folder is made if need be.
+        state_dict: The weights, of any device and memory layout; weights that are shared are written once a name.
+        metadata: What to know about them; text only.
+
+    Raises:
+        UserError: The file cannot be written, for instance because the disk is full.
+    """
+    tensors: StateDict = {}
+    stored: set[int] = set()
+    for name, value in state_dict.items():
+        tensor = value.detach().cpu().contiguous()
+        place = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if place in stored else tensor  # the format has no shared weights
+        stored.add(place)
+    complete = {**metadata, _SUM: weights_checksum(tensors, metadata)}
+    write_atomically(Path(path), safetensors.torch.save(tensors, complete))
+
+
+_SUM = "content_sha256"
+
+
+def weights_checksum(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
+    """SHA-256, in hexadecimal, of names, types, shapes and bits of weights (and of ``metadata``).
+
+    Equal sums mean bit-identical weights, whatever the device, memory layout or order of entries.
+    """
+    digest = hashlib.sha256(json.dumps(dict(metadata or {}), sort_keys=True).encode())
+    for name in sorted(state_dict):
+        value = state_dict[name].detach().cpu().contiguous()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(value.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def load_weights(path: Path | str) -> tuple[StateDict, dict[str, str]]:
+    """Read a file of :func:`save_weights`, or any other safetensors file.
+
+    Args:
+        path: The file.
+
+    Returns:
+        The weights, on the CPU, and the metadata they were saved with.
+
+    Raises:
+        UserError: The file is missing, cut short or otherwise damaged; nothing of it is used.
+    """
+    content = _read(Path(path))
+    try:
+        state_dict = safetensors.torch.load(content)
+        size = int.from_bytes(content[:8], "little")
+        metadata: dict[str, str] = json.loads(content[8 : 8 + size]).get("__metadata__") or {}
+    except Exception as error:  # whatever a damaged header makes the reader stumble over
+        raise UserError(
+            f"{path} is not a whole safetensors file ({first_line(error)}); delete it and make or download it again"
+        ) from error
+    if expected := metadata.pop(_SUM, None):
+        actual = weights_checksum(state_dict, metadata)
+        if actual != expected:
+            raise UserError(
+                f"{path} is damaged: its content has SHA-256 {actual}, but it was saved with {expected}; "
+                "delete it and make or download it again"
+            )
+    return state_dict, metadata
+
+
+def load_authors_checkpoint(path: Path | str) -> StateDict:
+    """Read a ``.pt`` file of P1's authors, or one that follows their naming, without running any code in it.
+
+    Understood are networks saved inside ``DataParallel`` (``module.…``) and inside the wrapper of the label
+    corruption scripts (``trunk.0`` … ``trunk.4`` and ``classifier``), heads of any number of classes with or
+    without bias, and files so old that they lack ``num_batches_tracked`` (0 is filled in).
+
+    Args:
+        path: The checkpoint of a Wide ResNet or an AllConv.
+
+    Returns:
+        The weights under our names; see :func:`architecture_of` for what network they belong to, and
+        :func:`load_trunk` to use them with another head.
+
+    Raises:
+        UserError: There is no such file, it is no checkpoint, it contains more than weights, or the weights
+            are not those of a Wide ResNet or an AllConv.
+    """
+    state_dict = _our_names(_torch_file(Path(path)))
+    try:
+        architecture, num_classes = architecture_of(state_dict)
+    except UserError as error:
+        raise UserError(f"{path}: {error}") from error
+    with torch.device("meta"):
+        expected = build(architecture, num_classes).state_dict()
+    bias = [name for name in ("fc.bias", "classifier.bias") if name not in state_dict]  # P1's Forward and GLC
+    expected = {name: value for name, value in expected.items() if name not in bias}
+    if misfit := difference(expected, state_dict):
+        raise UserError(f"{path} looks like weights of {architecture}, but does not fit it: {misfit}")
+    zero = torch.zeros((), dtype=torch.int64)
+    return {name: state_dict.get(name, zero).clone() for name in expected}
+
+
+def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
+    """The architecture (for :func:`build`) and number of classes of a Wide ResNet's or AllConv's weights.
+
+    ``allconv`` and ``allconv-64`` have the same names and shapes; the answer is ``allconv``.
+
+    Raises:
+        UserError: The names are those of another network, or there is no head.
+    """
+    shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
+    blocks = {match[1] for name in shapes if (match := re.match(r"block1\.layer\.(\d+)\.", name))}
+    first = shapes.get("block1.layer.0.conv1.weight", ())
+    heads = {name: shape[0] for name, shape in shapes.items() if len(shape) == 2 and shape[0] > 0}
+    if blocks and "fc.weight" in heads and len(first) == 4 and first[0] >= 16:
+        return f"wrn-{4 + 6 * len(blocks)}-{first[0] // 16}", heads["fc.weight"]
+    if "features.28.weight" in shapes and "classifier.weight" in heads:
+        return "allconv", heads["classifier.weight"]
+    some = ", ".join(repr(name) for name in list(shapes)[:3])
+    raise UserError(
+        "these are not the weights of a Wide ResNet ('conv1', 'block1.layer.…', 'fc') or an AllConv "
+        f"('features.…', 'classifier'): found {len(shapes)} entries, such as {some or 'none'}"
+    )
+
+
+def load_imagenet_weights(architecture: str, folder: Path | str) -> StateDict:
+    """ImageNet weights of a torchvision network from a local file (``IMAGENET1K_V1``, those of P2 B.6).
+
+    Args:
+        architecture: One of :data:`TORCHVISION`.
+        folder: Where the file lies, under the name that torchvision's download gives it
+            (``resnet18-f37072fd.pth``); the name's last part begins its SHA-256 sum, which is checked.
+
+    Returns:
+        The weights, with a head of 1000 classes; see :func:`load_trunk`.
+
+    Raises:
+        UserError: There is no such architecture, or the file is missing or damaged; the message says where to
+            get it.
+    """
+    address = _imagenet_address(choose(architecture, TORCHVISION, "torchvision network"))
+    path = Path(folder) / address.rsplit("/", 1)[-1]
+    hint = f"download {address} to it"
+    if not path.is_file():
+        raise UserError(f"no ImageNet weights of {architecture} at {path}; {hint}")
+    beginning = path.stem.rsplit("-", 1)[-1]
+    actual = hashlib.sha256(_read(path)).hexdigest()
+    if not actual.startswith(beginning):
+        raise UserError(
+            f"{path} is damaged: its SHA-256 is {actual}, which should begin with {beginning}; {hint} again"
+        )
+    state_dict = _torch_file(path)
+    with torch.device("meta"):
+        expected = build(architecture, 1000).state_dict()
+    if misfit := difference(expected, state_dict):
+        raise UserError(f"{path} does not hold the weights of {architecture}: {misfit}; {hint} again")
+    return state_dict
+
+
+def _imagenet_address(architecture: str) -> str:
+    import torchvision
+
+    weights = torchvision.models.get_model_weights(architecture)
+    return str(weights["IMAGENET1K_V1"].url)
+
+
+def _our_names(state_dict: StateDict) -> StateDict:
+    """The authors' names, without ``module.`` and with the label corruption wrapper's names mapped back."""
+    plain = {name.removeprefix("module."): value for name, value in state_dict.items()}
+    if not any(name.startswith("trunk.") for name in plain):
+        return plain
+    parts = {f"trunk.{i}": part for i, part in enumerate(("conv1", "block1", "block2", "block3", "bn1"))}
+    parts["classifier"] = "fc"
+    pattern = re.compile(r"(trunk\.[0-4]|classifier)(?=\.)")
+    return {pattern.sub(lambda match: parts[match[1]], name, count=1): value for name, value in plain.items()}
+
+
+def _read(path: Path) -> bytes:
+    if not path.is_file():
+        raise UserError(f"there is no file {path}; check the path, or make or download the weights first")
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise UserError(f"cannot read {path}: {error.strerror}; check the file's permissions and the disk") from error
+
+
+def _torch_file(path: Path) -> StateDict:
+    """The tensors of a ``torch.save`` file, loaded without running any code in it."""
+    content = _read(path)
+    if not content.startswith((b"PK", b"\x80")):  # zip since PyTorch 1.6, bare pickle before
+        raise UserError(
+            f"{path} is not a PyTorch checkpoint: it begins with {content[:15]!r} (perhaps a web page or "
+            "an unfinished download); download it again"
+        )
+    try:
+        loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        if match := re.search(r"GLOBAL (\S+)", str(error)):
+            raise UserError(
+                f"{path} holds more than weights: it asks to run {match[1]!r}, which is refused; "
+                "save it again as a state dict (torch.save(network.state_dict(), …)) where you trust it"
+            ) from error
+        raise UserError(f"{path} is damaged ({first_line(error)}); download it again") from error
+    except Exception as error:  # whatever a damaged file makes the reader stumble over
+        raise UserError(f"{path} is damaged ({first_line(error)}); download it again") from error
+    if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
+        loaded = loaded["state_dict"]
+    if not isinstance(loaded, dict) or not all(isinstance(value, Tensor) for value in loaded.values()):
+        raise UserError(
+            f"{path} does not hold a state dict (names and tensors) but a {type(loaded).__name__}; "
+            "save network.state_dict() instead"
+        )
+    return {str(name): value for name, value in loaded.items()}

@@ -1,0 +1,1 @@
+"""Jobs, records, and how many of them are run."""

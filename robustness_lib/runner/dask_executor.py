@@ -1,0 +1,131 @@
+"""A Dask cluster as the executor of a sweep.
+
+Dask itself hands out the jobs, and again those whose worker died. Workers share the file system with the process that
+submits: the store, the image sets and this repository lie at the same paths.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Executor, Future
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustness_lib.data import data_root
+from robustness_lib.errors import UserError, first_line
+from robustness_lib.runner.model_cache import Context
+from robustness_lib.runner.records import REVISION, Job
+from robustness_lib.training.device import Runtime
+from robustness_lib.training.trainer import cpu_threads
+
+if TYPE_CHECKING:
+    from distributed import Client
+
+CONNECT_SECONDS = 5.0
+"""How long a scheduler may take to answer."""
+
+
+class DaskExecutor(Executor):
+    """Runs the jobs of a sweep on a cluster, each with the runtime that its worker has.
+
+    Args:
+        client: Of ``distributed``.
+        options: For :meth:`robustness_lib.training.device.Runtime.detect` on the workers.
+    """
+
+    def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
+        self._executor = client.get_executor(pure=False)
+        self._where = REVISION, str(Path.cwd()), dict(options)
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:  # type: ignore[override]
+        """Begin ``function(run, job, context, ...)`` on a worker."""
+        run, job, context, *others = arguments
+        shared = replace(context, data=data_root(context.data).absolute())
+        future: Future[Any] = self._executor.submit(_on_worker, *self._where, function, run, job, shared, *others)
+        return future
+
+
+@contextlib.contextmanager
+def connect(scheduler: str | Client | None, **options: Any) -> Iterator[DaskExecutor | None]:
+    """A Dask cluster's executor, for as long as the context lasts.
+
+    Args:
+        scheduler: The address of its scheduler, or a client of it, which stays open; None to do nothing.
+        **options: For :meth:`robustness_lib.training.device.Runtime.detect` on every worker: ``device``, ``precision``
+            and so on. By default each takes its best device and PyTorch's number of CPU threads, and all the precision
+            that one of them finds best: arms that are compared share it.
+
+    Raises:
+        UserError: Dask is not installed, no scheduler answers, or a worker cannot be used.
+    """
+    if scheduler is None:
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        client = stack.enter_context(_client(scheduler)) if isinstance(scheduler, str) else scheduler
+        if not client.scheduler_info(n_workers=-1)["workers"]:
+            print(f"{client.scheduler.address} has no workers yet; waiting for one", file=sys.stderr)
+        precision = DaskExecutor(client, options).submit(_precision, None, None, Context()).result()
+        if isinstance(precision, UserError):
+            raise precision
+        yield DaskExecutor(client, {**options, "precision": precision})
+
+
+def _client(address: str) -> Client:
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise UserError(
+            f"a Dask cluster needs the package distributed ({error}); install it with pip install "
+            "'robustness-lib[dask]', here and on the workers"
+        ) from error
+    try:
+        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+    except Exception as error:  # of many kinds: no such host, nothing listens, another protocol, no such scheme
+        raise UserError(
+            f"no Dask scheduler answers at {address!r} ({first_line(error)}); start one with 'dask scheduler' and give "
+            "the address that it prints, for example tcp://host:8786"
+        ) from error
+
+
+def _precision(_run: None, _job: None, context: Context) -> str:
+    return context.runtime.precision
+
+
+def _on_worker(
+    revision: str,
+    folder: str,
+    options: Mapping[str, Any],
+    function: Callable[..., Any],
+    run: Any,
+    job: Job | None,
+    context: Context,
+    *others: Any,
+) -> Any:
+    """Call a function where the submitting process is, with this worker's runtime; an unfit worker gives an error."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    if worker.state.nthreads != 1:
+        return UserError(
+            f"the worker {worker.address} would have {worker.state.nthreads} jobs at once; start workers with "
+            "--nthreads 1, and give CPU threads with --threads"
+        )
+    if revision != REVISION:
+        return UserError(f"the worker {worker.address} runs the code {REVISION}, not {revision}; start it again")
+    try:
+        os.chdir(folder)
+        runtime = Runtime.detect(**options)
+    except OSError as error:
+        return UserError(
+            f"the worker {worker.address} cannot enter {folder} ({error.strerror}); workers share the file system with "
+            "the process that submits"
+        )
+    except UserError as error:
+        return UserError(f"the worker {worker.address}: {error}")
+    with cpu_threads(runtime.threads):
+        return function(run, job, replace(context, runtime=runtime), *others)

@@ -1,0 +1,435 @@
+"""Trained networks, each made once.
+
+Several jobs need the same network: the tuned CIFAR network serves calibration and out-of-distribution detection.
+So a network is described by a :class:`Training`, made by :func:`trained`, and kept as safetensors under the key of
+its description. Pre-trained checkpoints are found by their id, in the working store or among those that come with
+the repository.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustness_lib.data import ImageSet, class_balanced_subset, data_root, load
+from robustness_lib.errors import UserError
+from robustness_lib.files import locked, write_atomically
+from robustness_lib.models.architectures import build, load_trunk, new_head
+from robustness_lib.models.checkpoint_ids import check_id
+from robustness_lib.models.checkpoints import load_weights, save_weights
+from robustness_lib.runner.records import SCRATCH, Job, short_hash
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.device import Runtime
+from robustness_lib.training.trainer import History, Observe, predict, train
+
+SHIPPED = Path("book/checkpoints")
+"""Pre-trained checkpoints that come with the repository, relative to its root."""
+
+PUBLIC = "timm/"
+"""What an initialisation begins with whose weights another library downloads; no checkpoint has this name."""
+
+_OBSERVED = ("confidence", "correct")
+"""What is observed of every network's predictions for the test set."""
+
+HELD_OUT = 0.1
+"""The share of the training images that temperature tuning holds out (P1 §4.2)."""
+
+
+@dataclass(kw_only=True)
+class Context:
+    """What a job needs beside its description; nothing in it changes a result beyond rounding.
+
+    Attributes:
+        data: The data root; None for ``$ROBUSTNESS_DATA`` or ``data``.
+        store: The folder that networks, checkpoints and outputs are kept in.
+        runtime: Where networks run.
+        progress: Whether trainings show a progress bar.
+        checkpoint_every: Least time between two checkpoints of a running training, in seconds.
+    """
+
+    data: Path | None = None
+    store: Path = Path("runs")
+    runtime: Runtime = field(default_factory=Runtime.detect)
+    progress: bool = True
+    checkpoint_every: float = 30.0
+    _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
+    _used: dict[str, str] = field(default_factory=dict, repr=False)
+    _trained_on: list[str] = field(default_factory=list, repr=False)
+
+    def images(self, name: str, split: str, *, kept: bool = False) -> ImageSet:
+        """An image set, read once, its checksum noted for the provenance of the running job.
+
+        Args:
+            name: As :func:`robustness_lib.data.load` takes it.
+            split: ``"train"`` or ``"test"``.
+            kept: Whether the store keeps what networks say about these images, so that they must stay the same.
+
+        Raises:
+            UserError: It is not there or damaged, or was another when the store was filled.
+        """
+        found = self._images.get((name, split))
+        if found is None or kept:
+            if found is None:
+                found = load(name, split, data_root(self.data))
+            self._check_unchanged(name, split, found.checksum, kept)
+            self._images[name, split] = found
+        self._used[f"{name}/{split}"] = found.checksum
+        return found
+
+    def _check_unchanged(self, name: str, split: str, checksum: str, kept: bool) -> None:
+        """Refuse images other than those that the store's networks were trained on and looked at with.
+
+        A set that nothing was trained on, and of which nothing is kept, may change: its images are looked at again.
+        """
+        folder = self.store / "data"
+        path, trained, looked_at = (folder / f"{name}-{what}.sha256" for what in (split, "train", f"{split}-kept"))
+        known = looked_at if kept and (looked_at.exists() or not any((self.store / "networks").glob("*"))) else path
+        before = known.read_text().strip() if known.exists() else None
+        if before not in (None, checksum) and (kept or trained.exists()):
+            raise UserError(
+                f"the images {name}/{split} have the checksum {checksum[:12]}…, but what is in {self.store} was made "
+                f"with {before[:12]}…; give another folder to --store, or the changed images another name"
+            )
+        for place in (path, looked_at) if kept else (path,):
+            if before != checksum or not place.exists():
+                with contextlib.suppress(OSError):  # a store that can be read only is as it was
+                    write_atomically(place, f"{checksum}\n".encode())
+
+    def checkpoint(self, checkpoint: str) -> Path | None:
+        """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""
+        return find_checkpoint(checkpoint, self.store)
+
+    def note_data(self, name: str, checksum: str) -> None:
+        """Note the checksum of other data than image sets for the provenance of the running job."""
+        self._used[name] = checksum
+
+    def read_network(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+        """Read what :func:`save_trained` wrote, for the running job, whose provenance then says where it was trained.
+
+        Returns:
+            As :func:`read_trained`.
+
+        Raises:
+            UserError: The file is damaged.
+        """
+        found = read_trained(path)
+        self._trained_on += json.loads(found[2].get("trained_on", "[]"))
+        return found
+
+    def trained_elsewhere(self) -> dict[str, list[str]]:
+        """``trained_on``, device and precision of the networks that the running job read, unless all are its own."""
+        places = sorted(set(self._trained_on))
+        return {"trained_on": places} if places not in ([], [self.runtime.in_words()]) else {}
+
+    def take_used_data(self) -> dict[str, str]:
+        """Checksums of the data used since the last call; of image sets by ``name/split``."""
+        used, self._used = self._used, {}
+        return dict(sorted(used.items()))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """The complete description of a trained network.
+
+    Attributes:
+        dataset: Name of the training images.
+        init: ``"scratch"`` or a checkpoint id.
+        seed: From which the subset, initialisation, order, augmentation and dropout are drawn.
+        recipe: How it is trained.
+        held_out: Whether a tenth of the training images is kept aside for temperature tuning.
+        variant: What else determines the network, such as a corruption of its labels; empty for nothing.
+    """
+
+    dataset: str
+    init: str
+    seed: int
+    recipe: Recipe
+    held_out: bool = False
+    variant: str = ""
+
+    def as_dict(self) -> dict[str, Any]:
+        """The description as plain values."""
+        return {
+            "dataset": self.dataset,
+            "init": self.init,
+            "seed": self.seed,
+            "recipe": self.recipe.training_part().as_dict(),
+            "held_out": self.held_out,
+            "variant": self.variant,
+        }
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits, equal for equal descriptions."""
+        return short_hash(self.as_dict())
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A trained network and what was seen of it on the way.
+
+    Attributes:
+        network: In evaluation mode, on the runtime's device.
+        epochs: [E], the observed epochs, from 1, as int64; where the first was looked into, float64.
+        confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
+        correct: bool [E, N], whether the prediction was right.
+        further: By name, what else was observed, [E, ...] (:func:`trained`).
+        losses: Of every epoch the mean of its batches' training losses (nats); a smaller last batch counts as one.
+    """
+
+    network: nn.Module
+    epochs: np.ndarray
+    confidence: np.ndarray
+    correct: np.ndarray
+    further: Mapping[str, np.ndarray] = field(default_factory=dict)
+    losses: Sequence[float] = ()
+
+
+def held_out_split(data: ImageSet) -> tuple[ImageSet, ImageSet]:
+    """Split training images for temperature tuning (P1 §4.2).
+
+    Args:
+        data: N training images.
+
+    Returns:
+        The first 90 % to train on, and the last 10 % to tune the temperature on, in file order. A set whose files
+        are sorted by class is first put in the order of one permutation from NumPy seed 0, as the authors do for
+        Tiny ImageNet. Where the last tenth then lacks classes that chance would put there, since labels are grouped in
+        another way, it is the last tenth of each class.
+
+    Raises:
+        UserError: There are too few images to hold any out.
+    """
+    count = int(HELD_OUT * len(data))
+    if count == 0:
+        raise UserError(
+            f"{len(data)} training images are too few to hold a tenth out for the temperature; set train_images to 10 "
+            "or more"
+        )
+    labels, order = data.labels.numpy(), np.arange(len(data))
+    if (np.diff(labels) >= 0).all():
+        order = np.random.RandomState(0).permutation(len(data))
+    sizes = np.bincount(labels)[labels]
+    by_chance = ((1 - (1 - HELD_OUT) ** sizes) / sizes).sum()  # the classes that a tenth would have
+    least = max(0.7 * by_chance, min(2, count, len(np.unique(labels))))
+    if len(np.unique(labels[order[-count:]])) < least:
+        by_class = np.argsort(labels, kind="stable")
+        rank = np.empty(len(data))
+        rank[by_class] = np.arange(len(data)) - np.searchsorted(labels[by_class], labels[by_class])
+        order = np.argsort((rank + 0.5) / sizes, kind="stable")
+    first, last = torch.from_numpy(order[:-count]), torch.from_numpy(order[-count:])
+    return data.subset(first, f"{data.name}[:90%]"), data.subset(last, f"{data.name}[90%:]")
+
+
+def target_images(training: Training, context: Context) -> ImageSet:
+    """The training images of the target that a job may use, before any is held out.
+
+    Raises:
+        UserError: The recipe asks for more images than there are.
+    """
+    data = context.images(training.dataset, "train")
+    count = training.recipe.train_images
+    if count > len(data):
+        raise UserError(
+            f"train_images is {count} but {data.name} has {len(data)} training images; give at most that many"
+        )
+    return data.subset(class_balanced_subset(data.labels, count, training.seed)) if count else data
+
+
+def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
+    """The file of a pre-trained checkpoint: among those that come with the repository, or in the store."""
+    name = f"{check_id(checkpoint)}.safetensors"
+    return next((p for folder in (SHIPPED, store / "checkpoints") if (p := folder / name).is_file()), None)
+
+
+def ship(checkpoint: str, store: Path) -> Path:
+    """Put a checkpoint of the store among those that come with the repository, in half precision.
+
+    From then on all tune the rounded weights, this store's owner too (:func:`find_checkpoint`), so records that start
+    from them should be made after this. The metadata say so: ``precision`` is ``float16``.
+
+    Args:
+        checkpoint: Its id.
+        store: The working store.
+
+    Returns:
+        The file. One that comes with the repository already stays as it is.
+
+    Raises:
+        UserError: It is not in the store, is damaged, or has weights that are beyond half precision's range.
+    """
+    name = f"{check_id(checkpoint)}.safetensors"
+    source, path = store / "checkpoints" / name, SHIPPED / name
+    if path.is_file():
+        return path
+    weights, metadata = load_weights(source)
+    rounded = {name: value.half() if value.is_floating_point() else value for name, value in weights.items()}
+    if beyond := [name for name, value in rounded.items() if not bool(torch.isfinite(value).all())]:
+        raise UserError(
+            f"{source} has weights that half precision cannot hold ({beyond[0]}); copy the file itself to {SHIPPED}"
+        )
+    save_weights(path, rounded, {**metadata, "precision": "float16"})
+    return path
+
+
+def initialise(training: Training, num_classes: int, context: Context) -> nn.Module:
+    """The network before its training: random, or the pre-trained trunk under a new head.
+
+    Raises:
+        UserError: The checkpoint is not there, is damaged, or is of another architecture.
+    """
+    recipe = training.recipe
+    network = build(recipe.architecture, num_classes, recipe.dropout, training.seed)
+    if training.init == SCRATCH:
+        return network
+    path = context.checkpoint(training.init)
+    if path is None:
+        raise UserError(
+            f"the checkpoint {training.init} is neither in {context.store / 'checkpoints'} nor in {SHIPPED}; "
+            "make it with 'robustness pretrain', or choose another with --init"
+        )
+    load_trunk(network, read_trained(path)[0])
+    return new_head(network, num_classes, training.seed, recipe.head_bias)
+
+
+def trained(
+    training: Training,
+    context: Context,
+    *,
+    progress: str | None = None,
+    data: ImageSet | None = None,
+    observe: Observe | None = None,
+    **hooks: Any,
+) -> Trained:
+    """The network that ``training`` describes: read if it was trained before, else trained and kept.
+
+    Args:
+        training: Its description.
+        context: Where data and kept networks are.
+        progress: Label of the progress bar; None for no bar.
+        data: What to train on in place of the target's images, such as the same images with other labels.
+        observe: What else to look at, beside the test set, after the observed epochs; kept in ``further``.
+        **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.trainer.train`. The
+            description's ``variant`` must say what these, ``data`` and ``observe`` are.
+
+    Returns:
+        The network and its observations.
+
+    Raises:
+        ValueError: Other training images were given, but no variant, so that others would be found under its key.
+    """
+    if data is not None and not training.variant:
+        raise ValueError("other training images than the target's need a variant that says which they are")
+    test = context.images(training.dataset, "test")
+    if data is None:
+        data = target_images(training, context)
+        if training.held_out:
+            data = held_out_split(data)[0]
+    recipe = training.recipe.training_part()
+    path = context.store / "networks" / f"{training.key}.safetensors"
+    with locked(context.store / "locks" / f"{training.key}.lock"):
+        if not path.exists():
+            _train_and_keep(training, recipe, data, test, path, context, progress, observe, hooks)
+        weights, observed, metadata = context.read_network(path)
+    network = build(recipe.architecture, data.num_classes, recipe.dropout)
+    if training.init != SCRATCH:
+        new_head(network, data.num_classes, training.seed, recipe.head_bias)
+    network.load_state_dict(weights)
+    network.to(context.runtime.device).eval()
+    seen = {name: value.numpy() for name, value in observed.items()}
+    further = {name: seen.pop(name) for name in set(seen) - {"epochs", *_OBSERVED}}
+    return Trained(network, **seen, further=further, losses=json.loads(metadata["losses"]))
+
+
+def _train_and_keep(
+    training: Training,
+    recipe: Recipe,
+    data: ImageSet,
+    test: ImageSet,
+    path: Path,
+    context: Context,
+    progress: str | None,
+    further: Observe | None,
+    hooks: Mapping[str, Any],
+) -> None:
+    network = initialise(training, data.num_classes, context)
+
+    def observe(network: nn.Module) -> dict[str, Tensor]:
+        logits = predict(network, test, recipe.normalisation, context.runtime)
+        confidence, prediction = logits.softmax(1).max(1)
+        seen = {"confidence": confidence, "correct": prediction == test.labels}
+        return seen | dict(further(network) if further is not None else {})
+
+    history = train(
+        network,
+        data,
+        recipe,
+        seed=training.seed,
+        runtime=context.runtime,
+        observe=observe,
+        checkpoint=path.with_suffix(".partial.safetensors"),
+        checkpoint_every=context.checkpoint_every,
+        progress=progress if context.progress else None,
+        **hooks,
+    )
+    save_trained(path, network, history, training.as_dict())
+
+
+def read_trained(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
+    """Read what :func:`save_trained` wrote.
+
+    Returns:
+        The network's state, what was observed of it (``epochs``, ``confidence``, ``correct`` and what else was looked
+        at), and the metadata.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    tensors, metadata = load_weights(path)
+    weights: dict[str, Tensor] = {}
+    observed: dict[str, Tensor] = {}
+    for name, value in tensors.items():
+        kind, _, quantity = name.rpartition("/")
+        (observed if kind == "observed" else weights)[quantity] = value
+    return weights, observed, metadata
+
+
+def save_trained(path: Path, network: nn.Module, history: History, description: Mapping[str, Any]) -> None:
+    """Keep a network with what was observed of it; its description and the course of its training as metadata."""
+    epochs = sorted(history.observed)
+    names = history.observed[epochs[0]] if epochs else _OBSERVED
+    tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    whole = all(float(epoch).is_integer() for epoch in epochs)
+    tensors["observed/epochs"] = torch.tensor(epochs, dtype=torch.int64 if whole else torch.float64)
+    for name in names:
+        rows = [history.observed[epoch][name] for epoch in epochs]
+        tensors[f"observed/{name}"] = torch.stack(rows) if rows else torch.zeros(0)
+    metadata = {
+        "training": json.dumps(description, sort_keys=True),
+        "losses": json.dumps([round(loss, 5) for loss in history.losses]),
+        "images_per_second": f"{history.images / max(history.seconds, 1e-9):.0f}",
+        "trained_on": json.dumps(history.trained_on),
+    }
+    save_weights(path, tensors, metadata)
+
+
+def keep_outputs(job: Job, context: Context, outputs: Mapping[str, np.ndarray]) -> None:
+    """Keep what an evaluation computed for each example, so that any metric can be computed again without training.
+
+    Args:
+        job: The job that evaluated.
+        context: Its store receives ``outputs/<section>/<key>.npz``.
+        outputs: Arrays by name, for example ``logits`` float32 [N, K] and ``labels`` int64 [N].
+    """
+    content = io.BytesIO()
+    np.savez_compressed(content, **dict(outputs))  # type: ignore[arg-type]
+    write_atomically(context.store / "outputs" / job.section / f"{job.key}.npz", content.getvalue())

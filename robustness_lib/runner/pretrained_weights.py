@@ -1,0 +1,59 @@
+"""Weights that others published, taken into the store as checkpoints that trainings start from."""
+
+from __future__ import annotations
+
+import re
+
+from robustness_lib.data import SOURCES, data_root
+from robustness_lib.errors import UserError, choose
+from robustness_lib.models.checkpoints import (
+    architecture_of,
+    load_authors_checkpoint,
+    load_imagenet_weights,
+    save_weights,
+    weights_checksum,
+)
+from robustness_lib.runner.model_cache import Context
+from robustness_lib.training.config import ADVERSARIES, TORCHVISION
+
+
+def import_weights(weights: str, context: Context, *, corpus: str | None = None, adversary: str = "none") -> str:
+    """Take published weights into the store.
+
+    Args:
+        weights: Path of a ``.pt`` file of P1's authors
+            (:func:`robustness_lib.models.checkpoints.load_authors_checkpoint`), or the name of a torchvision network,
+            one of :data:`robustness_lib.training.config.TORCHVISION`, whose ImageNet weights (P2 B.6) a person has
+            downloaded.
+        context: Its store receives them. torchvision's lie in the folder ``torchvision`` of its data root
+            (:func:`robustness_lib.models.checkpoints.load_imagenet_weights` says where to get them).
+        corpus: The image set that the authors' network was trained on, which a file does not say.
+        adversary: What it was trained against, one of :data:`robustness_lib.training.config.ADVERSARIES`.
+
+    Returns:
+        The checkpoint's id, for ``--init`` with ``--set architecture=…``, and of torchvision's networks
+        ``--set image_size=224``. It names architecture, corpus, adversary if any, and the weights' sum, so that a file
+        that is imported again has the same.
+
+    Raises:
+        UserError: The file is missing, damaged or of another network, its corpus is not given, a name is unknown, or
+            the store cannot be written.
+    """
+    if weights in TORCHVISION:
+        if corpus is not None or adversary != ADVERSARIES[0]:
+            raise UserError(f"torchvision's {weights} was trained on ImageNet; leave out --corpus and --adversary")
+        name = f"{weights}_imagenet_1281167x1000_v1"
+        state_dict = load_imagenet_weights(weights, data_root(context.data) / "torchvision")
+    else:
+        state_dict = load_authors_checkpoint(weights)
+        if corpus is None:
+            raise UserError(f"{weights} does not say what it was trained on; name it, such as --corpus imagenet32")
+        choose(corpus, SOURCES, "image set")
+        choose(adversary, ADVERSARIES, "adversary")
+        architecture = architecture_of(state_dict)[0]
+        if architecture == "allconv" and re.search(r"64|tiny_imagenet$", corpus):
+            architecture = "allconv-64"  # of equal shapes
+        parts = [architecture, corpus, *([adversary] if adversary != ADVERSARIES[0] else [])]
+        name = "_".join([*parts, "authors", weights_checksum(state_dict)[:6]])
+    save_weights(context.store / "checkpoints" / f"{name}.safetensors", state_dict, {"id": name})
+    return name

@@ -1,0 +1,504 @@
+"""What a result is, where it came from, how it is stored, and how it becomes a table.
+
+A :class:`Job` describes one measurement completely; its key is a hash of that description, so equal jobs have
+equal keys on any machine. A :class:`Record` is a job with the metrics that were measured and where they come
+from. A :class:`Store` keeps one file a record while work goes on; :func:`publish` merges them into one JSON Lines
+file a section, which git tracks and the book reads.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import json
+import math
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from robustness_lib.errors import UserError
+from robustness_lib.files import locked, write_atomically
+from robustness_lib.metrics import Metrics
+from robustness_lib.runner.record_checks import check_job, check_record, shortened
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+Value: TypeAlias = str | int | float | bool | None
+"""One setting of a recipe."""
+
+SCRATCH = "scratch"
+"""The initialisation of a network that saw no other data before; every other initialisation is a checkpoint id."""
+
+PRETRAINING = "pretraining"
+"""The section of the jobs that make checkpoints."""
+
+EVIDENCE = ("paper", "cpu")
+"""The profiles whose records say something about the papers, the highest first."""
+
+PUBLISHED = Path("book/results")
+"""Where the published records lie, relative to the root of the repository."""
+
+
+def canonical_json(value: object) -> str:
+    """JSON with sorted keys, no spaces and no NaN: equal values give equal text on every machine."""
+    return json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
+
+
+def short_hash(value: object, length: int = 16) -> str:
+    """The first ``length`` hexadecimal digits of the SHA-256 of ``value``'s canonical JSON."""
+    return hashlib.sha256(canonical_json(value).encode()).hexdigest()[:length]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """A frozen, complete description of one measurement.
+
+    Attributes:
+        section: The section of the papers, for example ``"calibration"``.
+        profile: The scale: ``"smoke"``, ``"cpu"`` or ``"paper"``.
+        dataset: Name of the target image set.
+        init: ``"scratch"`` or the id of the pre-trained checkpoint that training starts from.
+        method: What is done, in the section's own terms.
+        level: Its strength (corruption strength, imbalance ratio, ...), or None where there is none.
+        seed: From which every random stream of the job is derived.
+        recipe: The fully resolved settings, by name.
+    """
+
+    section: str
+    profile: str
+    dataset: str
+    init: str
+    method: str
+    level: float | None
+    seed: int
+    recipe: Mapping[str, Value]
+
+    def __post_init__(self) -> None:
+        check_job(vars(self))
+        if self.level is not None:  # 1 and 1.0 are one level, so they must give one key
+            object.__setattr__(self, "level", float(self.level))
+
+    def as_dict(self) -> dict[str, Any]:
+        """The job as plain JSON values, with exactly the eight attributes as keys."""
+        return {
+            **{name: getattr(self, name) for name in self.__dataclass_fields__},
+            "recipe": dict(self.recipe),
+        }
+
+    @property
+    def key(self) -> str:
+        """Sixteen hexadecimal digits, equal for equal jobs on every machine."""
+        return short_hash(self.as_dict())
+
+    @property
+    def label(self) -> str:
+        """One short line for progress bars and messages."""
+        arm = SCRATCH if self.init == SCRATCH else "pre-trained"
+        level = "" if self.level is None else f" at {self.level:g}"
+        return f"{self.section} {self.dataset} {arm} {self.method}{level} seed {self.seed}"
+
+
+def checkpoint_id(job: Job) -> str:
+    """The id of the checkpoint that ``job`` makes, for example ``wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd``.
+
+    Adversarial pre-training is named after its adversary: ``wrn-16-1_imagenet32_160000x275_untargeted_e3_s1_12cdab``.
+    Where only some images of the corpus are used, their number follows its counts (``_n14000``). The profile's name is
+    not part of what it is made from.
+    """
+    description = {"dataset": job.dataset, "seed": job.seed, "recipe": dict(job.recipe)}
+    recipe = job.recipe
+    name = f"{recipe['architecture']}_{job.dataset}"
+    name += f"_n{recipe['train_images']}" if recipe["train_images"] else ""
+    name += f"_{recipe['adversary']}" if "adversary" in recipe else ""
+    return f"{name}_e{recipe['epochs']}_s{job.seed}_{short_hash(description, 6)}"
+
+
+@dataclass(frozen=True)
+class Record:
+    """A job, what was measured, and where the numbers come from."""
+
+    job: Job
+    metrics: Metrics
+    provenance: dict[str, Any]
+
+    def to_json(self) -> str:
+        """One line of JSON (without the line end) with the keys ``key``, ``job``, ``metrics``, ``provenance``."""
+        parts = {"key": self.job.key, "job": self.job.as_dict()}
+        return canonical_json({**parts, "metrics": self.metrics, "provenance": self.provenance})
+
+    @classmethod
+    def from_json(cls, line: str) -> Record:
+        """Read one line.
+
+        Raises:
+            ValueError: The line is not a whole record, or its key does not belong to its job.
+        """
+        try:
+            data = json.loads(line)
+        except RecursionError:
+            raise ValueError("it is nested too deeply") from None
+        check_record(data)
+        record = cls(Job(**data["job"]), check_metrics(data["metrics"]), data["provenance"])
+        if record.job.key != data["key"]:
+            raise ValueError(f"its key is {shortened(data['key'])} but its job's key is {record.job.key}")
+        return record
+
+
+_TIMING = re.compile(r"(.*_)?seconds(_.*)?|.*_per_second")
+
+
+def result_of(record: Record) -> Metrics:
+    """The metrics in which two measurements of a job should agree: not times and speeds, which is all that cost has."""
+    timed = record.job.section == "cost"
+    return {name: value for name, value in record.metrics.items() if not timed and not _TIMING.fullmatch(name)}
+
+
+def check_metrics(metrics: Metrics) -> Metrics:
+    """Return ``metrics`` with every number a plain float.
+
+    Raises:
+        UserError: A value is NaN or infinite: such a run has not measured anything.
+    """
+    plain: Metrics = {}
+    for name, value in metrics.items():
+        plain[name] = [float(v) for v in value] if isinstance(value, list) else float(value)
+        found = plain[name]
+        for number in found if isinstance(found, list) else [found]:
+            if not math.isfinite(number):
+                raise UserError(
+                    f"the metric {name} is not finite but {number}, so nothing was measured; if a network was trained, "
+                    "give a lower learning rate, else look for values that are missing or all equal"
+                )
+    return plain
+
+
+# --------------------------------------------------------------------------------------------- stores
+
+
+class Store:
+    """The working store: one file a record under ``<folder>/records/<section>/<key>.json``.
+
+    A file that is damaged (cut short by a full disk, edited by hand) counts as not recorded: its job runs again.
+    """
+
+    def __init__(self, folder: Path | str = "runs") -> None:
+        self.folder = Path(folder)
+
+    def path(self, job: Job) -> Path:
+        """The file of one job's record."""
+        return self.folder / "records" / job.section / f"{job.key}.json"
+
+    def add(self, record: Record) -> None:
+        """Write one record, whole or not at all.
+
+        Raises:
+            UserError: It cannot be written.
+        """
+        write_atomically(self.path(record.job), (record.to_json() + "\n").encode())
+
+    def get(self, job: Job) -> Record | None:
+        """The record of ``job``, or None where there is none or it is damaged."""
+        return _read_record(self.path(job))
+
+    def lock(self, job: Job, *, wait: bool) -> contextlib.AbstractContextManager[bool]:
+        """The lock of one job (see :func:`locked`)."""
+        return locked(self.folder / "locks" / f"{job.key}.lock", wait=wait)
+
+    def records(self, section: str | None = None) -> list[Record]:
+        """All whole records (of one section), sorted by key."""
+        found = [record for path in self._files(section) if (record := _read_record(path)) is not None]
+        return sorted(found, key=lambda record: record.job.key)
+
+    def damaged(self) -> list[Path]:
+        """The files in the store that are not whole records."""
+        return [path for path in self._files() if _read_record(path) is None]
+
+    def _files(self, section: str | None = None) -> list[Path]:
+        """The files of records (of one section), sorted.
+
+        Raises:
+            UserError: A folder cannot be read, which is not to have no records.
+        """
+        folders = [self.folder / "records" / section] if section else (self.folder / "records").glob("*")
+        try:
+            for folder in (self.folder, self.folder / "records", *folders):
+                if folder.is_dir():
+                    os.listdir(folder)
+        except OSError as error:
+            raise UserError(
+                f"the store {self.folder} cannot be read ({error.strerror or error}); check its permissions"
+            ) from error
+        return sorted((self.folder / "records").glob(f"{section or '*'}/*.json"))
+
+
+def _read_record(path: Path) -> Record | None:
+    try:
+        record = Record.from_json(path.read_text())
+    except (OSError, ValueError, TypeError):
+        return None
+    return record if (record.job.section, record.job.key) == (path.parent.name, path.stem) else None
+
+
+def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list[Record]:
+    """The published records of one section, or of all.
+
+    Args:
+        section: The section's name; None for all.
+        folder: Where the ``<section>.jsonl`` files lie.
+
+    Returns:
+        The records in file order (sorted by key); an empty list where nothing is published.
+
+    Raises:
+        UserError: A line is not a whole record of the file's section, or its job has a line already; the message names
+            file and line.
+    """
+    found: dict[str, Record] = {}
+    for path in sorted(folder.glob(f"{section or '*'}.jsonl")):
+        for number, line in enumerate(path.read_bytes().splitlines(), start=1):
+            try:
+                record = Record.from_json(line.decode())
+                if record.job.section != path.stem:
+                    raise ValueError(f"it is one of the section {record.job.section}")
+                if record.job.key in found:
+                    raise ValueError(f"the job {record.job.key} has a line already")
+            except (ValueError, TypeError) as error:
+                raise UserError(
+                    f"line {number} of {path} is not a whole record ({error}); "
+                    "take the file back from git, or delete that line and publish again"
+                ) from error
+            found[record.job.key] = record
+    return list(found.values())
+
+
+def make_folder(folder: Path) -> None:
+    """Make a folder unless it is there.
+
+    Raises:
+        UserError: It cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(
+            f"could not make the folder {folder} ({error.strerror or error}); choose one that can be written"
+        ) from error
+
+
+def publish(
+    store: Store,
+    folder: Path = PUBLISHED,
+    *,
+    which: Callable[[Job], bool] = lambda job: True,
+    changed: Callable[[Job], Mapping[str, Any]] = lambda job: {},
+    replace_published: bool = False,
+) -> tuple[dict[str, tuple[int, int]], list[tuple[Record, Record]]]:
+    """Merge the store's records into the published files, one a section, sorted by key.
+
+    Records of other profiles (``smoke`` proves nothing about the papers) stay in the store.
+
+    Args:
+        store: The working store.
+        folder: Where the published files lie.
+        which: The jobs whose records are published.
+        changed: The settings in which a job differs from what its section plans; a record that has some is published
+            with them as ``changed`` in its provenance, so that the command that measures it again can name them.
+        replace_published: Whether a record of the store takes the place of a published one of the same job.
+
+    Returns:
+        By section, how many records the file holds now, and how many lines are new or changed; and the pairs of a
+        published and a new record of one job whose results differ and of which the published one was kept.
+
+    Raises:
+        UserError: A published file is damaged or cannot be written; it is left as it was.
+    """
+    book = {} if replace_published else {record.job.key: record for record in load_published(folder=folder)}
+    some = [record for record in store.records() if record.job.profile in EVIDENCE and which(record.job)]
+    kept = [(book[record.job.key], record) for record in some if record.job.key in book]
+    now = [book.get(record.job.key) or _with_changes(record, changed(record.job)) for record in some]
+    return keep(now, folder), [pair for pair in kept if result_of(pair[0]) != result_of(pair[1])]
+
+
+def _with_changes(record: Record, changes: Mapping[str, Any]) -> Record:
+    return replace(record, provenance={**record.provenance, "changed": dict(changes)}) if changes else record
+
+
+def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:
+    """Put records into the files ``<section>.jsonl`` of a folder, sorted by key.
+
+    What a file holds already stays; a record replaces one with the same key. A file is whole at any moment.
+
+    Args:
+        records: Records of any sections and profiles.
+        folder: The folder, made if missing.
+
+    Returns:
+        By section: how many records the file holds now, and how many lines are new or changed.
+
+    Raises:
+        UserError: A file is damaged or cannot be written; it is left as it was.
+    """
+    sections: dict[str, dict[str, str]] = {}
+    for record in records:
+        sections.setdefault(record.job.section, {})[record.job.key] = record.to_json()
+    if sections:
+        make_folder(folder)
+    result: dict[str, tuple[int, int]] = {}
+    for section, lines in sorted(sections.items()):
+        with locked(folder):  # not the store: several stores may be kept here
+            before = {record.job.key: record.to_json() for record in load_published(section, folder)}
+            after = before | lines
+            changed = sum(before.get(key) != line for key, line in after.items())
+            if changed:
+                content = "\n".join(after[key] for key in sorted(after)) + "\n"
+                write_atomically(folder / f"{section}.jsonl", content.encode())
+        result[section] = (len(after), changed)
+    return result
+
+
+# --------------------------------------------------------------------------------------------- provenance
+
+
+def library_versions() -> dict[str, str]:
+    """Versions of Python and of the libraries that a number can depend on."""
+    found = {"python": platform.python_version()}
+    for name in ("robustness-lib", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "imbalanced-learn"):
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
+
+
+def code_revision() -> str:
+    """The git commit of the code that runs, with ``-dirty`` after it where library files differ from it.
+
+    Returns:
+        Twelve hexadecimal digits. Outside a git checkout of this project, as where the files alone were copied to
+        another machine or into another repository, what the environment variable ``ROBUSTNESS_REVISION`` says, else
+        ``"unknown"``.
+    """
+    here = Path(__file__).resolve().parent
+    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+
+    def git(*arguments: str) -> str:
+        command = ["git", "-C", str(here), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=outside)
+        return done.stdout.strip()
+
+    with contextlib.suppress(OSError, subprocess.SubprocessError):
+        root = Path(git("rev-parse", "--show-toplevel"))
+        ours = 'name = "robustness-lib"' in (root / "pyproject.toml").read_text()
+        if ours and here.is_relative_to(root / "robustness_lib"):  # not where an environment inside it has a copy
+            commit = git("rev-parse", "--short=12", "HEAD")
+            changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/robustness_lib")
+            return f"{commit}-dirty" if changed else commit
+    return os.environ.get("ROBUSTNESS_REVISION") or "unknown"
+
+
+REVISION = code_revision()
+"""The code of this process: asked for when it begins, since commits are made while it runs."""
+
+
+def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str, Any]) -> dict[str, Any]:
+    """Where a number comes from.
+
+    Args:
+        seconds: Wall time of the job.
+        data: SHA-256 of the content of each image set used, by ``name/split``.
+        runtime: Device, threads and precision, and where networks were trained that the job only read.
+
+    Returns:
+        ``seconds``, ``data``, the runtime's entries, ``versions``, ``revision`` and ``date`` (UTC, ISO 8601).
+    """
+    return {
+        "seconds": round(seconds, 1),
+        "data": dict(data),
+        **runtime,
+        "versions": library_versions(),
+        "revision": REVISION,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+    }
+
+
+# --------------------------------------------------------------------------------------------- frames
+
+
+def frame(records: Iterable[Record]) -> pd.DataFrame:
+    """Records as a table.
+
+    Args:
+        records: From :func:`load_published` or :meth:`Store.records`.
+
+    Returns:
+        One row a record: ``key``, the job's attributes, ``arm`` (``"scratch"`` or ``"pre-trained"``), one column a
+        metric (NaN or None where a record lacks it), and ``provenance``. The job's and record's columns exist even
+        without a record.
+
+    Raises:
+        UserError: A record is there twice, or a metric is called as another column is.
+    """
+    import pandas as pd
+
+    columns = ("key", *Job.__dataclass_fields__, "arm", "provenance")
+    rows: dict[str, dict[str, Any]] = {}
+    for record in records:
+        key, arm = record.job.key, SCRATCH if record.job.init == SCRATCH else "pre-trained"
+        if key in rows:
+            raise UserError(f"the record {key} is there twice, so means would count it twice; give each record once")
+        if taken := record.metrics.keys() & set(columns):
+            raise UserError(
+                f"a metric of {record.job.label} is called {min(taken)}, which means another thing; rename it"
+            )
+        rows[key] = {"key": key, **record.job.as_dict(), "arm": arm, **record.metrics, "provenance": record.provenance}
+    table = pd.DataFrame(list(rows.values()))
+    for column in columns:
+        if column not in table:
+            table[column] = pd.Series(dtype=object)
+    return table
+
+
+SETTING = ["section", "profile", "dataset", "arm", "method", "level"]
+"""The columns of a frame that say what was measured; records of one setting may still differ (:func:`distinctions`)."""
+
+
+def distinctions(rows: pd.DataFrame) -> pd.Series:
+    """What tells each record from the others of its setting, beside the seed; a mean may pool only equal ones.
+
+    Args:
+        rows: As by :func:`frame`.
+
+    Returns:
+        Text by row: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records
+        of one :data:`SETTING` differ in it; "" where they differ in nothing.
+    """
+    import pandas as pd
+
+    words: dict[Any, str] = {}
+    for _, group in rows.groupby(SETTING, dropna=False, sort=False):
+        facts = [_facts(row) for row in group.to_dict("records")]
+        names = dict.fromkeys(name for fact in facts for name in fact)
+        differing = [name for name in names if len({fact.get(name) for fact in facts} - _NOT_USED[":" in name]) > 1]
+        for place, fact in zip(group.index, facts, strict=True):
+            words[place] = " ".join(f"{name}={fact[name]}" for name in differing if name in fact)
+    return pd.Series(words, index=rows.index, dtype=object)
+
+
+_NOT_USED: tuple[set[str | None], ...] = (set(), {None})
+"""What tells no records apart: of image sets that some of the records did not use."""
+
+
+def _facts(row: Mapping[Any, Any]) -> dict[str, str]:
+    """What may tell a record from others of its setting; names of image sets begin with ``sha256:``."""
+    source = row["provenance"]
+    facts = {"init": str(row["init"])} | {name: str(value) for name, value in row["recipe"].items()}
+    if "precision" in source:
+        facts["precision"] = f"{source['precision']}{'-tf32' if source.get('tf32') else ''}"
+    return facts | {f"sha256:{name}": checksum[:8] for name, checksum in source.get("data", {}).items()}

@@ -1,0 +1,244 @@
+"""How a network is trained: every setting of a training, and the learning rate of every update.
+
+A section's recipe adds its own settings to :class:`Recipe` by inheritance. A job holds its recipe whole.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import types
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from fractions import Fraction
+from typing import Any, Self, get_args, get_type_hints
+
+from robustness_lib.errors import SettingError, choose
+
+NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
+    "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
+    "cifar": ((125.3 / 255, 123.0 / 255, 113.9 / 255), (63.0 / 255, 62.1 / 255, 66.7 / 255)),
+    "cifar-p2": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+}
+"""Mean and standard deviation per channel, of images in [0, 1]: ``half`` maps to [-1, 1] (P1, almost everywhere),
+``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``cifar-p2`` those that P2 prints for CIFAR (B.4),
+``imagenet`` ImageNet's (P2)."""
+
+TORCHVISION = ("resnet18", "resnet50", "resnet152", "alexnet", "vgg11_bn", "wide_resnet50_2")
+"""The networks of P2 that torchvision provides (P2 B.6)."""
+
+ADVERSARIES = ("none", "untargeted", "targeted")
+"""What a network is trained against (:class:`robustness_lib.methods.pgd.Adversary`)."""
+
+ANCHORS = ("clean", "noised")
+"""Centers of an attack's ball (:func:`robustness_lib.methods.pgd.pgd`)."""
+
+EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
+"""Radius, step and number of steps of P1's attack in training, in units of an image in [0, 1]."""
+
+SCHEDULES = ("cosine", "step", "constant")
+"""Courses of the learning rate (:func:`learning_rate_at`)."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """How a network is trained (P1 §3-4: SGD with Nesterov momentum and a cosine schedule per step).
+
+    Attributes:
+        architecture: A name that :func:`robustness_lib.models.architectures.build` knows.
+        train_images: Size of a class-balanced subset of the training set; 0 for the whole set.
+        epochs: Passes over the training images.
+        batch_size: Images per update.
+        learning_rate: At the start of the cosine, lr_max.
+        final_learning_rate: At its end, lr_min.
+        momentum: Momentum.
+        weight_decay: L2 factor on all parameters, batch normalisation and biases included.
+        dropout: Rate inside the blocks of a Wide ResNet.
+        crop_padding: Black pixels around an image before the random crop; 0 for no crop.
+        flip: Whether images are mirrored at random.
+        normalisation: A key of :data:`NORMALISATIONS`.
+        trainable: ``"all"`` or ``"head"``.
+        observations: How many times the test set is looked at during training, evenly spread over the epochs,
+            the last epoch always among them; 0 for never. Looking does not change the training.
+        schedule: A value of :data:`SCHEDULES`.
+        head_bias: Whether the new head of a pre-trained network has a bias (in P1's Forward and GLC it has none).
+        adversary: What the network is trained against: a value of :data:`ADVERSARIES`. Unless it is ``"none"``, every
+            batch is replaced by adversarial images (P1 §3.1), and the next five say how these are made.
+        epsilon: Radius of the attack's ball, in [0, 1].
+        step_size: Length of its steps.
+        attack_steps: How many it takes.
+        anchor: Center of its ball: a value of :data:`ANCHORS`.
+        attack_mode: The network's mode meanwhile, ``"train"`` (as in P1's code) or ``"eval"``.
+        nesterov: Whether the momentum is Nesterov's (P1) or the plain one (P2).
+        early_looks: How many more times the test set is looked at within the first epoch: after a half of its updates,
+            a quarter, an eighth and so on (:func:`early_steps`).
+    """
+
+    architecture: str = "wrn-40-2"
+    train_images: int = 0
+    epochs: int = 100
+    batch_size: int = 128
+    learning_rate: float = 0.1
+    final_learning_rate: float = 1e-6
+    momentum: float = 0.9
+    weight_decay: float = 5e-4
+    dropout: float = 0.0
+    crop_padding: int = 4
+    flip: bool = True
+    normalisation: str = "half"
+    trainable: str = "all"
+    observations: int = 0
+    schedule: str = field(default="cosine", metadata={"added": True})
+    head_bias: bool = field(default=True, metadata={"added": True})
+    adversary: str = field(default="none", metadata={"added": True})
+    epsilon: float = field(default=EPSILON, metadata={"added": True})
+    step_size: float = field(default=STEP_SIZE, metadata={"added": True})
+    attack_steps: int = field(default=STEPS, metadata={"added": True})
+    anchor: str = field(default="clean", metadata={"added": True})
+    attack_mode: str = field(default="train", metadata={"added": True})
+    nesterov: bool = field(default=True, metadata={"added": True})
+    early_looks: int = field(default=0, metadata={"added": True})
+
+    def __post_init__(self) -> None:
+        for setting in fields(self):
+            if isinstance(setting.default, float):  # 1 and 1.0 are one setting and make one key
+                object.__setattr__(self, setting.name, float(getattr(self, setting.name)))
+        choose(self.normalisation, NORMALISATIONS, "normalisation")
+        choose(self.trainable, ("all", "head"), "value of trainable")
+        choose(self.schedule, SCHEDULES, "schedule")
+        choose(self.adversary, ADVERSARIES, "adversary")
+        choose(self.anchor, ANCHORS, "anchor of an attack")
+        choose(self.attack_mode, ("train", "eval"), "value of attack_mode")
+        for name in ("epochs", "batch_size", "attack_steps"):
+            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
+        for name in ("train_images", "crop_padding", "observations", "early_looks"):
+            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name in ("learning_rate", "final_learning_rate", "weight_decay", "step_size"):
+            value = getattr(self, name)
+            _require(math.isfinite(value) and value >= 0, name, value, "a finite number, at least 0")
+        _require(0 <= self.epsilon <= 1, "epsilon", self.epsilon, "in [0, 1], in units of the image")
+        for name in ("momentum", "dropout"):
+            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+
+    @classmethod
+    def of(cls, settings: Mapping[str, Any]) -> Self:
+        """The recipe with these settings, such as those of a job.
+
+        Raises:
+            SettingError: A value is unsuitable.
+        """
+        return cls(**settings)
+
+    def as_dict(self) -> dict[str, Any]:
+        """All settings by name, as they go into a job's key.
+
+        A setting that is added once results are recorded is declared ``field(default=..., metadata={"added": True})``:
+        it is left out while it has its default, so that the keys of older records still fit.
+        """
+        settings = {f.name: getattr(self, f.name) for f in fields(self)}
+        return {f.name: settings[f.name] for f in fields(self) if not f.metadata or settings[f.name] != f.default}
+
+    def with_overrides(self, overrides: Mapping[str, str]) -> Self:
+        """A copy with some settings replaced, as given on a command line.
+
+        Args:
+            overrides: New values as text, by the setting's name.
+
+        Returns:
+            The changed copy.
+
+        Raises:
+            UserError: A name is unknown.
+            SettingError: A value has not the setting's type or range.
+        """
+        types_by_name = _kinds(type(self))  # type: ignore[arg-type]
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name, text in overrides.items():
+            choose(name, values, "setting of a recipe")
+            values[name] = parse_value(text, types_by_name[name], name)
+        return type(self)(**values)
+
+    def training_part(self) -> Recipe:
+        """Only what determines the trained network: a section's recipe without what the section adds to it."""
+        return Recipe(**{f.name: getattr(self, f.name) for f in fields(Recipe)})
+
+    def observed_epochs(self) -> list[int]:
+        """The epochs (from 1) after which the test set is looked at."""
+        count = min(self.observations, self.epochs)
+        return sorted({round(self.epochs * (k + 1) / count) for k in range(count)})
+
+
+_kinds = functools.cache(get_type_hints)
+
+
+def _require(condition: bool, name: str, value: object, expected: str) -> None:
+    if not condition:
+        raise SettingError(name, f" is {value!r} but must be {expected}; give another value")
+
+
+def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | None:
+    """Read a value of the type ``kind`` from text.
+
+    Args:
+        text: As typed by a user.
+        kind: ``str``, ``int``, ``float``, ``bool``, or a union of one of them with None.
+        name: The setting's name, for the message.
+
+    Returns:
+        The value.
+
+    Raises:
+        SettingError: The text is not such a value.
+    """
+    if isinstance(kind, types.UnionType):
+        if text.lower() == "none":
+            return None
+        kind = next(k for k in get_args(kind) if k is not type(None))
+    text = str(text).strip()
+    try:
+        if kind is bool:
+            return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
+        if kind is float and "/" in text:
+            return float(Fraction(text))
+        return kind(text)  # type: ignore[no-any-return]
+    except (KeyError, ValueError, ZeroDivisionError):
+        expected = {bool: "true or false", int: "a whole number", float: "a number, such as 0.03 or 8/255"}.get(
+            kind, "text"
+        )
+        raise SettingError(name, f"={text} cannot be read: {expected} was expected") from None
+
+
+def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
+    """The learning rate of update number ``step`` = 1 ... ``total_steps``.
+
+    ``cosine``: from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
+    code: the first update is already one step down, the last uses exactly the final value.
+
+    ``step``: ``learning_rate``, a fifth of it after 40 % of the updates, and again after 60 and 80 % (the drops of P1
+    Figure 1, at epochs 80, 120 and 160 of 200; the paper does not say by how much, a fifth is that of Zagoruyko and
+    Komodakis 2016, whose network it is).
+
+    ``constant``: ``learning_rate`` all the time (P2).
+    """
+    if recipe.schedule == "constant":
+        return recipe.learning_rate
+    if recipe.schedule == "step":
+        drops = sum(5 * (step - 1) >= fifths * total_steps for fifths in (2, 3, 4))
+        return recipe.learning_rate * 0.2**drops
+    half_wave = 0.5 * (1 + math.cos(math.pi * step / total_steps))
+    return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * half_wave
+
+
+def early_steps(recipe: Recipe, steps: int) -> list[int]:
+    """After which updates of the first epoch the test set is looked at, besides its last.
+
+    Args:
+        recipe: Its ``early_looks`` says how often.
+        steps: Updates an epoch.
+
+    Returns:
+        Numbers from 1 to ``steps`` - 1, rising: a half of ``steps``, a quarter and so on, rounded, each once.
+    """
+    halves = {round(steps / 2**k) for k in range(1, recipe.early_looks + 1)}
+    return sorted(step for step in halves if 1 <= step < steps)

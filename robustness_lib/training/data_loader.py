@@ -1,0 +1,77 @@
+"""Images on the device, cut into augmented batches there.
+
+Images stay on the device as uint8; cropping, flipping and normalising happen there, a batch at a time, so that no
+batch waits for the host.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+
+from robustness_lib.training.config import NORMALISATIONS
+
+
+class DeviceImages:
+    """An image set on the device as uint8, from which augmented batches are cut.
+
+    Args:
+        images: The set, uint8 [N, C, H, W].
+        padding: Black pixels added on each side, so that a random crop is a window of the padded image. They
+            are black before normalisation, as in the authors' code.
+        device: Where the pixels are kept.
+    """
+
+    def __init__(self, images: Tensor, padding: int, device: str) -> None:
+        count, channels, self.height, self.width = images.shape
+        self.on_gpu = torch.device(device).type == "cuda"
+        self.padding = padding
+        self.padded_height, self.padded_width = self.height + 2 * padding, self.width + 2 * padding
+        padded = torch.zeros((count, self.padded_height, self.padded_width, channels), dtype=torch.uint8)
+        inside = padded[:, padding : padding + self.height, padding : padding + self.width]
+        inside.copy_(images.permute(0, 2, 3, 1))
+        self.pixels = padded.view(-1, channels).to(device)
+        self.rows = torch.arange(self.height, device=device)
+        self.columns = torch.arange(self.width, device=device)
+
+    def crop(self, indices: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
+        """Windows of the padded images.
+
+        Args:
+            indices: int64 [B], which images.
+            top: int64 [B] in [0, 2 padding], first row of the window.
+            left: int64 [B] in [0, 2 padding], first column.
+            mirrored: bool [B], whether the window is flipped left to right.
+
+        Returns:
+            uint8 [B, C, H, W] in channels-last memory.
+        """
+        rows = indices[:, None] * self.padded_height + top[:, None] + self.rows
+        columns = left[:, None] + torch.where(mirrored[:, None], self.columns.flip(0), self.columns)
+        positions = rows[:, :, None] * self.padded_width + columns[:, None, :]
+        crops = self.pixels.index_select(0, positions.view(-1))
+        return crops.view(len(indices), self.height, self.width, -1).permute(0, 3, 1, 2)
+
+
+def to_unit_range(images: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] to float32 in [0, 1], channels last."""
+    return images.to(torch.float32, memory_format=torch.channels_last).div_(255)
+
+
+def normalise(images: Tensor, normalisation: str) -> Tensor:
+    """Images in [0, 1], float [B, 3, H, W], to the network's input (:data:`NORMALISATIONS`)."""
+    mean, std = mean_and_std(normalisation, images.device, images.dtype)
+    return (images - mean) / std
+
+
+@cache
+def mean_and_std(normalisation: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+    """Kept on the device: copying them there anew would halt the host at every step."""
+    mean, std = NORMALISATIONS[normalisation]
+    shape = (1, -1, 1, 1)
+    return (
+        torch.tensor(mean, device=device, dtype=dtype).view(shape),
+        torch.tensor(std, device=device, dtype=dtype).view(shape),
+    )

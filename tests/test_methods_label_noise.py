@@ -1,0 +1,192 @@
+"""Corruption matrices and the labels drawn from them."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from robustness_lib.data import load
+from robustness_lib.errors import UserError
+from robustness_lib.methods.label_noise import (
+    CIFAR100_COARSE,
+    CIFAR100_GROUPS,
+    check_matrix,
+    corrupt_labels,
+    corruption_matrix,
+    observed_matrix,
+)
+from robustness_lib.methods.loss_correction import trusted_split
+
+STRENGTHS = [tenths / 10 for tenths in range(11)]
+
+# The labels of P1's code at seed 1: the first twenty at strength 0.6, and the number of labels that change.
+FIRST_TWENTY = {
+    10: (
+        [6, 9, 9, 4, 1, 1, 2, 7, 8, 3, 4, 7, 7, 2, 9, 9, 9, 3, 2, 6],
+        [6, 9, 0, 4, 1, 1, 2, 5, 6, 3, 4, 7, 3, 7, 0, 9, 6, 3, 2, 3],
+    ),
+    100: (
+        [19, 29, 0, 11, 1, 86, 90, 28, 23, 31, 39, 96, 82, 17, 71, 39, 8, 97, 80, 71],
+        [19, 53, 0, 11, 1, 15, 31, 28, 23, 31, 39, 96, 34, 79, 4, 45, 8, 93, 23, 33],
+    ),
+}
+CHANGED = {
+    ("cifar10", 0): [0, 4554, 9038, 13501, 18065, 22538, 27027, 31506, 35910, 40389, 44885],
+    ("cifar10", 2500): [0, 4316, 8629, 12916, 17075, 21251, 25553, 29779, 34104, 38387, 42726],
+    ("cifar10", 5000): [0, 4033, 8129, 12104, 16128, 20221, 24170, 28195, 32199, 36306, 40467],
+    ("cifar100", 0): [0, 5004, 9999, 14976, 19781, 24616, 29503, 34500, 39582, 44576, 49502],
+    ("cifar100", 2500): [0, 4753, 9477, 14199, 18979, 23588, 28251, 32932, 37689, 42429, 46997],
+    ("cifar100", 5000): [0, 4498, 8965, 13353, 17823, 22347, 26876, 31355, 35758, 40195, 44544],
+}
+
+# ---------------------------------------------------------------------------------------- labels
+
+
+@pytest.mark.parametrize("classes", FIRST_TWENTY)
+def test_labels_are_those_of_the_authors_code(classes: int) -> None:
+    true, noisy = FIRST_TWENTY[classes]
+    assert corrupt_labels(true, corruption_matrix(classes, 0.6), 1).tolist() == noisy
+
+
+@pytest.fixture(scope="module")
+def real_labels() -> dict[str, np.ndarray]:
+    """The training labels of the CIFAR sets that the data root has."""
+    found = {}
+    for name in ("cifar10", "cifar100"):
+        try:
+            data = load(name)
+        except UserError:
+            continue
+        if data.labels[:20].tolist() == FIRST_TWENTY[data.num_classes][0]:  # a bundle may have another order
+            found[name] = data.labels.numpy()
+    return found
+
+
+@pytest.mark.parametrize(("name", "trusted"), CHANGED)
+def test_as_many_labels_change_as_in_the_authors_code(
+    name: str, trusted: int, real_labels: dict[str, np.ndarray]
+) -> None:
+    if name not in real_labels:
+        pytest.skip(f"the data root has no {name} in its official order")
+    true = real_labels[name][trusted:]
+    matrices = [corruption_matrix(int(true.max()) + 1, strength) for strength in STRENGTHS]
+    changed = [int((corrupt_labels(true, matrix, 1) != true).sum()) for matrix in matrices]
+    assert changed == CHANGED[name, trusted]
+
+
+@given(st.integers(0, 2**32 - 1), st.integers(2, 12))
+def test_labels_are_those_of_one_choice_an_example(seed: int, classes: int) -> None:
+    draw = np.random.default_rng(seed)
+    matrix = draw.dirichlet(np.full(classes, 0.3), size=classes)
+    true = draw.integers(0, classes, size=60)
+    legacy = np.random.RandomState(seed)
+    expected = [legacy.choice(classes, p=matrix[label]) for label in true]
+    assert corrupt_labels(true, matrix, seed).tolist() == expected
+
+
+def test_labels_follow_the_matrix() -> None:
+    matrix = np.array([[0.7, 0.2, 0.1], [0.0, 1.0, 0.0], [0.25, 0.25, 0.5]])
+    true = np.arange(30_000) % 3
+    noisy = corrupt_labels(true, matrix, 5)
+    np.testing.assert_allclose(observed_matrix(true, noisy, 3), matrix, atol=0.015)
+    assert (noisy[true == 1] == 1).all()
+
+
+def test_no_strength_changes_nothing() -> None:
+    true = np.arange(50) % 10
+    for kind in ("uniform", "flip"):
+        assert corrupt_labels(true, corruption_matrix(10, 0, kind), 3).tolist() == true.tolist()
+
+
+@pytest.mark.parametrize(
+    ("name", "share", "least", "most"),
+    [("cifar10", 0.05, 236, 262), ("cifar10", 0.1, 460, 520), ("cifar100", 0.05, 16, 39), ("cifar100", 0.1, 34, 68)],
+)
+def test_first_images_of_the_real_sets_hold_every_class(
+    name: str, share: float, least: int, most: int, real_labels: dict[str, np.ndarray]
+) -> None:
+    """So that P1's code, which shuffles where a class is lacking, trusts just these."""
+    if name not in real_labels:
+        pytest.skip(f"the data root has no {name} in its official order")
+    labels = torch.from_numpy(real_labels[name])
+    trusted = trusted_split(labels, share, "first", 0)
+    assert torch.equal(torch.nonzero(trusted).flatten(), torch.arange(int(share * 50_000)))
+    counts = labels[trusted].bincount()
+    assert (int(counts.min()), int(counts.max())) == (least, most)
+
+
+# ---------------------------------------------------------------------------------------- matrices
+
+
+@given(st.integers(2, 120), st.floats(0, 1))
+def test_uniform_noise_has_the_share_of_wrong_labels_of_the_paper(classes: int, strength: float) -> None:
+    matrix = corruption_matrix(classes, strength)
+    np.testing.assert_allclose(matrix.sum(axis=1), 1)
+    np.testing.assert_allclose(1 - np.diag(matrix), strength * (classes - 1) / classes, atol=1e-12)
+    off = matrix[~np.eye(classes, dtype=bool)]
+    np.testing.assert_allclose(off, strength / classes, atol=1e-12)
+
+
+def test_flip_has_the_targets_of_the_authors_code() -> None:
+    matrix = corruption_matrix(10, 0.4, "flip")
+    assert (matrix - 0.6 * np.eye(10)).argmax(axis=1).tolist() == [6, 9, 6, 0, 0, 1, 8, 6, 2, 4]
+    assert sorted(matrix[0].tolist()) == [0.0] * 8 + [0.4, 0.6]
+    assert not np.array_equal(matrix, corruption_matrix(10, 0.4, "flip", seed=2))
+
+
+def test_hierarchical_noise_stays_in_the_group() -> None:
+    matrix = corruption_matrix(4, 0.6, "hierarchical", groups=[0, 0, 1, 1])
+    np.testing.assert_allclose(matrix[0], [0.4, 0.6, 0, 0])
+    np.testing.assert_allclose(matrix[3], [0, 0, 0.6, 0.4])
+    wide = corruption_matrix(100, 0.6, "hierarchical")
+    np.testing.assert_allclose(np.diag(wide), 0.4)
+    for row, group in zip(wide, CIFAR100_COARSE, strict=True):
+        assert set(np.flatnonzero(row)) == {k for k in range(100) if CIFAR100_COARSE[k] == group}
+        assert sorted(row[row > 0].round(12)) == [0.15] * 4 + [0.4]
+
+
+def test_coarse_classes_of_cifar100() -> None:
+    """The first and last of the list that comes with the set, and how its fine classes are ordered."""
+    assert CIFAR100_COARSE[:20] == (4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11)
+    assert CIFAR100_COARSE[-10:] == (18, 1, 2, 15, 6, 0, 17, 8, 14, 13)
+    assert set(Counter(CIFAR100_COARSE).values()) == {5}
+    names = [name for group in CIFAR100_GROUPS.values() for name in group]
+    assert len(set(names)) == 100
+    assert sorted(names)[:3] == ["apple", "aquarium_fish", "baby"]
+
+
+def test_observed_matrix_counts() -> None:
+    found = observed_matrix([0, 0, 0, 1], [0, 1, 1, 1], 3)
+    np.testing.assert_allclose(found, [[1 / 3, 2 / 3, 0], [0, 1, 0], [0, 0, 1]])
+
+
+# ---------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: corruption_matrix(10, 1.1), r"strength is 1\.1 but must lie in \[0, 1\]"),
+        (lambda: corruption_matrix(10, float("nan")), r"strength is nan but must lie"),
+        (lambda: corruption_matrix(1, 0.5), "at least 2 classes, not 1"),
+        (lambda: corruption_matrix(10, 0.5, "unifrom"), r"did you mean 'uniform'"),
+        (lambda: corruption_matrix(10, 0.5, "hierarchical"), "the group of each of the 10 classes but 100 were"),
+        (lambda: corruption_matrix(3, 0.5, "hierarchical", groups=[0, 0, 1]), "class 2 is alone in its group"),
+        (lambda: check_matrix([[0.5, 0.4], [0, 1]]), r"row 0 of the corruption matrix sums to 0\.9 instead of 1"),
+        (lambda: check_matrix([[1.0, 0.5], [0.0, 0.5]]), "transpose a matrix whose columns sum to 1"),
+        (lambda: check_matrix([[1.5, -0.5], [0, 1]]), r"every entry must lie in \[0, 1\]"),
+        (lambda: check_matrix(np.full((2, 3), 1 / 3)), r"square, .* not of shape \(2, 3\)"),
+        (lambda: corrupt_labels([0, 2], np.eye(2), 1), "whole numbers from 0 to 1"),
+        (lambda: corrupt_labels([0.0, 1.0], np.eye(2), 1), "whole numbers from 0 to 1"),
+        (lambda: observed_matrix([0, 1], [0], 2), r"given labels have shape \(1,\); give \[2\]"),
+    ],
+)
+def test_bad_input_is_one_sentence(call: object, message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        call()
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,321 @@
+"""Calibration and likelihood against golden values, other implementations, brute force and properties."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from pytorch_ood.metrics.functional import calibration_error
+from scipy.optimize import minimize_scalar
+from scipy.special import log_softmax, softmax
+from sklearn.metrics import brier_score_loss, log_loss
+
+from robustness_lib.errors import UserError
+from robustness_lib.metrics.calibration import (
+    adaptive_bins,
+    brier_score,
+    confidence_and_correctness,
+    evaluate,
+    expected_calibration_error,
+    mad_calibration_error,
+    negative_log_likelihood,
+    rms_calibration_error,
+    tune_temperature,
+)
+
+GOLDEN_CONFIDENCE = np.concatenate([np.linspace(0.5, 0.99, 900), np.full(100, 0.999)])
+GOLDEN_CORRECT = np.concatenate([np.ones(900), np.zeros(100)])
+
+
+def random_case(count: int, seed: int = 0, decimals: int = 9) -> tuple[np.ndarray, np.ndarray]:
+    stream = np.random.default_rng(seed)
+    confidence = stream.uniform(0.1, 1, count).round(decimals)
+    return confidence, stream.uniform(size=count) < confidence**2
+
+
+def random_logits(count: int, classes: int = 5, scale: float = 3.0, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Logits whose labels are drawn from the softmax at temperature ``scale``."""
+    stream = np.random.default_rng(seed)
+    calibrated = stream.normal(size=(count, classes)) * 1.5
+    cumulative = softmax(calibrated, axis=1).cumsum(1)
+    labels = (stream.uniform(size=(count, 1)) > cumulative[:, :-1]).sum(1)
+    return calibrated * scale, labels
+
+
+# ---------------------------------------------------------------------------------------- calibration errors
+
+
+def test_golden_case() -> None:
+    case = GOLDEN_CONFIDENCE, GOLDEN_CORRECT
+    assert rms_calibration_error(*case) == pytest.approx(0.41970, abs=1e-5)
+    assert mad_calibration_error(*case) == pytest.approx(0.32940, abs=1e-5)
+    assert rms_calibration_error(*case, drop_last_bin=True) == pytest.approx(0.27631, abs=1e-5)
+    assert mad_calibration_error(*case, drop_last_bin=True) == pytest.approx(0.22950, abs=1e-5)
+
+
+@pytest.mark.parametrize(("count", "bin_size"), [(1000, 100), (1234, 100), (99, 100), (100, 100), (199, 100), (7, 1)])
+def test_equals_pytorch_ood(count: int, bin_size: int) -> None:
+    confidence, correct = random_case(count)
+    other = torch.from_numpy(confidence), torch.from_numpy(correct)
+    for norm, ours in (("1", mad_calibration_error), ("2", rms_calibration_error)):
+        expected = calibration_error(*other, p=norm, beta=bin_size)
+        assert ours(confidence, correct, bin_size) == pytest.approx(expected, abs=1e-12)
+
+
+def by_hand(confidence: np.ndarray, correct: np.ndarray, bin_size: int, drop: bool) -> tuple[float, float]:
+    """As P1 defines it, one example after the other; among equal confidences the wrong ones come first."""
+    pairs = sorted(zip(confidence.tolist(), correct.tolist(), strict=True))
+    bins: list[list[tuple[float, float]]] = []
+    for number, pair in enumerate(pairs):
+        if number % bin_size == 0 and (not bins or len(pairs) - number >= bin_size):
+            bins.append([])
+        bins[-1].append(pair)
+    squares = absolutes = 0.0
+    for members in bins[:-1] if drop else bins:
+        gap = abs(sum(c for c, _ in members) - sum(a for _, a in members)) / len(members)
+        squares += len(members) / len(pairs) * gap**2
+        absolutes += len(members) / len(pairs) * gap
+    return math.sqrt(squares), absolutes
+
+
+@pytest.mark.parametrize("drop", [False, True])
+@pytest.mark.parametrize(("count", "bin_size"), [(530, 100), (50, 100), (64, 16), (3, 2), (1, 1), (20, 7)])
+@pytest.mark.parametrize("decimals", [9, 1])
+def test_equals_brute_force(count: int, bin_size: int, decimals: int, drop: bool) -> None:
+    confidence, correct = random_case(count, decimals=decimals)
+    rms, mad = by_hand(confidence, correct, bin_size, drop)
+    assert rms_calibration_error(confidence, correct, bin_size, drop_last_bin=drop) == pytest.approx(rms, abs=1e-12)
+    assert mad_calibration_error(confidence, correct, bin_size, drop_last_bin=drop) == pytest.approx(mad, abs=1e-12)
+
+
+def test_the_remainder_belongs_to_the_last_bin() -> None:
+    confidence, correct = random_case(250)
+    sure, right, counts = adaptive_bins(confidence, correct)
+    assert counts.tolist() == [100, 150]
+    order = np.argsort(confidence)
+    assert sure[1] == pytest.approx(confidence[order[100:]].mean())
+    assert right[1] == pytest.approx(correct[order[100:]].mean())
+    assert adaptive_bins(confidence[:42], correct[:42])[2].tolist() == [42]
+
+
+CASES = st.integers(1, 60).flatmap(
+    lambda count: st.tuples(
+        hnp.arrays(np.float64, count, elements=st.floats(0, 1) | st.sampled_from([0.0, 0.5, 0.75, 1.0])),
+        hnp.arrays(np.bool_, count),
+        st.integers(1, 70),
+        st.randoms(use_true_random=False),
+    )
+)
+
+
+@settings(max_examples=50)
+@given(CASES)
+def test_properties(case: tuple[np.ndarray, np.ndarray, int, object]) -> None:
+    confidence, correct, bin_size, shuffler = case
+    rms = rms_calibration_error(confidence, correct, bin_size)
+    mad = mad_calibration_error(confidence, correct, bin_size)
+    assert 0 <= mad <= rms + 1e-12
+    assert rms <= 1 + 1e-12
+    order = list(range(len(confidence)))
+    shuffler.shuffle(order)
+    again = confidence[order], correct[order]
+    assert rms_calibration_error(*again, bin_size) == pytest.approx(rms, abs=1e-12)
+    assert mad_calibration_error(*again, bin_size) == pytest.approx(mad, abs=1e-12)
+    for drop in (rms_calibration_error, mad_calibration_error):
+        assert drop(confidence, correct, bin_size, drop_last_bin=True) <= drop(confidence, correct, bin_size) + 1e-12
+
+
+@settings(max_examples=25)
+@given(st.lists(st.integers(0, 10), min_size=1, max_size=8, unique=True), st.integers(1, 3))
+def test_perfectly_calibrated_bins_have_no_error(right: list[int], repeat: int) -> None:
+    right = sorted(right)  # all differ: equal confidences of neighbouring bins would mix their examples
+    size = 10 * repeat
+    confidence = np.repeat([k / 10 for k in right], size)
+    correct = np.concatenate([np.arange(size) < k * repeat for k in right])
+    assert rms_calibration_error(confidence, correct, size) == pytest.approx(0, abs=1e-12)
+    assert mad_calibration_error(confidence, correct, size) == pytest.approx(0, abs=1e-12)
+
+
+def test_extremes() -> None:
+    assert rms_calibration_error(np.ones(300), np.zeros(300)) == 1
+    assert rms_calibration_error(np.ones(300), np.ones(300)) == 0
+    assert rms_calibration_error([0.7], [True]) == pytest.approx(0.3)
+    assert rms_calibration_error(np.ones(50), np.zeros(50), drop_last_bin=True) == 0  # nothing is left
+
+
+# ---------------------------------------------------------------------------------------- expected error
+
+
+def test_expected_calibration_error_golden() -> None:
+    # Both fall into (0.9, 1]: mean confidence 0.975, half of them right.
+    assert expected_calibration_error([0.95, 1.0], [1, 0], 10) == pytest.approx(0.475, abs=1e-12)
+    # 0 belongs to the first bin, 1 to the last: |0 - 1| and |1 - 0|, one half each.
+    assert expected_calibration_error([0.0, 1.0], [1, 0], 10) == pytest.approx(1.0, abs=1e-12)
+    # An edge belongs to the lower bin: 0.5 joins 0.45 and not 0.55.
+    assert expected_calibration_error([0.45, 0.5, 0.55], [0, 1, 1], 2) == pytest.approx((0.05 + 0.45) / 3, abs=1e-12)
+
+
+@pytest.mark.parametrize("bins", [1, 10, 15])
+def test_expected_calibration_error_equals_brute_force(bins: int) -> None:
+    confidence, correct = random_case(500)
+    expected = 0.0
+    for k in range(bins):
+        inside = (confidence > k / bins) & (confidence <= (k + 1) / bins)
+        if inside.any():
+            expected += inside.mean() * abs(confidence[inside].mean() - correct[inside].mean())
+    assert expected_calibration_error(confidence, correct, bins) == pytest.approx(expected, abs=1e-12)
+
+
+# ---------------------------------------------------------------------------------------- likelihood
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_likelihood_and_brier_score_equal_scikit_learn(classes: int) -> None:
+    logits, labels = random_logits(200, classes)
+    probabilities = softmax(logits, axis=1)
+    names = list(range(classes))
+    assert negative_log_likelihood(logits, labels) == pytest.approx(
+        log_loss(labels, probabilities, labels=names), abs=1e-9
+    )
+    expected = brier_score_loss(labels, probabilities, labels=names, scale_by_half=False)
+    assert brier_score(logits, labels) == pytest.approx(expected, abs=1e-9)
+
+
+def test_likelihood_of_very_sure_networks_is_finite() -> None:
+    assert negative_log_likelihood([[1000.0, 0.0], [0.0, 1000.0]], [0, 0]) == pytest.approx(500)
+    assert brier_score([[1000.0, 0.0], [0.0, 1000.0]], [0, 0]) == pytest.approx(1)
+
+
+def test_all_metrics_of_a_network() -> None:
+    logits, labels = random_logits(450)
+    found = evaluate(logits, labels, 50)
+    confidence, correct = softmax(logits, axis=1).max(1), logits.argmax(1) == labels
+    assert found == {
+        "error": pytest.approx(1 - correct.mean()),
+        "rms_calibration_error": pytest.approx(by_hand(confidence, correct, 50, False)[0]),
+        "mad_calibration_error": pytest.approx(by_hand(confidence, correct, 50, False)[1]),
+        "rms_calibration_error_dropped_bin": pytest.approx(by_hand(confidence, correct, 50, True)[0]),
+        "mad_calibration_error_dropped_bin": pytest.approx(by_hand(confidence, correct, 50, True)[1]),
+        "expected_calibration_error": pytest.approx(expected_calibration_error(confidence, correct, 15)),
+        "negative_log_likelihood": pytest.approx(negative_log_likelihood(logits, labels)),
+        "brier_score": pytest.approx(brier_score(logits, labels)),
+    }
+    assert all(type(value) is float for value in found.values())
+
+
+def test_tensors_lists_and_single_precision_are_taken() -> None:
+    logits, labels = random_logits(60)
+    tensors = torch.from_numpy(logits).float(), torch.from_numpy(labels)
+    assert evaluate(*tensors)["error"] == evaluate(logits.tolist(), labels.tolist())["error"]
+    confidence, correct = confidence_and_correctness(*tensors)
+    assert confidence.dtype == np.float64
+    assert correct.dtype == np.bool_
+
+
+# ---------------------------------------------------------------------------------------- temperature
+
+
+def loss_at(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
+    return float(-log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean())
+
+
+@pytest.mark.parametrize("scale", [0.4, 1.0, 2.5])
+def test_temperature_recovers_a_planted_one(scale: float) -> None:
+    logits, labels = random_logits(5000, scale=scale)
+    assert tune_temperature(logits, labels) == pytest.approx(scale, rel=0.06)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_temperature_is_the_minimiser(seed: int) -> None:
+    logits, labels = random_logits(150, scale=0.5 + seed, seed=seed)
+    best = minimize_scalar(
+        lambda t: loss_at(logits, labels, t), bounds=(0.2, 5), method="bounded", options={"xatol": 1e-7}
+    )
+    found = tune_temperature(logits, labels)
+    assert found == pytest.approx(best.x, abs=1e-4)
+    assert loss_at(logits, labels, found) <= min(loss_at(logits, labels, t) for t in np.linspace(0.2, 5, 481)) + 1e-12
+
+
+def test_temperature_at_the_ends_of_the_interval() -> None:
+    sure = np.array([[4.0, 0.0], [0.0, 4.0]])
+    assert tune_temperature(sure, [0, 1]) == 0.2  # always right: the surer the better
+    assert tune_temperature(sure, [1, 0]) == 5.0  # always wrong: the less sure the better
+    assert tune_temperature(sure, [1, 0], upper=30) == 30
+    assert tune_temperature(np.zeros((3, 2)), [0, 1, 0]) == pytest.approx(5, abs=1e-3)  # no slope at all
+
+
+def test_tempering_leaves_predictions_and_lowers_the_loss() -> None:
+    logits, labels = random_logits(400, scale=3)
+    temperature = tune_temperature(logits, labels)
+    before, after = evaluate(logits, labels), evaluate(logits / temperature, labels)
+    assert after["error"] == before["error"]
+    assert float(str(after["negative_log_likelihood"])) < float(str(before["negative_log_likelihood"]))
+    assert float(str(after["rms_calibration_error"])) < float(str(before["rms_calibration_error"]))
+
+
+# ---------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize("metric", [rms_calibration_error, mad_calibration_error, expected_calibration_error])
+@pytest.mark.parametrize(
+    ("confidence", "correct", "expected"),
+    [
+        ([], [], "at least 1"),
+        ([0.5, 0.6], [1], "one answer an example"),
+        ([[0.5], [0.6]], [[1], [0]], r"give \[N\]"),
+        (0.5, 1, r"give \[N\]"),
+        ([0.5, math.nan], [1, 0], r"\[0, 1\]"),
+        ([0.5, math.inf], [1, 0], r"\[0, 1\]"),
+        ([0.5, 1.0001], [1, 0], r"\[0, 1\]"),
+        ([-0.1, 0.5], [1, 0], r"\[0, 1\]"),
+        ([0.5, 0.6], [1, 2], "other than 0 and 1"),
+        ([0.5, 0.6], [1, math.nan], "other than 0 and 1"),
+        ([0.5, 0.6], [1, 0.5], "other than 0 and 1"),
+    ],
+)
+def test_confidences_that_are_refused(
+    metric: Callable[..., float], confidence: object, correct: object, expected: str
+) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
+        metric(confidence, correct)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("metric", [negative_log_likelihood, brier_score, tune_temperature, evaluate])
+@pytest.mark.parametrize(
+    ("logits", "labels", "expected"),
+    [
+        (np.zeros((0, 3)), np.zeros(0, int), "at least 1"),
+        (np.zeros((2, 3)), [0], r"labels have shape \(1,\); give \[2\]"),
+        (np.zeros(3), [0, 1, 2], r"\[N, K\]"),
+        ([[0.0, math.nan]], [0], "not a finite number"),
+        ([[0.0, math.inf]], [0], "not a finite number"),
+        ([[0.0, 1.0]], [2], "from 0 to 1"),
+        ([[0.0, 1.0]], [-1], "from 0 to 1"),
+        ([[0.0, 1.0]], [0.0], "whole numbers"),
+    ],
+)
+def test_logits_that_are_refused(metric: Callable[..., object], logits: object, labels: object, expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
+        metric(logits, labels)
+    assert "\n" not in str(caught.value)
+
+
+def test_numbers_of_bins_that_are_refused() -> None:
+    for size in (0, -1):
+        with pytest.raises(UserError, match="bin_size is"):
+            rms_calibration_error([0.5], [1], size)
+        with pytest.raises(UserError, match="bins is"):
+            expected_calibration_error([0.5], [1], size)
+
+
+@pytest.mark.parametrize("options", [{"lower": 0.0}, {"lower": 5.0}, {"lower": math.nan}, {"tolerance": 0.0}])
+def test_intervals_that_are_refused(options: dict[str, float]) -> None:
+    with pytest.raises(UserError, match="cannot search temperatures"):
+        tune_temperature([[0.0, 1.0]], [0], **options)

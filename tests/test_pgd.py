@@ -1,0 +1,391 @@
+"""The attack against cases that can be worked out, against the released code's bug, and inside recorded steps."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import test_train_step
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from toys import PLAIN, RECIPE, checksum, images, run_training
+
+from robustness_lib.errors import UserError
+from robustness_lib.methods.interfaces import Forward
+from robustness_lib.methods.pgd import EPSILON, Adversary, ascend, margin, pgd, random_targets
+from robustness_lib.models.architectures import build
+from robustness_lib.training import train_step
+from robustness_lib.training.config import Recipe
+from robustness_lib.training.trainer import adversary, train
+
+SEEDS = st.integers(0, 2**31)
+
+
+def stream(seed: int) -> torch.Generator:
+    return torch.Generator().manual_seed(seed)
+
+
+def linear(seed: int, classes: int = 2, size: int = 2) -> tuple[Forward, Tensor]:
+    weight = torch.randn(classes, 3 * size * size, generator=stream(seed))
+    return (lambda inputs: inputs.flatten(1) @ weight.t()), weight
+
+
+def curved(seed: int, classes: int = 4, size: int = 2) -> nn.Module:
+    torch.manual_seed(seed)
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, 16), nn.Tanh(), nn.Linear(16, classes))
+
+
+def batch(seed: int, count: int = 5, classes: int = 4, size: int = 2) -> tuple[Tensor, Tensor]:
+    pixels = torch.rand(count, 3, size, size, generator=stream(seed))
+    pixels[0, 0] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])[:size, :size] if size == 2 else pixels[0, 0]
+    return pixels, torch.randint(classes, (count,), generator=stream(seed + 1))
+
+
+# ---------------------------------------------------------------------------------------- what it finds
+
+
+def test_on_a_linear_network_it_ends_in_the_corner_that_is_known() -> None:
+    """There the gradient's sign is the same everywhere, and ten steps cross the ball from wherever they start."""
+    network, weight = linear(0)
+    pixels, labels = batch(1, 6, 2)
+    uphill = (weight[1 - labels] - weight[labels]).sign().view_as(pixels)
+    found = pgd(network, pixels, labels)
+    torch.testing.assert_close(found, (pixels + EPSILON * uphill).clamp(0, 1))
+    assert not found.requires_grad
+    towards = pgd(network, pixels, labels, targets=labels)
+    torch.testing.assert_close(towards, (pixels - EPSILON * uphill).clamp(0, 1))
+
+
+@given(
+    seed=SEEDS,
+    epsilon=st.floats(0, 1),
+    step_size=st.floats(0, 0.5),
+    steps=st.integers(1, 4),
+    restarts=st.integers(1, 2),
+    targeted=st.booleans(),
+    anchor=st.sampled_from(["clean", "noised"]),
+)
+@settings(max_examples=60)
+def test_it_stays_in_the_ball_and_in_the_image_and_is_deterministic(
+    seed: int, epsilon: float, step_size: float, steps: int, restarts: int, targeted: bool, anchor: str
+) -> None:
+    network, (pixels, labels) = curved(seed), batch(seed)
+    kept = pixels.clone()
+    options: dict[str, Any] = {"restarts": restarts, "anchor": anchor}
+    if targeted:
+        options["targets"] = random_targets(labels, 4, stream(seed))
+    found, again = (
+        pgd(network, pixels, labels, epsilon, step_size, steps, generator=stream(seed), **options) for _ in range(2)
+    )
+    radius = epsilon if anchor == "clean" else 2 * epsilon
+    assert (found - pixels).abs().max() <= radius + 1e-6
+    assert 0 <= found.min() <= found.max() <= 1
+    assert found.dtype == pixels.dtype
+    assert torch.equal(found, again)
+    assert torch.equal(pixels, kept)
+
+
+def test_another_start_gives_another_result_and_no_generator_means_the_default_one() -> None:
+    network, (pixels, labels) = curved(0), batch(0)
+    found = [pgd(network, pixels, labels, steps=1, generator=stream(seed)) for seed in (0, 1)]
+    assert not torch.equal(found[0], found[1])
+    torch.manual_seed(0)
+    assert torch.equal(pgd(network, pixels, labels, steps=1), found[0])
+
+
+def textbook(
+    network: Forward, pixels: Tensor, labels: Tensor, epsilon: float, step: float, steps: int, draws: torch.Generator
+) -> Tensor:
+    """PGD as P1 §3.1 describes it, an image at a time."""
+    start = torch.empty_like(pixels).uniform_(-epsilon, epsilon, generator=draws)
+    results = []
+    for one, noise, label in zip(pixels, start, labels, strict=True):
+        now = torch.clip(one + noise, 0, 1)
+        for _ in range(steps):
+            now = now.detach().requires_grad_()
+            F.cross_entropy(network(now[None]), label[None]).backward()
+            now = now + step * torch.sign(now.grad)
+            change = torch.clip(now - one, -epsilon, epsilon)
+            now = torch.clip(one + change, 0, 1)
+        results.append(now.detach())
+    return torch.stack(results)
+
+
+def test_it_equals_an_independent_attack() -> None:
+    network, (pixels, labels) = curved(3), batch(3, 8)
+    found = pgd(network, pixels, labels, 0.1, 0.03, 7, generator=stream(5))
+    torch.testing.assert_close(found, textbook(network, pixels, labels, 0.1, 0.03, 7, stream(5)), atol=1e-6, rtol=0)
+
+
+def released(network: Forward, pixels: Tensor, labels: Tensor, seed: int) -> Tensor:
+    """What P1's released code computes: its start is a view of the images, and the noise is added in place."""
+    clean = pixels.clone()
+    now = clean.view_as(clean)
+    now += torch.empty_like(now).uniform_(-EPSILON, EPSILON, generator=stream(seed))
+    for _ in range(10):
+        now = now.detach().requires_grad_()
+        gradient = torch.autograd.grad(F.cross_entropy(network(now), labels), now)[0]
+        now = now.detach() + 2 / 255 * gradient.sign()
+        now = torch.minimum(torch.maximum(now, clean - EPSILON), clean + EPSILON).clamp(0, 1)
+    return now
+
+
+def test_the_noised_anchor_is_the_released_code_with_up_to_twice_the_radius() -> None:
+    network, _ = linear(0, size=32)
+    pixels, labels = batch(1, 6, 2, 32)
+    found = pgd(network, pixels, labels, anchor="noised", generator=stream(2))
+    torch.testing.assert_close(found, released(network, pixels, labels, 2), atol=1e-6, rtol=0)
+    change = (found - pixels).abs()
+    assert change.max() > 1.9 * EPSILON
+    assert (change > EPSILON).double().mean() == pytest.approx(0.488, abs=0.01)  # PROTOCOL §3.3
+    assert 255 * change.mean() == pytest.approx(7.9, abs=0.15)
+
+
+def test_restarts_keep_the_worst_case_of_each_image() -> None:
+    network, (pixels, labels) = curved(7), batch(7, 40)
+    options: dict[str, Any] = {"epsilon": 0.2, "step_size": 0.05, "steps": 1}
+    draws = stream(0)
+    single = [margin(network(pgd(network, pixels, labels, generator=draws, **options)), labels) for _ in range(5)]
+    several = margin(network(pgd(network, pixels, labels, generator=stream(0), restarts=5, **options)), labels)
+    torch.testing.assert_close(several, torch.stack(single).min(0).values)
+    assert (several < single[0]).any()
+
+
+def test_margin() -> None:
+    logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]])
+    assert margin(logits, torch.tensor([1, 2])).tolist() == [1.0, -4.0]
+
+
+def test_targets_are_wrong_classes_and_all_equally_likely() -> None:
+    labels = torch.arange(4).repeat(3000)
+    counts = torch.bincount(labels * 4 + random_targets(labels, 4, stream(0)), minlength=16).view(4, 4)
+    assert counts.diagonal().sum() == 0
+    assert counts[~torch.eye(4, dtype=torch.bool)].float().std() < 60
+
+
+def test_parameters_keep_their_gradients_and_the_network_its_mode() -> None:
+    network = build("wrn-10-1", 10, seed=0)
+    pixels, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
+    with torch.no_grad():  # callers need not care
+        pgd(network, pixels, labels, steps=3)
+    assert network.training
+    assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
+    assert not pgd(network, pixels.requires_grad_(), labels, steps=1).requires_grad
+
+
+# ---------------------------------------------------------------------------------------- in training
+
+
+ATTACKS = {
+    "untargeted": {"adversary": "untargeted"},
+    "targeted": {"adversary": "targeted"},
+    "noised": {"adversary": "untargeted", "anchor": "noised"},
+    "eval": {"adversary": "untargeted", "attack_mode": "eval"},
+}
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+@pytest.mark.parametrize("trainable", ["all", "head"])
+def test_a_recorded_step_with_its_attack_needs_nothing_from_the_host(
+    attack: str, trainable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(train_step, "record", test_train_step.imitated)
+    recipe = dataclasses.replace(RECIPE, trainable=trainable, attack_steps=2, **ATTACKS[attack])
+    assert test_train_step.run(1, test_train_step.RECORDED, recipe) == test_train_step.run(1, recipe=recipe)
+
+
+@pytest.mark.parametrize(
+    ("changes", "passes"),
+    [
+        ({}, 4),  # P1's code: the attack's three forward passes, and the update's
+        ({"attack_mode": "eval"}, 1),
+        ({"trainable": "head"}, 0),  # a frozen trunk keeps the statistics of pre-training
+    ],
+)
+def test_batch_normalisation_counts_the_passes_of_the_attack(changes: dict[str, str], passes: int) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=1, adversary="untargeted", attack_steps=3, **changes)
+    network, _ = run_training(recipe)
+    counted = {int(value) for name, value in network.state_dict().items() if name.endswith("num_batches_tracked")}
+    assert counted == {3 * passes}  # 40 images are three batches
+
+
+def test_every_batch_of_a_training_is_attacked_and_the_network_trained_on_the_result() -> None:
+    seen: list[tuple[bool, Tensor]] = []
+
+    class Watching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = nn.Linear(3 * 16 * 16, 4)
+
+        def forward(self, inputs: Tensor) -> Tensor:
+            seen.append((self.fc.weight.requires_grad, (inputs.detach() + 1) / 2))
+            return self.fc(inputs.flatten(1))  # type: ignore[no-any-return]
+
+    recipe = Recipe(
+        **{**RECIPE.as_dict(), "epochs": 1, "crop_padding": 0, "flip": False}, adversary="untargeted", attack_steps=5
+    )
+    data, network = images(16), Watching()
+    train(network, data, recipe, seed=0, runtime=PLAIN)
+    assert [trained for trained, _ in seen] == [False] * 5 + [True]
+    final = seen[-1][1]
+    clean = data.images.float() / 255
+    distances = (final[:, None] - clean[None]).abs().amax((2, 3, 4))
+    assert (distances.min(1).values <= recipe.epsilon + 1e-5).all()
+    assert (distances.min(1).values >= 0.9 * recipe.epsilon).all()
+
+
+@pytest.mark.parametrize("attack", ATTACKS)
+def test_the_recipe_says_how_a_network_is_attacked(attack: str) -> None:
+    recipe = Recipe(**ATTACKS[attack], epsilon=0.1, step_size=0.02, attack_steps=7)
+    found = adversary(recipe, 12)
+    assert found == Adversary(
+        epsilon=0.1,
+        step_size=0.02,
+        steps=7,
+        anchor="noised" if attack == "noised" else "clean",
+        classes=12 if attack == "targeted" else 0,
+        evaluation_mode=attack == "eval",
+    )
+    assert adversary(Recipe(), 12) is None
+
+
+def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
+    recipe = dataclasses.replace(RECIPE, epochs=3, observations=3, adversary="targeted", attack_steps=2)
+    looks = 0
+
+    def stop(network: nn.Module) -> dict[str, Tensor]:
+        nonlocal looks
+        looks += 1
+        if looks == 2:
+            raise KeyboardInterrupt
+        return {}
+
+    options: dict[str, Any] = {"checkpoint": tmp_path / "unfinished.safetensors", "checkpoint_every": 0.0}
+    with pytest.raises(KeyboardInterrupt):
+        run_training(recipe, observe=stop, **options)
+    resumed = run_training(recipe, observe=stop, **options)
+    assert looks == 4  # the second epoch again, and the third
+    assert checksum(resumed[0]) == checksum(run_training(recipe)[0])
+
+
+def test_a_recipe_without_an_adversary_has_the_key_that_it_had() -> None:
+    added = {"adversary", "epsilon", "step_size", "attack_steps", "anchor", "attack_mode"}
+    assert not added & set(Recipe().as_dict())
+    assert Recipe(adversary="untargeted").as_dict()["adversary"] == "untargeted"
+
+
+def test_a_radius_may_be_written_as_a_fraction() -> None:
+    assert Recipe().with_overrides({"epsilon": "4/255", "step_size": "0.5"}).epsilon == 4 / 255
+    with pytest.raises(UserError, match=re.escape("epsilon=1/0 cannot be read: a number, such as 0.03 or 8/255")):
+        Recipe().with_overrides({"epsilon": "1/0"})
+
+
+# ---------------------------------------------------------------------------------------- bad input
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"epsilon": -0.1}, "epsilon is -0.1 but must lie in [0, 1]"),
+        ({"epsilon": 8.0}, "epsilon is 8.0 but must lie in [0, 1], in units of the image"),
+        ({"epsilon": float("nan")}, "epsilon is nan"),
+        ({"step_size": -1.0}, "step_size is -1.0 but must be a finite number, at least 0"),
+        ({"steps": 0}, "steps is 0 but must be at least 1"),
+        ({"restarts": 0}, "restarts is 0 but must be at least 1"),
+        ({"anchor": "dirty"}, "'dirty'"),
+        ({"images": torch.zeros(2, 3, 2, 2, dtype=torch.uint8)}, "the images are torch.uint8 but must be floating"),
+        ({"images": torch.full((2, 3, 2, 2), -0.5)}, "the images go from -0.5 to -0.5 but must lie in [0, 1]"),
+        ({"images": torch.full((2, 3, 2, 2), torch.nan)}, "the images go from nan to nan"),
+        ({"labels": torch.tensor([0, 4])}, "must lie in 0 ... 3, the network's classes, but go from 0 to 4"),
+        ({"labels": torch.tensor([-1, 2])}, "but go from -1 to 2"),
+        ({"targets": torch.tensor([9, 2])}, "but go from 2 to 9"),
+        ({"labels": torch.tensor([0])}, "one for each of the 2 images, but are torch.int64 of shape (1,)"),
+        ({"labels": torch.tensor([0.0, 1.0])}, "must be int64, one for each of the 2 images, but are torch.float32"),
+    ],
+)
+def test_bad_input_gets_one_clear_sentence(options: dict[str, Any], message: str) -> None:
+    arguments = {"images": torch.full((2, 3, 2, 2), 0.5), "labels": torch.tensor([0, 1])} | options
+    with pytest.raises(UserError, match=re.escape(message)):
+        pgd(curved(0), **arguments)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda pixels: pixels.detach(), "no gradient flows from the loss to the images"),
+        (lambda pixels: torch.rand_like(pixels), "no gradient flows from the loss to the images"),
+        (lambda pixels: (pixels * 255).round() / 255, "the loss has no gradient at any pixel"),
+    ],
+)
+def test_a_network_in_which_gradients_do_not_flow(spoil: Callable[[Tensor], Tensor], message: str) -> None:
+    network = curved(0)
+    with pytest.raises(UserError, match=message):
+        pgd(lambda pixels: network(spoil(pixels)), *batch(0))
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"epsilon": -0.1}, "epsilon is -0.1 but must be in [0, 1]"),
+        ({"epsilon": 8}, "epsilon is 8.0"),
+        ({"step_size": float("inf")}, "step_size is inf"),
+        ({"attack_steps": 0}, "attack_steps is 0 but must be at least 1"),
+        ({"adversary": "angry"}, "angry"),
+        ({"anchor": "angry"}, "angry"),
+        ({"attack_mode": "angry"}, "angry"),
+    ],
+)
+def test_a_recipe_refuses_an_attack_that_is_none(setting: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        Recipe(**setting)
+
+
+@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("anchor", ["clean", "noised"])
+def test_half_precision_stays_in_the_ball(precision: torch.dtype, anchor: str) -> None:
+    """To the last bit, where rounding 8/255 away from the image would leave it."""
+    network, _ = linear(0)
+    pixels = torch.rand(200, 3, 2, 2, generator=stream(3)).to(precision)
+    labels = torch.randint(2, (200,), generator=stream(4))
+    found = pgd(lambda inputs: network(inputs.float()).to(precision), pixels, labels, anchor=anchor, restarts=2)
+    assert found.dtype == precision
+    moved = (found.double() - pixels.double()).abs().max()
+    assert moved <= EPSILON * (1 if anchor == "clean" else 2) + 1e-7
+    assert moved > EPSILON * 0.8
+    assert 0 <= found.min() <= found.max() <= 1
+
+
+@pytest.mark.parametrize(
+    "spoil", [lambda logits: logits * torch.nan, lambda logits: logits.where(logits < 0, torch.inf)]
+)
+def test_a_network_that_answers_with_no_number_is_refused(spoil: Callable[[Tensor], Tensor]) -> None:
+    network, (pixels, labels) = curved(0), batch(0)
+    with pytest.raises(UserError, match=r"answers to \d of 5 images are not finite numbers"):
+        pgd(lambda inputs: spoil(network(inputs)), pixels, labels)
+
+
+def test_labels_of_any_integer_type() -> None:
+    labels = torch.tensor([0, 2, 1])
+    for kind in (torch.uint8, torch.int8, torch.int32):
+        assert margin(torch.eye(3), labels.to(kind)).tolist() == margin(torch.eye(3), labels).tolist() == [1, -1, -1]
+        assert (random_targets(labels.to(kind), 3) != labels).all()
+    for wrong, count in ((torch.tensor([0, 3, 1]), 3), (labels, 1), (labels.bool(), 3), (labels.float(), 3)):
+        with pytest.raises(UserError):
+            random_targets(wrong, count)
+
+
+def test_watching_sees_the_logits_before_every_step() -> None:
+    network, (pixels, labels) = curved(0), batch(0)
+    seen: list[tuple[int, Tensor]] = []
+    options: dict[str, Any] = {"epsilon": 0.1, "step_size": 0.02, "generator": stream(1)}
+    ascend(network, pixels, labels, steps=4, watch=lambda step, logits: seen.append((step, logits)), **options)
+    assert [step for step, _ in seen] == [0, 1, 2, 3]
+    two = ascend(network, pixels, labels, steps=2, **(options | {"generator": stream(1)}))
+    torch.testing.assert_close(seen[2][1], network(two).detach())

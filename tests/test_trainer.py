@@ -1,0 +1,787 @@
+"""The training loop against a plain one, its random streams, its promises when killed, and bad recipes."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import random
+import signal
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import toys
+from scipy.stats import chisquare
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.transforms import functional as tvf
+
+from robustness_lib.data import ImageSet
+from robustness_lib.errors import UserError
+from robustness_lib.methods.interfaces import Forward
+from robustness_lib.models.architectures import build, head
+from robustness_lib.randomness import generator, stream_seed
+from robustness_lib.training.config import NORMALISATIONS, Recipe, early_steps, learning_rate_at
+from robustness_lib.training.data_loader import DeviceImages, normalise, to_unit_range
+from robustness_lib.training.device import Runtime
+from robustness_lib.training.trainer import TrainingDiverged, cpu_threads, predict, train, weighted_cross_entropy
+
+BF16 = Runtime(precision="bfloat16", threads=1)
+
+
+def but(recipe: Recipe = toys.RECIPE, **changes: object) -> Recipe:
+    return dataclasses.replace(recipe, **changes)
+
+
+# ---------------------------------------------------------------------------------------- schedule
+
+
+def test_cosine_starts_one_step_down_and_ends_exactly_at_the_final_rate() -> None:
+    recipe = Recipe(learning_rate=0.1, final_learning_rate=1e-6)
+    total = 500_500
+    assert learning_rate_at(total, total, recipe) == 1e-6
+    first = 1e-6 + 0.5 * (0.1 - 1e-6) * (1 + math.cos(math.pi / total))
+    assert learning_rate_at(1, total, recipe) == pytest.approx(first, rel=1e-15)
+    assert learning_rate_at(1, 4, recipe) == pytest.approx(1e-6 + (0.1 - 1e-6) * 0.8535533905932737, rel=1e-12)
+    assert learning_rate_at(2, 4, recipe) == pytest.approx((0.1 + 1e-6) / 2, rel=1e-12)
+    assert learning_rate_at(1, 1, recipe) == 1e-6
+
+
+def test_cosine_is_that_of_the_authors_lambda_lr() -> None:
+    recipe = Recipe(learning_rate=0.1, final_learning_rate=1e-6)
+    optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
+    total = 12
+
+    def factor(step: int) -> float:
+        low = recipe.final_learning_rate / recipe.learning_rate
+        return low + (1 - low) * 0.5 * (1 + np.cos(step / total * np.pi))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimiser, factor)
+    used = []
+    for _ in range(total):  # the authors advance the schedule before the update
+        optimiser.step()
+        schedule.step()
+        used.append(optimiser.param_groups[0]["lr"])
+    assert used == pytest.approx([learning_rate_at(k, total, recipe) for k in range(1, total + 1)], rel=1e-12)
+
+
+def test_updates_use_the_schedule(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = []
+    step = torch.optim.SGD.step
+
+    def spy(self: torch.optim.SGD, *arguments: object) -> object:
+        seen.append(float(self.param_groups[0]["lr"]))
+        return step(self, *arguments)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", spy)
+    recipe = but(epochs=2, batch_size=16)
+    linear_training(recipe, toys.images(40))
+    assert seen == [learning_rate_at(k, 6, recipe) for k in range(1, 7)]
+    assert seen[-1] == recipe.final_learning_rate
+
+
+# ---------------------------------------------------------------------------------------- augmentation
+
+
+@pytest.mark.parametrize("padding", [4, 8])
+def test_crops_and_flips_are_torchvisions(padding: int) -> None:
+    data = toys.images(3, 2, size=16, seed=7)
+    pixels = DeviceImages(data.images, padding, "cpu")
+    positions = [(t, le, m) for t in range(2 * padding + 1) for le in range(2 * padding + 1) for m in (False, True)]
+    indices = torch.arange(len(positions)) % 3
+    top, left, mirrored = (torch.tensor(part) for part in zip(*positions, strict=True))
+    found = pixels.crop(indices, top, left, mirrored)
+    assert found.dtype == torch.uint8
+    assert found.shape == (len(positions), 3, 16, 16)
+    for number, (t, le, flip) in enumerate(positions):
+        image = tvf.pad(tvf.to_pil_image(data.images[indices[number]]), padding)
+        image = tvf.crop(image, t, le, 16, 16)
+        expected = tvf.pil_to_tensor(tvf.hflip(image) if flip else image)
+        assert torch.equal(found[number], expected), (t, le, flip)
+
+
+def test_images_that_are_not_square() -> None:
+    pixels = torch.randint(0, 256, (2, 3, 12, 20), generator=generator(0, "oblong"), dtype=torch.uint8)
+    one = torch.tensor([1])
+    found = DeviceImages(pixels, 4, "cpu").crop(one, torch.tensor([7]), torch.tensor([0]), torch.tensor([True]))
+    expected = tvf.hflip(tvf.crop(tvf.pad(pixels[1], 4), 7, 0, 12, 20))
+    assert torch.equal(found[0], expected)
+
+
+@pytest.mark.parametrize("name", sorted(NORMALISATIONS))
+def test_normalisation_is_torchvisions(name: str) -> None:
+    data = toys.images(2)
+    expected = torch.stack(
+        [tvf.normalize(tvf.to_tensor(tvf.to_pil_image(i)), *NORMALISATIONS[name]) for i in data.images]
+    )
+    torch.testing.assert_close(normalise(to_unit_range(data.images), name), expected, rtol=0, atol=1e-6)
+
+
+def linear_training(recipe: Recipe, data: ImageSet, seed: int = 0, **options: object) -> nn.Module:
+    """A training whose network costs nothing, for what happens around it."""
+    network = nn.Sequential(nn.Flatten(), nn.Linear(data.images[0].numel(), data.num_classes))
+    nn.init.zeros_(network[1].weight)
+    nn.init.zeros_(network[1].bias)
+    train(network, data, recipe, seed=seed, runtime=toys.PLAIN, **options)
+    return network
+
+
+class Watch:
+    """A loss that notes what it is given."""
+
+    def __init__(self) -> None:
+        self.images: list[Tensor] = []
+        self.labels: list[Tensor] = []
+        self.indices: list[Tensor] = []
+
+    def __call__(self, network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
+        self.images.append(images.clone())
+        self.labels.append(labels.clone())
+        self.indices.append(indices.clone())
+        return F.cross_entropy(network(images), labels)
+
+
+def coordinates() -> ImageSet:
+    """Sixteen-pixel images whose red says the row and whose green says the column (from 1); black is outside."""
+    row = torch.arange(1, 17, dtype=torch.uint8)
+    image = torch.stack(
+        [row[:, None].expand(16, 16), row[None].expand(16, 16), torch.full_like(row, 255).expand(16, 16)]
+    )
+    return ImageSet("coordinates", image[None].repeat(8100, 1, 1, 1), torch.arange(8100) % 2, ("a", "b"))
+
+
+def test_crop_positions_are_uniform_and_half_is_mirrored() -> None:
+    watch = Watch()
+    linear_training(but(epochs=1, batch_size=8100), coordinates(), loss=watch)
+    red, green = (watch.images[0][:, :2] * 255).round().unbind(1)
+    mirrored = green[:, 8, 9] < green[:, 8, 8]
+    top = red[:, 8, 8] - 9 + 4
+    left = torch.where(mirrored, green[:, 8, 7], green[:, 8, 8]) - 9 + 4
+    assert int(top.min()) == int(left.min()) == 0
+    assert int(top.max()) == int(left.max()) == 8
+    counts = np.bincount((9 * top + left).long().numpy(), minlength=81)
+    assert len(counts) == 81
+    assert chisquare(counts).pvalue > 1e-3
+    assert abs(float(mirrored.double().mean()) - 0.5) < 4 * 0.5 / math.sqrt(8100)
+    flips = np.bincount(mirrored.long().numpy() * 81 + (9 * top + left).long().numpy(), minlength=162)
+    assert chisquare(flips).pvalue > 1e-3  # flips do not depend on positions
+
+
+def test_no_crop_and_no_flip_leave_images_as_they_are() -> None:
+    watch, data = Watch(), toys.images(40)
+    linear_training(but(epochs=1, crop_padding=0, flip=False), data, loss=watch)
+    order = torch.cat(watch.indices)
+    torch.testing.assert_close(torch.cat(watch.images) * 255, data.images[order].float(), rtol=0, atol=1e-4)
+    assert torch.equal(torch.cat(watch.labels), data.labels[order])
+
+
+# ---------------------------------------------------------------------------------------- order
+
+
+def test_every_image_once_an_epoch_and_the_last_partial_batch_is_kept() -> None:
+    watch = Watch()
+    linear_training(but(epochs=3, batch_size=16), toys.images(40), loss=watch)
+    assert [len(part) for part in watch.indices] == [16, 16, 8] * 3
+    epochs = [torch.cat(watch.indices[k : k + 3]) for k in (0, 3, 6)]
+    for order in epochs:
+        assert torch.equal(order.sort().values, torch.arange(40))
+    assert not torch.equal(epochs[0], epochs[1])
+    assert not torch.equal(epochs[1], epochs[2])
+
+
+def test_changing_epochs_changes_nothing_of_the_first_epoch() -> None:
+    short, long = Watch(), Watch()
+    linear_training(but(epochs=1), toys.images(), loss=short)
+    linear_training(but(epochs=3), toys.images(), loss=long)
+    assert torch.equal(torch.cat(short.indices), torch.cat(long.indices[:3]))
+    assert torch.equal(torch.cat(short.images), torch.cat(long.images[:3]))
+
+
+def test_other_seeds_have_other_orders_and_other_crops() -> None:
+    one, other = Watch(), Watch()
+    linear_training(but(epochs=1), toys.images(), seed=1, loss=one)
+    linear_training(but(epochs=1), toys.images(), seed=2, loss=other)
+    assert not torch.equal(torch.cat(one.indices), torch.cat(other.indices))
+    back = [torch.cat(w.images)[torch.cat(w.indices).argsort()] for w in (one, other)]
+    assert not torch.equal(*back)
+
+
+def test_streams_of_different_purposes_are_unrelated() -> None:
+    purposes = [("order", 1), ("order", 11), ("order", 2), ("augmentation", 1), ("init",), ("dropout", 1)]
+    seeds = {stream_seed(seed, *purpose) for seed in (0, 1, 11) for purpose in purposes}
+    assert len(seeds) == 3 * len(purposes)
+    assert all(0 <= seed < 2**63 for seed in seeds)
+    assert stream_seed(1, "order", 2) == 1493370279577090964  # the same on every machine
+
+
+def test_sampler_says_which_images_and_in_which_order() -> None:
+    watch = Watch()
+    asked = []
+
+    def sampler(epoch: int, stream: torch.Generator) -> Tensor:
+        chosen = torch.randint(0, 5, (21,), generator=stream)
+        asked.append((epoch, chosen))
+        return chosen
+
+    linear_training(but(epochs=2, batch_size=8), toys.images(), loss=watch, sampler=sampler)
+    assert [len(part) for part in watch.indices] == [8, 8, 5] * 2
+    drawn = dict(asked)
+    assert torch.equal(torch.cat(watch.indices), torch.cat([drawn[1], drawn[2]]))
+    assert not torch.equal(drawn[1], drawn[2])
+
+
+def test_sampler_that_changes_the_length_of_an_epoch_is_refused() -> None:
+    with pytest.raises(ValueError, match="epoch 2"):
+        linear_training(but(epochs=2), toys.images(), sampler=lambda epoch, stream: torch.arange(40 // epoch))
+
+
+# ---------------------------------------------------------------------------------------- the whole loop
+
+
+def textbook(network: nn.Module, data: ImageSet, recipe: Recipe, seed: int) -> nn.Module:
+    """The same training as one would write it after the papers, image by image."""
+    optimiser = torch.optim.SGD(
+        network.parameters(), recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, nesterov=True
+    )
+    count, batch = len(data), recipe.batch_size
+    total = recipe.epochs * -(-count // batch)
+    update = 0
+    for epoch in range(1, recipe.epochs + 1):
+        network.train()
+        order = torch.randperm(count, generator=generator(seed, "order", epoch)).tolist()
+        stream = generator(seed, "augmentation", epoch)
+        top, left = torch.randint(0, 9, (2, count), generator=stream).tolist()
+        flips = (torch.rand(count, generator=stream) < 0.5).tolist()
+        torch.manual_seed(stream_seed(seed, "dropout", epoch))
+        for start in range(0, count, batch):
+            places = range(start, min(start + batch, count))
+            inputs = []
+            for place in places:
+                image = tvf.crop(
+                    tvf.pad(tvf.to_pil_image(data.images[order[place]]), 4), top[place], left[place], 16, 16
+                )
+                image = tvf.hflip(image) if flips[place] else image
+                inputs.append(tvf.normalize(tvf.to_tensor(image), [0.5] * 3, [0.5] * 3))
+            labels = data.labels[[order[place] for place in places]]
+            update += 1
+            low, high = recipe.final_learning_rate, recipe.learning_rate
+            for group in optimiser.param_groups:
+                group["lr"] = low + 0.5 * (high - low) * (1 + math.cos(math.pi * update / total))
+            optimiser.zero_grad()
+            F.cross_entropy(network(torch.stack(inputs)), labels).backward()
+            optimiser.step()
+    return network
+
+
+@pytest.mark.parametrize(
+    ("layout", "dropout", "rate", "tolerance"),
+    [
+        (torch.channels_last, 0.0, 0.05, 1e-5),
+        (torch.channels_last, 0.3, 0.05, 1e-5),
+        # In the other layout convolutions round differently, which training amplifies; so a gentler one.
+        (torch.contiguous_format, 0.0, 0.01, 2e-3),
+    ],
+    ids=["same-layout", "dropout", "other-layout"],
+)
+def test_the_loop_equals_a_textbook_loop(
+    layout: torch.memory_format, dropout: float, rate: float, tolerance: float
+) -> None:
+    recipe, data = but(epochs=2, dropout=dropout, weight_decay=0.01, learning_rate=rate), toys.images()
+    start = build("wrn-10-1", 4, dropout, 5).state_dict()
+    fast = toys.trained(recipe, 5, data).state_dict()
+    with torch.random.fork_rng():
+        network = build("wrn-10-1", 4, dropout, 5).to(memory_format=layout)
+        plain = textbook(network, data, recipe, 5).state_dict()
+    assert fast.keys() == plain.keys()
+    for name, value in plain.items():
+        moved = float((value - start[name]).double().norm())
+        assert moved > 0, name
+        assert float((value - fast[name]).double().norm()) <= tolerance * moved, name
+
+
+def test_one_seed_is_bit_identical_and_others_differ() -> None:
+    recipe = but(dropout=0.2)
+    assert toys.checksum(toys.trained(recipe, 1)) == toys.checksum(toys.trained(recipe, 1))
+    assert toys.checksum(toys.trained(recipe, 1)) != toys.checksum(toys.trained(recipe, 2))
+
+
+def test_global_random_numbers_are_untouched() -> None:
+    torch.manual_seed(11)
+    np.random.seed(11)  # noqa: NPY002 - the global state is what is tested
+    random.seed(11)
+    before = torch.get_rng_state(), np.random.get_state()[1].copy(), random.getstate()  # noqa: NPY002
+    toys.trained(but(dropout=0.2), observe=lambda network: {"drawn": torch.zeros(1)})
+    assert torch.equal(torch.get_rng_state(), before[0])
+    assert np.array_equal(np.random.get_state()[1], before[1])  # noqa: NPY002
+    assert random.getstate() == before[2]
+
+
+def test_global_random_numbers_do_not_matter() -> None:
+    torch.manual_seed(1)
+    one = toys.checksum(toys.trained(but(dropout=0.2)))
+    torch.manual_seed(2)
+    assert toys.checksum(toys.trained(but(dropout=0.2))) == one
+
+
+def test_bfloat16_and_float32_agree_roughly() -> None:
+    recipe = but(epochs=6)
+    _, plain = toys.run_training(recipe)
+    network, brief = toys.run_training(recipe, runtime=BF16)
+    assert plain.losses[-1] < 0.8 * plain.losses[0]  # it learns
+    assert brief.losses == pytest.approx(plain.losses, rel=0.05)
+    assert brief.losses != plain.losses  # it is another arithmetic
+    assert {value.dtype for value in network.state_dict().values()} <= {torch.float32, torch.int64}
+
+
+def test_history_counts_images_and_epochs() -> None:
+    _, history = toys.run_training(but(epochs=3))
+    assert history.images == 120
+    assert len(history.losses) == 3
+    assert history.seconds > 0
+
+
+def test_mean_loss_of_an_epoch_is_the_mean_over_its_batches() -> None:
+    data = toys.images(16)
+    _, history = toys.run_training(but(epochs=1, batch_size=16, learning_rate=0.0, final_learning_rate=0.0), 4, data)
+    order = torch.randperm(16, generator=generator(4, "order", 1))
+    stream = generator(4, "augmentation", 1)
+    top, left = torch.randint(0, 9, (2, 16), generator=stream)
+    flips = torch.rand(16, generator=stream) < 0.5
+    batch = normalise(to_unit_range(DeviceImages(data.images, 4, "cpu").crop(order, top, left, flips)), "half")
+    expected = F.cross_entropy(build("wrn-10-1", 4, 0.0, 4)(batch), data.labels[order]).item()
+    assert history.losses[0] == pytest.approx(expected, rel=1e-5)
+
+
+# ---------------------------------------------------------------------------------------- hooks
+
+
+def test_perturb_is_given_images_in_the_unit_range_and_its_result_is_trained_on() -> None:
+    data, black = toys.images(), toys.images()
+    black = ImageSet("black", torch.zeros_like(data.images), data.labels, data.class_names)
+    given: list[Tensor] = []
+
+    def perturb(network: Forward, images: Tensor, labels: Tensor) -> Tensor:
+        given.append(images.clone())
+        assert network(images).shape == (len(images), 4)
+        return torch.zeros_like(images)
+
+    linear = linear_training(toys.RECIPE, data, perturb=perturb)
+    everything = torch.cat(given)
+    assert everything.dtype == torch.float32
+    assert 0 <= float(everything.min()) < float(everything.max()) <= 1
+    assert float(everything.max()) > 0.9  # not [0, 1/255]
+    assert toys.checksum(linear) == toys.checksum(linear_training(toys.RECIPE, black))
+    assert toys.checksum(linear) != toys.checksum(linear_training(toys.RECIPE, data))
+
+
+def test_weighted_loss() -> None:
+    weights = torch.tensor([0.0, 1.0, 3.0, 0.5])
+    logits = torch.randn(3, 5, generator=generator(0, "logits"))
+    labels, indices = torch.tensor([4, 0, 2]), torch.tensor([2, 0, 1])
+    found = weighted_cross_entropy(weights)(lambda images: logits, torch.zeros(3, 3, 2, 2), labels, indices)
+    each = [-float(logits[k].log_softmax(0)[labels[k]]) for k in range(3)]
+    assert float(found) == pytest.approx((3 * each[0] + 0 * each[1] + 1 * each[2]) / 4, rel=1e-6)
+
+
+def test_labels_of_examples_without_weight_do_not_matter() -> None:
+    data = toys.images()
+    weights = torch.ones(40)
+    weights[::5] = 0
+    wrong = data.labels.clone()
+    wrong[::5] = (wrong[::5] + 1) % 4
+    spoilt = data.with_labels(wrong)
+    one, other = (toys.checksum(toys.trained(data=d, loss=weighted_cross_entropy(weights))) for d in (data, spoilt))
+    assert one == other
+    assert toys.checksum(toys.trained(data=spoilt)) != toys.checksum(toys.trained(data=data))
+
+
+def test_a_batch_of_one_image_without_statistics_is_one_sentence() -> None:
+    """ResNet-18 ends in one pixel at this size; a Wide ResNet keeps several, of which there are statistics."""
+    changes = {"epochs": 1, "batch_size": 4}
+    toys.run_training(but(**changes), data=toys.images(5, size=16))
+    with pytest.raises(UserError, match="which 5 images in batches of 4 come to; choose another batch_size"):
+        toys.run_training(but(architecture="resnet18", **changes), data=toys.images(5, size=16))
+
+
+@pytest.mark.parametrize("runtime", [toys.PLAIN, BF16], ids=["float32", "bfloat16"])
+def test_head_only_training_leaves_the_trunk_and_its_statistics_alone(runtime: Runtime) -> None:
+    recipe = but(trainable="head", dropout=0.3)
+    before = {name: value.clone() for name, value in build("wrn-10-1", 4, 0.3, 0).state_dict().items()}
+    network, _ = toys.run_training(recipe, runtime=runtime)
+    last = {id(parameter) for parameter in head(network).parameters()}
+    own = {name for name, parameter in network.named_parameters() if id(parameter) in last}
+    assert len(own) == 2
+    for name, value in network.state_dict().items():
+        assert torch.equal(value, before[name]) == (name not in own), name
+
+
+@pytest.mark.parametrize(
+    ("epochs", "observations", "expected"),
+    [
+        (10, 0, []),
+        (10, 1, [10]),
+        (10, 5, [2, 4, 6, 8, 10]),
+        (10, 3, [3, 7, 10]),
+        (2, 5, [1, 2]),
+        (100, 100, list(range(1, 101))),
+    ],
+)
+def test_observed_epochs(epochs: int, observations: int, expected: list[int]) -> None:
+    assert Recipe(epochs=epochs, observations=observations).observed_epochs() == expected
+
+
+def test_observing_happens_after_the_right_epochs_and_changes_nothing() -> None:
+    recipe = but(epochs=4, dropout=0.3, observations=2)
+    seen: list[str] = []
+
+    def observe(network: nn.Module) -> dict[str, Tensor]:
+        assert not network.training
+        torch.rand(3)  # an observer may use random numbers
+        seen.append(toys.checksum(network))
+        return {"number": torch.tensor(len(seen))}
+
+    network, history = toys.run_training(recipe, observe=observe)
+    assert {epoch: int(values["number"]) for epoch, values in history.observed.items()} == {2: 1, 4: 2}
+    assert seen[-1] == toys.checksum(network)
+    assert toys.checksum(toys.trained(recipe)) == toys.checksum(network)
+    assert toys.checksum(toys.trained(but(recipe, observations=0), observe=observe)) == toys.checksum(network)
+    assert len(seen) == 2
+
+
+def test_early_looks_are_after_halves_of_the_first_epoch_and_change_nothing() -> None:
+    recipe = but(epochs=2, batch_size=5, observations=1, early_looks=5, dropout=0.3)  # 8 updates an epoch
+    assert early_steps(recipe, 8) == [1, 2, 4]
+    assert early_steps(but(recipe, early_looks=0), 8) == []
+    assert early_steps(recipe, 1) == []
+    seen: dict[float, str] = {}
+
+    def observe(network: nn.Module) -> dict[str, Tensor]:
+        assert not network.training
+        torch.rand(3)
+        return {"number": torch.tensor(len(seen))}
+
+    network, history = toys.run_training(recipe, observe=observe)
+    assert list(history.observed) == [1 / 8, 2 / 8, 4 / 8, 2]
+    assert toys.checksum(network) == toys.checksum(toys.trained(but(recipe, early_looks=0)))
+
+
+def test_an_early_look_sees_the_network_after_so_many_updates() -> None:
+    recipe = but(epochs=2, batch_size=5, observations=1, early_looks=3, schedule="constant")
+    seen: list[str] = []
+    toys.run_training(recipe, observe=lambda network: seen.append(toys.checksum(network)) or {})  # type: ignore[func-returns-value]
+    short = but(recipe, epochs=1, early_looks=0)
+    first = toys.trained(short, sampler=lambda epoch, stream: torch.randperm(40, generator=stream)[:20])
+    assert len(seen) == 4
+    assert toys.checksum(first) != seen[1]  # the augmentation of a shorter epoch is another draw
+    plain = but(recipe, crop_padding=0, flip=False)
+    seen.clear()
+    toys.run_training(plain, observe=lambda network: seen.append(toys.checksum(network)) or {})  # type: ignore[func-returns-value]
+    first = toys.trained(
+        but(plain, epochs=1, early_looks=0),
+        sampler=lambda epoch, stream: torch.randperm(40, generator=stream)[:20],
+    )
+    assert toys.checksum(first) == seen[2]  # after four of eight updates
+
+
+def test_early_looks_are_kept_through_a_kill(tmp_path: Path) -> None:
+    recipe, checkpoint = but(epochs=3, batch_size=5, observations=3, early_looks=2), tmp_path / "partial.safetensors"
+    interrupted(checkpoint, recipe, after=3)
+    _, history = toys.run_training(
+        recipe, checkpoint=checkpoint, observe=lambda network: {"number": torch.tensor(-1.0)}
+    )
+    found = {epoch: float(values["number"]) for epoch, values in history.observed.items()}
+    assert found == {0.25: 1, 0.5: 2, 1: 3, 2: -1, 3: -1}
+
+
+def test_momentum_can_be_the_plain_one() -> None:
+    recipe = but(epochs=1, batch_size=20, nesterov=False, schedule="constant", crop_padding=0, flip=False)
+    data = toys.images()
+    network = build("wrn-10-1", 4, 0.0, 0).to(memory_format=torch.channels_last)
+    optimiser = torch.optim.SGD(network.parameters(), 0.05, momentum=0.9, weight_decay=recipe.weight_decay)
+    for part in torch.randperm(40, generator=generator(0, "order", 1)).split(20):
+        optimiser.zero_grad()
+        images = normalise(to_unit_range(data.images[part]), "half")
+        F.cross_entropy(network(images), data.labels[part]).backward()
+        optimiser.step()
+    for name, value in toys.trained(recipe).state_dict().items():
+        assert torch.allclose(value, network.state_dict()[name], atol=1e-5), name
+
+
+def test_constant_rate() -> None:
+    recipe = Recipe(learning_rate=0.01, schedule="constant")
+    assert {learning_rate_at(step, 10, recipe) for step in range(1, 11)} == {0.01}
+
+
+def test_network_is_in_evaluation_mode_afterwards() -> None:
+    assert not toys.trained().training
+
+
+# ---------------------------------------------------------------------------------------- killed and resumed
+
+
+@pytest.mark.parametrize("runtime", [toys.PLAIN, BF16], ids=["float32", "bfloat16"])
+def test_killed_at_random_moments_it_reaches_the_same_weights(tmp_path: Path, runtime: Runtime) -> None:
+    recipe = but(epochs=12, dropout=0.2)
+    calm, result, checkpoint = tmp_path / "calm", tmp_path / "result", tmp_path / "partial.safetensors"
+
+    def run(result: Path, limit: float | None) -> int | None:
+        return toys.exit_code(toys.train_child, recipe, runtime, checkpoint, result, limit)
+
+    assert run(calm, None) == 0
+    expected, seconds, losses = calm.read_text().split(" ", 2)
+    assert not checkpoint.exists()
+    moments = random.Random(5)
+    codes, went_on = [], 0
+    for _ in range(5):
+        went_on += checkpoint.exists()
+        codes.append(run(result, moments.uniform(0.05, 0.45) * float(seconds)))
+    assert run(result, None) == 0
+    assert codes.count(-signal.SIGPROF) >= 2  # it was killed in the midst, as with SIGKILL
+    assert went_on >= 1  # it did not always start from nothing
+    found, _, found_losses = result.read_text().split(" ", 2)
+    assert found == expected
+    assert found_losses == losses
+    assert not checkpoint.exists()
+    left = [path.name for path in tmp_path.iterdir() if path.name.endswith(".tmp")]
+    assert len(left) <= len(codes)  # at most what was being written at a kill
+
+
+class Stop(Exception):
+    """Something that ends a training from within."""
+
+
+def interrupted(checkpoint: Path, recipe: Recipe, after: int, **options: object) -> None:
+    """Train until ``observe`` was called so many times, leaving the checkpoint of the epoch before."""
+    calls: list[int] = []
+
+    def observe(network: nn.Module) -> dict[str, Tensor]:
+        calls.append(1)
+        if len(calls) > after:
+            raise Stop
+        return {"number": torch.tensor(float(len(calls)))}
+
+    with pytest.raises(Stop):
+        toys.run_training(recipe, checkpoint=checkpoint, checkpoint_every=0.0, observe=observe, **options)
+    assert checkpoint.exists()
+
+
+def test_what_was_observed_before_the_kill_is_kept(tmp_path: Path) -> None:
+    recipe, checkpoint = but(epochs=4, observations=4), tmp_path / "partial.safetensors"
+    interrupted(checkpoint, recipe, after=2)
+    _, history = toys.run_training(
+        recipe, checkpoint=checkpoint, observe=lambda network: {"number": torch.tensor(-1.0)}
+    )
+    assert {epoch: float(values["number"]) for epoch, values in history.observed.items()} == {1: 1, 2: 2, 3: -1, 4: -1}
+    assert len(history.losses) == 4
+    assert history.images == 160
+
+
+def test_resumed_within_one_process_equals_undisturbed(tmp_path: Path) -> None:
+    recipe, checkpoint = but(epochs=4, observations=4, dropout=0.1), tmp_path / "partial.safetensors"
+    interrupted(checkpoint, recipe, after=2)
+    resumed = toys.checksum(toys.trained(recipe, checkpoint=checkpoint))
+    assert resumed == toys.checksum(toys.trained(recipe))
+
+
+@pytest.mark.parametrize("change", ["seed", "recipe", "data"])
+def test_checkpoint_of_another_training_is_refused(tmp_path: Path, change: str) -> None:
+    recipe, checkpoint = but(epochs=3, observations=3), tmp_path / "partial.safetensors"
+    interrupted(checkpoint, recipe, after=1)
+    options: dict[str, dict[str, object]] = {
+        "seed": {"seed": 1},
+        "recipe": {"recipe": but(recipe, weight_decay=0.0)},
+        "data": {"data": toys.images(seed=9)},
+    }
+    with pytest.raises(UserError, match="belongs to another training") as caught:
+        toys.run_training(**({"recipe": recipe} | options[change]), checkpoint=checkpoint)
+    assert str(checkpoint) in str(caught.value)
+
+
+def test_training_with_a_damaged_checkpoint_begins_again(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    recipe, checkpoint = but(epochs=3, observations=3), tmp_path / "partial.safetensors"
+    interrupted(checkpoint, recipe, after=1)
+    content = bytearray(checkpoint.read_bytes())
+    content[-100] ^= 1
+    checkpoint.write_bytes(content)
+    assert toys.checksum(toys.trained(recipe, checkpoint=checkpoint)) == toys.checksum(toys.trained(recipe))
+    said = capsys.readouterr().err
+    assert f"an unfinished training begins again: {checkpoint} is damaged" in said
+    assert not checkpoint.exists()
+
+
+# ---------------------------------------------------------------------------------------- divergence
+
+
+def test_diverging_training_says_where() -> None:
+    recipe = but(epochs=4, batch_size=8, learning_rate=1e6)
+    with pytest.raises(TrainingDiverged) as caught:
+        toys.trained(recipe)
+    message = str(caught.value)
+    assert "\n" not in message
+    step = int(message.split("at step ")[1].split(" ")[0])
+    assert 1 < step <= 20
+    assert f"at step {step} of 20 (epoch {(step - 1) // 5 + 1}, learning rate " in message
+    rate = float(message.split("learning rate ")[1].split(")")[0])
+    assert rate == pytest.approx(learning_rate_at(step, 20, recipe), rel=5e-3)
+    assert json.dumps(recipe.as_dict()) in message
+    assert isinstance(caught.value, UserError)
+
+
+def test_divergence_in_the_last_update_is_not_missed() -> None:
+    recipe = but(epochs=1, learning_rate=1e6)  # every loss is finite, the last update's weights are not
+    with pytest.raises(TrainingDiverged, match="weights"):
+        toys.trained(recipe)
+
+
+# ---------------------------------------------------------------------------------------- bad values
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("epochs", 0, "at least 1"),
+        ("epochs", -3, "at least 1"),
+        ("batch_size", 0, "at least 1"),
+        ("train_images", -1, "at least 0"),
+        ("crop_padding", -1, "at least 0"),
+        ("observations", -1, "at least 0"),
+        ("learning_rate", -0.1, "finite"),
+        ("learning_rate", math.nan, "finite"),
+        ("learning_rate", math.inf, "finite"),
+        ("final_learning_rate", -1e-6, "finite"),
+        ("weight_decay", math.nan, "finite"),
+        ("momentum", 1.0, r"\[0, 1\)"),
+        ("momentum", math.nan, r"\[0, 1\)"),
+        ("dropout", -0.1, r"\[0, 1\)"),
+        ("dropout", 1.0, r"\[0, 1\)"),
+        ("normalisation", "none", "half, cifar, cifar-p2, imagenet"),
+        ("trainable", "trunk", "all, head"),
+    ],
+)
+def test_recipe_refuses(name: str, value: object, expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
+        but(**{name: value})
+    message = str(caught.value)
+    assert name in message
+    assert str(value) in message
+    assert "\n" not in message
+
+
+def test_overrides_are_read_by_type() -> None:
+    text = {"epochs": "5", "learning_rate": "1e-3", "flip": "False", "normalisation": " cifar ", "dropout": "0"}
+    changed = Recipe().with_overrides(text)
+    assert changed == Recipe(epochs=5, learning_rate=1e-3, flip=False, normalisation="cifar", dropout=0.0)
+    assert type(changed.dropout) is float
+    assert Recipe().with_overrides({"flip": "1"}).flip is True
+    assert Recipe().with_overrides({}) == Recipe()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "expected"),
+    [
+        ("epochs", "five", "a whole number was expected"),
+        ("epochs", "2.5", "a whole number was expected"),
+        ("epochs", "", "a whole number was expected"),
+        ("learning_rate", "fast", "a number, such as 0.03 or 8/255 was expected"),
+        ("flip", "maybe", "true or false was expected"),
+        ("learning_rate", "nan", "finite"),
+        ("epochs", "-1", "at least 1"),
+        ("normalisation", "haf", "did you mean 'half'"),
+    ],
+)
+def test_overrides_refuse_values(name: str, text: str, expected: str) -> None:
+    with pytest.raises(UserError, match=expected) as caught:
+        Recipe().with_overrides({name: text})
+    assert name in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_overrides_refuse_unknown_names_and_list_the_valid_ones() -> None:
+    with pytest.raises(UserError, match="did you mean 'epochs'") as caught:
+        Recipe().with_overrides({"epoch": "5"})
+    for name in Recipe().as_dict():
+        assert name in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------- where it runs
+
+
+def test_runtime_refuses() -> None:
+    with pytest.raises(UserError, match="auto, bfloat16, float32"):
+        Runtime.detect(precision="float16")
+    with pytest.raises(UserError, match="cpu, cuda"):
+        Runtime.detect("tpu")
+    for threads in (0, -1):
+        with pytest.raises(UserError, match="threads"):
+            Runtime.detect("cpu", threads=threads)
+    if not torch.cuda.is_available():
+        with pytest.raises(UserError, match="no CUDA GPU"):
+            Runtime.detect("cuda:0")
+
+
+def test_runtime_says_where_and_how() -> None:
+    described = Runtime.detect("cpu", "float32", 2).describe()
+    assert described["threads"] == 2
+    assert described["precision"] == "float32"
+    assert str(described["device"]).startswith("CPU ")
+
+
+def test_cpu_threads_are_restored() -> None:
+    before, inside = torch.get_num_threads(), []
+    with contextlib.suppress(Stop), cpu_threads(before + 1):
+        inside.append(torch.get_num_threads())
+        raise Stop
+    assert inside == [before + 1]
+    assert torch.get_num_threads() == before
+
+
+# ---------------------------------------------------------------------------------------- prediction
+
+
+def test_prediction_is_in_full_float32() -> None:
+    class Watched(nn.Flatten):
+        def forward(self, input: Tensor) -> Tensor:
+            seen.append(torch.backends.cudnn.allow_tf32)
+            return super().forward(input)
+
+    seen: list[bool] = []
+    before = torch.backends.cudnn.allow_tf32
+    predict(Watched(), toys.images(), "cifar", BF16)
+    assert seen
+    assert not any(seen)
+    assert torch.backends.cudnn.allow_tf32 == before
+
+
+def test_prediction_is_that_of_the_network_in_evaluation_mode() -> None:
+    data, network = toys.images(23), toys.trained()
+    network.train()
+    before = toys.checksum(network)
+    logits = predict(network, data, "cifar", BF16, batch_size=10)
+    assert network.training
+    assert toys.checksum(network) == before
+    inputs = torch.stack(
+        [tvf.normalize(tvf.to_tensor(tvf.to_pil_image(i)), *NORMALISATIONS["cifar"]) for i in data.images]
+    )
+    with torch.no_grad():
+        expected = network.eval()(inputs)
+    assert logits.dtype == torch.float32
+    assert not logits.requires_grad
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
+
+
+# ---------------------------------------------------------------------------------------- progress
+
+
+@pytest.mark.parametrize("module", [None, "ipykernel.iostream"], ids=["file", "notebook"])
+def test_a_short_training_is_drawn_where_somebody_watches_and_silent_in_a_file(
+    monkeypatch: pytest.MonkeyPatch, module: str | None
+) -> None:
+    file = io.StringIO() if module is None else type("OutStream", (io.StringIO,), {"__module__": module})()
+    monkeypatch.setattr("sys.stderr", file)
+    toys.trained(progress="a training")
+    assert ("a training: 100%" in file.getvalue()) == (module is not None)
+    assert file.getvalue().count("\n") == (module is not None)
