@@ -586,9 +586,7 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
         checkpoints.load_authors_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
     torch.save(architectures.build("wrn-10-1", 10), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        UserError, match=r"architectures\.WideResNet.*save it again as a state dict"
-    ):
+    with pytest.raises(UserError, match=r"architectures\.WideResNet.*save it again as a state dict"):
         checkpoints.load_authors_checkpoint(path)
 
 

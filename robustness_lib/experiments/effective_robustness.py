@@ -305,9 +305,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     published = [method for method in methods or testbeds.METHODS if method in testbeds.METHODS]
     pairs = [name for name in datasets or testbeds.PAIRS if name in testbeds.PAIRS]
     planned = testbeds.jobs(profile_name, datasets=pairs, methods=published) if pairs and published else []
-    selection["methods"] = (
-        [method for method in methods if method not in testbeds.METHODS] if methods else None
-    )
+    selection["methods"] = [method for method in methods if method not in testbeds.METHODS] if methods else None
     selection["datasets"] = [name for name in datasets if name not in _PAIRS_ALONE] if datasets else None
     if (methods and not selection["methods"]) or (datasets and not selection["datasets"]):
         return planned
