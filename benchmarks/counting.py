@@ -15,7 +15,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from robustness_lib.methods.pgd import Adversary
 from robustness_lib.models.architectures import build
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 
 with FakeTensorMode():
     pass  # the first entry replaces a device guard, which ends the process where a thread has trained before
@@ -65,7 +65,7 @@ def count(step: Callable[[], object]) -> tuple[int, int]:
     return int(operations.get_total_flops()), traffic.bytes
 
 
-def count_step(work: str, recipe: Recipe, precision: str, *, classes: int, size: int = 32) -> tuple[int, int]:
+def count_step(work: str, recipe: TrainingConfig, precision: str, *, classes: int, size: int = 32) -> tuple[int, int]:
     """What one step needs, counted on tensors without content, so in no time.
 
     Args:

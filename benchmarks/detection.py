@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from robustness_lib.methods.ood_scores import SCORES, Outputs, Reference, score
+from robustness_lib.methods.ood_scores import SCORES, FeatureBank, Outputs, score
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.ood_detection import detection_metrics
 from robustness_lib.randomness import generator
@@ -40,7 +40,7 @@ def measure(
 
     seen = images(known + sets * foreign)
     labels = torch.arange(reference) % classes
-    compared = Reference(images(reference).features, labels, neighbours=5)
+    compared = FeatureBank(images(reference).features, labels, neighbours=5)
     times = []
     for _ in range(rounds):
         started = time.perf_counter()

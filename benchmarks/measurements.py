@@ -23,7 +23,7 @@ from benchmarks import ceilings, detection, plan, textbook
 from benchmarks.clock import Clock, Side, Timing, compare, peak_bytes
 from benchmarks.counting import count_step
 from benchmarks.plan import Setting
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.methods.pgd import Adversary
 from robustness_lib.metrics import Metrics
@@ -85,12 +85,12 @@ def needs(method: str, setting: Setting) -> Metrics:
     return {"flops_per_image": flops / setting.batch_size, "bytes_per_image": traffic / setting.batch_size}
 
 
-def random_images(count: int) -> ImageSet:
+def random_images(count: int) -> ImageDataset:
     """Noise, 32x32 pixels in ten classes: what images show does not change how fast they are processed."""
     stream = generator(0, "benchmark")
     pixels = torch.randint(0, 256, (count, 3, 32, 32), generator=stream, dtype=torch.uint8)
     labels = torch.randint(0, CLASSES, (count,), generator=stream)
-    return ImageSet("random", pixels, labels, tuple(map(str, range(CLASSES))))
+    return ImageDataset("random", pixels, labels, tuple(map(str, range(CLASSES))))
 
 
 def fresh(setting: Setting, seed: int = 0) -> nn.Module:

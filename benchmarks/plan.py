@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from robustness_lib.runner.records import SCRATCH, Job
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.device import Runtime
 
 SECTION = "cost"
@@ -18,7 +18,7 @@ DETECTION = "detection"
 
 
 @dataclass(frozen=True, kw_only=True)
-class Setting(Recipe):
+class Setting(TrainingConfig):
     """A training that is timed: the recipe (``train_images`` is an epoch) and all else that its speed depends on.
 
     Attributes:

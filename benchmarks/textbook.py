@@ -18,9 +18,9 @@ from torch.nn import functional as F
 from torch.utils.data import DataLoader, Dataset
 from torchvision import transforms
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.methods.interfaces import Perturb
-from robustness_lib.training.config import NORMALISATIONS, Recipe
+from robustness_lib.training.config import NORMALISATIONS, TrainingConfig
 
 Loader = DataLoader[tuple[Tensor, int]]
 
@@ -28,7 +28,7 @@ Loader = DataLoader[tuple[Tensor, int]]
 class PILImages(Dataset[tuple[Tensor, int]]):
     """Images as torchvision's own classes serve them: one PIL image at a time, then the transformation."""
 
-    def __init__(self, images: ImageSet, transform: Callable[[Image.Image], Tensor]) -> None:
+    def __init__(self, images: ImageDataset, transform: Callable[[Image.Image], Tensor]) -> None:
         self.data = images.images.permute(0, 2, 3, 1).contiguous().numpy()
         self.targets = images.labels.tolist()
         self.transform = transform
@@ -41,7 +41,13 @@ class PILImages(Dataset[tuple[Tensor, int]]):
 
 
 def loader(
-    images: ImageSet, recipe: Recipe, device: str, workers: int, *, augmented: bool = True, normalised: bool = True
+    images: ImageDataset,
+    recipe: TrainingConfig,
+    device: str,
+    workers: int,
+    *,
+    augmented: bool = True,
+    normalised: bool = True,
 ) -> Loader:
     """Batches from worker processes that are already running.
 
@@ -80,7 +86,7 @@ def loader(
 def train(
     network: nn.Module,
     batches: Loader,
-    recipe: Recipe,
+    recipe: TrainingConfig,
     device: str,
     *,
     perturb: Perturb | None = None,

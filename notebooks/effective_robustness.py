@@ -94,7 +94,7 @@ decided = [name for name, found in effects.items() if not found.low <= 0 <= foun
 one = metrics[course("excluded", *tuned)["key"].iloc[0]]
 error = 100 * linear_fits.standard_error(
     *(one[f"history_{name}_excluded"][-1] for name in ("accuracy", "shifted_accuracy")),
-    linear_fits.Line(one["slope_excluded"], one["intercept_excluded"]),
+    linear_fits.LinearFit(one["slope_excluded"], one["intercept_excluded"]),
     *(testbed[name] for name in ("images_excluded", "shifted_images_excluded")),
 )
 
@@ -170,7 +170,10 @@ def courses(source, shown, dataset="cifar10", **limits):
             x, low, high = 100 * mean.id_accuracy, mean.mean - mean.spread, mean.mean + mean.spread
             panel.plot(x, 100 * mean.mean, label=name, ms=5, **(look | {"linestyle": "-"}))
             panel.fill_between(x, 100 * low, 100 * high, color=color, alpha=0.15, lw=0)
-        grid, line = np.linspace(0.02, 0.98, 97), linear_fits.Line(own[f"slope_{shift}"], own[f"intercept_{shift}"])
+        grid, line = (
+            np.linspace(0.02, 0.98, 97),
+            linear_fits.LinearFit(own[f"slope_{shift}"], own[f"intercept_{shift}"]),
+        )
         panel.plot(100 * grid, 100 * linear_fits.equal_accuracy_curve(grid, line), label="no loss", **style.EQUAL)
         for ends in ((0, own[f"lowest_{shift}"]), (own[f"highest_{shift}"], 1)):
             panel.axvspan(100 * ends[0], 100 * ends[1], color="#EEEEEE", zorder=0, lw=0)

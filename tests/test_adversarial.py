@@ -16,11 +16,11 @@ import torch
 import toys
 from torch import nn
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import adversarial, hyperparameter_search, pretraining, registry
-from robustness_lib.experiments.adversarial import METHODS, AdversarialRecipe, trained_and_evaluated
-from robustness_lib.experiments.calibration import CalibrationRecipe
+from robustness_lib.experiments.adversarial import METHODS, AdversarialConfig, trained_and_evaluated
+from robustness_lib.experiments.calibration import CalibrationConfig
 from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.metrics.robust_accuracy import (
     Threat,
@@ -62,8 +62,8 @@ def test_ordinary_training_is_that_of_calibration() -> None:
     keys = {
         Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe.of(job.recipe).training_part()).key
         for job, recipe in (
-            (own, AdversarialRecipe),
-            (next(job for job in other if job.init == SCRATCH), CalibrationRecipe),
+            (own, AdversarialConfig),
+            (next(job for job in other if job.init == SCRATCH), CalibrationConfig),
         )
     }
     assert len(keys) == 1
@@ -103,7 +103,7 @@ def test_excluded_needs_a_checkpoint_of_its_corpus(init: str | None) -> None:
 
 def test_the_paper_profile_has_the_papers_settings() -> None:
     jobs = adversarial.jobs("paper", datasets=["cifar10"], methods=["adversarial"], seeds=[0])
-    scratch, tuned = (AdversarialRecipe.of(job.recipe) for job in jobs)
+    scratch, tuned = (AdversarialConfig.of(job.recipe) for job in jobs)
     assert (scratch.epochs, scratch.learning_rate, scratch.dropout) == (100, 0.1, 0.0)
     assert (tuned.epochs, tuned.learning_rate, tuned.dropout) == (5, 0.001, 0.0)
     for recipe in (scratch, tuned):
@@ -150,7 +150,7 @@ def test_settings_of_pretraining_reach_the_checkpoint() -> None:
 )
 def test_unsuitable_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        AdversarialRecipe(**settings)
+        AdversarialConfig(**settings)
 
 
 def test_unknown_methods_are_refused() -> None:
@@ -162,13 +162,13 @@ def test_unknown_methods_are_refused() -> None:
 
 
 @pytest.fixture(scope="module")
-def robust() -> tuple[nn.Module, ImageSet]:
+def robust() -> tuple[nn.Module, ImageDataset]:
     data = toys.images(60, size=16)
     recipe = dataclasses.replace(toys.RECIPE, epochs=6, adversary="untargeted", attack_steps=2, epsilon=4 / 255)
     return toys.trained(recipe, data=data), data
 
 
-def test_the_accuracy_is_that_of_the_attack(robust: tuple[nn.Module, ImageSet]) -> None:
+def test_the_accuracy_is_that_of_the_attack(robust: tuple[nn.Module, ImageDataset]) -> None:
     network, data = robust
     found = attack(network, data, *SETTING, THREAT)
     assert found.correct.shape == (5, 60)
@@ -177,7 +177,7 @@ def test_the_accuracy_is_that_of_the_attack(robust: tuple[nn.Module, ImageSet]) 
     assert not network.training
 
 
-def test_a_shorter_attack_is_the_beginning_of_a_longer_one(robust: tuple[nn.Module, ImageSet]) -> None:
+def test_a_shorter_attack_is_the_beginning_of_a_longer_one(robust: tuple[nn.Module, ImageDataset]) -> None:
     network, data = robust
     short = attack(network, data, *SETTING, dataclasses.replace(THREAT, steps=2))
     long = attack(network, data, *SETTING, THREAT)
@@ -185,7 +185,7 @@ def test_a_shorter_attack_is_the_beginning_of_a_longer_one(robust: tuple[nn.Modu
     assert short.accuracy() == long.accuracy(2)
 
 
-def test_starts_differ_by_number_and_agree_between_networks(robust: tuple[nn.Module, ImageSet]) -> None:
+def test_starts_differ_by_number_and_agree_between_networks(robust: tuple[nn.Module, ImageDataset]) -> None:
     network, data = robust
     still = dataclasses.replace(THREAT, step_size=0.0, steps=1)
     first, again, second = (attack(network, data, *SETTING, still, start=start).images for start in (0, 0, 1))
@@ -195,7 +195,7 @@ def test_starts_differ_by_number_and_agree_between_networks(robust: tuple[nn.Mod
     assert not torch.equal(first, second)
 
 
-def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: tuple[nn.Module, ImageSet]) -> None:
+def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: tuple[nn.Module, ImageDataset]) -> None:
     network, data = robust
     weak = dataclasses.replace(THREAT, epsilon=16 / 255, step_size=1 / 255, steps=1)
     single = attack(network, data, *SETTING, weak)
@@ -206,7 +206,7 @@ def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: tup
 
 
 def test_a_large_radius_breaks_every_image_and_more_steps_do_not_help_the_network(
-    robust: tuple[nn.Module, ImageSet],
+    robust: tuple[nn.Module, ImageDataset],
 ) -> None:
     network, data = robust
     wide = Threat(epsilon=1.0, step_size=0.1, steps=30)
@@ -240,7 +240,7 @@ def test_the_attacked_part_of_a_set_is_balanced_and_fixed() -> None:
 # ---------------------------------------------------------------------------------------- independent attacks
 
 
-def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Module, ImageSet]) -> None:
+def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Module, ImageDataset]) -> None:
     """A loop written for the test, on one image at a time, from the same random starts: within half a point."""
     network, _ = robust
     data = toys.images(200, size=16, seed=3)
@@ -259,12 +259,12 @@ def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Modu
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_others_attacks(robust: tuple[nn.Module, ImageSet]) -> None:
+def test_others_attacks(robust: tuple[nn.Module, ImageDataset]) -> None:
     """torchattacks agrees within half a point, and APGD, which is stronger, leaves no more than PGD."""
     packages = tuple(pytest.importorskip(name) for name in ("pyautoattack", "torchattacks"))
     network, _ = robust
     data = toys.images(100, size=16, seed=3)
-    recipe = AdversarialRecipe(test_epsilon=16 / 255, test_steps=10)
+    recipe = AdversarialConfig(test_epsilon=16 / 255, test_steps=10)
     before = torch.get_rng_state()
     found = adversarial.attack_independently(network, data, recipe, toys.PLAIN, packages)
     assert torch.equal(before, torch.get_rng_state())
@@ -390,7 +390,7 @@ def test_a_history_has_the_losses_of_its_epochs() -> None:
 def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path) -> None:
     context = toys.context(tmp_path)
     recipe = adversarial.jobs("smoke", methods=["adversarial"])[0].recipe
-    short = dataclasses.replace(AdversarialRecipe.of(recipe).training_part(), epochs=2, train_images=60, observations=2)
+    short = dataclasses.replace(AdversarialConfig.of(recipe).training_part(), epochs=2, train_images=60, observations=2)
     training = Training(dataset="synthetic", init=SCRATCH, seed=0, recipe=short)
     looked, plain = trained_and_evaluated(training, context), trained(training, context)
     assert toys.checksum(looked.network) == toys.checksum(plain.network)

@@ -18,13 +18,13 @@ import torch
 from torch import nn
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import WideResNet, build
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import Job, Record, Store, load_published, publish
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.device import Runtime
 from robustness_lib.training.trainer import predict
 
@@ -98,7 +98,7 @@ def test_operations_of_wide_resnets_are_the_known_ones() -> None:
     """By hand for one block; WRN-40-2 has 0.33, WRN-28-10 5.2 thousand million multiply-adds (Zagoruyko, Komodakis)."""
 
     def of(architecture: str, work: str) -> float:
-        recipe = Recipe(architecture=architecture, batch_size=2)
+        recipe = TrainingConfig(architecture=architecture, batch_size=2)
         return float(counting.count_step(work, recipe, "float32", classes=10)[0] / 2)
 
     def convolution(kernel: int, ins: int, outs: int, side: int) -> int:
@@ -116,7 +116,7 @@ def test_operations_of_wide_resnets_are_the_known_ones() -> None:
 
 
 def test_bfloat16_halves_the_traffic_but_for_the_weights() -> None:
-    recipe = Recipe(architecture="wrn-10-1", batch_size=128)
+    recipe = TrainingConfig(architecture="wrn-10-1", batch_size=128)
     whole = counting.count_step("training", recipe, "float32", classes=10)
     half = counting.count_step("training", recipe, "bfloat16", classes=10)
     assert half[0] == whole[0]
@@ -124,7 +124,7 @@ def test_bfloat16_halves_the_traffic_but_for_the_weights() -> None:
 
 
 def test_counting_without_content_is_counting_a_real_step() -> None:
-    recipe = Recipe(architecture="wrn-10-1", batch_size=4)
+    recipe = TrainingConfig(architecture="wrn-10-1", batch_size=4)
     network, images = build("wrn-10-1", 10).eval(), torch.rand(4, 3, 32, 32)
 
     @torch.no_grad()
@@ -210,7 +210,7 @@ def test_both_loops_attack_the_same_images_equally_often(updates: list[dict[str,
 
 
 def test_both_evaluations_give_the_same_accuracy() -> None:
-    images, recipe = measurements.random_images(40), Recipe(batch_size=16)
+    images, recipe = measurements.random_images(40), TrainingConfig(batch_size=16)
     network = build("wrn-10-1", 10, seed=0)
     batches = textbook.loader(images, recipe, "cpu", 0, augmented=False)
     logits = predict(network, images, "half", CPU)
@@ -487,6 +487,6 @@ def test_bad_values_are_one_sentence(
 
 
 def test_random_images_are_those_of_every_other_run() -> None:
-    images: ImageSet = measurements.random_images(20)
+    images: ImageDataset = measurements.random_images(20)
     assert images.checksum == measurements.random_images(20).checksum
     assert (len(images), images.num_classes, tuple(images.images.shape[1:])) == (20, 10, (3, 32, 32))

@@ -12,10 +12,10 @@ import pytest
 import torch
 import toys
 
-from robustness_lib.data import ImageSet, class_balanced_subset, load
+from robustness_lib.data import ImageDataset, class_balanced_subset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import calibration, hyperparameter_search, registry
-from robustness_lib.experiments.calibration import CalibrationRecipe
+from robustness_lib.experiments.calibration import CalibrationConfig
 from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.metrics import calibration as metrics
 from robustness_lib.models.architectures import build
@@ -23,7 +23,7 @@ from robustness_lib.runner import comparison, model_cache, records
 from robustness_lib.runner.model_cache import Context, Training, held_out_split, save_trained, target_images, trained
 from robustness_lib.runner.records import SCRATCH, Job, Store, canonical_json
 from robustness_lib.runner.sweep import perform, sweep
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import History, predict
 
 PLAIN_METRICS = {
@@ -86,7 +86,7 @@ def test_every_data_set_method_and_seed_has_both_arms(scale: str) -> None:
         assert job.level is None
         assert job.profile == scale
         canonical_json(job.as_dict())
-        assert CalibrationRecipe(**job.recipe).as_dict() == job.recipe
+        assert CalibrationConfig(**job.recipe).as_dict() == job.recipe
 
 
 def test_paired_arms_train_on_the_same_images() -> None:
@@ -285,7 +285,9 @@ def test_temperature_holds_out_a_tenth(context: Context, monkeypatch: pytest.Mon
     ],
 )
 def test_a_tenth_of_grouped_labels_has_every_class(labels: list[int]) -> None:
-    data = ImageSet("some", torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8), torch.tensor(labels), ("a", "b", "c"))
+    data = ImageDataset(
+        "some", torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8), torch.tensor(labels), ("a", "b", "c")
+    )
     kept, held = held_out_split(data)
     assert len(held) == len(labels) // 10
     assert set(held.labels.tolist()) == set(kept.labels.tolist()) == set(labels)
@@ -315,7 +317,7 @@ def test_a_set_sorted_by_class_is_shuffled_first_as_the_authors_do() -> None:
 
 
 def training_of(job: Job, **changes: object) -> Training:
-    recipe = CalibrationRecipe(**job.recipe)
+    recipe = CalibrationConfig(**job.recipe)
     fields = {"dataset": job.dataset, "init": job.init, "seed": job.seed, "recipe": recipe} | changes
     return Training(**fields)
 
@@ -407,7 +409,7 @@ def test_recipes_are_judged_on_images_that_are_neither_trained_on_nor_tested(
 ) -> None:
     monkeypatch.setattr(hyperparameter_search, "HELD_OUT_IMAGES", 20)
     data = load("own", "train", root)
-    recipe = Recipe(architecture="wrn-10-1", train_images=40, epochs=1, batch_size=20)
+    recipe = TrainingConfig(architecture="wrn-10-1", train_images=40, epochs=1, batch_size=20)
     judged = hyperparameter_search.left_over(data, class_balanced_subset(data.labels, 40, 0), 0)
     used = target_images(Training(dataset="own", init=SCRATCH, seed=0, recipe=recipe), context)
     rows = [

@@ -11,7 +11,7 @@ import pytest
 import torch
 import toys
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.data.corruptions import corrupt
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import imbalance
@@ -164,14 +164,14 @@ def test_nearly_constant_accuracies() -> None:
 def test_where_no_image_is_to_be_made_the_set_stays() -> None:
     for labels in ([0, 0, 0], [0, 0, 1, 1], []):
         images = torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8)
-        data = ImageSet("some", images, torch.tensor(labels, dtype=torch.int64), ("a", "b"))
+        data = ImageDataset("some", images, torch.tensor(labels, dtype=torch.int64), ("a", "b"))
         assert imbalance.oversample(data, 0).labels.tolist() == labels
         assert imbalance.smote(data, 5, 0).labels.tolist() == labels
 
 
 def test_scores_of_a_model_of_two_classes() -> None:
     """scikit-learn gives one score an image there, whatever their number."""
-    data = ImageSet(
+    data = ImageDataset(
         "some", (torch.arange(2) * 255).byte().view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.arange(2), ("a", "b")
     )
     for name in ("ridge", "forest"):

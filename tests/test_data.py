@@ -23,7 +23,7 @@ from torchvision.datasets import CIFAR10
 
 from robustness_lib.data import (
     SOURCES,
-    ImageSet,
+    ImageDataset,
     Status,
     check,
     class_balanced_subset,
@@ -42,9 +42,9 @@ from robustness_lib.data.published_predictions import TABLES
 from robustness_lib.errors import UserError
 
 
-def numbers(count: int, classes: int = 3) -> ImageSet:
+def numbers(count: int, classes: int = 3) -> ImageDataset:
     images = torch.from_numpy(formats.some_images(count)).permute(0, 3, 1, 2).contiguous()
-    return ImageSet("some", images, torch.arange(count) % classes, tuple(f"c{k}" for k in range(classes)))
+    return ImageDataset("some", images, torch.arange(count) % classes, tuple(f"c{k}" for k in range(classes)))
 
 
 # The type
@@ -63,26 +63,26 @@ def numbers(count: int, classes: int = 3) -> ImageSet:
 )
 def test_an_image_set_checks_its_parts(images: torch.Tensor, labels: torch.Tensor, expected: str) -> None:
     with pytest.raises(UserError, match=expected):
-        ImageSet("wrong", images, labels, ("a", "b"))
+        ImageDataset("wrong", images, labels, ("a", "b"))
 
 
 def test_a_class_name_that_is_no_text_is_refused() -> None:
     """As Python reads a folder's name in Latin-1."""
     with pytest.raises(UserError, match=r"the class name 'caf\\udce9' is no text in UTF-8"):
-        ImageSet("some", torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.arange(0), ("café", "caf\udce9"))
+        ImageDataset("some", torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.arange(0), ("café", "caf\udce9"))
 
 
 def test_checksum_is_of_the_content_and_not_of_the_name() -> None:
     data = numbers(6)
-    assert data.checksum == ImageSet("other", data.images.clone(), data.labels, data.class_names).checksum
+    assert data.checksum == ImageDataset("other", data.images.clone(), data.labels, data.class_names).checksum
     assert len(data.checksum) == 64
     changed = data.images.clone()
     changed[5, 2, 31, 31] ^= 1
     variants = [
-        ImageSet("some", changed, data.labels, data.class_names),
+        ImageDataset("some", changed, data.labels, data.class_names),
         data.with_labels(data.labels.flip(0)),
-        ImageSet("some", data.images, data.labels, ("c0", "c1", "C2")),
-        ImageSet("some", data.images.reshape(6, 3, 64, 16), data.labels, data.class_names),
+        ImageDataset("some", data.images, data.labels, ("c0", "c1", "C2")),
+        ImageDataset("some", data.images.reshape(6, 3, 64, 16), data.labels, data.class_names),
     ]
     assert len({data.checksum, *(variant.checksum for variant in variants)}) == 5
 
@@ -90,7 +90,7 @@ def test_checksum_is_of_the_content_and_not_of_the_name() -> None:
 def test_checksum_does_not_depend_on_memory_layout() -> None:
     data = numbers(4)
     last = data.images.to(memory_format=torch.channels_last)
-    assert ImageSet("some", last, data.labels, data.class_names).checksum == data.checksum
+    assert ImageDataset("some", last, data.labels, data.class_names).checksum == data.checksum
 
 
 def test_subset_and_with_labels() -> None:

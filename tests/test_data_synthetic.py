@@ -7,11 +7,11 @@ import time
 import pytest
 import torch
 
-from robustness_lib.data import ImageSet, load
+from robustness_lib.data import ImageDataset, load
 from robustness_lib.data.synthetic import COUNTS, SHAPES, TEXTURES, load_synthetic
 from robustness_lib.models import architectures
 from robustness_lib.training import trainer
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.device import Runtime
 
 
@@ -79,12 +79,14 @@ def test_pretraining_beats_training_from_scratch() -> None:
     test, shifted = load("synthetic", "test"), load("synthetic-shifted", "test")
     runtime = Runtime.detect("cpu", threads=1)
 
-    def fit(network: torch.nn.Module, data: ImageSet, epochs: int, rate: float) -> torch.nn.Module:
-        recipe = Recipe(architecture=architecture, epochs=epochs, batch_size=32, learning_rate=rate, crop_padding=2)
+    def fit(network: torch.nn.Module, data: ImageDataset, epochs: int, rate: float) -> torch.nn.Module:
+        recipe = TrainingConfig(
+            architecture=architecture, epochs=epochs, batch_size=32, learning_rate=rate, crop_padding=2
+        )
         trainer.train(network, data, recipe, seed=0, runtime=runtime)
         return network
 
-    def error(network: torch.nn.Module, data: ImageSet) -> float:
+    def error(network: torch.nn.Module, data: ImageDataset) -> float:
         logits = trainer.predict(network, data, "half", runtime)
         return float((logits.argmax(1) != data.labels).float().mean())
 

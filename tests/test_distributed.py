@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from toys import CHILDREN, PLAIN, images
 
 from robustness_lib.runner.records import Store
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.distributed import join, rank_and_count
 from robustness_lib.training.trainer import train
 
-RECIPE = Recipe(epochs=3, batch_size=16, learning_rate=0.05, observations=3)
+RECIPE = TrainingConfig(epochs=3, batch_size=16, learning_rate=0.05, observations=3)
 
 
 def network(seed: int) -> nn.Module:

@@ -12,7 +12,7 @@ import pytest
 import torch
 import toys
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import baseline_models
 from robustness_lib.experiments import effective_robustness as section
@@ -23,7 +23,7 @@ from robustness_lib.experiments.effective_robustness import (
     OWN_METHODS,
     PENALTIES,
     SHARES,
-    EffectiveRobustnessRecipe,
+    EffectiveRobustnessConfig,
     adapt,
     jobs,
     metrics_against,
@@ -31,7 +31,7 @@ from robustness_lib.experiments.effective_robustness import (
     whole_testbed_metrics,
 )
 from robustness_lib.experiments.fine_tuning import Seen
-from robustness_lib.experiments.grid import Case
+from robustness_lib.experiments.grid import GridPoint
 from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.experiments.pretraining import missing, pretrainings
 from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests
@@ -41,7 +41,7 @@ from robustness_lib.paper import metric
 from robustness_lib.runner.model_cache import Context, save_trained
 from robustness_lib.runner.records import SCRATCH, Job, Record, Store, canonical_json, checkpoint_id, frame
 from robustness_lib.runner.sweep import sweep
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import History
 
 testbed_metrics.__test__ = False  # type: ignore[attr-defined]  # a function of the library, not a test
@@ -59,7 +59,7 @@ def test_planned_jobs_are_distinct_and_have_whole_recipes(scale: str) -> None:
     assert len({job.key for job in planned}) == len(planned)
     for job in planned:
         canonical_json(job.as_dict())
-        recipe = EffectiveRobustnessRecipe.of(job.recipe)
+        recipe = EffectiveRobustnessConfig.of(job.recipe)
         assert recipe.as_dict() == job.recipe
         assert job.section == "effective_robustness"
         assert (job.init == SCRATCH) == (job.method in ("testbed-model", "own-testbed")) or job.method == "standard"
@@ -94,7 +94,7 @@ def test_checkpoints_are_those_without_the_related_classes_but_for_seen() -> Non
 
 def test_what_a_method_changes() -> None:
     standard, low, high, mse, hard, last = (
-        EffectiveRobustnessRecipe.of(job.recipe)
+        EffectiveRobustnessConfig.of(job.recipe)
         for name in ("standard", "low-rate", "high-rate", "mse", "hard", "last-layer")
         for job in own("paper", methods=[name], seeds=[0])
         if job.init != SCRATCH
@@ -122,11 +122,11 @@ def test_testbed_models_are_the_same_as_a_job_and_as_part_of_another(monkeypatch
 
     monkeypatch.setattr(section, "_fit_testbed_model", fit)
     [other, _] = own("smoke", methods=["standard"])
-    data = ImageSet("own", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4), tuple("abcd"))
+    data = ImageDataset("own", torch.zeros(4, 3, 8, 8, dtype=torch.uint8), torch.arange(4), tuple("abcd"))
     tests = TargetTests(data, {"shifted": data}, "some")
-    section.testbed_of(other, EffectiveRobustnessRecipe.of(other.recipe), tests, Context())
+    section.testbed_of(other, EffectiveRobustnessConfig.of(other.recipe), tests, Context())
     models = own("smoke", methods=["testbed-model"])
-    single = [section._training(job, EffectiveRobustnessRecipe.of(job.recipe), tests, "").key for job in models]
+    single = [section._training(job, EffectiveRobustnessConfig.of(job.recipe), tests, "").key for job in models]
     assert asked == single
     assert len(set(single)) == len(baseline_models.TESTBEDS["smoke"])
 
@@ -201,7 +201,7 @@ def scores_right(labels: torch.Tensor, right: np.ndarray, classes: int) -> np.nd
 def sets() -> TargetTests:
     labels = torch.arange(200) % 4
     images = torch.zeros(200, 3, 8, 8, dtype=torch.uint8)
-    data = ImageSet("own", images, labels, tuple("abcd"))
+    data = ImageDataset("own", images, labels, tuple("abcd"))
     return TargetTests(data, {"corrupted": data}, "200 of each")
 
 
@@ -480,7 +480,7 @@ def record(method: str, init: str, seed: int, metrics: dict[str, float]) -> Reco
 
 
 def test_the_recipe_of_a_testbed_model_is_the_same_whatever_the_seed_of_the_job() -> None:
-    start = EffectiveRobustnessRecipe(**{**profile("cpu").targets["cifar10"].scratch.as_dict(), "observations": 1})
+    start = EffectiveRobustnessConfig(**{**profile("cpu").targets["cifar10"].scratch.as_dict(), "observations": 1})
     [job] = own("cpu", methods=["testbed-model"], chosen_levels=[12])
-    assert adapt(start, Case("cpu", "scratch", "testbed-model", "cifar10", 12.0)).as_dict() == job.recipe
-    assert isinstance(EffectiveRobustnessRecipe.of(job.recipe).training_part(), Recipe)
+    assert adapt(start, GridPoint("cpu", "scratch", "testbed-model", "cifar10", 12.0)).as_dict() == job.recipe
+    assert isinstance(EffectiveRobustnessConfig.of(job.recipe).training_part(), TrainingConfig)

@@ -14,7 +14,7 @@ import toys
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageSet, load
+from robustness_lib.data import ImageDataset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import baseline_models, example_difficulty, fine_tuning
 from robustness_lib.experiments.example_difficulty import (
@@ -24,8 +24,8 @@ from robustness_lib.experiments.example_difficulty import (
     cross_validated_scores,
 )
 from robustness_lib.experiments.fine_tuning import (
-    AtSize,
     Features,
+    ImageSizeAdapter,
     Seen,
     at_size,
     fit,
@@ -37,10 +37,10 @@ from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests, 
 from robustness_lib.models.architectures import build, features, head
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context, Training
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import predict
 
-RECIPE = Recipe(
+RECIPE = TrainingConfig(
     architecture="wrn-10-1",
     train_images=60,
     epochs=2,
@@ -64,7 +64,7 @@ def sets(context: Context) -> TargetTests:
     return target_tests("synthetic", ["shifted"], context, original=20, shifted=10)
 
 
-def training(recipe: Recipe = RECIPE, variant: str = "toy") -> Training:
+def training(recipe: TrainingConfig = RECIPE, variant: str = "toy") -> Training:
     return Training(dataset="synthetic", init="scratch", seed=0, recipe=recipe, variant=variant)
 
 
@@ -148,7 +148,7 @@ def test_torchvision_networks_see_enlarged_images(name: str) -> None:
     images = torch.randn(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         large = F.interpolate(images, (64, 64), mode="bilinear", align_corners=False)
-        assert isinstance(network, AtSize)
+        assert isinstance(network, ImageSizeAdapter)
         assert torch.allclose(network(images), network.network(large))
         found = Features(network)(images)
         assert torch.allclose(found, features(network.network, large))
@@ -273,7 +273,7 @@ def test_cross_validated_scores_tell_spoilt_images_and_are_kept(context: Context
     data = toys.images(160, 2, seed=3)
     wrong = torch.arange(160) % 8 == 0
     spoilt = data.with_labels(torch.where(wrong, 1 - data.labels, data.labels))
-    recipe = Recipe(architecture="wrn-10-1", epochs=6, batch_size=20, learning_rate=0.05)
+    recipe = TrainingConfig(architecture="wrn-10-1", epochs=6, batch_size=20, learning_rate=0.05)
     scores = cross_validated_scores(spoilt, recipe, context)
     assert scores.shape == (160,)
     assert 0 <= scores.min() <= scores.max() <= 1
@@ -304,9 +304,9 @@ def test_published_c_scores(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", baseline_models.PIXEL_MODELS)
 def test_models_of_pixels_learn_and_score_every_class(name: str) -> None:
     data, new = toys.images(300, 4, seed=5), toys.images(60, 4, seed=6)
-    wider = ImageSet("wider", data.images, data.labels, (*data.class_names, "absent"))
+    wider = ImageDataset("wider", data.images, data.labels, (*data.class_names, "absent"))
     score = baseline_models.fit_pixel_model(name, wider, seed=0)
-    found = score(ImageSet("new", new.images, new.labels, wider.class_names))
+    found = score(ImageDataset("new", new.images, new.labels, wider.class_names))
     assert found.shape == (60, 5)
     assert (found[:, 4] == -torch.inf).all()
     assert float((found.argmax(1) == new.labels).double().mean()) > 0.45  # chance is 0.25

@@ -23,7 +23,7 @@ from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.runner import records
 from robustness_lib.runner.model_cache import Context, Training
 from robustness_lib.runner.records import Store, checkpoint_id
-from robustness_lib.training.config import ADVERSARIES, Recipe
+from robustness_lib.training.config import ADVERSARIES, TrainingConfig
 from robustness_lib.training.device import Runtime, cpu_name
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -127,7 +127,7 @@ def names() -> dict[str, Any]:
         ]
         for purpose in purposes
     }
-    default = Recipe(architecture="wrn-16-1").as_dict()
+    default = TrainingConfig(architecture="wrn-16-1").as_dict()
     return {"checkpoints": ids, "trainings": trainings, "streams": streams, "recipe": default}
 
 

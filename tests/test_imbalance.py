@@ -23,13 +23,13 @@ from imblearn.over_sampling import SMOTE
 from torch.nn import functional as F
 
 from robustness_lib import paper
-from robustness_lib.data import ImageSet, load
+from robustness_lib.data import ImageDataset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import hyperparameter_search, imbalance
 from robustness_lib.experiments.imbalance import (
     LEVELS,
     METHODS,
-    ImbalanceRecipe,
+    ImbalanceConfig,
     class_sizes,
     class_weights,
     evaluate,
@@ -138,12 +138,12 @@ def test_equal_classes_have_no_minority() -> None:
 SIZES = (20, 9, 6)
 
 
-def shuffled(count: int = 90, classes: int = 3) -> ImageSet:
+def shuffled(count: int = 90, classes: int = 3) -> ImageDataset:
     data = toys.images(count, classes, size=4)
     return data.subset(torch.randperm(count, generator=torch.Generator().manual_seed(1)))
 
 
-def thin(sizes: tuple[int, ...] = SIZES, seed: int = 0) -> ImageSet:
+def thin(sizes: tuple[int, ...] = SIZES, seed: int = 0) -> ImageDataset:
     data = shuffled()
     return data.subset(subsample(data.labels, sizes, seed))
 
@@ -184,7 +184,7 @@ def test_the_draw_of_the_subset_is_uniform_in_each_class() -> None:
 # ---------------------------------------------------------------------------------------- remedies
 
 
-def rows(data: ImageSet) -> np.ndarray:
+def rows(data: ImageDataset) -> np.ndarray:
     return data.images.flatten(1).numpy().astype(np.float64)
 
 
@@ -324,7 +324,7 @@ def test_every_data_set_level_method_and_seed_has_both_arms(scale: str) -> None:
     for job in jobs:
         assert (job.section, job.profile) == ("imbalance", scale)
         canonical_json(job.as_dict())
-        recipe = ImbalanceRecipe(**job.recipe)
+        recipe = ImbalanceConfig(**job.recipe)
         assert recipe.as_dict() == job.recipe
         assert (recipe.law, recipe.smote_neighbours, recipe.train_images) == ("v1", 5, 0)
         assert recipe.smallest > recipe.smote_neighbours
@@ -397,7 +397,7 @@ def test_excluded_is_the_pre_trained_arm_of_a_given_checkpoint() -> None:
         if (job.init, job.dataset) == (other, "cifar10")
     ]
     assert normal.recipe == jobs[4].recipe
-    recipe = ImbalanceRecipe(**normal.recipe)
+    recipe = ImbalanceConfig(**normal.recipe)
     assert imbalance._variant(jobs[4], recipe) == imbalance._variant(normal, recipe)  # one network for both
 
 
@@ -457,10 +457,10 @@ def test_sweep_measures_all_documented_metrics(context: Context) -> None:
 
 
 def test_arms_and_methods_share_images_and_order(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen: dict[tuple[str, str], tuple[ImageSet, dict[str, object]]] = {}
+    seen: dict[tuple[str, str], tuple[ImageDataset, dict[str, object]]] = {}
     train, job = model_cache.train, own_jobs()[0]
 
-    def watch(network: object, data: ImageSet, *arguments: object, **options: object) -> History:
+    def watch(network: object, data: ImageDataset, *arguments: object, **options: object) -> History:
         seen["scratch" if job.init == SCRATCH else "tuned", job.method] = data, options
         return train(network, data, *arguments, **options)
 
@@ -503,8 +503,8 @@ def test_a_network_is_known_by_all_that_determines_it(change: dict[str, object],
                 dataset="own",
                 init=job.init,
                 seed=job.seed,
-                recipe=ImbalanceRecipe(**job.recipe),
-                variant=imbalance._variant(job, ImbalanceRecipe(**job.recipe)),
+                recipe=ImbalanceConfig(**job.recipe),
+                variant=imbalance._variant(job, ImbalanceConfig(**job.recipe)),
             )
             for job in (one, other)
         ]

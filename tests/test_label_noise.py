@@ -23,7 +23,7 @@ from robustness_lib import paper
 from robustness_lib.data import class_balanced_subset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import label_noise
-from robustness_lib.experiments.label_noise import LabelNoiseRecipe, area_under_error_curve, forward_loss, noisy_labels
+from robustness_lib.experiments.label_noise import LabelNoiseConfig, area_under_error_curve, forward_loss, noisy_labels
 from robustness_lib.experiments.pretraining import missing
 from robustness_lib.methods.label_noise import corrupt_labels, corruption_matrix
 from robustness_lib.methods.loss_correction import (
@@ -40,7 +40,7 @@ from robustness_lib.runner import model_cache, records
 from robustness_lib.runner.model_cache import Context, save_trained, trained
 from robustness_lib.runner.records import SCRATCH, Job, Store, canonical_json
 from robustness_lib.runner.sweep import sweep
-from robustness_lib.training.config import Recipe, learning_rate_at
+from robustness_lib.training.config import TrainingConfig, learning_rate_at
 from robustness_lib.training.trainer import History, predict
 
 CORRECTED = ("forward", "glc-5", "glc-10")
@@ -264,7 +264,7 @@ def test_the_papers_settings() -> None:
     }
     for method in ("none", *CORRECTED):
         for arm in ("scratch", "tuned"):
-            recipe = LabelNoiseRecipe(**one_job("paper", method, arm).recipe)
+            recipe = LabelNoiseConfig(**one_job("paper", method, arm).recipe)
             found = (recipe.epochs, recipe.learning_rate, recipe.final_learning_rate, recipe.dropout)
             found += (recipe.normalisation, recipe.head_bias)
             assert found == table[method if method == "none" else "corrected", arm]
@@ -273,12 +273,12 @@ def test_the_papers_settings() -> None:
             assert recipe.filter_outliers
             assert recipe.separate_passes
             assert recipe.nominal_divisor
-    longer = LabelNoiseRecipe(**one_job("paper", "longer", "scratch").recipe)
+    longer = LabelNoiseConfig(**one_job("paper", "longer", "scratch").recipe)
     assert (longer.epochs, longer.schedule, longer.dropout, longer.normalisation) == (200, "step", 0.3, "half")
 
 
 def test_step_schedule_drops_where_the_paper_says() -> None:
-    recipe = Recipe(epochs=200, schedule="step")
+    recipe = TrainingConfig(epochs=200, schedule="step")
     steps = 391
     rates = {
         epoch: {round(learning_rate_at(epoch * steps + k, 200 * steps, recipe), 12) for k in (1, steps)}
@@ -289,7 +289,7 @@ def test_step_schedule_drops_where_the_paper_says() -> None:
     assert [rates[e] for e in (120, 159)] == [{0.004}] * 2
     assert [rates[e] for e in (160, 199)] == [{0.0008}] * 2
     with pytest.raises(UserError, match="cosine, step"):
-        Recipe(schedule="steps")
+        TrainingConfig(schedule="steps")
 
 
 def test_every_strength_method_and_seed_has_both_arms() -> None:
@@ -306,7 +306,7 @@ def test_every_strength_method_and_seed_has_both_arms() -> None:
     assert {job.dataset for job in jobs} == {"cifar10", "cifar100"}
     for job in jobs:
         canonical_json(job.as_dict())
-        assert LabelNoiseRecipe(**job.recipe).as_dict() == job.recipe
+        assert LabelNoiseConfig(**job.recipe).as_dict() == job.recipe
     smoke = label_noise.jobs("smoke")
     assert {job.seed for job in smoke} == {0}
     assert {job.level for job in smoke if job.method != "longer"} == {0.0, 0.5, 1.0}
@@ -522,7 +522,7 @@ def test_errors_are_those_of_the_network(measured: tuple[list[Job], Context]) ->
     jobs, context = measured
     job = next(job for job in jobs if (job.method, job.level) == ("none", 1.0))
     noise, found = noisy_labels(job, context), metrics_of(job, context)
-    recipe = LabelNoiseRecipe(**job.recipe)
+    recipe = LabelNoiseConfig(**job.recipe)
     training = model_cache.Training(dataset="own", init=job.init, seed=job.seed, recipe=recipe, variant=noise.what)
     network = trained(training, context, data=noise.given).network
     right = predict(network, noise.true, recipe.normalisation, context.runtime).argmax(1)
@@ -614,7 +614,7 @@ def test_recipes_differ_only_in_what_is_compared() -> None:
         dataset = "synthetic" if scale == "smoke" else "cifar10"
         for arm in ("scratch", "tuned"):
             recipes = [
-                LabelNoiseRecipe(**one_job(scale, method, arm, datasets=[dataset]).recipe)
+                LabelNoiseConfig(**one_job(scale, method, arm, datasets=[dataset]).recipe)
                 for method in ("none", *CORRECTED)
             ]
             assert all(recipe == recipes[0] for recipe in recipes)

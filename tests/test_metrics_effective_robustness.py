@@ -10,7 +10,7 @@ from scipy.stats import binomtest
 
 from robustness_lib.errors import UserError
 from robustness_lib.metrics import effective_robustness
-from robustness_lib.metrics.effective_robustness import PRINTED_LINES, Line
+from robustness_lib.metrics.effective_robustness import PRINTED_LINES, LinearFit
 from robustness_lib.paper import select
 
 CIFAR, IMAGENET = PRINTED_LINES["cifar10"], PRINTED_LINES["imagenet"]
@@ -53,7 +53,7 @@ def test_the_standard_error_is_the_spread_over_draws_of_test_images() -> None:
     spread = effective_robustness.effective_robustness(*drawn, CIFAR).std()
     assert effective_robustness.standard_error(0.77, 0.6, CIFAR, 1000, 800) == pytest.approx(spread, rel=0.02)
     with pytest.raises(UserError, match="on the linear scale; give one"):
-        effective_robustness.standard_error(0.77, 0.6, Line(1.0, 0.0, "linear"), 1000, 800)
+        effective_robustness.standard_error(0.77, 0.6, LinearFit(1.0, 0.0, "linear"), 1000, 800)
 
 
 def test_the_lines_are_those_of_the_papers_tables() -> None:
@@ -68,7 +68,7 @@ def test_the_lines_are_those_of_the_papers_tables() -> None:
 
 @pytest.mark.parametrize("scaling", effective_robustness.SCALINGS)
 def test_a_line_is_found_again(scaling: str) -> None:
-    true = Line(0.8, -0.1 if scaling == "linear" else -0.4, scaling)  # type: ignore[arg-type]
+    true = LinearFit(0.8, -0.1 if scaling == "linear" else -0.4, scaling)  # type: ignore[arg-type]
     x = np.array([0.2, 0.5, 0.7, 0.9, 0.95])
     found = effective_robustness.fit_line(x, true.predict(x), scaling)
     assert (found.slope, found.intercept) == pytest.approx((true.slope, true.intercept))
@@ -132,7 +132,7 @@ def test_an_unknown_scale() -> None:
     with pytest.raises(UserError, match=r"unknown scaling 'logits'.*did you mean 'logit'"):
         effective_robustness.fit_line([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], "logits")
     with pytest.raises(UserError, match="unknown scaling"):
-        Line(1, 0, "log")  # type: ignore[arg-type]
+        LinearFit(1, 0, "log")  # type: ignore[arg-type]
 
 
 # --------------------------------------------------------------------------------------------- effective robustness

@@ -27,13 +27,13 @@ from robustness_lib import paper
 from robustness_lib.data import load, write_bundle
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import calibration, ood, registry
-from robustness_lib.experiments.ood import OodRecipe
+from robustness_lib.experiments.ood import OODConfig
 from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.methods import ood_images, ood_scores
 from robustness_lib.methods.ood_images import draw, make, nearest_images, shared_classes
 from robustness_lib.methods.ood_scores import (
+    FeatureBank,
     Outputs,
-    Reference,
     energy_score,
     mahalanobis_score,
     max_logit_score,
@@ -192,15 +192,15 @@ def test_roc_curve_is_scikit_learns_at_the_given_rates(pair: tuple[list[float], 
 
 
 @pytest.fixture(scope="module")
-def said() -> tuple[Outputs, Reference]:
+def said() -> tuple[Outputs, FeatureBank]:
     stream = torch.Generator().manual_seed(0)
     labels = torch.arange(90) % 3
     known = torch.randn(90, 5, generator=stream) + 2 * torch.eye(3, 5)[labels]
     seen = torch.randn(40, 5, generator=stream)
-    return Outputs(4 * torch.randn(40, 3, generator=stream), seen), Reference(known, labels, 7)
+    return Outputs(4 * torch.randn(40, 3, generator=stream), seen), FeatureBank(known, labels, 7)
 
 
-def test_scores_of_logits_equal_pytorch_ood(said: tuple[Outputs, Reference]) -> None:
+def test_scores_of_logits_equal_pytorch_ood(said: tuple[Outputs, FeatureBank]) -> None:
     logits = said[0].logits
     np.testing.assert_allclose(softmax_score(logits), MaxSoftmax.score(logits), rtol=1e-5)
     np.testing.assert_allclose(max_logit_score(logits), MaxLogit.score(logits), rtol=1e-6)
@@ -213,7 +213,7 @@ def test_sure_networks_are_still_ranked() -> None:
     assert np.argsort(softmax_score(logits)).tolist() == [1, 2, 0]
 
 
-def test_neighbour_score_is_the_distance_to_the_kth_neighbour(said: tuple[Outputs, Reference]) -> None:
+def test_neighbour_score_is_the_distance_to_the_kth_neighbour(said: tuple[Outputs, FeatureBank]) -> None:
     seen, known = said
 
     def unit(x: torch.Tensor) -> np.ndarray:
@@ -229,7 +229,7 @@ def test_neighbour_score_is_the_distance_to_the_kth_neighbour(said: tuple[Output
         neighbour_score(seen.features, known.features, 91)
 
 
-def test_mahalanobis_score_is_the_least_distance_to_a_class(said: tuple[Outputs, Reference]) -> None:
+def test_mahalanobis_score_is_the_least_distance_to_a_class(said: tuple[Outputs, FeatureBank]) -> None:
     seen, known = said
     points, labels = known.features.double().numpy(), known.labels.numpy()
     means = np.stack([points[labels == k].mean(0) for k in range(3)])
@@ -242,7 +242,7 @@ def test_mahalanobis_score_is_the_least_distance_to_a_class(said: tuple[Outputs,
 
 
 def test_mahalanobis_score_does_not_mind_units_dead_features_or_missing_classes(
-    said: tuple[Outputs, Reference],
+    said: tuple[Outputs, FeatureBank],
 ) -> None:
     seen, known = said
     plain = mahalanobis_score(seen.features, known.features, known.labels)
@@ -253,7 +253,7 @@ def test_mahalanobis_score_does_not_mind_units_dead_features_or_missing_classes(
     np.testing.assert_allclose(mahalanobis_score(*dead, known.labels), plain, rtol=1e-6)
 
 
-def test_unknown_score_is_refused(said: tuple[Outputs, Reference]) -> None:
+def test_unknown_score_is_refused(said: tuple[Outputs, FeatureBank]) -> None:
     assert set(ood.METHODS) == {*ood_scores.SCORES, "overlap"}
     with pytest.raises(UserError, match="standard, max-logit, energy"):
         score("odin", *said)
@@ -368,13 +368,13 @@ def test_every_data_set_score_and_seed_has_both_arms(scale: str) -> None:
     for job in jobs:
         assert job.section == "ood"
         canonical_json(job.as_dict())
-        assert OodRecipe(**job.recipe).as_dict() == job.recipe
+        assert OODConfig(**job.recipe).as_dict() == job.recipe
 
 
 @pytest.mark.parametrize("scale", PROFILES)
 def test_networks_are_those_of_calibration(scale: str) -> None:
     def keys(section: Any) -> set[str]:
-        types = {"ood": OodRecipe, "calibration": calibration.CalibrationRecipe}
+        types = {"ood": OODConfig, "calibration": calibration.CalibrationConfig}
         return {
             Training(dataset=j.dataset, init=j.init, seed=j.seed, recipe=types[section.SECTION].of(j.recipe)).key
             for j in section.jobs(scale, methods=["standard"])
@@ -386,7 +386,7 @@ def test_networks_are_those_of_calibration(scale: str) -> None:
 def test_paper_profile_has_the_papers_sets() -> None:
     for dataset in profile("paper").datasets:
         [job, *_] = ood.jobs("paper", datasets=[dataset])
-        recipe = OodRecipe(**job.recipe)
+        recipe = OODConfig(**job.recipe)
         printed = paper.select("ood", dataset=dataset, arm="scratch", locator="P1 Table 6")["metric"]
         assert {f"auroc_{name}" for name in recipe.averaged} | {"auroc_mean"} == {
             name for name in printed if name.startswith("auroc_")
@@ -504,7 +504,7 @@ def test_values_are_those_of_the_networks_scores(context: Context, root: Path) -
     """By hand for one set: predict, draw, measure with scikit-learn."""
     job = own_job(TINY)
     found = ood.run(job, context)
-    training = Training(dataset="own", init=TINY, seed=0, recipe=OodRecipe.of(job.recipe))
+    training = Training(dataset="own", init=TINY, seed=0, recipe=OODConfig.of(job.recipe))
     network = model_cache.trained(training, context).network
 
     def confidence(name: str) -> np.ndarray:
@@ -532,7 +532,7 @@ def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(
         passes.append(len(images))
         return outputs(network, images, *arguments)
 
-    def watch_draw(name: str, images: torch.Tensor, *arguments: int) -> ood_images.Draws:
+    def watch_draw(name: str, images: torch.Tensor, *arguments: int) -> ood_images.OODSample:
         found = draw(name, images, *arguments)
         drawn.setdefault((name, "drawn"), set()).add(found.images[found.rows].numpy().tobytes())
         return found

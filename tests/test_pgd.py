@@ -22,7 +22,7 @@ from robustness_lib.methods.interfaces import Forward
 from robustness_lib.methods.pgd import EPSILON, Adversary, ascend, margin, pgd, random_targets
 from robustness_lib.models.architectures import build
 from robustness_lib.training import train_step
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import adversary, train
 
 SEEDS = st.integers(0, 2**31)
@@ -228,7 +228,7 @@ def test_every_batch_of_a_training_is_attacked_and_the_network_trained_on_the_re
             seen.append((self.fc.weight.requires_grad, (inputs.detach() + 1) / 2))
             return self.fc(inputs.flatten(1))  # type: ignore[no-any-return]
 
-    recipe = Recipe(
+    recipe = TrainingConfig(
         **{**RECIPE.as_dict(), "epochs": 1, "crop_padding": 0, "flip": False}, adversary="untargeted", attack_steps=5
     )
     data, network = images(16), Watching()
@@ -243,7 +243,7 @@ def test_every_batch_of_a_training_is_attacked_and_the_network_trained_on_the_re
 
 @pytest.mark.parametrize("attack", ATTACKS)
 def test_the_recipe_says_how_a_network_is_attacked(attack: str) -> None:
-    recipe = Recipe(**ATTACKS[attack], epsilon=0.1, step_size=0.02, attack_steps=7)
+    recipe = TrainingConfig(**ATTACKS[attack], epsilon=0.1, step_size=0.02, attack_steps=7)
     found = adversary(recipe, 12)
     assert found == Adversary(
         epsilon=0.1,
@@ -253,7 +253,7 @@ def test_the_recipe_says_how_a_network_is_attacked(attack: str) -> None:
         classes=12 if attack == "targeted" else 0,
         evaluation_mode=attack == "eval",
     )
-    assert adversary(Recipe(), 12) is None
+    assert adversary(TrainingConfig(), 12) is None
 
 
 def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
@@ -277,14 +277,14 @@ def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: 
 
 def test_a_recipe_without_an_adversary_has_the_key_that_it_had() -> None:
     added = {"adversary", "epsilon", "step_size", "attack_steps", "anchor", "attack_mode"}
-    assert not added & set(Recipe().as_dict())
-    assert Recipe(adversary="untargeted").as_dict()["adversary"] == "untargeted"
+    assert not added & set(TrainingConfig().as_dict())
+    assert TrainingConfig(adversary="untargeted").as_dict()["adversary"] == "untargeted"
 
 
 def test_a_radius_may_be_written_as_a_fraction() -> None:
-    assert Recipe().with_overrides({"epsilon": "4/255", "step_size": "0.5"}).epsilon == 4 / 255
+    assert TrainingConfig().with_overrides({"epsilon": "4/255", "step_size": "0.5"}).epsilon == 4 / 255
     with pytest.raises(UserError, match=re.escape("epsilon=1/0 cannot be read: a number, such as 0.03 or 8/255")):
-        Recipe().with_overrides({"epsilon": "1/0"})
+        TrainingConfig().with_overrides({"epsilon": "1/0"})
 
 
 # ---------------------------------------------------------------------------------------- bad input
@@ -344,7 +344,7 @@ def test_a_network_in_which_gradients_do_not_flow(spoil: Callable[[Tensor], Tens
 )
 def test_a_recipe_refuses_an_attack_that_is_none(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
-        Recipe(**setting)
+        TrainingConfig(**setting)
 
 
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])

@@ -18,9 +18,9 @@ from robustness_lib.models.checkpoints import load_weights, save_weights
 from robustness_lib.runner.model_cache import Training, find_checkpoint, initialise, ship
 from robustness_lib.runner.records import SCRATCH, Job, Store, checkpoint_id
 from robustness_lib.runner.sweep import sweep
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 
-SHORT = Recipe(architecture="wrn-10-1", epochs=1, batch_size=20)
+SHORT = TrainingConfig(architecture="wrn-10-1", epochs=1, batch_size=20)
 TARGET = Target(
     corpus="corpus",
     corpus_holds="corpus_60x5",
@@ -246,7 +246,7 @@ def test_corpus_that_is_not_what_the_profile_expects(root: Path, tmp_path: Path)
 
 def tuning_jobs(monkeypatch: pytest.MonkeyPatch, overrides: dict[str, str] | None = None) -> list[Job]:
     monkeypatch.setitem(PROFILES, "smoke", SCALE)
-    found = arms(SCALE, "own", Recipe, overrides)
+    found = arms(SCALE, "own", TrainingConfig, overrides)
     return [
         toys.toy_job(seed, dataset="own", init=arm.init, recipe=arm.recipe.as_dict())
         for arm in found
@@ -326,7 +326,7 @@ def test_settings_hold_for_the_arms_they_name() -> None:
     assert overrides_for("tuned", None) == {}
     backwards = dict(reversed(settings.items()))
     assert overrides_for("tuned", backwards) == overrides_for("tuned", settings)
-    scratch, tuned = arms(profile("cpu"), "cifar10", Recipe, settings)
+    scratch, tuned = arms(profile("cpu"), "cifar10", TrainingConfig, settings)
     assert (scratch.recipe.epochs, tuned.recipe.epochs) == (7, 3)
     assert (scratch.recipe.flip, tuned.recipe.flip) == (False, True)
     assert scratch.init == SCRATCH
@@ -336,16 +336,16 @@ def test_settings_hold_for_the_arms_they_name() -> None:
 @pytest.mark.parametrize("name", ["tune.epochs", "tuned.epoch", "epoch", "pretraining.bin_size"])
 def test_unknown_settings_are_refused(name: str) -> None:
     with pytest.raises(UserError, match="choose one of") as caught:
-        arms(profile("cpu"), "cifar10", Recipe, {name: "1"})
+        arms(profile("cpu"), "cifar10", TrainingConfig, {name: "1"})
     assert "\n" not in str(caught.value)
 
 
 def test_given_checkpoint_is_tuned_instead() -> None:
-    assert [arm.init for arm in arms(profile("cpu"), "cifar10", Recipe, None, "mine")] == [SCRATCH, "mine"]
+    assert [arm.init for arm in arms(profile("cpu"), "cifar10", TrainingConfig, None, "mine")] == [SCRATCH, "mine"]
 
 
 def test_a_wrong_setting_of_one_arm_is_named_as_it_was_given() -> None:
     for name in ("tuned.epochs", "scratch.epochs", "epochs"):
         with pytest.raises(UserError) as caught:
-            arms(profile("cpu"), "cifar10", Recipe, {name: "0"})
+            arms(profile("cpu"), "cifar10", TrainingConfig, {name: "0"})
         assert str(caught.value).startswith(f"{name} is 0 but must be at least 1")

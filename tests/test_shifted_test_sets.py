@@ -18,7 +18,7 @@ from PIL import Image
 from torch import nn
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageSet, class_list, data_root, load
+from robustness_lib.data import ImageDataset, class_list, data_root, load
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.corruptions import CORRUPTIONS, PARAMETERS, SEVERITIES, corrupt, corrupted
 from robustness_lib.data.imagenet_downsampled import cinic10_classes, read_class_map
@@ -99,7 +99,7 @@ def test_unknown_corruptions_and_severities_are_refused() -> None:
 
 
 def test_each_image_of_a_corrupted_set_is_corrupted_in_one_of_the_ways() -> None:
-    data = ImageSet("own", smooth(100), torch.arange(100) % 2, ("a", "b"))
+    data = ImageDataset("own", smooth(100), torch.arange(100) % 2, ("a", "b"))
     found = corrupted(data)
     assert torch.equal(found.labels, data.labels)
     ways = [corrupt(data.images, corruption, s) for corruption in ("contrast", "pixelate") for s in SEVERITIES]
@@ -189,8 +189,8 @@ def test_every_tenth_class_of_a_corpus(tmp_path: Path) -> None:
 
 def sets_of(count: int = 12) -> TargetTests:
     names = ("a", "b", "c")
-    original = ImageSet("own", smooth(count), torch.arange(count) % 3, names)
-    shifted = ImageSet("other", smooth(6), torch.tensor([0, 2, 0, 2, 2, 0]), names)
+    original = ImageDataset("own", smooth(count), torch.arange(count) % 3, names)
+    shifted = ImageDataset("other", smooth(6), torch.tensor([0, 2, 0, 2, 2, 0]), names)
     return TargetTests(original, {"corrupted": shifted}, "some")
 
 

@@ -22,12 +22,12 @@ from toys import PLAIN, checksum, images, run_training
 from robustness_lib.methods.interfaces import Forward
 from robustness_lib.randomness import generator
 from robustness_lib.training import train_step
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.device import Runtime, full_float32
 from robustness_lib.training.trainer import train, weighted_cross_entropy
 
 RECORDED = dataclasses.replace(PLAIN, graphs=True)
-RECIPE = Recipe(architecture="wrn-10-1", epochs=3, batch_size=16, learning_rate=0.05, dropout=0.3)
+RECIPE = TrainingConfig(architecture="wrn-10-1", epochs=3, batch_size=16, learning_rate=0.05, dropout=0.3)
 
 
 @pytest.fixture
@@ -87,7 +87,9 @@ def noisy(network: Forward, batch: Tensor, labels: Tensor) -> Tensor:
     return (batch + 0.02 * torch.autograd.grad(loss, start)[0].sign()).clamp(0, 1)
 
 
-def run(seed: int, runtime: Runtime = PLAIN, recipe: Recipe = RECIPE, **options: Any) -> tuple[str, list[float]]:
+def run(
+    seed: int, runtime: Runtime = PLAIN, recipe: TrainingConfig = RECIPE, **options: Any
+) -> tuple[str, list[float]]:
     """Weights and losses of a fresh network's training."""
     network, history = run_training(recipe, seed, runtime=runtime, **options)
     return checksum(network), history.losses

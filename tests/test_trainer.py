@@ -20,12 +20,12 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.transforms import functional as tvf
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.methods.interfaces import Forward
 from robustness_lib.models.architectures import build, head
 from robustness_lib.randomness import generator, stream_seed
-from robustness_lib.training.config import NORMALISATIONS, Recipe, early_steps, learning_rate_at
+from robustness_lib.training.config import NORMALISATIONS, TrainingConfig, early_steps, learning_rate_at
 from robustness_lib.training.data_loader import DeviceImages, normalise, to_unit_range
 from robustness_lib.training.device import Runtime
 from robustness_lib.training.trainer import TrainingDiverged, cpu_threads, predict, train, weighted_cross_entropy
@@ -33,7 +33,7 @@ from robustness_lib.training.trainer import TrainingDiverged, cpu_threads, predi
 BF16 = Runtime(precision="bfloat16", threads=1)
 
 
-def but(recipe: Recipe = toys.RECIPE, **changes: object) -> Recipe:
+def but(recipe: TrainingConfig = toys.RECIPE, **changes: object) -> TrainingConfig:
     return dataclasses.replace(recipe, **changes)
 
 
@@ -41,7 +41,7 @@ def but(recipe: Recipe = toys.RECIPE, **changes: object) -> Recipe:
 
 
 def test_cosine_starts_one_step_down_and_ends_exactly_at_the_final_rate() -> None:
-    recipe = Recipe(learning_rate=0.1, final_learning_rate=1e-6)
+    recipe = TrainingConfig(learning_rate=0.1, final_learning_rate=1e-6)
     total = 500_500
     assert learning_rate_at(total, total, recipe) == 1e-6
     first = 1e-6 + 0.5 * (0.1 - 1e-6) * (1 + math.cos(math.pi / total))
@@ -52,7 +52,7 @@ def test_cosine_starts_one_step_down_and_ends_exactly_at_the_final_rate() -> Non
 
 
 def test_cosine_is_that_of_the_authors_lambda_lr() -> None:
-    recipe = Recipe(learning_rate=0.1, final_learning_rate=1e-6)
+    recipe = TrainingConfig(learning_rate=0.1, final_learning_rate=1e-6)
     optimiser = torch.optim.SGD([nn.Parameter(torch.zeros(1))], lr=0.1)
     total = 12
 
@@ -121,7 +121,7 @@ def test_normalisation_is_torchvisions(name: str) -> None:
     torch.testing.assert_close(normalise(to_unit_range(data.images), name), expected, rtol=0, atol=1e-6)
 
 
-def linear_training(recipe: Recipe, data: ImageSet, seed: int = 0, **options: object) -> nn.Module:
+def linear_training(recipe: TrainingConfig, data: ImageDataset, seed: int = 0, **options: object) -> nn.Module:
     """A training whose network costs nothing, for what happens around it."""
     network = nn.Sequential(nn.Flatten(), nn.Linear(data.images[0].numel(), data.num_classes))
     nn.init.zeros_(network[1].weight)
@@ -145,13 +145,13 @@ class Watch:
         return F.cross_entropy(network(images), labels)
 
 
-def coordinates() -> ImageSet:
+def coordinates() -> ImageDataset:
     """Sixteen-pixel images whose red says the row and whose green says the column (from 1); black is outside."""
     row = torch.arange(1, 17, dtype=torch.uint8)
     image = torch.stack(
         [row[:, None].expand(16, 16), row[None].expand(16, 16), torch.full_like(row, 255).expand(16, 16)]
     )
-    return ImageSet("coordinates", image[None].repeat(8100, 1, 1, 1), torch.arange(8100) % 2, ("a", "b"))
+    return ImageDataset("coordinates", image[None].repeat(8100, 1, 1, 1), torch.arange(8100) % 2, ("a", "b"))
 
 
 def test_crop_positions_are_uniform_and_half_is_mirrored() -> None:
@@ -242,7 +242,7 @@ def test_sampler_that_changes_the_length_of_an_epoch_is_refused() -> None:
 # ---------------------------------------------------------------------------------------- the whole loop
 
 
-def textbook(network: nn.Module, data: ImageSet, recipe: Recipe, seed: int) -> nn.Module:
+def textbook(network: nn.Module, data: ImageDataset, recipe: TrainingConfig, seed: int) -> nn.Module:
     """The same training as one would write it after the papers, image by image."""
     optimiser = torch.optim.SGD(
         network.parameters(), recipe.learning_rate, momentum=0.9, weight_decay=recipe.weight_decay, nesterov=True
@@ -361,7 +361,7 @@ def test_mean_loss_of_an_epoch_is_the_mean_over_its_batches() -> None:
 
 def test_perturb_is_given_images_in_the_unit_range_and_its_result_is_trained_on() -> None:
     data, black = toys.images(), toys.images()
-    black = ImageSet("black", torch.zeros_like(data.images), data.labels, data.class_names)
+    black = ImageDataset("black", torch.zeros_like(data.images), data.labels, data.class_names)
     given: list[Tensor] = []
 
     def perturb(network: Forward, images: Tensor, labels: Tensor) -> Tensor:
@@ -431,7 +431,7 @@ def test_head_only_training_leaves_the_trunk_and_its_statistics_alone(runtime: R
     ],
 )
 def test_observed_epochs(epochs: int, observations: int, expected: list[int]) -> None:
-    assert Recipe(epochs=epochs, observations=observations).observed_epochs() == expected
+    assert TrainingConfig(epochs=epochs, observations=observations).observed_epochs() == expected
 
 
 def test_observing_happens_after_the_right_epochs_and_changes_nothing() -> None:
@@ -512,7 +512,7 @@ def test_momentum_can_be_the_plain_one() -> None:
 
 
 def test_constant_rate() -> None:
-    recipe = Recipe(learning_rate=0.01, schedule="constant")
+    recipe = TrainingConfig(learning_rate=0.01, schedule="constant")
     assert {learning_rate_at(step, 10, recipe) for step in range(1, 11)} == {0.01}
 
 
@@ -554,7 +554,7 @@ class Stop(Exception):
     """Something that ends a training from within."""
 
 
-def interrupted(checkpoint: Path, recipe: Recipe, after: int, **options: object) -> None:
+def interrupted(checkpoint: Path, recipe: TrainingConfig, after: int, **options: object) -> None:
     """Train until ``observe`` was called so many times, leaving the checkpoint of the epoch before."""
     calls: list[int] = []
 
@@ -673,11 +673,11 @@ def test_recipe_refuses(name: str, value: object, expected: str) -> None:
 
 def test_overrides_are_read_by_type() -> None:
     text = {"epochs": "5", "learning_rate": "1e-3", "flip": "False", "normalisation": " cifar ", "dropout": "0"}
-    changed = Recipe().with_overrides(text)
-    assert changed == Recipe(epochs=5, learning_rate=1e-3, flip=False, normalisation="cifar", dropout=0.0)
+    changed = TrainingConfig().with_overrides(text)
+    assert changed == TrainingConfig(epochs=5, learning_rate=1e-3, flip=False, normalisation="cifar", dropout=0.0)
     assert type(changed.dropout) is float
-    assert Recipe().with_overrides({"flip": "1"}).flip is True
-    assert Recipe().with_overrides({}) == Recipe()
+    assert TrainingConfig().with_overrides({"flip": "1"}).flip is True
+    assert TrainingConfig().with_overrides({}) == TrainingConfig()
 
 
 @pytest.mark.parametrize(
@@ -695,15 +695,15 @@ def test_overrides_are_read_by_type() -> None:
 )
 def test_overrides_refuse_values(name: str, text: str, expected: str) -> None:
     with pytest.raises(UserError, match=expected) as caught:
-        Recipe().with_overrides({name: text})
+        TrainingConfig().with_overrides({name: text})
     assert name in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_overrides_refuse_unknown_names_and_list_the_valid_ones() -> None:
     with pytest.raises(UserError, match="did you mean 'epochs'") as caught:
-        Recipe().with_overrides({"epoch": "5"})
-    for name in Recipe().as_dict():
+        TrainingConfig().with_overrides({"epoch": "5"})
+    for name in TrainingConfig().as_dict():
         assert name in str(caught.value)
 
 

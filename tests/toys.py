@@ -22,7 +22,7 @@ import torch
 from torch import nn
 
 from robustness_lib import cli
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build
 from robustness_lib.models.checkpoints import weights_checksum
@@ -30,7 +30,7 @@ from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import Job, Store
 from robustness_lib.runner.sweep import sweep
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.device import Runtime
 from robustness_lib.training.trainer import History, train
 
@@ -38,15 +38,15 @@ CHILDREN = multiprocessing.get_context("forkserver")
 CHILDREN.set_forkserver_preload(["robustness_lib.cli", "robustness_lib.runner.sweep", "torch._dynamo", "torchvision"])
 
 PLAIN = Runtime(precision="float32", threads=1)
-RECIPE = Recipe(architecture="wrn-10-1", epochs=2, batch_size=16, learning_rate=0.05)
+RECIPE = TrainingConfig(architecture="wrn-10-1", epochs=2, batch_size=16, learning_rate=0.05)
 
 
-def images(count: int = 40, classes: int = 4, size: int = 16, seed: int = 0) -> ImageSet:
+def images(count: int = 40, classes: int = 4, size: int = 16, seed: int = 0) -> ImageDataset:
     """Noise whose mean tells the class, so that a network can learn something."""
     labels = torch.arange(count) % classes
     noise = torch.randint(0, 128, (count, 3, size, size), generator=generator(seed, "toys"))
     pixels = (noise + (labels * 127 // max(classes - 1, 1))[:, None, None, None]).to(torch.uint8)
-    return ImageSet("toys", pixels, labels, tuple(f"class {k}" for k in range(classes)))
+    return ImageDataset("toys", pixels, labels, tuple(f"class {k}" for k in range(classes)))
 
 
 def write_bundle(root: Path, name: str, count: int, classes: int, size: int = 16) -> None:
@@ -62,15 +62,17 @@ def write_bundle(root: Path, name: str, count: int, classes: int, size: int = 16
         np.savez(root / name / f"{split}.npz", **arrays)
 
 
-def trained(recipe: Recipe = RECIPE, seed: int = 0, data: ImageSet | None = None, **options: object) -> nn.Module:
+def trained(
+    recipe: TrainingConfig = RECIPE, seed: int = 0, data: ImageDataset | None = None, **options: object
+) -> nn.Module:
     """A tiny network after a training."""
     return run_training(recipe, seed, data, **options)[0]
 
 
 def run_training(
-    recipe: Recipe = RECIPE,
+    recipe: TrainingConfig = RECIPE,
     seed: int = 0,
-    data: ImageSet | None = None,
+    data: ImageDataset | None = None,
     runtime: Runtime = PLAIN,
     **options: object,
 ) -> tuple[nn.Module, History]:
@@ -108,14 +110,14 @@ def toy_run(job: Job, context: Context) -> Metrics:
     with open(context.store / "ran", "a") as file:
         file.write(f"{job.seed} {os.getpid()}\n")
     if job.method == "diverge":
-        run_training(Recipe(architecture="wrn-10-1", epochs=40, batch_size=8, learning_rate=1e6), job.seed)
+        run_training(TrainingConfig(architecture="wrn-10-1", epochs=40, batch_size=8, learning_rate=1e6), job.seed)
     if job.method == "sleep":
         time.sleep(600)
     if job.method == "nothing":
         time.sleep(0.02)
         return {"seed": float(job.seed)}
     settings = {name: value for name, value in job.recipe.items() if name != "train_images"}
-    network, history = run_training(Recipe(**settings), job.seed)
+    network, history = run_training(TrainingConfig(**settings), job.seed)
     return {"weights": float(int(checksum(network)[:12], 16)), "losses": list(history.losses)}
 
 
@@ -172,7 +174,7 @@ def sweep_child(jobs: Sequence[Job], store: Path, workers: int, limit: float | N
     sweep(jobs, toy_run, context(store), workers=workers)
 
 
-def train_child(recipe: Recipe, runtime: Runtime, checkpoint: Path, result: Path, limit: float | None) -> None:
+def train_child(recipe: TrainingConfig, runtime: Runtime, checkpoint: Path, result: Path, limit: float | None) -> None:
     _alone(limit)
     started = time.process_time()
     network, history = run_training(recipe, 3, runtime=runtime, checkpoint=checkpoint, checkpoint_every=0.0)

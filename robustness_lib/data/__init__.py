@@ -6,14 +6,14 @@
 (torch.uint8, 10)
 """
 
-from robustness_lib.data.dataset import ImageSet, class_balanced_subset, data_root
+from robustness_lib.data.dataset import ImageDataset, class_balanced_subset, data_root
 from robustness_lib.data.imagenet_downsampled import class_list
 from robustness_lib.data.io import write_bundle
 from robustness_lib.data.registry import SOURCES, Status, check, fetch, in_full, known_sets, load
 
 __all__ = [
     "SOURCES",
-    "ImageSet",
+    "ImageDataset",
     "Status",
     "check",
     "class_balanced_subset",

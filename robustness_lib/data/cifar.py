@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from robustness_lib.data import pickles
-from robustness_lib.data.dataset import ImageSet
+from robustness_lib.data.dataset import ImageDataset
 from robustness_lib.data.io import (
     DAMAGE,
     MissingData,
@@ -62,7 +62,7 @@ def check_published_files(cls: type[CIFAR10], root: Path, name: str) -> None:
         expect_digest(root / cls.base_folder / filename, "md5", expected, remedy)
 
 
-def _read_official(cls: type[CIFAR10], name: str, split: str, root: Path) -> ImageSet:
+def _read_official(cls: type[CIFAR10], name: str, split: str, root: Path) -> ImageDataset:
     from torchvision.datasets import CIFAR100
 
     check_published_files(cls, root, name)
@@ -71,10 +71,10 @@ def _read_official(cls: type[CIFAR10], name: str, split: str, root: Path) -> Ima
     images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
     labels = [label for part in parts for label in part["fine_labels" if cls is CIFAR100 else "labels"]]
     class_names = read_pickle(folder / cls.meta["filename"])[cls.meta["key"]]
-    return ImageSet(name, torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64), tuple(class_names))
+    return ImageDataset(name, torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64), tuple(class_names))
 
 
-def load_cifar10(name: str, split: str, root: Path) -> ImageSet:
+def load_cifar10(name: str, split: str, root: Path) -> ImageDataset:
     """CIFAR-10 from its official batches, each checked against its published MD5 sum.
 
     Args:
@@ -93,7 +93,7 @@ def load_cifar10(name: str, split: str, root: Path) -> ImageSet:
     return _read_official(CIFAR10, name, split, root)
 
 
-def load_cifar100(name: str, split: str, root: Path) -> ImageSet:
+def load_cifar100(name: str, split: str, root: Path) -> ImageDataset:
     """CIFAR-100 from its official files, each checked against its published MD5 sum.
 
     Args:
@@ -112,7 +112,7 @@ def load_cifar100(name: str, split: str, root: Path) -> ImageSet:
     return _read_official(CIFAR100, name, split, root)
 
 
-def load_cifar101(name: str, split: str, root: Path) -> ImageSet:
+def load_cifar101(name: str, split: str, root: Path) -> ImageDataset:
     """CIFAR-10.1, new test images for CIFAR-10 (Recht et al., 2018), from its published arrays.
 
     Args:
@@ -133,7 +133,7 @@ def load_cifar101(name: str, split: str, root: Path) -> ImageSet:
         expect_digest(path, "sha256", CIFAR101_SHA256[path.name], remedy)
         arrays.append(read_npy(path))
     images = torch.from_numpy(np.ascontiguousarray(arrays[0].transpose(0, 3, 1, 2)))
-    return ImageSet(name, images, torch.from_numpy(arrays[1].astype(np.int64)), CIFAR10_CLASSES)
+    return ImageDataset(name, images, torch.from_numpy(arrays[1].astype(np.int64)), CIFAR10_CLASSES)
 
 
 def read_human_labels(path: Path) -> dict[str, np.ndarray]:
@@ -173,7 +173,7 @@ def _read_torch_file(path: Path) -> Any:
         return pickles.load(io.BytesIO(archive.read(member)))
 
 
-def load_cifar10n(name: str, split: str, root: Path) -> ImageSet:
+def load_cifar10n(name: str, split: str, root: Path) -> ImageDataset:
     """CIFAR-10N: CIFAR-10's training images with labels that people gave (Wei et al., 2022).
 
     Args:
@@ -198,7 +198,7 @@ def load_cifar10n(name: str, split: str, root: Path) -> ImageSet:
         )
     images = load_cifar10("cifar10", split, root)
     if split == "test":
-        return ImageSet(name, images.images, images.labels, images.class_names)
+        return ImageDataset(name, images.images, images.labels, images.class_names)
     folder = root / "cifar10n"
     path = next((p for p in (folder / "labels.npz", folder / "CIFAR-10_human.pt") if p.is_file()), None)
     if path is None:

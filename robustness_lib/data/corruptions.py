@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustness_lib.data.dataset import ImageSet
+from robustness_lib.data.dataset import ImageDataset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.randomness import stream_seed
 
@@ -107,7 +107,7 @@ def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Te
     return torch.from_numpy(whole).permute(0, 3, 1, 2).contiguous()
 
 
-def corrupted(data: ImageSet, seed: int = 0) -> ImageSet:
+def corrupted(data: ImageDataset, seed: int = 0) -> ImageDataset:
     """A set with every image corrupted in one of the 25 ways (five corruptions at five severities).
 
     Images of each class are dealt to the ways in turn, in file order, so that each way has as many images of every
@@ -129,4 +129,4 @@ def corrupted(data: ImageSet, seed: int = 0) -> ImageSet:
         mine = way == number
         if mine.any():
             images[mine] = corrupt(images[mine], corruption, severity, seed)
-    return ImageSet(f"{data.name}, corrupted", images, data.labels, data.class_names)
+    return ImageDataset(f"{data.name}, corrupted", images, data.labels, data.class_names)

@@ -40,7 +40,7 @@ def data_root(root: Path | str | None = None) -> Path:
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class ImageSet:
+class ImageDataset:
     """Images and labels, whole, in memory.
 
     Attributes:
@@ -97,13 +97,13 @@ class ImageSet:
             digest.update(part.detach().cpu().contiguous().numpy().data)
         return digest.hexdigest()
 
-    def subset(self, indices: torch.Tensor, name: str | None = None) -> ImageSet:
+    def subset(self, indices: torch.Tensor, name: str | None = None) -> ImageDataset:
         """The images at ``indices`` (int64 [M], or bool [N]), in that order, with the same classes."""
-        return ImageSet(name or self.name, self.images[indices], self.labels[indices], self.class_names)
+        return ImageDataset(name or self.name, self.images[indices], self.labels[indices], self.class_names)
 
-    def with_labels(self, labels: torch.Tensor, name: str | None = None) -> ImageSet:
+    def with_labels(self, labels: torch.Tensor, name: str | None = None) -> ImageDataset:
         """The same images with other labels (int64 [N], values 0..K-1)."""
-        return ImageSet(name or self.name, self.images, labels, self.class_names)
+        return ImageDataset(name or self.name, self.images, labels, self.class_names)
 
 
 def class_balanced_subset(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:

@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from robustness_lib.data.dataset import SPLITS, ImageSet
+from robustness_lib.data.dataset import SPLITS, ImageDataset
 from robustness_lib.data.io import (
     DAMAGE,
     MissingData,
@@ -125,7 +125,7 @@ def image_set(
     *,
     fit: str = "crop",
     cache: Path | None = None,
-) -> ImageSet:
+) -> ImageDataset:
     """An image set of image files, decoded or from the cache.
 
     Args:
@@ -150,14 +150,14 @@ def image_set(
         with contextlib.suppress(UserError):
             return read_bundle(cached, name)
     images = read_images(paths, size, fit)
-    result = ImageSet(name, images, torch.tensor(labels, dtype=torch.int64), tuple(class_names))
+    result = ImageDataset(name, images, torch.tensor(labels, dtype=torch.int64), tuple(class_names))
     if cached:
         with contextlib.suppress(UserError):
             write_bundle(cached, result)
     return result
 
 
-def read_tiny_imagenet(name: str, folder: Path, split: str, size: int = 64, cache: Path | None = None) -> ImageSet:
+def read_tiny_imagenet(name: str, folder: Path, split: str, size: int = 64, cache: Path | None = None) -> ImageDataset:
     """Tiny ImageNet from its published folder ``tiny-imagenet-200``.
 
     Args:
@@ -198,13 +198,13 @@ def _lines(path: Path) -> list[str]:
     return [line for line in path.read_text(errors="replace").splitlines() if line.strip()]
 
 
-def load_tiny_imagenet(name: str, split: str, root: Path) -> ImageSet:
+def load_tiny_imagenet(name: str, split: str, root: Path) -> ImageDataset:
     """Tiny ImageNet at 64 pixels from ``<root>/tiny-imagenet-200`` (see :func:`read_tiny_imagenet`)."""
     images = read_tiny_imagenet(name, root / "tiny-imagenet-200", split, cache=root / ".cache")
-    return ImageSet(name, images.images, images.labels, images.class_names)
+    return ImageDataset(name, images.images, images.labels, images.class_names)
 
 
-def load_textures(name: str, split: str, root: Path, size: int = 32) -> ImageSet:
+def load_textures(name: str, split: str, root: Path, size: int = 32) -> ImageDataset:
     """The Describable Textures Dataset, all 5,640 images, through torchvision's class.
 
     Args:
@@ -231,7 +231,7 @@ def load_textures(name: str, split: str, root: Path, size: int = 32) -> ImageSet
     return image_set(name, files, labels, names, size, cache=root / ".cache")
 
 
-def load_svhn(name: str, split: str, root: Path, size: int = 32) -> ImageSet:
+def load_svhn(name: str, split: str, root: Path, size: int = 32) -> ImageDataset:
     """SVHN's cropped digits through torchvision's class, which checks the file's MD5 sum.
 
     Args:
@@ -260,10 +260,10 @@ def load_svhn(name: str, split: str, root: Path, size: int = 32) -> ImageSet:
     if size != images.shape[-1]:
         parts = torch.split(images, 5000)
         images = torch.cat([F.resize(part, [size, size], F.InterpolationMode.BILINEAR) for part in parts])
-    return ImageSet(name, images, labels, tuple("0123456789"))
+    return ImageDataset(name, images, labels, tuple("0123456789"))
 
 
-def load_places365(name: str, split: str, root: Path, size: int = 32, limit: int = 10_000) -> ImageSet:
+def load_places365(name: str, split: str, root: Path, size: int = 32, limit: int = 10_000) -> ImageDataset:
     """Places365-Standard in its small (256-pixel) version, through torchvision's class.
 
     Args:
@@ -302,7 +302,7 @@ def load_places365(name: str, split: str, root: Path, size: int = 32, limit: int
     return image_set(name, paths, [0] * len(paths), ["unlabelled"], size, cache=root / ".cache")
 
 
-def load_unlabelled(name: str, split: str, root: Path, size: int = 32, folder: str = "lsun/test") -> ImageSet:
+def load_unlabelled(name: str, split: str, root: Path, size: int = 32, folder: str = "lsun/test") -> ImageDataset:
     """A folder of image files without labels, such as LSUN's test images (10,000, all scenes together).
 
     LSUN is published as a database file (lmdb) of WebP images, which its own ``data.py export`` writes as
@@ -363,5 +363,5 @@ def write_pictures(pictures: Path | str, bundles: Path | str, size: int) -> None
         paths = [path for files in classes_of.values() for path in files]
         labels = [label for label, files in enumerate(classes_of.values()) for _ in files]
         images = read_images(paths, size, upright=True)
-        data = ImageSet(Path(bundles).name, images, torch.tensor(labels), tuple(classes_of))
+        data = ImageDataset(Path(bundles).name, images, torch.tensor(labels), tuple(classes_of))
         write_bundle(Path(bundles).expanduser() / f"{split}.npz", data)

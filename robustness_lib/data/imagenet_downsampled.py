@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from robustness_lib.data.cifar import CIFAR10_CLASSES
-from robustness_lib.data.dataset import ImageSet, class_balanced_subset
+from robustness_lib.data.dataset import ImageDataset, class_balanced_subset
 from robustness_lib.data.io import MissingData, damaged, integer_labels, read_npz, read_pickle
 from robustness_lib.errors import UserError
 from robustness_lib.models.corpora import recognised
@@ -122,7 +122,7 @@ def read_downsampled(
     exclude: Iterable[str] = (),
     only: Sequence[str] | None = None,
     per_class: int | None = None,
-) -> ImageSet:
+) -> ImageDataset:
     """Read Downsampled ImageNet, or the part of it that has some classes and not others.
 
     Labels are re-indexed to 0..K-1 over the classes that the *training* batches hold (those of the test batch
@@ -177,7 +177,7 @@ def read_downsampled(
         images[start:end].numpy()[...] = data if mask.all() else data[mask]
         start = end
     new = torch.from_numpy(np.concatenate([new_label[part[mask]] for part, mask in zip(labels, keep, strict=True)]))
-    return ImageSet(name, images, new.long(), tuple(classes[label - 1][1] for label in kept))
+    return ImageDataset(name, images, new.long(), tuple(classes[label - 1][1] for label in kept))
 
 
 def _first_of_each_class(labels: list[np.ndarray], keep: list[np.ndarray], per_class: int) -> list[np.ndarray]:
@@ -190,7 +190,7 @@ def _first_of_each_class(labels: list[np.ndarray], keep: list[np.ndarray], per_c
     return np.split(kept & (rank < per_class), np.cumsum([len(part) for part in labels])[:-1])
 
 
-def load_corpus(name: str, split: str, root: Path) -> ImageSet:
+def load_corpus(name: str, split: str, root: Path) -> ImageDataset:
     """Load ``imagenet32`` or ``imagenet64`` from a data root, perhaps with a suffix of :data:`EXCLUSIONS`.
 
     With the further suffix :data:`TENTH`, only every tenth of the classes, in development-kit order, is kept.
@@ -212,11 +212,11 @@ def load_corpus(name: str, split: str, root: Path) -> ImageSet:
     corpus = read_downsampled(root / base, split, size, name, exclude=exclude)
     if name.endswith(TENTH):
         kept = corpus.labels % 10 == 0
-        corpus = ImageSet(name, corpus.images[kept], corpus.labels[kept] // 10, corpus.class_names[::10])
-    return ImageSet(f"{name}_{len(corpus)}x{corpus.num_classes}", corpus.images, corpus.labels, corpus.class_names)
+        corpus = ImageDataset(name, corpus.images[kept], corpus.labels[kept] // 10, corpus.class_names[::10])
+    return ImageDataset(f"{name}_{len(corpus)}x{corpus.num_classes}", corpus.images, corpus.labels, corpus.class_names)
 
 
-def load_tiny_imagenet32(name: str, split: str, root: Path) -> ImageSet:
+def load_tiny_imagenet32(name: str, split: str, root: Path) -> ImageDataset:
     """Tiny ImageNet's 200 classes at 32 pixels, from the batches of Downsampled ImageNet 32.
 
     Of each class, the first 500 images in the order of the training batches, as many as Tiny ImageNet's own
@@ -251,7 +251,7 @@ def cinic10_classes() -> dict[str, int]:
     return {wnid: CIFAR10_CLASSES.index(name) for wnid, name in (line.split() for line in lines)}
 
 
-def load_cifar10_imagenet(name: str, split: str, root: Path) -> ImageSet:
+def load_cifar10_imagenet(name: str, split: str, root: Path) -> ImageDataset:
     """A test set for CIFAR-10 made of ImageNet's images at 32 pixels, as CINIC-10 is.
 
     ``cifar10-imagenet-excluded`` has images of the classes that pre-training without the CIFAR-10-related classes
@@ -284,7 +284,7 @@ def load_cifar10_imagenet(name: str, split: str, root: Path) -> ImageSet:
         members = torch.nonzero(labels == label).flatten()
         parts.append(members[class_balanced_subset(found.labels[members], int(counts.min()), seed=0)])
     kept = torch.cat(parts).sort().values
-    return ImageSet(name, found.images[kept], labels[kept], CIFAR10_CLASSES)
+    return ImageDataset(name, found.images[kept], labels[kept], CIFAR10_CLASSES)
 
 
 PUBLISHED = {"train": 1_281_167, "test": 50_000}
@@ -315,7 +315,7 @@ def check_corpus(name: str, root: Path) -> str:
         classes = read_class_map(own_map if (own_map := root / base / "map_clsloc.txt").exists() else None)
         numbers, new = np.unique(np.concatenate(labels), return_inverse=True)
         names = [classes[number - 1][1] for number in numbers]
-        digest = hashlib.sha256(f"{[len(new), 3, size, size]} {names}".encode())  # as ImageSet.checksum
+        digest = hashlib.sha256(f"{[len(new), 3, size, size]} {names}".encode())  # as ImageDataset.checksum
         for path, some in zip(batches, labels, strict=True):
             digest.update(np.ascontiguousarray(_checked(path, _read(path, "data")["data"], size, some)).data)
         digest.update(new.astype(np.int64).data)

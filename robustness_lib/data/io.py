@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 from robustness_lib.data import pickles
-from robustness_lib.data.dataset import ImageSet
+from robustness_lib.data.dataset import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.files import write_atomically
 
@@ -169,7 +169,7 @@ def integer_labels(path: Path, labels: Any, low: int, high: int, remedy: str = C
     return array
 
 
-def read_bundle(path: Path, name: str) -> ImageSet:
+def read_bundle(path: Path, name: str) -> ImageDataset:
     """Read a bundle: an ``.npz`` file with ``images``, ``labels`` and ``class_names``.
 
     Args:
@@ -202,7 +202,7 @@ def read_bundle(path: Path, name: str) -> ImageSet:
         texts = _texts(names)
     except UnicodeDecodeError as error:
         raise damaged(path, f"class_names are not in UTF-8: {error.object!r}", WRITE_AGAIN) from error
-    return ImageSet(name, torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), texts)
+    return ImageDataset(name, torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), texts)
 
 
 def _texts(names: np.ndarray) -> tuple[str, ...]:
@@ -236,7 +236,7 @@ def bundle_form(path: Path) -> Form | None:
         return None
 
 
-def expect_same_form(path: Path, images: ImageSet, other: Path) -> None:
+def expect_same_form(path: Path, images: ImageDataset, other: Path) -> None:
     """Check that a bundle and another split of the same data set have the same classes and image size.
 
     Args:
@@ -274,7 +274,7 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
     write_atomically(path, content.getvalue())
 
 
-def write_bundle(path: Path, images: ImageSet) -> None:
+def write_bundle(path: Path, images: ImageDataset) -> None:
     """Write an image set as a bundle (see :func:`read_bundle`), whole or not at all."""
     write_npz(
         path,

@@ -72,7 +72,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class Answers:
+class Correctness:
     """Where every network of a testbed is right.
 
     Attributes:
@@ -130,7 +130,7 @@ def _arrays(path: Path, sums: Mapping[str, str], name: str) -> tuple[dict[str, n
     return arrays, hashlib.sha256("".join(sums.values()).encode()).hexdigest()
 
 
-def cifar10_answers(root: Path | str | None = None) -> Answers:
+def cifar10_answers(root: Path | str | None = None) -> Correctness:
     """The 30 public CIFAR-10 networks, on ``cifar10``, ``cifar10.1-v4`` and ``cifar10.1-v6``.
 
     Args:
@@ -141,7 +141,7 @@ def cifar10_answers(root: Path | str | None = None) -> Answers:
     """
     arrays, checksum = _arrays(_file(CIFAR10_FILE, "cifar10-testbed", root), CIFAR10_SHA256, "cifar10-testbed")
     sets = {"cifar10": "cifar10", "cifar10.1-v4": "cifar101_v4", "cifar10.1-v6": "cifar101_v6"}
-    return Answers(
+    return Correctness(
         models=tuple(str(name) for name in arrays["model_names"]),
         correct={name: arrays[f"{key}_predictions"] == arrays[f"{key}_labels"] for name, key in sets.items()},
         labels={name: arrays[f"{key}_labels"].astype(np.int64) for name, key in sets.items()},
@@ -149,7 +149,7 @@ def cifar10_answers(root: Path | str | None = None) -> Answers:
     )
 
 
-def imagenet_answers(root: Path | str | None = None) -> Answers:
+def imagenet_answers(root: Path | str | None = None) -> Correctness:
     """The 67 networks of Recht et al. (2019), on ``imagenet`` and ``imagenetv2``.
 
     These are P2's testbed where it looks at single images: its 4.8 % of hard examples are theirs. One of them,
@@ -170,7 +170,7 @@ def imagenet_answers(root: Path | str | None = None) -> Answers:
         name: np.unpackbits(arrays[f"{key}_correct"].astype(np.uint8), axis=1, count=len(labels[name])).astype(np.bool_)
         for name, key in sets.items()
     }
-    return Answers(tuple(str(model) for model in arrays["model_names"]), correct, labels, checksum)
+    return Correctness(tuple(str(model) for model in arrays["model_names"]), correct, labels, checksum)
 
 
 def table_digest(table: pd.DataFrame) -> str:
@@ -233,7 +233,7 @@ def synset_classes(root: Path | str | None = None) -> dict[str, str]:
     return {wnid: next(iter(found)) for wnid, found in classes.items() if len(found) == 1}
 
 
-def _describe_answers(read: Callable[[Path], Answers]) -> Callable[[Path], str]:
+def _describe_answers(read: Callable[[Path], Correctness]) -> Callable[[Path], str]:
     def describe(root: Path) -> str:
         found = read(root)
         sizes = ", ".join(f"{name} {correct.shape[1]}" for name, correct in found.correct.items())

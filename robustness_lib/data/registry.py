@@ -20,7 +20,7 @@ from robustness_lib.data.cifar import (
     load_cifar100,
     load_cifar101,
 )
-from robustness_lib.data.dataset import SPLITS, ImageSet, data_root
+from robustness_lib.data.dataset import SPLITS, ImageDataset, data_root
 from robustness_lib.data.image_folders import (
     load_places365,
     load_svhn,
@@ -63,7 +63,7 @@ class Source:
     what: str
     location: str
     origin: str
-    read: Callable[[str, str, Path], ImageSet]
+    read: Callable[[str, str, Path], ImageDataset]
     splits: tuple[str, ...] = SPLITS
     fetch: Callable[[str, Path], None] | None = None
     how: str = ""
@@ -213,7 +213,7 @@ _UNLIKE = ("places365", "places365-64")
 """The sets whose published splits differ in their classes: the labels of one are not public."""
 
 
-def _read_own(name: str, split: str, root: Path) -> ImageSet:
+def _read_own(name: str, split: str, root: Path) -> ImageDataset:
     """A split of a bundle, which is like the other one, where that is there."""
     path = _bundle(name, split, root)
     images = read_bundle(path, name)
@@ -269,7 +269,7 @@ def in_full(names: Iterable[str], root: Path | str | None = None) -> list[str]:
     return found
 
 
-def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageSet:
+def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageDataset:
     """Load an image set.
 
     Args:

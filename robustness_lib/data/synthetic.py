@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from robustness_lib.data.dataset import ImageSet
+from robustness_lib.data.dataset import ImageDataset
 from robustness_lib.randomness import generator
 
 SIZE = 16
@@ -162,7 +162,7 @@ def draw(
     return images.mul_(255).round_().clamp_(0, 255).to(torch.uint8)
 
 
-def load_synthetic(name: str, split: str, root: Path | None = None, seed: int = 0) -> ImageSet:
+def load_synthetic(name: str, split: str, root: Path | None = None, seed: int = 0) -> ImageDataset:
     """Make a synthetic image set.
 
     Args:
@@ -183,4 +183,4 @@ def load_synthetic(name: str, split: str, root: Path | None = None, seed: int = 
     parts = [draw(pairs[part, 0], pairs[part, 1], stream, conditions) for part in torch.split(labels, 500)]
     counts = f"_{len(labels)}x{len(pairs)}" if name == "synthetic-source" else ""
     names = tuple(f"{TEXTURES[texture]} {SHAPES[shape]}" for shape, texture in pairs.tolist())
-    return ImageSet(name + counts, torch.cat(parts), labels, names)
+    return ImageDataset(name + counts, torch.cat(parts), labels, names)

@@ -27,9 +27,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, choose
-from robustness_lib.experiments.grid import Case, Selection, plan
+from robustness_lib.experiments.grid import Filters, GridPoint, plan
 from robustness_lib.experiments.presets import Profile, profile
 from robustness_lib.experiments.pretraining import arms, require_corpus
 from robustness_lib.methods.pgd import check_settings, pgd
@@ -47,7 +47,7 @@ from robustness_lib.metrics.robust_accuracy import (
 from robustness_lib.models.checkpoint_ids import origin, trained_on
 from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
 from robustness_lib.runner.records import SCRATCH, Job
-from robustness_lib.training.config import EPSILON, STEP_SIZE, Recipe
+from robustness_lib.training.config import EPSILON, STEP_SIZE, TrainingConfig
 from robustness_lib.training.data_loader import to_unit_range
 from robustness_lib.training.device import Runtime, full_float32
 from robustness_lib.training.trainer import predict
@@ -81,7 +81,7 @@ EVALUATED_IMAGES, EVALUATION_STEPS = 200, 10
 
 
 @dataclass(frozen=True, kw_only=True)
-class AdversarialRecipe(Recipe):
+class AdversarialConfig(TrainingConfig):
     """A training recipe, and how its network is attacked afterwards.
 
     Attributes:
@@ -140,7 +140,7 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 """How networks are attacked at each scale, and what is special to a method."""
 
 
-def adapt(recipe: AdversarialRecipe, case: Case) -> AdversarialRecipe:
+def adapt(recipe: AdversarialConfig, case: GridPoint) -> AdversarialConfig:
     """The recipe of one arm and method, made from the profile's.
 
     Args:
@@ -159,12 +159,12 @@ def adapt(recipe: AdversarialRecipe, case: Case) -> AdversarialRecipe:
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one scale.
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`). By default all
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`). By default all
             :data:`METHODS` on the CIFAR sets, with the profile's seeds; the checks with the first two of them, the
             attacks of others with the first, and at ``smoke`` all methods with the first. ``init`` counts for the
             methods whose pre-training had the same adversary as that checkpoint's.
@@ -192,7 +192,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
                 SECTION,
                 scale.name,
                 every,
-                AdversarialRecipe,
+                AdversarialConfig,
                 adapt=adapt,
                 adversary="none" if method == "normal" else "untargeted",
                 datasets=[dataset],
@@ -223,7 +223,7 @@ def _init(scale: Profile, dataset: str, method: str, overrides: Any, wanted: str
         )
     if wanted is not None and _adversary_of(wanted) == against:
         return wanted
-    return arms(scale, dataset, AdversarialRecipe, overrides, adversary=against)[1].init
+    return arms(scale, dataset, AdversarialConfig, overrides, adversary=against)[1].init
 
 
 def _adversary_of(checkpoint: str) -> str:
@@ -261,7 +261,7 @@ def run(job: Job, context: Context) -> Metrics:
     Raises:
         UserError: An optional extra is missing, or the recipe asks for more images than there are.
     """
-    recipe = AdversarialRecipe.of(job.recipe)
+    recipe = AdversarialConfig.of(job.recipe)
     if job.method == "independent":
         attacks = _independent_packages()
     result = fit(job, context)
@@ -312,7 +312,7 @@ def trained_and_evaluated(training: Training, context: Context, *, progress: str
     recipe = training.recipe
     test = context.images(training.dataset, "test")
     few = fixed_subset(test, min(EVALUATED_IMAGES, len(test)))
-    threat = Threat(epsilon=recipe.epsilon, step_size=Recipe().step_size, steps=EVALUATION_STEPS)
+    threat = Threat(epsilon=recipe.epsilon, step_size=TrainingConfig().step_size, steps=EVALUATION_STEPS)
 
     def look(network: nn.Module) -> dict[str, Tensor]:
         found = attack(network, few, recipe.normalisation, context.runtime, threat)
@@ -330,16 +330,16 @@ def trained_and_evaluated(training: Training, context: Context, *, progress: str
 
 def fit(job: Job, context: Context) -> Trained:
     """The job's network, trained or found."""
-    recipe = AdversarialRecipe.of(job.recipe)
+    recipe = AdversarialConfig.of(job.recipe)
     one = trained if recipe.adversary == "none" else trained_and_evaluated
     return one(_training(job, recipe), context, progress=job.label)
 
 
-def _training(job: Job, recipe: Recipe) -> Training:
+def _training(job: Job, recipe: TrainingConfig) -> Training:
     return Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
 
 
-def _threat(recipe: AdversarialRecipe) -> Threat:
+def _threat(recipe: AdversarialConfig) -> Threat:
     return Threat(epsilon=recipe.test_epsilon, step_size=recipe.test_step_size, steps=recipe.test_steps)
 
 
@@ -361,7 +361,7 @@ def _history(result: Trained) -> Metrics:
 # --------------------------------------------------------------------------------------------- checks
 
 
-def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Metrics:
+def check(job: Job, network: nn.Module, data: ImageDataset, context: Context) -> Metrics:
     """Attack a network in ways that would show that its gradients mislead the attack (Athalye et al. 2018).
 
     Args:
@@ -381,7 +381,7 @@ def check(job: Job, network: nn.Module, data: ImageSet, context: Context) -> Met
         ``curve_epsilon`` (in 255ths), with steps that grow where the ball could not be crossed otherwise; and
         ``attacked_images``, N.
     """
-    recipe = AdversarialRecipe.of(job.recipe)
+    recipe = AdversarialConfig.of(job.recipe)
     threat = _threat(recipe)
 
     setting = (recipe.normalisation, context.runtime)
@@ -434,7 +434,7 @@ def _independent_packages() -> tuple[Any, Any]:
 
 @full_float32()
 def attack_independently(
-    network: nn.Module, data: ImageSet, recipe: AdversarialRecipe, runtime: Runtime, packages: tuple[Any, Any]
+    network: nn.Module, data: ImageDataset, recipe: AdversarialConfig, runtime: Runtime, packages: tuple[Any, Any]
 ) -> Metrics:
     """Attack a network by implementations that are not ours, so that its robustness is not our attack's weakness.
 
@@ -522,7 +522,7 @@ def examples(job: Job, context: Context, count: int = 6) -> Examples:
         context: Where the trained network is found; it is trained where it is not there.
         count: How many classes are shown at most.
     """
-    recipe = AdversarialRecipe.of(job.recipe)
+    recipe = AdversarialConfig.of(job.recipe)
     network, test = fit(job, context).network, context.images(job.dataset, "test")
     setting = (recipe.normalisation, context.runtime)
     right = torch.from_numpy(correct_on(network, to_unit_range(test.images), test, *setting))

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments.shifted_test_sets import Score, as_tensor
 
@@ -105,7 +105,7 @@ def _pixel_model(name: str, seed: int) -> Any:
             return make_pipeline(PCA(100, random_state=seed), SVC(C=5.0, gamma="scale"))
 
 
-def fit_pixel_model(name: str, data: ImageSet, seed: int) -> Score:
+def fit_pixel_model(name: str, data: ImageDataset, seed: int) -> Score:
     """Fit one of :data:`PIXEL_MODELS`.
 
     Args:
@@ -129,7 +129,7 @@ def fit_pixel_model(name: str, data: ImageSet, seed: int) -> Score:
         model.fit(as_tensor(data).numpy(), data.labels.numpy())
     ask = getattr(model, "decision_function", None) or model.predict_proba
 
-    def score(images: ImageSet) -> Tensor:
+    def score(images: ImageDataset) -> Tensor:
         found = torch.as_tensor(ask(as_tensor(images).numpy()), dtype=torch.float32)
         if found.dim() == 1:  # of two classes scikit-learn gives the second one's score
             found = torch.stack([-found, found], 1)

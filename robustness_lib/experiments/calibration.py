@@ -18,7 +18,7 @@ from typing import Unpack
 from numpy.typing import ArrayLike
 
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.grid import Selection, plan
+from robustness_lib.experiments.grid import Filters, plan
 from robustness_lib.experiments.pretraining import require_corpus
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import (
@@ -38,7 +38,7 @@ from robustness_lib.runner.model_cache import (
     trained,
 )
 from robustness_lib.runner.records import SCRATCH, Job
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import predict
 
 SECTION = "calibration"
@@ -51,7 +51,7 @@ ON_REQUEST = ("places365", *RATES)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CalibrationRecipe(Recipe):
+class CalibrationConfig(TrainingConfig):
     """A training recipe and how its network is judged.
 
     Attributes:
@@ -66,12 +66,12 @@ class CalibrationRecipe(Recipe):
             raise UserError(f"bin_size is {self.bin_size} but must be at least 1; the paper uses 100")
 
 
-def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one scale.
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`); :data:`METHODS` where it
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`); :data:`METHODS` where it
             names none.
 
     Returns:
@@ -83,14 +83,14 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     methods = selection["methods"] = selection.get("methods") or METHODS
     if "places365" in methods:
         require_corpus("places365", "places365", selection.get("init"), profile_name)
-    planned = plan(SECTION, profile_name, (*METHODS, *ON_REQUEST), CalibrationRecipe, **selection)
+    planned = plan(SECTION, profile_name, (*METHODS, *ON_REQUEST), CalibrationConfig, **selection)
     return [_at_its_rate(job) for job in planned if job.method not in ON_REQUEST or job.init != SCRATCH]
 
 
 def _at_its_rate(job: Job) -> Job:
     if job.method not in RATES:
         return job
-    recipe = CalibrationRecipe.of(job.recipe)
+    recipe = CalibrationConfig.of(job.recipe)
     return replace(job, recipe=replace(recipe, learning_rate=recipe.learning_rate * RATES[job.method]).as_dict())
 
 
@@ -106,7 +106,7 @@ def run(job: Job, context: Context) -> Metrics:
         ``history_epoch``, ``history_error`` and ``history_rms_calibration_error`` along the training; and for
         method ``temperature`` the ``temperature`` and every metric again, ``_tempered``.
     """
-    recipe = CalibrationRecipe.of(job.recipe)
+    recipe = CalibrationConfig.of(job.recipe)
     held_out = job.method == "temperature"
     training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, held_out=held_out)
     result = trained(training, context, progress=job.label)

@@ -47,7 +47,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, data_root
+from robustness_lib.data import SOURCES, ImageDataset, class_balanced_subset, data_root
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import testbed as testbeds
 from robustness_lib.experiments.baseline_models import TESTBEDS, fit_pixel_model
@@ -72,7 +72,7 @@ from robustness_lib.experiments.fine_tuning import (
     renew_statistics,
     with_replay,
 )
-from robustness_lib.experiments.grid import Case, Selection, plan
+from robustness_lib.experiments.grid import Filters, GridPoint, plan
 from robustness_lib.experiments.presets import profile
 from robustness_lib.experiments.pretraining import overrides_for, pretrainings, target_of
 from robustness_lib.experiments.shifted_test_sets import TargetTests, parse_shifts, shifted_images, target_tests
@@ -99,7 +99,7 @@ from robustness_lib.runner.model_cache import (
     target_images,
 )
 from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import Sampler, predict
 
 SECTION = "effective_robustness"
@@ -146,7 +146,7 @@ Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, kw_only=True)
-class EffectiveRobustnessRecipe(Recipe):
+class EffectiveRobustnessConfig(TrainingConfig):
     """A training recipe, and which test images the network is looked at with.
 
     Attributes:
@@ -249,7 +249,7 @@ _RATES = {"low-rate": 0.1, "high-rate": 10.0}
 _MILD_RATES = {"low-rate": 0.3, "high-rate": 3.0}
 
 
-def adapt(recipe: EffectiveRobustnessRecipe, case: Case) -> EffectiveRobustnessRecipe:
+def adapt(recipe: EffectiveRobustnessConfig, case: GridPoint) -> EffectiveRobustnessConfig:
     """The recipe of one arm and method.
 
     Args:
@@ -280,12 +280,12 @@ def adapt(recipe: EffectiveRobustnessRecipe, case: Case) -> EffectiveRobustnessR
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one scale: those of published predictions, then the testbed, then the rest.
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`). By default all
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`). By default all
             :data:`METHODS`, those that train on CIFAR-10 (the synthetic set at ``smoke``); the pre-trained arm begins
             from the corpus without the classes related to CIFAR-10, but for ``seen`` and where ``init`` names a
             checkpoint. Levels choose testbed models by number, and strengths of ``head-penalty``.
@@ -316,7 +316,7 @@ _PAIRS_ALONE = set(testbeds.PAIRS) - {"cifar10"}
 """Data sets of which there are published predictions alone."""
 
 
-def _own_jobs(profile_name: str, selection: Selection) -> list[Job]:
+def _own_jobs(profile_name: str, selection: Filters) -> list[Job]:
     scale = profile(profile_name)
     every = (*OWN_METHODS, *ON_REQUEST)
     chosen, seeds = selection.get("chosen_levels"), selection.get("seeds")
@@ -343,7 +343,7 @@ def _own_jobs(profile_name: str, selection: Selection) -> list[Job]:
                     SECTION,
                     scale.name,
                     every,
-                    EffectiveRobustnessRecipe,
+                    EffectiveRobustnessConfig,
                     levels=[level],
                     adapt=adapt,
                     datasets=[dataset],
@@ -410,7 +410,7 @@ def check_images(job: Job, context: Context) -> None:
     Raises:
         UserError: As for :func:`robustness_lib.experiments.shifted_test_sets.shifted_images`.
     """
-    shifted_images(job.dataset, parse_shifts(EffectiveRobustnessRecipe.of(job.recipe).shifts), context)
+    shifted_images(job.dataset, parse_shifts(EffectiveRobustnessConfig.of(job.recipe).shifts), context)
 
 
 def run(job: Job, context: Context) -> Metrics:
@@ -431,7 +431,7 @@ def run(job: Job, context: Context) -> Metrics:
     """
     if testbeds.is_job(job):
         return testbeds.run(job, context)
-    recipe = EffectiveRobustnessRecipe.of(job.recipe)
+    recipe = EffectiveRobustnessConfig.of(job.recipe)
     tests = target_tests(
         job.dataset,
         parse_shifts(recipe.shifts),
@@ -454,7 +454,7 @@ def run(job: Job, context: Context) -> Metrics:
 # --------------------------------------------------------------------------------------------- testbed
 
 
-def testbed_of(job: Job, recipe: EffectiveRobustnessRecipe, tests: TargetTests, context: Context) -> list[Seen]:
+def testbed_of(job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context) -> list[Seen]:
     """The models of the job's testbed, looked at with the job's test sets; those that are not there are trained.
 
     Args:
@@ -467,8 +467,8 @@ def testbed_of(job: Job, recipe: EffectiveRobustnessRecipe, tests: TargetTests, 
     base = target_of(scale, job.dataset).scratch
     found = []
     for number in range(1, len(TESTBEDS[scale.name]) + 1):
-        start = EffectiveRobustnessRecipe(**{**base.as_dict(), "observations": 1})
-        own = adapt(start, Case(scale.name, "scratch", TESTBED, job.dataset, float(number)))
+        start = EffectiveRobustnessConfig(**{**base.as_dict(), "observations": 1})
+        own = adapt(start, GridPoint(scale.name, "scratch", TESTBED, job.dataset, float(number)))
         own = replace(own, shifts=recipe.shifts, test_images=recipe.test_images, shifted_images=recipe.shifted_images)
         model = replace(job, init=SCRATCH, seed=scale.seeds[0], method=TESTBED, level=number, recipe=own.as_dict())
         found.append(_fit_testbed_model(_training(model, own, tests, ""), own, tests, context))
@@ -476,7 +476,7 @@ def testbed_of(job: Job, recipe: EffectiveRobustnessRecipe, tests: TargetTests, 
 
 
 def _fit_testbed_model(
-    training: Training, recipe: EffectiveRobustnessRecipe, tests: TargetTests, context: Context
+    training: Training, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context
 ) -> Seen:
     if recipe.model:
         return fit_without_network(
@@ -489,14 +489,14 @@ def _fit_testbed_model(
     return fit(training, tests, context, start=lambda: _fresh(training, recipe, context), progress=progress)
 
 
-def _training(job: Job, recipe: EffectiveRobustnessRecipe, tests: TargetTests, what: str) -> Training:
+def _training(job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, what: str) -> Training:
     size = f", at {recipe.image_size} pixels" if recipe.image_size else ""
     size += f", {recipe.model} on pixels" if recipe.model else ""
     variant = f"effective robustness, {tests.description}{size}{what and ', '}{what}"
     return Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, variant=variant)
 
 
-def _fresh(training: Training, recipe: EffectiveRobustnessRecipe, context: Context) -> nn.Module:
+def _fresh(training: Training, recipe: EffectiveRobustnessConfig, context: Context) -> nn.Module:
     """The network before its training, with a new head."""
     classes = context.images(training.dataset, "test").num_classes
     return at_size(initialise(training, classes, context), recipe.image_size)
@@ -506,7 +506,7 @@ def _fresh(training: Training, recipe: EffectiveRobustnessRecipe, context: Conte
 
 
 def _fine_tuned(
-    job: Job, recipe: EffectiveRobustnessRecipe, tests: TargetTests, context: Context
+    job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context
 ) -> tuple[Seen, Sequence[int] | None, Metrics]:
     """What was seen of the job's network, the only classes it knows (None for all), and further metrics."""
     if job.init.startswith(PUBLIC) and job.method != "last-layer":
@@ -553,8 +553,8 @@ def squared_error(network: Forward, images: Tensor, labels: Tensor, indices: Ten
 
 
 def _difficulty(
-    job: Job, recipe: EffectiveRobustnessRecipe, context: Context
-) -> tuple[ImageSet, npt.NDArray[np.float64], str]:
+    job: Job, recipe: EffectiveRobustnessConfig, context: Context
+) -> tuple[ImageDataset, npt.NDArray[np.float64], str]:
     """The target's whole training set, the score of each of its images (the higher the easier), and what it is."""
     whole = context.images(job.dataset, "train")
     if recipe.difficulty == "c-score":
@@ -565,7 +565,7 @@ def _difficulty(
     return whole, cross_validated_scores(whole, own, context), f"cross-validated score of {settings}"
 
 
-def _training_images(job: Job, recipe: EffectiveRobustnessRecipe, context: Context) -> tuple[ImageSet | None, str]:
+def _training_images(job: Job, recipe: EffectiveRobustnessConfig, context: Context) -> tuple[ImageDataset | None, str]:
     """The training images where they are not a random part of the target's, and what they are."""
     if recipe.examples == "random":
         return None, ""
@@ -578,7 +578,7 @@ class UnknownHead(UserError):
     """A checkpoint has a head of which it is not known what its classes are."""
 
 
-def _pretrained(training: Training, recipe: EffectiveRobustnessRecipe, context: Context) -> tuple[nn.Module, Tensor]:
+def _pretrained(training: Training, recipe: EffectiveRobustnessConfig, context: Context) -> tuple[nn.Module, Tensor]:
     """The pre-trained network with its old head, and which of its classes are which of the target's.
 
     Raises:
@@ -615,7 +615,7 @@ def _corpus_of(checkpoint: str) -> str | None:
     return found.corpus if found is not None and found.corpus in SOURCES else None
 
 
-def _extractor(training: Training, recipe: EffectiveRobustnessRecipe, context: Context) -> nn.Module:
+def _extractor(training: Training, recipe: EffectiveRobustnessConfig, context: Context) -> nn.Module:
     if training.init.startswith(PUBLIC):
         return public_features(training.init, recipe.image_size)
     return Features(_fresh(training, recipe, context))
@@ -624,8 +624,8 @@ def _extractor(training: Training, recipe: EffectiveRobustnessRecipe, context: C
 def _with_old_head(
     job: Job,
     training: Training,
-    recipe: EffectiveRobustnessRecipe,
-    data: ImageSet | None,
+    recipe: EffectiveRobustnessConfig,
+    data: ImageDataset | None,
     tests: TargetTests,
     context: Context,
 ) -> tuple[Seen, Sequence[int] | None, Metrics]:
@@ -668,8 +668,8 @@ def _with_old_head(
 
 
 def _replayed(
-    target: ImageSet, training: Training, recipe: EffectiveRobustnessRecipe, ratio: int, context: Context
-) -> tuple[ImageSet, Recipe, Sampler, str]:
+    target: ImageDataset, training: Training, recipe: EffectiveRobustnessConfig, ratio: int, context: Context
+) -> tuple[ImageDataset, TrainingConfig, Sampler, str]:
     """What :func:`with_replay` makes of the target's images and the buffer, and what the buffer is."""
     corpus = context.images(_corpus_of(training.init) or "", "train")
     if recipe.replay_images:
@@ -680,8 +680,8 @@ def _replayed(
 def _with_replay(
     job: Job,
     training: Training,
-    recipe: EffectiveRobustnessRecipe,
-    data: ImageSet | None,
+    recipe: EffectiveRobustnessConfig,
+    data: ImageDataset | None,
     tests: TargetTests,
     context: Context,
 ) -> tuple[Seen, Sequence[int] | None, Metrics]:
@@ -713,7 +713,7 @@ def _with_replay(
 
 
 def _known_head(
-    training: Training, recipe: EffectiveRobustnessRecipe, context: Context
+    training: Training, recipe: EffectiveRobustnessConfig, context: Context
 ) -> tuple[nn.Module, Tensor] | None:
     """What :func:`_pretrained` has; None from scratch, and where the head is not known."""
     try:
@@ -725,7 +725,7 @@ def _known_head(
 def _source_accuracies(
     known: tuple[nn.Module, Tensor] | None,
     training: Training,
-    recipe: EffectiveRobustnessRecipe,
+    recipe: EffectiveRobustnessConfig,
     seen: Seen,
     context: Context,
 ) -> Metrics:
@@ -743,7 +743,7 @@ def _source_accuracies(
 
 
 def _source_accuracy(
-    network: nn.Module, classes: int, training: Training, recipe: EffectiveRobustnessRecipe, context: Context
+    network: nn.Module, classes: int, training: Training, recipe: EffectiveRobustnessConfig, context: Context
 ) -> float:
     corpus = context.images(_corpus_of(training.init) or "", "test")
     logits = predict(network, corpus, recipe.normalisation, context.runtime)[:, :classes]

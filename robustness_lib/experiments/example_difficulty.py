@@ -15,7 +15,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.data.io import MissingData, read_npz, write_npz
 from robustness_lib.errors import UserError, choose
 from robustness_lib.files import locked
@@ -24,7 +24,7 @@ from robustness_lib.models.architectures import build
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import short_hash
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import Sampler, predict, train
 
 C_SCORES = Path("cscores") / "cifar10-cscores-orig-order.npz"
@@ -34,7 +34,7 @@ EXAMPLES = ("random", "easy", "hard")
 """Which images a network is fine-tuned on."""
 
 
-def c_scores(data: ImageSet, root: Path) -> Floats:
+def c_scores(data: ImageDataset, root: Path) -> Floats:
     """The published C-scores of CIFAR-10's training images.
 
     Args:
@@ -59,7 +59,9 @@ def c_scores(data: ImageSet, root: Path) -> Floats:
     return check_numbers(found["scores"], f"{path}: scores", "[N]", unit="C-scores")
 
 
-def cross_validated_scores(data: ImageSet, recipe: Recipe, context: Context, *, cuts: int = 1, seed: int = 0) -> Floats:
+def cross_validated_scores(
+    data: ImageDataset, recipe: TrainingConfig, context: Context, *, cuts: int = 1, seed: int = 0
+) -> Floats:
     """Our own score of every training image, computed once and kept.
 
     Args:

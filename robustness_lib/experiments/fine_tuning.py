@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments.shifted_test_sets import Score, TargetTests, scores_of
 from robustness_lib.files import locked
@@ -28,7 +28,7 @@ from robustness_lib.models.architectures import features, head, new_head
 from robustness_lib.models.checkpoints import save_weights
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import PUBLIC, Context, Training, save_trained, target_images
-from robustness_lib.training.config import Recipe, early_steps
+from robustness_lib.training.config import TrainingConfig, early_steps
 from robustness_lib.training.data_loader import normalise, to_unit_range
 from robustness_lib.training.trainer import History, Sampler, predict, train
 
@@ -62,7 +62,7 @@ def fit(
     context: Context,
     *,
     start: Callable[[], nn.Module],
-    data: ImageSet | None = None,
+    data: ImageDataset | None = None,
     convert: Convert = as_they_are,
     progress: str | None = None,
     **hooks: Any,
@@ -135,7 +135,9 @@ def fit_without_network(
     return _seen(observed, {})
 
 
-def look_once(network: nn.Module, tests: TargetTests, recipe: Recipe, context: Context, convert: Convert) -> Seen:
+def look_once(
+    network: nn.Module, tests: TargetTests, recipe: TrainingConfig, context: Context, convert: Convert
+) -> Seen:
     """What a network says without any training."""
     found = scores_of(lambda images: convert(predict(network, images, recipe.normalisation, context.runtime)), tests)
     return Seen(np.zeros(1), {name: value.numpy()[None] for name, value in found.items()}, {})
@@ -158,7 +160,7 @@ class Features(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of normalised images."""
-        if isinstance(self.network, AtSize):
+        if isinstance(self.network, ImageSizeAdapter):
             return features(self.network.network, self.network.resized(x))
         return features(self.network, x)
 
@@ -169,7 +171,7 @@ def fit_head(
     context: Context,
     *,
     extractor: Callable[[], nn.Module],
-    data: ImageSet | None = None,
+    data: ImageDataset | None = None,
 ) -> Seen:
     """Train a linear layer on features that are computed once, without augmentation (P2 B.4, C.6).
 
@@ -196,7 +198,7 @@ def fit_head(
             images = target_images(training, context) if data is None else data
             network = extractor()
 
-            def compute(images: ImageSet) -> Tensor:
+            def compute(images: ImageDataset) -> Tensor:
                 return predict(network, images, recipe.normalisation, context.runtime)
 
             known = {id(part): compute(part) for part in (images, tests.original, *tests.shifted.values())}
@@ -251,7 +253,7 @@ def _train_layer(
 # --------------------------------------------------------------------------------------------- other networks
 
 
-class AtSize(nn.Module):
+class ImageSizeAdapter(nn.Module):
     """A network that sees its images enlarged, as P2's torchvision networks see CIFAR-10 at 224 pixels (P2 B.4).
 
     Images are enlarged bilinearly after the crop; P2 enlarges before it, from 32 to 224 pixels, and crops with a
@@ -277,8 +279,8 @@ class AtSize(nn.Module):
 
 
 def at_size(network: nn.Module, size: int) -> nn.Module:
-    """The network as it is for size 0, else one that sees its images enlarged (:class:`AtSize`)."""
-    return AtSize(network, size) if size else network
+    """The network as it is for size 0, else one that sees its images enlarged (:class:`ImageSizeAdapter`)."""
+    return ImageSizeAdapter(network, size) if size else network
 
 
 def public_features(init: str, size: int) -> nn.Module:
@@ -313,7 +315,9 @@ def public_features(init: str, size: int) -> nn.Module:
 # --------------------------------------------------------------------------------------------- replay
 
 
-def with_replay(target: ImageSet, replayed: ImageSet, recipe: Recipe, ratio: int) -> tuple[ImageSet, Recipe, Sampler]:
+def with_replay(
+    target: ImageDataset, replayed: ImageDataset, recipe: TrainingConfig, ratio: int
+) -> tuple[ImageDataset, TrainingConfig, Sampler]:
     """The target's images with images of pre-training that come again, ``ratio`` of them an image (P2 C.11).
 
     Args:
@@ -336,7 +340,7 @@ def with_replay(target: ImageSet, replayed: ImageSet, recipe: Recipe, ratio: int
             "cannot be trained on together; choose another checkpoint"
         )
     names = max(target.class_names, replayed.class_names, key=len)
-    both = ImageSet(
+    both = ImageDataset(
         f"{target.name}, with {replayed.name}",
         torch.cat([target.images, replayed.images]),
         torch.cat([target.labels, replayed.labels]),
@@ -375,7 +379,7 @@ def interpolated(before: nn.Module, after: Mapping[str, Tensor], share: float) -
     return mixed
 
 
-def renew_statistics(network: nn.Module, data: ImageSet, recipe: Recipe, context: Context) -> None:
+def renew_statistics(network: nn.Module, data: ImageDataset, recipe: TrainingConfig, context: Context) -> None:
     """Measure the batch statistics of a network anew, in place: those between two networks belong to neither.
 
     Args:

@@ -18,7 +18,7 @@ SEED_LIMIT = 2**32 - 1
 """Seeds are below it: NumPy's legacy generator takes 32 bits, and label noise is drawn from a job's seed + 1."""
 
 
-class Selection(TypedDict, total=False):
+class Filters(TypedDict, total=False):
     """What a user can select of a section; what is left out or None is the profile's or the section's own.
 
     Attributes:
@@ -39,7 +39,7 @@ class Selection(TypedDict, total=False):
 
 
 @dataclass(frozen=True)
-class Case:
+class GridPoint:
     """What a recipe is for.
 
     Attributes:
@@ -64,9 +64,9 @@ def plan(
     recipe_type: type[R],
     *,
     levels: Sequence[float | None] = (None,),
-    adapt: Callable[[R, Case], R] | None = None,
+    adapt: Callable[[R, GridPoint], R] | None = None,
     adversary: str = ADVERSARIES[0],
-    **selection: Unpack[Selection],
+    **selection: Unpack[Filters],
 ) -> list[Job]:
     """One job for each method, seed, data set, level and arm (from scratch, and pre-trained then tuned).
 
@@ -74,14 +74,14 @@ def plan(
         section: The section.
         profile_name: The scale.
         all_methods: The methods that the section has.
-        recipe_type: The section's recipe: :class:`~robustness_lib.training.config.Recipe`, or a subclass with settings
-            of its own.
+        recipe_type: The section's recipe: :class:`~robustness_lib.training.config.TrainingConfig`, or a subclass with
+            settings of its own.
         levels: Strengths of what the section varies; None where there is none.
         adapt: What the section changes in the profile's recipes: from such a recipe and the case that it is for to
             the section's recipe. A user's overrides come after.
         adversary: What networks are trained against, in pre-training too
             (:func:`robustness_lib.experiments.presets.Target.against`).
-        **selection: What is selected (:class:`Selection`).
+        **selection: What is selected (:class:`Filters`).
 
     Returns:
         The jobs, both arms of a comparison next to each other, seed by seed: a sweep that is stopped leaves whole
@@ -105,7 +105,7 @@ def plan(
     overrides, init = selection.get("overrides"), selection.get("init")
     sides = {}  # a seed changes no recipe
     for method, dataset, level in product(methods, datasets, levels):
-        case = partial(Case, scale.name, method=method, dataset=dataset, level=level)
+        case = partial(GridPoint, scale.name, method=method, dataset=dataset, level=level)
         change = None if adapt is None else partial(_adapted, adapt, case)
         both = arms(scale, dataset, recipe_type, overrides, init, change, adversary)
         sides[method, dataset, level] = [(arm.init, arm.recipe.as_dict()) for arm in both]
@@ -125,5 +125,5 @@ def plan(
     ]
 
 
-def _adapted(adapt: Callable[[R, Case], R], case: Callable[[str], Case], recipe: R, arm: str) -> R:
+def _adapted(adapt: Callable[[R, GridPoint], R], case: Callable[[str], GridPoint], recipe: R, arm: str) -> R:
     return adapt(recipe, case(arm))

@@ -16,11 +16,11 @@ from typing import Unpack
 import torch
 from torch import Tensor
 
-from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import imbalance
 from robustness_lib.experiments.adversarial import trained_and_evaluated
-from robustness_lib.experiments.grid import Selection, plan
+from robustness_lib.experiments.grid import Filters, plan
 from robustness_lib.experiments.presets import profile
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import evaluate
@@ -28,7 +28,7 @@ from robustness_lib.metrics.robust_accuracy import Threat, attack
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context, Training, trained
 from robustness_lib.runner.records import SCRATCH, Job
-from robustness_lib.training.config import EPSILON, STEP_SIZE, Recipe
+from robustness_lib.training.config import EPSILON, STEP_SIZE, TrainingConfig
 from robustness_lib.training.trainer import predict
 
 SECTION = "recipe_choice"
@@ -98,14 +98,14 @@ ATTACKED_IMAGES, ATTACK = 1000, Threat(epsilon=EPSILON, step_size=STEP_SIZE, ste
 """How many of the held-out images are attacked, and how."""
 
 
-def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """One job a candidate, the tuned ones first.
 
     Only the ``cpu`` profile had a choice to make: the recipes of ``paper`` are the paper's.
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`); CIFAR-10, seed 0 and
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`); CIFAR-10, seed 0 and
             ``held-out`` by default, with every number of images of :data:`CANDIDATES` unless ``train_images`` is set.
 
     Returns:
@@ -126,7 +126,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
         choose(method, METHODS, f"method of the section {SECTION}")
     if "adversarial" in methods:
         selection["methods"] = ["adversarial"]
-        for job in plan(SECTION, profile_name, METHODS, Recipe, adversary="untargeted", **selection):
+        for job in plan(SECTION, profile_name, METHODS, TrainingConfig, adversary="untargeted", **selection):
             changes = ADVERSARIAL_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]
             candidates += [replace(job, recipe={**job.recipe, **change}) for change in changes]
     if "imbalanced" in methods:
@@ -140,7 +140,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     for size in sizes if "held-out" in methods else []:
         choose(size, [str(size) for size in CANDIDATES], "number of training images with candidates")
         selection["overrides"] = {**overrides, "train_images": size}
-        for job in plan(SECTION, profile_name, METHODS, Recipe, **selection):
+        for job in plan(SECTION, profile_name, METHODS, TrainingConfig, **selection):
             for change in CANDIDATES[int(size)]["scratch" if job.init == SCRATCH else "tuned"]:
                 candidates.append(replace(job, recipe={**job.recipe, "observations": 0, **change}))
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))
@@ -154,7 +154,7 @@ def _as_long(job: Job, change: Mapping[str, int | float]) -> Job:
     return replace(job, recipe={**job.recipe, **settings, "epochs": epochs})
 
 
-def left_over(data: ImageSet, used: Tensor, seed: int) -> ImageSet:
+def left_over(data: ImageDataset, used: Tensor, seed: int) -> ImageDataset:
     """Training images to judge on: :data:`HELD_OUT_IMAGES` of those that are not trained on.
 
     Args:
@@ -187,11 +187,11 @@ def run(job: Job, context: Context) -> Metrics:
     """
     data = context.images(job.dataset, "train")
     if job.method == "imbalanced":
-        recipe: Recipe = (thinned := imbalance.ImbalanceRecipe.of(job.recipe))
+        recipe: TrainingConfig = (thinned := imbalance.ImbalanceConfig.of(job.recipe))
         used = imbalance.subsample(data.labels, [thinned.largest] * data.num_classes, job.seed)
         network, _ = imbalance.fitted(replace(job, method="normal"), context)
     else:
-        recipe = Recipe.of(job.recipe)
+        recipe = TrainingConfig.of(job.recipe)
         used = class_balanced_subset(data.labels, recipe.train_images or len(data), job.seed)
         training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
         fit = trained_and_evaluated if job.method == "adversarial" else trained

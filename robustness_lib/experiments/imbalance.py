@@ -22,9 +22,9 @@ import torch
 from numpy.typing import ArrayLike, NDArray
 from torch import Tensor, nn
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, choose
-from robustness_lib.experiments.grid import Case, Selection, plan
+from robustness_lib.experiments.grid import Filters, GridPoint, plan
 from robustness_lib.experiments.presets import profile
 from robustness_lib.experiments.pretraining import require_corpus
 from robustness_lib.methods.checks import as_array, check_labels, check_numbers
@@ -33,7 +33,7 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.runner.model_cache import Context, Training, keep_outputs, trained
 from robustness_lib.runner.records import SCRATCH, Job
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import cross_entropy, predict, weighted_cross_entropy
 
 SECTION = "imbalance"
@@ -158,7 +158,7 @@ def class_weights(labels: Tensor) -> Tensor:
     return weights
 
 
-def oversample(data: ImageSet, seed: int) -> ImageSet:
+def oversample(data: ImageDataset, seed: int) -> ImageDataset:
     """Repeat images of the smaller classes, drawn with replacement, until all are as large as the largest (P1 §3.3).
 
     Args:
@@ -177,12 +177,12 @@ def oversample(data: ImageSet, seed: int) -> ImageSet:
     return data.subset(torch.from_numpy(sampler.sample_indices_), f"{data.name}, oversampled")
 
 
-def _equally_large(data: ImageSet) -> bool:
+def _equally_large(data: ImageDataset) -> bool:
     """Whether all classes that occur have equally many images, so that there is nothing to make."""
     return len(torch.unique(torch.unique(data.labels, return_counts=True)[1])) <= 1
 
 
-def smote(data: ImageSet, neighbours: int, seed: int) -> ImageSet:
+def smote(data: ImageDataset, neighbours: int, seed: int) -> ImageDataset:
     """Make images of the smaller classes until all are as large as the largest (Chawla et al. 2002; P1 §3.3).
 
     A new image is x + u (x' - x), where x is an image of the class, x' one of its nearest of the same class (Euclidean
@@ -210,7 +210,7 @@ def smote(data: ImageSet, neighbours: int, seed: int) -> ImageSet:
     resampled, labels = sampler.fit_resample(pixels, data.labels.numpy())
     made = torch.from_numpy(resampled[len(data) :]).round().clamp(0, 255).to(torch.uint8)
     images = torch.cat([data.images, made.view(-1, *data.images.shape[1:])])
-    return ImageSet(f"{data.name}, with SMOTE", images, torch.from_numpy(labels), data.class_names)
+    return ImageDataset(f"{data.name}, with SMOTE", images, torch.from_numpy(labels), data.class_names)
 
 
 def _check_neighbours(smallest: int, neighbours: int) -> None:
@@ -229,7 +229,7 @@ def _random_state(seed: int, purpose: str) -> np.random.RandomState:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ImbalanceRecipe(Recipe):
+class ImbalanceConfig(TrainingConfig):
     """A training recipe and how the training set is thinned out.
 
     Attributes:
@@ -297,7 +297,7 @@ as another; at the smaller scales all trainings of an arm are equally long. The 
 has 6 images, a little more than a twentieth of the largest, since SMOTE with 5 neighbours needs that many."""
 
 
-def _adapt(recipe: ImbalanceRecipe, case: Case) -> ImbalanceRecipe:
+def _adapt(recipe: ImbalanceConfig, case: GridPoint) -> ImbalanceConfig:
     """The profile's recipe with the section's sizes and epochs, and without looks at the test set."""
     ours = SCALES[case.scale]
     recipe = replace(recipe, train_images=0, observations=0, **ours.settings.get(case.arm, {}))
@@ -310,12 +310,12 @@ def _adapt(recipe: ImbalanceRecipe, case: Case) -> ImbalanceRecipe:
     return replace(recipe, largest=largest, smallest=smallest, epochs=epochs)
 
 
-def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one scale, all of one gamma before the next.
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`); CIFAR-10 and CIFAR-100 where
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`); CIFAR-10 and CIFAR-100 where
             it names no data set, and all methods but ``excluded`` where it names none. Method ``excluded`` takes the
             checkpoint that ``init`` names and has no arm from scratch.
 
@@ -337,9 +337,9 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     for dataset in datasets:
         selection["datasets"] = [dataset]
         for gamma in levels:
-            planned += plan(SECTION, profile_name, METHODS, ImbalanceRecipe, levels=[gamma], adapt=_adapt, **selection)
+            planned += plan(SECTION, profile_name, METHODS, ImbalanceConfig, levels=[gamma], adapt=_adapt, **selection)
     for job in planned:
-        recipe = ImbalanceRecipe.of(job.recipe)
+        recipe = ImbalanceConfig.of(job.recipe)
         if recipe.train_images:
             raise UserError(
                 f"train_images is {recipe.train_images}, but this section draws its training images class by class; "
@@ -357,7 +357,7 @@ def epochs_for(images: float, count: float) -> int:
 
 def images_trained(job: Job) -> float:
     """How many images a job's training processes, over all epochs."""
-    recipe = ImbalanceRecipe.of(job.recipe)
+    recipe = ImbalanceConfig.of(job.recipe)
     classes, *_ = SCALES[job.profile].sizes.get(job.dataset, (10, 0, 0))
     sizes = class_sizes(classes, job.level or 1.0, recipe.largest, recipe.smallest, recipe.law)
     return float(recipe.epochs * (classes * recipe.largest if job.method in ENLARGED else sum(sizes)))
@@ -377,7 +377,7 @@ def run(job: Job, context: Context) -> Metrics:
         The metrics of :func:`evaluate`, and for method ``smote`` the time that making its images took,
         ``smote_seconds``.
     """
-    recipe = ImbalanceRecipe.of(job.recipe)
+    recipe = ImbalanceConfig.of(job.recipe)
     network, metrics = fitted(job, context)
     test = context.images(job.dataset, "test")
     sizes = _sizes(test.num_classes, job, recipe)
@@ -396,7 +396,7 @@ def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
     Returns:
         The network, and for method ``smote`` the time that making its images took, ``smote_seconds``.
     """
-    recipe = ImbalanceRecipe.of(job.recipe)
+    recipe = ImbalanceConfig.of(job.recipe)
     data = thinned(job, context)
     metrics: Metrics = {}
     loss: Loss = cross_entropy
@@ -412,18 +412,18 @@ def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
     return trained(training, context, data=data, progress=job.label, loss=loss).network, metrics
 
 
-def thinned(job: Job, context: Context) -> ImageSet:
+def thinned(job: Job, context: Context) -> ImageDataset:
     """The job's imbalanced training set, in file order; both arms and all methods have the same one."""
     data = context.images(job.dataset, "train")
-    sizes = _sizes(data.num_classes, job, ImbalanceRecipe.of(job.recipe))
+    sizes = _sizes(data.num_classes, job, ImbalanceConfig.of(job.recipe))
     return data.subset(subsample(data.labels, sizes, job.seed), f"{data.name}, gamma {job.level or 0:g}")
 
 
-def _sizes(classes: int, job: Job, recipe: ImbalanceRecipe) -> list[int]:
+def _sizes(classes: int, job: Job, recipe: ImbalanceConfig) -> list[int]:
     return class_sizes(classes, job.level or 0.0, recipe.largest, recipe.smallest, recipe.law)
 
 
-def _variant(job: Job, recipe: ImbalanceRecipe) -> str:
+def _variant(job: Job, recipe: ImbalanceConfig) -> str:
     """What determines the network beside its recipe."""
     method = "normal" if job.method == "excluded" else job.method
     words = f"imbalance, {method}, gamma {job.level}, {recipe.largest} to {recipe.smallest} by {recipe.law}"

@@ -28,9 +28,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError, choose
-from robustness_lib.experiments.grid import Case, Selection, plan
+from robustness_lib.experiments.grid import Filters, GridPoint, plan
 from robustness_lib.experiments.presets import profile
 from robustness_lib.experiments.pretraining import require_corpus
 from robustness_lib.methods.checks import Floats
@@ -50,7 +50,7 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import area_under_error_curve as area_under_error_curve
 from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
 from robustness_lib.runner.records import SCRATCH, Job
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import cross_entropy, predict
 
 SECTION = "label_noise"
@@ -78,7 +78,7 @@ _HUMAN, _CLEAN = "cifar10n-", "cifar10"
 
 
 @dataclass(frozen=True, kw_only=True)
-class LabelNoiseRecipe(Recipe):
+class LabelNoiseConfig(TrainingConfig):
     """A training recipe, how labels are corrupted, and how the corruption is corrected.
 
     The corrections have further settings of P1's code among those of every recipe: ``normalisation``, ``head_bias``
@@ -144,7 +144,7 @@ _AS_PUBLISHED: dict[str, dict[str, Any]] = {
 """The settings of Forward and GLC in P1's code that differ from those of ``none``."""
 
 
-def adapt(recipe: LabelNoiseRecipe, case: Case) -> LabelNoiseRecipe:
+def adapt(recipe: LabelNoiseConfig, case: GridPoint) -> LabelNoiseConfig:
     """The recipe of one arm and method.
 
     At ``paper``, Forward and GLC have the settings of P1's code: images are normalised by CIFAR's statistics, although
@@ -172,12 +172,12 @@ def adapt(recipe: LabelNoiseRecipe, case: Case) -> LabelNoiseRecipe:
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one scale.
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`). By default all
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`). By default all
             :data:`METHODS` at the :data:`STRENGTHS` (three of them at ``smoke``) on the CIFAR sets.
 
     Returns:
@@ -218,7 +218,7 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
                     SECTION,
                     scale.name,
                     every,
-                    LabelNoiseRecipe,
+                    LabelNoiseConfig,
                     levels=levels,
                     adapt=adapt,
                     datasets=names,
@@ -271,8 +271,8 @@ class NoisyLabels:
         what: What the given labels are, in words, as part of a training's description.
     """
 
-    true: ImageSet
-    given: ImageSet
+    true: ImageDataset
+    given: ImageDataset
     matrix: Floats
     what: str
 
@@ -289,7 +289,7 @@ def noisy_labels(job: Job, context: Context) -> NoisyLabels:
     Raises:
         UserError: The kind of noise is not for this data set, or the recipe asks for more images than there are.
     """
-    recipe = LabelNoiseRecipe.of(job.recipe)
+    recipe = LabelNoiseConfig.of(job.recipe)
     true = target_images(_training(job, recipe, ""), context)
     if recipe.noise == "human":
         given, count = context.images(job.dataset, "train").labels, recipe.train_images
@@ -323,7 +323,7 @@ def run(job: Job, context: Context) -> Metrics:
         (:func:`robustness_lib.methods.loss_correction.matrix_error`) and, where there are at most 20 classes,
         ``estimated_matrix`` and ``true_matrix`` row by row. Everything is a fraction.
     """
-    recipe = LabelNoiseRecipe.of(job.recipe)
+    recipe = LabelNoiseConfig.of(job.recipe)
     noise = noisy_labels(job, context)
     estimate: Floats | None = None
     if job.method.startswith("forward"):
@@ -352,7 +352,7 @@ def run(job: Job, context: Context) -> Metrics:
     return metrics
 
 
-def _forward(job: Job, recipe: LabelNoiseRecipe, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
+def _forward(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
     """A network trained on the noisy labels, the estimate that it gives, and a second one trained through it."""
     first = _training(job, recipe, noise.what)
     network = _fit(first, noise.given, noise.true.labels, context, f"{job.label}, stage 1").network
@@ -364,7 +364,7 @@ def _forward(job: Job, recipe: LabelNoiseRecipe, noise: NoisyLabels, context: Co
     return _fit(second, noise.given, noise.true.labels, context, f"{job.label}, stage 2", loss), estimate
 
 
-def _glc(job: Job, recipe: LabelNoiseRecipe, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
+def _glc(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
     """The same with Gold Loss Correction, whose first network does not see the trusted images."""
     share = int(job.method.split("-")[1]) / 100
     trusted = trusted_split(noise.true.labels, share, recipe.trusted, job.seed)
@@ -382,7 +382,7 @@ def _glc(job: Job, recipe: LabelNoiseRecipe, noise: NoisyLabels, context: Contex
     return _fit(second, given, noise.true.labels, context, f"{job.label}, stage 2", loss), estimate
 
 
-def _training(job: Job, recipe: Recipe, variant: str) -> Training:
+def _training(job: Job, recipe: TrainingConfig, variant: str) -> Training:
     return Training(dataset=_true_set(job), init=job.init, seed=job.seed, recipe=recipe, variant=variant)
 
 
@@ -392,7 +392,7 @@ def _true_set(job: Job) -> str:
 
 
 def _fit(
-    training: Training, given: ImageSet, true: Tensor, context: Context, label: str, loss: Loss = cross_entropy
+    training: Training, given: ImageDataset, true: Tensor, context: Context, label: str, loss: Loss = cross_entropy
 ) -> Trained:
     """Train on given labels, looking at the error on the training images against these and the true ones."""
 
@@ -404,6 +404,6 @@ def _fit(
     return trained(training, context, progress=label, data=given, observe=look, loss=loss)
 
 
-def _probabilities(network: nn.Module, images: ImageSet, recipe: Recipe, context: Context) -> Floats:
+def _probabilities(network: nn.Module, images: ImageDataset, recipe: TrainingConfig, context: Context) -> Floats:
     logits = predict(network, images, recipe.normalisation, context.runtime)
     return np.asarray(logits.double().softmax(1))

@@ -24,32 +24,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustness_lib.data import SOURCES, ImageSet, class_balanced_subset, class_list, data_root
+from robustness_lib.data import SOURCES, ImageDataset, class_balanced_subset, class_list, data_root
 from robustness_lib.data.imagenet_downsampled import read_class_map
 from robustness_lib.data.io import MissingData
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.grid import Case, Selection, plan
+from robustness_lib.experiments.grid import Filters, GridPoint, plan
 from robustness_lib.experiments.presets import profile
 from robustness_lib.files import locked
 from robustness_lib.methods.checks import Floats
 from robustness_lib.methods.ood_images import (
     DUPLICATE,
     MADE,
-    Draws,
+    OODSample,
     check_size,
     draw,
     make,
     nearest_images,
     shared_classes,
 )
-from robustness_lib.methods.ood_scores import SCORES, Outputs, Reference, outputs, score
+from robustness_lib.methods.ood_scores import SCORES, FeatureBank, Outputs, outputs, score
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 from robustness_lib.models.checkpoint_ids import origin
 from robustness_lib.models.checkpoints import load_weights, save_weights
 from robustness_lib.runner.model_cache import Context, Training, target_images, trained
 from robustness_lib.runner.records import SCRATCH, Job, short_hash
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 
 SECTION = "ood"
 OVERLAP = "overlap"
@@ -69,7 +69,7 @@ BINS = 40
 
 
 @dataclass(frozen=True, kw_only=True)
-class OodRecipe(Recipe):
+class OODConfig(TrainingConfig):
     """A training recipe and how its network is judged.
 
     Attributes:
@@ -136,19 +136,19 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 those that this project has, and a draw has 1,000 images, since there are 1,200 textures."""
 
 
-def _adapt(recipe: OodRecipe, case: Case) -> OodRecipe:
+def _adapt(recipe: OODConfig, case: GridPoint) -> OODConfig:
     return replace(recipe, **SETTINGS[case.scale].get(case.dataset, {}))
 
 
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one scale.
 
     Args:
         profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`).
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`).
 
     Returns:
         The jobs (:func:`robustness_lib.experiments.grid.plan`). ``overlap`` is one job a data set, of the pre-trained
@@ -165,9 +165,9 @@ def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
     planned: list[Job] = []
     for dataset in selection.get("datasets") or scale.datasets:
         selection["datasets"] = [dataset]
-        planned += plan(SECTION, scale.name, METHODS, OodRecipe, adapt=_adapt, **selection)
+        planned += plan(SECTION, scale.name, METHODS, OODConfig, adapt=_adapt, **selection)
     for job in planned:
-        recipe = OodRecipe.of(job.recipe)
+        recipe = OODConfig.of(job.recipe)
         if job.dataset in (*recipe.averaged, *recipe.further):
             raise UserError(f"{job.dataset} is the known set, so it cannot be a foreign one; leave it out of ood_sets")
     return [
@@ -193,7 +193,7 @@ def check_images(job: Job, context: Context) -> None:
     Raises:
         UserError: A foreign set is not there, has images of another size, or is smaller than a draw.
     """
-    recipe, known = OodRecipe.of(job.recipe), context.images(job.dataset, "test")
+    recipe, known = OODConfig.of(job.recipe), context.images(job.dataset, "test")
     for name in (*recipe.averaged, *recipe.further):
         if name not in MADE:
             images = foreign_images(name, recipe, _side(known), context)
@@ -224,7 +224,7 @@ def run(job: Job, context: Context) -> Metrics:
     Raises:
         UserError: A foreign set is not there, has images of another size, or is smaller than a draw.
     """
-    recipe = OodRecipe.of(job.recipe)
+    recipe = OODConfig.of(job.recipe)
     test = context.images(job.dataset, "test")
     if job.method == OVERLAP:
         return measure_overlap(job, recipe, test, context)
@@ -277,10 +277,10 @@ class Seen:
     known: Outputs
     foreign: dict[str, Outputs]
     rows: dict[str, Tensor]
-    reference: Reference
+    reference: FeatureBank
 
 
-def _seen(job: Job, recipe: OodRecipe, test: ImageSet, context: Context) -> Seen:
+def _seen(job: Job, recipe: OODConfig, test: ImageDataset, context: Context) -> Seen:
     """The outputs that all methods share: read if they were computed before, else computed and kept."""
     size, count = _side(test), _draw_size(job, recipe, test)
     foreign = {name: _foreign(name, job, recipe, test, count, context) for name in (*recipe.averaged, *recipe.further)}
@@ -312,11 +312,11 @@ def _seen(job: Job, recipe: OodRecipe, test: ImageSet, context: Context) -> Seen
         known=said["known"],
         foreign={name: said[f"foreign/{name}"] for name in foreign},
         rows={name: draws.rows for name, draws in foreign.items()},
-        reference=Reference(said["reference"].features, reference.labels, recipe.neighbours),
+        reference=FeatureBank(said["reference"].features, reference.labels, recipe.neighbours),
     )
 
 
-def _draw_size(job: Job, recipe: OodRecipe, known: ImageSet) -> int:
+def _draw_size(job: Job, recipe: OODConfig, known: ImageDataset) -> int:
     """How many foreign images a draw has."""
     count = recipe.draw_images or int(len(known) * OUT_PER_IN)
     if count < 1:
@@ -324,7 +324,7 @@ def _draw_size(job: Job, recipe: OodRecipe, known: ImageSet) -> int:
     return count
 
 
-def _side(known: ImageSet) -> int:
+def _side(known: ImageDataset) -> int:
     """Pixels along a side of the known images, which P1's noise is made for."""
     height, width = known.images.shape[2:]
     if height != width:
@@ -334,7 +334,7 @@ def _side(known: ImageSet) -> int:
     return int(width)
 
 
-def _foreign(name: str, job: Job, recipe: OodRecipe, known: ImageSet, count: int, context: Context) -> Draws:
+def _foreign(name: str, job: Job, recipe: OODConfig, known: ImageDataset, count: int, context: Context) -> OODSample:
     """The draws of one foreign set: of five times a draw's images where the set is made, as in P1's code."""
     size = _side(known)
     if name in MADE:
@@ -344,7 +344,7 @@ def _foreign(name: str, job: Job, recipe: OodRecipe, known: ImageSet, count: int
     return draw(name, images.images, count, recipe.draws, job.seed)
 
 
-def foreign_images(name: str, recipe: OodRecipe, size: int, context: Context) -> ImageSet:
+def foreign_images(name: str, recipe: OODConfig, size: int, context: Context) -> ImageDataset:
     """The test images of a foreign set; of a set that is known in several sizes, those of the known images' size.
 
     Args:
@@ -364,7 +364,7 @@ def foreign_images(name: str, recipe: OodRecipe, size: int, context: Context) ->
         raise MissingData(f"{error}; or do without it: --set {remedy}") from error
 
 
-def _images(name: str, size: int, context: Context) -> ImageSet:
+def _images(name: str, size: int, context: Context) -> ImageDataset:
     sized = f"{name}-{size}"
     return context.images(sized if sized in SOURCES else name, "test")
 
@@ -376,7 +376,7 @@ def _at_hand(name: str, size: int, context: Context) -> bool:
         return False
 
 
-def _identity(name: str, recipe: OodRecipe, count: int, size: int, context: Context) -> list[str | int]:
+def _identity(name: str, recipe: OODConfig, count: int, size: int, context: Context) -> list[str | int]:
     """What determines the drawn images of a set beside the seed, which the training's key has."""
     checksum = "" if name in MADE else foreign_images(name, recipe, size, context).checksum
     return [checksum, count, size, recipe.draws]
@@ -394,7 +394,7 @@ def _split(scores: Floats, sizes: Mapping[str, int]) -> dict[str, Floats]:
 # --------------------------------------------------------------------------------------------- overlap
 
 
-def measure_overlap(job: Job, recipe: OodRecipe, test: ImageSet, context: Context) -> Metrics:
+def measure_overlap(job: Job, recipe: OODConfig, test: ImageDataset, context: Context) -> Metrics:
     """What the test set and the foreign sets share with the corpus of pre-training (P1 §4.1, appendix A).
 
     Args:

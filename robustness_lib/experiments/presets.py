@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from robustness_lib.errors import choose
-from robustness_lib.training.config import ADVERSARIES, Recipe
+from robustness_lib.training.config import ADVERSARIES, TrainingConfig
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,9 +33,9 @@ class Target:
 
     corpus: str
     corpus_holds: str
-    pretraining: Recipe
-    scratch: Recipe
-    tuned: Recipe
+    pretraining: TrainingConfig
+    scratch: TrainingConfig
+    tuned: TrainingConfig
     adversarial: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
     further: tuple[tuple[str, int], ...] = ()
 
@@ -76,7 +76,7 @@ class Profile:
         return tuple(self.targets)
 
 
-_SMOKE_RECIPE = Recipe(architecture="wrn-10-1", batch_size=32, crop_padding=2)
+_SMOKE_RECIPE = TrainingConfig(architecture="wrn-10-1", batch_size=32, crop_padding=2)
 _SMOKE_ATTACK = {"epsilon": 4 / 255, "step_size": 3 / 255, "attack_steps": 2}
 _SMOKE = Target(
     corpus="synthetic-source",
@@ -96,9 +96,9 @@ _CPU_ATTACK = {"step_size": 4 / 255, "attack_steps": 3}
 _CPU = Target(
     corpus="imagenet32",
     corpus_holds="imagenet32_160000x275",
-    pretraining=Recipe(architecture="wrn-16-1", epochs=10),
-    scratch=Recipe(architecture="wrn-16-1", train_images=5000, epochs=60, observations=10),
-    tuned=Recipe(architecture="wrn-16-1", train_images=5000, epochs=20, learning_rate=0.03, observations=10),
+    pretraining=TrainingConfig(architecture="wrn-16-1", epochs=10),
+    scratch=TrainingConfig(architecture="wrn-16-1", train_images=5000, epochs=60, observations=10),
+    tuned=TrainingConfig(architecture="wrn-16-1", train_images=5000, epochs=20, learning_rate=0.03, observations=10),
     adversarial={
         "pretraining": _CPU_ATTACK,
         "scratch": {"epochs": 30, "observations": 5, **_CPU_ATTACK},
@@ -116,9 +116,9 @@ _CPU = Target(
 _PAPER = Target(
     corpus="imagenet32",
     corpus_holds="imagenet32_1281167x1000",
-    pretraining=Recipe(architecture="wrn-40-2", epochs=100, batch_size=256),
-    scratch=Recipe(architecture="wrn-40-2", epochs=100, dropout=0.3, observations=20),
-    tuned=Recipe(architecture="wrn-40-2", epochs=10, learning_rate=0.001, observations=10),
+    pretraining=TrainingConfig(architecture="wrn-40-2", epochs=100, batch_size=256),
+    scratch=TrainingConfig(architecture="wrn-40-2", epochs=100, dropout=0.3, observations=20),
+    tuned=TrainingConfig(architecture="wrn-40-2", epochs=10, learning_rate=0.001, observations=10),
     adversarial={
         "scratch": {"dropout": 0.0, "observations": 10},
         "tuned": {"epochs": 5, "observations": 5},

@@ -17,7 +17,7 @@ from typing import Generic, TypeVar
 from torch import nn
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.data.io import MissingData
 from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
 from robustness_lib.experiments.presets import Profile, Target, profile
@@ -29,12 +29,12 @@ from robustness_lib.models.checkpoints import load_weights
 from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint, save_trained
 from robustness_lib.runner.records import PRETRAINING, SCRATCH, Job, Store, checkpoint_id
 from robustness_lib.runner.sweep import OnRecord, sweep
-from robustness_lib.training.config import ADVERSARIES, Recipe
+from robustness_lib.training.config import ADVERSARIES, TrainingConfig
 from robustness_lib.training.trainer import predict, train
 
 SECTION = PRETRAINING
 
-R = TypeVar("R", bound=Recipe)
+R = TypeVar("R", bound=TrainingConfig)
 
 
 def job(
@@ -127,7 +127,7 @@ def run(job: Job, context: Context) -> Metrics:
     }
 
 
-def _validated(network: nn.Module, corpus: str, recipe: Recipe, context: Context) -> Metrics:
+def _validated(network: nn.Module, corpus: str, recipe: TrainingConfig, context: Context) -> Metrics:
     """Error and negative log-likelihood on the corpus's validation images; nothing where there are none."""
     try:
         test = context.images(corpus, "test")
@@ -155,12 +155,12 @@ def assist(job: Job, context: Context) -> None:
     train(network, data, recipe, seed=job.seed, runtime=context.runtime, checkpoint=unfinished)
 
 
-def _prepare(job: Job, context: Context) -> tuple[ImageSet, Recipe, nn.Module]:
+def _prepare(job: Job, context: Context) -> tuple[ImageDataset, TrainingConfig, nn.Module]:
     corpus = corpus_name(job.dataset)
     data = context.images(corpus, "train")
     if job.dataset not in (corpus, with_counts(data)):
         raise _different(job, with_counts(data))
-    recipe = Recipe.of(job.recipe)
+    recipe = TrainingConfig.of(job.recipe)
     if recipe.train_images:
         data = data.subset(class_balanced_subset(data.labels, recipe.train_images, job.seed))
     return data, recipe, build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
@@ -173,7 +173,7 @@ def _different(job: Job, found: str) -> UserError:
     )
 
 
-def with_counts(corpus: ImageSet) -> str:
+def with_counts(corpus: ImageDataset) -> str:
     """What a corpus holds: its name, its images and its classes, for example ``imagenet32_160000x275``."""
     return f"{corpus_name(corpus.name)}_{len(corpus)}x{corpus.num_classes}"
 

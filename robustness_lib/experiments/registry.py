@@ -24,7 +24,7 @@ from robustness_lib.runner.records import SCRATCH, Job, Record, Store, frame, lo
 if TYPE_CHECKING:
     import pandas as pd
 
-    from robustness_lib.experiments.grid import Selection
+    from robustness_lib.experiments.grid import Filters
     from robustness_lib.runner.model_cache import Context
     from robustness_lib.runner.sweep import Outcome
 
@@ -38,7 +38,7 @@ class Section(Protocol):
     SECTION: str
     METHODS: tuple[str, ...]
 
-    def jobs(self, profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+    def jobs(self, profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
         """The measurements of the section at one scale."""
 
     def run(self, job: Job, context: Context) -> Metrics:
@@ -75,7 +75,7 @@ def measure_section(
     time_budget: float | None = None,
     executor: Executor | None = None,
     out: Path | None = None,
-    **selection: Unpack[Selection],
+    **selection: Unpack[Filters],
 ) -> tuple[list[Job], Outcome]:
     """Plan a section and measure what is not recorded, pre-training first where a checkpoint is missing.
 
@@ -89,7 +89,7 @@ def measure_section(
         executor: What to run on instead, such as a Dask cluster (:func:`robustness_lib.runner.dask_executor.connect`).
         out: A folder that keeps what the store has of the jobs, to be carried to another machine
             (:func:`robustness_lib.runner.sync.mirrored`).
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Selection`).
+        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`).
 
     Returns:
         The planned jobs, and what was done.
@@ -261,7 +261,7 @@ def _planned_keys(
     section_name: str, scale: str, dataset: str, method: str, seed: int, init: str | None = None
 ) -> frozenset[str]:
     """Keys of a section's jobs of one data set, method and seed; with ``init`` those of methods that demand one."""
-    chosen: Selection = {"datasets": [dataset], "methods": [method], "seeds": [seed]}
+    chosen: Filters = {"datasets": [dataset], "methods": [method], "seeds": [seed]}
     try:
         return frozenset(job.key for job in section(section_name).jobs(scale, **chosen))
     except MissingCheckpoint:
@@ -285,7 +285,7 @@ def changed_settings(job: Job) -> dict[str, Any]:
     """
     if is_planned(job):
         return {}
-    chosen: Selection = {"datasets": [job.dataset], "methods": [job.method], "seeds": [job.seed]}
+    chosen: Filters = {"datasets": [job.dataset], "methods": [job.method], "seeds": [job.seed]}
     if job.init != SCRATCH:
         chosen["init"] = job.init
     if job.level is not None:

@@ -17,7 +17,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.data.corruptions import corrupted
 from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import as_array
@@ -39,7 +39,7 @@ SHIFTS = {
 ORIGINAL = "original"
 """The name of the test set without a shift, among scores."""
 
-Score = Callable[[ImageSet], Tensor]
+Score = Callable[[ImageDataset], Tensor]
 """Images to scores of the K classes, float [N, K]: the largest is the prediction."""
 
 
@@ -53,8 +53,8 @@ class TargetTests:
         description: Which images they are, in words, as part of a training's description.
     """
 
-    original: ImageSet
-    shifted: Mapping[str, ImageSet]
+    original: ImageDataset
+    shifted: Mapping[str, ImageDataset]
     description: str
 
     def classes(self, shift: str) -> Integers:
@@ -101,7 +101,7 @@ def target_tests(
     return TargetTests(first, sets, f"{len(first)} original, {counts}")
 
 
-def shifted_images(dataset: str, shifts: Sequence[str], context: Context) -> dict[str, ImageSet]:
+def shifted_images(dataset: str, shifts: Sequence[str], context: Context) -> dict[str, ImageDataset]:
     """The images of each shift but common corruptions, which are made of the target's.
 
     Raises:
@@ -126,7 +126,7 @@ def shifted_images(dataset: str, shifts: Sequence[str], context: Context) -> dic
     return found
 
 
-def _part(images: ImageSet, count: int) -> ImageSet:
+def _part(images: ImageDataset, count: int) -> ImageDataset:
     if not count or count >= len(images):
         return images
     return images.subset(class_balanced_subset(images.labels, count, seed=0))
@@ -193,6 +193,6 @@ def right_among(scores: npt.ArrayLike, labels: npt.NDArray[np.int64], classes: I
     return right
 
 
-def as_tensor(images: ImageSet) -> Tensor:
+def as_tensor(images: ImageDataset) -> Tensor:
     """Pixels as rows, float32 [N, C H W] in [0, 1], for models that are no networks."""
     return images.images.flatten(1).to(torch.float32) / 255

@@ -30,18 +30,18 @@ import numpy.typing as npt
 
 from robustness_lib.data.published_predictions import (
     SNAPSHOTS,
-    Answers,
+    Correctness,
     cifar10_answers,
     imagenet_accuracies,
     imagenet_answers,
 )
 from robustness_lib.data.published_predictions import synset_classes as synset_classes
-from robustness_lib.experiments.grid import Selection
+from robustness_lib.experiments.grid import Filters
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.effective_robustness import (
     PRINTED_LINES,
     SCALINGS,
-    Line,
+    LinearFit,
     dominance_matrix,
     effective_robustness,
     fit_line,
@@ -143,7 +143,7 @@ _PRINTED = ("cifar10", "imagenet")  # the pairs that have more than fits
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Selection]) -> list[Job]:
+def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """The measurements, all at the profile ``cpu``.
 
     Args:
@@ -247,7 +247,7 @@ def _digits(value: float) -> float:
     return float(f"{value:.10g}")
 
 
-def _answers(source: str, context: Context) -> Answers:
+def _answers(source: str, context: Context) -> Correctness:
     read = {"cifar10-testbed": cifar10_answers, "imagenet-answers": imagenet_answers}[source]
     found = read(context.data)
     context.note_data(source, found.checksum)
@@ -310,7 +310,7 @@ def _fit(job: Job, context: Context) -> Metrics:
     return metrics
 
 
-def _intervals(line: Line) -> Metrics:
+def _intervals(line: LinearFit) -> Metrics:
     """The 95 % intervals of a fit's slope and intercept, by Student's t distribution with two degrees less than models.
 
     A line through the models of a testbed is uncertain as far as other models of the same kind might be in it.
@@ -328,7 +328,7 @@ def _intervals(line: Line) -> Metrics:
     return found
 
 
-def _printed_line(dataset: str) -> Line | None:
+def _printed_line(dataset: str) -> LinearFit | None:
     return PRINTED_LINES.get("cifar10" if dataset.startswith("cifar10") else dataset)
 
 

@@ -19,7 +19,7 @@ from robustness_lib.metrics.effective_robustness import (
     BINS,
     PRINTED_LINES,
     SCALINGS,
-    Line,
+    LinearFit,
     dominance_matrix,
     dominance_probability,
     effective_robustness,
@@ -172,7 +172,9 @@ def _right(scores: npt.ArrayLike, tests: TargetTests, classes: Sequence[int] | N
     return right_among(scores, labels, np.unique(labels) if classes is None else np.unique(list(classes)))
 
 
-def _line(testbed: Sequence[Seen], tests: TargetTests, shift: str, classes: Sequence[int]) -> tuple[Line, float, float]:
+def _line(
+    testbed: Sequence[Seen], tests: TargetTests, shift: str, classes: Sequence[int]
+) -> tuple[LinearFit, float, float]:
     """The baseline of a shift, and the testbed's lowest and highest original accuracy."""
     pairs = [
         tuple(right.mean(-1)[-1] for right in right_answers(model.scores, tests, shift, classes)) for model in testbed

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import check_whole
 from robustness_lib.randomness import generator, stream_seed
@@ -88,7 +88,7 @@ def make(name: str, count: int, size: int, seed: int) -> Tensor:
 
 
 @dataclass(frozen=True)
-class Draws:
+class OODSample:
     """Several draws of foreign images, each image once.
 
     Attributes:
@@ -100,7 +100,7 @@ class Draws:
     rows: Tensor
 
 
-def draw(name: str, images: Tensor, count: int, draws: int, seed: int) -> Draws:
+def draw(name: str, images: Tensor, count: int, draws: int, seed: int) -> OODSample:
     """Draw from a set several times, each time without replacement (P1's "five runs").
 
     Args:
@@ -130,7 +130,7 @@ def draw(name: str, images: Tensor, count: int, draws: int, seed: int) -> Draws:
         ]
     )
     used, rows = torch.unique(chosen, return_inverse=True)
-    return Draws(images[used], rows)
+    return OODSample(images[used], rows)
 
 
 # --------------------------------------------------------------------------------------------- overlap
@@ -221,7 +221,7 @@ def _standardised(images: Tensor) -> Tensor:
     return F.normalize((values - values.mean(-1, keepdim=True)).flatten(-2), dim=-1)
 
 
-def check_size(name: str, images: ImageSet, known: ImageSet) -> None:
+def check_size(name: str, images: ImageDataset, known: ImageDataset) -> None:
     """Refuse images of another size than the known ones: a network would tell them by that.
 
     Raises:

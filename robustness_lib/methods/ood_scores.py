@@ -195,7 +195,7 @@ def mahalanobis_score(seen: Tensor, reference: Tensor, labels: Tensor) -> Floats
 
 
 @dataclass(frozen=True)
-class Reference:
+class FeatureBank:
     """What a network says about images of the known set, for the scores that compare with them.
 
     Attributes:
@@ -209,7 +209,7 @@ class Reference:
     neighbours: int
 
 
-SCORES: dict[str, Callable[[Outputs, Reference], Floats]] = {
+SCORES: dict[str, Callable[[Outputs, FeatureBank], Floats]] = {
     "standard": lambda seen, known: softmax_score(seen.logits),
     "max-logit": lambda seen, known: max_logit_score(seen.logits),
     "energy": lambda seen, known: energy_score(seen.logits),
@@ -219,7 +219,7 @@ SCORES: dict[str, Callable[[Outputs, Reference], Floats]] = {
 """By the name of the method; ``standard`` is the papers' score."""
 
 
-def score(method: str, seen: Outputs, known: Reference) -> Floats:
+def score(method: str, seen: Outputs, known: FeatureBank) -> Floats:
     """One score of each image.
 
     Args:

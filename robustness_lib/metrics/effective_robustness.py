@@ -97,7 +97,7 @@ def from_scale(values: Array, scaling: str) -> Floats:
 
 
 @dataclass(frozen=True)
-class Line:
+class LinearFit:
     """A baseline: OOD accuracy as a line of ID accuracy, both on a scale (P2 §3, Table 3).
 
     Attributes:
@@ -140,15 +140,15 @@ class Line:
         return from_scale(self.slope * to_scale(id_accuracy, self.scaling) + self.intercept, self.scaling)
 
 
-PRINTED_LINES: dict[str, Line] = {
-    "cifar10": Line(0.8318, -0.4736, "logit", r_squared=0.998),
-    "imagenet": Line(0.9225, -0.4896, "logit", r_squared=0.996),
+PRINTED_LINES: dict[str, LinearFit] = {
+    "cifar10": LinearFit(0.8318, -0.4736, "logit", r_squared=0.998),
+    "imagenet": LinearFit(0.9225, -0.4896, "logit", r_squared=0.996),
 }
 """The lines that P2 prints, by the data set of the ID accuracy (Tables 2 and 3): CIFAR-10 to CIFAR-10.1, and ImageNet
 to ImageNetV2. It prints none for ImageNet-R and ObjectNet."""
 
 
-def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") -> Line:
+def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") -> LinearFit:
     """Fit a baseline to a testbed by ordinary least squares on a scale (P2 §3, Tables 2 and 3).
 
     A model with an accuracy of exactly 0 or 1 lies at infinity on the probit and logit scales, where no line can be
@@ -179,9 +179,9 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
     if np.ptp(x) <= _SAME:
         raise UserError("all models have the same ID accuracy, so no line can be fitted; give models that differ")
     if np.ptp(y) <= _SAME:
-        return Line(0.0, float(y.mean()), named, None, len(x), left_out, 0.0, 0.0)
+        return LinearFit(0.0, float(y.mean()), named, None, len(x), left_out, 0.0, 0.0)
     found = linregress(x, y)
-    return Line(
+    return LinearFit(
         slope=float(found.slope),
         intercept=float(found.intercept),
         scaling=named,
@@ -196,7 +196,7 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
 # --------------------------------------------------------------------------------------------- effective robustness
 
 
-def effective_robustness(id_accuracy: Array, ood_accuracy: Array, line: Line) -> Floats:
+def effective_robustness(id_accuracy: Array, ood_accuracy: Array, line: LinearFit) -> Floats:
     """What models have beyond the baseline at their ID accuracy, ``ood - line.predict(id)`` (P2 §3).
 
     Args:
@@ -214,7 +214,9 @@ def effective_robustness(id_accuracy: Array, ood_accuracy: Array, line: Line) ->
     return outside - line.predict(inside)
 
 
-def standard_error(id_accuracy: Array, ood_accuracy: Array, line: Line, id_images: float, ood_images: float) -> Floats:
+def standard_error(
+    id_accuracy: Array, ood_accuracy: Array, line: LinearFit, id_images: float, ood_images: float
+) -> Floats:
     """Standard error of an effective robustness that comes from the numbers of test images (delta method).
 
     The error of the line itself is not in it.
@@ -241,7 +243,7 @@ def standard_error(id_accuracy: Array, ood_accuracy: Array, line: Line, id_image
     return np.asarray(np.sqrt(variance), dtype=np.float64)
 
 
-def equal_accuracy_curve(id_accuracy: Array, line: Line) -> Floats:
+def equal_accuracy_curve(id_accuracy: Array, line: LinearFit) -> Floats:
     """The effective robustness of a model that loses nothing under the shift (the curve y = x of P2's figures).
 
     Args:
@@ -255,7 +257,7 @@ def equal_accuracy_curve(id_accuracy: Array, line: Line) -> Floats:
     return inside - line.predict(inside)
 
 
-def accuracy_gap_share(id_accuracy: Array, ood_accuracy: Array, line: Line) -> Floats:
+def accuracy_gap_share(id_accuracy: Array, ood_accuracy: Array, line: LinearFit) -> Floats:
     """Effective robustness as a share of the accuracy gap of an ordinary model (P2 §4).
 
     Args:

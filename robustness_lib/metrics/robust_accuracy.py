@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageSet, class_balanced_subset
+from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError
 from robustness_lib.methods.checks import check_logits
 from robustness_lib.methods.interfaces import Forward
@@ -67,7 +67,7 @@ class Attacked:
         return float(self.correct[-1 if steps is None else steps].mean())
 
 
-def fixed_subset(data: ImageSet, count: int) -> ImageSet:
+def fixed_subset(data: ImageDataset, count: int) -> ImageDataset:
     """The images that all networks are attacked on: class-balanced, the same for all seeds; all of them for 0.
 
     Raises:
@@ -91,7 +91,7 @@ def as_attacked(network: nn.Module, normalisation: str) -> Forward:
 @full_float32()
 def attack(
     network: nn.Module,
-    data: ImageSet,
+    data: ImageDataset,
     normalisation: str,
     runtime: Runtime,
     threat: Threat,
@@ -149,7 +149,7 @@ def attack(
 
 
 def worst_case(
-    network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime, threat: Threat, *, restarts: int
+    network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime, threat: Threat, *, restarts: int
 ) -> Bools:
     """Which images withstand every one of several random starts (P1 appendix B).
 
@@ -176,7 +176,7 @@ def worst_case(
 
 
 @full_float32()
-def correct_on(network: nn.Module, images: Tensor, data: ImageSet, normalisation: str, runtime: Runtime) -> Bools:
+def correct_on(network: nn.Module, images: Tensor, data: ImageDataset, normalisation: str, runtime: Runtime) -> Bools:
     """Whether given images, float32 [N, C, H, W] in [0, 1], are predicted right: those of another network's attack."""
     network.to(runtime.device).eval()
     with torch.no_grad():
@@ -189,7 +189,7 @@ def correct_on(network: nn.Module, images: Tensor, data: ImageSet, normalisation
 
 
 @full_float32()
-def without_gradient(network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime) -> float:
+def without_gradient(network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime) -> float:
     """The share of images at which the loss has no gradient at all, so that no gradient-based attack can move them."""
     blind = []
     for images, labels in _batches(network, data, runtime):
@@ -201,7 +201,7 @@ def without_gradient(network: nn.Module, data: ImageSet, normalisation: str, run
     return float(torch.cat(blind).double().mean())
 
 
-def _batches(network: nn.Module, data: ImageSet, runtime: Runtime) -> Iterator[tuple[Tensor, Tensor]]:
+def _batches(network: nn.Module, data: ImageDataset, runtime: Runtime) -> Iterator[tuple[Tensor, Tensor]]:
     network.to(runtime.device).eval()
     for images, labels in zip(torch.split(data.images, BATCH), torch.split(data.labels, BATCH), strict=True):
         yield to_unit_range(images.to(runtime.device)), labels.to(runtime.device)

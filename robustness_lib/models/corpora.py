@@ -44,7 +44,7 @@ def recognised(checksum: str) -> str | None:
     """What a set with this content is in true words, where its name would say something else; else None.
 
     Args:
-        checksum: ``ImageSet.checksum``, which provenance holds too.
+        checksum: ``ImageDataset.checksum``, which provenance holds too.
     """
     return _TRUE_WORDS.get(checksum)
 

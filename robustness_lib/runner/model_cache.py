@@ -20,14 +20,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustness_lib.data import ImageSet, class_balanced_subset, data_root, load
+from robustness_lib.data import ImageDataset, class_balanced_subset, data_root, load
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked, write_atomically
 from robustness_lib.models.architectures import build, load_trunk, new_head
 from robustness_lib.models.checkpoint_ids import check_id
 from robustness_lib.models.checkpoints import load_weights, save_weights
 from robustness_lib.runner.records import SCRATCH, Job, short_hash
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.device import Runtime
 from robustness_lib.training.trainer import History, Observe, predict, train
 
@@ -61,11 +61,11 @@ class Context:
     runtime: Runtime = field(default_factory=Runtime.detect)
     progress: bool = True
     checkpoint_every: float = 30.0
-    _images: dict[tuple[str, str], ImageSet] = field(default_factory=dict, repr=False)
+    _images: dict[tuple[str, str], ImageDataset] = field(default_factory=dict, repr=False)
     _used: dict[str, str] = field(default_factory=dict, repr=False)
     _trained_on: list[str] = field(default_factory=list, repr=False)
 
-    def images(self, name: str, split: str, *, kept: bool = False) -> ImageSet:
+    def images(self, name: str, split: str, *, kept: bool = False) -> ImageDataset:
         """An image set, read once, its checksum noted for the provenance of the running job.
 
         Args:
@@ -152,7 +152,7 @@ class Training:
     dataset: str
     init: str
     seed: int
-    recipe: Recipe
+    recipe: TrainingConfig
     held_out: bool = False
     variant: str = ""
 
@@ -194,7 +194,7 @@ class Trained:
     losses: Sequence[float] = ()
 
 
-def held_out_split(data: ImageSet) -> tuple[ImageSet, ImageSet]:
+def held_out_split(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
     """Split training images for temperature tuning (P1 §4.2).
 
     Args:
@@ -230,7 +230,7 @@ def held_out_split(data: ImageSet) -> tuple[ImageSet, ImageSet]:
     return data.subset(first, f"{data.name}[:90%]"), data.subset(last, f"{data.name}[90%:]")
 
 
-def target_images(training: Training, context: Context) -> ImageSet:
+def target_images(training: Training, context: Context) -> ImageDataset:
     """The training images of the target that a job may use, before any is held out.
 
     Raises:
@@ -306,7 +306,7 @@ def trained(
     context: Context,
     *,
     progress: str | None = None,
-    data: ImageSet | None = None,
+    data: ImageDataset | None = None,
     observe: Observe | None = None,
     **hooks: Any,
 ) -> Trained:
@@ -352,9 +352,9 @@ def trained(
 
 def _train_and_keep(
     training: Training,
-    recipe: Recipe,
-    data: ImageSet,
-    test: ImageSet,
+    recipe: TrainingConfig,
+    data: ImageDataset,
+    test: ImageDataset,
     path: Path,
     context: Context,
     progress: str | None,

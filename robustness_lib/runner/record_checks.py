@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 
 from robustness_lib.errors import UserError
 from robustness_lib.models.checkpoint_ids import is_checkpoint_id
-from robustness_lib.training.config import Recipe
+from robustness_lib.training.config import TrainingConfig
 
 _NAME = re.compile(r"[\w+][\w.+-]{0,199}")
 _matches = functools.lru_cache(4096)(_NAME.fullmatch)
@@ -78,7 +78,7 @@ _PROVENANCE: dict[str, Callable[[Any], bool]] = {
 }
 """What each entry may be; further ones are settings."""
 
-_KINDS: dict[str, Any] = get_type_hints(Recipe)
+_KINDS: dict[str, Any] = get_type_hints(TrainingConfig)
 _OF_KIND = {int: _is_whole, float: _is_number, bool: _is_flag, str: _is_text}
 
 
@@ -103,7 +103,7 @@ def _check_recipe(items: tuple[tuple[str, Any, type], ...]) -> None:
     settings = {name: value for name, value in recipe.items() if name in _KINDS}
     for name, value in settings.items():
         _check(_OF_KIND[_KINDS[name]](value), name, value)
-    Recipe(**settings)
+    TrainingConfig(**settings)
 
 
 def check_record(data: Any) -> None:

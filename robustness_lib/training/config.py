@@ -1,6 +1,6 @@
 """How a network is trained: every setting of a training, and the learning rate of every update.
 
-A section's recipe adds its own settings to :class:`Recipe` by inheritance. A job holds its recipe whole.
+A section's recipe adds its own settings to :class:`TrainingConfig` by inheritance. A job holds its recipe whole.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ SCHEDULES = ("cosine", "step", "constant")
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class TrainingConfig:
     """How a network is trained (P1 §3-4: SGD with Nesterov momentum and a cosine schedule per step).
 
     Attributes:
@@ -159,9 +159,9 @@ class Recipe:
             values[name] = parse_value(text, types_by_name[name], name)
         return type(self)(**values)
 
-    def training_part(self) -> Recipe:
+    def training_part(self) -> TrainingConfig:
         """Only what determines the trained network: a section's recipe without what the section adds to it."""
-        return Recipe(**{f.name: getattr(self, f.name) for f in fields(Recipe)})
+        return TrainingConfig(**{f.name: getattr(self, f.name) for f in fields(TrainingConfig)})
 
     def observed_epochs(self) -> list[int]:
         """The epochs (from 1) after which the test set is looked at."""
@@ -209,7 +209,7 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
         raise SettingError(name, f"={text} cannot be read: {expected} was expected") from None
 
 
-def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
+def learning_rate_at(step: int, total_steps: int, recipe: TrainingConfig) -> float:
     """The learning rate of update number ``step`` = 1 ... ``total_steps``.
 
     ``cosine``: from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
@@ -230,7 +230,7 @@ def learning_rate_at(step: int, total_steps: int, recipe: Recipe) -> float:
     return recipe.final_learning_rate + (recipe.learning_rate - recipe.final_learning_rate) * half_wave
 
 
-def early_steps(recipe: Recipe, steps: int) -> list[int]:
+def early_steps(recipe: TrainingConfig, steps: int) -> list[int]:
     """After which updates of the first epoch the test set is looked at, besides its last.
 
     Args:

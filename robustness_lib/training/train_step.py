@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from robustness_lib.methods.interfaces import Forward, Loss, Perturb
 from robustness_lib.models.architectures import freeze_all_but_head, train_mode
-from robustness_lib.training.config import Recipe, learning_rate_at
+from robustness_lib.training.config import TrainingConfig, learning_rate_at
 from robustness_lib.training.data_loader import DeviceImages, mean_and_std, to_unit_range
 from robustness_lib.training.device import Runtime
 from robustness_lib.training.distributed import distributed, rank_and_count
@@ -53,7 +53,7 @@ class Update:
         network: nn.Module,
         images: DeviceImages,
         labels: Tensor,
-        recipe: Recipe,
+        recipe: TrainingConfig,
         runtime: Runtime,
         *,
         per_epoch: int,
@@ -194,7 +194,7 @@ class Update:
         return forward
 
 
-def _trainable_parameters(network: nn.Module, recipe: Recipe) -> dict[str, nn.Parameter]:
+def _trainable_parameters(network: nn.Module, recipe: TrainingConfig) -> dict[str, nn.Parameter]:
     network.requires_grad_(True)
     if recipe.trainable == "head":
         freeze_all_but_head(network)

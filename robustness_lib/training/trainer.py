@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
 
-from robustness_lib.data import ImageSet
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.methods.checks import check_logits
 from robustness_lib.methods.interfaces import Forward, Loss, Perturb
@@ -35,7 +35,7 @@ from robustness_lib.methods.pgd import Adversary
 from robustness_lib.models.architectures import train_mode
 from robustness_lib.models.checkpoints import load_weights, save_weights
 from robustness_lib.randomness import generator, stream_seed
-from robustness_lib.training.config import ADVERSARIES, Recipe, early_steps, learning_rate_at
+from robustness_lib.training.config import ADVERSARIES, TrainingConfig, early_steps, learning_rate_at
 from robustness_lib.training.data_loader import DeviceImages, normalise, to_unit_range
 from robustness_lib.training.device import Runtime, full_float32
 from robustness_lib.training.distributed import rank_and_count
@@ -98,7 +98,7 @@ class History:
     trained_on: list[str] = field(default_factory=list)
 
 
-def adversary(recipe: Recipe, num_classes: int) -> Adversary | None:
+def adversary(recipe: TrainingConfig, num_classes: int) -> Adversary | None:
     """The attack that a recipe trains with; None where it trains on the images as they are.
 
     Args:
@@ -119,8 +119,8 @@ def adversary(recipe: Recipe, num_classes: int) -> Adversary | None:
 
 def train(
     network: nn.Module,
-    data: ImageSet,
-    recipe: Recipe,
+    data: ImageDataset,
+    recipe: TrainingConfig,
     *,
     seed: int,
     runtime: Runtime,
@@ -221,8 +221,8 @@ class _Training:
     def __init__(
         self,
         network: nn.Module,
-        data: ImageSet,
-        recipe: Recipe,
+        data: ImageDataset,
+        recipe: TrainingConfig,
         *,
         seed: int,
         runtime: Runtime,
@@ -374,7 +374,9 @@ class _Training:
         return int(metadata["epoch"]) + 1
 
 
-def _augmentation(order: Tensor, recipe: Recipe, seed: int, epoch: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _augmentation(
+    order: Tensor, recipe: TrainingConfig, seed: int, epoch: int
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The epoch's order with a crop position and a flip for each of its images, all on the CPU."""
     stream = generator(seed, "augmentation", epoch)
     window = (2, len(order))
@@ -389,7 +391,7 @@ def _augmentation(order: Tensor, recipe: Recipe, seed: int, epoch: int) -> tuple
 @torch.no_grad()
 @full_float32()
 def predict(
-    network: nn.Module, data: ImageSet, normalisation: str, runtime: Runtime, *, batch_size: int | None = None
+    network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime, *, batch_size: int | None = None
 ) -> Tensor:
     """Logits of all images, in evaluation mode and float32 (ties and small differences matter to the metrics).
 
