@@ -516,14 +516,14 @@ def list_data(
     from robustness_lib import data
 
     if not names:
-        rows = data.known_sets(data_root)
+        rows = data.list_sets(data_root)
         found = [row | {"here": row["found"].replace("made on the fly", "yes")} for row in rows]
         _print_table(["name", "here", "what"], found)
         folder = data.data_root(data_root).resolve()
         print(f"searched: {folder}" + ("" if folder.is_dir() else ", which does not exist yet"))
         print("'robustness data list NAME' says where a set is looked for, who published it and how to get it")
         return
-    for row in data.known_sets(data_root, names):
+    for row in data.list_sets(data_root, names):
         print(f"{row['name']}: {row['what']}")
         place = f"{row['found']}, {row['where']}" if row["where"] else row["found"]
         for label, text in (("here", place), ("from", row["origin"]), ("get", row["get"])):
@@ -539,9 +539,9 @@ def check_data(
     """Read image sets from end to end and say whether each is intact."""
     from robustness_lib import data
 
-    everything = [str(row["name"]) for row in data.known_sets(data_root)]
+    everything = [str(row["name"]) for row in data.list_sets(data_root)]
     bad = False
-    for name in data.in_full(names, data_root) if names else everything:
+    for name in data.expand_names(names, data_root) if names else everything:
         found = data.check(name, data_root)
         if names or found.state != "missing":
             print(f"{found.name} is {found.state}: {found.message}")
@@ -559,7 +559,7 @@ def fetch_data(
     from robustness_lib import data
 
     bad = False
-    for name in data.in_full(names, data_root):
+    for name in data.expand_names(names, data_root):
         found = data.fetch(name, data_root)
         print(f"{found.name} is {found.state}: {found.message}")
         bad = bad or found.state != "intact"

@@ -24,12 +24,12 @@ from robustness_lib.experiments.calibration import CalibrationConfig
 from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.metrics.robust_accuracy import (
     Threat,
-    as_attacked,
     attack,
     correct_on,
     fixed_subset,
-    without_gradient,
+    with_normalisation,
     worst_case,
+    zero_gradient_share,
 )
 from robustness_lib.models.architectures import build
 from robustness_lib.paper import metric
@@ -223,8 +223,8 @@ def test_a_network_whose_gradient_is_masked_is_seen() -> None:
             bright = (inputs.mean((1, 2, 3)) > 0).float() + 0 * inputs.sum((1, 2, 3))
             return torch.stack([bright, 1 - bright, bright, bright], 1)
 
-    assert without_gradient(Saturated(), data, *SETTING) == 1.0
-    assert without_gradient(build("wrn-10-1", 4, seed=0), data, *SETTING) == 0.0
+    assert zero_gradient_share(Saturated(), data, *SETTING) == 1.0
+    assert zero_gradient_share(build("wrn-10-1", 4, seed=0), data, *SETTING) == 0.0
 
 
 def test_the_attacked_part_of_a_set_is_balanced_and_fixed() -> None:
@@ -247,7 +247,7 @@ def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Modu
     threat = Threat(epsilon=16 / 255, step_size=4 / 255, steps=6)
     ours = attack(network, data, *SETTING, threat)
     found = test_pgd.textbook(
-        as_attacked(network, "half"),
+        with_normalisation(network, "half"),
         to_unit_range(data.images),
         data.labels,
         *(threat.epsilon, threat.step_size, threat.steps),

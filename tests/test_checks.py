@@ -22,8 +22,8 @@ from robustness_lib.experiments.shifted_test_sets import right_among
 from robustness_lib.methods import loss_correction
 from robustness_lib.methods.class_mapping import mapped_scores
 from robustness_lib.methods.label_noise import check_matrix, corrupt_labels, corruption_matrix, observed_matrix
-from robustness_lib.methods.ood_images import draw, make, nearest_images
-from robustness_lib.methods.ood_scores import mahalanobis_score, neighbour_score, outputs
+from robustness_lib.methods.ood_images import make_noise_images, nearest_images, sample_ood_images
+from robustness_lib.methods.ood_scores import knn_score, mahalanobis_score, outputs
 from robustness_lib.metrics import calibration, effective_robustness
 from robustness_lib.metrics.effective_robustness import dominance_probability
 from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
@@ -107,11 +107,11 @@ REFUSED: dict[str, Callable[[], object]] = {
     "complex numbers": lambda: effective_robustness.to_scale([0.5 + 1j], "linear"),
     "a rate below 0": lambda: roc_curve([0.0], [1.0], [-0.1]),
     "a rate of NaN": lambda: roc_curve([0.0], [1.0], [math.nan]),
-    "features of two widths": lambda: neighbour_score(FEATURES, FEATURES[:, :2], 1),
+    "features of two widths": lambda: knn_score(FEATURES, FEATURES[:, :2], 1),
     "a feature of NaN": lambda: mahalanobis_score(FEATURES * math.nan, FEATURES, torch.arange(3)),
     "one label for a bank": lambda: mahalanobis_score(FEATURES, FEATURES, torch.tensor([0])),
-    "no draw": lambda: draw("x", torch.zeros(3, 1), 1, 0, 0),
-    "no image in a draw": lambda: draw("x", torch.zeros(3, 1), 0, 1, 0),
+    "no draw": lambda: sample_ood_images("x", torch.zeros(3, 1), 1, 0, 0),
+    "no image in a draw": lambda: sample_ood_images("x", torch.zeros(3, 1), 0, 1, 0),
     "two sizes": lambda: nearest_images(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 16, 16)),
     "one score for all": lambda: chosen_by_difficulty(torch.tensor([0, 1]), [0.5], 2, "easy"),
     "a score of NaN": lambda: chosen_by_difficulty(torch.tensor([0, 1]), [0.5, math.nan], 2, "hard"),
@@ -123,7 +123,7 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a score that is not a number": lambda: right_among([[math.nan, 1.0]], np.array([0]), np.array([0, 1])),
     "a class without a score": lambda: right_among(np.zeros((1, 2)), np.array([0]), np.array([0, 2])),
     "replayed images of another size": lambda: with_replay(toys.images(4), toys.images(4, size=8), toys.RECIPE, 1),
-    "an unknown noise": lambda: make("perlin", 1, 8, 0),
+    "an unknown noise": lambda: make_noise_images("perlin", 1, 8, 0),
     "a class map of one column": lambda: mapped_scores(torch.zeros(1, 2), torch.ones(2, 1, dtype=torch.bool)),
 }  # fmt: skip
 

@@ -29,8 +29,8 @@ from robustness_lib.data import (
     class_balanced_subset,
     class_list,
     data_root,
-    in_full,
-    known_sets,
+    expand_names,
+    list_sets,
     load,
     write_bundle,
 )
@@ -183,7 +183,7 @@ def test_a_bundle_of_ones_own(tmp_path: Path) -> None:
         load("mine", "test", tmp_path)
     write_bundle(tmp_path / "copy" / "test.npz", data)
     assert load("copy", "test", tmp_path).checksum == data.checksum
-    assert [row["found"] for row in known_sets(tmp_path) if row["name"] in ("copy", "mine")] == ["yes", "yes"]
+    assert [row["found"] for row in list_sets(tmp_path) if row["name"] in ("copy", "mine")] == ["yes", "yes"]
 
 
 def test_a_bundle_without_its_other_split_is_not_called_intact(tmp_path: Path) -> None:
@@ -208,10 +208,10 @@ def test_a_bundle_under_a_known_name_is_read_where_the_published_files_are_not(n
     (tmp_path / name / ".DS_Store").touch()
     assert len(load(name, "test", tmp_path)) == 12
     assert check(name, tmp_path).state in ("intact", "incomplete")
-    [row] = known_sets(tmp_path, [name])
+    [row] = list_sets(tmp_path, [name])
     assert (row["found"], row["where"]) == ("yes", str(tmp_path / name / "test.npz"))
     lonely = next(each for each in ("svhn-64", "tiny_imagenet32") if each != name)
-    assert known_sets(tmp_path, [lonely])[0]["found"] == "no"
+    assert list_sets(tmp_path, [lonely])[0]["found"] == "no"
 
 
 def test_a_bundle_may_have_company(tmp_path: Path) -> None:
@@ -923,7 +923,7 @@ def test_lsun(tmp_path: Path) -> None:
 def test_the_catalogue_says_what_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formats.write_cifar10(tmp_path, monkeypatch)
     formats.write_bundle(tmp_path, "cifar100", "test")
-    rows = {row["name"]: row for row in known_sets(tmp_path)}
+    rows = {row["name"]: row for row in list_sets(tmp_path)}
     assert list(rows) == [*SOURCES, *TABLES]
     assert rows["cifar10"]["found"] == rows["cifar100"]["found"] == "yes"
     assert rows["cifar10"]["where"] == str(tmp_path / "cifar-10-batches-py")
@@ -936,24 +936,24 @@ def test_the_catalogue_says_what_where_and_how(tmp_path: Path, monkeypatch: pyte
 def test_the_catalogue_of_a_root_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """One that was named is an error; the default one is not there before the first download."""
     with pytest.raises(UserError, match=r"the data root .*no does not exist; make it"):
-        known_sets(tmp_path / "no")
+        list_sets(tmp_path / "no")
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("ROBUSTNESS_DATA", "neither")
     with pytest.raises(UserError, match="the data root neither does not exist"):
-        known_sets()
+        list_sets()
     monkeypatch.delenv("ROBUSTNESS_DATA")
-    assert {row["found"] for row in known_sets()} == {"no", "made on the fly"}
+    assert {row["found"] for row in list_sets()} == {"no", "made on the fly"}
     with pytest.raises(UserError, match="File name too long"):
-        known_sets("n" * 300)
+        list_sets("n" * 300)
 
 
 def test_a_family_stands_for_its_members(tmp_path: Path) -> None:
-    assert [row["name"] for row in known_sets(tmp_path, ["cifar10.1", "cifar10"])] == [
+    assert [row["name"] for row in list_sets(tmp_path, ["cifar10.1", "cifar10"])] == [
         "cifar10.1-v4",
         "cifar10.1-v6",
         "cifar10",
     ]
-    assert len(in_full(["cifar10n"], tmp_path)) == 6
+    assert len(expand_names(["cifar10n"], tmp_path)) == 6
 
 
 @pytest.mark.parametrize(
@@ -963,7 +963,7 @@ def test_a_set_of_ones_own_has_no_name_that_results_use(tmp_path: Path, name: st
     formats.write_bundle(tmp_path, name, "test")
     with pytest.raises(UserError, match=f"results use the name '{name}' themselves"):
         load(name, "test", tmp_path)
-    assert "yourself" not in {row["origin"] for row in known_sets(tmp_path)}
+    assert "yourself" not in {row["origin"] for row in list_sets(tmp_path)}
 
 
 def test_odd_names_are_one_sentence(tmp_path: Path) -> None:

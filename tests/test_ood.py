@@ -30,14 +30,14 @@ from robustness_lib.experiments import calibration, ood, registry
 from robustness_lib.experiments.ood import OODConfig
 from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.methods import ood_images, ood_scores
-from robustness_lib.methods.ood_images import draw, make, nearest_images, shared_classes
+from robustness_lib.methods.ood_images import make_noise_images, nearest_images, sample_ood_images, shared_classes
 from robustness_lib.methods.ood_scores import (
     FeatureBank,
     Outputs,
     energy_score,
+    knn_score,
     mahalanobis_score,
     max_logit_score,
-    neighbour_score,
     outputs,
     score,
     softmax_score,
@@ -221,12 +221,12 @@ def test_neighbour_score_is_the_distance_to_the_kth_neighbour(said: tuple[Output
 
     distances = np.sort(cdist(unit(seen.features), unit(known.features)), axis=1)
     for k in (1, 7, 90):
-        np.testing.assert_allclose(neighbour_score(seen.features, known.features, k), distances[:, k - 1], atol=1e-5)
+        np.testing.assert_allclose(knn_score(seen.features, known.features, k), distances[:, k - 1], atol=1e-5)
     oracle = KNN(None, k=7).fit_features(known.features, known.labels)
     theirs = oracle.predict_features(seen.features)
-    np.testing.assert_allclose(neighbour_score(seen.features, known.features, 7), theirs, atol=1e-5)
+    np.testing.assert_allclose(knn_score(seen.features, known.features, 7), theirs, atol=1e-5)
     with pytest.raises(UserError, match="neighbours is 91 but there are 90"):
-        neighbour_score(seen.features, known.features, 91)
+        knn_score(seen.features, known.features, 91)
 
 
 def test_mahalanobis_score_is_the_least_distance_to_a_class(said: tuple[Outputs, FeatureBank]) -> None:
@@ -277,7 +277,7 @@ def test_outputs_are_the_networks(architecture: str) -> None:
 
 
 def test_noise_has_its_distribution() -> None:
-    normal = make("gaussian", 50, 32, seed=0)
+    normal = make_noise_images("gaussian", 50, 32, seed=0)
     assert normal.shape == (50, 3, 32, 32)
     assert normal.dtype == torch.float32
     assert normal.abs().max() == 1
@@ -286,7 +286,7 @@ def test_noise_has_its_distribution() -> None:
     assert float((inside < 0.25).float().mean()) == pytest.approx(
         (norm.cdf(0.5) - norm.cdf(-2)) / (1 - 2 * norm.cdf(-2)), abs=0.01
     )
-    signs = make("rademacher", 50, 32, seed=0)
+    signs = make_noise_images("rademacher", 50, 32, seed=0)
     assert set(signs.unique().tolist()) == {-1, 1}
     assert float(signs.mean()) == pytest.approx(0, abs=0.02)
     correlations = np.corrcoef(signs.permute(1, 0, 2, 3).flatten(1))
@@ -301,30 +301,30 @@ def test_blobs_are_blurred_noise_cut_off(size: int, width: float) -> None:
         values = gaussian_filter(noise.astype(float), sigma=width, mode="nearest", truncate=4)
         values[values < 0.75] = 0
         np.testing.assert_allclose(image.permute(1, 2, 0), 2 * values - 1, atol=1e-5)
-    assert 0.7 < float((make("blobs", 50, size, seed=0) == -1).float().mean()) < 0.9  # mostly black
+    assert 0.7 < float((make_noise_images("blobs", 50, size, seed=0) == -1).float().mean()) < 0.9  # mostly black
 
 
 def test_made_images_follow_the_seed_and_the_set() -> None:
-    assert torch.equal(make("gaussian", 5, 8, 0), make("gaussian", 5, 8, 0))
-    assert not torch.equal(make("gaussian", 5, 8, 0), make("gaussian", 5, 8, 1))
-    assert len({ood_images.stream_seed(0, "foreign", name) for name in ood_images.MADE}) == 3
+    assert torch.equal(make_noise_images("gaussian", 5, 8, 0), make_noise_images("gaussian", 5, 8, 0))
+    assert not torch.equal(make_noise_images("gaussian", 5, 8, 0), make_noise_images("gaussian", 5, 8, 1))
+    assert len({ood_images.stream_seed(0, "foreign", name) for name in ood_images.NOISE_IMAGES}) == 3
 
 
 def test_draws_are_without_replacement_and_each_image_is_kept_once() -> None:
     images = torch.arange(40).view(40, 1, 1, 1).expand(40, 3, 2, 2).to(torch.uint8)
-    found = draw("some", images, 10, 5, seed=0)
+    found = sample_ood_images("some", images, 10, 5, seed=0)
     assert found.rows.shape == (5, 10)
     drawn = found.images[:, 0, 0, 0][found.rows]
     assert all(len(set(row)) == 10 for row in drawn.tolist())
     assert len({tuple(sorted(row)) for row in drawn.tolist()}) == 5
     assert len(found.images) == len(set(drawn.flatten().tolist())) < 40
-    again, other = draw("some", images, 10, 5, seed=0), draw("some", images, 10, 5, seed=1)
+    again, other = sample_ood_images("some", images, 10, 5, seed=0), sample_ood_images("some", images, 10, 5, seed=1)
     assert torch.equal(found.rows, again.rows)
     assert not torch.equal(drawn, other.images[:, 0, 0, 0][other.rows])
-    longer = draw("some", images, 10, 6, seed=0)
+    longer = sample_ood_images("some", images, 10, 6, seed=0)
     assert torch.equal(longer.images[:, 0, 0, 0][longer.rows][:5], drawn)
     with pytest.raises(UserError, match="some has 40 images but a draw has 41; add --set draw_images=40"):
-        draw("some", images, 41, 5, seed=0)
+        sample_ood_images("some", images, 41, 5, seed=0)
 
 
 def test_classes_are_compared_by_name() -> None:
@@ -511,7 +511,7 @@ def test_values_are_those_of_the_networks_scores(context: Context, root: Path) -
         return -predict(network, load(name, "test", root), "half", toys.PLAIN).double().softmax(1).max(1).values.numpy()
 
     known, outside = confidence("own"), confidence("other")
-    drawn = draw("other", torch.arange(30), 10, 3, 0)
+    drawn = sample_ood_images("other", torch.arange(30), 10, 3, 0)
     rows = drawn.images[drawn.rows].numpy()
     labels = np.r_[np.zeros(60), np.ones(10)]
     areas = [roc_auc_score(labels, np.r_[known, outside[row]]) for row in rows]
@@ -533,7 +533,7 @@ def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(
         return outputs(network, images, *arguments)
 
     def watch_draw(name: str, images: torch.Tensor, *arguments: int) -> ood_images.OODSample:
-        found = draw(name, images, *arguments)
+        found = sample_ood_images(name, images, *arguments)
         drawn.setdefault((name, "drawn"), set()).add(found.images[found.rows].numpy().tobytes())
         return found
 

@@ -242,9 +242,9 @@ def test_tables_are_made_from_what_is_published(name: str, published: Path, pinn
 def test_what_the_made_tables_say(published: Path, pinned: None, tmp_path: Path) -> None:
     for name in published_predictions.TABLES:
         data.fetch(name, tmp_path)
-    cifar = published_predictions.cifar10_answers(tmp_path)
+    cifar = published_predictions.cifar10_correctness(tmp_path)
     np.testing.assert_array_equal(cifar.correct["cifar10.1-v6"], answers(2) == LABELS)
-    net = published_predictions.imagenet_answers(tmp_path)
+    net = published_predictions.imagenet_correctness(tmp_path)
     np.testing.assert_array_equal(net.correct["imagenetv2"], answers(4) == LABELS)
     assert net.labels["imagenet"].tolist() == LABELS.tolist()
     found = published_predictions.imagenet_accuracies(tmp_path).table
@@ -310,7 +310,7 @@ def test_another_publication_than_the_known_one_is_refused(published: Path, pinn
 
 
 def test_tables_are_listed_beside_the_image_sets(small: Path) -> None:
-    rows = {row["name"]: row for row in data.known_sets(small)}
+    rows = {row["name"]: row for row in data.list_sets(small)}
     assert {rows[name]["found"] for name in published_predictions.TABLES} == {"yes"}
     assert rows["cinic10-synsets"]["get"] == "'robustness data fetch cinic10-synsets' downloads it"
     assert data.check("cifar10-testbed", small).message.startswith("4 networks; images: cifar10 60, cifar10.1-v4 60")
@@ -325,7 +325,7 @@ def test_missing_and_damaged_tables(small: Path) -> None:
     with pytest.raises(
         UserError, match=r"damaged: the SHA-256 sum of its array cifar10_labels is \w+, expected \w+; 'rob"
     ):
-        published_predictions.cifar10_answers(small)
+        published_predictions.cifar10_correctness(small)
     (folder / published_predictions.IMAGENET_FILE).write_bytes(b"PK")
     assert data.check("imagenet-answers", small).state == "damaged"
     write(folder / published_predictions.ACCURACIES_FILE, "model,val\nx,1\n")
@@ -348,7 +348,7 @@ def test_missing_and_damaged_tables(small: Path) -> None:
     with pytest.raises(UserError, match="is missing: 'robustness data fetch cinic10-synsets' downloads it"):
         published_predictions.synset_classes(small)
     with pytest.raises(UserError, match="is missing: 'robustness data fetch cifar10-testbed' downloads it"):
-        published_predictions.cifar10_answers(small.parent)
+        published_predictions.cifar10_correctness(small.parent)
 
 
 # --------------------------------------------------------------------------------------------- measurements
@@ -431,8 +431,8 @@ def test_a_section_measures_them_without_images(small: Path, tmp_path: Path, mon
 def real() -> dict[tuple[str, str], Record]:
     """Everything that is measured of the real testbeds, where the data root has them."""
     for read in (
-        published_predictions.cifar10_answers,
-        published_predictions.imagenet_answers,
+        published_predictions.cifar10_correctness,
+        published_predictions.imagenet_correctness,
         published_predictions.imagenet_accuracies,
     ):
         try:
@@ -480,7 +480,7 @@ def test_dominance_and_hard_examples(real: dict[tuple[str, str], Record]) -> Non
 
 
 def test_accuracies_of_the_cifar_models(real: dict[tuple[str, str], Record]) -> None:
-    found = published_predictions.cifar10_answers()
+    found = published_predictions.cifar10_correctness()
     at = found.models.index("vgg16_keras")
     counts = [int(found.correct[name][at].sum()) for name in ("cifar10", "cifar10.1-v4", "cifar10.1-v6")]
     assert counts == [9359, 1723, 1712]

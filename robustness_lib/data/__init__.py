@@ -9,7 +9,7 @@
 from robustness_lib.data.dataset import ImageDataset, class_balanced_subset, data_root
 from robustness_lib.data.imagenet_downsampled import class_list
 from robustness_lib.data.io import write_bundle
-from robustness_lib.data.registry import SOURCES, Status, check, fetch, in_full, known_sets, load
+from robustness_lib.data.registry import SOURCES, Status, check, expand_names, fetch, list_sets, load
 
 __all__ = [
     "SOURCES",
@@ -19,9 +19,9 @@ __all__ = [
     "class_balanced_subset",
     "class_list",
     "data_root",
+    "expand_names",
     "fetch",
-    "in_full",
-    "known_sets",
+    "list_sets",
     "load",
     "write_bundle",
 ]

@@ -130,7 +130,7 @@ def _arrays(path: Path, sums: Mapping[str, str], name: str) -> tuple[dict[str, n
     return arrays, hashlib.sha256("".join(sums.values()).encode()).hexdigest()
 
 
-def cifar10_answers(root: Path | str | None = None) -> Correctness:
+def cifar10_correctness(root: Path | str | None = None) -> Correctness:
     """The 30 public CIFAR-10 networks, on ``cifar10``, ``cifar10.1-v4`` and ``cifar10.1-v6``.
 
     Args:
@@ -149,7 +149,7 @@ def cifar10_answers(root: Path | str | None = None) -> Correctness:
     )
 
 
-def imagenet_answers(root: Path | str | None = None) -> Correctness:
+def imagenet_correctness(root: Path | str | None = None) -> Correctness:
     """The 67 networks of Recht et al. (2019), on ``imagenet`` and ``imagenetv2``.
 
     These are P2's testbed where it looks at single images: its 4.8 % of hard examples are theirs. One of them,
@@ -279,14 +279,14 @@ TABLES: dict[str, Table] = {
             "Answers of 30 networks on CIFAR-10 and CIFAR-10.1",
             CIFAR10_FILE,
             "Recht et al. (2018), MIT; labels: terms of Tiny Images",
-            _describe_answers(cifar10_answers),
+            _describe_answers(cifar10_correctness),
         ),
         Table(
             "imagenet-answers",
             "Where 67 networks are right on ImageNet and ImageNetV2",
             IMAGENET_FILE,
             "Recht et al. (2019), MIT",
-            _describe_answers(imagenet_answers),
+            _describe_answers(imagenet_correctness),
         ),
         Table(
             "imagenet-testbed",

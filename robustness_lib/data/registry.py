@@ -256,7 +256,7 @@ def _no_root(folder: Path) -> MissingData:
     )
 
 
-def in_full(names: Iterable[str], root: Path | str | None = None) -> list[str]:
+def expand_names(names: Iterable[str], root: Path | str | None = None) -> list[str]:
     """Names of image sets and tables, a family's name (``"cifar10n"``) replaced by those of its members.
 
     Raises:
@@ -381,12 +381,12 @@ def check(name: str, root: Path | str | None = None) -> Status:
     return Status(name, "incomplete" if absent and bundled else "intact", "; ".join(found + absent))
 
 
-def known_sets(root: Path | str | None = None, names: Sequence[str] | None = None) -> list[dict[str, str]]:
+def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None) -> list[dict[str, str]]:
     """Image sets and tables, the user's own bundles among them, without reading any.
 
     Args:
         root: The data root.
-        names: Which, in this order, as for :func:`in_full`; None for all.
+        names: Which, in this order, as for :func:`expand_names`; None for all.
 
     Returns:
         One row a set: ``name``, ``what``, ``where`` (path), ``found`` ("yes", "no", "made on the fly"),
@@ -400,8 +400,8 @@ def known_sets(root: Path | str | None = None, names: Sequence[str] | None = Non
     if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():
         raise _no_root(folder)
     if names is not None:
-        rows_by_name = {row["name"]: row for row in known_sets(root)}
-        return [rows_by_name[name] for name in in_full(names, root)]
+        rows_by_name = {row["name"]: row for row in list_sets(root)}
+        return [rows_by_name[name] for name in expand_names(names, root)]
     rows = []
     for source in SOURCES.values():
         bundles = [path for split in SPLITS if (path := _bundle(source.name, split, folder)).is_file()]

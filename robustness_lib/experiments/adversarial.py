@@ -37,12 +37,12 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.robust_accuracy import (
     BATCH,
     Threat,
-    as_attacked,
     attack,
     correct_on,
     fixed_subset,
-    without_gradient,
+    with_normalisation,
     worst_case,
+    zero_gradient_share,
 )
 from robustness_lib.models.checkpoint_ids import origin, trained_on
 from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
@@ -405,7 +405,7 @@ def check(job: Job, network: nn.Module, data: ImageDataset, context: Context) ->
         "adversarial_accuracy_targeted": accuracy(targeted=True),
         "adversarial_accuracy_as_trained": accuracy(as_trained=True),
         "transfer_accuracy": float(correct_on(network, foreign, data, *setting).mean()),
-        "zero_gradient": without_gradient(network, data, *setting),
+        "zero_gradient": zero_gradient_share(network, data, *setting),
         "curve_epsilon": [float(e) for e in EPSILONS],
         "adversarial_accuracy_by_epsilon": [round(value, 5) for value in by_epsilon],
     }
@@ -488,7 +488,7 @@ class _UnitRange(nn.Module):
         self.network, self.normalisation = network, normalisation
 
     def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = as_attacked(self.network, self.normalisation)(images)
+        logits: Tensor = with_normalisation(self.network, self.normalisation)(images)
         return logits
 
 
@@ -533,7 +533,7 @@ def examples(job: Job, context: Context, count: int = 6) -> Examples:
 
     def predicted(images: Tensor) -> list[str]:
         with torch.no_grad(), full_float32():
-            logits = as_attacked(network, recipe.normalisation)(images.to(context.runtime.device))
+            logits = with_normalisation(network, recipe.normalisation)(images.to(context.runtime.device))
         return [names[k] for k in logits.argmax(1).tolist()]
 
     clean = to_unit_range(few.images)

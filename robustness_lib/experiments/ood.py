@@ -34,12 +34,12 @@ from robustness_lib.files import locked
 from robustness_lib.methods.checks import Floats
 from robustness_lib.methods.ood_images import (
     DUPLICATE,
-    MADE,
+    NOISE_IMAGES,
     OODSample,
     check_size,
-    draw,
-    make,
+    make_noise_images,
     nearest_images,
+    sample_ood_images,
     shared_classes,
 )
 from robustness_lib.methods.ood_scores import SCORES, FeatureBank, Outputs, outputs, score
@@ -74,7 +74,7 @@ class OODConfig(TrainingConfig):
 
     Attributes:
         ood_sets: The foreign sets that the means are over, separated by colons: those of
-            :data:`robustness_lib.methods.ood_images.MADE`, or any image set of the data root, the user's own bundles
+            :data:`robustness_lib.methods.ood_images.NOISE_IMAGES`, or any image set of the data root, bundles
             among them; of the latter the test images.
         further_sets: Sets that are measured too and left out of the means.
         draws: How often foreign images are drawn (P1: 5).
@@ -117,7 +117,7 @@ def _names(text: str) -> list[str]:
     return [name for name in (part.strip() for part in text.split(":")) if name]
 
 
-_MADE, _PHOTOGRAPHS = ":".join(MADE), "textures:svhn:places365:lsun"
+_MADE, _PHOTOGRAPHS = ":".join(NOISE_IMAGES), "textures:svhn:places365:lsun"
 _EIGHTH = {"cifar10": "cifar100", "cifar100": "cifar10", "tiny_imagenet": "imagenet21k"}
 
 _CPU = {"draw_images": 1000}
@@ -195,11 +195,11 @@ def check_images(job: Job, context: Context) -> None:
     """
     recipe, known = OODConfig.of(job.recipe), context.images(job.dataset, "test")
     for name in (*recipe.averaged, *recipe.further):
-        if name not in MADE:
+        if name not in NOISE_IMAGES:
             images = foreign_images(name, recipe, _side(known), context)
             check_size(name, images, known)
             if job.method != OVERLAP:
-                draw(name, images.images, _draw_size(job, recipe, known), 1, job.seed)
+                sample_ood_images(name, images.images, _draw_size(job, recipe, known), 1, job.seed)
         elif (data_root(context.data) / name).is_dir():
             raise UserError(f"{name} is noise that is made here, so no data set can be called so; rename its folder")
 
@@ -337,11 +337,13 @@ def _side(known: ImageDataset) -> int:
 def _foreign(name: str, job: Job, recipe: OODConfig, known: ImageDataset, count: int, context: Context) -> OODSample:
     """The draws of one foreign set: of five times a draw's images where the set is made, as in P1's code."""
     size = _side(known)
-    if name in MADE:
-        return draw(name, make(name, 5 * count, size, job.seed), count, recipe.draws, job.seed)
+    if name in NOISE_IMAGES:
+        return sample_ood_images(
+            name, make_noise_images(name, 5 * count, size, job.seed), count, recipe.draws, job.seed
+        )
     images = foreign_images(name, recipe, size, context)
     check_size(name, images, known)
-    return draw(name, images.images, count, recipe.draws, job.seed)
+    return sample_ood_images(name, images.images, count, recipe.draws, job.seed)
 
 
 def foreign_images(name: str, recipe: OODConfig, size: int, context: Context) -> ImageDataset:
@@ -359,7 +361,7 @@ def foreign_images(name: str, recipe: OODConfig, size: int, context: Context) ->
     try:
         return _images(name, size, context)
     except MissingData as error:
-        rest = ":".join(other for other in recipe.averaged if _at_hand(other, size, context)) or ":".join(MADE)
+        rest = ":".join(other for other in recipe.averaged if _at_hand(other, size, context)) or ":".join(NOISE_IMAGES)
         remedy = f"ood_sets={rest}" if name in recipe.averaged else "further_sets="
         raise MissingData(f"{error}; or do without it: --set {remedy}") from error
 
@@ -371,14 +373,14 @@ def _images(name: str, size: int, context: Context) -> ImageDataset:
 
 def _at_hand(name: str, size: int, context: Context) -> bool:
     try:
-        return name in MADE or len(_images(name, size, context)) > 0
+        return name in NOISE_IMAGES or len(_images(name, size, context)) > 0
     except UserError:
         return False
 
 
 def _identity(name: str, recipe: OODConfig, count: int, size: int, context: Context) -> list[str | int]:
     """What determines the drawn images of a set beside the seed, which the training's key has."""
-    checksum = "" if name in MADE else foreign_images(name, recipe, size, context).checksum
+    checksum = "" if name in NOISE_IMAGES else foreign_images(name, recipe, size, context).checksum
     return [checksum, count, size, recipe.draws]
 
 
@@ -433,7 +435,7 @@ def measure_overlap(job: Job, recipe: OODConfig, test: ImageDataset, context: Co
     sets |= {
         name: foreign_images(name, recipe, size, context)
         for name in (*recipe.averaged, *recipe.further)
-        if name not in MADE
+        if name not in NOISE_IMAGES
     }
     for name, images in sets.items():
         check_size(name, images, test)

@@ -31,9 +31,9 @@ import numpy.typing as npt
 from robustness_lib.data.published_predictions import (
     SNAPSHOTS,
     Correctness,
-    cifar10_answers,
+    cifar10_correctness,
     imagenet_accuracies,
-    imagenet_answers,
+    imagenet_correctness,
 )
 from robustness_lib.data.published_predictions import synset_classes as synset_classes
 from robustness_lib.experiments.grid import Filters
@@ -248,7 +248,7 @@ def _digits(value: float) -> float:
 
 
 def _answers(source: str, context: Context) -> Correctness:
-    read = {"cifar10-testbed": cifar10_answers, "imagenet-answers": imagenet_answers}[source]
+    read = {"cifar10-testbed": cifar10_correctness, "imagenet-answers": imagenet_correctness}[source]
     found = read(context.data)
     context.note_data(source, found.checksum)
     return found

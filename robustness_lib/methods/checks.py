@@ -116,7 +116,7 @@ def check_logits(logits: Tensor) -> Tensor:
     return logits
 
 
-def check_answers(values: Any, what: str, shape: tuple[int, ...] | None = None) -> npt.NDArray[np.bool_]:
+def check_correctness(values: Any, what: str, shape: tuple[int, ...] | None = None) -> npt.NDArray[np.bool_]:
     """Whether each answer was right, as bool.
 
     Args:

@@ -56,7 +56,7 @@ def blobs(count: int, size: int, stream: np.random.Generator) -> Tensor:
     return torch.from_numpy(values * 2 - 1).permute(0, 3, 1, 2).contiguous()
 
 
-MADE: dict[str, Callable[[int, int, np.random.Generator], Tensor]] = {
+NOISE_IMAGES: dict[str, Callable[[int, int, np.random.Generator], Tensor]] = {
     "gaussian": gaussian,
     "rademacher": rademacher,
     "blobs": blobs,
@@ -64,8 +64,8 @@ MADE: dict[str, Callable[[int, int, np.random.Generator], Tensor]] = {
 """The sets that are made, by name."""
 
 
-def make(name: str, count: int, size: int, seed: int) -> Tensor:
-    """Make one of the sets of :data:`MADE`.
+def make_noise_images(name: str, count: int, size: int, seed: int) -> Tensor:
+    """Make one of the sets of :data:`NOISE_IMAGES`.
 
     Args:
         name: Which.
@@ -79,7 +79,7 @@ def make(name: str, count: int, size: int, seed: int) -> Tensor:
     Raises:
         UserError: There is no such set.
     """
-    return MADE[choose(name, MADE, "set that is made")](
+    return NOISE_IMAGES[choose(name, NOISE_IMAGES, "set that is made")](
         count, size, np.random.default_rng(stream_seed(seed, "foreign", name))
     )
 
@@ -100,7 +100,7 @@ class OODSample:
     rows: Tensor
 
 
-def draw(name: str, images: Tensor, count: int, draws: int, seed: int) -> OODSample:
+def sample_ood_images(name: str, images: Tensor, count: int, draws: int, seed: int) -> OODSample:
     """Draw from a set several times, each time without replacement (P1's "five runs").
 
     Args:

@@ -134,7 +134,7 @@ def _check_features(seen: Tensor, reference: Tensor) -> None:
         raise UserError("a feature is not a finite number; the network diverged, or the file is damaged")
 
 
-def neighbour_score(seen: Tensor, reference: Tensor, neighbours: int) -> Floats:
+def knn_score(seen: Tensor, reference: Tensor, neighbours: int) -> Floats:
     """Distance to the k-th nearest of the reference features, all scaled to length 1 (Sun et al. 2022).
 
     Args:
@@ -213,7 +213,7 @@ SCORES: dict[str, Callable[[Outputs, FeatureBank], Floats]] = {
     "standard": lambda seen, known: softmax_score(seen.logits),
     "max-logit": lambda seen, known: max_logit_score(seen.logits),
     "energy": lambda seen, known: energy_score(seen.logits),
-    "nearest-neighbours": lambda seen, known: neighbour_score(seen.features, known.features, known.neighbours),
+    "nearest-neighbours": lambda seen, known: knn_score(seen.features, known.features, known.neighbours),
     "mahalanobis": lambda seen, known: mahalanobis_score(seen.features, known.features, known.labels),
 }
 """By the name of the method; ``standard`` is the papers' score."""

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.errors import UserError
-from robustness_lib.methods.checks import Floats, Labels, check_answers, check_labels, check_numbers, check_whole
+from robustness_lib.methods.checks import Floats, Labels, check_correctness, check_labels, check_numbers, check_whole
 from robustness_lib.metrics import Metrics
 
 Array = npt.ArrayLike
@@ -17,7 +17,7 @@ Array = npt.ArrayLike
 
 def _confidence_and_correct(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
     sure = check_numbers(confidence, "confidence", "[N]", unit="softmax probabilities")
-    return sure, check_answers(correct, "correct", sure.shape).astype(np.float64)
+    return sure, check_correctness(correct, "correct", sure.shape).astype(np.float64)
 
 
 def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tuple[Floats, Floats, Floats]:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.checks import Floats, as_array, check_answers, check_numbers, check_whole
+from robustness_lib.methods.checks import Floats, as_array, check_correctness, check_numbers, check_whole
 
 Array = npt.ArrayLike
 Bools = npt.NDArray[np.bool_]
@@ -57,7 +57,7 @@ def _pairs(id_accuracy: Array, ood_accuracy: Array) -> tuple[Floats, Floats]:
 
 
 def _answers(correct: Array, dimensions: int, what: str) -> Bools:
-    found = check_answers(correct, what)
+    found = check_correctness(correct, what)
     shape = "one value an image" if dimensions == 1 else "one row a model and one column an image"
     if found.ndim != dimensions or not found.size:
         raise UserError(f"{what} has shape {list(found.shape)}; give {shape}")

@@ -51,7 +51,7 @@ class Threat:
 
 
 @dataclass(frozen=True)
-class Attacked:
+class AttackResult:
     """What an attack from one random start came to.
 
     Attributes:
@@ -78,7 +78,7 @@ def fixed_subset(data: ImageDataset, count: int) -> ImageDataset:
     return data.subset(class_balanced_subset(data.labels, count, 0)) if count else data
 
 
-def as_attacked(network: nn.Module, normalisation: str) -> Forward:
+def with_normalisation(network: nn.Module, normalisation: str) -> Forward:
     """The network as attacks see it: images in [0, 1] to logits."""
 
     def forward(images: Tensor, /) -> Tensor:
@@ -98,7 +98,7 @@ def attack(
     *,
     start: int = 0,
     as_trained: bool = False,
-) -> Attacked:
+) -> AttackResult:
     """Attack every image from one random start.
 
     Args:
@@ -120,7 +120,7 @@ def attack(
     correct, ends = [], []
     draws = generator(0, "attack", start)
     for images, labels in _batches(network, data, runtime):
-        forward = as_attacked(network, normalisation)
+        forward = with_normalisation(network, normalisation)
         answers: list[Tensor] = []
 
         def watch(step: int, logits: Tensor, answers: list[Tensor] = answers) -> None:
@@ -145,7 +145,7 @@ def attack(
         said = check_logits(torch.stack(answers).transpose(0, 1))
         correct.append((labels == said.argmax(2).T).cpu())
         ends.append(found.cpu())
-    return Attacked(torch.cat(correct, 1).numpy(), torch.cat(ends))
+    return AttackResult(torch.cat(correct, 1).numpy(), torch.cat(ends))
 
 
 def worst_case(
@@ -189,7 +189,7 @@ def correct_on(network: nn.Module, images: Tensor, data: ImageDataset, normalisa
 
 
 @full_float32()
-def without_gradient(network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime) -> float:
+def zero_gradient_share(network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime) -> float:
     """The share of images at which the loss has no gradient at all, so that no gradient-based attack can move them."""
     blind = []
     for images, labels in _batches(network, data, runtime):
