@@ -538,7 +538,7 @@ def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(
         return found
 
     monkeypatch.setattr(ood, "outputs", watch_outputs)
-    monkeypatch.setattr(ood, "draw", watch_draw)
+    monkeypatch.setattr(ood, "sample_ood_images", watch_draw)
     for job in own_jobs():
         ood.run(job, context)
     assert len(passes) == 2 * 7  # per network: test images, reference images, five foreign sets
