@@ -40,7 +40,7 @@ from robustness_lib.report import evidence, markdown, provenance, style, trainin
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import frame, load_published
 
-notebook.check_parameters(globals())
+notebook.check_parameters(globals(), "adversarial")
 style.use_style()
 recorded = load_published("adversarial", Path(results))
 values = evidence.where(evidence.tidy(recorded), profile="cpu")

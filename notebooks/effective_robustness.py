@@ -39,7 +39,7 @@ from robustness_lib.paper import label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 from robustness_lib.runner.records import Store, frame, load_published
 
-notebook.check_parameters(globals())
+notebook.check_parameters(globals(), "effective_robustness")
 style.use_style()
 everything = load_published("effective_robustness", Path(results))
 recorded = [record for record in everything if record.job.profile == "cpu"]

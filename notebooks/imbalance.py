@@ -35,7 +35,7 @@ from robustness_lib.paper import label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 from robustness_lib.runner.records import Store, frame, load_published
 
-notebook.check_parameters(globals())
+notebook.check_parameters(globals(), "imbalance")
 style.use_style()
 recorded = load_published("imbalance", Path(results))
 values = evidence.where(evidence.tidy(recorded), profile="cpu")

@@ -38,7 +38,7 @@ from robustness_lib.paper import label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 from robustness_lib.runner.records import Store, frame, load_published
 
-notebook.check_parameters(globals())
+notebook.check_parameters(globals(), "label_noise")
 style.use_style()
 recorded = load_published("label_noise", Path(results))
 values = evidence.tidy(recorded)

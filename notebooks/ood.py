@@ -38,7 +38,7 @@ from robustness_lib.paper import label
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 from robustness_lib.runner.records import Store, frame, load_published
 
-notebook.check_parameters(globals())
+notebook.check_parameters(globals(), "ood")
 style.use_style()
 recorded = load_published("ood", Path(results))
 values = evidence.tidy(recorded)

@@ -30,8 +30,8 @@ _FOLDERS = ("data_root", "store", "results")
 """Parameters in which ``~`` is the home folder."""
 
 
-def check_parameters(namespace: MutableMapping[str, Any]) -> None:
-    """Refuse unknown parameters and values of the wrong kind; work from the root of the repository.
+def check_parameters(namespace: MutableMapping[str, Any], section: str | None = None) -> None:
+    """Refuse unknown parameters, values of the wrong kind and what a section cannot measure; work from the root.
 
     An editor may start a notebook in the folder that it lies in. It then goes on in the folder above, if that has the
     recorded results, since every path is relative to the root.
@@ -42,10 +42,11 @@ def check_parameters(namespace: MutableMapping[str, Any]) -> None:
 
     Args:
         namespace: The notebook's ``globals()``. Values are converted in place.
+        section: The section that the notebook measures; None for none.
 
     Raises:
-        UserError: A parameter was given that the notebook does not have, or a value is of another kind than
-            its default, or there are no recorded results; the message says what was expected.
+        UserError: A parameter was given that the notebook does not have, a value is unsuitable, or there are no
+            recorded results; the message says what was expected.
     """
     history = [str(cell) for cell in namespace.get("In", ())]
     defaults = next((found for cell in history if (found := _constants(cell))), {})
@@ -58,6 +59,10 @@ def check_parameters(namespace: MutableMapping[str, Any]) -> None:
         namespace[name] = str(as_path(value)) if name in _FOLDERS and value else value
     if "results" in namespace:
         _go_to_root(Path(namespace["results"]))
+    if section is not None:
+        from robustness_lib.experiments import registry
+
+        registry.plan_as_asked(section, namespace)
 
 
 def _go_to_root(results: Path) -> None:

@@ -84,7 +84,8 @@ def test_parameters_cell_comes_first_and_is_plain(source: Path) -> None:
         assert isinstance(ast.literal_eval(statement.value), str | int | float | bool)
     for line in first.source.splitlines():
         assert "#" in line, f"papermill --help-notebook shows the comment: {line!r} has none"
-    assert "check_parameters(globals())" in check.source
+    section = f', "{source.stem}"' if "measure_as_asked" in source.read_text() else ""
+    assert f"check_parameters(globals(){section})" in check.source
 
 
 @NOTEBOOKS
@@ -186,18 +187,33 @@ def test_source_runs_as_a_script_without_a_history() -> None:
     assert namespace == {"seeds": "0"}
 
 
-def test_papermill_run_with_an_unknown_parameter_fails(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("changed", "message"),
+    [
+        ({"profile": "cpuu"}, "'cpuu'.*did you mean 'cpu'"),
+        ({"dataset": "cifar11"}, "'cifar11'.*did you mean 'cifar10'"),
+        ({"method": "temper"}, "'temper'.*standard, temperature"),
+        ({"seeds": "one"}, "seeds='one'"),
+        ({"overrides": "epoch=1"}, "'epoch'.*did you mean 'epochs'"),
+        ({"levels": "0.5"}, "no levels"),
+    ],
+)
+def test_what_a_section_cannot_measure_is_refused(changed: dict[str, str], message: str) -> None:
+    texts = {"profile": "smoke", "dataset": "all", "method": "all", "seeds": "0", "overrides": "", "data_root": ""}
+    check_parameters(dict(texts), "calibration")
+    with pytest.raises(UserError, match=message):
+        check_parameters(texts | changed, "calibration")
+
+
+def test_papermill_run_with_an_unsuitable_parameter_fails_in_its_first_cells(tmp_path: Path) -> None:
     """The real thing, once: kernel, injected cell, refusal, exit status."""
-    command = [sys.executable, "-m", "papermill", "notebooks/ood.ipynb", str(tmp_path / "out.ipynb")]
-    done = subprocess.run(
-        [*command, "--no-progress-bar", "-p", "reslts", "x"],
-        capture_output=True,
-        text=True,
-        cwd=ROOT,
-        timeout=120,
-    )
+    out = tmp_path / "out.ipynb"
+    command = [sys.executable, "-m", "papermill", "notebooks/ood.ipynb", str(out), "--no-progress-bar"]
+    done = subprocess.run([*command, "-p", "profile", "cpuu"], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode != 0
-    assert "unknown parameter 'reslts' (did you mean 'results'?)" in done.stdout + done.stderr
+    assert "unknown profile 'cpuu' (did you mean 'cpu'?)" in done.stdout + done.stderr
+    counts = [cell.get("execution_count") for cell in json.loads(out.read_text())["cells"]]
+    assert max(filter(None, counts)) == 3  # the parameters, papermill's and the check
 
 
 # ------------------------------------------------------------------------------------- pages

@@ -24,6 +24,7 @@ from robustness_lib.runner.model_cache import Context, Training, trained
 from robustness_lib.runner.records import Job, Record, Store
 from robustness_lib.runner.sweep import BUSY, Outcome, attempt, default_workers, measure, perform, sweep
 from robustness_lib.training.device import Runtime
+from robustness_lib.training.trainer import progress_bar
 
 QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
 TRAININGS = [toy_job(seed) for seed in range(12)]
@@ -384,26 +385,38 @@ def test_a_device_that_is_not_there_is_refused(monkeypatch: pytest.MonkeyPatch, 
 
 
 def threads_used(job: Job, context: Context) -> Metrics:
-    return {"used": float(torch.get_num_threads()), "told": float(context.runtime.threads)}
+    return {"used": float(torch.get_num_threads()), "recorded": float(context.runtime.threads)}
 
 
+@pytest.mark.parametrize(
+    ("workers", "architecture", "expected"), [(1, "wrn-16-1", 4), (2, "wrn-16-1", 2), (2, "wrn-10-1", 1)]
+)
 @pytest.mark.parametrize("jobs", [1, 2])
-def test_threads_of_a_job_do_not_depend_on_how_many_jobs_are_left(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int
+def test_threads_depend_on_the_network_and_the_workers_but_not_on_how_many_jobs_are_left(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, workers: int, architecture: str, expected: int
 ) -> None:
     """Their number changes a result's last bits, and after a kill fewer jobs are left."""
-    monkeypatch.setattr("robustness_lib.runner.sweep._processes", lambda workers, context: Threads(workers, context))
+    monkeypatch.setattr("robustness_lib.runner.sweep._processes", lambda *_: ThreadPoolExecutor(1))
+    todo = [toy_job(seed, recipe={"architecture": architecture}) for seed in range(jobs)]
     before = torch.get_num_threads()
-    sweep(QUICK[:jobs], threads_used, context(tmp_path, runtime=Runtime(threads=4)), workers=2)
-    torch.set_num_threads(before)
-    assert list(stored(tmp_path).values()) == [{"used": 2.0, "told": 2.0}] * jobs
+    sweep(todo, threads_used, context(tmp_path, runtime=Runtime(threads=4)), workers=workers)
+    assert torch.get_num_threads() == before
+    assert list(stored(tmp_path).values()) == [{"used": expected, "recorded": expected}] * jobs
+    assert {record.provenance["threads"] for record in Store(tmp_path).records()} == {expected}
 
 
-class Threads(ThreadPoolExecutor):
-    """Stands for worker processes that are started with a context's threads."""
-
-    def __init__(self, workers: int, context: Context) -> None:
-        super().__init__(workers, initializer=torch.set_num_threads, initargs=(context.runtime.threads,))
+def test_progress_in_a_file_is_a_line_a_job_without_control_characters(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with progress_bar(desc="jobs", total=3, mininterval=0) as jobs:
+        for number in range(3):
+            with progress_bar(desc=f"job {number}", total=5, mininterval=0) as job:
+                for _ in range(5):
+                    job.update()
+            jobs.update()
+    printed = capsys.readouterr().err
+    assert "\x1b" not in printed
+    assert printed.count("\n") == 4
 
 
 def test_a_job_that_diverges_fails_alone(tmp_path: Path) -> None:

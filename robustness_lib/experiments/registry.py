@@ -173,6 +173,31 @@ def _check_size(job: Job, context: Context) -> None:
         )
 
 
+def _asked(parameters: Mapping[str, Any]) -> Filters:
+    """What a notebook's parameters select, each written as on the command line."""
+    return {
+        "datasets": parse_names(parameters["dataset"]),
+        "methods": parse_names(parameters["method"]),
+        "seeds": parse_seeds(parameters["seeds"]),
+        "chosen_levels": parse_levels(parameters.get("levels", "all")),
+        "overrides": parse_overrides(parameters["overrides"].replace(",", " ").split()),
+    }
+
+
+def plan_as_asked(name: str, parameters: Mapping[str, Any]) -> list[Job]:
+    """The jobs that a notebook's parameters ask for (:func:`measure_as_asked`), without a look at any image.
+
+    Raises:
+        UserError: A parameter is unsuitable.
+    """
+    from robustness_lib import data
+
+    chosen = _asked(parameters)
+    for dataset in chosen["datasets"] or ():
+        data.list_sets(parameters["data_root"] or None, [dataset])
+    return section(name).jobs(parameters["profile"], **chosen)
+
+
 def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job], pd.DataFrame]:
     """Measure what a notebook's parameters ask for, each written as on the command line.
 
@@ -191,16 +216,8 @@ def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job
     from robustness_lib.runner.model_cache import Context
 
     store, data_root = as_path(parameters["store"]), parameters["data_root"]
-    jobs, outcome = measure_section(
-        name,
-        parameters["profile"],
-        Context(data=as_path(data_root) if data_root else None, store=store),
-        datasets=parse_names(parameters["dataset"]),
-        methods=parse_names(parameters["method"]),
-        seeds=parse_seeds(parameters["seeds"]),
-        chosen_levels=parse_levels(parameters.get("levels", "all")),
-        overrides=parse_overrides(parameters["overrides"].replace(",", " ").split()),
-    )
+    context = Context(data=as_path(data_root) if data_root else None, store=store)
+    jobs, outcome = measure_section(name, parameters["profile"], context, **_asked(parameters))
     outcome.check()
     return jobs, recorded(jobs, Store(store))
 

@@ -20,7 +20,6 @@ from robustness_lib.errors import UserError, first_line
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import REVISION, Job
 from robustness_lib.training.device import Runtime
-from robustness_lib.training.trainer import cpu_threads
 
 if TYPE_CHECKING:
     from distributed import Client
@@ -127,5 +126,4 @@ def _on_worker(
         )
     except UserError as error:
         return UserError(f"the worker {worker.address}: {error}")
-    with cpu_threads(runtime.threads):
-        return function(run, job, replace(context, runtime=runtime), *others)
+    return function(run, job, replace(context, runtime=runtime), *others)

@@ -194,10 +194,11 @@ def train(
 
 
 def progress_bar(**options: Any) -> tqdm[None]:
-    """A tqdm bar on stderr; in a file or pipe it shows once a minute and at its end, first after ``delay`` seconds."""
-    if sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel"):
+    """A tqdm bar on stderr; elsewhere than on a terminal one line, from ``delay`` seconds on, renewed once a minute."""
+    if sys.stderr.isatty():
         return tqdm(dynamic_ncols=True, **options | {"delay": 0})
-    return tqdm(mininterval=60, maxinterval=60, **options)
+    quiet = {"mininterval": 60, "maxinterval": 60, "position": 0}  # inner bars would move the cursor otherwise
+    return tqdm(**quiet | options)
 
 
 @contextlib.contextmanager
