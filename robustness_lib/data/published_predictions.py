@@ -1,22 +1,19 @@
-"""Published answers and accuracies of other people's networks, and CINIC-10's classes: no images, only tables.
+"""Published predictions and accuracies of other people's networks: no images, only tables.
 
-Four small files in the folder ``testbeds`` of the data root, each made without loss from what was published
+Three small files in the folder ``testbeds`` of the data root, each made without loss from what was published
 (:mod:`robustness_lib.data.published_predictions_download` makes them from there):
 
 * ``cifar10_testbed_predictions.npz``: the predicted classes of 30 networks on CIFAR-10's test set and both versions of
   CIFAR-10.1 (Recht et al., 2018);
 * ``imagenet_testbed_correct.npz``: where 67 networks are right on ImageNet's validation set and on ImageNetV2
-  MatchedFrequency, one bit an answer (Recht et al., 2019);
+  MatchedFrequency, one bit an image (Recht et al., 2019);
 * ``imagenet_testbed_top1.csv``: accuracies of 338 networks on ImageNet and its variants, with what the table said at
-  two earlier dates (Taori et al., 2020);
-* ``cinic10_synset_to_class.csv``: which ImageNet classes belong to which class of CIFAR-10 (Darlow et al., 2018).
+  two earlier dates (Taori et al., 2020).
 """
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +22,6 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.dataset import data_root
 from robustness_lib.data.io import MissingData, damaged, read_npz
 from robustness_lib.errors import UserError
@@ -40,7 +36,6 @@ FOLDER = "testbeds"
 CIFAR10_FILE = "cifar10_testbed_predictions.npz"
 IMAGENET_FILE = "imagenet_testbed_correct.npz"
 ACCURACIES_FILE = "imagenet_testbed_top1.csv"
-SYNSETS_FILE = "cinic10_synset_to_class.csv"
 
 CIFAR10_SHA256 = {
     "model_names": "257c5218215cf0daac2a3555f13fc9446ca4bf537430ccf5122248ddba372e40",
@@ -62,8 +57,6 @@ IMAGENET_SHA256 = {
 
 ACCURACIES_SHA256 = "38cc2a4a96df0f888cf06692f09022002692b1938955257dd7c37e2c85be244c"
 """That of the table, as :func:`table_digest` computes it."""
-
-SYNSETS_SHA256 = "71389b27961662f139af6d355856f7e5286e7beed038cde99d8b98fb239387d0"
 
 SNAPSHOTS = ("2020-08-31", "2020-11-20", "2021-09-15")
 """The states of the ImageNet testbed's table that are kept, oldest first."""
@@ -109,10 +102,10 @@ def _file(filename: str, name: str, root: Path | str | None) -> Path:
     return path
 
 
-def _expect(path: Path, what: str, found: str, expected: str, name: str) -> None:
-    if found != expected:
+def _expect(path: Path, what: str, actual: str, expected: str, name: str) -> None:
+    if actual != expected:
         raise UserError(
-            f"{path} is damaged: the SHA-256 sum of {what} is {found}, expected {expected}; "
+            f"{path} is damaged: the SHA-256 sum of its {what} is {actual}, expected {expected}; "
             f"'robustness data fetch {name}' downloads it again"
         )
 
@@ -126,25 +119,19 @@ def _arrays(path: Path, sums: Mapping[str, str], name: str) -> tuple[dict[str, n
     """The arrays of a file, each against its sum, and one checksum of them all."""
     arrays = read_npz(path, sums)
     for key, expected in sums.items():
-        _expect(path, f"its array {key}", array_digest(arrays[key]), expected, name)
+        _expect(path, f"array {key}", array_digest(arrays[key]), expected, name)
     return arrays, hashlib.sha256("".join(sums.values()).encode()).hexdigest()
 
 
 def cifar10_correctness(root: Path | str | None = None) -> Correctness:
-    """The 30 public CIFAR-10 networks, on ``cifar10``, ``cifar10.1-v4`` and ``cifar10.1-v6``.
-
-    Args:
-        root: The data root (:func:`robustness_lib.data.data_root`).
-
-    Raises:
-        UserError: The file is missing (says how to get it) or damaged.
-    """
-    arrays, checksum = _arrays(_file(CIFAR10_FILE, "cifar10-testbed", root), CIFAR10_SHA256, "cifar10-testbed")
+    """The 30 public CIFAR-10 networks, on ``cifar10``, ``cifar10.1-v4`` and ``cifar10.1-v6``."""
+    name = "cifar10-testbed"
+    arrays, checksum = _arrays(_file(CIFAR10_FILE, name, root), CIFAR10_SHA256, name)
     sets = {"cifar10": "cifar10", "cifar10.1-v4": "cifar101_v4", "cifar10.1-v6": "cifar101_v6"}
     return Correctness(
-        models=tuple(str(name) for name in arrays["model_names"]),
-        correct={name: arrays[f"{key}_predictions"] == arrays[f"{key}_labels"] for name, key in sets.items()},
-        labels={name: arrays[f"{key}_labels"].astype(np.int64) for name, key in sets.items()},
+        models=tuple(str(model) for model in arrays["model_names"]),
+        correct={test: arrays[f"{key}_predictions"] == arrays[f"{key}_labels"] for test, key in sets.items()},
+        labels={test: arrays[f"{key}_labels"].astype(np.int64) for test, key in sets.items()},
         checksum=checksum,
     )
 
@@ -152,23 +139,16 @@ def cifar10_correctness(root: Path | str | None = None) -> Correctness:
 def imagenet_correctness(root: Path | str | None = None) -> Correctness:
     """The 67 networks of Recht et al. (2019), on ``imagenet`` and ``imagenetv2``.
 
-    These are P2's testbed where it looks at single images: its 4.8 % of hard examples are theirs. One of them,
-    ``fv_16k``, has 2.5 % on ImageNetV2 against 28 % on ImageNet: its file there is broken, and it is left out where
-    ImageNetV2 is used.
-
-    Args:
-        root: The data root.
-
-    Raises:
-        UserError: The file is missing (says how to get it) or damaged.
+    These are P2's testbed of single images: its 4.8 % of hard examples are theirs. One of them, ``fv_16k``, has 2.5 %
+    on ImageNetV2 against 28 % on ImageNet: its file there is broken, and it is left out where ImageNetV2 is used.
     """
     name = "imagenet-answers"
     arrays, checksum = _arrays(_file(IMAGENET_FILE, name, root), IMAGENET_SHA256, name)
     sets = {"imagenet": "imagenet_val", "imagenetv2": "imagenetv2_matched_frequency"}
-    labels = {name: arrays[f"{key}_labels"].astype(np.int64) for name, key in sets.items()}
+    labels = {test: arrays[f"{key}_labels"].astype(np.int64) for test, key in sets.items()}
     correct = {
-        name: np.unpackbits(arrays[f"{key}_correct"].astype(np.uint8), axis=1, count=len(labels[name])).astype(np.bool_)
-        for name, key in sets.items()
+        test: np.unpackbits(arrays[f"{key}_correct"].astype(np.uint8), axis=1, count=len(labels[test])).astype(np.bool_)
+        for test, key in sets.items()
     }
     return Correctness(tuple(str(model) for model in arrays["model_names"]), correct, labels, checksum)
 
@@ -188,12 +168,6 @@ def imagenet_accuracies(root: Path | str | None = None) -> Accuracies:
     Columns beside ``model_type`` and ``first_snapshot`` (one of :data:`SNAPSHOTS`) are the testbed's own: ``val`` is
     ImageNet's validation set, ``val-on-…-classes`` a part of its classes. Those with ``@`` and a date have the values
     that the table had then.
-
-    Args:
-        root: The data root.
-
-    Raises:
-        UserError: The file is missing (says how to get it) or damaged.
     """
     import pandas as pd
 
@@ -203,53 +177,20 @@ def imagenet_accuracies(root: Path | str | None = None) -> Accuracies:
         digest = table_digest(table)
     except (ValueError, KeyError) as error:
         raise damaged(path, error) from error
-    _expect(path, "its table", digest, ACCURACIES_SHA256, "imagenet-testbed")
+    _expect(path, "table", digest, ACCURACIES_SHA256, "imagenet-testbed")
     texts = ["model_type", "first_snapshot"]
     numbers = table.drop(columns=["model", *texts]).apply(pd.to_numeric) / 100
     return Accuracies(pd.concat([table[texts], numbers], axis=1).set_index(table["model"]), digest)
 
 
-def synset_classes(root: Path | str | None = None) -> dict[str, str]:
-    """Which class of CIFAR-10 an ImageNet class (a WordNet id) belongs to, by CINIC-10.
-
-    Args:
-        root: The data root.
-
-    Returns:
-        The name of a class of CIFAR-10 by WordNet id. ``n03770679``, the minivan, which CINIC-10 has among automobiles
-        and among trucks, is left out.
-
-    Raises:
-        UserError: The file is missing (says how to get it) or damaged.
-    """
-    path = _file(SYNSETS_FILE, "cinic10-synsets", root)
-    content = path.read_bytes()
-    _expect(path, "the file", hashlib.sha256(content).hexdigest(), SYNSETS_SHA256, "cinic10-synsets")
-    classes: dict[str, set[str]] = {}
-    for row in csv.DictReader(io.StringIO(content.decode())):
-        if row["cifar10_class"] not in CIFAR10_CLASSES:
-            raise damaged(path, f"{row['cifar10_class']!r} is no class of CIFAR-10")
-        classes.setdefault(row["wnid"], set()).add(row["cifar10_class"])
-    return {wnid: next(iter(found)) for wnid, found in classes.items() if len(found) == 1}
+def _summary(testbed: Correctness) -> str:
+    sizes = ", ".join(f"{name} {correct.shape[1]}" for name, correct in testbed.correct.items())
+    return f"{len(testbed.models)} networks; images: {sizes}"
 
 
-def _describe_answers(read: Callable[[Path], Correctness]) -> Callable[[Path], str]:
-    def describe(root: Path) -> str:
-        found = read(root)
-        sizes = ", ".join(f"{name} {correct.shape[1]}" for name, correct in found.correct.items())
-        return f"{len(found.models)} networks; images: {sizes}"
-
-    return describe
-
-
-def _describe_accuracies(root: Path) -> str:
+def _accuracies_summary(root: Path) -> str:
     table = imagenet_accuracies(root).table
     return f"{len(table)} networks, {table.shape[1] - 2} columns of accuracies"
-
-
-def _describe_synsets(root: Path) -> str:
-    classes = synset_classes(root)
-    return f"{len(classes)} ImageNet classes in {len(set(classes.values()))} of CIFAR-10"
 
 
 @dataclass(frozen=True)
@@ -276,31 +217,24 @@ TABLES: dict[str, Table] = {
     for table in (
         Table(
             "cifar10-testbed",
-            "Answers of 30 networks on CIFAR-10 and CIFAR-10.1",
+            "Predictions of 30 networks on CIFAR-10 and CIFAR-10.1",
             CIFAR10_FILE,
             "Recht et al. (2018), MIT; labels: terms of Tiny Images",
-            _describe_answers(cifar10_correctness),
+            lambda root: _summary(cifar10_correctness(root)),
         ),
         Table(
             "imagenet-answers",
             "Where 67 networks are right on ImageNet and ImageNetV2",
             IMAGENET_FILE,
             "Recht et al. (2019), MIT",
-            _describe_answers(imagenet_correctness),
+            lambda root: _summary(imagenet_correctness(root)),
         ),
         Table(
             "imagenet-testbed",
             "Accuracies of 338 networks on ImageNet and its variants",
             ACCURACIES_FILE,
             "Taori et al. (2020), MIT",
-            _describe_accuracies,
-        ),
-        Table(
-            "cinic10-synsets",
-            "Which ImageNet classes belong to which class of CIFAR-10",
-            SYNSETS_FILE,
-            "Darlow et al. (2018), MIT",
-            _describe_synsets,
+            _accuracies_summary,
         ),
     )
 }

@@ -13,13 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustness_lib.data import download, published_predictions_download
-from robustness_lib.data.cifar import (
-    CIFAR10N_LABELS,
-    load_cifar10,
-    load_cifar10n,
-    load_cifar100,
-    load_cifar101,
-)
+from robustness_lib.data.cifar import CIFAR10N_LABELS, load_cifar10, load_cifar10n, load_cifar100, load_cifar101
 from robustness_lib.data.dataset import SPLITS, ImageDataset, data_root
 from robustness_lib.data.image_folders import (
     load_places365,
@@ -30,8 +24,8 @@ from robustness_lib.data.image_folders import (
 )
 from robustness_lib.data.imagenet_downsampled import (
     EXCLUSIONS,
+    PUBLISHED_IMAGES,
     TENTH,
-    check_corpus,
     how_to_get,
     load_cifar10_imagenet,
     load_corpus,
@@ -42,6 +36,25 @@ from robustness_lib.data.published_predictions import FOLDER, TABLES
 from robustness_lib.data.synthetic import load_synthetic
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models.corpora import recognised
+
+
+def _bundle(name: str, split: str, root: Path) -> Path:
+    return root / name / f"{split}.npz"
+
+
+def _read_bundle(name: str, split: str, root: Path) -> ImageDataset:
+    """A split of a bundle, which is like the other one, where that is there."""
+    path = _bundle(name, split, root)
+    if not path.is_file():
+        raise MissingData(
+            f"{path} is missing, but a data set of one's own has train.npz and test.npz (for OOD images "
+            "test.npz is enough); write it, as the data page (book/data.md) shows"
+        )
+    images = read_bundle(path, name)
+    [other] = (_bundle(name, another, root) for another in SPLITS if another != split)
+    if not name.startswith("places365") and other.is_file():  # whose test labels are not public
+        expect_same_form(path, images, other)
+    return images
 
 
 @dataclass(frozen=True)
@@ -69,111 +82,82 @@ class Source:
     how: str = ""
 
     @property
-    def way(self) -> str:
+    def remedy(self) -> str:
         """How to get it, as the end of a sentence."""
         if not self.location:
             return "it is made on the fly and needs no file"
         return f"'robustness data fetch {self.name}' downloads it" if self.fetch else self.how
 
 
+_KRIZHEVSKY = "Krizhevsky (2009); no licence stated, research use"
+_DOWNSAMPLED = "Chrabaszcz et al. (2017), from ILSVRC 2012; ImageNet's terms, non-commercial research"
+_PLACES = "Zhou et al. (2017), terms of the Places project"
+_TEST = ("test",)
+
+
 def _sources() -> Iterator[Source]:
-    krizhevsky = "Krizhevsky (2009); no licence stated, research use"
-    image_net = "Chrabaszcz et al. (2017), from ILSVRC 2012; ImageNet's terms, non-commercial research"
-    tiny = "Stanford CS231n, from ILSVRC 2012; ImageNet's terms, non-commercial research"
-    cifar10, cifar100 = "cifar-10-batches-py", "cifar-100-python"
-    tv = download.torchvision_set
-    yield Source("cifar10", "CIFAR-10", cifar10, krizhevsky, load_cifar10, fetch=tv)
-    yield Source("cifar100", "CIFAR-100", cifar100, krizhevsky, load_cifar100, fetch=tv)
+    fetch = download.torchvision_set
+    yield Source("cifar10", "CIFAR-10", "cifar-10-batches-py", _KRIZHEVSKY, load_cifar10, fetch=fetch)
+    yield Source("cifar100", "CIFAR-100", "cifar-100-python", _KRIZHEVSKY, load_cifar100, fetch=fetch)
     for suffix, column in CIFAR10N_LABELS.items():
-        yield Source(
-            f"cifar10n-{suffix}",
-            f"CIFAR-10 with human annotators' labels ({column})",
-            "cifar10n",
-            "Wei et al. (2022), CC BY-NC 4.0",
-            load_cifar10n,
-            fetch=download.cifar10n,
-        )
+        what, terms = f"CIFAR-10 with human annotators' labels ({column})", "Wei et al. (2022), CC BY-NC 4.0"
+        yield Source(f"cifar10n-{suffix}", what, "cifar10n", terms, load_cifar10n, fetch=download.cifar10n)
     for version, number in (("v4", "2,021"), ("v6", "2,000")):
-        yield Source(
-            f"cifar10.1-{version}",
-            f"CIFAR-10.1 {version}: {number} new test images for CIFAR-10",
-            "cifar10.1",
-            "Recht et al. (2018), from Tiny Images; terms of Tiny Images",
-            load_cifar101,
-            ("test",),
-            fetch=download.cifar101,
-        )
-    for kind, which in (("excluded", "outside"), ("included", "in")):
-        yield Source(
-            f"cifar10-imagenet-{kind}",
-            f"Test images for CIFAR-10: classes {which} imagenet32-no-cifar10",
-            "imagenet32",
-            image_net,
-            load_cifar10_imagenet,
-            ("test",),
-            how=how_to_get(32),
-        )
+        what = f"CIFAR-10.1 {version}: {number} new test images for CIFAR-10"
+        terms = "Recht et al. (2018), from Tiny Images; terms of Tiny Images"
+        yield Source(f"cifar10.1-{version}", what, "cifar10.1", terms, load_cifar101, _TEST, download.cifar101)
+
+    imagenet32 = functools.partial(Source, location="imagenet32", origin=_DOWNSAMPLED, how=how_to_get(32))
+    for kind, where in (("excluded", "outside"), ("included", "in")):
+        what = f"Test images for CIFAR-10: classes {where} imagenet32-no-cifar10"
+        yield imagenet32(f"cifar10-imagenet-{kind}", what, read=load_cifar10_imagenet, splits=_TEST)
+    left_out = {"": "", "-no-cifar10": " without 153 CIFAR-10-related classes"}
     for size in (32, 64):
-        for suffix in ("", *EXCLUSIONS):
-            left_out = {"": "", "no-cifar10": " without 153 CIFAR-10-related classes"}
-            yield Source(
-                f"imagenet{size}" + (f"-{suffix}" if suffix else ""),
-                f"Downsampled ImageNet {size}x{size}" + left_out.get(suffix, " without Tiny ImageNet's 200 classes"),
-                f"imagenet{size}",
-                image_net,
-                load_corpus,
-                how=how_to_get(size),
-            )
-    yield Source(
-        f"imagenet32-no-cifar10{TENTH}",
-        "Every tenth class of imagenet32-no-cifar10",
-        "imagenet32",
-        image_net,
-        load_corpus,
-        how=how_to_get(32),
-    )
-    yield Source(
-        "tiny_imagenet32",
-        "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet",
-        "imagenet32",
-        image_net,
-        load_tiny_imagenet32,
-        how=how_to_get(32),
-    )
-    yield Source(
-        "tiny_imagenet",
-        "Tiny ImageNet, 64x64",
-        "tiny-imagenet-200",
-        tiny,
-        load_tiny_imagenet,
-        fetch=download.tiny_imagenet,
-    )
-    svhn_origin = "Netzer et al. (2011), non-commercial use"
-    dtd_origin = "Cimpoi et al. (2014), research use"
-    places_origin = "Zhou et al. (2017), terms of the Places project"
-    lsun_origin = "Yu et al. (2015), research use"
+        for suffix in ("", *(f"-{name}" for name in EXCLUSIONS)):
+            what = f"Downsampled ImageNet {size}x{size}" + left_out.get(suffix, " without Tiny ImageNet's 200 classes")
+            name, how = f"imagenet{size}", how_to_get(size)
+            yield Source(name + suffix, what, name, _DOWNSAMPLED, load_corpus, how=how)
+    what = "Every tenth class of imagenet32-no-cifar10"
+    yield imagenet32(f"imagenet32-no-cifar10{TENTH}", what, read=load_corpus)
+    what = "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet"
+    yield imagenet32("tiny_imagenet32", what, read=load_tiny_imagenet32)
+    terms = "Stanford CS231n, from ILSVRC 2012; ImageNet's terms, non-commercial research"
+    location, read = "tiny-imagenet-200", load_tiny_imagenet
+    yield Source("tiny_imagenet", "Tiny ImageNet, 64x64", location, terms, read, fetch=download.tiny_imagenet)
+
     lsun_how = (
         "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
         "them into the folder lsun/test of the data root"
     )
-    for size, suffix in ((32, ""), (64, "-64")):  # the larger ones are foreign images for Tiny ImageNet
+    for size, suffix in ((32, ""), (64, "-64")):  # the larger ones are OOD images for Tiny ImageNet
         svhn, textures, places, lsun = (
             functools.partial(read, size=size) for read in (load_svhn, load_textures, load_places365, load_unlabelled)
         )
-        digits = "Street View House Numbers" + (f", {size}x{size}" if suffix else "")
-        yield Source(f"svhn{suffix}", digits, "svhn", svhn_origin, svhn, fetch=tv)
-        yield Source(f"textures{suffix}", f"DTD, {size}x{size}", "dtd/dtd", dtd_origin, textures, ("test",), tv)
-        yield Source(f"places365{suffix}", f"Places365, {size}x{size}", "places365", places_origin, places, fetch=tv)
-        yield Source(
-            f"lsun{suffix}", f"LSUN test scenes, {size}x{size}", "lsun/test", lsun_origin, lsun, ("test",), how=lsun_how
-        )
+        what, terms = f"Street View House Numbers, {size}x{size}", "Netzer et al. (2011), non-commercial use"
+        yield Source(f"svhn{suffix}", what, "svhn", terms, svhn, fetch=fetch)
+        what, terms = f"DTD, {size}x{size}", "Cimpoi et al. (2014), research use"
+        yield Source(f"textures{suffix}", what, "dtd/dtd", terms, textures, _TEST, fetch)
+        yield Source(f"places365{suffix}", f"Places365, {size}x{size}", "places365", _PLACES, places, fetch=fetch)
+        what, terms = f"LSUN test scenes, {size}x{size}", "Yu et al. (2015), research use"
+        yield Source(f"lsun{suffix}", what, "lsun/test", terms, lsun, _TEST, how=lsun_how)
+    yield Source(
+        "miniplaces",
+        "MiniPlaces, 100 scene classes of Places2",
+        "miniplaces",
+        _PLACES,
+        _read_bundle,
+        how=(
+            "MiniPlaces is to be had by github.com/CSAILVision/miniplaces; write its training and validation images as "
+            "train.npz and test.npz into the folder miniplaces of the data root, as the data page (book/data.md) shows"
+        ),
+    )
     yield Source(
         "imagenet21k",
         "ImageNet-21K classes outside ImageNet-1k, 64x64",
         "imagenet21k/test",
         "Deng et al. (2009); ImageNet's terms, non-commercial research",
         functools.partial(load_unlabelled, size=64, folder="imagenet21k/test"),
-        ("test",),
+        _TEST,
         how=(
             "ImageNet-21K is to be had from image-net.org (free registration); put images of classes that are not "
             "among ImageNet-1k's into the folder imagenet21k/test of the data root"
@@ -190,51 +174,29 @@ SOURCES: dict[str, Source] = {source.name: source for source in _sources()}
 
 
 _OWN_NAME = r"(?!cifar10n-)[\w+-][\w.+-]{0,99}"
-"""What a data set of one's own may be called; human labels are told by their prefix."""
+"""What a data set of one's own may be called; human labels are recognised by their prefix."""
 
 _RESERVED = {"all", "default", "known", "mean", "gaussian", "rademacher", "blobs", *TABLES}
 """Words that parameters and results have beside names of data sets."""
 
 
-def _bundle(name: str, split: str, root: Path) -> Path:
-    return root / name / f"{split}.npz"
-
-
 def _is_published(source: Source, root: Path) -> bool:
     """Whether the published files of a set may be there: there is something in their place other than a bundle."""
-    place = root / source.location
-    if not place.is_dir():
-        return place.exists()
-    inside = {path.name for path in place.iterdir() if not path.name.startswith(".")}
-    return not inside or not inside <= {f"{split}.npz" for split in SPLITS}
-
-
-_UNLIKE = ("places365", "places365-64")
-"""The sets whose published splits differ in their classes: the labels of one are not public."""
-
-
-def _read_own(name: str, split: str, root: Path) -> ImageDataset:
-    """A split of a bundle, which is like the other one, where that is there."""
-    path = _bundle(name, split, root)
-    images = read_bundle(path, name)
-    [other] = (_bundle(name, another, root) for another in SPLITS if another != split)
-    if name not in _UNLIKE and other.is_file():
-        expect_same_form(path, images, other)
-    return images
+    folder = root / source.location
+    if not folder.is_dir():
+        return folder.exists()
+    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
+    return not names or not names <= {f"{split}.npz" for split in SPLITS}
 
 
 def _own_sets(root: Path) -> list[str]:
     """The names of the user's own bundles."""
-    found = {path.parent.name for split in SPLITS for path in root.glob(f"*/{split}.npz")}
-    return sorted(name for name in found - set(SOURCES) - _RESERVED if re.fullmatch(_OWN_NAME, name))
+    names = {path.parent.name for split in SPLITS for path in root.glob(f"*/{split}.npz")}
+    return sorted(name for name in names - set(SOURCES) - _RESERVED if re.fullmatch(_OWN_NAME, name))
 
 
-def _known(name: str, root: Path, others: Iterable[str] = ()) -> str:
-    """``name``, if a set of :data:`SOURCES`, a bundle or one of ``others`` is called so.
-
-    Raises:
-        UserError: Nothing is; where a folder of the user's is, the message says what it lacks.
-    """
+def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
+    """``name``, if a set of :data:`SOURCES`, a bundle or one of ``others`` is called so; says what a folder lacks."""
     options = [*SOURCES, *others, *_own_sets(root)]
     if name not in options and (name in _RESERVED or name.startswith("cifar10n-")) and (root / name).is_dir():
         raise UserError(
@@ -257,16 +219,12 @@ def _no_root(folder: Path) -> MissingData:
 
 
 def expand_names(names: Iterable[str], root: Path | str | None = None) -> list[str]:
-    """Names of image sets and tables, a family's name (``"cifar10n"``) replaced by those of its members.
-
-    Raises:
-        UserError: A name is unknown.
-    """
-    folder, found = data_root(root), []
+    """Names of image sets and tables, a family's name (``"cifar10n"``) replaced by those of its members."""
+    folder, members = data_root(root), []
     for name in names:
         family = [other for other in SOURCES if name not in SOURCES and other.startswith(f"{name}-")]
-        found += family or [_known(name, folder, TABLES)]
-    return found
+        members += family or [_check_name(name, folder, TABLES)]
+    return members
 
 
 def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageDataset:
@@ -279,53 +237,43 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
         split: ``"train"`` or ``"test"`` (the published test or validation part).
         root: The data root (see :func:`~robustness_lib.data.data_root`).
 
-    Returns:
-        The image set.
-
     Raises:
-        UserError: The name or split is unknown, the data root or a file is missing (says how to get it), or a
-            file is damaged (says which, with both checksums where one was published) or, of a bundle, unlike that
-            of the other split (says in what).
+        MissingData: The set, the split or the data root is not there; says how to get it.
+        UserError: The name or split is unknown, or a file is damaged; says which, with both checksums where one was
+            published.
     """
     choose(split, SPLITS, "split")
     folder = data_root(root)
-    source, bundle = SOURCES.get(name), _bundle(name, split, folder)
+    source = SOURCES.get(name)
     if source and not source.location:
         return source.read(name, split, folder)
     if not folder.is_dir():
         raise _no_root(folder)
     if source is None:
-        _known(name, folder)
-        if not bundle.is_file():
-            raise MissingData(
-                f"{bundle} is missing, but a data set of one's own has train.npz and test.npz (for foreign images "
-                "test.npz is enough); write it, as the data page (book/data.md) shows"
-            )
-        return _read_own(name, split, folder)
-    published = _is_published(source, folder)
+        return _read_bundle(_check_name(name, folder), split, folder)
+    bundle, published = _bundle(name, split, folder), _is_published(source, folder)
     if bundle.is_file() and not published:
-        return _read_own(name, split, folder)
+        return _read_bundle(name, split, folder)
     if split not in source.splits:
         raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; choose another data set")
     if not published:
-        place = folder / source.location
-        raise MissingData(f"{place} is missing (nor is there a bundle {bundle}): {source.way}")
+        raise MissingData(f"{folder / source.location} is missing (nor is there a bundle {bundle}): {source.remedy}")
     try:
         return source.read(name, split, folder)
     except MissingData:
         if not bundle.is_file():
             raise
-        return _read_own(name, split, folder)
+        return _read_bundle(name, split, folder)
 
 
 @dataclass(frozen=True)
 class Status:
-    """How an image set is found.
+    """Whether an image set is there and intact.
 
     Attributes:
         name: Its name.
         state: ``"intact"``, ``"incomplete"`` (a bundle whose other split is not there), ``"damaged"`` or ``"missing"``.
-        message: What was found, or one sentence on what is wrong and what to do.
+        message: What is there, or one sentence on what is wrong and what to do.
     """
 
     name: str
@@ -334,112 +282,79 @@ class Status:
 
 
 def check(name: str, root: Path | str | None = None) -> Status:
-    """Read the whole of an image set and say whether it is there and intact.
+    """Read the whole of an image set or table, and say whether it is there and intact.
 
     Published checksums are compared where there are any; elsewhere everything must be readable (``.npz``
     files against their own checksums), with the shapes, types and label ranges that the format has.
-
-    Args:
-        name: As for :func:`load`.
-        root: The data root.
-
-    Returns:
-        The status.
-
-    Raises:
-        UserError: The name is unknown.
     """
     folder = data_root(root)
-    _known(name, folder, TABLES)
-    found, lacking, reasons = [], [], []
+    _check_name(name, folder, TABLES)
+    present, absent, reason = [], [], ""
     source = SOURCES.get(name)
     try:
         if name in TABLES:
             return Status(name, "intact", TABLES[name].describe(folder))
-        if source and source.read is load_corpus and _is_published(source, folder):
-            return Status(name, "intact", check_corpus(name, folder))
         for split in SPLITS:
             try:
-                images = load(name, split, folder)
+                present.append(f"{split}: {_summary(load(name, split, folder), split, source)}")
             except MissingData as error:
-                reasons.append(str(error))
+                reason = str(error)
                 if source is None or split in source.splits:
-                    lacking.append(split)
-            else:
-                shape = "x".join(str(side) for side in images.images.shape[2:])
-                words = recognised(images.checksum)
-                more = f", {words}" if words else ""
-                found.append(f"{split}: {len(images)} images, {shape}, {images.num_classes} classes{more}")
+                    absent.append(split)
     except MissingData as error:
         return Status(name, "missing", str(error))
     except UserError as error:
         return Status(name, "damaged", str(error))
-    if not found:
-        return Status(name, "missing", reasons[-1])
+    if not present:
+        return Status(name, "missing", reason)
     bundled = source is None or not _is_published(source, folder)
-    absent = [f"{split}: {_bundle(name, split, folder) if bundled else 'it'} is not there" for split in lacking]
-    return Status(name, "incomplete" if absent and bundled else "intact", "; ".join(found + absent))
+    lacking = [f"{split}: {_bundle(name, split, folder) if bundled else 'it'} is not there" for split in absent]
+    return Status(name, "incomplete" if lacking and bundled else "intact", "; ".join(present + lacking))
+
+
+def _summary(images: ImageDataset, split: str, source: Source | None) -> str:
+    whole = source is not None and source.name in ("imagenet32", "imagenet64")
+    total = f" of the published {PUBLISHED_IMAGES[split]:,}" if whole else ""
+    height, width = images.images.shape[2:]
+    words = f", {known}" if (known := recognised(images.checksum)) else ""
+    return f"{len(images)}{total} images, {height}x{width}, {images.num_classes} classes{words}"
 
 
 def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None) -> list[dict[str, str]]:
     """Image sets and tables, the user's own bundles among them, without reading any.
 
     Args:
-        root: The data root.
+        root: The data root. One that was named must exist; the folder ``data`` of the working directory need not.
         names: Which, in this order, as for :func:`expand_names`; None for all.
 
     Returns:
         One row a set: ``name``, ``what``, ``where`` (path), ``found`` ("yes", "no", "made on the fly"),
         ``origin`` (publisher and terms) and ``get`` (how to get it).
-
-    Raises:
-        UserError: A name is unknown, or the data root that was named does not exist; only the folder ``data`` of the
-            working directory need not.
     """
     folder = data_root(root)
     if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():
         raise _no_root(folder)
-    if names is not None:
-        rows_by_name = {row["name"]: row for row in list_sets(root)}
-        return [rows_by_name[name] for name in expand_names(names, root)]
     rows = []
     for source in SOURCES.values():
         bundles = [path for split in SPLITS if (path := _bundle(source.name, split, folder)).is_file()]
         published = _is_published(source, folder)
-        place = folder / source.location if published or not bundles else bundles[0]
-        found = "yes" if published or bundles else "no"
-        rows.append(
-            {
-                "name": source.name,
-                "what": source.what,
-                "where": str(place) if source.location else "",
-                "found": found if source.location else "made on the fly",
-                "origin": source.origin,
-                "get": source.way,
-            }
-        )
+        where = str(folder / source.location if published or not bundles else bundles[0]) if source.location else ""
+        found = ("yes" if published or bundles else "no") if source.location else "made on the fly"
+        rows.append([source.name, source.what, where, found, source.origin, source.remedy])
     for table in TABLES.values():
-        place = folder / FOLDER / table.filename
-        row = {"name": table.name, "what": table.what, "where": str(place), "found": "yes" if place.is_file() else "no"}
-        rows.append({**row, "origin": table.origin, "get": f"'robustness data fetch {table.name}' downloads it"})
+        path = folder / FOLDER / table.filename
+        get = f"'robustness data fetch {table.name}' downloads it"
+        rows.append([table.name, table.what, str(path), "yes" if path.is_file() else "no", table.origin, get])
     for name in _own_sets(folder):
         absent = [path.name for path in (_bundle(name, split, folder) for split in SPLITS) if not path.is_file()]
         what = "your own bundle" + (f", without {absent[0]}" if absent else "")
-        rows.append(
-            {"name": name, "what": what, "where": str(folder / name), "found": "yes", "origin": "yourself", "get": ""}
-        )
-    return rows
+        rows.append([name, what, str(folder / name), "yes", "yourself", ""])
+    by_name = {row[0]: dict(zip(("name", "what", "where", "found", "origin", "get"), row, strict=True)) for row in rows}
+    return [by_name[name] for name in (by_name if names is None else expand_names(names, root))]
 
 
 def fetch(name: str, root: Path | str | None = None) -> Status:
-    """Download an image set into the data root, unless it is there and intact, and check it.
-
-    Args:
-        name: As for :func:`load`.
-        root: The data root; made if it does not exist.
-
-    Returns:
-        The status afterwards.
+    """Download an image set or table into the data root, unless it is there and intact, and check it.
 
     Raises:
         UserError: The name is unknown or of the user's own, the set cannot be downloaded without a person, or the
@@ -457,9 +372,8 @@ def fetch(name: str, root: Path | str | None = None) -> Status:
         return status
     if name in TABLES:
         published_predictions_download.fetch(name, folder)
-        return check(name, folder)
-    source = SOURCES[name]
-    if source.fetch is None:
-        raise UserError(f"{name} cannot be downloaded by this command: {source.way}")
-    source.fetch(name, folder)
+    elif (download_into := SOURCES[name].fetch) is not None:
+        download_into(name, folder)
+    else:
+        raise UserError(f"{name} cannot be downloaded by this command: {SOURCES[name].remedy}")
     return check(name, folder)

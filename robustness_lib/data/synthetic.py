@@ -98,23 +98,8 @@ def _pattern(texture: int, u: Tensor, v: Tensor) -> Tensor:
     return (dots * 2).clamp(0, 1)
 
 
-def draw(
-    shapes: Tensor,
-    textures: Tensor,
-    stream: torch.Generator,
-    conditions: Conditions = NORMAL,
-) -> Tensor:
-    """Draw one image for each pair of shape and texture.
-
-    Args:
-        shapes: int64 tensor [N], indices into :data:`SHAPES`.
-        textures: int64 tensor [N], indices into :data:`TEXTURES`.
-        stream: Source of the places, turns, sizes, colours, strokes and noise.
-        conditions: How the images are taken.
-
-    Returns:
-        uint8 tensor [N, 3, 16, 16].
-    """
+def draw(shapes: Tensor, textures: Tensor, stream: torch.Generator, conditions: Conditions = NORMAL) -> Tensor:
+    """Draw one image for each pair of shape and texture (int64 [N] each): uint8 [N, 3, 16, 16]."""
     count, size = len(shapes), SIZE
 
     def uniform(*shape: int, low: float = 0.0, high: float = 1.0) -> Tensor:
@@ -122,10 +107,7 @@ def draw(
 
     axis = torch.arange(size, dtype=torch.float32) - (size - 1) / 2
     y, x = torch.meshgrid(axis, axis, indexing="ij")
-    centre_x, centre_y = (
-        uniform(1, 1, low=-0.12, high=0.12) * size,
-        uniform(1, 1, low=-0.12, high=0.12) * size,
-    )
+    centre_x, centre_y = (uniform(1, 1, low=-0.12, high=0.12) * size for _ in range(2))
     radius = uniform(1, 1, low=0.28, high=0.42) * size
     turn, texture_turn = uniform(1, 1, low=-0.6, high=0.6), uniform(1, 1, low=0, high=2 * math.pi)
     u, v = x - centre_x, y - centre_y
@@ -163,17 +145,9 @@ def draw(
 
 
 def load_synthetic(name: str, split: str, root: Path | None = None, seed: int = 0) -> ImageDataset:
-    """Make a synthetic image set.
+    """Make ``synthetic-source``, ``synthetic`` or ``synthetic-shifted``, which need no file: 16x16 pixels, mixed order.
 
-    Args:
-        name: ``"synthetic-source"``, ``"synthetic"`` or ``"synthetic-shifted"``.
-        split: ``"train"`` or ``"test"``; the numbers of images are in :data:`COUNTS`.
-        root: Not used: the sets need no file.
-        seed: Of the images; the same seed gives the same images.
-
-    Returns:
-        The image set, 16x16 pixels, classes in equal numbers and mixed order; the name of
-        ``synthetic-source`` says how many images and classes it holds, as a corpus's name does.
+    The name of ``synthetic-source`` ends with its numbers of images and classes, as a corpus's name does.
     """
     pairs = torch.tensor(_SOURCE if name == "synthetic-source" else _TARGET)
     stream = generator(seed, "synthetic", name, split)

@@ -35,7 +35,6 @@ from robustness_lib.data.published_predictions import (
     imagenet_accuracies,
     imagenet_correctness,
 )
-from robustness_lib.data.published_predictions import synset_classes as synset_classes
 from robustness_lib.experiments.grid import Filters
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.effective_robustness import (
