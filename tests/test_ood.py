@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +45,7 @@ from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 from robustness_lib.models.architectures import build
 from robustness_lib.runner import model_cache
 from robustness_lib.runner.model_cache import Context, Training, save_trained
-from robustness_lib.runner.records import SCRATCH, Job, Store, canonical_json
+from robustness_lib.runner.records import SCRATCH, Job, Store
 from robustness_lib.runner.sweep import sweep
 from robustness_lib.training.trainer import History, predict
 
@@ -355,23 +354,6 @@ def test_copies_are_found_however_bright_and_others_are_not() -> None:
 
 
 @pytest.mark.parametrize("scale", PROFILES)
-def test_every_data_set_score_and_seed_has_both_arms(scale: str) -> None:
-    jobs = ood.jobs(scale)
-    assert len({job.key for job in jobs}) == len(jobs)
-    scored = [job for job in jobs if job.method != "overlap"]
-    arms = Counter((job.dataset, job.method, job.seed) for job in scored)
-    assert set(arms.values()) == {2}
-    assert len(arms) == len(profile(scale).datasets) * len(ood_scores.SCORES) * len(profile(scale).seeds)
-    [*overlaps] = [job for job in jobs if job.method == "overlap"]
-    assert {job.dataset for job in overlaps} == set(profile(scale).datasets)
-    assert {(job.seed, job.init == SCRATCH) for job in overlaps} == {(profile(scale).seeds[0], False)}
-    for job in jobs:
-        assert job.section == "ood"
-        canonical_json(job.as_dict())
-        assert OODConfig(**job.recipe).as_dict() == job.recipe
-
-
-@pytest.mark.parametrize("scale", PROFILES)
 def test_networks_are_those_of_calibration(scale: str) -> None:
     def keys(section: Any) -> set[str]:
         types = {"ood": OODConfig, "calibration": calibration.CalibrationConfig}
@@ -396,8 +378,6 @@ def test_paper_profile_has_the_papers_sets() -> None:
 
 
 def test_unknown_values_are_refused() -> None:
-    with pytest.raises(UserError, match="standard, max-logit"):
-        ood.jobs("cpu", methods=["odin"])
     for setting in ("draws=0", "draw_images=-1", "neighbours=0", "reference_images=0"):
         name, _, value = setting.partition("=")
         with pytest.raises(UserError, match=f"{name} is {value} but must be at least"):
@@ -406,7 +386,7 @@ def test_unknown_values_are_refused() -> None:
         ood.jobs("cpu", overrides={"ood_sets": ":"})
     with pytest.raises(UserError, match="textures is named more than once"):
         ood.jobs("cpu", overrides={"ood_sets": "textures:blobs", "further_sets": "textures"})
-    with pytest.raises(UserError, match="cifar10 is the known set"):
+    with pytest.raises(UserError, match="cifar10 is the ID set"):
         ood.jobs("cpu", datasets=["cifar10"], overrides={"further_sets": "cifar10"})
 
 
@@ -545,14 +525,6 @@ def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(
     assert len(drawn) == 5
     assert {len(draws) for draws in drawn.values()} == {1}
     assert len(list((context.store / "networks").glob("*"))) == 2
-
-
-def test_the_same_job_gives_the_same_numbers(context: Context, root: Path, tmp_path: Path) -> None:
-    job = own_job()
-    first, again = ood.run(job, context), ood.run(job, context)
-    assert first == again == ood.run(job, toys.context(tmp_path / "other", data=root))
-    assert ood.run(dataclasses.replace(job, seed=1), context) != first
-    assert ood.run(own_job(draws="2"), context)["auroc_other"] != first["auroc_other"]
 
 
 def test_changed_images_are_looked_at_again(context: Context, root: Path) -> None:

@@ -12,8 +12,9 @@ import toys
 
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import pretraining
-from robustness_lib.experiments.presets import PROFILES, Profile, Target, profile
-from robustness_lib.experiments.pretraining import arms, ensure, missing, overrides_for, unrecorded, with_counts
+from robustness_lib.experiments.grid import Method, expand
+from robustness_lib.experiments.presets import PROFILES, Profile, Target
+from robustness_lib.experiments.pretraining import ensure, missing, overrides_for, unrecorded, with_counts
 from robustness_lib.models.checkpoints import load_weights, save_weights
 from robustness_lib.runner.model_cache import Training, find_checkpoint, initialise, ship
 from robustness_lib.runner.records import SCRATCH, Job, Store, checkpoint_id
@@ -144,9 +145,8 @@ def test_a_corpus_without_validation_images_is_pre_trained_on(root: Path, tmp_pa
 
 
 def test_a_part_of_the_corpus_is_a_pre_training_of_its_own(root: Path, tmp_path: Path) -> None:
-    target = dataclasses.replace(TARGET, further=(("corpus_60x5", 20), ("corpus_60x5", 0)))
-    whole, part, same = pretraining.pretrainings(SCALE, target)
-    assert checkpoint_id(same) == checkpoint_id(whole)
+    target = dataclasses.replace(TARGET, further={"part": ("corpus_60x5", 20), "same": ("corpus_60x5", 0)})
+    _, part = pretraining.pretrainings(SCALE, target)
     assert re.fullmatch(r"wrn-10-1_corpus_60x5_n20_e1_s1_[0-9a-f]{6}", checkpoint_id(part))
     metrics = pretraining.run(part, toys.context(tmp_path / "runs", data=root))
     assert metrics["images"] == 20
@@ -246,12 +246,8 @@ def test_corpus_that_is_not_what_the_profile_expects(root: Path, tmp_path: Path)
 
 def tuning_jobs(monkeypatch: pytest.MonkeyPatch, overrides: dict[str, str] | None = None) -> list[Job]:
     monkeypatch.setitem(PROFILES, "smoke", SCALE)
-    found = arms(SCALE, "own", TrainingConfig, overrides)
-    return [
-        toys.toy_job(seed, dataset="own", init=arm.init, recipe=arm.recipe.as_dict())
-        for arm in found
-        for seed in (0, 1)
-    ]
+    jobs = expand("toy", "smoke", {"a": Method()}, TrainingConfig, overrides=overrides)
+    return [toys.toy_job(job.seed, dataset="own", init=job.init, recipe=job.recipe) for job in jobs]
 
 
 def test_missing_pretraining_is_planned_once_and_made_first(
@@ -326,26 +322,3 @@ def test_settings_hold_for_the_arms_they_name() -> None:
     assert overrides_for("tuned", None) == {}
     backwards = dict(reversed(settings.items()))
     assert overrides_for("tuned", backwards) == overrides_for("tuned", settings)
-    scratch, tuned = arms(profile("cpu"), "cifar10", TrainingConfig, settings)
-    assert (scratch.recipe.epochs, tuned.recipe.epochs) == (7, 3)
-    assert (scratch.recipe.flip, tuned.recipe.flip) == (False, True)
-    assert scratch.init == SCRATCH
-    assert tuned.init.startswith("wrn-16-1_imagenet32_160000x275_e9_s1_")
-
-
-@pytest.mark.parametrize("name", ["tune.epochs", "tuned.epoch", "epoch", "pretraining.bin_size"])
-def test_unknown_settings_are_refused(name: str) -> None:
-    with pytest.raises(UserError, match="choose one of") as caught:
-        arms(profile("cpu"), "cifar10", TrainingConfig, {name: "1"})
-    assert "\n" not in str(caught.value)
-
-
-def test_given_checkpoint_is_tuned_instead() -> None:
-    assert [arm.init for arm in arms(profile("cpu"), "cifar10", TrainingConfig, None, "mine")] == [SCRATCH, "mine"]
-
-
-def test_a_wrong_setting_of_one_arm_is_named_as_it_was_given() -> None:
-    for name in ("tuned.epochs", "scratch.epochs", "epochs"):
-        with pytest.raises(UserError) as caught:
-            arms(profile("cpu"), "cifar10", TrainingConfig, {name: "0"})
-        assert str(caught.value).startswith(f"{name} is 0 but must be at least 1")

@@ -28,10 +28,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.data import ImageDataset
-from robustness_lib.errors import UserError, choose
-from robustness_lib.experiments.grid import Filters, GridPoint, plan
-from robustness_lib.experiments.presets import Profile, profile
-from robustness_lib.experiments.pretraining import arms, require_corpus
+from robustness_lib.errors import UserError
+from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.methods.pgd import check_settings, pgd
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.robust_accuracy import (
@@ -44,34 +42,36 @@ from robustness_lib.metrics.robust_accuracy import (
     worst_case,
     zero_gradient_share,
 )
-from robustness_lib.models.checkpoint_ids import origin, trained_on
+from robustness_lib.models.checkpoint_ids import trained_on
 from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
-from robustness_lib.runner.records import SCRATCH, Job
+from robustness_lib.runner.records import Job
 from robustness_lib.training.config import EPSILON, STEP_SIZE, TrainingConfig
 from robustness_lib.training.data_loader import to_unit_range
 from robustness_lib.training.device import Runtime, full_float32
 from robustness_lib.training.trainer import predict
 
 SECTION = "adversarial"
-METHODS = ("normal", "adversarial", "last-layer", "clean-pretraining", "checks")
-
-VARIATIONS = ("targeted-pretraining", "full", "excluded", "independent")
-"""What is measured on request only."""
-
-PRETRAINED_AGAINST = {"clean-pretraining": "none", "targeted-pretraining": "targeted"}
-"""The adversary of pre-training, where it is not that of tuning."""
-
 EXCLUDED_CORPUS = "imagenet32-no-cifar10"
+
+_ATTACKED: dict[str, Any] = {"adversary": "untargeted", "pretrained_against": "untargeted"}
+
+METHODS = {
+    "normal": Method(arms=["scratch"]),
+    "adversarial": Method(**_ATTACKED),
+    "last-layer": Method(arms=["tuned"], changes={"trainable": "head"}, **_ATTACKED),
+    "clean-pretraining": Method(arms=["tuned"], adversary="untargeted", pretrained_against="none"),
+    "checks": Method(seeds=2, **_ATTACKED),
+    "targeted-pretraining": Method(arms=["tuned"], profiles=(), adversary="untargeted", pretrained_against="targeted"),
+    "full": Method(arms=["tuned"], profiles=(), **_ATTACKED),
+    "excluded": Method(arms=["tuned"], profiles=(), corpus=EXCLUDED_CORPUS, **_ATTACKED),
+    "independent": Method(profiles=(), seeds=1, **_ATTACKED),
+}
 
 EPSILONS = (0, 1, 2, 4, 8, 16, 32, 64)
 """Radii of the curve of accuracy against epsilon, in 255ths."""
 
 SHOWN_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 """Where the curve of accuracy against the number of steps has its points, and after the last step."""
-
-_SAME_NETWORKS = ("checks", "independent")
-_SEEDS = {"checks": 2, "independent": 1}
-_PRETRAINED_ONLY = ("last-layer", "full", "excluded", *PRETRAINED_AGAINST)
 
 # --------------------------------------------------------------------------------------------- recipes
 
@@ -140,103 +140,32 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 """How networks are attacked at each scale, and what is special to a method."""
 
 
-def adapt(recipe: AdversarialConfig, case: GridPoint) -> AdversarialConfig:
-    """The recipe of one arm and method, made from the profile's.
-
-    Args:
-        recipe: The profile's.
-        case: What it is for; the method is one of :data:`METHODS` or :data:`VARIATIONS`.
-
-    Returns:
-        The changed recipe.
-    """
-    changes = SETTINGS[case.scale]["all"] | SETTINGS[case.scale].get(case.method, {})
-    if case.method == "last-layer":
-        changes["trainable"] = "head"
-    return replace(recipe, **changes)
-
-
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one scale.
+def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
+    """The measurements of the section at one profile (:func:`robustness_lib.experiments.grid.expand`).
 
-    Args:
-        profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`). By default all
-            :data:`METHODS` on the CIFAR sets, with the profile's seeds; the checks with the first two of them, the
-            attacks of others with the first, and at ``smoke`` all methods with the first. ``init`` counts for the
-            methods whose pre-training had the same adversary as that checkpoint's.
-
-    Returns:
-        The jobs (:func:`robustness_lib.experiments.grid.plan`), method by method, without the arms that the paper does
-        not have.
-
-    Raises:
-        UserError: An unknown name or an unsuitable value.
+    A user's checkpoint counts for the methods whose pre-training had the same adversary as the checkpoint's.
     """
-    scale = profile(profile_name)
-    init, overrides = selection.get("init"), selection.get("overrides")
-    datasets = selection.get("datasets") or [name for name in scale.datasets if "imagenet" not in name]
-    methods = selection.get("methods") or METHODS
-    every = (*METHODS, *VARIATIONS)
-    planned: list[Job] = []
-    for dataset in datasets:
-        for method in methods:
-            choose(method, every, f"method of the section {SECTION}")
-            seeds = selection.get("seeds")
-            if seeds is None:
-                seeds = scale.seeds[: 1 if scale.name == "smoke" else _SEEDS.get(method)]
-            planned += plan(
-                SECTION,
-                scale.name,
-                every,
-                AdversarialConfig,
-                adapt=adapt,
-                adversary="none" if method == "normal" else "untargeted",
-                datasets=[dataset],
-                methods=[method],
-                seeds=seeds,
-                overrides=overrides,
-                init=_init(scale, dataset, method, overrides, init),
-                chosen_levels=selection.get("chosen_levels"),
+    planned = expand(
+        SECTION,
+        profile_name,
+        METHODS,
+        AdversarialConfig,
+        settings=SETTINGS,
+        default_datasets=("synthetic", "cifar10", "cifar100"),
+        smoke_seeds=1,
+        order=("dataset", "method", "seed"),
+        **filters,
+    )
+    for job in planned:
+        if job.method == "full" and trained_on(job.init, EXCLUDED_CORPUS):
+            raise UserError(
+                f"the method full tunes a network that was pre-trained on a whole corpus, but {job.init} was not; give "
+                "it to the method excluded, or another checkpoint to --init"
             )
-    return [job for job in planned if _compared(job)]
-
-
-def _init(scale: Profile, dataset: str, method: str, overrides: Any, wanted: str | None) -> str | None:
-    """The checkpoint that a method tunes; None for the profile's own.
-
-    Raises:
-        UserError: The method needs a checkpoint of a certain corpus, and another or none was given.
-    """
-    if method == "normal":
-        return None
-    against = PRETRAINED_AGAINST.get(method, "untargeted")
-    if method == "excluded":
-        require_corpus(method, EXCLUDED_CORPUS, wanted, scale.name, against)
-    if method == "full" and wanted is not None and trained_on(wanted, EXCLUDED_CORPUS):
-        raise UserError(
-            f"the method full tunes a network that was pre-trained on a whole corpus, but {wanted} was not; give it to "
-            "the method excluded, or another checkpoint to --init"
-        )
-    if wanted is not None and _adversary_of(wanted) == against:
-        return wanted
-    return arms(scale, dataset, AdversarialConfig, overrides, adversary=against)[1].init
-
-
-def _adversary_of(checkpoint: str) -> str:
-    """What a checkpoint was trained against, by its id."""
-    found = origin(checkpoint)
-    return "none" if found is None else found.adversary
-
-
-def _compared(job: Job) -> bool:
-    """Whether the section has this arm of the job's method."""
-    if job.method == "normal":
-        return job.init == SCRATCH
-    return job.init != SCRATCH or job.method not in _PRETRAINED_ONLY
+    return planned
 
 
 # --------------------------------------------------------------------------------------------- measuring

@@ -12,14 +12,13 @@ times it.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Unpack
 
 from numpy.typing import ArrayLike
 
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.grid import Filters, plan
-from robustness_lib.experiments.pretraining import require_corpus
+from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import (
     adaptive_bins,
@@ -37,15 +36,25 @@ from robustness_lib.runner.model_cache import (
     target_images,
     trained,
 )
-from robustness_lib.runner.records import SCRATCH, Job
+from robustness_lib.runner.records import Job
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import predict
 
 SECTION = "calibration"
-METHODS = ("standard", "temperature")
-RATES = {"low-rate": 0.1, "high-rate": 10.0}
-"""Methods that tune at another learning rate, as a multiple of that of ``standard``."""
-ON_REQUEST = ("places365", *RATES)
+METHODS = {
+    "standard": Method(),
+    "temperature": Method(),
+    "places365": Method(arms=["tuned"], profiles=(), corpus="places365"),
+    "low-rate": Method(arms=["tuned"], profiles=()),
+    "high-rate": Method(arms=["tuned"], profiles=()),
+}
+
+SETTINGS = {
+    "smoke": {"low-rate": {"learning_rate": 0.05 * 0.1}, "high-rate": {"learning_rate": 0.5}},
+    "cpu": {"low-rate": {"learning_rate": 0.003}, "high-rate": {"learning_rate": 0.3}},
+    "paper": {"low-rate": {"learning_rate": 0.0001}, "high-rate": {"learning_rate": 0.01}},
+}
+"""A tenth of the learning rate of ``standard``'s tuning, and ten times it."""
 
 # --------------------------------------------------------------------------------------------- jobs
 
@@ -66,32 +75,9 @@ class CalibrationConfig(TrainingConfig):
             raise UserError(f"bin_size is {self.bin_size} but must be at least 1; the paper uses 100")
 
 
-def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one scale.
-
-    Args:
-        profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`); :data:`METHODS` where it
-            names none.
-
-    Returns:
-        The jobs (:func:`robustness_lib.experiments.grid.plan`); of :data:`ON_REQUEST` those that are pre-trained.
-
-    Raises:
-        UserError: An unknown name or an unsuitable value.
-    """
-    methods = selection["methods"] = selection.get("methods") or METHODS
-    if "places365" in methods:
-        require_corpus("places365", "places365", selection.get("init"), profile_name)
-    planned = plan(SECTION, profile_name, (*METHODS, *ON_REQUEST), CalibrationConfig, **selection)
-    return [_at_its_rate(job) for job in planned if job.method not in ON_REQUEST or job.init != SCRATCH]
-
-
-def _at_its_rate(job: Job) -> Job:
-    if job.method not in RATES:
-        return job
-    recipe = CalibrationConfig.of(job.recipe)
-    return replace(job, recipe=replace(recipe, learning_rate=recipe.learning_rate * RATES[job.method]).as_dict())
+def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
+    """The measurements of the section at one profile (:func:`robustness_lib.experiments.grid.expand`)."""
+    return expand(SECTION, profile_name, METHODS, CalibrationConfig, settings=SETTINGS, **filters)
 
 
 def run(job: Job, context: Context) -> Metrics:

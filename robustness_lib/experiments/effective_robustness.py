@@ -36,7 +36,7 @@ only where the original accuracy is one that the testbed reaches: below it, the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Unpack
@@ -72,9 +72,9 @@ from robustness_lib.experiments.fine_tuning import (
     renew_statistics,
     with_replay,
 )
-from robustness_lib.experiments.grid import Filters, GridPoint, plan
+from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
 from robustness_lib.experiments.presets import profile
-from robustness_lib.experiments.pretraining import overrides_for, pretrainings, target_of
+from robustness_lib.experiments.pretraining import target_of
 from robustness_lib.experiments.shifted_test_sets import TargetTests, parse_shifts, shifted_images, target_tests
 from robustness_lib.experiments.testbed_comparison import metrics_against, testbed_metrics, whole_testbed_metrics
 from robustness_lib.methods.class_mapping import (
@@ -98,7 +98,7 @@ from robustness_lib.runner.model_cache import (
     read_trained,
     target_images,
 )
-from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
+from robustness_lib.runner.records import SCRATCH, Job
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import Sampler, predict
 
@@ -107,34 +107,44 @@ TESTBED, WHOLE_TESTBED, PENALTY = "testbed-model", "own-testbed", "head-penalty"
 REPLAYS = {"replay": 1, "replay-10": 10, "replay-100": 100}
 """Replayed images an image of the target."""
 ZERO_SHOTS = {"zero-shot": "max", "zero-shot-mean": "mean", "zero-shot-sum": "sum"}
-CORPORA = {"smaller-corpus": 2, "corpus-25": 3, "corpus-50": 4, "fewer-classes": 5}
-"""The methods that fine-tune another checkpoint, and its place in ``pretrainings(profile)``."""
-
-OWN_METHODS = (
-    TESTBED,
-    WHOLE_TESTBED,
-    "standard",
-    "seen",
-    "low-rate",
-    "high-rate",
-    "mse",
-    "last-layer",
-    "easy",
-    "hard",
-    "class-map",
-    PENALTY,
-    "wise-ft",
-    *REPLAYS,
-    *ZERO_SHOTS,
-)
-"""The methods that train networks."""
-ON_REQUEST = ("hardening", "class-map-replay", *CORPORA, "larger-network")
-METHODS = (*OWN_METHODS, *testbeds.METHODS)
-
-_SHOWN = (TESTBED, WHOLE_TESTBED, "standard", "last-layer", "hard", "wise-ft", "replay", "zero-shot")
 
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 """Strengths of ``head-penalty`` (P2's are not legible)."""
+
+_NUMBERS = {scale: [float(number) for number, _ in enumerate(models, 1)] for scale, models in TESTBEDS.items()}
+_SLOW = ("cpu", "paper")  # what smoke leaves out: it shows that each piece of the machinery works
+_TUNED: dict[str, Any] = {"arms": ["tuned"], "further": "excluded"}
+
+OWN_METHODS = {
+    TESTBED: Method(arms=["scratch"], levels=_NUMBERS, other_levels=False, seeds=1),
+    WHOLE_TESTBED: Method(arms=["scratch"], seeds=1),
+    "standard": Method(further="excluded"),
+    "seen": Method(arms=["tuned"], profiles=_SLOW),
+    "low-rate": Method(profiles=_SLOW, **_TUNED),
+    "high-rate": Method(profiles=_SLOW, **_TUNED),
+    "mse": Method(profiles=_SLOW, **_TUNED),
+    "last-layer": Method(**_TUNED),
+    "easy": Method(profiles=_SLOW, changes={"examples": "easy"}, **_TUNED),
+    "hard": Method(changes={"examples": "hard"}, **_TUNED),
+    "class-map": Method(profiles=_SLOW, **_TUNED),
+    PENALTY: Method(profiles=_SLOW, levels=dict.fromkeys(TESTBEDS, PENALTIES), **_TUNED),
+    "wise-ft": Method(**_TUNED),
+    "replay": Method(**_TUNED),
+    "replay-10": Method(profiles=_SLOW, **_TUNED),
+    "replay-100": Method(profiles=_SLOW, **_TUNED),
+    "zero-shot": Method(**_TUNED),
+    "zero-shot-mean": Method(profiles=_SLOW, **_TUNED),
+    "zero-shot-sum": Method(profiles=_SLOW, **_TUNED),
+    "hardening": Method(profiles=(), **_TUNED),
+    "class-map-replay": Method(profiles=(), **_TUNED),
+    "smaller-corpus": Method(arms=["tuned"], profiles=(), further="smaller-corpus"),
+    "corpus-25": Method(arms=["tuned"], profiles=(), further="corpus-25"),
+    "corpus-50": Method(arms=["tuned"], profiles=(), further="corpus-50"),
+    "fewer-classes": Method(arms=["tuned"], profiles=(), further="fewer-classes"),
+    "larger-network": Method(profiles=(), **_TUNED),
+}
+"""The methods that train networks."""
+METHODS = {**OWN_METHODS, **testbeds.METHODS}
 
 SHARES = tuple(tenths / 10 for tenths in range(11))
 """Where ``wise-ft`` looks, between the pre-trained network (0) and the fine-tuned one (1)."""
@@ -191,26 +201,17 @@ class EffectiveRobustnessConfig(TrainingConfig):
 _AS_IN_P2: dict[str, Any] = {"schedule": "constant", "nesterov": False, "weight_decay": 1e-4, "batch_size": 64}
 """P2's settings of every training (B.6)."""
 
+_SMOKE = {"train_images": 400, "bins": 25, "observations": 4, "early_looks": 2}
+
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
         "all": {"shifts": "shifted,corrupted", "test_images": 200, "shifted_images": 200, "replay_images": 400},
-        "scratch": {
-            "train_images": 400,
-            "bins": 25,
-            "epochs": 8,
-            "learning_rate": 0.05,
-            "observations": 4,
-            "early_looks": 2,
-        },
-        "tuned": {
-            "train_images": 400,
-            "bins": 25,
-            "epochs": 4,
-            "learning_rate": 0.02,
-            "observations": 4,
-            "early_looks": 2,
-        },
+        "scratch": {**_SMOKE, "epochs": 8, "learning_rate": 0.05},
+        "tuned": {**_SMOKE, "epochs": 4, "learning_rate": 0.02},
         "last-layer": {"batch_size": 64, "epochs": 20, "learning_rate": 0.1, "observations": 5},
+        "low-rate": {"learning_rate": 0.006},
+        "high-rate": {"learning_rate": 0.06},
+        "larger-network": {"architecture": "wrn-10-2"},
         "testbed": {"learning_rate": 0.1},
     },
     "cpu": {
@@ -223,6 +224,9 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "scratch": {"bins": 25, "epochs": 30, "learning_rate": 0.05, "observations": 10, "early_looks": 5},
         "tuned": {"bins": 25, "epochs": 12, "learning_rate": 0.01, "observations": 12, "early_looks": 5},
         "last-layer": {"epochs": 100, "learning_rate": 0.01, "observations": 25, "weight_decay": 0.0},
+        "low-rate": {"learning_rate": 0.003},
+        "high-rate": {"learning_rate": 0.03},
+        "larger-network": {"architecture": "wrn-16-2"},
         "testbed": {"learning_rate": 0.1},
     },
     "paper": {
@@ -237,162 +241,71 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
             "momentum": 0.0,
             "weight_decay": 0.0,
         },
+        "low-rate": {"learning_rate": 0.0001},
+        "high-rate": {"learning_rate": 0.01},
+        "easy": {"train_images": 5000},
+        "hard": {"train_images": 5000},
+        "hardening": {"train_images": 5000},
+        "larger-network": {"architecture": "wrn-28-10"},
         "testbed": {"learning_rate": 0.1, "dropout": 0.0},
     },
 }
-"""What is special to the section at each scale: for all trainings, for each arm, for ``last-layer`` and for the
+"""What is special to the section at each profile: for all trainings, for each arm, for some methods, and for the
 testbed's networks, which are trained as P1 trains (cosine schedule)."""
 
-_LARGER = {"smoke": "wrn-10-2", "cpu": "wrn-16-2", "paper": "wrn-28-10"}
-_CHANGES: dict[str, dict[str, Any]] = {"easy": {"examples": "easy"}, "hard": {"examples": "hard"}}
-_RATES = {"low-rate": 0.1, "high-rate": 10.0}
-_MILD_RATES = {"low-rate": 0.3, "high-rate": 3.0}
 
+def _configure(config: EffectiveRobustnessConfig, point: GridPoint) -> EffectiveRobustnessConfig:
+    """A testbed's model is trained as P1 trains, all others as P2 does.
 
-def adapt(recipe: EffectiveRobustnessConfig, case: GridPoint) -> EffectiveRobustnessConfig:
-    """The recipe of one arm and method.
-
-    Args:
-        recipe: The profile's.
-        case: What it is for; the method is one of :data:`OWN_METHODS` or :data:`ON_REQUEST`, the level of a testbed's
-            model its number, from 1.
-
-    Returns:
-        The changed recipe.
+    Raises:
+        UserError: The level is a negative penalty.
     """
-    ours, method = SETTINGS[case.scale], case.method
+    ours, method = SETTINGS[point.profile], point.method
     if method in (TESTBED, WHOLE_TESTBED):
-        plain: dict[str, Any] = {"observations": 1, "early_looks": 0}
-        model = {} if case.level is None else TESTBEDS[case.scale][int(case.level) - 1]
-        return replace(recipe, **ours["all"], **ours["testbed"], **plain, **model)
-    changes = {**_AS_IN_P2, **ours["all"], **ours[case.arm], **_CHANGES.get(method, {})}
-    if method == "last-layer":
-        changes |= ours["last-layer"]
-    if case.scale == "paper" and method in ("easy", "hard", "hardening"):
-        changes["train_images"] = 5000
-    if method in _RATES:
-        changes["learning_rate"] *= (_RATES if case.scale == "paper" else _MILD_RATES)[method]
-    if method == "larger-network":
-        changes["architecture"] = _LARGER[case.scale]
-    return replace(recipe, **changes)
+        model = {} if point.level is None else TESTBEDS[point.profile][int(point.level) - 1]
+        return replace(config, **ours["all"], **ours["testbed"], observations=1, early_looks=0, **model)
+    if method == PENALTY and not (point.level or 0) >= 0:
+        raise UserError(f"a penalty of {point.level:g} would reward distance; give strengths of at least 0 to --levels")
+    return replace(config, **{**_AS_IN_P2, **ours["all"], **ours[point.arm], **ours.get(method, {})})
 
 
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one scale: those of published predictions, then the testbed, then the rest.
+def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
+    """The measurements of the section at one profile: those of published predictions, then those that train.
 
     Args:
-        profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`). By default all
-            :data:`METHODS`, those that train on CIFAR-10 (the synthetic set at ``smoke``); the pre-trained arm begins
-            from the corpus without the classes related to CIFAR-10, but for ``seen`` and where ``init`` names a
-            checkpoint. Levels choose testbed models by number, and strengths of ``head-penalty``.
+        profile_name: The profile.
+        **filters: What is selected. Levels choose testbed models by number, and strengths of ``head-penalty``.
 
     Returns:
-        The jobs (:func:`robustness_lib.experiments.testbed.jobs`, :func:`robustness_lib.experiments.grid.plan`). The
-        testbed has one seed and no pre-trained arm; of the other methods only ``standard`` has one from scratch.
-
-    Raises:
-        UserError: An unknown name or an unsuitable value.
+        The jobs (:func:`robustness_lib.experiments.testbed.jobs`, :func:`robustness_lib.experiments.grid.expand`).
     """
-    datasets, methods = selection.get("datasets"), selection.get("methods")
+    datasets, methods = filters.get("datasets"), filters.get("methods")
     for method in methods or ():
-        choose(method, (*METHODS, *ON_REQUEST), f"method of the section {SECTION}")
-    if selection.get("chosen_levels") and methods and not {TESTBED, PENALTY} & set(methods):
-        raise UserError(f"none of the methods {', '.join(methods)} has levels to choose from; leave them out")
-    published = [method for method in methods or testbeds.METHODS if method in testbeds.METHODS]
-    pairs = [name for name in datasets or testbeds.PAIRS if name in testbeds.PAIRS]
-    planned = testbeds.jobs(profile_name, datasets=pairs, methods=published) if pairs and published else []
-    selection["methods"] = [method for method in methods if method not in testbeds.METHODS] if methods else None
-    selection["datasets"] = [name for name in datasets if name not in _PAIRS_ALONE] if datasets else None
-    if (methods and not selection["methods"]) or (datasets and not selection["datasets"]):
+        choose(method, METHODS, f"method of the section {SECTION}")
+    planned = testbeds.jobs(profile_name, datasets=datasets or None, methods=methods or None)
+    own_methods = [method for method in methods or () if method in OWN_METHODS]
+    own_datasets = [name for name in datasets or () if name not in _PAIRS_ALONE]
+    if (methods and not own_methods) or (datasets and not own_datasets):
         return planned
-    return planned + _own_jobs(profile_name, selection)
+    filters["methods"], filters["datasets"] = own_methods, own_datasets
+    return planned + expand(
+        SECTION,
+        profile_name,
+        OWN_METHODS,
+        EffectiveRobustnessConfig,
+        configure=_configure,
+        default_datasets=("synthetic", "cifar10"),
+        smoke_seeds=1,
+        order=("method", "dataset", "level", "seed"),
+        **filters,
+    )
 
 
 _PAIRS_ALONE = set(testbeds.PAIRS) - {"cifar10"}
 """Data sets of which there are published predictions alone."""
-
-
-def _own_jobs(profile_name: str, selection: Filters) -> list[Job]:
-    scale = profile(profile_name)
-    every = (*OWN_METHODS, *ON_REQUEST)
-    chosen, seeds = selection.get("chosen_levels"), selection.get("seeds")
-    if scale.name == "smoke" and seeds is None:
-        seeds = scale.seeds[:1]
-    datasets = selection.get("datasets") or [name for name in scale.datasets if name in ("synthetic", "cifar10")]
-    overrides = selection.get("overrides") or {}
-    planned: list[Job] = []
-    methods = selection.get("methods") or _default_methods(scale.name)
-    for method in methods:
-        choose(method, every, f"method of the section {SECTION}")
-        if method == TESTBED:
-            levels: list[float | None] = [
-                _checked_number(level, scale.name) for level in chosen or range(1, len(TESTBEDS[scale.name]) + 1)
-            ]
-        elif method == PENALTY:
-            levels = [_checked_penalty(level) for level in chosen or PENALTIES]
-        else:
-            levels = [None]
-        for dataset in datasets:
-            init = selection.get("init") or _checkpoint(scale.name, dataset, method, overrides)
-            for level in levels:
-                planned += plan(
-                    SECTION,
-                    scale.name,
-                    every,
-                    EffectiveRobustnessConfig,
-                    levels=[level],
-                    adapt=adapt,
-                    datasets=[dataset],
-                    methods=[method],
-                    seeds=seeds or scale.seeds[:1] if method in (TESTBED, WHOLE_TESTBED) else seeds,
-                    overrides=overrides,
-                    init=init,
-                )
-    return [job for job in planned if _wanted(job)]
-
-
-def _default_methods(scale: str) -> Sequence[str]:
-    """All methods; at ``smoke`` those that show that each piece of the machinery works."""
-    return _SHOWN if scale == "smoke" else OWN_METHODS
-
-
-def _checked_number(number: float, scale: str) -> float:
-    count = len(TESTBEDS[scale])
-    if number not in range(1, count + 1):
-        raise UserError(f"there is no testbed model {number:g} at {scale}; give whole numbers from 1 to {count}")
-    return float(number)
-
-
-def _checked_penalty(strength: float) -> float:
-    if not strength >= 0:
-        raise UserError(f"a penalty of {strength:g} would reward distance; give strengths of at least 0 to --levels")
-    return strength
-
-
-def _checkpoint(scale_name: str, dataset: str, method: str, overrides: Mapping[str, str]) -> str:
-    """The id of the checkpoint that a method fine-tunes."""
-    scale = profile(scale_name)
-    target = target_of(scale, dataset)
-    wanted = {"seen": 0, **CORPORA}.get(method, 0 if scale_name == "smoke" else 1)
-    own = _LARGER[scale_name] if method == "larger-network" else target.tuned.architecture
-    asked = overrides_for("tuned", overrides).get("architecture", own)
-    possible = pretrainings(scale, target, {"architecture": asked, **overrides_for("pretraining", overrides)})
-    if wanted >= len(possible):
-        raise UserError(
-            f"profile {scale_name} has no pre-training for the method {method}; give a checkpoint to --init"
-        )
-    return checkpoint_id(possible[wanted])
-
-
-def _wanted(job: Job) -> bool:
-    """Whether the section has this arm of the job's method."""
-    if job.method in (TESTBED, WHOLE_TESTBED):
-        return job.init == SCRATCH
-    return job.init != SCRATCH or job.method == "standard"
 
 
 def shifts_of(planned: Sequence[Job]) -> tuple[str, ...]:
@@ -468,7 +381,7 @@ def testbed_of(job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, 
     found = []
     for number in range(1, len(TESTBEDS[scale.name]) + 1):
         start = EffectiveRobustnessConfig(**{**base.as_dict(), "observations": 1})
-        own = adapt(start, GridPoint(scale.name, "scratch", TESTBED, job.dataset, float(number)))
+        own = _configure(start, GridPoint(scale.name, "scratch", TESTBED, job.dataset, float(number)))
         own = replace(own, shifts=recipe.shifts, test_images=recipe.test_images, shifted_images=recipe.shifted_images)
         model = replace(job, init=SCRATCH, seed=scale.seeds[0], method=TESTBED, level=number, recipe=own.as_dict())
         found.append(_fit_testbed_model(_training(model, own, tests, ""), own, tests, context))

@@ -1,21 +1,32 @@
-"""From a scale and a selection to a list of jobs: what every section plans in the same way."""
+"""From a section's table of methods, and what a user selects of it, to a list of jobs.
+
+A section is a dict of :class:`Method` by name, and one call of :func:`expand`.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import product
-from typing import TypedDict, Unpack
+from typing import Any, TypedDict, TypeVar, Unpack
 
-from robustness_lib.errors import UserError, choose
-from robustness_lib.experiments.presets import profile
-from robustness_lib.experiments.pretraining import R, arms
-from robustness_lib.runner.records import Job
-from robustness_lib.training.config import ADVERSARIES
+from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
+from robustness_lib.experiments.presets import PROFILES, Profile, profile
+from robustness_lib.experiments.pretraining import further_pretraining, overrides_for, target_of
+from robustness_lib.models.checkpoint_ids import origin, trained_on
+from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
+from robustness_lib.training.config import ADVERSARIES, TrainingConfig
 
 SEED_LIMIT = 2**32 - 1
 """Seeds are below it: NumPy's legacy generator takes 32 bits, and label noise is drawn from a job's seed + 1."""
+
+ARMS = ("scratch", "tuned")
+"""The two sides of a comparison: trained from scratch, and pre-trained then tuned."""
+
+R = TypeVar("R", bound=TrainingConfig)
+
+Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
+"""Changes to the profiles' configs, by profile and by what they hold for: ``"all"``, an arm, a data set or a method."""
 
 
 class Filters(TypedDict, total=False):
@@ -25,7 +36,7 @@ class Filters(TypedDict, total=False):
         datasets: Target data sets.
         methods: Methods of the section.
         seeds: Seeds.
-        overrides: Settings to change, as text by name (:func:`robustness_lib.experiments.pretraining.arms`).
+        overrides: Settings to change, as text by name (:func:`robustness_lib.experiments.pretraining.overrides_for`).
         init: Id of a checkpoint to tune instead of the profile's.
         chosen_levels: Levels, where the section has levels.
     """
@@ -38,92 +49,184 @@ class Filters(TypedDict, total=False):
     chosen_levels: Sequence[float] | None
 
 
-@dataclass(frozen=True)
-class GridPoint:
-    """What a recipe is for.
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """What is measured of a method, and how its trainings differ from the profile's.
 
     Attributes:
-        scale: Name of the profile.
-        arm: ``"scratch"`` or ``"tuned"``.
-        method: Method of the section.
-        dataset: Target data set.
-        level: The level, or None where there is none.
+        arms: Which of :data:`ARMS` it has.
+        profiles: Where it is measured by default; none for a method on request only.
+        levels: What it varies, by profile; none for a method without levels.
+        other_levels: Whether a user can choose others than these.
+        seeds: With how many of the profile's seeds; None for all.
+        changes: Settings of its config, whatever profile and arm.
+        adversary: What its networks are trained against, in pre-training too.
+        pretrained_against: The adversary of pre-training, where a user's checkpoint counts only if it had the same.
+        further: Which of the target's further pre-trainings is tuned; empty for its main one.
+        corpus: What a checkpoint that the user must give is pre-trained on; empty where none must be given.
     """
 
-    scale: str
+    arms: Sequence[str] = ARMS
+    profiles: Collection[str] = tuple(PROFILES)
+    levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
+    other_levels: bool = True
+    seeds: int | None = None
+    changes: Mapping[str, Any] = field(default_factory=dict)
+    adversary: str = ADVERSARIES[0]
+    pretrained_against: str | None = None
+    further: str = ""
+    corpus: str = ""
+
+    def chosen_levels(self, profile_name: str, chosen: Sequence[float] | None) -> Sequence[float | None]:
+        """Its levels at a profile, or those of them that a user chose."""
+        if not self.levels:
+            return [None]
+        own = self.levels[profile_name]
+        return own if not chosen else [level for level in chosen if self.other_levels or level in own]
+
+
+@dataclass(frozen=True)
+class GridPoint:
+    """What a config is for: a profile, an arm, a method, a target data set, and a level or None."""
+
+    profile: str
     arm: str
     method: str
     dataset: str
     level: float | None
 
 
-def plan(
+def expand(
     section: str,
     profile_name: str,
-    all_methods: Sequence[str],
-    recipe_type: type[R],
+    methods: Mapping[str, Method],
+    config_type: type[R],
+    /,
     *,
-    levels: Sequence[float | None] = (None,),
-    adapt: Callable[[R, GridPoint], R] | None = None,
-    adversary: str = ADVERSARIES[0],
-    **selection: Unpack[Filters],
+    settings: Settings | None = None,
+    configure: Callable[[R, GridPoint], R] | None = None,
+    default_datasets: Collection[str] = (),
+    smoke_seeds: int | None = None,
+    order: Sequence[str] = ("method", "seed", "dataset", "level"),
+    **filters: Unpack[Filters],
 ) -> list[Job]:
-    """One job for each method, seed, data set, level and arm (from scratch, and pre-trained then tuned).
+    """One job for each method, data set, level, seed and arm.
 
     Args:
         section: The section.
-        profile_name: The scale.
-        all_methods: The methods that the section has.
-        recipe_type: The section's recipe: :class:`~robustness_lib.training.config.TrainingConfig`, or a subclass with
-            settings of its own.
-        levels: Strengths of what the section varies; None where there is none.
-        adapt: What the section changes in the profile's recipes: from such a recipe and the case that it is for to
-            the section's recipe. A user's overrides come after.
-        adversary: What networks are trained against, in pre-training too
-            (:func:`robustness_lib.experiments.presets.Target.against`).
-        **selection: What is selected (:class:`Filters`).
+        profile_name: The profile.
+        methods: The section's table.
+        config_type: :class:`~robustness_lib.training.config.TrainingConfig`, or a subclass with further settings.
+        settings: What the section changes in the profile's configs.
+        configure: Further changes, after the settings and before a user's overrides.
+        default_datasets: Of the profile's data sets those that are measured by default; all where none is named.
+        smoke_seeds: With how many seeds the section is measured at ``smoke``; None for all.
+        order: By what the jobs are sorted; arms always come next to each other.
+        **filters: What is selected (:class:`Filters`).
 
     Returns:
-        The jobs, both arms of a comparison next to each other, seed by seed: a sweep that is stopped leaves whole
-        comparisons.
+        The jobs, so sorted that a sweep that is stopped leaves whole comparisons. The pre-trainings that they need are
+        :func:`robustness_lib.experiments.pretraining.missing`.
 
     Raises:
         UserError: An unknown name or an unsuitable value.
+        MissingCheckpoint: A method needs a checkpoint that was not given.
     """
     scale = profile(profile_name)
-    seeds, chosen = selection.get("seeds"), selection.get("chosen_levels")
-    if chosen and None in levels:
-        raise UserError(f"the section {section} has no levels to choose from; leave them out")
-    methods = selection.get("methods") or all_methods
-    for method in methods:
-        choose(method, all_methods, f"method of the section {section}")
+    names = filters.get("methods") or [name for name, method in methods.items() if scale.name in method.profiles]
+    for name in names:
+        choose(name, methods, f"method of the section {section}")
+    chosen, seeds = filters.get("chosen_levels"), filters.get("seeds")
+    if chosen and not any(methods[name].levels for name in names):
+        raise UserError(f"the section {section} has no levels to choose from at {', '.join(names)}; leave them out")
     for seed in seeds or ():
         if not 0 <= seed < SEED_LIMIT:
             raise UserError(f"the seed {seed} is out of range; choose seeds from 0 to {SEED_LIMIT - 1}")
-    datasets = selection.get("datasets") or scale.datasets
-    levels, seeds = chosen or levels, scale.seeds if seeds is None else seeds
-    overrides, init = selection.get("overrides"), selection.get("init")
-    sides = {}  # a seed changes no recipe
-    for method, dataset, level in product(methods, datasets, levels):
-        case = partial(GridPoint, scale.name, method=method, dataset=dataset, level=level)
-        change = None if adapt is None else partial(_adapted, adapt, case)
-        both = arms(scale, dataset, recipe_type, overrides, init, change, adversary)
-        sides[method, dataset, level] = [(arm.init, arm.recipe.as_dict()) for arm in both]
-    return [
-        Job(
-            section=section,
-            profile=scale.name,
-            dataset=dataset,
-            init=start,
-            method=method,
-            level=level,
-            seed=seed,
-            recipe=recipe,
-        )
-        for method, seed, dataset, level in product(methods, seeds, datasets, levels)
-        for start, recipe in sides[method, dataset, level]
+    datasets = filters.get("datasets") or [
+        name for name in scale.datasets if name in (default_datasets or scale.datasets)
     ]
+    ranked: list[tuple[list[int], Job]] = []
+    for (method_rank, name), (dataset_rank, dataset) in product(enumerate(names), enumerate(datasets)):
+        method = methods[name]
+        count = smoke_seeds if scale.name == "smoke" and smoke_seeds else method.seeds
+        for level_rank, level in enumerate(method.chosen_levels(scale.name, chosen)):
+            points = [GridPoint(scale.name, arm, name, dataset, level) for arm in ARMS]
+            configs = {  # of both arms, so that a wrong setting of either is refused
+                point.arm: _config(point, method, config_type, settings or {}, configure, filters.get("overrides"))
+                for point in points
+            }
+            for arm in method.arms:
+                init = SCRATCH if arm == "scratch" else _checkpoint(scale, dataset, name, method, configs[arm], filters)
+                recipe = configs[arm].as_dict()
+                for seed_rank, seed in enumerate(scale.seeds[:count] if seeds is None else seeds):
+                    ranks = {"method": method_rank, "dataset": dataset_rank, "level": level_rank, "seed": seed_rank}
+                    job = Job(
+                        section=section,
+                        profile=scale.name,
+                        dataset=dataset,
+                        init=init,
+                        method=name,
+                        level=level,
+                        seed=seed,
+                        recipe=recipe,
+                    )
+                    ranked.append(([ranks[axis] for axis in order], job))
+    fixed = [name for name in names if methods[name].levels and not methods[name].other_levels]
+    if chosen and fixed and not ranked:
+        own = "; ".join(f"{name} has {', '.join(f'{x:g}' for x in methods[name].levels[scale.name])}" for name in fixed)
+        raise UserError(f"there is nothing to measure at the levels {', '.join(f'{x:g}' for x in chosen)}: {own} alone")
+    return [job for _, job in sorted(ranked, key=lambda pair: pair[0])]
 
 
-def _adapted(adapt: Callable[[R, GridPoint], R], case: Callable[[str], GridPoint], recipe: R, arm: str) -> R:
-    return adapt(recipe, case(arm))
+def _config(
+    point: GridPoint,
+    method: Method,
+    config_type: type[R],
+    settings: Settings,
+    configure: Callable[[R, GridPoint], R] | None,
+    overrides: Mapping[str, str] | None,
+) -> R:
+    """The profile's config, changed by the section, then by the method, then by the user."""
+    base = getattr(target_of(profile(point.profile), point.dataset).against(method.adversary), point.arm)
+    own = settings.get(point.profile, {})
+    changes = dict(method.changes)
+    for key in ("all", point.arm, point.dataset, point.method):
+        changes |= own.get(key, {})
+    config = replace(config_type(**base.as_dict()), **changes)
+    if configure is not None:
+        config = configure(config, point)
+    try:
+        return config.with_overrides(overrides_for(point.arm, overrides))
+    except SettingError as error:
+        restricted = f"{point.arm}.{error.setting}" in (overrides or {})
+        raise UserError(f"{point.arm}.{error}" if restricted else str(error)) from None
+
+
+def _checkpoint(
+    scale: Profile, dataset: str, name: str, method: Method, config: TrainingConfig, filters: Filters
+) -> str:
+    """The id of the checkpoint that a method tunes: the user's where it suits, else the profile's.
+
+    Raises:
+        MissingCheckpoint: The method is about another corpus, and the user gave no checkpoint of it.
+        UserError: The profile has no such pre-training.
+    """
+    given, overrides = filters.get("init"), filters.get("overrides")
+    against = method.pretrained_against or method.adversary
+    said = None if given is None else origin(given)
+    suits = method.pretrained_against in (None, ADVERSARIES[0] if said is None else said.adversary)
+    if method.corpus and (given is None or not trained_on(given, method.corpus) or not suits):
+        setting = "" if against == ADVERSARIES[0] else f" --set adversary={against}"
+        raise MissingCheckpoint(
+            f"the method {name} tunes a network that was pre-trained on {method.corpus}, but "
+            + ("no checkpoint was given" if given is None else f"{given} is another checkpoint")
+            + f"; make one with 'robustness pretrain --profile {scale.name} --corpus {method.corpus}{setting}' and "
+            "give its id to --init"
+        )
+    if given is not None and suits:
+        return given
+    target = target_of(scale, dataset)
+    if method.further and method.further not in target.further:
+        raise UserError(f"profile {scale.name} has no pre-training for the method {name}; give a checkpoint to --init")
+    changes = {"architecture": config.architecture, **overrides_for("pretraining", overrides)}
+    return checkpoint_id(further_pretraining(scale, target, method.further, {"adversary": against, **changes}))

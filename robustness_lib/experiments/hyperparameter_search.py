@@ -20,7 +20,7 @@ from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import imbalance
 from robustness_lib.experiments.adversarial import trained_and_evaluated
-from robustness_lib.experiments.grid import Filters, plan
+from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.experiments.presets import profile
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import evaluate
@@ -32,7 +32,7 @@ from robustness_lib.training.config import EPSILON, STEP_SIZE, TrainingConfig
 from robustness_lib.training.trainer import predict
 
 SECTION = "recipe_choice"
-METHODS = ("held-out", "imbalanced", "adversarial")
+METHODS = {"held-out": Method(), "imbalanced": Method(), "adversarial": Method(adversary="untargeted")}
 
 HELD_OUT_IMAGES = 5000
 
@@ -121,12 +121,12 @@ def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     overrides = dict(selection.get("overrides") or {})
     sizes = [overrides["train_images"]] if "train_images" in overrides else [str(size) for size in CANDIDATES]
     candidates = []
-    methods = selection.get("methods") or METHODS[:1]
+    methods = selection.get("methods") or ["held-out"]
     for method in methods:
         choose(method, METHODS, f"method of the section {SECTION}")
     if "adversarial" in methods:
         selection["methods"] = ["adversarial"]
-        for job in plan(SECTION, profile_name, METHODS, TrainingConfig, adversary="untargeted", **selection):
+        for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **selection):
             changes = ADVERSARIAL_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]
             candidates += [replace(job, recipe={**job.recipe, **change}) for change in changes]
     if "imbalanced" in methods:
@@ -140,7 +140,7 @@ def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     for size in sizes if "held-out" in methods else []:
         choose(size, [str(size) for size in CANDIDATES], "number of training images with candidates")
         selection["overrides"] = {**overrides, "train_images": size}
-        for job in plan(SECTION, profile_name, METHODS, TrainingConfig, **selection):
+        for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **selection):
             for change in CANDIDATES[int(size)]["scratch" if job.init == SCRATCH else "tuned"]:
                 candidates.append(replace(job, recipe={**job.recipe, "observations": 0, **change}))
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
 import numpy as np
@@ -24,22 +24,29 @@ from torch import Tensor, nn
 
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, choose
-from robustness_lib.experiments.grid import Filters, GridPoint, plan
-from robustness_lib.experiments.presets import profile
-from robustness_lib.experiments.pretraining import require_corpus
+from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
 from robustness_lib.methods.checks import as_array, check_labels, check_numbers
 from robustness_lib.methods.interfaces import Loss
 from robustness_lib.metrics import Metrics
 from robustness_lib.randomness import generator, stream_seed
 from robustness_lib.runner.model_cache import Context, Training, keep_outputs, trained
-from robustness_lib.runner.records import SCRATCH, Job
+from robustness_lib.runner.records import Job
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import cross_entropy, predict, weighted_cross_entropy
 
 SECTION = "imbalance"
-METHODS = ("normal", "cost-sensitive", "oversampling", "smote", "excluded")
-LEVELS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
+GAMMAS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
 """The exponents gamma of P1 Table 3; the smaller, the stronger the imbalance."""
+
+_LEVELS = {"smoke": (0.2, 2.0), "cpu": GAMMAS, "paper": GAMMAS}
+
+METHODS = {
+    "normal": Method(levels=_LEVELS),
+    "cost-sensitive": Method(levels=_LEVELS),
+    "oversampling": Method(levels=_LEVELS),
+    "smote": Method(levels=_LEVELS),
+    "excluded": Method(arms=["tuned"], profiles=(), levels=_LEVELS, corpus="imagenet32-no-cifar10"),
+}
 
 LAWS = ("v1", "v5")
 ENLARGED = ("oversampling", "smote")
@@ -251,93 +258,62 @@ class ImbalanceConfig(TrainingConfig):
             raise UserError(f"smote_neighbours is {self.smote_neighbours} but must be at least 1; 5 are usual")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Scale:
-    """What the section trains on at one profile, and for how long.
-
-    Attributes:
-        sizes: By data set: number of classes, images of the largest and of the smallest.
-        levels: The exponents.
-        epochs: Passes over the training set, by arm.
-        images: Where there are no ``epochs``: how many images a training processes, by arm, in whole epochs.
-        settings: What else differs from the profile's recipes, by arm.
-        seeds: The seeds; None for the profile's.
-    """
-
-    sizes: dict[str, tuple[int, int, int]]
-    levels: tuple[float, ...] = LEVELS
-    epochs: dict[str, int] = field(default_factory=dict)
-    images: dict[str, int] = field(default_factory=dict)
-    settings: dict[str, dict[str, Any]] = field(default_factory=dict)
-    seeds: tuple[int, ...] | None = None
-
-
-SCALES = {
-    "smoke": Scale(
-        sizes={"synthetic": (10, 60, 6)},
-        levels=(0.2, 2.0),
-        images={"scratch": 2000, "tuned": 600},
-        seeds=(0,),
-    ),
-    "cpu": Scale(
-        sizes={"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},
-        images={"scratch": 200_000, "tuned": 40_000},
-        settings={
-            "scratch": {"batch_size": 32, "learning_rate": 0.05},
-            "tuned": {"batch_size": 32, "learning_rate": 0.01},
-        },
-    ),
-    "paper": Scale(
-        sizes={"cifar10": (10, 5000, 250), "cifar100": (100, 500, 25)},
-        epochs={"scratch": 100, "tuned": 50},
-    ),
+SIZES = {
+    "smoke": {"synthetic": (10, 60, 6)},
+    "cpu": {"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},
+    "paper": {"cifar10": (10, 5000, 250), "cifar100": (100, 500, 25)},
 }
-"""By profile. With P1's epochs, a training with oversampling or SMOTE, whose set is larger, takes several times as long
-as another; at the smaller scales all trainings of an arm are equally long. The smallest class of CIFAR-100 at ``cpu``
-has 6 images, a little more than a twentieth of the largest, since SMOTE with 5 neighbours needs that many."""
+"""By profile and data set: number of classes, images of the largest and of the smallest. CIFAR-100's smallest at
+``cpu`` is a little more than a twentieth of the largest, since SMOTE with 5 neighbours needs 6 images."""
+
+IMAGES = {"smoke": {"scratch": 2000, "tuned": 600}, "cpu": {"scratch": 200_000, "tuned": 40_000}}
+"""How many images a training processes, in whole epochs, so that all trainings of an arm are equally long. With P1's
+epochs, at ``paper``, one with oversampling or SMOTE, whose set is larger, takes several times as long as another."""
+
+_WHOLE: dict[str, Any] = {"train_images": 0, "observations": 0}
+
+SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
+    "smoke": {"all": _WHOLE},
+    "cpu": {
+        "all": {**_WHOLE, "batch_size": 32},
+        "scratch": {"learning_rate": 0.05},
+        "tuned": {"learning_rate": 0.01},
+    },
+    "paper": {"all": _WHOLE},
+}
+"""What is special to the section at each profile."""
+
+_P1_EPOCHS = {"scratch": 100, "tuned": 50}
 
 
-def _adapt(recipe: ImbalanceConfig, case: GridPoint) -> ImbalanceConfig:
-    """The profile's recipe with the section's sizes and epochs, and without looks at the test set."""
-    ours = SCALES[case.scale]
-    recipe = replace(recipe, train_images=0, observations=0, **ours.settings.get(case.arm, {}))
-    if case.dataset not in ours.sizes or case.level is None:
-        return recipe
-    classes, largest, smallest = ours.sizes[case.dataset]
-    sizes = class_sizes(classes, case.level, largest, smallest)
-    count = classes * largest if case.method in ENLARGED else sum(sizes)
-    epochs = ours.epochs.get(case.arm) or epochs_for(ours.images[case.arm], count)
-    return replace(recipe, largest=largest, smallest=smallest, epochs=epochs)
+def _configure(config: ImbalanceConfig, point: GridPoint) -> ImbalanceConfig:
+    """The data set's class sizes, and for how long is trained."""
+    if point.dataset not in SIZES[point.profile]:
+        return config
+    classes, largest, smallest = SIZES[point.profile][point.dataset]
+    sizes = class_sizes(classes, point.level or 0.0, largest, smallest)
+    if point.profile == "paper":
+        epochs = _P1_EPOCHS[point.arm]
+    else:
+        count = classes * largest if point.method in ENLARGED else sum(sizes)
+        epochs = epochs_for(IMAGES[point.profile][point.arm], count)
+    return replace(config, largest=largest, smallest=smallest, epochs=epochs)
 
 
-def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one scale, all of one gamma before the next.
-
-    Args:
-        profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`); CIFAR-10 and CIFAR-100 where
-            it names no data set, and all methods but ``excluded`` where it names none. Method ``excluded`` takes the
-            checkpoint that ``init`` names and has no arm from scratch.
-
-    Returns:
-        The jobs (:func:`robustness_lib.experiments.grid.plan`).
-
-    Raises:
-        UserError: An unknown name or an unsuitable value.
-    """
-    scale = SCALES[profile(profile_name).name]
-    datasets = selection.get("datasets") or list(scale.sizes)
-    levels, selection["chosen_levels"] = selection.get("chosen_levels") or scale.levels, None
-    methods = selection["methods"] = selection.get("methods") or METHODS[:-1]
-    if selection.get("seeds") is None:
-        selection["seeds"] = scale.seeds
-    if "excluded" in methods:
-        require_corpus("excluded", "imagenet32-no-cifar10", selection.get("init"), profile_name)
-    planned: list[Job] = []
-    for dataset in datasets:
-        selection["datasets"] = [dataset]
-        for gamma in levels:
-            planned += plan(SECTION, profile_name, METHODS, ImbalanceConfig, levels=[gamma], adapt=_adapt, **selection)
+def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
+    """The measurements of the section at one profile, all of one gamma before the next."""
+    planned = expand(
+        SECTION,
+        profile_name,
+        METHODS,
+        ImbalanceConfig,
+        settings=SETTINGS,
+        configure=_configure,
+        default_datasets=[name for sizes in SIZES.values() for name in sizes],
+        smoke_seeds=1,
+        order=("dataset", "level", "method", "seed"),
+        **filters,
+    )
     for job in planned:
         recipe = ImbalanceConfig.of(job.recipe)
         if recipe.train_images:
@@ -347,7 +323,7 @@ def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
             )
         if job.method == "smote":
             _check_neighbours(recipe.smallest, recipe.smote_neighbours)
-    return [job for job in planned if job.method != "excluded" or job.init != SCRATCH]
+    return planned
 
 
 def epochs_for(images: float, count: float) -> int:
@@ -358,7 +334,7 @@ def epochs_for(images: float, count: float) -> int:
 def images_trained(job: Job) -> float:
     """How many images a job's training processes, over all epochs."""
     recipe = ImbalanceConfig.of(job.recipe)
-    classes, *_ = SCALES[job.profile].sizes.get(job.dataset, (10, 0, 0))
+    classes, *_ = SIZES[job.profile].get(job.dataset, (10, 0, 0))
     sizes = class_sizes(classes, job.level or 1.0, recipe.largest, recipe.smallest, recipe.law)
     return float(recipe.epochs * (classes * recipe.largest if job.method in ENLARGED else sum(sizes)))
 

@@ -20,7 +20,6 @@ the same weights, where P1's code draws those of the second anew.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Unpack
 
@@ -30,9 +29,8 @@ from torch import Tensor, nn
 
 from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError, choose
-from robustness_lib.experiments.grid import Filters, GridPoint, plan
-from robustness_lib.experiments.presets import profile
-from robustness_lib.experiments.pretraining import require_corpus
+from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
+from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.methods.checks import Floats
 from robustness_lib.methods.interfaces import Loss
 from robustness_lib.methods.label_noise import KINDS, corrupt_labels, corruption_matrix, observed_matrix
@@ -49,21 +47,28 @@ from robustness_lib.methods.loss_correction import forward_loss as forward_loss
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import area_under_error_curve as area_under_error_curve
 from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
-from robustness_lib.runner.records import SCRATCH, Job
+from robustness_lib.runner.records import Job
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import cross_entropy, predict
 
 SECTION = "label_noise"
-METHODS = ("none", "forward", "glc-5", "glc-10", "longer")
-
-VARIATIONS = {"none-allconv": None, "none-excluded": "imagenet32-no-cifar10", "none-places365": "places365"}
-"""The paper's variations of ``none``, with the corpus of pre-training where that is what varies."""
-
 STRENGTHS = tuple(tenths / 10 for tenths in range(11))
 """The corruption strengths of the paper."""
 
-LONGER_STRENGTH = 0.6
-"""That of Figure 1."""
+_LEVELS = {"smoke": STRENGTHS[::5], "cpu": STRENGTHS, "paper": STRENGTHS}
+_LONGER = dict.fromkeys(PROFILES, (0.6,))  # the strength of Figure 1
+_ON_REQUEST: dict[str, Any] = {"profiles": (), "levels": _LEVELS}
+
+METHODS = {
+    "none": Method(levels=_LEVELS),
+    "forward": Method(levels=_LEVELS),
+    "glc-5": Method(levels=_LEVELS),
+    "glc-10": Method(levels=_LEVELS),
+    "longer": Method(arms=["scratch"], levels=_LONGER, other_levels=False, changes={"schedule": "step"}),
+    "none-allconv": Method(changes={"architecture": "allconv"}, **_ON_REQUEST),
+    "none-excluded": Method(arms=["tuned"], corpus="imagenet32-no-cifar10", **_ON_REQUEST),
+    "none-places365": Method(arms=["tuned"], corpus="places365", **_ON_REQUEST),
+}
 
 OUTLIER_PERCENTILE = 97.0
 """From which percentile on Forward passes over images, where it does."""
@@ -82,7 +87,7 @@ class LabelNoiseConfig(TrainingConfig):
     """A training recipe, how labels are corrupted, and how the corruption is corrected.
 
     The corrections have further settings of P1's code among those of every recipe: ``normalisation``, ``head_bias``
-    and ``final_learning_rate`` (:func:`adapt`).
+    and ``final_learning_rate`` (:data:`SETTINGS`).
 
     Attributes:
         noise: Kind of noise: one of :data:`robustness_lib.methods.label_noise.KINDS`, or ``"human"`` (the data set's
@@ -135,110 +140,60 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "longer": {"epochs": 200, "observations": 100},
     },
 }
-"""What is special to the section at each scale: the two arms, and what ``longer`` changes in the first."""
-
-_AS_PUBLISHED: dict[str, dict[str, Any]] = {
-    "scratch": {"normalisation": "cifar"},
-    "tuned": {"normalisation": "cifar", "head_bias": False, "learning_rate": 0.01, "final_learning_rate": 1e-7},
-}
-"""The settings of Forward and GLC in P1's code that differ from those of ``none``."""
+"""What is special to the section at each profile."""
 
 
-def adapt(recipe: LabelNoiseConfig, case: GridPoint) -> LabelNoiseConfig:
-    """The recipe of one arm and method.
+def _configure(config: LabelNoiseConfig, point: GridPoint) -> LabelNoiseConfig:
+    """Human noise where the data set has it; and at ``paper``, for Forward and GLC, the settings of P1's code.
 
-    At ``paper``, Forward and GLC have the settings of P1's code: images are normalised by CIFAR's statistics, although
-    the checkpoint was pre-trained with others; the new head of a pre-trained network has no bias; its learning rate is
-    ten times that of ``none``, and falls to a tenth of the final rate of every other training. At the smaller scales
-    these settings are those of ``none``, so that the first stage of Forward is the network of ``none``, trained once.
-
-    Args:
-        recipe: The profile's.
-        case: What it is for; the method is one of :data:`METHODS` or :data:`VARIATIONS`.
-
-    Returns:
-        The changed recipe.
+    There images are normalised by CIFAR's statistics, although the checkpoint was pre-trained with others; the new head
+    of a pre-trained network has no bias; its learning rate is ten times that of ``none``, and falls to a tenth of the
+    final rate of every other training. At the smaller profiles these settings are those of ``none``, so that the first
+    stage of Forward is the network of ``none``, trained once.
     """
-    changes = dict(SETTINGS[case.scale][case.arm])
-    if case.method == "longer":
-        changes |= {"schedule": "step", **SETTINGS[case.scale]["longer"]}
-    if case.method == "none-allconv":
-        changes["architecture"] = "allconv"
-    if case.scale == "paper" and case.method.startswith(("forward", "glc")):
-        changes |= _AS_PUBLISHED[case.arm]
-    return replace(recipe, **changes)
+    changes: dict[str, Any] = {"noise": "human"} if point.dataset.startswith(_HUMAN) else {}
+    if point.profile == "paper" and point.method.startswith(("forward", "glc")):
+        changes |= {"normalisation": "cifar"}
+        if point.arm == "tuned":
+            changes |= {"head_bias": False, "learning_rate": 0.01, "final_learning_rate": 1e-7}
+    return replace(config, **changes)
 
 
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one scale.
+def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
+    """The measurements of the section at one profile (:func:`robustness_lib.experiments.grid.expand`).
 
-    Args:
-        profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`). By default all
-            :data:`METHODS` at the :data:`STRENGTHS` (three of them at ``smoke``) on the CIFAR sets.
-
-    Returns:
-        The jobs (:func:`robustness_lib.experiments.grid.plan`); ``longer`` at its own strength, where that is chosen,
-        and from scratch only; variations of the corpus pre-trained only.
-
-    Raises:
-        UserError: An unknown name or an unsuitable value.
+    Labels that people gave have no strength, so their data sets have one job where others have one a level.
     """
-    scale = profile(profile_name)
-    seeds, init, overrides = selection.get("seeds"), selection.get("init"), selection.get("overrides") or {}
-    chosen = selection.get("chosen_levels")
-    strengths = chosen or (STRENGTHS[::5] if scale.name == "smoke" else STRENGTHS)
-    of_longer = [LONGER_STRENGTH] if not chosen or LONGER_STRENGTH in chosen else []
-    for strength in strengths:
+    levels = filters.get("chosen_levels")
+    for strength in levels or ():
         if not 0 <= strength <= 1:
             raise UserError(f"the corruption strength is {strength} but must lie in [0, 1]; choose another")
-    if scale.name == "smoke" and seeds is None:
-        seeds = scale.seeds[:1]
-    datasets = selection.get("datasets") or [name for name in scale.datasets if "imagenet" not in name]
+    datasets = filters.get("datasets") or [name for name in profile(profile_name).datasets if "imagenet" not in name]
     human = [name for name in datasets if name.startswith(_HUMAN)]
-    others = [name for name in datasets if name not in human]
-    if chosen and not others:
+    if levels and human == list(datasets):
         raise UserError(f"{', '.join(human)}: labels that people gave have no strength to choose; leave the levels out")
-    every = (*METHODS, *VARIATIONS)
+    without_levels = {name: replace(method, levels={}) for name, method in METHODS.items()}
     planned: list[Job] = []
-    for method in selection.get("methods") or METHODS:
-        choose(method, every, f"method of the section {SECTION}")
-        if (corpus := VARIATIONS.get(method)) is not None:
-            require_corpus(method, corpus, init, scale.name)
-        grids: list[tuple[list[str], Sequence[float | None], dict[str, str]]] = [
-            (others, of_longer if method == "longer" else strengths, {}),
-            (human, [None], {"noise": "human"}),
-        ]
-        for names, levels, noise in grids:
-            if names:
-                planned += plan(
-                    SECTION,
-                    scale.name,
-                    every,
-                    LabelNoiseConfig,
-                    levels=levels,
-                    adapt=adapt,
-                    datasets=names,
-                    methods=[method],
-                    seeds=seeds,
-                    overrides={**noise, **overrides},
-                    init=init,
-                )
-    if not planned:
-        raise UserError(
-            f"there is nothing to measure: longer has the strength {LONGER_STRENGTH} alone; choose that level"
-        )
-    return [_named(job) for job in planned if _compared(job)]
-
-
-def _compared(job: Job) -> bool:
-    """Whether the paper has this arm of the job's method."""
-    if job.method == "longer":
-        return job.init == SCRATCH
-    return job.init != SCRATCH or VARIATIONS.get(job.method) is None
+    for names, methods, chosen in (
+        ([name for name in datasets if name not in human], METHODS, levels),
+        (human, without_levels, None),
+    ):
+        if names:
+            filters["datasets"], filters["chosen_levels"] = names, chosen
+            planned += expand(
+                SECTION,
+                profile_name,
+                methods,
+                LabelNoiseConfig,
+                settings=SETTINGS,
+                configure=_configure,
+                smoke_seeds=1,
+                **filters,
+            )
+    return [_named(job) for job in planned]
 
 
 def _named(job: Job) -> Job:

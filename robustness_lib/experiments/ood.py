@@ -17,7 +17,7 @@ for both arms and all methods at one seed; what varies between seeds is the trai
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, Unpack
 
 import numpy as np
@@ -28,7 +28,7 @@ from robustness_lib.data import SOURCES, ImageDataset, class_balanced_subset, cl
 from robustness_lib.data.imagenet_downsampled import read_class_map
 from robustness_lib.data.io import MissingData
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.grid import Filters, GridPoint, plan
+from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.experiments.presets import profile
 from robustness_lib.files import locked
 from robustness_lib.methods.checks import Floats
@@ -48,12 +48,12 @@ from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 from robustness_lib.models.checkpoint_ids import origin
 from robustness_lib.models.checkpoints import load_weights, save_weights
 from robustness_lib.runner.model_cache import Context, Training, target_images, trained
-from robustness_lib.runner.records import SCRATCH, Job, short_hash
+from robustness_lib.runner.records import Job, short_hash
 from robustness_lib.training.config import TrainingConfig
 
 SECTION = "ood"
 OVERLAP = "overlap"
-METHODS = (*SCORES, OVERLAP)
+METHODS = {**dict.fromkeys(SCORES, Method()), OVERLAP: Method(arms=["tuned"])}
 
 MEASURES = ("auroc", "aupr", "fpr95")
 OUT_PER_IN = 1 / 5
@@ -136,45 +136,28 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 those that this project has, and a draw has 1,000 images, since there are 1,200 textures."""
 
 
-def _adapt(recipe: OODConfig, case: GridPoint) -> OODConfig:
-    return replace(recipe, **SETTINGS[case.scale].get(case.dataset, {}))
-
-
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one scale.
+def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
+    """The measurements of the section at one profile (:func:`robustness_lib.experiments.grid.expand`).
 
-    Args:
-        profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`).
-
-    Returns:
-        The jobs (:func:`robustness_lib.experiments.grid.plan`). ``overlap`` is one job a data set, of the pre-trained
-        arm and the first seed. Where it is not asked for, that is the profile's first, and it is left out where the id
-        of the checkpoint names no corpus all of which it was trained on, as those of imported weights do not.
-
-    Raises:
-        UserError: An unknown name or an unsuitable value.
+    ``overlap`` does not depend on the seed, so it has the first alone. Where it is not asked for, that is the profile's
+    first, and it is left out where the id of the checkpoint names no corpus all of which it was trained on, as those
+    of imported weights do not.
     """
-    scale = profile(profile_name)
-    seeds = selection["seeds"] = selection.get("seeds") or scale.seeds
-    asked = OVERLAP in (selection.get("methods") or ())
-    only = seeds[0] if asked else scale.seeds[0]  # it does not depend on the seed
-    planned: list[Job] = []
-    for dataset in selection.get("datasets") or scale.datasets:
-        selection["datasets"] = [dataset]
-        planned += plan(SECTION, scale.name, METHODS, OODConfig, adapt=_adapt, **selection)
+    order = ("dataset", "method", "seed")
+    planned = expand(SECTION, profile_name, METHODS, OODConfig, settings=SETTINGS, order=order, **filters)
+    asked = OVERLAP in (filters.get("methods") or ())
+    first = (filters.get("seeds") if asked else None) or profile(profile_name).seeds
     for job in planned:
-        recipe = OODConfig.of(job.recipe)
-        if job.dataset in (*recipe.averaged, *recipe.further):
-            raise UserError(f"{job.dataset} is the known set, so it cannot be a foreign one; leave it out of ood_sets")
+        config = OODConfig.of(job.recipe)
+        if job.dataset in (*config.averaged, *config.further):
+            raise UserError(f"{job.dataset} is the ID set, so it cannot be an OOD set too; leave it out of ood_sets")
     return [
         job
         for job in planned
-        if job.method != OVERLAP
-        or (job.init != SCRATCH and job.seed == only and (asked or _corpus(job.init) is not None))
+        if job.method != OVERLAP or (job.seed == first[0] and (asked or _corpus(job.init) is not None))
     ]
 
 

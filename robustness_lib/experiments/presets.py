@@ -27,8 +27,8 @@ class Target:
         scratch: The recipe of training from scratch.
         tuned: The recipe of tuning the pre-trained network.
         adversarial: What adversarial training (P1 §3.1) changes in these three, by name.
-        further: Other corpora (as ``corpus_holds``) and numbers of their images (0 for all) that some sections
-            pre-train on.
+        further: By name, other corpora (as ``corpus_holds``) and numbers of their images (0 for all) that some methods
+            are pre-trained on.
     """
 
     corpus: str
@@ -37,7 +37,7 @@ class Target:
     scratch: TrainingConfig
     tuned: TrainingConfig
     adversarial: Mapping[str, Mapping[str, Any]] = field(default_factory=dict, hash=False)
-    further: tuple[tuple[str, int], ...] = ()
+    further: Mapping[str, tuple[str, int]] = field(default_factory=dict, hash=False)
 
     def against(self, adversary: str) -> Target:
         """The target with recipes that train against an adversary.
@@ -89,7 +89,7 @@ _SMOKE = Target(
         "scratch": {"epochs": 5, "observations": 2, **_SMOKE_ATTACK},
         "tuned": {"epochs": 3, "observations": 2, **_SMOKE_ATTACK},
     },
-    further=(("synthetic-source_4000x40", 400),),
+    further={"excluded": ("synthetic-source_4000x40", 0), "part": ("synthetic-source_4000x40", 400)},
 )
 
 _CPU_ATTACK = {"step_size": 4 / 255, "attack_steps": 3}
@@ -104,13 +104,13 @@ _CPU = Target(
         "scratch": {"epochs": 30, "observations": 5, **_CPU_ATTACK},
         "tuned": {"epochs": 5, "observations": 5, **_CPU_ATTACK},
     },
-    further=(
-        ("imagenet32-no-cifar10_144900x249", 0),
-        ("imagenet32-no-cifar10_144900x249", 14_000),
-        ("imagenet32-no-cifar10_144900x249", 36_000),
-        ("imagenet32-no-cifar10_144900x249", 72_000),
-        ("imagenet32-no-cifar10-tenth_15300x25", 14_000),
-    ),
+    further={
+        "excluded": ("imagenet32-no-cifar10_144900x249", 0),
+        "smaller-corpus": ("imagenet32-no-cifar10_144900x249", 14_000),
+        "corpus-25": ("imagenet32-no-cifar10_144900x249", 36_000),
+        "corpus-50": ("imagenet32-no-cifar10_144900x249", 72_000),
+        "fewer-classes": ("imagenet32-no-cifar10-tenth_15300x25", 14_000),
+    },
 )
 
 _PAPER = Target(
@@ -123,13 +123,13 @@ _PAPER = Target(
         "scratch": {"dropout": 0.0, "observations": 10},
         "tuned": {"epochs": 5, "observations": 5},
     },
-    further=(
-        ("imagenet32-no-cifar10", 0),
-        ("imagenet32-no-cifar10", 100_000),
-        ("imagenet32-no-cifar10", 250_000),
-        ("imagenet32-no-cifar10", 500_000),
-        ("imagenet32-no-cifar10-tenth", 100_000),
-    ),
+    further={
+        "excluded": ("imagenet32-no-cifar10", 0),
+        "smaller-corpus": ("imagenet32-no-cifar10", 100_000),
+        "corpus-25": ("imagenet32-no-cifar10", 250_000),
+        "corpus-50": ("imagenet32-no-cifar10", 500_000),
+        "fewer-classes": ("imagenet32-no-cifar10-tenth", 100_000),
+    },
 )
 
 PROFILES: dict[str, Profile] = {

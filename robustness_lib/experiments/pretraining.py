@@ -8,23 +8,22 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 from torch import nn
 from torch.nn import functional as F
 
 from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.data.io import MissingData
-from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
+from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments.presets import Profile, Target, profile
 from robustness_lib.files import locked
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build
-from robustness_lib.models.checkpoint_ids import corpus_name, trained_on
+from robustness_lib.models.checkpoint_ids import corpus_name
 from robustness_lib.models.checkpoints import load_weights
 from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint, save_trained
 from robustness_lib.runner.records import PRETRAINING, SCRATCH, Job, Store, checkpoint_id
@@ -182,64 +181,6 @@ ARMS = ("scratch", "tuned", "pretraining")
 """What a setting can be restricted to, as in ``tuned.epochs=5``."""
 
 
-@dataclass(frozen=True)
-class Arm(Generic[R]):
-    """One side of the comparison.
-
-    Attributes:
-        init: ``"scratch"`` or the id of the checkpoint that is tuned.
-        recipe: How the network is trained.
-    """
-
-    init: str
-    recipe: R
-
-
-def arms(
-    scale: Profile,
-    dataset: str,
-    recipe_type: type[R],
-    overrides: Mapping[str, str] | None = None,
-    init: str | None = None,
-    adapt: Callable[[R, str], R] | None = None,
-    adversary: str = ADVERSARIES[0],
-) -> list[Arm[R]]:
-    """The two sides of every comparison: from scratch, and pre-trained then tuned.
-
-    Args:
-        scale: The profile.
-        dataset: One of its targets, or any other data set, which is then treated as the first target is.
-        recipe_type: The section's recipe: the profile's settings and the section's own with their defaults.
-        overrides: Settings to change, as text by name; ``scratch.``, ``tuned.`` or ``pretraining.`` before a name
-            restricts it to that training; without, it holds for both arms. The pre-trained network has the
-            architecture of the one that is tuned.
-        init: A checkpoint id to tune instead of the profile's own.
-        adapt: What the section changes before that: from the profile's recipe and the arm, ``"scratch"`` or
-            ``"tuned"``, to the section's recipe.
-        adversary: What both arms and the profile's pre-training are trained against.
-
-    Returns:
-        The scratch arm and the tuned arm.
-
-    Raises:
-        UserError: A setting is unknown or has an unsuitable value.
-    """
-    target = target_of(scale, dataset)
-    trained = target.against(adversary)
-    recipes = {}
-    for arm, base in (("scratch", trained.scratch), ("tuned", trained.tuned)):
-        recipe = recipe_type(**base.as_dict())
-        recipe = recipe if adapt is None else adapt(recipe, arm)
-        try:
-            recipes[arm] = recipe.with_overrides(overrides_for(arm, overrides))
-        except SettingError as error:
-            restricted = f"{arm}.{error.setting}" in (overrides or {})
-            raise UserError(f"{arm}.{error}" if restricted else str(error)) from None
-    changes = {"architecture": recipes["tuned"].architecture, **overrides_for("pretraining", overrides)}
-    checkpoint = init or checkpoint_id(job(scale, target, overrides={"adversary": adversary, **changes}))
-    return [Arm(SCRATCH, recipes["scratch"]), Arm(checkpoint, recipes["tuned"])]
-
-
 def target_of(scale: Profile, dataset: str) -> Target:
     """How a profile treats a data set: as its first target, where it does not name it."""
     return scale.targets.get(dataset, next(iter(scale.targets.values())))
@@ -259,44 +200,17 @@ def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, st
     return everywhere | own
 
 
+def further_pretraining(scale: Profile, target: Target, name: str, overrides: Mapping[str, str] | None = None) -> Job:
+    """One of the pre-trainings of a target's ``further``, by its name; its main one where that is empty."""
+    holds, images = target.further[name] if name else (None, 0)
+    part = {"train_images": str(images)} if images else {}
+    return job(scale, target, corpus_holds=holds, overrides={**(overrides or {}), **part})
+
+
 def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | None = None) -> list[Job]:
-    """The pre-trainings that sections may ask for at a target: the profile's own first, then the target's ``further``.
-
-    Args:
-        scale: The profile.
-        target: One of its targets.
-        overrides: Settings of the recipe to change, as text by name.
-    """
-    further = [
-        job(scale, target, corpus_holds=holds, overrides={**(overrides or {}), "train_images": str(images)})
-        for holds, images in target.further
-    ]
-    return [job(scale, target, overrides=overrides), *further]
-
-
-def require_corpus(
-    method: str, corpus: str, checkpoint: str | None, scale: str, adversary: str = ADVERSARIES[0]
-) -> None:
-    """Refuse a method that is about another corpus without a checkpoint of it: its records would say what is not so.
-
-    Args:
-        method: The method.
-        corpus: The corpus that it is about.
-        checkpoint: Id of the checkpoint that the user gave, or None.
-        scale: Name of the profile.
-        adversary: What that checkpoint is to be trained against.
-
-    Raises:
-        MissingCheckpoint: The checkpoint was not given, or was pre-trained on another corpus.
-    """
-    if checkpoint is None or not trained_on(checkpoint, corpus):
-        against = "" if adversary == ADVERSARIES[0] else f" --set adversary={adversary}"
-        raise MissingCheckpoint(
-            f"the method {method} tunes a network that was pre-trained on {corpus}, but "
-            + ("no checkpoint was given" if checkpoint is None else f"{checkpoint} is another checkpoint")
-            + f"; make one with 'robustness pretrain --profile {scale} --corpus {corpus}{against}' and give its id to "
-            "--init"
-        )
+    """The different pre-trainings that methods may tune at a target: its main one first, then ``further`` ones."""
+    found = [further_pretraining(scale, target, name, overrides) for name in ("", *target.further)]
+    return list({checkpoint_id(one): one for one in found}.values())
 
 
 def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path | None) -> list[Job]:

@@ -36,7 +36,7 @@ class Section(Protocol):
     """What a section's module offers."""
 
     SECTION: str
-    METHODS: tuple[str, ...]
+    METHODS: Mapping[str, Any]
 
     def jobs(self, profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
         """The measurements of the section at one scale."""

@@ -130,43 +130,34 @@ states of the table, only those that were trained on ImageNet in the standard wa
 authors."""
 
 _FITS = tuple(f"fit-{scaling}" for scaling in SCALINGS)
-METHODS = (
-    *_FITS,
-    *(f"{fit}-{variant}" for variant in VARIANTS for fit in _FITS),
-    "testbed",
-    "image-by-image",
-    "mixed",
-)
 _PRINTED = ("cifar10", "imagenet")  # the pairs that have more than fits
+METHODS: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(_FITS, tuple(PAIRS)),
+    **{f"{fit}-{variant}": ("imagenet",) for variant in VARIANTS for fit in _FITS},
+    **dict.fromkeys(("testbed", "image-by-image", "mixed"), _PRINTED),
+}
+"""The methods, each with the pairs that have it. They are no :class:`robustness_lib.experiments.grid.Method`: they
+train nothing, so there is neither config nor arm, seed or checkpoint."""
 
 # --------------------------------------------------------------------------------------------- jobs
 
 
-def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
-    """The measurements, all at the profile ``cpu``.
+def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
+    """The measurements, all at the profile ``cpu``: a job for each selected pair and method that it has.
 
-    Args:
-        profile_name: The scale; there is nothing to measure at others than ``cpu``, since nothing would differ.
-        **selection: Of what is selected, ``datasets`` (of :data:`PAIRS`) and ``methods`` (of :data:`METHODS`) count;
-            seeds, levels, checkpoints and settings of recipes have no meaning here. Names that are none of these are
-            the rest of the section's, which checks them.
-
-    Returns:
-        One job for each data set and method that it has, none where only others are selected.
+    Only ``datasets`` and ``methods`` of the filters count; names that are no pair or method here are the rest of the
+    section's, which checks them.
     """
-    chosen, wanted = selection.get("datasets"), selection.get("methods")
-    datasets = [name for name in PAIRS if chosen is None or name in chosen]
-    methods = [name for name in METHODS if wanted is None or name in wanted]
-    if profile_name != PROFILE:
-        return []
-    return [_job(dataset, method) for dataset in datasets for method in methods if _has(dataset, method)]
-
-
-def _has(dataset: str, method: str) -> bool:
-    """Whether a pair has the method: fits all, their variants ImageNet alone, the rest where P2 prints a line."""
-    if method.startswith("fit-"):
-        return method in _FITS or dataset == "imagenet"
-    return dataset in _PRINTED
+    datasets, methods = filters.get("datasets"), filters.get("methods")
+    return [
+        _job(dataset, method)
+        for dataset in PAIRS
+        for method in METHODS
+        if profile_name == PROFILE
+        and dataset in METHODS[method]
+        and (datasets is None or dataset in datasets)
+        and (methods is None or method in methods)
+    ]
 
 
 def _job(dataset: str, method: str) -> Job:

@@ -1,0 +1,188 @@
+"""What all sections promise alike: their jobs follow their table of methods, the profile and what a user selects."""
+
+from __future__ import annotations
+
+from itertools import groupby, product
+from typing import Any
+
+import pytest
+
+from robustness_lib.errors import MissingCheckpoint, UserError
+from robustness_lib.experiments import (
+    adversarial,
+    calibration,
+    effective_robustness,
+    imbalance,
+    label_noise,
+    ood,
+    pretraining,
+    registry,
+)
+from robustness_lib.experiments.grid import GridPoint, Method, expand
+from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.runner.records import SCRATCH, Job, canonical_json, checkpoint_id
+from robustness_lib.training.config import TrainingConfig
+
+CONFIGS: dict[Any, type[TrainingConfig]] = {
+    adversarial: adversarial.AdversarialConfig,
+    label_noise: label_noise.LabelNoiseConfig,
+    imbalance: imbalance.ImbalanceConfig,
+    ood: ood.OODConfig,
+    calibration: calibration.CalibrationConfig,
+    effective_robustness: effective_robustness.EffectiveRobustnessConfig,
+}
+SECTIONS = pytest.mark.parametrize("section", CONFIGS, ids=lambda section: section.SECTION)
+OTHER = "wrn-16-1_{corpus}_9x9{against}_e1_s1_000000"
+
+
+def methods_of(section: Any) -> dict[str, Method]:
+    return {name: method for name, method in section.METHODS.items() if isinstance(method, Method)}
+
+
+def trained(section: Any, scale: str, **filters: Any) -> list[Job]:
+    """The jobs that train networks."""
+    return [job for job in section.jobs(scale, **filters) if "architecture" in job.recipe]
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+@SECTIONS
+def test_jobs_are_those_of_the_table(section: Any, scale: str) -> None:
+    jobs, table = trained(section, scale), methods_of(section)
+    assert len({job.key for job in jobs}) == len(jobs)
+    assert [job.key for job in trained(section, scale)] == [job.key for job in jobs]
+    assert {job.method for job in jobs} == {name for name, method in table.items() if scale in method.profiles}
+    for name in {job.method for job in jobs}:
+        own = [job for job in jobs if job.method == name]
+        assert {"scratch" if job.init == SCRATCH else "tuned" for job in own} == set(table[name].arms)
+        assert {job.level for job in own} == set(table[name].levels.get(scale) or [None])
+        assert {job.seed for job in own} <= set(profile(scale).seeds)
+        settings = [(job.dataset, job.level, job.seed) for job in own]
+        assert all(len(list(both)) == len(table[name].arms) for _, both in groupby(settings)), "arms lie side by side"
+        assert len(set(settings)) * len(table[name].arms) == len(own)
+    for job in jobs:
+        assert (job.section, job.profile) == (section.SECTION, scale)
+        canonical_json(job.as_dict())
+        assert CONFIGS[section].of(job.recipe).as_dict() == job.recipe
+
+
+@SECTIONS
+def test_what_a_user_selects_is_followed(section: Any) -> None:
+    method = next(name for name, one in methods_of(section).items() if "cpu" in one.profiles and len(one.arms) == 2)
+    filters: dict[str, Any] = {"datasets": ["own"], "methods": [method], "seeds": [8, 7]}
+    settings = {"batch_size": "77", "tuned.momentum": "0.3", "pretraining.epochs": "2"}
+    jobs = trained(section, "cpu", overrides=settings, **filters)
+    assert {(job.dataset, job.method, job.seed) for job in jobs} == {("own", method, 8), ("own", method, 7)}
+    for job in jobs:
+        assert job.recipe["batch_size"] == 77
+        assert job.recipe["momentum"] == (0.9 if job.init == SCRATCH else 0.3)
+        assert job.init == SCRATCH or "_e2_" in job.init
+    against = methods_of(section)[method].pretrained_against
+    mine = OTHER.format(corpus="mine", against=f"_{against}" if against else "")
+    assert {job.init for job in trained(section, "cpu", init=mine, **filters)} == {SCRATCH, mine}
+    assert not {job.key for job in jobs} & {job.key for job in trained(section, "cpu", **filters)}
+
+
+@pytest.mark.parametrize(
+    ("filters", "message"),
+    [
+        ({"methods": ["no-such-method"]}, "unknown method of the section .*choose one of"),
+        ({"seeds": [-1]}, "the seed -1 is out of range"),
+        ({"seeds": [2**32]}, "the seed 4294967296 is out of range"),
+        ({"overrides": {"no_such_setting": "1"}}, "unknown setting of a recipe"),
+        ({"overrides": {"tune.epochs": "1"}}, "unknown training to restrict a setting to"),
+        ({"overrides": {"tuned.epochs": "0"}}, r"^tuned\.epochs is 0 but must be at least 1"),
+        ({"overrides": {"scratch.epochs": "0"}}, r"^scratch\.epochs is 0 but must be at least 1"),
+        ({"overrides": {"epochs": "0"}}, "^epochs is 0 but must be at least 1"),
+        ({"overrides": {"epochs": "many"}}, "epochs=many cannot be read"),
+    ],
+)
+@SECTIONS
+def test_unsuitable_selections_are_one_sentence(section: Any, filters: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message) as caught:
+        section.jobs("cpu", **filters)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(UserError, match="smoke, cpu, paper"):
+        section.jobs("cpus")
+
+
+@SECTIONS
+def test_levels_belong_to_methods_with_levels(section: Any) -> None:
+    for name, method in methods_of(section).items():
+        if not method.levels and not method.corpus:
+            with pytest.raises(
+                UserError, match=f"the section {section.SECTION} has no levels to choose from at {name}"
+            ):
+                section.jobs("cpu", methods=[name], chosen_levels=[0.5])
+
+
+@SECTIONS
+def test_a_method_about_a_corpus_needs_a_checkpoint_of_it(section: Any) -> None:
+    for name, method in methods_of(section).items():
+        if not method.corpus:
+            continue
+        against = f"_{method.pretrained_against}" if method.pretrained_against else ""
+        fits, other = OTHER.format(corpus=method.corpus, against=against), OTHER.format(corpus="mine", against=against)
+        jobs = section.jobs("cpu", datasets=["cifar10"], methods=[name], seeds=[0], init=fits)
+        assert {(job.method, job.init) for job in jobs} == {(name, fits)}
+        unsuitable = [None, other, *([OTHER.format(corpus=method.corpus, against="")] if against else [])]
+        for init in unsuitable:
+            with pytest.raises(MissingCheckpoint, match=f"--corpus {method.corpus}.*give its id to --init"):
+                section.jobs("cpu", methods=[name], init=init)
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+@SECTIONS
+def test_every_checkpoint_can_be_made(section: Any, scale: str) -> None:
+    names = [
+        name
+        for name, method in methods_of(section).items()
+        if not method.corpus
+        and (not method.further or method.further in next(iter(profile(scale).targets.values())).further)
+    ]
+    settings = {"pretraining.attack_steps": "7", "pretraining.weight_decay": "0.1"}
+    jobs = trained(section, scale, methods=names, seeds=[0], overrides=settings)
+    made = pretraining.missing(jobs, settings, None)
+    assert {checkpoint_id(job) for job in made} == {job.init for job in jobs} - {SCRATCH}
+    assert {(job.recipe["attack_steps"], job.recipe["weight_decay"]) for job in made} == {(7, 0.1)}
+
+
+def test_a_table_by_hand() -> None:
+    table = {
+        "plain": Method(),
+        "weak": Method(arms=["tuned"], levels={"smoke": [1.0, 2.0]}, seeds=1, changes={"flip": False}),
+        "fixed": Method(arms=["scratch"], levels={"smoke": [2.0]}, other_levels=False),
+        "asked": Method(profiles=()),
+    }
+
+    def configure(config: TrainingConfig, point: GridPoint) -> TrainingConfig:
+        assert point.profile == "smoke"
+        return config.with_overrides({"epochs": str(10 * (point.level or 4)).removesuffix(".0")})
+
+    def plan(**filters: Any) -> list[Job]:
+        settings = {"smoke": {"all": {"momentum": 0.5}, "tuned": {"momentum": 0.6}, "weak": {"batch_size": 9}}}
+        return expand("toy", "smoke", table, TrainingConfig, settings=settings, configure=configure, **filters)
+
+    jobs = plan()
+    found = [(job.method, job.seed, job.level, job.init == SCRATCH) for job in jobs]
+    assert found == [
+        *(("plain", seed, None, scratch) for seed, scratch in product((0, 1, 2), (True, False))),
+        *(("weak", 0, level, False) for level in (1.0, 2.0)),
+        *(("fixed", seed, 2.0, True) for seed in (0, 1, 2)),
+    ]
+    weak = TrainingConfig.of(jobs[6].recipe)
+    assert (weak.flip, weak.momentum, weak.batch_size, weak.epochs) == (False, 0.6, 9, 10)
+    assert TrainingConfig.of(jobs[0].recipe).momentum == 0.5
+    assert {(job.method, job.level) for job in plan(chosen_levels=[7.0])} == {("plain", None), ("weak", 7.0)}
+    assert {job.method for job in plan(methods=["asked"], seeds=[9])} == {"asked"}
+    assert [job.level for job in plan(methods=["weak"], order=("seed", "level"), seeds=[1, 2])] == [1, 2, 1, 2]
+    assert [job.seed for job in plan(methods=["weak"], order=("level", "seed"), seeds=[2, 1])] == [2, 1, 2, 1]
+    with pytest.raises(UserError, match="nothing to measure at the levels 7: fixed has 2 alone"):
+        plan(methods=["fixed"], chosen_levels=[7.0])
+    table["unknown"] = Method(arms=["tuned"], further="elsewhere")
+    with pytest.raises(UserError, match="no pre-training for the method unknown; give a checkpoint"):
+        plan(methods=["unknown"])
+    assert [job.init for job in plan(methods=["unknown"], seeds=[0], init="mine")] == ["mine"]
+
+
+def test_every_section_is_registered() -> None:
+    assert {section.SECTION for section in CONFIGS} == set(registry.SECTIONS) - {"recipe_choice"}
