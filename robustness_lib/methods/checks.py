@@ -1,4 +1,7 @@
-"""Arrays are checked where they enter, in one way: lists, NumPy arrays and tensors of any device and precision."""
+"""Arrays are checked where they enter, in one way: lists, NumPy arrays and tensors of any device and precision.
+
+Each function raises :class:`~robustness_lib.errors.UserError`, in whose message ``what`` names the array.
+"""
 
 from __future__ import annotations
 
@@ -17,11 +20,7 @@ Labels = npt.NDArray[np.int64]
 
 
 def as_array(values: Any, what: str) -> npt.NDArray[Any]:
-    """A list, array or tensor as a NumPy array of numbers, bfloat16 as float32.
-
-    Raises:
-        UserError: It holds anything but numbers, or lists of unequal length.
-    """
+    """A list, array or tensor of numbers as a NumPy array, bfloat16 as float32."""
     try:
         if hasattr(values, "detach"):
             values = values.detach().cpu()
@@ -41,12 +40,9 @@ def check_numbers(values: Any, what: str, shape: str = "", *, unit: str = "") ->
 
     Args:
         values: A list, array or tensor.
-        what: What they are, for the message.
+        what: What they are.
         shape: The axes that they must have, none of length 0, such as ``"[N, K]"``; empty for any.
         unit: What fractions are given as, which makes the range [0, 1]; empty for any range.
-
-    Raises:
-        UserError: They are not.
     """
     array = as_array(values, what).astype(np.float64)
     if shape and (array.ndim != shape.count(",") + 1 or not array.size):
@@ -61,17 +57,7 @@ def check_numbers(values: Any, what: str, shape: str = "", *, unit: str = "") ->
 
 
 def check_labels(values: Any, num_classes: int, what: str = "labels", count: int | None = None) -> Labels:
-    """Labels as int64 [N].
-
-    Args:
-        values: Whole numbers [N] of any integer type, in 0 ... ``num_classes`` - 1.
-        num_classes: K.
-        what: What they are, for the message.
-        count: N, where it is known.
-
-    Raises:
-        UserError: They are not; floating-point and true/false labels are refused.
-    """
+    """Whole numbers [N] in 0 ... ``num_classes`` - 1, of any integer type, as int64; ``count`` is N, if known."""
     array = as_array(values, what)
     if array.ndim != 1 or (count is not None and len(array) != count):
         raise UserError(f"{what} have shape {array.shape}; give [{'N' if count is None else count}], one an example")
@@ -81,18 +67,9 @@ def check_labels(values: Any, num_classes: int, what: str = "labels", count: int
 
 
 def label_tensor(labels: Tensor, num_classes: int, count: int, what: str = "labels") -> Tensor:
-    """Labels in a tensor as int64 [N], on their device.
+    """Labels in a tensor as int64 [``count``], on their device.
 
-    On a GPU their range is not looked at, since that would halt the host: use operations there that fail outside.
-
-    Args:
-        labels: Whole numbers [N] of any integer type, in 0 ... ``num_classes`` - 1.
-        num_classes: K.
-        count: N.
-        what: What they are, for the message.
-
-    Raises:
-        UserError: They are not.
+    On a GPU their range is not checked, since that would halt the host: use operations there that fail outside.
     """
     if labels.device.type == "cpu":
         check_labels(labels, num_classes, what, count)
@@ -102,11 +79,7 @@ def label_tensor(labels: Tensor, num_classes: int, count: int, what: str = "labe
 
 
 def check_logits(logits: Tensor) -> Tensor:
-    """``logits`` [N, ..., K], if all are finite: the largest of values that are not is no prediction.
-
-    Raises:
-        UserError: Some are not.
-    """
+    """``logits`` [N, ..., K], if all are finite: the largest of values that are not is no prediction."""
     bad = int((~logits.isfinite()).flatten(1).any(1).sum())
     if bad:
         raise UserError(
@@ -117,16 +90,7 @@ def check_logits(logits: Tensor) -> Tensor:
 
 
 def check_correctness(values: Any, what: str, shape: tuple[int, ...] | None = None) -> npt.NDArray[np.bool_]:
-    """Whether each answer was right, as bool.
-
-    Args:
-        values: 1 or True where it was, else 0 or False.
-        what: What they are, for the message.
-        shape: Their shape, where it is known.
-
-    Raises:
-        UserError: The shape is another, or a value is neither 0 nor 1.
-    """
+    """Whether each prediction was right (1 or True, else 0 or False), as bool; ``shape``, if known."""
     array = as_array(values, what)
     if shape is not None and array.shape != shape:
         raise UserError(f"{what} has shape {array.shape} but must have {shape}; give one answer an example")
@@ -136,10 +100,6 @@ def check_correctness(values: Any, what: str, shape: tuple[int, ...] | None = No
 
 
 def check_whole(value: float, what: str, low: int, advice: str) -> None:
-    """Refuse a setting that is not a whole number of at least ``low``; ``advice`` ends the sentence.
-
-    Raises:
-        UserError: It is not.
-    """
+    """Refuse a setting that is not a whole number of at least ``low``; ``advice`` ends the sentence."""
     if not value >= low or value != np.floor(value) or value == np.inf:
         raise UserError(f"{what} is {value} but must be at least {low} and a whole number; {advice}")

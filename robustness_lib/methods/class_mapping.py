@@ -8,7 +8,7 @@ in place of a new one.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from robustness_lib.data.imagenet_downsampled import cinic10_classes, read_class_map
 from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.interfaces import Forward
+from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss
 from robustness_lib.models.architectures import head, head_name, new_head
 
 RULES = ("max", "mean", "sum")
@@ -37,20 +37,17 @@ def class_map(dataset: str, target_classes: Sequence[str], corpus_classes: Seque
 
     Returns:
         bool [K, J].
-
-    Raises:
-        UserError: There is no class map for this target.
     """
     if dataset == "cifar10":
         names = Counter(name for _, name in read_class_map())
         numbers = {name: cinic10_classes().get(wnid, -1) for wnid, name in read_class_map() if names[name] == 1}
-        found = [numbers.get(name, -1) for name in corpus_classes]
+        mapped = [numbers.get(name, -1) for name in corpus_classes]
     elif dataset == "synthetic":
         shapes = [name.split()[-1] for name in target_classes]
-        found = [shapes.index(name.split()[-1]) for name in corpus_classes]
+        mapped = [shapes.index(name.split()[-1]) for name in corpus_classes]
     else:
         raise UserError(f"there is no map from classes of a corpus to those of {dataset}; choose cifar10, or synthetic")
-    return torch.tensor(found)[None, :] == torch.arange(len(target_classes))[:, None]
+    return torch.tensor(mapped)[None, :] == torch.arange(len(target_classes))[:, None]
 
 
 def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
@@ -63,31 +60,22 @@ def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
 
     Returns:
         [N, K]; minus infinity for a class without members, which is never predicted.
-
-    Raises:
-        UserError: There is no such rule, or the shapes do not fit together.
     """
     choose(rule, RULES, "rule")
-    if (
-        members.dtype != torch.bool
-        or members.dim() != 2
-        or logits.shape[1:] != members.shape[1:]
-        or not members.numel()
-    ):
+    is_map = members.dtype == torch.bool and members.dim() == 2 and members.numel() > 0
+    if not is_map or logits.shape[1:] != members.shape[1:]:
         raise UserError(
             f"logits have shape {list(logits.shape)} and members {list(members.shape)}, {members.dtype}; give [N, J] "
             "and bool [K, J]"
         )
     probability = logits.double().softmax(1)[:, None, :] * members
-    found = probability.amax(2) if rule == "max" else probability.sum(2)
+    scores = probability.amax(2) if rule == "max" else probability.sum(2)
     if rule == "mean":
-        found = found / members.sum(1).clamp(min=1)
-    return found.masked_fill(~members.any(1), -torch.inf)
+        scores = scores / members.sum(1).clamp(min=1)
+    return scores.masked_fill(~members.any(1), -torch.inf)
 
 
-def class_map_loss(
-    members: Tensor, old_labels_from: int | None = None
-) -> Callable[[Forward, Tensor, Tensor, Tensor], Tensor]:
+def class_map_loss(members: Tensor, old_labels_from: int | None = None) -> Loss:
     """Cross-entropy over all classes of the old head, whose target is the likeliest class of the label's (P2 C.12).
 
     Args:
@@ -95,17 +83,12 @@ def class_map_loss(
         old_labels_from: From this position in the training set on, images are replayed ones, whose labels 0 ... J - 1
             are those of the old head; None where there are none. Their mean loss is added to that of the target's
             images (:func:`two_headed_loss`).
-
-    Returns:
-        A loss for :func:`robustness_lib.training.trainer.train`, whose labels are the target's.
     """
-    kept = {members.device: members}
+    members_on = CopiesByDevice(members)
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         logits = network(images).float()
-        if logits.device not in kept:
-            kept[logits.device] = members.to(logits.device)
-        allowed = kept[logits.device][labels.clamp(max=len(members) - 1)]
+        allowed = members_on(logits.device)[labels.clamp(max=len(members) - 1)]
         if old_labels_from is not None:
             itself = torch.arange(logits.shape[1], device=labels.device) == labels[:, None]
             allowed = torch.where((indices >= old_labels_from)[:, None], itself, allowed)
@@ -115,7 +98,7 @@ def class_map_loss(
     return loss
 
 
-def two_headed_loss(old_classes: int, old_labels_from: int) -> Callable[[Forward, Tensor, Tensor, Tensor], Tensor]:
+def two_headed_loss(old_classes: int, old_labels_from: int) -> Loss:
     """Cross-entropy over the target's classes plus that over the old head's, each a mean over its images (P2 C.11).
 
     P2 does not say how the two are weighted. As a sum they leave the target's gradient what it is without replay, so
@@ -125,9 +108,6 @@ def two_headed_loss(old_classes: int, old_labels_from: int) -> Callable[[Forward
         old_classes: J, classes of the old head.
         old_labels_from: From this position in the training set on, images belong to the old head; their labels are
             0 ... J - 1, those before have the target's.
-
-    Returns:
-        A loss for :func:`robustness_lib.training.trainer.train`.
     """
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -148,16 +128,7 @@ def _both_means(losses: Tensor, old: Tensor) -> Tensor:
 
 
 def extend_head(network: nn.Module, further: int, seed: int) -> nn.Module:
-    """Give the head more classes, in place; those that it has stay as they are.
-
-    Args:
-        network: Any network of :func:`robustness_lib.models.architectures.build`.
-        further: How many classes, whose weights are drawn as those of a new head.
-        seed: The job's seed.
-
-    Returns:
-        ``network`` itself.
-    """
+    """Give the head so many ``further`` classes, in place, with the weights of a new head; returns the network."""
     if not further:
         return network
     old = head(network)
@@ -172,14 +143,7 @@ def extend_head(network: nn.Module, further: int, seed: int) -> nn.Module:
 
 
 def completed(members: Tensor) -> Tensor:
-    """A class map in which every target class has a member: one further class for each that has none.
-
-    Args:
-        members: bool [K, J].
-
-    Returns:
-        bool [K, J + M], M the number of target classes without a member, in their order.
-    """
+    """A class map, bool [K, J], with a further class for each of the M target classes without a member: [K, J + M]."""
     empty = torch.nonzero(~members.any(1)).flatten()
     further = torch.zeros(len(members), len(empty), dtype=torch.bool)
     further[empty, torch.arange(len(empty))] = True

@@ -1,10 +1,11 @@
-"""How a training calls what a method changes in it: the network it sees, its loss, its perturbation."""
+"""How a training calls what a method changes in it: the network, its loss, its perturbation."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 
@@ -26,3 +27,16 @@ Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
 parameters need no gradient meanwhile; random numbers come from PyTorch's default generator of the device, which has
 a stream of its own for every training and epoch. One with an attribute ``evaluation_mode = True`` sees the network in
 evaluation mode."""
+
+
+class CopiesByDevice:
+    """A tensor that is copied to a device once: a copy at every step would halt the host."""
+
+    def __init__(self, tensor: Tensor) -> None:
+        self.copies = {tensor.device: tensor}
+
+    def __call__(self, device: torch.device) -> Tensor:
+        """The tensor on that device."""
+        if device not in self.copies:
+            self.copies[device] = next(iter(self.copies.values())).to(device)
+        return self.copies[device]

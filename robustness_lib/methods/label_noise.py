@@ -1,8 +1,8 @@
-"""Wrong labels, made reproducibly: corruption matrices and the labels drawn from them (P1 §3.2).
+"""Label noise, made reproducibly: corruption matrices and the labels sampled from them (P1 §3.2).
 
 A corruption matrix C holds in row i and column j the probability that an image of class i gets the label j; its rows
-sum to 1. Labels are drawn from NumPy's legacy generator, whose numbers never change between versions, so that one seed
-gives the labels of P1's code bit for bit.
+sum to 1. Labels are sampled with NumPy's legacy generator, whose numbers never change between versions, so that one
+seed gives the labels of P1's code bit for bit.
 """
 
 from __future__ import annotations
@@ -57,9 +57,9 @@ def corruption_matrix(
 ) -> Floats:
     """The matrix of one kind of noise.
 
-    * ``uniform``: (1 - s) I + (s / K) 11ᵀ, as P1 has it (§3.2): the new label is drawn from all K classes, the true one
+    * ``uniform``: (1 - s) I + (s / K) 11ᵀ, as P1 has it (§3.2): the new label may be any of the K classes, the true one
       among them, so the share of wrong labels is s (K - 1) / K.
-    * ``flip``: 1 - s for the true class and s for one other, which is drawn for each class in turn.
+    * ``flip``: 1 - s for the true class and s for one other, which is sampled for each class in turn.
     * ``hierarchical``: 1 - s for the true class, the rest evenly over the other classes of its group.
 
     P1 reports uniform noise alone; its code knows the other two.
@@ -68,14 +68,11 @@ def corruption_matrix(
         num_classes: K, at least 2.
         strength: s in [0, 1].
         kind: One of :data:`KINDS`.
-        seed: From which the targets of ``flip`` are drawn (P1's code: 1).
+        seed: Of the targets of ``flip`` (P1's code: 1).
         groups: For ``hierarchical``: the group of each class; None for CIFAR-100's coarse classes.
 
     Returns:
         float64 [K, K], row i the distribution of the labels of class i.
-
-    Raises:
-        UserError: A value is out of its range, or a class is alone in its group.
     """
     choose(kind, KINDS, "kind of noise")
     if num_classes < 2:
@@ -85,9 +82,9 @@ def corruption_matrix(
     if kind == "uniform":
         wrong = np.full((num_classes, num_classes), 1 / num_classes)
     elif kind == "flip":
-        draw = _legacy_generator(seed)
+        random = _legacy_generator(seed)
         others = [[j for j in range(num_classes) if j != i] for i in range(num_classes)]
-        wrong = np.eye(num_classes)[[draw.choice(choices) for choices in others]]
+        wrong = np.eye(num_classes)[[random.choice(choices) for choices in others]]
     else:
         wrong = _within_groups(num_classes, CIFAR100_COARSE if groups is None else groups)
     return (1 - strength) * np.eye(num_classes) + strength * wrong
@@ -109,34 +106,24 @@ def _within_groups(num_classes: int, groups: Sequence[int]) -> Floats:
 
 
 def check_matrix(matrix: npt.ArrayLike) -> Floats:
-    """A corruption matrix as float64 [K, K].
-
-    Args:
-        matrix: Any array; small deviations of a row's sum (1e-4, as float32 makes them) are allowed.
-
-    Raises:
-        UserError: It is not square, has an entry outside [0, 1], or a row that does not sum to 1.
-    """
-    found = as_array(matrix, "the corruption matrix").astype(np.float64)
-    if found.ndim != 2 or found.shape[0] != found.shape[1] or not found.size:
-        raise UserError(f"a corruption matrix is square, one row and one column a class, not of shape {found.shape}")
-    if not ((found >= 0) & (found <= 1 + 1e-9)).all():
+    """A corruption matrix as float64 [K, K], if it is one; rows may sum to 1 within 1e-4, as float32 makes them."""
+    array = as_array(matrix, "the corruption matrix").astype(np.float64)
+    if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
+        raise UserError(f"a corruption matrix is square, one row and one column a class, not of shape {array.shape}")
+    if not ((array >= 0) & (array <= 1 + 1e-9)).all():
         raise UserError("a corruption matrix holds probabilities: every entry must lie in [0, 1]")
-    sums = found.sum(axis=1)
+    sums = array.sum(axis=1)
     if not np.allclose(sums, 1, atol=1e-4):
         row = int(np.abs(sums - 1).argmax())
         raise UserError(
             f"row {row} of the corruption matrix sums to {sums[row]:.4g} instead of 1; row i must be the distribution "
             "of the labels of class i (transpose a matrix whose columns sum to 1)"
         )
-    return found
+    return array
 
 
 def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> Labels:
-    """Draw a new label for each example from the row of its class.
-
-    One uniform number an example, in the order given, from NumPy's legacy generator: the same labels, bit for bit, as
-    P1's code makes with one call of ``choice`` an example.
+    """Sample a new label for each example from the row of its class: the labels of P1's code, bit for bit.
 
     Args:
         labels: Integers [N] in 0..K-1, the true classes, in file order.
@@ -145,35 +132,23 @@ def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> L
 
     Returns:
         int64 [N], the labels after corruption.
-
-    Raises:
-        UserError: The matrix is none, or a label does not fit it.
     """
     rows = check_matrix(matrix)
     classes = check_labels(labels, len(rows))
     boundaries = np.cumsum(rows, axis=1)
     boundaries /= boundaries[:, -1:]
-    drawn = _legacy_generator(seed).random_sample(len(classes))
+    uniform = _legacy_generator(seed).random_sample(len(classes))
     noisy = np.empty(len(classes), dtype=np.int64)
-    for row, upper in enumerate(boundaries):
-        mine = classes == row
-        noisy[mine] = np.searchsorted(upper, drawn[mine], side="right")
+    for k, upper in enumerate(boundaries):
+        of_class = classes == k
+        noisy[of_class] = np.searchsorted(upper, uniform[of_class], side="right")
     return noisy
 
 
 def observed_matrix(labels: npt.ArrayLike, noisy: npt.ArrayLike, num_classes: int) -> Floats:
-    """How often each class got each label: the corruption matrix of labels that people gave.
+    """The corruption matrix, float64 [K, K], of true and noisy labels, integers [N] in 0..K-1.
 
-    Args:
-        labels: Integers [N] in 0..K-1, the true classes.
-        noisy: Integers [N] in 0..K-1, the labels given.
-        num_classes: K.
-
-    Returns:
-        float64 [K, K]; the row of a class without an example is that of the identity.
-
-    Raises:
-        UserError: The labels do not fit together.
+    The row of a class without an example is that of the identity.
     """
     true = check_labels(labels, num_classes, "true labels")
     given = check_labels(noisy, num_classes, "given labels", len(true))

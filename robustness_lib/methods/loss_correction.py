@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import Floats, as_array, check_labels, label_tensor
-from robustness_lib.methods.interfaces import Forward, Loss
+from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss
 from robustness_lib.methods.label_noise import check_matrix
 from robustness_lib.randomness import generator
 
@@ -31,8 +31,7 @@ TRUSTED = ("first", "balanced", "random")
 def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | None = None) -> Floats:
     """The corruption matrix as a network sees it that was trained on the noisy labels (P1 §3.2, Patrini et al. 2017).
 
-    Row k is the prediction for the image that the network holds for the purest example of class k: the one with the
-    largest probability of that class.
+    Row k is the prediction for the image with the largest predicted probability of class k.
 
     Args:
         probabilities: [N, K], the network's softmax probabilities of the noisy training images.
@@ -42,9 +41,6 @@ def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | No
 
     Returns:
         float64 [K, K], row = true class; not normalised again.
-
-    Raises:
-        UserError: The probabilities are none, or the percentile leaves no image.
     """
     table = _probabilities(probabilities)
     chosen = []
@@ -64,7 +60,7 @@ def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | No
 
 
 def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
-    """The corruption matrix from trusted images (P1 §3.2, Hendrycks et al. 2018).
+    """The corruption matrix, float64 [K, K], from trusted images (P1 §3.2, Hendrycks et al. 2018).
 
     Row k is the mean prediction for the trusted images of class k.
 
@@ -72,12 +68,6 @@ def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> 
         probabilities: [M, K], softmax probabilities of the trusted images by the network that was trained on the
             noisy labels.
         labels: Integers [M], their true classes.
-
-    Returns:
-        float64 [K, K].
-
-    Raises:
-        UserError: The arrays do not fit together, or a class has no trusted image.
     """
     table = _probabilities(probabilities)
     classes = check_labels(labels, table.shape[1], count=len(table))
@@ -88,15 +78,13 @@ def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> 
 
 
 def matrix_error(estimated: npt.ArrayLike, true: npt.ArrayLike) -> float:
-    """How far an estimate is from the matrix: the mean total variation distance of their rows, in [0, 1].
-
-    Raises:
-        UserError: One is no corruption matrix, or they are of different sizes.
-    """
-    one, other = check_matrix(estimated), check_matrix(true)
-    if one.shape != other.shape:
-        raise UserError(f"the matrices have the shapes {one.shape} and {other.shape}; give two of the same classes")
-    return float(np.abs(one - other).sum(axis=1).mean() / 2)
+    """How far an estimate is from the true matrix: the mean total variation distance of their rows, in [0, 1]."""
+    estimate, truth = check_matrix(estimated), check_matrix(true)
+    if estimate.shape != truth.shape:
+        raise UserError(
+            f"the matrices have the shapes {estimate.shape} and {truth.shape}; give two of the same classes"
+        )
+    return float(np.abs(estimate - truth).sum(axis=1).mean() / 2)
 
 
 def _probabilities(values: npt.ArrayLike) -> Floats:
@@ -116,14 +104,11 @@ def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
         share: Of the images, in (0, 1).
         how: ``first``: the first images in file order, as P1's code takes them (it shuffles only where these lack a
             class, which on the CIFAR sets they do not); ``balanced``: the first images of each class, equally many;
-            ``random``: a draw.
+            ``random``: a random sample.
         seed: The job's seed, for ``random``.
 
     Returns:
         bool [N], true for the trusted images.
-
-    Raises:
-        UserError: The share is out of its range, or it leaves a class without a trusted image.
     """
     choose(how, TRUSTED, "way to choose trusted images")
     if not 0 < share < 1 or not len(labels):
@@ -168,9 +153,6 @@ def forward_loss(
 
     Returns:
         A scalar, or [B], in nats.
-
-    Raises:
-        UserError: The shapes do not fit together, or the labels are not whole numbers in 0 ... K - 1.
     """
     if logits.dim() != 2 or matrix.shape != logits.shape[1:] * 2:
         raise UserError(
@@ -185,18 +167,11 @@ def forward_loss(
 
 
 def forward_training_loss(matrix: npt.ArrayLike) -> Loss:
-    """Forward correction for :func:`robustness_lib.training.trainer.train`.
-
-    Args:
-        matrix: [K, K], as by :func:`estimate_forward_matrix`.
-
-    Raises:
-        UserError: It is no corruption matrix.
-    """
-    kept = _OnDevice(torch.from_numpy(check_matrix(matrix)).float())
+    """Forward correction as a loss for :func:`robustness_lib.training.trainer.train`, by a matrix [K, K]."""
+    matrix_on = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        return forward_loss(network(images), labels, kept.on(images.device))
+        return forward_loss(network(images), labels, matrix_on(images.device))
 
     return loss
 
@@ -208,31 +183,28 @@ class GoldLoss:
         matrix: [K, K], as by :func:`estimate_glc_matrix`.
         trusted: bool [N], by position in the training set.
         batch_size: Nominal images a batch, by which the sum of losses is divided, also in the smaller last batch of
-            an epoch (P1's code); None divides by the images at hand.
+            an epoch (P1's code); None divides by the actual number.
         separate_passes: Whether untrusted and trusted images of a batch go through the network one after the other
             (P1's code), so that batch normalisation has statistics of each; otherwise all at once.
 
     Attributes:
         static_shapes: Whether all batches of one size go through the same operations of the same sizes.
-
-    Raises:
-        UserError: The matrix is none, or ``trusted`` is not of type bool.
     """
 
     def __init__(
         self, matrix: npt.ArrayLike, trusted: Tensor, *, batch_size: int | None, separate_passes: bool = True
     ) -> None:
-        self.matrix = _OnDevice(torch.from_numpy(check_matrix(matrix)).float())
+        self.matrix = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
         if trusted.dtype != torch.bool:
             raise UserError(f"trusted is {trusted.dtype}; give bool, one value a training image")
-        self.trusted = _OnDevice(trusted)
+        self.trusted = CopiesByDevice(trusted)
         self.batch_size = batch_size
         self.separate_passes = separate_passes
         self.static_shapes = not separate_passes  # else the two parts of a batch vary in size
 
     def __call__(self, network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         """The loss of a batch, in nats (:data:`robustness_lib.training.trainer.Loss`)."""
-        gold, matrix = self.trusted.on(images.device)[indices], self.matrix.on(images.device)
+        gold, matrix = self.trusted(images.device)[indices], self.matrix(images.device)
         if self.separate_passes:
             total = torch.zeros((), device=images.device)
             if not gold.all():
@@ -244,15 +216,3 @@ class GoldLoss:
             plain = F.cross_entropy(logits, labels, reduction="none")
             total = torch.where(gold, plain, forward_loss(logits, labels, matrix, reduction="none")).sum()
         return total / (self.batch_size or len(images))
-
-
-class _OnDevice:
-    """A tensor that is copied to a device once: a copy at every step would halt the host."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.copies = {tensor.device: tensor}
-
-    def on(self, device: torch.device) -> Tensor:
-        if device not in self.copies:
-            self.copies[device] = next(iter(self.copies.values())).to(device)
-        return self.copies[device]

@@ -62,36 +62,20 @@ def pgd(
 
     Returns:
         Images in [0, 1], the same shape and type; in half precision too they are within the ball.
-
-    Raises:
-        UserError: A value is unsuitable, the images are not in [0, 1] or not floating point, a label is none of the
-            network's classes, no gradient reaches the images, or the network's answers are not finite.
     """
     check_settings(epsilon, step_size, steps, anchor)
     check_whole(restarts, "restarts", 1, "give 1 for a single random start")
     _check_images(images)
-    for some in (labels, *([] if targets is None else [targets])):
-        _check_labels(images, some)
-    if images.dtype in (torch.float16, torch.bfloat16):  # computed in float32, then rounded towards the images
-        wide = pgd(
-            lambda inputs: network(inputs.to(images.dtype)),
-            images.float(),
-            labels,
-            epsilon,
-            step_size,
-            steps,
-            targets=targets,
-            anchor=anchor,
-            restarts=restarts,
-            generator=generator,
-        )
-        near = wide.to(images.dtype)
-        return torch.where((near - wide) * (wide - images) > 0, torch.nextafter(near, images), near)
-    best, worst = images, torch.full((len(images),), math.inf, device=images.device)
+    _check_labels(images, labels)
+    if targets is not None:
+        _check_labels(images, targets)
+    half = images.dtype in (torch.float16, torch.bfloat16)  # computed in float32, then rounded towards the images
+    clean = images.float() if half else images
+    worst, least = clean, torch.full((len(images),), math.inf, device=images.device)
     for _ in range(restarts):
-        found = ascend(
-            network,
-            images,
+        adversarial = ascend(
+            (lambda inputs: network(inputs.to(images.dtype))) if half else network,
+            clean,
             labels,
             epsilon=epsilon,
             step_size=step_size,
@@ -101,17 +85,21 @@ def pgd(
             generator=generator,
             check=True,
         )
-        if not found.isfinite().all():  # as any gradient on the way that is not finite makes them
+        if not adversarial.isfinite().all():  # as any gradient on the way that is not finite makes them
             raise UserError("the loss has a gradient that is not a finite number; the network diverged or is damaged")
         if restarts == 1:
-            return found
+            worst = adversarial
+            break
         with torch.no_grad():
-            logits = check_logits(network(found).float())
-        room = margin(logits, labels) if targets is None else -margin(logits, targets)
-        better = room < worst
-        best = torch.where(better.view(-1, *[1] * (images.dim() - 1)), found, best)
-        worst = torch.where(better, room, worst)
-    return best
+            logits = check_logits(network(adversarial.to(images.dtype)).float())
+        margins = margin(logits, labels) if targets is None else -margin(logits, targets)
+        better = margins < least
+        worst = torch.where(better.view(-1, *[1] * (images.dim() - 1)), adversarial, worst)
+        least = torch.where(better, margins, least)
+    if not half:
+        return worst
+    near = worst.to(images.dtype)
+    return torch.where((near - worst) * (worst - clean) > 0, torch.nextafter(near, images), near)
 
 
 def ascend(
@@ -128,29 +116,11 @@ def ascend(
     watch: Watch | None = None,
     check: bool = False,
 ) -> Tensor:
-    """One random start and its steps, as :func:`pgd` describes them.
+    """One random start and its steps, as :func:`pgd` describes them, with few checks.
 
     Unless ``check`` is set or ``watch`` does so, the host never waits for the device, so that a training step with
-    its attack can be recorded (:mod:`robustness_lib.training.train_step`).
-
-    Args:
-        network: See :func:`pgd`, like what is not said here.
-        images: Images.
-        labels: Labels.
-        epsilon: Radius.
-        step_size: Length of a step.
-        steps: How many.
-        targets: Classes to aim at, or None.
-        anchor: Center of the ball.
-        generator: What the start is drawn from.
-        watch: Sees the logits before each step.
-        check: Whether labels and gradients are looked at in the first step.
-
-    Returns:
-        Images in [0, 1].
-
-    Raises:
-        UserError: No gradient reaches the images; with ``check``, also a label that is none of the network's classes.
+    its attack can be recorded (:mod:`robustness_lib.training.train_step`). ``watch`` sees the logits before each step;
+    ``check`` checks labels and gradients in the first one.
     """
     images = images.detach()
     place = images.device if generator is None else generator.device
@@ -183,28 +153,17 @@ def ascend(
 
 
 def _gradient(loss: Tensor, images: Tensor) -> Tensor:
-    found = torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
-    if found is None:
+    gradient = torch.autograd.grad(loss, images, allow_unused=True)[0] if loss.requires_grad else None
+    if gradient is None:
         raise UserError(
             "no gradient flows from the loss to the images: the network detaches them, runs without gradients or does "
             "not use them; give a network that is differentiable in its input"
         )
-    return found
+    return gradient
 
 
 def margin(logits: Tensor, labels: Tensor) -> Tensor:
-    """By how much the logit of ``labels`` exceeds the largest other one: negative where the prediction is another.
-
-    Args:
-        logits: Float [B, K], K at least 2.
-        labels: int64 [B].
-
-    Returns:
-        Float [B].
-
-    Raises:
-        UserError: The labels do not fit the logits.
-    """
+    """By how much the logit [B] of ``labels`` exceeds the largest other one: negative where the prediction differs."""
     labels = label_tensor(labels, logits.shape[1], len(logits))
     own = logits.gather(1, labels[:, None])
     others = logits.scatter(1, labels[:, None], -math.inf)
@@ -212,18 +171,9 @@ def margin(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def random_targets(labels: Tensor, num_classes: int, generator: torch.Generator | None = None) -> Tensor:
-    """A wrong class for each label, all equally likely, as in the targeted attack of P1's code.
+    """A wrong class for each label [B], all equally likely, as in the targeted attack of P1's code.
 
-    Args:
-        labels: int64 [B], 0 ... ``num_classes`` - 1.
-        num_classes: At least 2.
-        generator: On the labels' device; None for PyTorch's default one.
-
-    Returns:
-        int64 [B], never the label itself.
-
-    Raises:
-        UserError: There is one class, or a label is none of the classes.
+    The generator, if any, is on the labels' device.
     """
     check_whole(num_classes, "num_classes", 2, "a targeted attack needs a wrong class")
     return _other_classes(label_tensor(labels, num_classes, len(labels)), num_classes, generator)
@@ -280,11 +230,7 @@ class Adversary:
 
 
 def check_settings(epsilon: float, step_size: float, steps: int, anchor: str) -> None:
-    """Refuse settings that are no attack's.
-
-    Raises:
-        UserError: One is out of its range; says which, and what was expected.
-    """
+    """Refuse a setting of an attack that is out of its range."""
     if not 0 <= epsilon <= 1:
         raise UserError(f"epsilon is {epsilon} but must lie in [0, 1], in units of the image; the paper's is 8/255")
     if not (math.isfinite(step_size) and step_size >= 0):
