@@ -110,17 +110,17 @@ markdown.findings(
 # %% [markdown]
 # {numref}`fig-adversarial` has both accuracies of every network, {numref}`tab-adversarial` the numbers.
 
-# %% mystnb={"figure": {"caption": "Accuracy under attack against accuracy on clean images, after adversarial training: ours at `cpu`, a marker a seed, and the paper's Table 1. Arrows lead from training from scratch to pre-training. On a dotted line the fraction of the accuracy that survives the attack is constant.", "name": "fig-adversarial"}, "image": {"alt": "Two panels, CIFAR-10 and CIFAR-100. The paper's arrows point straight up: more adversarial accuracy at the same clean accuracy. Ours lie to the lower left, where an arrow to the right means a gain of clean accuracy.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy under attack against accuracy on clean images, after adversarial training: ours, a marker a seed, and the paper's Table 1. Arrows lead from training from scratch to pre-training. On a dotted line the fraction of the accuracy that survives the attack is constant.", "name": "fig-adversarial"}, "image": {"alt": "Two panels, CIFAR-10 and CIFAR-100. The paper's arrows point straight up: more adversarial accuracy at the same clean accuracy. Ours lie to the lower left, where an arrow to the right means a gain of clean accuracy.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(columns=2, height=3.6)
 shown = evidence.where(values, main=True, method="adversarial", metric=[CLEAN, ACCURACY])
-points = shown.pivot_table(index=["dataset", "arm", "seed"], columns="metric", values="value", observed=True)
+points = shown.pivot_table(index=["profile", "dataset", "arm", "seed"], columns="metric", values="value", observed=True)
 for panel, name in zip(panels, datasets, strict=True):
     for part in (0.25, 0.5, 0.75):
         panel.plot([0, 100], [0, 100 * part], **style.EQUAL)
         panel.annotate(f"{part:g}", (100, 100 * part), ha="right", color="#555555")
     ours, paper = [], []
     for arm in evidence.ARMS:
-        rows = 100 * points.loc[(name, arm), [CLEAN, ACCURACY]]
+        rows = 100 * points.loc[("cpu", name, arm), [CLEAN, ACCURACY]]
         panel.plot(rows[CLEAN], rows[ACCURACY], label=label(arm), **style.arm_style(arm) | {"linestyle": "none"})
         ours.append(tuple(rows.mean()))
         paper.append([100 * evidence.paper_value(dataset=name, arm=arm, metric=m, **TABLE_1) for m in rows])
@@ -146,7 +146,7 @@ for column in ("paper_scratch", "paper_tuned"):  # the paper's ratio follows fro
     rows[column] = rows[column].fillna(rows["dataset"].map(paper[ACCURACY] / paper[CLEAN]))
 markdown.arms_table(
     rows,
-    caption="Accuracy under attack (PGD, 20 steps), on clean images, and their ratio, at `cpu`, three seeds, one pre-training: "
+    caption=f"Accuracy under attack (PGD, 20 steps), on clean images, and their ratio, {evidence.basis(rows)}, one pre-training: "
     "mean ± standard deviation, and the paired difference with its 95 % interval. The paper: Table 1.",
     name="tab-adversarial",
 )
@@ -174,9 +174,9 @@ learned = {
 }
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-cells = []
-for name, (words, (arm, way, main)) in itertools.product(datasets, ways.items()):
-    rows = evidence.where(values, dataset=name, arm=arm, method=way, main=main)
+cells, main = [], evidence.where(values, method=[way for _, way, _ in ways.values()], metric=ACCURACY)
+for name, (words, (arm, way, counts)) in itertools.product(datasets, ways.items()):
+    rows = evidence.where(values, dataset=name, arm=arm, method=way, main=counts)
     if len(rows):
         made = origin(str(rows["init"].iloc[0]))
         paper = evidence.paper_value("adversarial", dataset=name, arm=arm, method=way, metric=ACCURACY)
@@ -184,14 +184,14 @@ for name, (words, (arm, way, main)) in itertools.product(datasets, ways.items())
         found = evidence.compare(values.assign(main=True), treated, side(arm="scratch", dataset=name))
         cell = {"Pre-training": f"{label(name)}: {words}"}
         cell["Its error"] = markdown.number(learned[made.holds, made.adversary, made.epochs], "error") if made else "–"
-        cell["Paper"] = markdown.number(paper, ACCURACY) if main else "–"
+        cell["Paper"] = markdown.number(paper, ACCURACY) if counts else "–"
         for title, metric in (("Clean", CLEAN), ("Under attack", ACCURACY)):
             cell[title] = markdown.spread(evidence.where(rows, metric=metric)["value"], metric)
         change = markdown.interval(found.effect, found.low, found.high, ACCURACY)
         cells.append(cell | {"Difference from none [95 %]": change if words != "none" else "–"})
 markdown.table(
     cells,
-    caption="Accuracy on clean images and under attack (%) by pre-training, at `cpu`, three seeds, one pre-training of each kind; the paper's is "
+    caption=f"Accuracy on clean images and under attack (%) by pre-training, {evidence.basis(main)}, one pre-training of each kind; the paper's is "
     "under attack. *Its error*: of the pre-trained network on the clean validation images of its corpus, which only 200 of the "
     "275 classes have. The authors' network errs on 70.25 % of 1,000 classes after 100 epochs.",
     name="tab-adversarial-methods",
@@ -301,7 +301,7 @@ markdown.table(
         }
         for (name, arm), found in gaps.items()
     ],
-    caption="Adversarial accuracy (%) on 1,000 training images and on 1,000 test images at `cpu`, three seeds, and the gap in points. "
+    caption=f"Adversarial accuracy (%) on 1,000 training images and on 1,000 test images, {evidence.basis(main)}, and the gap in points. "
     "Each set of images has a standard error of up to 1.6 points, which the intervals over seeds do not cover.",
     name="tab-adversarial-gap",
 )
@@ -395,7 +395,7 @@ markdown.Markdown(
     )
 )
 
-# %% mystnb={"figure": {"caption": "Adversarial accuracy on CIFAR-10 at `cpu`, by steps of the attack (left; mean and one standard deviation over three seeds; diamonds: the paper, pre-trained) and by its radius (right; 20 steps, one seed). Training uses a radius of 8/255.", "name": "fig-adversarial-curves"}, "image": {"alt": "Two panels. Left: both curves fall in the first five steps from the random start and are flat after ten. Right: both fall with the radius, most steeply between 4 and 16, and end near zero. ", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Adversarial accuracy on CIFAR-10 by steps of the attack (left; mean and one standard deviation over seeds; diamonds: the paper, pre-trained) and by its radius (right; 20 steps, one seed). Training uses a radius of 8/255.", "name": "fig-adversarial-curves"}, "image": {"alt": "Two panels. Left: both curves fall in the first five steps from the random start and are flat after ten. Right: both fall with the radius, most steeply between 4 and 16, and end near zero. ", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(columns=2, height=3.4)
 steps = evidence.where(
     evidence.curves(recorded, f"{ACCURACY}_by_steps", "curve_steps"), method="adversarial", profile="cpu"
@@ -419,7 +419,7 @@ panels[0].plot([20, 100], [100 * value for value in paper], label="paper, pre-tr
 panels[0].set(ylabel="adversarial accuracy (%)", ylim=(0, 62))
 style.legend_outside(figure)
 shown = pd.concat([steps.assign(along="steps"), radii.assign(along="radius")])
-style.show(figure, shown[["dataset", "arm", "seed", "along", "x", "value"]])
+style.show(figure, shown[["profile", "dataset", "arm", "seed", "along", "x", "value"]])
 
 # %% [markdown]
 # ## Run it yourself
@@ -435,6 +435,7 @@ jobs, live = registry.measure_as_asked("adversarial", globals())
 trainings.live_table(
     jobs,
     live,
+    evidence.tidy(recorded),
     metrics=[CLEAN, ACCURACY],
     caption=f"This run, at `{profile}`: accuracy on clean images and under attack.",
     name="tab-adversarial-live",

@@ -127,19 +127,20 @@ style.legend_outside(figure)
 style.show(figure, rows)
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+rows = evidence.arms(values, measures, **all_three)
 markdown.arms_table(
-    evidence.arms(values, measures, **all_three),
-    caption="Calibration and accuracy. CIFAR at `paper` scale, three seeds; Tiny ImageNet at 32 pixels and `cpu` scale, five "
-    "seeds; one pre-training each, on a 275-class ImageNet stand-in (Tiny ImageNet + mini-ImageNet) or, for Tiny ImageNet, its part "
+    rows,
+    caption=f"Calibration and accuracy, {evidence.basis(rows)}; `cpu` is Tiny ImageNet, at 32 pixels. One pre-training each, on a 275-class ImageNet stand-in (Tiny ImageNet + mini-ImageNet) or, for Tiny ImageNet, its part "
     "without those classes. Mean ± standard deviation, and the paired difference with its 95 % interval. The paper's "
     "test errors and negative log-likelihoods are from its authors' logs.",
     name="tab-calibration",
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+rows = evidence.arms(values, measures, **both, profile="cpu")
 markdown.arms_table(
-    evidence.arms(values, measures, **both, profile="cpu"),
-    caption="The same at `cpu` scale: WRN-16-1, 5,000 training images, five seeds.",
+    rows,
+    caption=f"The same at small scale, WRN-16-1 and 5,000 training images: {evidence.basis(rows)}.",
     name="tab-calibration-cpu",
     paper=False,
 )
@@ -342,11 +343,14 @@ markdown.Markdown(
 # **Where the error lies.** In {numref}`fig-calibration-reliability` points below the diagonal are confidence without accuracy.
 
 
-# %% mystnb={"figure": {"caption": "Accuracy against confidence on the test set, `paper` scale, three seeds. A point is the mean over seeds of 500 neighbouring images, a thin line one seed.", "name": "fig-calibration-reliability"}, "image": {"alt": "Reliability diagrams of CIFAR-10 and CIFAR-100 with both arms. The points from scratch lie clearly below the diagonal of perfect calibration, the pre-trained ones nearer to it: on CIFAR-10 slightly below, on CIFAR-100 slightly above.", "width": "100%"}} tags=["hide-input"]
-def draw_reliability(records, scale, datasets, method="standard", merge=5):
-    bins = evidence.curves(records, "reliability_accuracy", "reliability_confidence")
-    bins = evidence.where(bins, profile=scale, dataset=datasets, method=method)
-    bins = bins.assign(x=100 * bins["x"], value=100 * bins["value"], rank=bins.groupby("key").cumcount() // merge)
+# %% mystnb={"figure": {"caption": "Accuracy against confidence on the test set. A point is the mean over seeds of 500 neighbouring images, a thin line one seed.", "name": "fig-calibration-reliability"}, "image": {"alt": "Reliability diagrams of CIFAR-10 and CIFAR-100 with both arms. The points from scratch lie clearly below the diagonal of perfect calibration, the pre-trained ones nearer to it: on CIFAR-10 slightly below, on CIFAR-100 slightly above.", "width": "100%"}} tags=["hide-input"]
+def draw_reliability(records, scale, datasets, method="standard", merge=5, beside=()):
+    def merged(source):
+        bins = evidence.curves(source, "reliability_accuracy", "reliability_confidence")
+        bins = evidence.where(bins, profile=scale, dataset=datasets, method=method)
+        return bins.assign(x=100 * bins["x"], value=100 * bins["value"], rank=bins.groupby("key").cumcount() // merge)
+
+    bins, recorded_bins = merged(records), merged(beside)
     figure, panels = style.new_figure(columns=len(datasets), height=3.6)
     for panel, dataset in zip(panels, datasets, strict=True):
         panel.plot([0, 100], [0, 100], **style.EQUAL, label="perfectly calibrated")
@@ -358,6 +362,10 @@ def draw_reliability(records, scale, datasets, method="standard", merge=5):
                 )
             points = mine.groupby("rank")[["x", "value"]].mean().to_numpy().T
             panel.plot(*points, **look | {"linestyle": "none"}, markersize=5, label=label(arm))
+            others = evidence.where(recorded_bins, dataset=dataset, arm=arm)
+            if len(others):
+                means = others.groupby("rank")[["x", "value"]].mean().to_numpy().T
+                panel.plot(*means, color=look["color"], lw=1.4, ls=":", label=f"recorded, {label(arm)}")
         panel.set(xlim=(0, 102), ylim=(0, 102), box_aspect=1, title=label(dataset), xlabel="confidence (%)")
     panels[0].set_ylabel("accuracy (%)")
     style.legend_outside(figure)
@@ -406,7 +414,7 @@ for target, arm in [(name, arm) for name in (*cifar, "tiny_imagenet32") for arm 
     lines.append(line | {"Authors' temperature": theirs.get("temperature", markdown.DASH)})
 markdown.table(
     lines,
-    caption="RMS calibration error before → after temperature scaling, `cpu` scale, three seeds. The authors' numbers are from P1 §4.2 "
+    caption=f"RMS calibration error before → after temperature scaling, {evidence.basis(networks)}. The authors' numbers are from P1 §4.2 "
     "(pre-trained) and from the logs of their next paper (from scratch, WRN-40-2, other normalisation); they lack the last bin.",
     name="tab-calibration-temperature",
 )
@@ -425,7 +433,7 @@ markdown.Markdown(
 # **Calibration against epochs.** In the first version of the paper a network from scratch, late in its training, still gains
 # accuracy but loses calibration. {numref}`fig-calibration-epochs` has both curves.
 
-# %% mystnb={"figure": {"caption": "CIFAR-100 from scratch by epoch: RMS calibration error and test error. Solid: ours at `paper` scale, mean and one standard deviation over three seeds, every fifth epoch. Dashed: the paper's Figure 4, first version.", "name": "fig-calibration-epochs"}, "image": {"alt": "Two panels, one above the other, over 100 epochs. The RMS error is level or swings at first and rises in the last third, ours as the paper's. The test error falls throughout and ends near the paper's.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "CIFAR-100 from scratch by epoch: RMS calibration error and test error. Solid: ours, mean and one standard deviation over seeds, every fifth epoch. Dashed: the paper's Figure 4, first version.", "name": "fig-calibration-epochs"}, "image": {"alt": "Two panels, one above the other, over 100 epochs. The RMS error is level or swings at first and rises in the last third, ours as the paper's. The test error falls throughout and ends near the paper's.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(rows=2, height=2.3)
 plotted = []
 for panel, (name, axis) in zip(panels, {RMS: "RMS error (%)", ERROR: "test error (%)"}.items(), strict=True):
@@ -484,15 +492,16 @@ jobs, live = registry.measure_as_asked("calibration", globals())
 trainings.live_table(
     jobs,
     live,
+    values,
     metrics=[ERROR, RMS, f"{RMS}_tempered", LIKELIHOOD],
     caption=f"This run, at `{profile}`.",
     name="tab-calibration-live",
 )
 
-# %% mystnb={"figure": {"caption": "Accuracy against confidence in this run; a point is the mean over seeds of one bin.", "name": "fig-calibration-live"}, "image": {"alt": "A reliability diagram of the live run with both arms: accuracy in bins of rising confidence, beside the diagonal of perfect calibration.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Accuracy against confidence in this run; a point is the mean over seeds of one bin. Thin dotted lines are the recorded results of the same scale.", "name": "fig-calibration-live"}, "image": {"alt": "A reliability diagram of the live run with both arms: accuracy in bins of rising confidence, beside the diagonal of perfect calibration.", "width": "100%"}} tags=["hide-input"]
 own = list(filter(None, map(Store(store).get, jobs)))
 names = list(dict.fromkeys(job.dataset for job in jobs))[:2]
-draw_reliability(own, profile, names, method=jobs[0].method, merge=1 if profile == "smoke" else 5)
+draw_reliability(own, profile, names, jobs[0].method, merge=1 if profile == "smoke" else 5, beside=recorded)
 
 # %% [markdown]
 # The same at another scale. Results go to `runs/`; `robustness publish` puts them into this book:

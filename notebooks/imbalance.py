@@ -128,8 +128,8 @@ markdown.findings(
 # {numref}`tab-imbalance-exponents` the numbers. The smaller the exponent γ, the stronger the imbalance.
 
 
-# %% mystnb={"figure": {"caption": "Total error (above) and minority error (below) against the exponent of the class sizes. Solid: ours at `cpu`, mean and one standard deviation over three seeds. Grey: from the best to the worst of the three remedies from scratch. Dashed: the paper's Table 3, without a remedy.", "name": "fig-imbalance"}, "image": {"alt": "Four panels, CIFAR-10 on the left and CIFAR-100 on the right. The errors from scratch fall as the exponent grows. The pre-trained curves lie below them, except for the minority error on CIFAR-100 at an exponent of two. Ours lie far above the paper's dashed curves.", "width": "100%"}} tags=["hide-input"]
-def draw(shown, names, paper=True):
+# %% mystnb={"figure": {"caption": "Total error (above) and minority error (below) against the exponent of the class sizes. Solid: ours, mean and one standard deviation over seeds. Grey: from the best to the worst of the three remedies from scratch. Dashed: the paper's Table 3, without a remedy.", "name": "fig-imbalance"}, "image": {"alt": "Four panels, CIFAR-10 on the left and CIFAR-100 on the right. The errors from scratch fall as the exponent grows. The pre-trained curves lie below them, except for the minority error on CIFAR-100 at an exponent of two. Ours lie far above the paper's dashed curves.", "width": "100%"}} tags=["hide-input"]
+def draw(shown, names, paper=True, beside=None):
     figure, panels = style.new_figure(columns=len(names), rows=2, height=2.7)
     shown = evidence.where(shown, main=True, dataset=names, metric=[TOTAL, MINORITY], method=["normal", *remedies])
     settings = [(metric, name) for metric in (TOTAL, MINORITY) for name in names]
@@ -144,6 +144,8 @@ def draw(shown, names, paper=True):
         )
         for arm in evidence.ARMS:
             style.band(panel, evidence.where(rows, method="normal"), arm)
+            if beside is not None:
+                style.recorded_line(panel, evidence.where(beside, dataset=name, metric=metric, method="normal"), arm)
             if paper:
                 curve = select("imbalance", dataset=name, arm=arm, method="normal", metric=metric)
                 panel.plot(curve["level"], 100 * curve["value"], **style.paper_line(arm))
@@ -151,17 +153,19 @@ def draw(shown, names, paper=True):
         panel.set_ylabel({TOTAL: "total error (%)", MINORITY: "minority error (%)"}[metric] if name == names[0] else "")
         panel.set_xlabel("" if metric == TOTAL else "exponent γ (less imbalance →)")
     style.legend_outside(figure, columns=2, paper=paper)
-    style.show(figure, shown[["dataset", "metric", "arm", "method", "level", "seed", "value"]])
+    style.show(figure, shown[["profile", "dataset", "metric", "arm", "method", "level", "seed", "value"]])
 
 
 draw(values, datasets)
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 both = {"section": "imbalance", "datasets": datasets, "methods": ["normal"]}
+means = evidence.arms(values, [TOTAL, MINORITY, "majority_error"], **both, reduce="mean")
 markdown.arms_table(
-    evidence.arms(values, [TOTAL, MINORITY, "majority_error"], **both, reduce="mean"),
-    caption="Errors without a remedy at `cpu`, means over the measured exponents (seven on CIFAR-10, four on CIFAR-100; the "
-    "paper's over the same), three seeds, one pre-training: mean ± standard deviation, and the paired difference with its "
+    means,
+    caption="Errors without a remedy, means over the measured exponents "
+    f"({' and '.join(str(len(found.levels)) for found in total.values())} on CIFAR-10 and CIFAR-100; the "
+    f"paper's over the same), {evidence.basis(means)}, one pre-training: mean ± standard deviation, and the paired difference with its "
     "95 % interval.",
     name="tab-imbalance",
 )
@@ -324,7 +328,7 @@ markdown.table(
         for way in remedies
     ],
     caption="What a remedy changes, in points: paired difference from training without one in the same arm, as a mean over the measured "
-    "exponents at `cpu`, three seeds. Negative is better.",
+    f"exponents. {evidence.basis(means)}. Negative is better.",
     name="tab-imbalance-remedies",
 )
 
@@ -348,7 +352,8 @@ def as_table_3(name):
                 ]
                 cell[title[:1].upper() + title[1:]] = " / ".join(markdown.number(x, TOTAL) for x in both)
             cells.append(cell)
-    caption = f"Total / minority error (%) on {label(name)}, the paper's and ours at `cpu` (means over three seeds); all but the last column from scratch."
+    basis = evidence.basis(evidence.where(values, main=True, dataset=name, metric=TOTAL, method=["normal", *remedies]))
+    caption = f"Total / minority error (%) on {label(name)}, the paper's and ours (means; {basis}); all but the last column from scratch."
     return markdown.table(cells, caption=caption, name=f"tab-imbalance-{name}")
 
 
@@ -361,7 +366,7 @@ as_table_3("cifar100")
 # **Class by class.** {numref}`fig-imbalance-classes` is the paper's Figure 3, with ours: the error of each class at the
 # strongest imbalance.
 
-# %% mystnb={"figure": {"caption": "Class-wise error on CIFAR-10 at γ = 0.2: the paper's Figure 3 (left) and ours at `cpu` (right; mean over three seeds, with one standard deviation for both arms without a remedy).", "name": "fig-imbalance-classes"}, "image": {"alt": "Two panels with five curves over the ten classes, from the most training images to the fewest. In the paper the pre-trained curve lies below all others in every class, at about half their error or less. Ours are higher and closer together.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Class-wise error on CIFAR-10 at γ = 0.2: the paper's Figure 3 (left) and ours (right; mean over seeds, with one standard deviation for both arms without a remedy).", "name": "fig-imbalance-classes"}, "image": {"alt": "Two panels with five curves over the ten classes, from the most training images to the fewest. In the paper the pre-trained curve lies below all others in every class, at about half their error or less. Ours are higher and closer together.", "width": "100%"}} tags=["hide-input"]
 figure, (theirs, ours) = style.new_figure(columns=2, height=3.4)
 rows = evidence.where(evidence.curves(recorded, "class_error"), profile="cpu", dataset="cifar10", level=0.2)
 looks = {("scratch", way): style.series_style(place) for place, way in enumerate(remedies)}
@@ -378,7 +383,7 @@ for panel, words in ((theirs, "paper"), (ours, "ours")):
     panel.set(title=words, xlabel="class, most images first", xticks=range(1, 11), ylim=(0, None))
 theirs.set_ylabel("test error (%)")
 style.legend_outside(figure)
-style.show(figure, rows[["arm", "method", "seed", "x", "value"]].rename(columns={"x": "class"}))
+style.show(figure, rows[["profile", "arm", "method", "seed", "x", "value"]].rename(columns={"x": "class"}))
 
 # %% [markdown]
 # **Minority classes.** The total error is the mean of the class-wise errors, so it has two parts, that of the
@@ -407,7 +412,7 @@ for name, level in ((x, level) for x in datasets for level in total[x].levels):
 markdown.table(
     cells,
     caption="Share of the minority classes in the gain of total error (in brackets: in the classes), and the relative error reduction "
-    "on minority classes and on the others with its 95 % interval, all in %, at `cpu`, three seeds, without a remedy. The paper's "
+    f"on minority classes and on the others with its 95 % interval, all in %, without a remedy. {evidence.basis(means)}. The paper's "
     "values follow from its Table 3.",
     name="tab-imbalance-gain",
 )
@@ -437,14 +442,16 @@ jobs, live = registry.measure_as_asked("imbalance", globals())
 trainings.live_table(
     jobs,
     live,
+    evidence.tidy(recorded),
     metrics=[TOTAL, MINORITY],
     caption=f"This run, at `{profile}`: total and minority error.",
     name="tab-imbalance-live",
 )
 
-# %% mystnb={"figure": {"caption": "Total and minority error of this run against the exponent.", "name": "fig-imbalance-live"}, "image": {"alt": "Two panels or four: total error above, minority error below, a curve from scratch and a pre-trained one, and a grey range of the remedies.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Total and minority error of this run against the exponent; thin dotted lines are the recorded results of the same scale.", "name": "fig-imbalance-live"}, "image": {"alt": "Two panels or four: total error above, minority error below, a curve from scratch and a pre-trained one, and a grey range of the remedies.", "width": "100%"}} tags=["hide-input"]
 own = evidence.tidy(filter(None, map(Store(store).get, jobs)))
-draw(own, list(dict.fromkeys(job.dataset for job in jobs))[:2], paper=profile == "paper")
+beside = evidence.where(evidence.tidy(recorded), main=True, profile=profile)
+draw(own, list(dict.fromkeys(job.dataset for job in jobs))[:2], profile == "paper", beside)
 
 # %% [markdown]
 # The same at another scale, one remedy at some exponents, and the other size law. Results go to `runs/`;

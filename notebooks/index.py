@@ -108,7 +108,7 @@ SETTINGS = [(section, dataset, *HEADLINES[section]) for section in HEADLINES for
 ]
 rows = []
 for section, dataset, name, method, reduce in SETTINGS[:-1]:  # effective robustness is no share of an error
-    if (found := gain(section, name, dataset, method=method, reduce=reduce)) is not None:
+    if (found := gain(section, name, dataset, method=method, reduce=reduce)).n:
         printed = printed_values(section, name, dataset, found, method=method, reduce=reduce)
         bad = [
             x if metric(name).better < 0 else 1 - x for x in (found.reference, found.treated, *map(np.array, printed))
@@ -118,7 +118,8 @@ for section, dataset, name, method, reduce in SETTINGS[:-1]:  # effective robust
         rows.append(row | {"ours": mean, "low": low, "high": high, "scale": found.profile})
 
 # %% mystnb={"figure": {"caption": "Relative error reduction by pre-training: the share of the error from scratch that is gone (error is 100 % less the value, for accuracy and AUROC). Filled squares: the papers' scale. Open squares: `cpu` scale. Lines: 95 % intervals over seeds.", "name": "fig-results"}, "image": {"alt": "One row for each section and data set. Diamonds are the papers' values, squares are ours, with intervals; most squares lie to the left of their diamond, nearer to zero.", "width": "100%"}} tags=["hide-input", "readme"]
-frame, color = pd.DataFrame(rows)[::-1], style.arm_style("pre-trained")["color"]
+frame = pd.DataFrame(rows, columns=["row", "paper", "ours", "low", "high", "scale"])[::-1]
+color = style.arm_style("pre-trained")["color"]
 figure, [panel] = style.new_figure(height=4.6)
 panel.axvline(0, color="#333333", lw=1)
 panel.hlines(frame["row"], frame["low"], frame["high"], color=color, lw=2.5, alpha=0.6)
@@ -160,7 +161,7 @@ style.show(figure, frame[::-1])
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input", "readme"]
 cells = []
 for section, dataset, name, method, reduce in SETTINGS:
-    if (found := gain(section, name, dataset, method=method, reduce=reduce)) is not None:
+    if (found := gain(section, name, dataset, method=method, reduce=reduce)).n:
         words = {"area": "area under the error curve", "mean": f"mean {metric(name).label}"}.get(
             reduce, metric(name).label
         )
@@ -168,7 +169,7 @@ for section, dataset, name, method, reduce in SETTINGS:
         cells.append(
             {
                 "Measure": f"{SECTIONS[section]}, {label(dataset)}: {words}, `{found.profile}`",
-                "Paper": " → ".join(markdown.number(one, name) for one in printed) + markdown.unit(name),
+                "Paper": markdown.arrow(printed, name),
                 "From scratch": markdown.spread(found.reference, name),
                 "Pre-trained": markdown.spread(found.treated, name),
                 "Difference [95 %]": markdown.effect(found, name),

@@ -100,13 +100,15 @@ markdown.findings(
 # {numref}`tab-label-noise-excess` what is left of them without the difference on clean labels.
 
 
-# %% mystnb={"figure": {"caption": "Test error against corruption strength without a correction. Solid: ours at `cpu`, mean and one standard deviation over three seeds. Dashed: the paper's Figure 2.", "name": "fig-label-noise"}, "image": {"alt": "Two panels, CIFAR-10 and CIFAR-100. All curves rise with the corruption strength. The pre-trained curves lie below those from scratch; ours lie far above the paper's dashed ones, and on CIFAR-100 ours run close together near 90 per cent.", "width": "100%"}} tags=["hide-input"]
-def draw(shown, datasets, methods=("none",), paper=True):
+# %% mystnb={"figure": {"caption": "Test error against corruption strength without a correction. Solid: ours, mean and one standard deviation over seeds. Dashed: the paper's Figure 2.", "name": "fig-label-noise"}, "image": {"alt": "Two panels, CIFAR-10 and CIFAR-100. All curves rise with the corruption strength. The pre-trained curves lie below those from scratch; ours lie far above the paper's dashed ones, and on CIFAR-100 ours run close together near 90 per cent.", "width": "100%"}} tags=["hide-input"]
+def draw(shown, datasets, methods=("none",), paper=True, beside=None):
     figure, panels = style.new_figure(columns=len(datasets), rows=len(methods), height=3.4)
     for panel, (name, data) in zip(panels, [(m, d) for m in methods for d in datasets], strict=True):
         rows = evidence.where(shown, main=True, dataset=data, method=name, metric="error")
         for arm in evidence.ARMS:
             style.band(panel, rows, arm)
+            if beside is not None:
+                style.recorded_line(panel, evidence.where(beside, dataset=data, method=name), arm)
             if paper:
                 curve = select("label_noise", dataset=data, arm=arm, method=name, metric="error")
                 panel.plot(curve["level"], 100 * curve["value"], **style.paper_line(arm))
@@ -121,9 +123,10 @@ draw(values, ["cifar10", "cifar100"])
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 both = {"section": "label_noise", "datasets": ["cifar10", "cifar100"], "methods": methods}
+rows = evidence.arms(values, ["error"], **both, reduce="area", locator="P1 Table 2")
 markdown.arms_table(
-    evidence.arms(values, ["error"], **both, reduce="area", locator="P1 Table 2"),
-    caption="Area under the error curve (%) at `cpu`, three seeds, one pre-training: mean ± standard deviation, and the "
+    rows,
+    caption=f"Area under the error curve (%), {evidence.basis(rows)}, one pre-training: mean ± standard deviation, and the "
     "paired difference with its 95 % interval. On CIFAR-100, ours and the paper's are over the strengths 0, 0.4, 0.8 and 1.",
     name="tab-label-noise",
 )
@@ -226,7 +229,7 @@ trainings.trainings_table(
 # **Spread.** The paper has one training a strength, and its Forward code always the same corrupted labels. Here each seed
 # draws labels of its own. All seeds start from one pre-training, so no interval covers the randomness of pre-training.
 
-# %% mystnb={"figure": {"caption": "Corruption matrices on CIFAR-10 at strength 0.6, means over three seeds at `cpu`: rows are true classes, columns observed labels.", "name": "fig-label-noise-matrices"}, "image": {"alt": "Two rows of four heat maps, from scratch and pre-trained. The true matrix has a clear diagonal on an even ground; the estimates of Forward and of GLC are blurred versions of it, less so for the pre-trained network.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Corruption matrices on CIFAR-10 at strength 0.6, means over seeds: rows are true classes, columns observed labels.", "name": "fig-label-noise-matrices"}, "image": {"alt": "Two rows of four heat maps, from scratch and pre-trained. The true matrix has a clear diagonal on an even ground; the estimates of Forward and of GLC are blurred versions of it, less so for the pre-trained network.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(columns=4, rows=2, height=1.9)
 kinds = {"true": "glc-10", "Forward": "forward", "GLC, 5 %": "glc-5", "GLC, 10 %": "glc-10"}
 for panel, (arm, (title, name)) in zip(panels, [(a, k) for a in evidence.ARMS for k in kinds.items()], strict=True):
@@ -241,11 +244,12 @@ for panel, (arm, (title, name)) in zip(panels, [(a, k) for a in evidence.ARMS fo
 style.show(figure, evidence.where(values, dataset="cifar10", level=0.6, metric="matrix_error", main=True))
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+rows = evidence.arms(values, ["matrix_error"], **both | {"methods": methods[1:]}, levels=[0.6, 0.4])
+rows = rows.query("(dataset == 'cifar10') == (level == 0.6)")
 markdown.arms_table(
-    evidence.arms(values, ["matrix_error"], **both | {"methods": methods[1:]}, levels=[0.6, 0.4]).query(
-        "(dataset == 'cifar10') == (level == 0.6)"
-    ),
-    caption="Total variation distance (%) between the estimated and the true corruption matrix, mean over classes, at `cpu`.",
+    rows,
+    caption="Total variation distance (%) between the estimated and the true corruption matrix, mean over classes; "
+    f"{evidence.basis(rows)}.",
     name="tab-label-noise-matrices",
     paper=False,
 )
@@ -254,14 +258,14 @@ markdown.arms_table(
 trial = evidence.where(values, dataset="cifar10", level=0.6, metric="error", method=["none", "forward", "glc-10"])
 trial = trial.assign(images=trial["recipe"].str.extract(r'"train_images":(\d+)')[0].astype(int))
 means = trial.pivot_table(index=["images", "method"], columns="arm", values="value", observed=True)
+counts = trial.groupby(["images", "method"], observed=True)["seed"].nunique()
 markdown.table(
     [
-        {"Training images": f"{images:,}", "Method": label(name)}
+        {"Training images": f"{images:,}", "Seeds": counts[images, name], "Method": label(name)}
         | {label(arm).capitalize(): markdown.number(row[arm], "error") for arm in evidence.ARMS}
         for (images, name), row in means.iterrows()
     ],
-    caption="Test error (%) on CIFAR-10 at strength 0.6 by number of training images, `cpu`; three seeds with 2,000 images, "
-    "one with 10,000.",
+    caption="Test error (%) on CIFAR-10 at strength 0.6 by number of training images, `cpu`.",
     name="tab-label-noise-images",
 )
 
@@ -281,7 +285,7 @@ trainings.candidates_table(
 #
 # **Every method.** {numref}`fig-label-noise-methods` has the error curves with corrections.
 
-# %% mystnb={"figure": {"caption": "Test error against corruption strength with corrections. Solid: ours at `cpu`, mean and one standard deviation over three seeds. Dashed: the paper's Figure 2.", "name": "fig-label-noise-methods"}, "image": {"alt": "Four panels: Forward correction and GLC with 5 per cent trusted labels on CIFAR-10 and CIFAR-100. On CIFAR-10 the pre-trained curve lies below the one from scratch; on CIFAR-100 our curves lie on each other near 95 per cent.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Test error against corruption strength with corrections. Solid: ours, mean and one standard deviation over seeds. Dashed: the paper's Figure 2.", "name": "fig-label-noise-methods"}, "image": {"alt": "Four panels: Forward correction and GLC with 5 per cent trusted labels on CIFAR-10 and CIFAR-100. On CIFAR-10 the pre-trained curve lies below the one from scratch; on CIFAR-100 our curves lie on each other near 95 per cent.", "width": "100%"}} tags=["hide-input"]
 draw(values, ["cifar10", "cifar100"], ("forward", "glc-5"))
 
 # %% [markdown]
@@ -291,9 +295,10 @@ draw(values, ["cifar10", "cifar100"], ("forward", "glc-5"))
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 human = [f"cifar10n-{kind}" for kind in ("aggre", "random1", "worse")]
+rows = evidence.arms(values, ["error"], section="label_noise", datasets=human, methods=["none"])
 markdown.arms_table(
-    evidence.arms(values, ["error"], section="label_noise", datasets=human, methods=["none"]),
-    caption="Test error (%) on CIFAR-10 after training on human labels without a correction, `cpu`, three seeds.",
+    rows,
+    caption=f"Test error (%) on CIFAR-10 after training on human labels without a correction, {evidence.basis(rows)}.",
     name="tab-label-noise-human",
     paper=False,
 )
@@ -312,7 +317,7 @@ markdown.Markdown(
 # paper's Figure 1 with ours; the learning rate drops after 40, 60 and 80 % of the epochs, to a fifth each time here (the
 # paper gives neither network nor rate nor factor). Ours has so few images that there is little test accuracy to lose.
 
-# %% mystnb={"figure": {"caption": "Error by share of the training on CIFAR-100 at strength 0.6, from scratch: on the noisy training labels (left) and on the test set (right). Solid: ours at `cpu`, three seeds. Dashed: the paper, 200 epochs.", "name": "fig-label-noise-longer"}, "image": {"alt": "Two panels. The train error falls throughout, with a step at each drop of the learning rate. The paper's test error falls until shortly after the first drop and then rises by half; ours stays near 95 per cent.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Error by share of the training on CIFAR-100 at strength 0.6, from scratch: on the noisy training labels (left) and on the test set (right). Solid: ours. Dashed: the paper, 200 epochs.", "name": "fig-label-noise-longer"}, "image": {"alt": "Two panels. The train error falls throughout, with a step at each drop of the learning rate. The paper's test error falls until shortly after the first drop and then rises by half; ours stays near 95 per cent.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(columns=2, height=3.2)
 for panel, (name, title) in zip(
     panels,
@@ -340,14 +345,15 @@ jobs, live = registry.measure_as_asked("label_noise", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.live_table(
-    jobs, live, metrics=["error"], caption=f"This run, at `{profile}`: test error.", name="tab-label-noise-live"
+    jobs, live, values, metrics=["error"], caption=f"This run, at `{profile}`: test error.", name="tab-label-noise-live"
 )
 
-# %% mystnb={"figure": {"caption": "Test error of this run against corruption strength.", "name": "fig-label-noise-live"}, "image": {"alt": "The test error of the live run rises with the corruption strength, one curve from scratch and one pre-trained.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Test error of this run against corruption strength; thin dotted lines are the recorded results of the same scale.", "name": "fig-label-noise-live"}, "image": {"alt": "The test error of the live run rises with the corruption strength, one curve from scratch and one pre-trained.", "width": "100%"}} tags=["hide-input"]
 own = evidence.tidy(filter(None, map(Store(store).get, jobs)))
 shown = [name for name in methods if (own["method"] == name).any() and own["level"].notna().any()]
 if shown:
-    draw(own, list(dict.fromkeys(job.dataset for job in jobs))[:2], shown[:2], paper=profile == "paper")
+    beside = evidence.where(values, main=True, profile=profile, metric="error")
+    draw(own, list(dict.fromkeys(job.dataset for job in jobs))[:2], shown[:2], profile == "paper", beside)
 
 # %% [markdown]
 # The same at another scale, one method at some strengths, human labels, and noise of another kind. Results go to `runs/`;

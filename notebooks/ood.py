@@ -24,7 +24,6 @@ store = "runs"  # folder for records, networks and checkpoints
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell", "remove-stderr"]
-import json
 from pathlib import Path
 
 import numpy as np
@@ -43,13 +42,7 @@ style.use_style()
 recorded = load_published("ood", Path(results))
 values = evidence.tidy(recorded)
 both = ["cifar10", "cifar100"]
-noise = ["gaussian", "rademacher", "blobs"]
-rest = [column for column in values if column not in ("metric", "value")]
-for measure in ("auroc", "aupr", "fpr95"):  # means over the synthetic sets, beside those over all and over photographs
-    rows = evidence.where(values, metric=[f"{measure}_{name}" for name in noise])
-    means = rows.groupby(rest, observed=True, dropna=False)["value"].mean().reset_index()
-    values = pd.concat([values, means.assign(metric=f"{measure}_synthetic")], ignore_index=True)
-values = values.astype({"metric": "category"})
+noise = evidence.OOD_SETS["synthetic"]
 
 
 # %% tags=["remove-cell", "remove-stderr"]
@@ -57,21 +50,13 @@ def gain(dataset, metric="auroc_mean", method="standard", profile=None):
     return evidence.gain(values, metric, section="ood", dataset=dataset, method=method, profile=profile)
 
 
-def paper_means(row):
-    """The paper's means over those OOD sets that ours is over; it prints no FPR95."""
-    measure, kind = row["metric"].split("_")
-    ours = evidence.where(values, main=True, dataset=row["measured_on"], profile=row["profile"])
-    sets = json.loads(ours["recipe"].iloc[0])["ood_sets"].split(":")
-    names = [f"{measure}_{name}" for name in sets if kind == "mean" or (name in noise) == (kind == "synthetic")]
-    side = {"dataset": row["dataset"], "method": "standard", "locator": "P1 Table 6"}
-    means = [[evidence.paper_value("ood", metric=name, arm=arm, **side) for name in names] for arm in evidence.ARMS]
-    return [np.nan, np.nan] if measure == "fpr95" else np.mean(means, axis=1)
-
-
 def mean_rows(*measures):
     names = [f"{measure}_{kind}" for measure in measures for kind in ("mean", "synthetic", "photographs")]
     rows = evidence.arms(values, names, section="ood", datasets=both)
-    rows[["paper_scratch", "paper_tuned"]] = [paper_means(row) for row in rows.to_dict("records")]
+    rows[["paper_scratch", "paper_tuned"]] = [
+        evidence.paper_ood_means(values, row.metric, dataset=row.dataset, profile=row.profile)
+        for row in rows.itertuples()
+    ]  # over those OOD sets that ours is over
     return rows
 
 
@@ -85,8 +70,8 @@ auroc = mean_rows("auroc")
 
 
 def same_sets(dataset, metric="auroc_mean"):
-    [row] = auroc.query("dataset == @dataset and metric == @metric").to_dict("records")
-    return " → ".join(markdown.number(row[name], metric) for name in ("paper_scratch", "paper_tuned")) + " %"
+    row = auroc[(auroc["dataset"] == dataset) & (auroc["metric"] == metric)]
+    return markdown.arrow(row[["paper_scratch", "paper_tuned"]].to_numpy().ravel(), metric)
 
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
@@ -139,8 +124,8 @@ markdown.findings(
 # beside AUROC.
 
 
-# %% mystnb={"figure": {"caption": "AUROC by OOD set at `paper`. Filled: ours, means over three seeds, which are the small dots. Open: the paper's Table 6. Dotted: chance. SVHN, Places365 and LSUN were not measured.", "name": "fig-ood"}, "image": {"alt": "Two panels, CIFAR-10 and CIFAR-100, with a row for each of eight OOD sets, three of synthetic noise and five of photographs. On CIFAR-100 pre-training moves Gaussian and Rademacher noise far to the right, in the paper by almost fifty points; on textures and the other CIFAR ours move to the left, the paper's to the right or hardly at all. On CIFAR-10 all arms lie close together, and our seeds from scratch scatter widely on noise.", "width": "100%"}} tags=["hide-input"]
-def draw(shown, datasets, sets, profile, method="standard", paper=True):
+# %% mystnb={"figure": {"caption": "AUROC by OOD set. Filled: ours, means over seeds, which are the small dots. Open: the paper's Table 6. Dotted: chance. SVHN, Places365 and LSUN were not measured.", "name": "fig-ood"}, "image": {"alt": "Two panels, CIFAR-10 and CIFAR-100, with a row for each of eight OOD sets, three of synthetic noise and five of photographs. On CIFAR-100 pre-training moves Gaussian and Rademacher noise far to the right, in the paper by almost fifty points; on textures and the other CIFAR ours move to the left, the paper's to the right or hardly at all. On CIFAR-10 all arms lie close together, and our seeds from scratch scatter widely on noise.", "width": "100%"}} tags=["hide-input"]
+def draw(shown, datasets, sets, profile, method="standard", paper=True, beside=None):
     figure, panels = style.new_figure(columns=len(datasets), height=0.42 * len(sets) + 1.3)
     plotted = []
     for panel, dataset in zip(panels, datasets, strict=True):
@@ -155,9 +140,13 @@ def draw(shown, datasets, sets, profile, method="standard", paper=True):
                 panel.plot(seeds, [place - 0.16] * len(seeds), alpha=0.5, **look | {"marker": ".", "ms": 6})
                 panel.plot(seeds.mean(), place - 0.16, ms=8, label=label(arm), **look)
                 panel.plot(printed, place + 0.2, ms=6, mfc="white", **look)
+                if beside is not None:
+                    mean = 100 * evidence.where(beside, main=True, profile=profile, **setting)["value"].mean()
+                    panel.plot(mean, place - 0.16, **look | {"marker": "|", "ms": 16})
                 ends.append((seeds.mean(), printed))
-                plotted += [setting | {"seed": seed, "auroc": value, "paper": printed} for seed, value in seeds.items()]
-                plotted += [] if len(seeds) else [setting | {"paper": printed}]
+                setting |= {"profile": profile, "paper": printed}
+                plotted += [setting | {"seed": seed, "auroc": value} for seed, value in seeds.items()]
+                plotted += [] if len(seeds) else [setting]
             panel.plot([x for x, _ in ends], [place - 0.16] * 2, color="#999999", lw=1.5, zorder=1)
             panel.plot([x for _, x in ends], [place + 0.2] * 2, color="#999999", lw=1.2, ls=(0, (3, 2)), zorder=1)
         panel.axvline(50, **style.EQUAL)
@@ -173,7 +162,7 @@ draw(values, both, [*noise, "textures", "other", "svhn", "places365", "lsun"], "
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 markdown.arms_table(
     named(auroc),
-    caption="AUROC (%), means over OOD sets, at `paper`, three seeds, one pre-training: mean ± standard deviation, and the "
+    caption=f"AUROC (%), means over OOD sets, {evidence.basis(auroc)}, one pre-training: mean ± standard deviation, and the "
     "paired difference with its 95 % interval. *Synthetic*: two kinds of noise, and blobs. *Photographs*: textures and the "
     "other CIFAR. The paper's means are taken over the same sets, from its Table 6; over all eight it prints "
     f"{markdown.printed('auroc_mean', section='ood', dataset='cifar10', method='standard')} and "
@@ -185,7 +174,7 @@ markdown.arms_table(
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 rows = []
 for name, scale in [(name, scale) for name in ("cifar10", "cifar100", "tiny_imagenet") for scale in ("cpu", "paper")]:
-    if (found := gain(name, "error", profile=scale)) is not None:
+    if (found := gain(name, "error", profile=scale)).n:
         cells = {"ID set, scale, seeds": f"{label(found.dataset)}, `{scale}`, {found.n}"}
         for title, metric in {
             "Test error": "error",
@@ -357,10 +346,10 @@ markdown.Markdown(
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 def by_set(measure, words):
     names = [*noise, "textures", "cifar100", "cifar10", "svhn", "places365", "lsun"]
-    metrics = [f"{measure}_{name}" for name in names]
+    rows = evidence.arms(values, [f"{measure}_{name}" for name in names], section="ood", datasets=both)
     return markdown.arms_table(
-        named(evidence.arms(values, metrics, section="ood", datasets=both)),
-        caption=f"{words} (%) by OOD set, at `paper`, three seeds, and the paper's Table 6.",
+        named(rows),
+        caption=f"{words} (%) by OOD set, {evidence.basis(rows)}, and the paper's Table 6.",
         name=f"tab-ood-{measure}",
         setting="ID set, OOD set",
     )
@@ -372,9 +361,10 @@ by_set("auroc", "AUROC")
 by_set("aupr", "AUPR")
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+rows = mean_rows("aupr", "fpr95")
 markdown.arms_table(
-    mean_rows("aupr", "fpr95"),
-    caption="AUPR (higher is better) and FPR95 (lower is better), means over OOD sets at `paper`, three seeds. The paper's "
+    rows,
+    caption=f"AUPR (higher is better) and FPR95 (lower is better), means over OOD sets, {evidence.basis(rows)}. The paper's "
     "means are over the same sets; it prints no FPR95.",
     name="tab-ood-means",
     setting="ID set, measure, OOD sets",
@@ -397,10 +387,11 @@ for name, scale in (("cifar10", "cpu"), ("cifar100", "cpu"), ("cifar100", "paper
             cells[f"{words} (%)"] = markdown.sides(found[kind], "auroc_mean").removesuffix(" %")
             cells[f"{words}, difference"] = markdown.effect(found[kind], "auroc_mean").replace(" points", "")
         rows.append(cells)
+compared = evidence.where(values, main=True, dataset=both, metric="auroc_mean", method=list(ood_scores.SCORES))
 markdown.table(
     rows,
-    caption="AUROC by score, from scratch → pre-trained, and the paired difference in points with its 95 % interval; five "
-    "seeds at `cpu`, three at `paper`. *Standard* is the paper's score.",
+    caption="AUROC by score, from scratch → pre-trained, and the paired difference in points with its 95 % interval; "
+    f"{evidence.basis(compared)}. *Standard* is the paper's score.",
     name="tab-ood-scores",
 )
 
@@ -462,7 +453,7 @@ markdown.Markdown(
 # **Confidence.** {numref}`fig-ood-confidence` shows the distributions behind the numbers of CIFAR-100.
 
 
-# %% mystnb={"figure": {"caption": "Confidence on CIFAR-100 at `paper`, mean over three seeds: ID images as a grey area, OOD sets as lines. The vertical axis is logarithmic above 1 %.", "name": "fig-ood-confidence"}, "image": {"alt": "Two histograms of the confidence, from scratch and pre-trained. The ID images are a grey area that rises to full confidence. From scratch, Gaussian and Rademacher noise rise to full confidence with the ID images, and blobs do not. After pre-training, noise and blobs stay at low confidence, and textures and CIFAR-10 run close to the ID images throughout.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Confidence on CIFAR-100, mean over seeds: ID images as a grey area, OOD sets as lines. The vertical axis is logarithmic above 1 %.", "name": "fig-ood-confidence"}, "image": {"alt": "Two histograms of the confidence, from scratch and pre-trained. The ID images are a grey area that rises to full confidence. From scratch, Gaussian and Rademacher noise rise to full confidence with the ID images, and blobs do not. After pre-training, noise and blobs stay at low confidence, and textures and CIFAR-10 run close to the ID images throughout.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(columns=2, height=3.4)
 plotted = []
 for panel, arm in zip(panels, evidence.ARMS, strict=True):
@@ -481,7 +472,7 @@ for panel, arm in zip(panels, evidence.ARMS, strict=True):
     panel.set(title=label(arm), xlabel="confidence (%)", xlim=(0, 100), ylim=(0, 100))
 panels[0].set_ylabel("share of the images (%)")
 style.legend_outside(figure)
-style.show(figure, pd.concat(plotted)[["images", "arm", "seed", "confidence", "value"]])
+style.show(figure, pd.concat(plotted)[["profile", "images", "arm", "seed", "confidence", "value"]])
 
 # %% [markdown]
 # ## Run it yourself
@@ -495,18 +486,18 @@ jobs, live = registry.measure_as_asked("ood", globals())
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.live_table(
-    jobs, live, metrics=["auroc_mean"], caption=f"This run, at `{profile}`: mean AUROC.", name="tab-ood-live"
+    jobs, live, values, metrics=["auroc_mean"], caption=f"This run, at `{profile}`: mean AUROC.", name="tab-ood-live"
 )
 
-# %% mystnb={"figure": {"caption": "AUROC of this run by OOD set: means over its seeds, which are the small dots. Dotted: chance.", "name": "fig-ood-live"}, "image": {"alt": "One row for each OOD set of the live run, with a mark for the arm from scratch and one for the pre-trained arm.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "AUROC of this run by OOD set: means over its seeds, which are the small dots. Vertical strokes: the recorded means of the same scale. Dotted: chance.", "name": "fig-ood-live"}, "image": {"alt": "One row for each OOD set of the live run, with a mark for the arm from scratch and one for the pre-trained arm.", "width": "100%"}} tags=["hide-input"]
 own = evidence.tidy(filter(None, map(Store(store).get, jobs)))
 scores = [name for name in ood_scores.SCORES if (own["method"] == name).any()]
 if scores:
     shown = list(dict.fromkeys(job.dataset for job in jobs))[:2]
     metrics = evidence.where(own, dataset=shown, method=scores[0])["metric"].unique()
     sets = [name.removeprefix("auroc_") for name in metrics if name.startswith("auroc_") and name != "auroc_mean"]
-    sets = [name for name in sets if name != "photographs"]
-    draw(own, shown, sorted(sets, key=lambda name: name not in noise), profile, scores[0], paper=profile == "paper")
+    sets = sorted(set(sets) - set(evidence.OOD_SETS), key=lambda name: (name not in noise, name))
+    draw(own, shown, sets, profile, scores[0], profile == "paper", values)
 
 # %% [markdown]
 # The same at another scale. An OOD set that you do not have is left out by naming the others, separated by colons; the means

@@ -116,19 +116,6 @@ markdown.Markdown(
 )
 
 # %% [markdown]
-# ## Records that were deleted
-#
-# On 25 November 2026 published records of CIFAR-10 at `cpu` were deleted, and the same was measured again with other
-# training settings. Their results were known by then. They are in the history of `book/results`.
-#
-# | Deleted | Settings then | Settings now | Results |
-# | --- | --- | --- | --- |
-# | label noise, 34 records of one seed, in commit `7a82df1` | batches of 128; 40 epochs from scratch, 10 pre-trained | batches of 32; 20 and 3 epochs; three seeds | area without correction then 65.7 → 45.6 %, now 64.5 → 45.1 % |
-# | class imbalance, 4 records in `7a82df1`, and 40 in `93b6387` (the same 4, which had come back, and 36) | batches of 128 and of 32; 14 to 58 epochs of normal training from scratch, 3 to 12 pre-trained | batches of 32; 69 to 115 and 14 to 23 epochs | error of normal training, mean of three imbalances, in batches of 32: then 67.1 → 40.5 %, now 44.2 → 34.0 % |
-#
-# The first imbalance settings trained too briefly, above all from scratch; longer training took more than half of the gain
-# away. The settings were chosen on held-out training images.
-#
 # ## What a record holds
 #
 # Each result is one line of `book/results/<section>.jsonl`: the job, its metrics, and where they come from. The job is

@@ -13,7 +13,7 @@ import ast
 import json
 import os
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +63,17 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
         from robustness_lib.experiments import registry
 
         registry.plan_as_asked(section, namespace)
+    if "profile" in defaults:
+        _name_run({name: namespace[name] for name in defaults if name not in _FOLDERS and namespace[name] != ""})
+
+
+def _name_run(parameters: Mapping[str, Any]) -> None:
+    """Show at the top of an executed notebook which run it is of; the book leaves this out."""
+    from IPython.display import Markdown, display  # of the extra "book"; the library does without
+
+    words = ", ".join(f"{name} `{value}`" for name, value in parameters.items())
+    text = f"**This run:** {words}. What it measured is under *Run it yourself*, beside the recorded results."
+    display(Markdown(text))  # type: ignore[no-untyped-call]
 
 
 def _go_to_root(results: Path) -> None:

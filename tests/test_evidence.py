@@ -74,7 +74,7 @@ def test_areas_are_over_the_levels_that_both_sides_have():
 
 def test_an_area_needs_both_ends():
     rows = [record(seed=0, level=x, init=init, error=0.5) for init in ("scratch", "c") for x in (0.0, 0.5)]
-    assert both(evidence.tidy(rows), reduce="area") is None
+    assert both(evidence.tidy(rows), reduce="area").n == 0
 
 
 def test_an_unfinished_sweep_keeps_the_levels_with_most_values():

@@ -30,7 +30,7 @@ def test_numbers(value, name, settings, text):
 def test_sides_and_effects_have_their_units():
     assert markdown.sides(FOUND, "error") == "64.5 ± 0.7 → 45.5 ± 0.7 %"
     assert markdown.effect(FOUND, "error") == "−19.0 points [−20.0, −18.0]"
-    assert markdown.effect(None, "error") == "not measured"
+    assert markdown.effect(Comparison(), "error") == "not measured"
 
 
 def test_one_seed_has_no_interval():
@@ -65,4 +65,4 @@ def test_the_table_of_arms_names_what_differs():
 def test_what_the_paper_prints():
     setting = {"section": "label_noise", "dataset": "cifar10", "method": "none", "reduce": "area"}
     assert markdown.printed("error", **setting) == "28.7 → 15.9 %"
-    assert markdown.printed("error", **setting | {"dataset": "cifar10n-worse"}) == "no number"
+    assert markdown.printed("error", **setting | {"dataset": "cifar10n-worse"}) == markdown.DASH

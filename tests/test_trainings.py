@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 from robustness_lib.metrics import Metrics
-from robustness_lib.report import trainings
+from robustness_lib.report import evidence, trainings
 from robustness_lib.runner import records
 from robustness_lib.runner.records import Job, Record
 
@@ -26,9 +27,10 @@ def made(metrics: Metrics, precision: str = "float32", **changes: object) -> Rec
     return Record(job, metrics, {"seconds": 1.0, "precision": precision})
 
 
-def rows(*some: Record, metrics: tuple[str, ...] = ("error",)) -> list[list[str]]:
+def rows(*some: Record, metrics: tuple[str, ...] = ("error",), recorded: Sequence[Record] = ()) -> list[list[str]]:
     """The table's cells, the header first."""
-    table = trainings.live_table([r.job for r in some], records.frame(some), metrics=metrics, caption="", name="tab")
+    jobs, values = [record.job for record in some], evidence.tidy(recorded)
+    table = trainings.live_table(jobs, records.frame(some), values, metrics=metrics, caption="", name="tab")
     lines = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -42,17 +44,25 @@ def test_no_method_level_or_arm_is_left_out() -> None:
         made({"my_score": -1.5, "corpus_images": 4000.0}, method="of my own"),
     ]
     assert rows(*some) == [
-        ["What", "Arm", "Seeds", "test error (%)", "Measured"],
-        ["synthetic, standard", "from scratch", "2", "30.0 ± 7.1", ""],
-        ["synthetic, temperature scaling", "from scratch", "1", "", "test error, temperature scaling (%) 50.0"],
-        ["synthetic, GLC, 5 % trusted at 0.5", "pre-trained", "1", "10.0", ""],
-        ["synthetic, of my own", "from scratch", "1", "", "my score −1.500; images of the corpus 4,000"],
+        ["What", "Seeds", "test error (%)", "Measured"],
+        ["synthetic, standard, from scratch", "2", "30.0 ± 7.1", ""],
+        ["synthetic, temperature scaling, from scratch", "1", "", "test error, temperature scaling (%) 50.0"],
+        ["synthetic, GLC, 5 % trusted at 0.5, pre-trained", "1", "10.0", ""],
+        ["synthetic, of my own, from scratch", "1", "", "my score −1.500; images of the corpus 4,000"],
     ]
+
+
+def test_recorded_values_of_the_same_setting_stand_beside() -> None:
+    own = made({"error": 0.25}, method="glc-5", level=0.5)
+    other = made({"error": 0.1}, method="glc-5", level=0.6)
+    assert rows(own, recorded=[other])[1][2] == "25.0"
+    same = [made({"error": error}, method="glc-5", level=0.5, seed=seed) for seed, error in enumerate((0.2, 0.3))]
+    assert rows(own, recorded=[other, *same])[1][2] == "25.0<br>*recorded 25.0 ± 7.1*"
 
 
 def test_what_differs_beside_the_seed_is_never_one_mean() -> None:
     twice = [made({"error": 0.2}), made({"error": 0.4}, "bfloat16", seed=1)]
-    assert [row[2:] for row in rows(*twice)] == [
+    assert [row[1:] for row in rows(*twice)] == [
         ["Differs in", "Seeds", "test error (%)"],
         ["precision=float32", "1", "20.0"],
         ["precision=bfloat16", "1", "40.0"],
@@ -60,5 +70,6 @@ def test_what_differs_beside_the_seed_is_never_one_mean() -> None:
 
 
 def test_a_job_without_a_record_is_not_run() -> None:
-    table = trainings.live_table([JOB], records.frame([]), metrics=["error"], caption="", name="tab")
-    assert "| synthetic, standard | from scratch | 0 | not run |" in table
+    nothing = records.frame([]), evidence.tidy([])
+    table = trainings.live_table([JOB], *nothing, metrics=["error"], caption="", name="tab")
+    assert "| synthetic, standard, from scratch | 0 | not run |" in table

@@ -45,6 +45,7 @@ document.addEventListener("DOMContentLoaded", () => {
     const rows = [...table.querySelectorAll("tbody tr")];
     const titles = [...table.querySelectorAll("thead th")];
     const text = (row, column) => row.cells[column].textContent.trim();
+    const kind = (row, column) => text(row, column).split(",")[0]; // without the size, or the number of seeds
 
     titles.forEach((title, column) => {
       const button = document.createElement("button");
@@ -67,8 +68,8 @@ document.addEventListener("DOMContentLoaded", () => {
     const choices = [];
     titles.forEach((title, column) => {
       const name = title.textContent.trim();
-      const values = [...new Set(rows.map((row) => text(row, column)))].sort();
-      if (!["Direction", "Size", "Scale", "Page"].includes(name) || values.length < 2) return;
+      const values = [...new Set(rows.map((row) => kind(row, column)))].sort();
+      if (!["Verdict", "Scale", "Page"].includes(name) || values.length < 2) return;
       const label = document.createElement("label");
       const select = document.createElement("select");
       select.className = "form-select form-select-sm";
@@ -84,7 +85,7 @@ document.addEventListener("DOMContentLoaded", () => {
 
     function show() {
       for (const row of rows) {
-        row.hidden = !choices.every(({ select, column }) => select.value === "all" || select.value === text(row, column));
+        row.hidden = !choices.every(({ select, column }) => select.value === "all" || select.value === kind(row, column));
       }
       const shown = rows.filter((row) => !row.hidden).length;
       count.textContent = shown === rows.length ? `${shown} claims` : `${shown} of ${rows.length} claims`;

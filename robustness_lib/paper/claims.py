@@ -334,14 +334,15 @@ def paper_text(claim: Claim) -> str:
         none = 1.0 if claim.kind == "ratio" else 0.0
         against = claim.test == "beyond" and found is not None and claim.sign * found <= none
         parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + (", against the claim" if against else ""))
+    return "; ".join(filter(None, [*parts, stated_text(claim)])) or "stated without numbers"
+
+
+def stated_text(claim: Claim) -> str:
+    """The stated size with its unit: "a factor of 4.1", "45 % less", "11.6 points", "at least halved"; "" without."""
     row = stated_row(claim)
-    if row is not None:
-        parts.append(size_text(claim, str(row["printed"])))
-    return "; ".join(parts) or "stated without numbers"
-
-
-def size_text(claim: Claim, number: str) -> str:
-    """A stated size with its unit: "a factor of 4.1", "45 % less", "11.6 points", "at least halved"."""
+    number = "" if row is None else str(row["printed"])
+    if not number:
+        return ""
     if not number[0].isdigit():
         return f"“{number}”"
     if claim.kind == "ratio":

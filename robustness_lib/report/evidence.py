@@ -7,12 +7,13 @@ seed, and its interval is the 95 % interval of Student's t distribution over see
 from __future__ import annotations
 
 import functools
+import itertools
 import json
 import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal, NamedTuple, TypeAlias
 
@@ -37,8 +38,11 @@ STRENGTHS = tuple(tenths / 10 for tenths in range(11))
 STAND_INS = {"tiny_imagenet": "tiny_imagenet32"}
 """Image sets that stand in for another where it has no records: Tiny ImageNet at 32 pixels."""
 
-PHOTOGRAPHS = ("textures", "svhn", "places365", "lsun", "cifar10", "cifar100", "miniplaces", "imagenet21k")
-"""OOD sets that are photographs; the others are synthetic noise."""
+OOD_SETS = {
+    "photographs": ("textures", "svhn", "places365", "lsun", "cifar10", "cifar100", "miniplaces", "imagenet21k"),
+    "synthetic": ("gaussian", "rademacher", "blobs"),
+}
+"""The two kinds of OOD sets, over which there are means beside the one over all."""
 
 
 def load(folder: Path | str = PUBLISHED, section: str | None = None) -> pd.DataFrame:
@@ -47,10 +51,7 @@ def load(folder: Path | str = PUBLISHED, section: str | None = None) -> pd.DataF
 
 
 def tidy(records: Iterable[Record]) -> pd.DataFrame:
-    """Records as a long frame.
-
-    Args:
-        records: Records of any sections.
+    """Records of any sections as a long frame.
 
     Returns:
         One row a record and scalar metric: ``section``, ``profile``, ``dataset``, ``arm``, ``method``, ``level`` (NaN
@@ -88,20 +89,21 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
 def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics that follow from recorded ones.
 
-    ``adversarial_ratio``: adversarial over clean accuracy. ``auroc_photographs`` and so on: the mean over the OOD sets
-    that are photographs. ``class_error_1`` and so on, of ten classes. ``history_error_half`` and ``_last``: the value
-    at half of the epochs and at the end. ``high_share``: share of a testbed's models with effective robustness above
-    1 point. ``mixed_gain``: effective robustness of the best mix of two models beyond both of them.
-    ``gap_share_early`` and ``_late``: share of the accuracy gap that effective robustness closes (P2), in the first
-    and the second half of those epochs whose accuracy the testbed reaches.
+    ``adversarial_ratio``: adversarial over clean accuracy. ``auroc_photographs``, ``auroc_synthetic`` and so on: the
+    mean over the OOD sets of that kind. ``class_error_1`` and so on, of ten classes. ``history_error_half`` and
+    ``_last``: the value at half of the epochs and at the end. ``high_share``: share of a testbed's models with
+    effective robustness above 1 point. ``mixed_gain``: effective robustness of the best mix of two models beyond both
+    of them. ``gap_share_early`` and ``_late``: share of the accuracy gap that effective robustness closes (P2), in the
+    first and the second half of those epochs whose accuracy the testbed reaches.
     """
     found: dict[str, float] = {}
     if metrics.get("clean_accuracy") and "adversarial_accuracy" in metrics:
         found["adversarial_ratio"] = metrics["adversarial_accuracy"] / metrics["clean_accuracy"]
     for score in ("auroc", "aupr", "fpr95"):
-        values = [metrics[name] for ood in PHOTOGRAPHS if (name := f"{score}_{ood}") in metrics]
-        if values and f"{score}_mean" in metrics:
-            found[f"{score}_photographs"] = float(np.mean(values))
+        for kind, sets in OOD_SETS.items():
+            values = [metrics[name] for ood in sets if (name := f"{score}_{ood}") in metrics]
+            if values and f"{score}_mean" in metrics:
+                found[f"{score}_{kind}"] = float(np.mean(values))
     if len(errors := metrics.get("class_error", [])) == 10:
         found |= {f"class_error_{place}": error for place, error in enumerate(errors, 1)}
     for name in ("history_error", "history_train_error", "history_rms_calibration_error"):
@@ -194,7 +196,7 @@ def _main(rows: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def curves(records: Iterable[Record], y: str, x: str | None = None) -> pd.DataFrame:
-    """A list metric as a long frame.
+    """The list metric ``y`` as a long frame, a row a place of each record that counts.
 
     Args:
         records: Records of any sections.
@@ -202,8 +204,7 @@ def curves(records: Iterable[Record], y: str, x: str | None = None) -> pd.DataFr
         x: The list metric with its places, such as ``"history_epoch"``; None: 1, 2, 3, ...
 
     Returns:
-        The columns of :func:`tidy` but ``metric``, with ``x`` and ``value``: a row a place of each
-        record that counts.
+        The columns of :func:`tidy` but ``metric``, with ``x`` and ``value``.
     """
     some = [record for record in records if isinstance(record.metrics.get(y), list)]
     frame = tidy(some).drop_duplicates("key").set_index("key")
@@ -239,7 +240,7 @@ def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides at the seeds that both have.
+    """Two sides at the seeds that both have; where there are none, ``n`` is 0 and all numbers are NaN.
 
     Attributes:
         seeds: The paired seeds, ascending.
@@ -251,20 +252,18 @@ class Comparison:
         levels: The levels that were reduced to one value, or the only one; empty without levels.
         pretraining_seeds: How many pre-trainings the pre-trained sides start from, the least of both sides; 0 where
             no side is pre-trained.
-        precision: Arithmetic of the trainings, such as ``"bfloat16"``, several joined by " and ".
         profile: The scale.
         dataset: The image set of the treated side.
     """
 
-    seeds: tuple[int, ...]
-    treated: Floats
-    reference: Floats
-    effect: float
-    low: float
-    high: float
+    seeds: tuple[int, ...] = ()
+    treated: Floats = field(default_factory=lambda: np.array([]))
+    reference: Floats = field(default_factory=lambda: np.array([]))
+    effect: float = np.nan
+    low: float = np.nan
+    high: float = np.nan
     levels: tuple[float, ...] = ()
     pretraining_seeds: int = 0
-    precision: str = ""
     profile: str = ""
     dataset: str = ""
 
@@ -282,7 +281,7 @@ def compare(
     level: float | None = None,
     reduce: Reduce = None,
     kind: Kind = "difference",
-) -> Comparison | None:
+) -> Comparison:
     """Compare two sides, seed by seed.
 
     Args:
@@ -293,15 +292,10 @@ def compare(
         reduce: Reduce the levels that both sides have to the trapezoid ``"area"``, to the area without the value at
             level 0 (``"excess"``), or to the ``"mean"``. Of an unfinished sweep those levels and seeds count that keep
             the most values.
-        kind: The effect.
-
-    Returns:
-        The comparison; None where no seed has both sides and a finite effect.
+        kind: The effect; seeds where it is not finite are left out.
     """
     sides = [measurements(where(values, main=True, **conditions)) for conditions in (treated, reference)]
     found = paired(*sides, level=level, reduce=reduce, kind=kind)
-    if found is None:
-        return None
     return replace(found, profile=str(treated["profile"]), dataset=str(treated["dataset"]))
 
 
@@ -313,7 +307,6 @@ class Measurement(NamedTuple):
     value: float
     arm: str
     init: str
-    precision: str
 
 
 def measurements(rows: pd.DataFrame) -> list[Measurement]:
@@ -328,12 +321,12 @@ def paired(
     level: float | None = None,
     reduce: Reduce = None,
     kind: Kind = "difference",
-) -> Comparison | None:
+) -> Comparison:
     """:func:`compare` of two sides that are selected already."""
     tables = [_table(side, level, reduce) for side in (treated, reference)]
     seeds, levels = _complete(tables[0].keys() & tables[1].keys(), reduce)
     if not seeds or not levels:
-        return None
+        return Comparison()
     one, other = (
         reduced(np.array([[table[seed, place] for place in levels] for seed in seeds]), levels, reduce)
         for table in tables
@@ -341,10 +334,9 @@ def paired(
     found = effect(kind, one, other)
     fine = np.isfinite(found)
     if not fine.any():
-        return None
+        return Comparison()
     kept = [seed for seed, is_fine in zip(seeds, fine, strict=True) if is_fine]
-    used = [[row for row in side if row.seed in kept] for side in (treated, reference)]
-    starts = [{row.init for row in side if row.arm == "pre-trained"} for side in used]
+    starts = [{row.init for row in side if row.arm == ARMS[1] and row.seed in kept} for side in (treated, reference)]
     return Comparison(
         tuple(kept),
         one[fine],
@@ -352,7 +344,6 @@ def paired(
         *mean_interval(found[fine]),
         levels=tuple(levels) if reduce or level is not None else (),
         pretraining_seeds=min((len(start) for start in starts if start), default=0),
-        precision=" and ".join(sorted({row.precision for side in used for row in side} - {""})),
     )
 
 
@@ -408,8 +399,8 @@ def gain(
     reduce: Reduce = None,
     profile: str | None = None,
     kind: Kind = "difference",
-) -> Comparison | None:
-    """The pre-trained arm compared with the one from scratch.
+) -> Comparison:
+    """The pre-trained arm compared with the one from scratch (:func:`compare`).
 
     Args:
         values: Of :func:`tidy`.
@@ -418,25 +409,19 @@ def gain(
         dataset: Image set; its stand-in (:data:`STAND_INS`) where it has no records.
         method: Method of both arms.
         level: Level.
-        reduce: How levels are reduced (:func:`compare`).
+        reduce: How levels are reduced.
         profile: The scale; None: the highest of ``paper`` and ``cpu`` at which both arms share two seeds, else one.
         kind: The effect.
-
-    Returns:
-        The comparison, or None.
     """
-    found: Comparison | None = None
+    best = Comparison()
     for scale in [profile] if profile else EVIDENCE:
-        for place in (dataset, STAND_INS.get(dataset)):
+        for place in filter(None, (dataset, STAND_INS.get(dataset))):
             side = {"section": section, "profile": scale, "dataset": place, "method": method, "metric": metric}
-            one = (
-                compare(values, side | {"arm": ARMS[1]}, side | {"arm": ARMS[0]}, level=level, reduce=reduce, kind=kind)
-                if place
-                else None
-            )
-            if one is not None and (found is None or found.n < 2 <= one.n):
-                found = one
-    return found
+            sides = (side | {"arm": arm} for arm in reversed(ARMS))
+            found = compare(values, *sides, level=level, reduce=reduce, kind=kind)
+            if min(found.n, 2) > min(best.n, 2):
+                best = found
+    return best
 
 
 def arms(
@@ -454,14 +439,14 @@ def arms(
     """Both arms, their paired difference and the paper's values: a row a data set, method, level and metric.
 
     Args:
-        values: Of :func:`tidy`.
+        values: Of :func:`tidy`; the other arguments are those of :func:`gain`, several at a time.
         metrics: Metrics.
         section: Section.
-        datasets: Image sets; one without records is replaced by its stand-in (:data:`STAND_INS`).
+        datasets: Image sets.
         methods: Methods.
         levels: Levels; ignored with ``reduce``.
-        reduce: How the levels are reduced (:func:`compare`).
-        profile: The scale; None: the highest of ``paper`` and ``cpu`` at which both arms share two seeds, else one.
+        reduce: How the levels are reduced.
+        profile: The scale.
         locator: The place in the paper that is preferred where it prints a number more than once.
 
     Returns:
@@ -471,55 +456,60 @@ def arms(
         the paper prints none; of an area or mean over the levels that were measured). A setting that only the paper
         has keeps NaN in place of ours.
     """
-    rows = []
-    for dataset in datasets:
-        for method in methods:
-            for level in levels if reduce is None else [None]:
-                for metric in metrics:
-                    row: dict[str, Any] = {"dataset": dataset, "method": method, "level": level, "metric": metric}
-                    found = gain(
-                        values,
-                        metric,
-                        section=section,
-                        dataset=dataset,
-                        method=method,
-                        level=level,
-                        reduce=reduce,
-                        profile=profile,
-                    )
-                    if found is not None:
-                        row |= {
-                            "profile": found.profile,
-                            "measured_on": found.dataset,
-                            "scratch": found.reference.mean(),
-                            "scratch_sd": _sd(found.reference),
-                            "tuned": found.treated.mean(),
-                            "tuned_sd": _sd(found.treated),
-                            "difference": found.effect,
-                            "low": found.low,
-                            "high": found.high,
-                            "n": found.n,
-                            "levels": len(found.levels),
-                            "pretraining_seeds": found.pretraining_seeds,
-                        }
-                    for name, arm in (("paper_scratch", ARMS[0]), ("paper_tuned", ARMS[1])):
-                        row[name] = paper_value(
-                            section,
-                            dataset=dataset,
-                            arm=arm,
-                            method=method,
-                            metric=metric,
-                            level=level,
-                            reduce=reduce,
-                            levels=found.levels if found is not None else (),
-                            locator=locator,
-                        )
-                    if found is not None or not np.isnan([row["paper_scratch"], row["paper_tuned"]]).all():
-                        rows.append(row)
+    rows: list[dict[str, Any]] = []
+    places = levels if reduce is None else [None]
+    for dataset, method, level, metric in itertools.product(datasets, methods, places, metrics):
+        setting: dict[str, Any] = {"dataset": dataset, "method": method, "level": level, "reduce": reduce}
+        found = gain(values, metric, section=section, profile=profile, **setting)
+        setting |= {"metric": metric, "levels": found.levels, "locator": locator}
+        paper = {
+            f"paper_{name}": paper_value(section, arm=arm, **setting)
+            for name, arm in zip(("scratch", "tuned"), ARMS, strict=True)
+        }
+        if found.n or not np.isnan(list(paper.values())).all():
+            rows.append(
+                {
+                    "dataset": dataset,
+                    "measured_on": found.dataset or dataset,
+                    "method": method,
+                    "level": level,
+                    "metric": metric,
+                    "profile": found.profile,
+                    "scratch": _mean(found.reference),
+                    "scratch_sd": _sd(found.reference),
+                    "tuned": _mean(found.treated),
+                    "tuned_sd": _sd(found.treated),
+                    "difference": found.effect,
+                    "low": found.low,
+                    "high": found.high,
+                    "n": found.n,
+                    "levels": len(found.levels),
+                    "pretraining_seeds": found.pretraining_seeds,
+                    **paper,
+                }
+            )
     columns = ["dataset", "measured_on", "method", "level", "metric", "profile", "scratch", "scratch_sd", "tuned"]
     columns += ["tuned_sd", "difference", "low", "high", "n", "levels", "pretraining_seeds"]
-    frame = pd.DataFrame(rows, columns=[*columns, "paper_scratch", "paper_tuned"])
-    return frame.assign(n=frame["n"].fillna(0).astype(int))
+    return pd.DataFrame(rows, columns=[*columns, "paper_scratch", "paper_tuned"])
+
+
+def basis(rows: pd.DataFrame) -> str:
+    """At which scales and over how many seeds rows of :func:`tidy` or :func:`arms` are: "`cpu`, 3 seeds"."""
+    if "n" in rows:
+        counts = rows[rows["n"] > 0].groupby("profile", observed=True)["n"].agg(["min", "max"])
+    else:
+        same = [name for name in SETTING if name in rows]
+        seeds = rows.groupby(same, observed=True, dropna=False)["seed"].nunique()
+        counts = seeds.groupby("profile", observed=True).agg(["min", "max"])
+    words = []
+    for profile, (least, most) in counts.sort_index(ascending=False).iterrows():
+        span = f"{least}" if least == most else f"{least} to {most}"
+        words.append(f"`{profile}`, {span} seed{'s' * (most > 1)}")
+    return "; ".join(words)
+
+
+def _mean(values: Floats) -> float:
+    return float(values.mean()) if len(values) else float("nan")
 
 
 def _sd(values: Floats) -> float:
@@ -542,7 +532,7 @@ def paper_value(
     """The paper's value of a setting, in the unit of our records; NaN where it prints none.
 
     Args:
-        section: Section, like the next four what is looked up.
+        section: Section, like the next five what is looked up.
         dataset: Image set.
         arm: Arm.
         method: Method.
@@ -558,13 +548,13 @@ def paper_value(
     if reduce is None:
         rows = select(section, metric=metric, level=level, **setting)
         return float("nan") if rows.empty else float(rows["value"].iloc[0])
-    curve = select(section, metric=metric, **setting).dropna(subset="level").drop_duplicates("level")
-    table = curve.set_index("level")["value"].sort_index()
-    wanted = [place for place in table.index if not levels or np.isclose(place, levels).any()]
     if reduce == "area" and (not levels or np.array_equal(levels, STRENGTHS)):
         printed = select(section, metric=f"{metric}_area", **setting)
         if not printed.empty:
             return float(printed["value"].iloc[0])
+    curve = select(section, metric=metric, **setting).dropna(subset="level").drop_duplicates("level")
+    table = curve.set_index("level")["value"].sort_index()
+    wanted = [place for place in table.index if not levels or np.isclose(place, levels).any()]
     if not wanted or (levels and len(wanted) < len(levels)):
         return float("nan")
     return float(reduced(table[wanted].to_numpy()[None], wanted, reduce)[0])
@@ -575,13 +565,19 @@ def paper_ood_means(values: pd.DataFrame, metric: str, *, dataset: str, profile:
 
     Args:
         values: Of :func:`tidy`.
-        metric: ``"auroc_mean"``, ``"aupr_mean"`` or ``"fpr95_mean"``.
+        metric: ``"auroc_mean"``, ``"aupr_synthetic"`` and so on.
         dataset: In-distribution set.
         profile: The scale of ours.
     """
     ours = where(values, section="ood", main=True, dataset=dataset, profile=profile, method="standard", metric=metric)
-    sets = json.loads(ours["recipe"].iloc[0])["ood_sets"].split(":")
-    score = metric.partition("_")[0]
+    score, kind = metric.split("_")
+    if ours.empty or score == "fpr95":  # of which P1 prints nothing
+        return [float("nan")] * 2
+    sets = [
+        name
+        for name in json.loads(ours["recipe"].iloc[0])["ood_sets"].split(":")
+        if name in OOD_SETS.get(kind, (name,))
+    ]
     setting = {"dataset": dataset, "method": "standard"}
-    printed = [[paper_value("ood", metric=f"{score}_{one}", arm=arm, **setting) for one in sets] for arm in ARMS]
+    printed = [[paper_value("ood", metric=f"{score}_{name}", arm=arm, **setting) for name in sets] for arm in ARMS]
     return [float(np.mean(one)) for one in printed]

@@ -9,7 +9,7 @@ from __future__ import annotations
 import html
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -75,30 +75,35 @@ def unit(name: str, difference: bool = False) -> str:
     return {"": "", "%": " points" if difference else " %"}.get(found, f" {found}")
 
 
-def sides(found: Comparison | None, name: str) -> str:
+def sides(found: Comparison, name: str) -> str:
     """Both sides of a comparison in words: ``"64.5 ± 1.2 → 45.1 ± 1.1 %"``, reference first."""
-    if found is None:
+    if not found.n:
         return "not measured"
     return f"{spread(found.reference, name)} → {spread(found.treated, name)}{unit(name)}"
 
 
-def effect(found: Comparison | None, name: str) -> str:
+def effect(found: Comparison, name: str) -> str:
     """The paired difference in words: ``"−19.4 points [−20.6, −18.3]"``."""
-    if found is None:
+    if not found.n:
         return "not measured"
     mean, _, ends = interval(found.effect, found.low, found.high, name).partition(" [")
     return f"{mean}{unit(name, difference=True)}" + (f" [{ends}" if ends else "")
 
 
+def arrow(values: Iterable[float], name: str) -> str:
+    """Values from scratch and pre-trained with their unit: ``"28.7 → 15.9 %"``; a dash without any."""
+    shown = [number(value, name) for value in values]
+    return DASH if set(shown) == {DASH} else " → ".join(shown) + unit(name)
+
+
 def printed(name: str, **setting: Any) -> str:
-    """The paper's values of both arms in words: ``"28.7 → 15.9 %"``.
+    """The paper's values of both arms (:func:`arrow`) of a metric.
 
     Args:
         name: Metric.
         **setting: Section, data set, method and so on (:func:`robustness_lib.report.evidence.paper_value`).
     """
-    both = [number(paper_value(metric=name, arm=arm, **setting), name) for arm in ARMS]
-    return f"{' → '.join(both)}{unit(name)}" if set(both) != {DASH} else "no number"
+    return arrow((paper_value(metric=name, arm=arm, **setting) for arm in ARMS), name)
 
 
 def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, name: str, classes: str = "") -> Markdown:
@@ -151,10 +156,10 @@ def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = ""
             "metric": metric(row["metric"]).axis,
         }
         first = ", ".join(names[column] for column in varied) or names["metric"]
-        printed = [number(row[key], row["metric"]) for key in ("paper_scratch", "paper_tuned")]
         cell = {setting or "Setting": first[:1].upper() + first[1:]}
         if paper:
-            cell["Paper"] = DASH if set(printed) == {DASH} else " → ".join(printed)
+            paper_values = (row["paper_scratch"], row["paper_tuned"])
+            cell["Paper"] = arrow(paper_values, row["metric"]).removesuffix(unit(row["metric"]))
         for title, key in (("From scratch", "scratch"), ("Pre-trained", "tuned")):
             deviation = number(row[f"{key}_sd"], row["metric"]) if measured else DASH
             value = number(row[key], row["metric"]) if measured else DASH
@@ -164,6 +169,7 @@ def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = ""
     return table(cells, caption=caption, name=name)
 
 
+EMPTY = "The recorded results support none of the sentences that were written here: there are none yet, or other ones."
 STALE = "*This sentence was written for other results than those recorded now, and no longer holds; see the table.*"
 
 
@@ -180,4 +186,6 @@ def conclusion(condition: bool, text: str) -> str:
 def findings(*sentences: tuple[bool, str]) -> Markdown:
     """What a page found, first thing on it: each sentence with the condition under which it is true."""
     lines = [f"- {conclusion(bool(condition), text)}" for condition, text in sentences]
+    if not any(condition for condition, _ in sentences):
+        lines = [EMPTY]
     return Markdown("\n".join([":::{admonition} What we found", ":class: findings", "", *lines, ":::", ""]))

@@ -23,6 +23,7 @@ from matplotlib.lines import Line2D
 
 from robustness_lib.errors import choose
 from robustness_lib.paper.numbers import label
+from robustness_lib.report.evidence import basis
 
 OKABE_ITO = {
     "black": "#000000",
@@ -88,14 +89,7 @@ PAPER: dict[str, Any] = {"color": OKABE_ITO["black"], "marker": "D", "linestyle"
 
 
 def arm_style(arm: str) -> ArmStyle:
-    """Colour, marker and line style of an arm, for ``axes.plot(..., **arm_style(arm))``.
-
-    Args:
-        arm: "scratch" or "pre-trained".
-
-    Raises:
-        UserError: No such arm.
-    """
+    """Colour, marker and line style of the arm "scratch" or "pre-trained", for ``axes.plot(..., **arm_style(arm))``."""
     return _ARMS[choose(arm, _ARMS, "arm")].copy()
 
 
@@ -104,23 +98,34 @@ def paper_line(arm: str) -> dict[str, Any]:
     return {"color": arm_style(arm)["color"], "linestyle": (0, (4, 2)), "linewidth": 1.2, "alpha": 0.8}
 
 
-def band(panel: Axes, rows: pd.DataFrame, arm: str, *, scale: float = 100.0, x: str = "level") -> None:
-    """Draw one arm: the mean over seeds at each place, and a band of one standard deviation.
+def band(panel: Axes, rows: pd.DataFrame, arm: str, *, x: str = "level") -> None:
+    """Draw one arm in per cent: the mean over seeds at each place, and a band of one standard deviation.
 
     Args:
         panel: Where.
-        rows: Main records of one metric (:func:`robustness_lib.report.evidence.tidy`), of any arms.
+        rows: Main records of one metric, a fraction (:func:`robustness_lib.report.evidence.tidy`), of any arms.
         arm: The arm.
-        scale: Factor from the recorded to the shown value: 100 for fractions.
         x: The column along the x axis.
     """
-    mine = rows[rows["arm"] == arm]
-    curve = (mine.groupby(x)["value"].agg(["mean", "std"]) * scale).fillna({"std": 0.0})
+    curve = 100 * _means(rows, arm, x)
     style = arm_style(arm)
     panel.plot(curve.index, curve["mean"], label=label(arm), **style)
     panel.fill_between(
         curve.index, curve["mean"] - curve["std"], curve["mean"] + curve["std"], color=style["color"], alpha=0.2, lw=0
     )
+
+
+def recorded_line(panel: Axes, rows: pd.DataFrame, arm: str, *, x: str = "level") -> None:
+    """Draw the recorded means of an arm as a thin dotted line, beside those of a live run; nothing without records."""
+    curve = 100 * _means(rows, arm, x)
+    if len(curve):
+        words = f"recorded, {label(arm)}"
+        panel.plot(curve.index, curve["mean"], color=arm_style(arm)["color"], lw=1.4, ls=":", label=words)
+
+
+def _means(rows: pd.DataFrame, arm: str, x: str) -> pd.DataFrame:
+    curve = rows[rows["arm"] == arm].astype({x: float, "value": float}).groupby(x)["value"].agg(["mean", "std"])
+    return curve.fillna({"std": 0.0})
 
 
 _SERIES = tuple(
@@ -130,19 +135,12 @@ _SERIES = tuple(
 
 
 def series_style(place: int) -> ArmStyle:
-    """Colour and marker of one of several lines that are not arms, such as methods.
-
-    Args:
-        place: Its place among them, from 0; there are five styles, which repeat.
-    """
+    """Colour and marker of one of several lines that are not arms, by its place among them; five styles repeat."""
     return _SERIES[place % len(_SERIES)].copy()
 
 
 def use_style() -> None:
-    """Make the style the default, and figures in a notebook SVG that show at the end of their cell.
-
-    Called once, at a notebook's top.
-    """
+    """Make the style the default, and figures in a notebook SVG that show at the end of their cell."""
     mpl.rcParams.update(STYLE)
     if "IPython" in sys.modules and (shell := sys.modules["IPython"].get_ipython()) is not None:
         shell.run_line_magic("config", "InlineBackend.figure_formats = ['svg']")
@@ -185,9 +183,12 @@ def show(figure: Figure, plotted: pd.DataFrame) -> None:
     """Show a figure at the end of a notebook's cell, with the frame that it plots: the page offers that as CSV.
 
     Args:
-        figure: The figure; it is closed.
+        figure: The figure; it is closed. Scale and seeds are written below it where the frame has them.
         plotted: The numbers that it shows.
     """
+    if "profile" in plotted and ("seed" in plotted or "n" in plotted):
+        note = basis(plotted).replace("`", "")
+        figure.supxlabel(note, x=0.995, ha="right", fontsize=9.5, color="#555555")
     image = as_svg(figure)
     from IPython.display import display  # of the extra "book"; the library does without
 
@@ -196,21 +197,13 @@ def show(figure: Figure, plotted: pd.DataFrame) -> None:
 
 
 def legend_outside(figure: Figure, columns: int = 3, paper: bool = False) -> None:
-    """Put one legend with the labelled artists of all axes above the data, outside the axes.
-
-    Args:
-        figure: A figure with constrained layout.
-        columns: Entries in one row of the legend.
-        paper: Whether to say that dashed lines are the paper's.
-    """
+    """Put one legend of all axes above them, with a dashed line for the paper's where ``paper`` says so."""
     entries: dict[str, Any] = {}
     for axes in figure.axes:
         for handle, text in zip(*axes.get_legend_handles_labels(), strict=True):
             entries.setdefault(text, handle)
     if paper:
-        entries["paper"] = Line2D(
-            [], [], color="#555555", **{k: v for k, v in paper_line("scratch").items() if k != "color"}
-        )
+        entries["paper"] = Line2D([], [], **paper_line("scratch") | {"color": "#555555"})
     if entries:
         with mpl.rc_context(STYLE):
             columns = min(columns, len(entries))

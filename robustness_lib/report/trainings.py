@@ -10,6 +10,7 @@ import pandas as pd
 from robustness_lib.errors import UserError
 from robustness_lib.models.corpora import corpus_label
 from robustness_lib.paper.numbers import Metric, label, metric, network_label
+from robustness_lib.report.evidence import where
 from robustness_lib.report.markdown import Markdown, number, table
 from robustness_lib.runner.records import EVIDENCE, SCRATCH, SETTING, Job, Record, distinctions
 
@@ -125,40 +126,63 @@ _MOST = 4
 """How many metrics of its own a row shows that has none of those asked for."""
 
 
-def live_table(jobs: Sequence[Job], live: pd.DataFrame, *, metrics: Sequence[str], caption: str, name: str) -> Markdown:
+def live_table(
+    jobs: Sequence[Job],
+    live: pd.DataFrame,
+    values: pd.DataFrame,
+    *,
+    metrics: Sequence[str],
+    caption: str,
+    name: str,
+) -> Markdown:
     """What was just measured: one row a data set, method, level and arm, of every job that was run.
 
     Args:
         jobs: The planned jobs, in whose order the rows are.
         live: Their records, as by :func:`robustness_lib.experiments.registry.measure_as_asked`.
+        values: The recorded results, of :func:`robustness_lib.report.evidence.tidy`, for comparison.
         metrics: What is shown, as recorded. A row that has none of them shows the first few of its own instead.
         caption: Caption of the table.
         name: Its label for references.
 
     Returns:
-        A numbered table: mean and standard deviation over seeds, and how many there are. Cells are empty where a method
-        has no such metric; a job without a record is "not run". What else tells records of one setting apart
-        (:func:`robustness_lib.runner.records.distinctions`) gives rows of their own.
+        A numbered table: mean and standard deviation over seeds, and how many there are; below them the recorded ones
+        of the same scale. Cells are empty where a method has no such metric; a job without a record is "not run". What
+        else tells records of one setting apart (:func:`robustness_lib.runner.records.distinctions`) gives rows of
+        their own.
     """
     by_key = live.assign(differs=distinctions(live)).set_index("key")
-    groups: dict[tuple[str, str, str], list[str]] = {}
+    groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         level = "" if job.level is None else f" at {job.level:g}"
-        arm = "scratch" if job.init == "scratch" else "pre-trained"
-        what = f"{label(job.dataset)}, {label(job.method)}{level}"
-        groups.setdefault((what, label(arm), str(by_key["differs"].get(job.key, ""))), []).append(job.key)
+        what = f"{label(job.dataset)}, {label(job.method)}{level}, {label(_arm(job))}"
+        groups.setdefault((what, str(by_key["differs"].get(job.key, ""))), []).append(job)
     shown, rows = [one for one in metrics if one in live and live[one].notna().any()], []
-    for (what, arm, differs), keys in groups.items():
-        some = by_key.loc[[key for key in keys if key in by_key.index]]
-        values = {one: _numbers(some[one]) for one in live.columns if one not in _DESCRIBES and one in some}
-        own = {one: numbers for one, numbers in values.items() if numbers}
+    for (what, differs), group in groups.items():
+        some = by_key.loc[[job.key for job in group if job.key in by_key.index]]
+        own = {one: _numbers(some[one]) for one in live.columns if one not in _DESCRIBES and one in some}
+        own = {one: numbers for one, numbers in own.items() if numbers}
         others = [] if any(one in own for one in shown) else list(own)[:_MOST]
         rest = "; ".join(f"{_shown(one).axis} {_spread(own[one], _shown(one))}" for one in others)
-        cells = {"What": what, "Arm": arm, "Differs in": differs, "Seeds": str(len(some))}
-        cells |= {_shown(one).axis: _spread(own[one], _shown(one)) if one in own else "" for one in shown}
+        cells = {"What": what, "Differs in": differs, "Seeds": str(len(some))}
+        for one in shown:
+            cell = _spread(own[one], _shown(one)) + _recorded(values, group[0], one) if one in own else ""
+            cells[_shown(one).axis] = cell
         rows.append({**cells, "Measured": rest or ("" if len(some) else "not run")})
     filled = pd.DataFrame(rows)
     return table(filled[[title for title in filled if (filled[title] != "").any()]], caption=caption, name=name)
+
+
+def _arm(job: Job) -> str:
+    return SCRATCH if job.init == SCRATCH else "pre-trained"
+
+
+def _recorded(values: pd.DataFrame, job: Job, name: str) -> str:
+    """The recorded value of a job's setting, as a second line of its cell; "" without one."""
+    setting = {"profile": job.profile, "dataset": job.dataset, "method": job.method, "arm": _arm(job)}
+    level = None if job.level is None else round(job.level, 9)
+    rows = where(values, main=True, section=job.section, metric=name, level=level, **setting)
+    return f"<br>*recorded {_spread(rows['value'].tolist(), _shown(name))}*" if len(rows) else ""
 
 
 _DESCRIBES = {*SETTING, "key", "init", "seed", "recipe", "provenance", "differs"}

@@ -21,7 +21,7 @@ paired seeds. The highest scale with two paired seeds decides; ``smoke`` never c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args
 
 import numpy as np
@@ -37,13 +37,13 @@ from robustness_lib.paper.claims import (
     at_place,
     claims_of,
     printed_row,
-    size_text,
     stated_row,
+    stated_text,
 )
 from robustness_lib.paper.numbers import DATA, SECTIONS, label, metric, tolerance
 from robustness_lib.report import evidence, markdown
 from robustness_lib.report.evidence import STAND_INS, Comparison, Measurement
-from robustness_lib.report.markdown import DASH, Markdown, effect, interval, spread, unit
+from robustness_lib.report.markdown import DASH, Markdown, effect, spread, unit
 from robustness_lib.runner.records import EVIDENCE
 
 Direction: TypeAlias = Literal["supported", "contradicted", "undecided", "not testable here", "not measured"]
@@ -64,40 +64,25 @@ class Verdict:
         claim: The claim.
         direction: One of :data:`DIRECTIONS`.
         size: "reached", "below" or "undecided"; "" where the paper states no size or it is not judged.
-        effect: Mean effect; NaN where nothing is measured.
-        low: Lower end of its 95 % interval.
-        high: Upper end.
-        n: Number of paired seeds.
-        profile: The scale of the records; "" where nothing is measured.
-        dataset: The image set, the claim's or its stand-in.
-        treated: The treated side's value at each seed; of a claim with :attr:`~Claim.than`, its gains.
-        reference: The same of the reference.
+        comparison: What decides; of a claim with :attr:`~Claim.than` its sides are gains, and of one without
+            randomness its interval is the effect alone.
         level: Of a claim about every level, class or OOD set the place that bears it out least.
         levels: At how many such places it was judged.
-        pretraining_seeds: From how many pre-trainings its pre-trained sides start, the least of both.
         note: What is to be known beside it.
     """
 
     claim: Claim
     direction: Direction = UNMEASURED
     size: Size = ""
-    effect: float = np.nan
-    low: float = np.nan
-    high: float = np.nan
-    n: int = 0
-    profile: str = ""
-    dataset: str = ""
-    treated: tuple[float, ...] = ()
-    reference: tuple[float, ...] = ()
+    comparison: Comparison = field(default_factory=Comparison)
     level: str | float | None = None
     levels: int = 0
-    pretraining_seeds: int = 0
     note: str = ""
 
     @property
     def scale(self) -> str:
         """``paper``, ``cpu``, "published" of numbers from published predictions, or ""."""
-        return "published" if self.claim.exact and self.profile else self.profile
+        return "published" if self.claim.exact and self.comparison.profile else self.comparison.profile
 
     @property
     def words(self) -> str:
@@ -139,10 +124,7 @@ class _Records:
         return [row for row in self.rows.get((dataset, side.method, name), []) if side.arm in ("none", row.arm)]
 
 
-_Scales: TypeAlias = list[_Records]
-
-
-def _scales(values: pd.DataFrame, section: str) -> _Scales:
+def _scales(values: pd.DataFrame, section: str) -> list[_Records]:
     """The records of a section that count, the highest scale first."""
     values = values[(values["section"] == section) & values["main"]]
     found = {profile: _Records(profile, {}) for profile in EVIDENCE}
@@ -154,13 +136,8 @@ def _scales(values: pd.DataFrame, section: str) -> _Scales:
 
 
 def judge(claim: Claim, values: pd.DataFrame) -> Verdict:
-    """Judge a claim.
-
-    Args:
-        claim: The claim.
-        values: Records of any sections, of :func:`robustness_lib.report.evidence.tidy`.
-    """
-    return _judge(claim, _scales(values, claim.section))
+    """The verdict on a claim by records of :func:`robustness_lib.report.evidence.tidy`."""
+    return all_verdicts(values, [claim])[0]
 
 
 def all_verdicts(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
@@ -169,45 +146,31 @@ def all_verdicts(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list
     return [_judge(claim, scales[claim.section]) for claim in claims]
 
 
-def _judge(claim: Claim, scales: _Scales) -> Verdict:
-    single: Verdict | None = None
+def _judge(claim: Claim, scales: list[_Records]) -> Verdict:
+    single = Verdict(claim, comparison=Comparison(dataset=claim.dataset))
+    judged = _at_every_place if claim.over in EVERY else _judged
     for records in scales:
-        for dataset in (claim.dataset, STAND_INS.get(claim.dataset)):
-            if dataset is not None:
-                judged = _at_every_place if claim.over in EVERY else _judged
-                found = judged(claim, records, dataset)
-                if found is not None and (found.n > 1 or claim.exact):
-                    return _limited(found, records)
-                single = single or found
-    if single is None:
-        single = Verdict(claim, dataset=claim.dataset)
-    note = f"needs {claim.needs}" if claim.needs else "one seed" if single.n else ""
+        for dataset in filter(None, (claim.dataset, STAND_INS.get(claim.dataset))):
+            verdict = judged(claim, records, dataset)
+            if verdict.comparison.n > 1 or (verdict.comparison.n and claim.exact):
+                return _limited(verdict, records)
+            if not single.comparison.n and verdict.comparison.n:
+                single = verdict
+    note = f"needs {claim.needs}" if claim.needs else "one seed" if single.comparison.n else ""
     return replace(single, direction=UNMEASURED, size="", note=note)
 
 
-def _judged(claim: Claim, records: _Records, dataset: str) -> Verdict | None:
+def _judged(claim: Claim, records: _Records, dataset: str) -> Verdict:
     """The verdict at one scale and image set by the interval alone."""
-    found = _compared(claim, records, dataset)
-    if found is None:
-        return None
-    low, high = (found.effect, found.effect) if claim.exact else (found.low, found.high)
-    return Verdict(
-        claim,
-        direction(claim, low, high),
-        size(claim, low, high) if claim.exact or records.profile == EVIDENCE[0] else "",
-        found.effect,
-        low,
-        high,
-        found.n,
-        records.profile,
-        dataset,
-        tuple(found.treated.tolist()),
-        tuple(found.reference.tolist()),
-        pretraining_seeds=found.pretraining_seeds,
-    )
+    found = replace(_compared(claim, records, dataset), profile=records.profile, dataset=dataset)
+    if claim.exact:
+        found = replace(found, low=found.effect, high=found.effect)
+    low, high = found.low, found.high
+    is_sized = claim.exact or records.profile == EVIDENCE[0]
+    return Verdict(claim, direction(claim, low, high), size(claim, low, high) if is_sized else "", found)
 
 
-def _compared(claim: Claim, records: _Records, dataset: str) -> Comparison | None:
+def _compared(claim: Claim, records: _Records, dataset: str) -> Comparison:
     if claim.than is not None:
         return _gains_compared(claim, records, dataset)
     treated = records.side(dataset, claim.treated)
@@ -220,73 +183,77 @@ def _compared(claim: Claim, records: _Records, dataset: str) -> Comparison | Non
     return evidence.paired(treated, reference, level=claim.level, reduce=over, kind=claim.kind)
 
 
-def _gains_compared(claim: Claim, records: _Records, dataset: str) -> Comparison | None:
+def _gains_compared(claim: Claim, records: _Records, dataset: str) -> Comparison:
     """The difference of both sides on ``dataset`` against that on the other image set, at the seeds that all have."""
     plain = replace(claim, than=None)
-    gain = _compared(plain, records, dataset)
-    other = [_compared(plain, records, place) for place in (claim.than, STAND_INS.get(str(claim.than))) if place]
-    against = next((found for found in other if found is not None), None)
-    if gain is None or against is None:
-        return None
+    own, *others = (
+        _compared(plain, records, place) for place in (dataset, claim.than, STAND_INS.get(str(claim.than))) if place
+    )
+    against = next((found for found in others if found.n), Comparison())
     sides = [
-        [Measurement(seed, np.nan, float(value), "none", "", "") for seed, value in zip(side.seeds, gains, strict=True)]
-        for side in (gain, against)
+        [Measurement(seed, np.nan, float(gain), "none", "") for seed, gain in zip(side.seeds, gains, strict=True)]
+        for side in (own, against)
         for gains in [side.treated - side.reference]
     ]
     return evidence.paired(*sides)
 
 
-def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict | None:
+def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict:
     """The weakest of the verdicts at single levels, classes or OOD sets."""
-    if claim.over == "level":
-        places: list[Any] = sorted({row.level for row in records.side(dataset, claim.treated)})
-    else:
+    places: list[Any] = sorted({row.level for row in records.side(dataset, claim.treated)})
+    if claim.over != "level":
         prefix = f"{claim.treated.metric}_"
         names = [name.removeprefix(prefix) for place, _, name in records.rows if place == dataset and prefix in name]
-        places = [name for name in dict.fromkeys(names) if name not in ("mean", "photographs")]
-    found = {place: one for place in places if (one := _judged(at_place(claim, place), records, dataset)) is not None}
-    found = {place: one for place, one in found.items() if one.n > 1} or found
-    if not found:
-        return None
+        places = [name for name in dict.fromkeys(names) if name not in ("mean", *evidence.OOD_SETS)]
+    judged = {place: _judged(at_place(claim, place), records, dataset) for place in places}
+    most = max((min(one.comparison.n, 2) for one in judged.values()), default=0)
+    judged = {place: one for place, one in judged.items() if one.comparison.n and min(one.comparison.n, 2) == most}
+    if not judged:
+        return Verdict(claim)
 
     def strength(place: Any) -> tuple[int, float]:
-        one, sign = found[place], claim.sign
-        return (CONTRADICTED, UNDECIDED, SUPPORTED).index(one.direction), min(sign * one.low, sign * one.high)
+        one, sign = judged[place], claim.sign
+        ends = sign * one.comparison.low, sign * one.comparison.high
+        return (CONTRADICTED, UNDECIDED, SUPPORTED).index(one.direction), min(ends)
 
-    weakest = min(found, key=strength)
-    supporting = sum(one.direction == SUPPORTED for one in found.values())
+    weakest = min(judged, key=strength)
+    supporting = sum(one.direction == SUPPORTED for one in judged.values())
     what, several = {"level": ("", "levels"), "class": ("class ", "classes"), "set": ("", "OOD sets")}[str(claim.over)]
     named = f"{weakest:g}" if claim.over == "level" else label(str(weakest))
-    note = f"shown: the weakest of {len(found)} {several}, {what}{named}; {supporting} of them support the claim"
-    return replace(found[weakest], claim=claim, level=weakest, levels=len(found), note=note)
+    note = f"shown: the weakest of {len(judged)} {several}, {what}{named}; {supporting} of them support the claim"
+    return replace(judged[weakest], claim=claim, level=weakest, levels=len(judged), note=note)
 
 
 def _limited(verdict: Verdict, records: _Records) -> Verdict:
     """The verdict with what limits it, and with what is shown beside it."""
-    claim, found, judged_size, notes = verdict.claim, verdict.direction, verdict.size, [verdict.note]
-    if reason := _untestable(verdict, records):
-        found, judged_size = UNTESTABLE, ""
-        notes.insert(0, reason)
-    if verdict.n > 1 and verdict.low == verdict.high:
-        notes.insert(0, "all seeds give the same value: they sample no randomness")
-    if one_each := verdict.pretraining_seeds == 1 and _two_pretrainings(verdict, records):
-        notes.append("two pre-trainings with one seed each")
-    if found in (SUPPORTED, CONTRADICTED) and (one_each or (verdict.n > 1 and verdict.low == verdict.high)):
-        found, judged_size = UNDECIDED, ""
-    if claim.margin_reason and found != UNTESTABLE:
-        notes.append(f"margin{_margin(claim)}: {claim.margin_reason}")
-    notes += [claim.caveat, *(_beside(claim, name, records, verdict.dataset) for name in claim.beside)]
-    return replace(verdict, direction=found, size=judged_size, note="; ".join(filter(None, notes)))
+    claim, found = verdict.claim, verdict.comparison
+    is_constant = found.n > 1 and found.low == found.high
+    is_single = found.pretraining_seeds == 1 and _two_pretrainings(verdict, records)
+    reason = _untestable(verdict, records)
+    if reason:
+        verdict = replace(verdict, direction=UNTESTABLE, size="")
+    elif (is_constant or is_single) and verdict.direction in (SUPPORTED, CONTRADICTED):
+        verdict = replace(verdict, direction=UNDECIDED, size="")
+    notes = [
+        "all seeds give the same value: they sample no randomness" if is_constant else "",
+        reason,
+        verdict.note,
+        "two pre-trainings with one seed each" if is_single else "",
+        f"margin{_margin(claim)}: {claim.margin_reason}" if claim.margin_reason and not reason else "",
+        claim.caveat,
+        *(_beside(claim, name, records, found.dataset) for name in claim.beside),
+    ]
+    return replace(verdict, note="; ".join(filter(None, notes)))
 
 
 def _untestable(verdict: Verdict, records: _Records) -> str:
     """Why the claim cannot be tested on these records; "" if it can."""
     claim = verdict.claim
-    if claim.untestable and (not claim.untestable_if or _forward_fails(records, verdict.dataset)):
+    if claim.untestable and (not claim.untestable_if or _forward_fails(records, verdict.comparison.dataset)):
         return claim.untestable
     if claim.exact or claim.treated.at is not None:
         return ""
-    for dataset in dict.fromkeys([verdict.dataset, claim.than, STAND_INS.get(str(claim.than))]):
+    for dataset in dict.fromkeys([verdict.comparison.dataset, claim.than, STAND_INS.get(str(claim.than))]):
         sides = [side for side in (claim.treated, claim.reference) if side.method not in (ZERO, PRINTED)]
         errors = [_clean_error(records, str(dataset), side) for side in sides]
         # where the rise of an error is measured, one side without room for it is enough
@@ -308,14 +275,18 @@ def _forward_fails(records: _Records, dataset: str) -> bool:
     """Whether Forward correction from scratch does no better than training without correction."""
     sides = [records.side(dataset, Side("scratch", method, "error")) for method in ("forward", "none")]
     found = evidence.paired(*sides, reduce="area")
-    return found is not None and found.effect >= 0
+    return found.effect >= 0
 
 
 def _two_pretrainings(verdict: Verdict, records: _Records) -> bool:
     """Whether the two sides are pre-trained from different checkpoints, other than by their seeds."""
     claim = verdict.claim if verdict.level is None else at_place(verdict.claim, verdict.level)
     starts = [
-        {evidence.family(row.init) for row in records.side(verdict.dataset, side) if row.arm == "pre-trained"}
+        {
+            evidence.family(row.init)
+            for row in records.side(verdict.comparison.dataset, side)
+            if row.arm == "pre-trained"
+        }
         for side in (claim.treated, claim.reference)
     ]
     return all(starts) and starts[0] != starts[1]
@@ -337,7 +308,7 @@ def _beside(claim: Claim, name: str, records: _Records, dataset: str) -> str:
         treated, reference = (replace(side, metric=name) for side in (claim.treated, claim.reference))
         other, words = replace(claim, treated=treated, reference=reference), metric(name).label
     found = _compared(replace(other, kind="difference"), records, dataset)
-    if found is None:
+    if not found.n:
         return ""
     name = other.treated.metric
     if claim.reference.method == ZERO:
@@ -347,28 +318,25 @@ def _beside(claim: Claim, name: str, records: _Records, dataset: str) -> str:
 
 def effect_text(verdict: Verdict) -> str:
     """The effect with its interval: "−2.3 points [−3.1, −1.5]", "a factor of 4.1 [3.2, 5.0]", "48 % less [39, 58]"."""
-    if not np.isfinite(verdict.effect):
+    found, kind, name = verdict.comparison, verdict.claim.kind, verdict.claim.treated.metric
+    if not found.n:
         return DASH
-    kind, name = verdict.claim.kind, verdict.claim.treated.metric
     if kind == "difference":
-        mean, _, ends = interval(verdict.effect, verdict.low, verdict.high, name).partition(" ")
-        words = f"{mean}{unit(name, difference=True)}"
-    else:
-        scale, digits = (1, 1) if kind == "ratio" else (100, 0)
-        mean, low, high = (
-            f"{scale * value:z.{digits}f}".replace("-", "−") for value in (verdict.effect, verdict.low, verdict.high)
-        )
-        words = f"a factor of {mean}" if kind == "ratio" else f"{mean} % less"
-        ends = f"[{low}, {high}]" if np.isfinite(verdict.low) else ""
-    return words if verdict.low == verdict.high else f"{words} {ends}".strip()
+        return effect(found if found.low < found.high else replace(found, low=np.nan), name)
+    scale, digits = (1, 1) if kind == "ratio" else (100, 0)
+    mean, low, high = (
+        f"{scale * value:z.{digits}f}".replace("-", "−") for value in (found.effect, found.low, found.high)
+    )
+    words = f"a factor of {mean}" if kind == "ratio" else f"{mean} % less"
+    return words + (f" [{low}, {high}]" if np.isfinite(found.low) and found.low < found.high else "")
 
 
 def here_text(verdict: Verdict) -> str:
     """Both sides, reference first, with their spread over seeds: "64.5 ± 1.2 → 45.1 ± 1.1 %"."""
-    if not verdict.n:
+    found, claim, name = verdict.comparison, verdict.claim, verdict.claim.treated.metric
+    if not found.n:
         return DASH
-    claim, name = verdict.claim, verdict.claim.treated.metric
-    treated, reference = spread(verdict.treated, name), spread(verdict.reference, claim.reference.metric)
+    treated, reference = spread(found.treated, name), spread(found.reference, claim.reference.metric)
     if claim.than is not None:
         points = unit(name, difference=True)
         words = f"{reference}{points} on {label(claim.than)}, {treated}{points} on {label(claim.dataset)}"
@@ -376,13 +344,7 @@ def here_text(verdict: Verdict) -> str:
         words = f"{treated}{unit(name)}"
     else:
         words = f"{reference} → {treated}{unit(name)}"
-    return words + (f" on {label(verdict.dataset)}" if verdict.dataset != claim.dataset else "")
-
-
-def stated_text(claim: Claim) -> str:
-    """The size that the paper states, as ``Claim.paper`` has it; "" without one."""
-    row = stated_row(claim)
-    return "" if row is None else size_text(claim, str(row["printed"]))
+    return words + (f" on {label(found.dataset)}" if found.dataset != claim.dataset else "")
 
 
 def frame(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
@@ -399,10 +361,8 @@ def frame(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataFram
             "stated": stated_text(one.claim),
             "here": here_text(one),
             "interval": effect_text(one),
-            **{
-                name: getattr(one, name)
-                for name in ("effect", "low", "high", "n", "scale", "direction", "size", "note")
-            },
+            **{name: getattr(one.comparison, name) for name in ("effect", "low", "high", "n")},
+            **{name: getattr(one, name) for name in ("scale", "direction", "size", "note")},
             "page": f"{one.claim.section}.ipynb",
         }
         for one in all_verdicts(values, claims)
@@ -449,14 +409,13 @@ def claims_table(values: pd.DataFrame, section: str | None = None, *, name: str)
     """
     rows = []
     for one in all_verdicts(values, claims_of(section) if section else CLAIMS):
-        claim = one.claim
+        claim, n = one.claim, one.comparison.n
         row = {
             "Claim": claim.statement + (f"<br>*{one.note[0].upper()}{one.note[1:]}.*" if one.note else ""),
             "Paper": claim.paper + ("" if claim.own else f"<br>({claim.locator})"),
-            "Here [95 %]": f"{here_text(one)}<br>{effect_text(one)}" if one.n else DASH,
-            "Direction": one.direction,
-            "Size": one.size or ("not judged" if claim.stated and claim.test == "beyond" and one.n else DASH),
-            "Scale": one.scale if claim.exact or not one.n else f"`{one.scale}`, {one.n} seed{'s' * (one.n > 1)}",
+            "Here [95 %]": f"{here_text(one)}<br>{effect_text(one)}" if n else DASH,
+            "Verdict": one.words,
+            "Scale": one.scale if claim.exact or not n else f"`{one.scale}`, {n} seed{'s' * (n > 1)}",
         }
         rows.append(row | ({} if section else {"Page": f"[{SECTIONS[claim.section]}]({claim.section}.ipynb)"}))
     caption = f"{SECTIONS[section]}: the claims and what was measured here." if section else "The claims."
