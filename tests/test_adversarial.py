@@ -34,7 +34,7 @@ from robustness_lib.metrics.robust_accuracy import (
 from robustness_lib.models.architectures import build
 from robustness_lib.paper import metric
 from robustness_lib.randomness import generator
-from robustness_lib.report import provenance, trainings
+from robustness_lib.report import trainings
 from robustness_lib.runner.model_cache import Context, Trained, Training, read_trained, trained
 from robustness_lib.runner.records import SCRATCH, Job, Record, checkpoint_id, frame
 from robustness_lib.training.data_loader import to_unit_range
@@ -405,23 +405,3 @@ def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
     )
     assert "| **pre-trained** | **5** | **40.0** | **30.0** |" in table
     assert "| pre-trained | 10 | 40.0 | 25.0 |" in table
-
-
-def test_provenance_names_the_adversary_of_pretraining() -> None:
-    scale, target = profile("cpu"), profile("cpu").targets["cifar10"]
-    rows = [
-        Record(pretraining.job(scale, target, overrides=changes), {"error": 0.5}, {"date": "2026-01-01"})
-        for changes in (
-            {},
-            {"adversary": "untargeted"},
-            {"adversary": "targeted"},
-            {"adversary": "targeted", "epochs": "1"},
-            {"train_images": "14000"},
-        )
-    ]
-    commands = provenance.rerun_commands("pretraining", "cpu", "imagenet32_160000x275", frame(rows))
-    start = "robustness pretrain --profile cpu --corpus imagenet32"
-    for epochs in (1, rows[2].job.recipe["epochs"]):
-        assert f"{start} --set adversary=targeted --set epochs={epochs} --seed 1" in commands
-    for settings in ("", " --set train_images=14000", " --set adversary=untargeted"):
-        assert f"{start}{settings} --seed 1" in commands
