@@ -16,7 +16,6 @@ from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims_of, paper_ef
 from robustness_lib.paper.numbers import (
     SECTIONS,
     Metric,
-    figure_area,
     label,
     metric,
     network_label,
@@ -32,7 +31,6 @@ __all__ = [
     "Metric",
     "Side",
     "claims_of",
-    "figure_area",
     "label",
     "metric",
     "network_label",

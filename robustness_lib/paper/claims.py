@@ -60,10 +60,9 @@ class Claim:
         kind: The effect: "difference" = treated - reference, "ratio" = reference / treated, "reduction" =
             1 - treated / reference.
         test: "beyond" (the effect has the claimed sign), "similar" (it lies within the margin on both sides), "within"
-            (in the direction ``direction`` it is at most the margin), or "equal" (the treated value is the printed
-            one).
-        magnitude: Metric of the published number that states the size; None if none does.
-        level: Level of the records; None for records without one.
+            (in ``direction`` it is at most the margin), or "equal" (the treated value is the printed one).
+        magnitude: Metric of the published number that states the size.
+        level: Level of the records.
         over: How several levels are compared: by "area", "excess" (area without the value at level 0) or "mean", or
             whether the claim is about every "level", every "class" or every OOD "set".
         exact: Whether the measurement has no randomness (published predictions), so that one record decides.
@@ -74,7 +73,7 @@ class Claim:
         untestable: Why the claim cannot be tested here; "" if it can.
         untestable_if: When it cannot: "" for always, "Forward fails" where Forward correction from scratch does no
             better than none.
-        caveat: What has to be known beside the verdict, or "".
+        caveat: What has to be known beside the verdict.
         needs: What it takes to measure the claim, where it is not.
         beside: What is shown beside the effect: other metrics, or "excess".
     """
@@ -140,7 +139,7 @@ class Claim:
 
     @property
     def paper(self) -> str:
-        """The paper's numbers as text (see :func:`paper_text`)."""
+        """The paper's numbers as text (:func:`paper_text`)."""
         return paper_text(self)
 
 
@@ -165,11 +164,7 @@ CLAIMS: tuple[Claim, ...] = _read()
 
 
 def claims_of(section: str) -> list[Claim]:
-    """The claims of one section.
-
-    Raises:
-        UserError: No such section.
-    """
+    """The claims of one section."""
     known(section)
     return [claim for claim in CLAIMS if claim.section == section]
 
@@ -197,11 +192,7 @@ def effect(kind: Kind, treated: Floats, reference: Floats) -> Floats:
 
 
 def stated_row(claim: Claim) -> pd.Series | None:
-    """The published number that states the claim's size, or None if the claim has no size.
-
-    Raises:
-        LookupError: The claim names a size of which there is not exactly one published number.
-    """
+    """The published number that states the claim's size, or None if the claim has no size."""
     if claim.magnitude is None:
         return None
     rows = select(claim.section, dataset=claim.dataset, metric=claim.magnitude)
@@ -211,11 +202,7 @@ def stated_row(claim: Claim) -> pd.Series | None:
 
 
 def printed_row(claim: Claim) -> pd.Series:
-    """The published number that a claim of the test "equal" is about.
-
-    Raises:
-        LookupError: There is not exactly one.
-    """
+    """The published number that a claim of the test "equal" is about."""
     rows = paper_rows(claim, claim.treated)
     if len(rows) != 1:
         raise LookupError(f"{claim.id}: {len(rows)} published numbers are those of its treated side, not one")
@@ -223,11 +210,7 @@ def printed_row(claim: Claim) -> pd.Series:
 
 
 def paper_rows(claim: Claim, side: Side) -> pd.DataFrame:
-    """The published numbers of one side, those printed at the claim's locator first.
-
-    Returns:
-        Rows of :func:`robustness_lib.paper.numbers.published`: one, several for a claim over several levels, or none.
-    """
+    """The published numbers of one side, those printed at the claim's locator first: one, several levels, or none."""
     name, _, place = side.metric.partition("class_error_")
     rows = select(
         claim.section,
@@ -301,12 +284,7 @@ def _elsewhere(claim: Claim) -> Claim:
 
 @functools.cache
 def paper_text(claim: Claim) -> str:
-    """The paper's numbers of a claim, as printed: "reference → treated", and the stated size.
-
-    Returns:
-        For example ``"13.3 → 3.6 %"``; "stated without numbers" where the paper prints none, "in no paper" for a claim
-        of one's own.
-    """
+    """The paper's numbers of a claim, as printed, and the stated size: "13.3 → 3.6 %; a factor of 4.1"."""
     if claim.own:
         return "in no paper"
     if claim.than is not None:

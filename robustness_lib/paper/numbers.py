@@ -47,7 +47,6 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.metrics.calibration import area_under_error_curve
 
 DATA = Path(__file__).parent / "published"
 """The data files."""
@@ -157,8 +156,7 @@ class Metric:
 
     Attributes:
         label: Its name in words, without the unit.
-        unit: "%" or, for a difference of percentages, "points" (records hold fractions of both); "nats", "s", or "" for
-            a pure number.
+        unit: "%" or "points" (records hold fractions of both), "nats", "s", or "" for a pure number.
         better: -1 if lower is better, +1 if higher is better, 0 if neither.
         digits: Digits after the point of a number that is no fraction.
     """
@@ -275,15 +273,11 @@ _SUFFIXES = {
 
 
 def metric(name: str) -> Metric:
-    """How the metric ``name`` is shown: label, unit and which way is better.
+    """How the metric ``name`` is shown; a UserError where no metric has this name.
 
-    OOD metrics are named ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``, with ``spread_`` before the name for
-    their standard deviation over draws, and ``shared_images_<set>`` and so on for counts; accuracies under longer
-    attacks ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; the suffixes ``_tempered`` and
-    ``_dropped_bin``, and names of shifts, are understood after any name.
-
-    Raises:
-        UserError: No metric has this name.
+    OOD metrics are named ``auroc_<set>`` and so on, with ``spread_`` before the name for their standard deviation over
+    draws; accuracies under longer attacks ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; suffixes such as
+    ``_tempered``, and names of shifts, are understood after any name.
     """
     for suffix, words in _SUFFIXES.items():
         if name.endswith(suffix):
@@ -326,11 +320,7 @@ def _table(section: str) -> pd.DataFrame:
 
 
 def known(section: str) -> str:
-    """The section's name.
-
-    Raises:
-        UserError: No section with pages and claims has this name.
-    """
+    """The section's name, where it has pages and claims; else a UserError."""
     try:
         return choose(section, SECTIONS, "section")
     except UserError as error:
@@ -338,18 +328,7 @@ def known(section: str) -> str:
 
 
 def published(section: str) -> pd.DataFrame:
-    """All published numbers of one section.
-
-    Args:
-        section: One of :data:`SECTIONS`.
-
-    Returns:
-        The columns listed above, one number a row, tables first, then text, figures and logs; a copy, so that
-        it may be changed.
-
-    Raises:
-        UserError: No such section.
-    """
+    """All published numbers of one section: a copy, with the columns listed above, tables first."""
     return _table(known(section)).copy()
 
 
@@ -364,21 +343,17 @@ def select(
     locator: str | None = None,
     curve: bool = False,
 ) -> pd.DataFrame:
-    """The published numbers that match.
+    """The published numbers that match: rows of :func:`published`, in its order.
 
     Args:
         section: One of :data:`SECTIONS`.
-        dataset: Target image set, or None for all; so are the next three.
+        dataset: Target image set, or None for all; so are the next four.
         arm: "scratch", "pre-trained" or "none".
         method: Method.
         metric: Metric.
-        level: A level; None: all levels.
-        locator: The place that is preferred: if any matching row is printed there, only those rows are
-            returned.
+        level: A level.
+        locator: The place that is preferred: if any matching row is printed there, only those rows are returned.
         curve: Whether to return points of curves (with a position) instead of single numbers.
-
-    Returns:
-        Rows of :func:`published`, in its order. Final and lowest values of the logs count as single numbers.
     """
     table = _table(known(section))
     on_curve = table["metric"].str.startswith("history_") | (table["metric"] == "class_error")
@@ -395,17 +370,11 @@ def select(
 
 
 def tolerance(row: pd.Series) -> tuple[float, float]:
-    """How far below and above the printed value the true one may lie.
+    """How far below and above the printed value of a row the true one may lie, in the unit of ``value``.
 
     A number in words is meant to the nearest tenth, a bound exactly. Else half of the last printed digit to either side
     if rounded, one whole unit of it upwards if truncated, and the reading precision of 0.02 plotted units (or half of
     the last digit, if that is more) for a figure.
-
-    Args:
-        row: A row of :func:`published`.
-
-    Returns:
-        Two non-negative numbers in the unit of ``value``.
     """
     printed = str(row["printed"])
     if not printed.lstrip("-")[:1].isdigit():  # in words, such as "cut in half"
@@ -417,13 +386,3 @@ def tolerance(row: pd.Series) -> tuple[float, float]:
         return 0.0, digit * unit
     half = digit / 2 if row["precision"] != "read from figure" else max(0.02, digit / 2)
     return half * unit, half * unit
-
-
-def figure_area(dataset: str, arm: str, method: str) -> float:
-    """Area under an error curve of P1 Figure 2 by the trapezoid rule over strengths 0, 0.1, ..., 1 (P1 §3.2).
-
-    Returns:
-        The area, a fraction like the errors (the strengths span a range of 1).
-    """
-    rows = select("label_noise", dataset=dataset, arm=arm, method=method, metric="error").sort_values("level")
-    return area_under_error_curve(rows["level"], rows["value"])
