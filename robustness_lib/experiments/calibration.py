@@ -2,7 +2,7 @@
 
 A network trained from scratch is compared with one that was pre-trained and tuned. The metrics are functions of
 arrays (:mod:`robustness_lib.metrics.calibration`); tables and figures are those of every section
-(:mod:`robustness_lib.report`).
+(``robustness_lib.report``).
 
 Methods: ``standard`` trains on all training images; ``temperature`` trains on 90 % of them and tunes a softmax
 temperature on the rest. On request only, and pre-trained only: ``places365``, ``standard`` from a checkpoint of another
