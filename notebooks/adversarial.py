@@ -84,7 +84,7 @@ markdown.findings(
     (
         clean.low > 0 and ratio.low < 0 < ratio.high and ratio.effect < 0 < ratio_hundred.low,
         "Pre-training raises clean accuracy too, which the paper finds unchanged: on CIFAR-10 by "
-        f"{markdown.effect(clean, CLEAN)}. The fraction of it that survives the attack does not rise there "
+        f"{markdown.effect(clean, CLEAN)}. The share of it that survives the attack does not rise there "
         f"({markdown.sides(ratio, RATIO)}, undecided); on CIFAR-100 it does ({markdown.sides(ratio_hundred, RATIO)}).",
     ),
     (
@@ -101,8 +101,8 @@ markdown.findings(
     ),
     (
         0 < left < min(lead, lead_clean),
-        f"A stronger attack takes part of the lead on CIFAR-10: {markdown.number(lead, ACCURACY)} points under PGD, "
-        f"{markdown.number(left, ACCURACY)} under targeted APGD, beside {markdown.number(lead_clean, CLEAN)} on clean images (one "
+        f"Under a stronger attack the lead on CIFAR-10 shrinks, from {markdown.number(lead, ACCURACY)} points under PGD to "
+        f"{markdown.number(left, ACCURACY)} under targeted APGD; on clean images it is {markdown.number(lead_clean, CLEAN)} (one "
         "seed, 500 attacked images).",
     ),
 )

@@ -26,7 +26,7 @@ from robustness_lib.runner.records import frame, load_published
 
 notebook.check_parameters(globals())
 published = load_published(folder=Path(results))
-TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Choice of recipes"}
+TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Hyper-parameter search"}
 speeds = frame(record for record in published if record.job.section == "cost" and "ratio_min" in record.metrics)
 speeds = speeds[speeds["method"] != "networks at once"]
 settings = pd.DataFrame(list(speeds["recipe"]), index=speeds.index)

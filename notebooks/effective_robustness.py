@@ -121,8 +121,8 @@ markdown.findings(
         0.02 < rare < 0.25 and bed["high_more_data"] > bed["high_count"] / 2,
         "More than one point of effective robustness is uncommon among these networks, but not exceedingly rare, as the "
         f"paper has it: {bed['high_count']:.0f} of {bed['compared_count']:.0f} have it ({100 * rare:.0f} %), "
-        f"{bed['high_more_data']:.0f} of them trained on more data. Asking the weakest or the strongest network at random "
-        f"gives up to {markdown.number(mixed[high], high)} points, and no robustness.",
+        f"{bed['high_more_data']:.0f} of them trained on more data. A classifier that asks the weakest or the strongest network, "
+        f"at random for each image, has up to {markdown.number(mixed[high], high)} points, and is no more robust than they are.",
     ),
     (
         peak.low < 0 < peak.high and fall.low < 0 < fall.high,
@@ -135,13 +135,13 @@ markdown.findings(
         end.high < 0 and one["history_accuracy_corrupted"][-1] > one["highest_corrupted"],
         "Under common corruptions, which do not look like the pre-training images, the pre-trained network ends worse: final "
         f"effective robustness is {markdown.sides(end, high)}, a difference of {markdown.effect(end, high)}. (The pre-trained network "
-        "is then more accurate than every testbed model, so the line is extended.)",
+        "is then more accurate than every testbed model, so the baseline is extrapolated.)",
     ),
     (
         decided == ["hard"] and corrupted.high < 0 and zero[1] < 0 < zero[0],
-        f"Intervals are wide, and most differences are undecided: of {len(effects)} changes to the pre-trained arm one moves the "
-        "maximum beyond its interval, and one in twenty does so by chance. It is fine-tuning on the hardest images "
-        f"({markdown.effect(hard, high)}), and under corruptions these *lower* the maximum ({markdown.effect(corrupted, high)}). The zero-shot network has {markdown.number(zero[0], high, signed=True)} points "
+        f"Of {len(effects)} variations of the pre-trained arm, one changes the maximum by more than its interval, as one in twenty "
+        f"does by chance: fine-tuning on the hardest images ({markdown.effect(hard, high)}). Under corruptions the same images "
+        f"*lower* the maximum ({markdown.effect(corrupted, high)}). The zero-shot network has {markdown.number(zero[0], high, signed=True)} points "
         f"on the ImageNet images and {markdown.number(zero[1], high, signed=True)} under corruptions: familiar images, not "
         "robustness.",
     ),
@@ -149,7 +149,7 @@ markdown.findings(
 
 
 # %% [markdown]
-# {numref}`fig-er` is behind the third and fourth sentence; {numref}`tab-er` has the numbers.
+# {numref}`fig-er` shows the third and the fourth finding; {numref}`tab-er` has the numbers.
 
 
 # %% mystnb={"figure": {"caption": "Effective robustness against accuracy during training. Thin: single seeds; thick: mean in bins of four points, with a band of one standard deviation. Dotted: a network that loses no accuracy under the shift. Shaded: no testbed model is that accurate or inaccurate. The black bar is the standard error of one point that the number of test images alone gives.", "name": "fig-er"}, "image": {"alt": "Two panels. On ImageNet images of excluded classes both networks scatter by several points about zero, the pre-trained one a little above the other in the middle and below zero at the end. Under common corruptions the network from scratch stays near zero, while the pre-trained one lies below it and falls as its accuracy rises.", "width": "100%"}} tags=["hide-input"]
@@ -208,13 +208,12 @@ for shift, words in shifts.items():
     for name, what in {"maximum": "maximum", "final": "at the end", "lost": "fall to the end"}.items():
         found = against(name, shift)
         cells = [markdown.spread(side, high) for side in (found.reference, found.treated)]
-        rows.append([words, what, *cells, markdown.interval(found.effect, found.low, found.high, high)])
-        words = ""
+        rows.append([f"{words}: {what}", *cells, markdown.interval(found.effect, found.low, found.high, high)])
     ends = [pooled(shift, *side) for side in (scratch, tuned)]
     difference = markdown.number(ends[1] - ends[0], high, signed=True)
-    rows.append(["", "maximum of the pooled curve", *(markdown.number(end, high) for end in ends), difference])
+    rows.append([f"{words}: maximum of the pooled curve", *(markdown.number(end, high) for end in ends), difference])
 basis = evidence.basis(evidence.where(values, main=True, method="standard", metric=f"{high}_excluded"))
-titles = ["Shifted images", "Effective robustness", "From scratch", "Pre-trained", "Difference [95 %]"]
+titles = ["Shifted images", "From scratch", "Pre-trained", "Difference [95 %]"]
 markdown.table(
     pd.DataFrame(rows, columns=titles),
     caption=f"Effective robustness (points) during training, {basis}: mean ± standard deviation over seeds, one "
@@ -330,7 +329,7 @@ trainings.trainings_table(
 # keep the number of epochs, so they get a tenth of the updates. The paper keeps the number of iterations.
 #
 # **The line** goes through small models, the paper's through networks trained on all of CIFAR-10. Where a
-# network is more accurate than all of ours, the line is extended (shaded). Testbed networks end at a learning rate near zero,
+# network is more accurate than all of ours, the line is extrapolated (shaded). Testbed networks end at a learning rate near zero,
 # those of {numref}`fig-er` keep a constant one, so even a network from scratch need not lie at zero. Compare the arms.
 #
 # **A maximum is picked** from 15 or more noisy values, so it tends to lie above zero even where there is nothing, and the

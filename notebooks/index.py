@@ -9,9 +9,10 @@
 # %% [markdown]
 # # Pre-training and robustness
 #
-# Does pre-training make a network more robust, and its confidence more honest? Two papers say yes, with limits
-# {cite:p}`hendrycks2019using,andreassen2022evolution`. This book sets each of their claims beside what the code in this
-# repository measured, and lets you run all of it again.
+# {cite:t}`hendrycks2019using` claim that pre-training on ImageNet makes a network more robust to adversarial examples, to
+# wrong labels and to rare classes, and improves its calibration and its detection of out-of-distribution (OOD) images.
+# {cite:t}`andreassen2022evolution` claim that robustness to shifted test data rises during fine-tuning and is gone at its
+# end. This book sets each claim beside what the code in this repository measured, and lets you run all of it again.
 
 # %% tags=["parameters", "remove-cell"]
 results = "book/results"  # folder of the recorded results
@@ -56,35 +57,35 @@ counts, papers = verdicts.counts(values).loc["all"], sum(claim.source == "papers
 markdown.findings(
     (
         area.high < 0 and rare.high < 0,
-        "**Small scale, mostly for.** With a small network and few images (`cpu`), pre-training helps against wrong labels "
-        f"(area under the error curve {markdown.sides(area, 'error')} on CIFAR-10) and on rare classes (minority error "
+        "**Label noise and rare classes: supported, at small scale.** With a small network and few images (`cpu`) "
+        f"pre-training lowers the error (wrong labels: area under the error curve {markdown.sides(area, 'error')} on CIFAR-10; rare classes: minority error "
         f"{markdown.sides(rare, 'minority_error')}).",
     ),
     (
         excess.low < 0 < excess.high and ratio.low < 0 < ratio.high and attacked.low < 0 < attacked.high,
-        "**But much of that is accuracy, not robustness.** The area that noise adds to the error on clean labels differs "
-        f"by {markdown.effect(excess, 'error')}, and adversarial accuracy by {markdown.effect(attacked, 'adversarial_accuracy')} "
-        f"(the paper {markdown.printed('adversarial_accuracy', **attack)}): both undecided.",
+        "**Much of that is accuracy, not robustness.** What wrong labels add to the error on clean ones "
+        f"changes by {markdown.effect(excess, 'error')}, and the accuracy under attack by {markdown.effect(attacked, 'adversarial_accuracy')} "
+        f"(the paper: {markdown.printed('adversarial_accuracy', **attack)}). Both are undecided.",
     ),
     (
         rms.profile == "paper" and rms.high < 0 < error.low,
-        "**Calibration: for, at a price.** At the papers' scale pre-training lowers the RMS calibration error on CIFAR-10 "
-        f"({markdown.sides(rms, 'rms_calibration_error')}; the paper "
+        "**Calibration: supported, but accuracy falls.** At the papers' scale pre-training lowers the RMS calibration error on CIFAR-10 "
+        f"({markdown.sides(rms, 'rms_calibration_error')}; the paper: "
         f"{markdown.printed('rms_calibration_error', section='calibration', dataset='cifar10', method='standard')}), but the "
         f"test error rises ({markdown.sides(error, 'error')}). Our pre-training corpus has an eighth of the paper's images; "
         "whether that is why was not measured.",
     ),
     (
         auroc.profile == "paper" and auroc.low > 0 > photographs.high,
-        "**OOD detection: against, on photographs.** At the papers' scale the mean AUROC on CIFAR-100 rises "
-        f"({markdown.effect(auroc, 'auroc_mean')}), all of it on synthetic noise. On photographs it falls "
+        "**OOD detection: supported on noise, contradicted on photographs.** At the papers' scale the mean AUROC on CIFAR-100 rises "
+        f"({markdown.effect(auroc, 'auroc_mean')}), all of it on synthetic OOD images. On photographs it falls "
         f"({markdown.effect(photographs, 'auroc_mean')}).",
     ),
     (
         shift.low < 0 < shift.high,
         "**Effective robustness during fine-tuning: undecided.** At its maximum it differs by "
-        f"{markdown.effect(shift, 'maximum_effective_robustness')} between the arms: small networks and shifted test sets "
-        "do not tell the rise that the paper reports from chance.",
+        f"{markdown.effect(shift, 'maximum_effective_robustness')} from training from scratch: with small networks and small "
+        "test sets (`cpu`) the rise that the paper reports cannot be told from chance.",
     ),
     (
         True,
@@ -127,7 +128,7 @@ for scale, fill in (("paper", color), ("cpu", "white")):
     some = frame[frame["scale"] == scale]
     panel.plot(some["ours"], some["row"], "s", color=color, mfc=fill, label=f"here, {scale} scale")
 panel.plot(frame["paper"], frame["row"], label="paper", **style.PAPER)
-panel.set_xlabel("relative error reduction (%)")
+panel.set_xlabel("relative error reduction (%), more is better")
 style.legend_outside(figure)
 style.show(figure, frame[::-1])
 

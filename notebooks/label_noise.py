@@ -229,8 +229,8 @@ trainings.trainings_table(
 # **Spread.** The paper has one training a strength, and its Forward code always the same corrupted labels. Here each seed
 # draws labels of its own. All seeds start from one pre-training, so no interval covers the randomness of pre-training.
 
-# %% mystnb={"figure": {"caption": "Corruption matrices on CIFAR-10 at strength 0.6, means over seeds: rows are true classes, columns observed labels.", "name": "fig-label-noise-matrices"}, "image": {"alt": "Two rows of four heat maps, from scratch and pre-trained. The true matrix has a clear diagonal on an even ground; the estimates of Forward and of GLC are blurred versions of it, less so for the pre-trained network.", "width": "100%"}} tags=["hide-input"]
-figure, panels = style.new_figure(columns=4, rows=2, height=1.9)
+# %% mystnb={"figure": {"caption": "Corruption matrices on CIFAR-10 at strength 0.6, means over seeds: rows are true classes, columns observed labels; white is 0, the darkest blue 0.5 or more.", "name": "fig-label-noise-matrices"}, "image": {"alt": "Two rows of four heat maps, from scratch and pre-trained. The true matrix has a clear diagonal on an even ground; the estimates of Forward and of GLC are blurred versions of it, less so for the pre-trained network.", "width": "100%"}} tags=["hide-input"]
+figure, panels = style.new_figure(columns=4, rows=2, height=1.7)
 kinds = {"true": "glc-10", "Forward": "forward", "GLC, 5 %": "glc-5", "GLC, 10 %": "glc-10"}
 for panel, (arm, (title, name)) in zip(panels, [(a, k) for a in evidence.ARMS for k in kinds.items()], strict=True):
     one = "true_matrix" if title == "true" else "estimated_matrix"

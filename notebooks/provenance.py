@@ -25,7 +25,7 @@ from robustness_lib.runner.records import load_published
 
 notebook.check_parameters(globals())
 published = load_published(folder=Path(results))
-TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Choice of recipes", "cost": "Cost"}
+TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Hyper-parameter search", "cost": "Cost"}
 
 # %% [markdown]
 # ## What was pre-trained on what

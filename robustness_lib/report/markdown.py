@@ -34,7 +34,8 @@ class Markdown(str):
 
 
 def unbroken(text: str) -> str:
-    """The text with no-break spaces between a number and its unit or spread, and after an arrow."""
+    """The text with no-break spaces between a number and its unit or spread, after an arrow, and within an interval."""
+    text = re.sub(r"(\[[−+]?\d[\d.]*,) (?=[−+]?\d[\d.]*\])", "\\1\u00a0", text)
     return re.sub(r"(?<=\d) (?=%)|(?<=\d) (?=±)|(?<=±) |(?<=→) |(?<=\bn) (?== )|(?<=\bn =) ", "\u00a0", text)
 
 
