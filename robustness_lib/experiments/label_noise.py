@@ -20,7 +20,9 @@ the same weights, where P1's code draws those of the second anew.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Unpack
 
 import numpy as np
@@ -280,13 +282,8 @@ def run(job: Job, context: Context) -> Metrics:
     """
     recipe = LabelNoiseConfig.of(job.recipe)
     noise = noisy_labels(job, context)
-    estimate: Floats | None = None
-    if job.method.startswith("forward"):
-        result, estimate = _forward(job, recipe, noise, context)
-    elif job.method.startswith("glc"):
-        result, estimate = _glc(job, recipe, noise, context)
-    else:
-        result = _fit(_training(job, recipe, noise.what), noise.given, noise.true.labels, context, job.label)
+    correction = CORRECTIONS.get(job.method.removesuffix(f"-{recipe.noise}"), _uncorrected)
+    result, estimate = correction(job, recipe, noise, context)
     test = context.images(_true_set(job), "test")
     logits = predict(result.network, test, recipe.normalisation, context.runtime)
     curves = {"error": 1 - result.correct.mean(axis=1), **result.further}
@@ -307,6 +304,11 @@ def run(job: Job, context: Context) -> Metrics:
     return metrics
 
 
+def _uncorrected(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context) -> tuple[Trained, None]:
+    """A network trained on the noisy labels as they are."""
+    return _fit(_training(job, recipe, noise.what), noise.given, noise.true.labels, context, job.label), None
+
+
 def _forward(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
     """A network trained on the noisy labels, the estimate that it gives, and a second one trained through it."""
     first = _training(job, recipe, noise.what)
@@ -319,9 +321,10 @@ def _forward(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Co
     return _fit(second, noise.given, noise.true.labels, context, f"{job.label}, stage 2", loss), estimate
 
 
-def _glc(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
+def _glc(
+    job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context, share: float
+) -> tuple[Trained, Floats]:
     """The same with Gold Loss Correction, whose first network does not see the trusted images."""
-    share = int(job.method.split("-")[1]) / 100
     trusted = trusted_split(noise.true.labels, share, recipe.trusted, job.seed)
     what = f"{noise.what}; {recipe.trusted} {share:g} trusted"
     first = _training(job, replace(recipe.training_part(), observations=0), f"{what}, the rest")
@@ -335,6 +338,17 @@ def _glc(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Contex
     given = noise.given.with_labels(torch.where(trusted, noise.true.labels, noise.given.labels))
     loss = GoldLoss(estimate, trusted, batch_size=batch_size, separate_passes=recipe.separate_passes)
     return _fit(second, given, noise.true.labels, context, f"{job.label}, stage 2", loss), estimate
+
+
+Correction = Callable[[Job, LabelNoiseConfig, NoisyLabels, Context], tuple[Trained, Floats | None]]
+"""What a method trains: its last network, and its estimate of the corruption matrix where it makes one."""
+
+CORRECTIONS: dict[str, Correction] = {
+    "forward": _forward,
+    "glc-5": partial(_glc, share=0.05),
+    "glc-10": partial(_glc, share=0.10),
+}
+"""By method; the others train without a correction."""
 
 
 def _training(job: Job, recipe: TrainingConfig, variant: str) -> Training:

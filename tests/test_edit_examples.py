@@ -1,0 +1,75 @@
+"""The worked examples of book/edit.md work: each block is appended to its file in a copy of the library, and run."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MOST_FILES = {"An OOD score": 4, "A loss correction": 4, "A data set": 4, "A section": 7}
+TEXT = (ROOT / "book/edit.md").read_text()
+EXAMPLES = {title: TEXT.partition(f"### {title}\n")[2].partition("\n##")[0] for title in MOST_FILES}
+
+FAST = ["train_images=100", "epochs=1", "observations=1", "pretraining.epochs=1", "pretraining.train_images=80"]
+FAST_OOD = ["draws=1", "draw_images=20", "reference_images=40"]
+RUN = """
+import pytest
+from typer.testing import CliRunner
+
+from robustness_lib.cli import app
+from robustness_lib.runner.records import Store
+
+
+@pytest.mark.parametrize("words", {commands})
+def test_command(words) -> None:
+    done = CliRunner().invoke(app, [*words, "--store", "runs"], catch_exceptions=False)
+    assert done.exit_code == 0, done.output
+    arms = [record.job.init == "scratch" for record in Store("runs").records(words[1])]
+    assert sorted(arms) == [False, True]
+"""
+
+
+def blocks(example: str, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", example, re.DOTALL | re.MULTILINE)
+
+
+@pytest.mark.parametrize("title", EXAMPLES)
+def test_examples_touch_few_files(title: str) -> None:
+    files = re.findall(r"`([^`]+)`", EXAMPLES[title].partition("Files:")[2].partition("\n\n")[0])
+    assert 0 < len(set(files)) <= MOST_FILES[title]
+    changed = {block.splitlines()[0].removeprefix("# ") for block in blocks(EXAMPLES[title], "python")}
+    assert changed <= set(files)
+    assert all((ROOT / name).exists() or "small_sets" in name for name in files)
+
+
+def test_examples_run(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "robustness_lib", tmp_path / "robustness_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    commands, tests = [], []
+    for example in EXAMPLES.values():
+        for block in blocks(example, "python"):
+            name = block.splitlines()[0].removeprefix("# ")
+            if name.startswith("tests/"):
+                tests.append(block)
+                continue
+            with (tmp_path / name).open("a") as file:
+                file.write(f"\n\n{block}")
+        [command] = blocks(example, "bash")
+        settings = FAST + (FAST_OOD if "run ood" in command else [])
+        commands.append(shlex.split(command)[1:] + [word for setting in settings for word in ("--set", setting)])
+    code = ["from __future__ import annotations", *tests, RUN.format(commands=commands)]
+    (tmp_path / "test_examples.py").write_text("\n\n".join(code))
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_examples.py"],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(tmp_path), "OMP_NUM_THREADS": "1"},
+    )
+    assert f"{len(tests) + len(commands)} passed" in done.stdout, done.stdout + done.stderr
