@@ -20,7 +20,7 @@ import pytest
 import torch
 from torchvision.datasets import CIFAR10, DTD, SVHN
 
-from robustness_lib.data import check, cifar, download, fetch, load
+from robustness_lib.data import cifar, download, fetch, load
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked
 
@@ -119,21 +119,6 @@ def test_a_bad_download_is_refused_at_every_call(
     server.cut.clear()
     server.content[name] = whole
     assert fetch("cifar10.1-v6", root).state == "intact"
-
-
-def test_a_damaged_file_is_replaced(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    serve_cifar101(server, tmp_path, monkeypatch)
-    root = tmp_path / "root"
-    fetch("cifar10.1-v6", root)
-    formats.truncate(root / "cifar10.1" / "cifar10.1_v6_data.npy")
-    assert check("cifar10.1-v6", root).state == "damaged"
-    assert fetch("cifar10.1-v6", root).state == "intact"
-
-
-def test_a_server_that_does_not_answer(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cifar, "CIFAR101_ADDRESS", "http://127.0.0.1:9/")
-    with pytest.raises(UserError, match=r"downloading cifar10.1-v4 into .* failed: .*; try again"):
-        fetch("cifar10.1-v4", tmp_path)
 
 
 def test_sets_that_cannot_be_downloaded_say_how_to_get_them(tmp_path: Path) -> None:

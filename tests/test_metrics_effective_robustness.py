@@ -37,16 +37,6 @@ def test_the_printed_baselines_to_six_digits(x: float, cifar: float, imagenet: f
     assert effective_robustness.effective_robustness(x, x, IMAGENET) == pytest.approx(x - imagenet, abs=5e-7)
 
 
-def test_where_the_gap_of_the_printed_lines_is_largest() -> None:
-    x = np.linspace(0, 1, 100_001)
-    for line, place, gap in ((CIFAR, 0.716, 0.1426), (IMAGENET, 0.640, 0.1297)):
-        curve = effective_robustness.equal_accuracy_curve(x, line)
-        assert x[curve.argmax()] == pytest.approx(place, abs=1e-3)
-        assert curve.max() == pytest.approx(gap, abs=5e-5)
-    below = x[(effective_robustness.equal_accuracy_curve(x, CIFAR) < 0)]
-    assert below.max() == pytest.approx(0.0565, abs=5e-4)
-
-
 def test_the_standard_error_is_the_spread_over_draws_of_test_images() -> None:
     random = np.random.default_rng(0)
     drawn = [random.binomial(count, accuracy, 20_000) / count for count, accuracy in ((1000, 0.77), (800, 0.6))]
@@ -128,13 +118,6 @@ def test_what_no_line_can_be_fitted_to(id_accuracy: list[float], ood_accuracy: l
         effective_robustness.fit_line(id_accuracy, ood_accuracy)
 
 
-def test_an_unknown_scale() -> None:
-    with pytest.raises(UserError, match=r"unknown scaling 'logits'.*did you mean 'logit'"):
-        effective_robustness.fit_line([0.1, 0.2, 0.3], [0.1, 0.2, 0.3], "logits")
-    with pytest.raises(UserError, match="unknown scaling"):
-        LinearFit(1, 0, "log")  # type: ignore[arg-type]
-
-
 # --------------------------------------------------------------------------------------------- effective robustness
 
 
@@ -156,14 +139,6 @@ def test_the_mixed_classifier_of_the_papers_appendix() -> None:
     np.testing.assert_allclose(robustness, [0.0766, 0.0781, 0.0443, 0, 0], atol=5e-5)
     with pytest.raises(UserError, match="share holds a value outside"):
         effective_robustness.mixed_classifier(low, high, 1.5)
-
-
-def test_the_mixed_classifier_is_what_asking_at_random_gives() -> None:
-    draw = np.random.default_rng(0)
-    low, high = draw.random(200_000) < 0.3, draw.random(200_000) < 0.9
-    asked = np.where(draw.random(200_000) < 0.25, low, high)
-    inside, _ = effective_robustness.mixed_classifier((0.3, 0.3), (0.9, 0.9), 0.25)
-    assert asked.mean() == pytest.approx(float(inside), abs=0.004)
 
 
 # --------------------------------------------------------------------------------------------- averages
@@ -230,14 +205,6 @@ def test_counts_that_are_none(correct: object, total: object, confidence: float,
 
 
 # --------------------------------------------------------------------------------------------- image by image
-
-
-def test_dominance_by_hand() -> None:
-    weak, strong = [1, 1, 0, 0, 0], [1, 0, 1, 1, 0]
-    assert effective_robustness.dominance_probability(weak, strong) == pytest.approx(0.2)
-    assert effective_robustness.dominance_probability(strong, weak) == pytest.approx(0.2)
-    assert effective_robustness.dominance_probability([0, 0, 1], [0, 1, 1]) == 0
-    assert effective_robustness.dominance_probability([1, 0], [0, 1]) == 0.5
 
 
 def test_the_matrix_is_that_of_all_pairs() -> None:

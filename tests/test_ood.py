@@ -159,11 +159,11 @@ def test_measures_by_hand() -> None:
 @pytest.mark.parametrize(
     ("known", "outside", "message"),
     [
-        ([], [1.0], r"scores of the known images have shape \(0,\)"),
-        ([1.0], [], r"scores of the foreign images have shape \(0,\)"),
+        ([], [1.0], r"scores of the ID images have shape \(0,\)"),
+        ([1.0], [], r"scores of the OOD images have shape \(0,\)"),
         ([[1.0]], [1.0], r"shape \(1, 1\); give a vector"),
-        ([1.0, np.nan], [1.0], "1 of the 2 scores of the known images are not a number"),
-        ([1.0], [np.nan, np.nan], "2 of the 2 scores of the foreign images are not a number"),
+        ([1.0, np.nan], [1.0], "1 of the 2 scores of the ID images are not a number"),
+        ([1.0], [np.nan, np.nan], "2 of the 2 scores of the OOD images are not a number"),
     ],
 )
 def test_unusable_scores_are_one_sentence(known: list[float], outside: list[float], message: str) -> None:

@@ -19,11 +19,11 @@ from toys import PLAIN, RECIPE, checksum, images, run_training
 
 from robustness_lib.errors import UserError
 from robustness_lib.methods.interfaces import Forward
-from robustness_lib.methods.pgd import EPSILON, Adversary, ascend, margin, pgd, random_targets
+from robustness_lib.methods.pgd import EPSILON, margin, pgd, random_targets
 from robustness_lib.models.architectures import build
 from robustness_lib.training import train_step
 from robustness_lib.training.config import TrainingConfig
-from robustness_lib.training.trainer import adversary, train
+from robustness_lib.training.trainer import train
 
 SEEDS = st.integers(0, 2**31)
 
@@ -92,14 +92,6 @@ def test_it_stays_in_the_ball_and_in_the_image_and_is_deterministic(
     assert torch.equal(pixels, kept)
 
 
-def test_another_start_gives_another_result_and_no_generator_means_the_default_one() -> None:
-    network, (pixels, labels) = curved(0), batch(0)
-    found = [pgd(network, pixels, labels, steps=1, generator=stream(seed)) for seed in (0, 1)]
-    assert not torch.equal(found[0], found[1])
-    torch.manual_seed(0)
-    assert torch.equal(pgd(network, pixels, labels, steps=1), found[0])
-
-
 def textbook(
     network: Forward, pixels: Tensor, labels: Tensor, epsilon: float, step: float, steps: int, draws: torch.Generator
 ) -> Tensor:
@@ -156,11 +148,6 @@ def test_restarts_keep_the_worst_case_of_each_image() -> None:
     several = margin(network(pgd(network, pixels, labels, generator=stream(0), restarts=5, **options)), labels)
     torch.testing.assert_close(several, torch.stack(single).min(0).values)
     assert (several < single[0]).any()
-
-
-def test_margin() -> None:
-    logits = torch.tensor([[1.0, 3.0, 2.0], [5.0, 0.0, 1.0]])
-    assert margin(logits, torch.tensor([1, 2])).tolist() == [1.0, -4.0]
 
 
 def test_targets_are_wrong_classes_and_all_equally_likely() -> None:
@@ -241,21 +228,6 @@ def test_every_batch_of_a_training_is_attacked_and_the_network_trained_on_the_re
     assert (distances.min(1).values >= 0.9 * recipe.epsilon).all()
 
 
-@pytest.mark.parametrize("attack", ATTACKS)
-def test_the_recipe_says_how_a_network_is_attacked(attack: str) -> None:
-    recipe = TrainingConfig(**ATTACKS[attack], epsilon=0.1, step_size=0.02, attack_steps=7)
-    found = adversary(recipe, 12)
-    assert found == Adversary(
-        epsilon=0.1,
-        step_size=0.02,
-        steps=7,
-        anchor="noised" if attack == "noised" else "clean",
-        classes=12 if attack == "targeted" else 0,
-        evaluation_mode=attack == "eval",
-    )
-    assert adversary(TrainingConfig(), 12) is None
-
-
 def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
     recipe = dataclasses.replace(RECIPE, epochs=3, observations=3, adversary="targeted", attack_steps=2)
     looks = 0
@@ -273,18 +245,6 @@ def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: 
     resumed = run_training(recipe, observe=stop, **options)
     assert looks == 4  # the second epoch again, and the third
     assert checksum(resumed[0]) == checksum(run_training(recipe)[0])
-
-
-def test_a_recipe_without_an_adversary_has_the_key_that_it_had() -> None:
-    added = {"adversary", "epsilon", "step_size", "attack_steps", "anchor", "attack_mode"}
-    assert not added & set(TrainingConfig().as_dict())
-    assert TrainingConfig(adversary="untargeted").as_dict()["adversary"] == "untargeted"
-
-
-def test_a_radius_may_be_written_as_a_fraction() -> None:
-    assert TrainingConfig().with_overrides({"epsilon": "4/255", "step_size": "0.5"}).epsilon == 4 / 255
-    with pytest.raises(UserError, match=re.escape("epsilon=1/0 cannot be read: a number, such as 0.03 or 8/255")):
-        TrainingConfig().with_overrides({"epsilon": "1/0"})
 
 
 # ---------------------------------------------------------------------------------------- bad input
@@ -379,13 +339,3 @@ def test_labels_of_any_integer_type() -> None:
     for wrong, count in ((torch.tensor([0, 3, 1]), 3), (labels, 1), (labels.bool(), 3), (labels.float(), 3)):
         with pytest.raises(UserError):
             random_targets(wrong, count)
-
-
-def test_watching_sees_the_logits_before_every_step() -> None:
-    network, (pixels, labels) = curved(0), batch(0)
-    seen: list[tuple[int, Tensor]] = []
-    options: dict[str, Any] = {"epsilon": 0.1, "step_size": 0.02, "generator": stream(1)}
-    ascend(network, pixels, labels, steps=4, watch=lambda step, logits: seen.append((step, logits)), **options)
-    assert [step for step, _ in seen] == [0, 1, 2, 3]
-    two = ascend(network, pixels, labels, steps=2, **(options | {"generator": stream(1)}))
-    torch.testing.assert_close(seen[2][1], network(two).detach())

@@ -1,6 +1,7 @@
-"""What a network's outputs are judged by: accuracy, likelihood and calibration; and the area under an error curve.
+"""Accuracy, likelihood and calibration of a network's outputs; and the area under an error curve.
 
-Functions of arrays; they need no network. "Calibration error" is P1's, with bins of equally many examples.
+Functions of arrays: logits [N, K] and labels [N] in 0 ... K - 1, or the confidence [N] (largest softmax probability)
+and whether the prediction was right [N]. "Calibration error" is P1's, with bins of equally many examples.
 """
 
 from __future__ import annotations
@@ -27,16 +28,8 @@ def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tup
     not depend on their order in the file; floor(N / bin_size) bins of ``bin_size`` examples follow, the last taking
     the remainder too (one bin where N < bin_size).
 
-    Args:
-        confidence: [N], largest softmax probability of each example, in [0, 1].
-        correct: [N], 1 (or True) where the prediction was right, else 0.
-        bin_size: Examples in a bin, at least 1.
-
     Returns:
         Mean confidence [B], mean correctness [B] and number of examples [B] of the bins, by rising confidence.
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
     """
     sure, right = _confidence_and_correct(confidence, correct)
     check_whole(bin_size, "bin_size", 1, "the paper uses 100")
@@ -62,18 +55,8 @@ def rms_calibration_error(
 ) -> float:
     """Root mean square calibration error with adaptive bins, ``sqrt(sum_b w_b (conf_b - acc_b)^2)`` (P1 §4.2).
 
-    Args:
-        confidence: [N], largest softmax probability of each example, in [0, 1].
-        correct: [N], 1 (or True) where the prediction was right, else 0.
-        bin_size: Examples in a bin.
-        drop_last_bin: As the authors' released code does by mistake: leave the most confident bin out of the sum,
-            while the weights w_b still divide by all N examples. The published numbers were made so.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
+    With ``drop_last_bin`` the most confident bin is left out of the sum, while the weights w_b still divide by all N
+    examples, as the authors' released code does by mistake. The published numbers were made so.
     """
     gaps, weights = _gaps(confidence, correct, bin_size, drop_last_bin)
     return float(np.sqrt((weights * gaps**2).sum()))
@@ -84,36 +67,14 @@ def mad_calibration_error(
 ) -> float:
     """Mean absolute calibration error with adaptive bins, ``sum_b w_b |conf_b - acc_b|`` (P1 §4.2).
 
-    Args:
-        confidence: [N], largest softmax probability of each example, in [0, 1].
-        correct: [N], 1 (or True) where the prediction was right, else 0.
-        bin_size: Examples in a bin.
-        drop_last_bin: See :func:`rms_calibration_error`.
-
-    Returns:
-        A fraction in [0, 1], at most the RMS error.
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
+    At most the RMS error; ``drop_last_bin`` as for :func:`rms_calibration_error`.
     """
     gaps, weights = _gaps(confidence, correct, bin_size, drop_last_bin)
     return float((weights * gaps).sum())
 
 
 def expected_calibration_error(confidence: Array, correct: Array, bins: int = 15) -> float:
-    """Expected calibration error with bins of equal width (Guo et al. 2017).
-
-    Args:
-        confidence: [N], in [0, 1].
-        correct: [N], 1 (or True) where the prediction was right, else 0.
-        bins: Number of bins ((k - 1)/bins, k/bins]; 0 belongs to the first, 1 to the last.
-
-    Returns:
-        A fraction in [0, 1].
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
-    """
+    """Expected calibration error with bins ((k - 1)/bins, k/bins] of equal width (Guo et al. 2017)."""
     sure, right = _confidence_and_correct(confidence, correct)
     check_whole(bins, "bins", 1, "15 are usual")
     index = np.searchsorted(np.arange(1, bins) / bins, sure, side="left")
@@ -126,15 +87,7 @@ def _logits_and_labels(logits: Array, labels: Array) -> tuple[Floats, Labels]:
 
 
 def negative_log_likelihood(logits: Array, labels: Array) -> float:
-    """Mean negative log-likelihood of the labels under the softmax, in nats.
-
-    Args:
-        logits: [N, K].
-        labels: [N], integers in 0 ... K - 1.
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
-    """
+    """Mean negative log-likelihood of the labels under the softmax, in nats."""
     from scipy.special import log_softmax
 
     scores, classes = _logits_and_labels(logits, labels)
@@ -142,15 +95,7 @@ def negative_log_likelihood(logits: Array, labels: Array) -> float:
 
 
 def brier_score(logits: Array, labels: Array) -> float:
-    """Mean squared distance of the softmax probabilities from the one-hot label, in [0, 2] (Brier 1950).
-
-    Args:
-        logits: [N, K].
-        labels: [N], integers in 0 ... K - 1.
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
-    """
+    """Mean squared distance of the softmax probabilities from the one-hot label, in [0, 2] (Brier 1950)."""
     from scipy.special import softmax
 
     scores, classes = _logits_and_labels(logits, labels)
@@ -177,9 +122,6 @@ def tune_temperature(
 
     Returns:
         A temperature in [lower, upper]; above 1 where the network was too confident.
-
-    Raises:
-        UserError: The arrays do not fit together, or the interval is empty.
     """
     from scipy.special import softmax
 
@@ -205,18 +147,7 @@ def tune_temperature(
 
 
 def evaluate(logits: Array, labels: Array, bin_size: int = 100) -> Metrics:
-    """All metrics of the section for one network.
-
-    Args:
-        logits: [N, K], of the test images.
-        labels: [N], integers in 0 ... K - 1.
-        bin_size: Examples in an adaptive bin.
-
-    Returns:
-        ``error``, ``rms_calibration_error`` and ``mad_calibration_error`` (fractions), both again with
-        ``_dropped_bin`` as in the authors' code, ``expected_calibration_error`` (15 bins),
-        ``negative_log_likelihood`` (nats) and ``brier_score``.
-    """
+    """Error and all metrics of this module for the test images; ``_dropped_bin`` is as in the authors' code."""
     confidence, correct = confidence_and_correctness(logits, labels)
     return {
         "error": float(1 - correct.mean()),
@@ -231,15 +162,7 @@ def evaluate(logits: Array, labels: Array, bin_size: int = 100) -> Metrics:
 
 
 def confidence_and_correctness(logits: Array, labels: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Largest softmax probability [N] and whether that class is the label [N].
-
-    Args:
-        logits: [N, K].
-        labels: [N], integers in 0 ... K - 1.
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
-    """
+    """Largest softmax probability [N] and whether that class is the label [N]."""
     from scipy.special import softmax
 
     scores, classes = _logits_and_labels(logits, labels)
@@ -249,15 +172,8 @@ def confidence_and_correctness(logits: Array, labels: Array) -> tuple[Floats, np
 def area_under_error_curve(strengths: Array, errors: Array) -> float:
     """Area under the test error against the corruption strength, by the trapezoidal rule (P1 §3.2, Table 2).
 
-    At strengths 0, 0.1, ..., 1 it is 0.1 (e_0 / 2 + e_1 + ... + e_9 + e_10 / 2). The strengths span a range of one, so
-    the area has the unit of an error.
-
-    Args:
-        strengths: [S], rising from 0 to 1.
-        errors: [S], the error at each of them.
-
-    Raises:
-        UserError: The arrays do not fit together, or the strengths do not rise from 0 to 1.
+    The strengths rise from 0 to 1, so the area has the unit of an error: at strengths 0, 0.1, ..., 1 it is
+    0.1 (e_0 / 2 + e_1 + ... + e_9 + e_10 / 2).
     """
     places, values = check_numbers(strengths, "strengths", "[S]"), check_numbers(errors, "errors", "[S]")
     if places.shape != values.shape:

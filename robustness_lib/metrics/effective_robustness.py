@@ -1,8 +1,9 @@
 """Accuracy on shifted data as a line of accuracy on the original data, and what networks have beyond it (P2 §3, B.5).
 
 Over a testbed of ordinary networks the two accuracies follow a line once both are on a suitable scale; what a network
-has beyond that line is its effective robustness. Functions of arrays; they need no network. "ID" is the distribution
-that networks were trained on, "OOD" the shifted one; accuracies and robustness are fractions, never percent.
+has beyond that line is its effective robustness. "ID" is the distribution that networks were trained on, "OOD" the
+shifted one; accuracies and robustness are fractions, never percent, in arrays of any shape (the same for arguments that
+belong together).
 """
 
 from __future__ import annotations
@@ -56,43 +57,24 @@ def _pairs(id_accuracy: Array, ood_accuracy: Array) -> tuple[Floats, Floats]:
     return inside, outside
 
 
-def _answers(correct: Array, dimensions: int, what: str) -> Bools:
-    found = check_correctness(correct, what)
+def _correct(correct: Array, dimensions: int, what: str) -> Bools:
+    right = check_correctness(correct, what)
     shape = "one value an image" if dimensions == 1 else "one row a model and one column an image"
-    if found.ndim != dimensions or not found.size:
-        raise UserError(f"{what} has shape {list(found.shape)}; give {shape}")
-    return found
+    if right.ndim != dimensions or not right.size:
+        raise UserError(f"{what} has shape {list(right.shape)}; give {shape}")
+    return right
 
 
 # --------------------------------------------------------------------------------------------- lines
 
 
 def to_scale(accuracy: Array, scaling: str) -> Floats:
-    """Accuracies on a scale.
-
-    Args:
-        accuracy: In [0, 1], of any shape.
-        scaling: One of :data:`SCALINGS`.
-
-    Returns:
-        The same shape; -inf for 0 and inf for 1 on the probit and logit scales.
-
-    Raises:
-        UserError: A value lies outside [0, 1], or there is no such scale.
-    """
+    """Accuracies on one of :data:`SCALINGS`; -inf for 0 and inf for 1 on the probit and logit scales."""
     return _scale(scaling)[0](_accuracies(accuracy, "accuracy"))
 
 
 def from_scale(values: Array, scaling: str) -> Floats:
-    """The inverse of :func:`to_scale`: accuracies from their places on a scale.
-
-    Args:
-        values: Real numbers or infinities.
-        scaling: One of :data:`SCALINGS`.
-
-    Returns:
-        The same shape, in [0, 1]; on the linear scale the values themselves.
-    """
+    """The inverse of :func:`to_scale`: accuracies from their places on a scale, which may be infinite."""
     return _scale(scaling)[1](as_array(values, "values").astype(np.float64))
 
 
@@ -127,15 +109,8 @@ class LinearFit:
     def predict(self, id_accuracy: Array) -> Floats:
         """The OOD accuracy of an ordinary model of this ID accuracy, beta(x) = logit⁻¹(A logit(x) + B).
 
-        Args:
-            id_accuracy: In [0, 1], of any shape. At 0 and 1 the prediction is the line's limit there, which for a
-                rising line on the probit and logit scales is 0 and 1.
-
-        Returns:
-            The same shape. On the probit and logit scales in [0, 1]; a linear baseline may leave that range.
-
-        Raises:
-            UserError: An accuracy lies outside [0, 1].
+        At 0 and 1 it is the line's limit there, 0 and 1 for a rising line on the probit and logit scales; a linear
+        baseline may leave [0, 1].
         """
         return from_scale(self.slope * to_scale(id_accuracy, self.scaling) + self.intercept, self.scaling)
 
@@ -156,16 +131,9 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
     depend on how near. On the linear scale all models count.
 
     Args:
-        id_accuracy: [M], in [0, 1].
-        ood_accuracy: [M], in [0, 1], of the same models.
+        id_accuracy: [M], of at least three models that differ.
+        ood_accuracy: [M], of the same models.
         scaling: One of :data:`SCALINGS`.
-
-    Returns:
-        The line.
-
-    Raises:
-        UserError: The arrays do not fit together, hold other values, or have fewer than three models with a place on
-            the scale, or all these have the same ID accuracy.
     """
     from scipy.stats import linregress
 
@@ -180,16 +148,16 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
         raise UserError("all models have the same ID accuracy, so no line can be fitted; give models that differ")
     if np.ptp(y) <= _SAME:
         return LinearFit(0.0, float(y.mean()), named, None, len(x), left_out, 0.0, 0.0)
-    found = linregress(x, y)
+    fit = linregress(x, y)
     return LinearFit(
-        slope=float(found.slope),
-        intercept=float(found.intercept),
+        slope=float(fit.slope),
+        intercept=float(fit.intercept),
         scaling=named,
-        r_squared=float(found.rvalue) ** 2,
+        r_squared=float(fit.rvalue) ** 2,
         models=len(x),
         left_out=left_out,
-        slope_error=float(found.stderr),
-        intercept_error=float(found.intercept_stderr),
+        slope_error=float(fit.stderr),
+        intercept_error=float(fit.intercept_stderr),
     )
 
 
@@ -199,16 +167,7 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
 def effective_robustness(id_accuracy: Array, ood_accuracy: Array, line: LinearFit) -> Floats:
     """What models have beyond the baseline at their ID accuracy, ``ood - line.predict(id)`` (P2 §3).
 
-    Args:
-        id_accuracy: In [0, 1], of any shape.
-        ood_accuracy: The same shape.
-        line: The baseline.
-
-    Returns:
-        The same shape; 0.01 is one percentage point. P2 calls more than that high.
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
+    P2 calls more than 0.01, one percentage point, high.
     """
     inside, outside = _pairs(id_accuracy, ood_accuracy)
     return outside - line.predict(inside)
@@ -222,37 +181,23 @@ def standard_error(
     The error of the line itself is not in it.
 
     Args:
-        id_accuracy: In (0, 1), of any shape.
-        ood_accuracy: In [0, 1], the same shape.
+        id_accuracy: In (0, 1).
+        ood_accuracy: In [0, 1].
         line: The baseline, on the logit scale.
         id_images: Images that the ID accuracy was measured on.
         ood_images: Those of the OOD accuracy, independent of the others.
-
-    Returns:
-        The same shape, a fraction as the effective robustness.
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values, or the line is on another scale.
     """
     inside, outside = _pairs(id_accuracy, ood_accuracy)
     if line.scaling != "logit":
         raise UserError(f"the line is on the {line.scaling} scale; give one that was fitted on the logit scale")
-    usual = line.predict(inside)
-    ascent = line.slope * usual * (1 - usual) / (inside * (1 - inside))
-    variance = outside * (1 - outside) / ood_images + ascent**2 * inside * (1 - inside) / id_images
+    baseline = line.predict(inside)
+    gradient = line.slope * baseline * (1 - baseline) / (inside * (1 - inside))
+    variance = outside * (1 - outside) / ood_images + gradient**2 * inside * (1 - inside) / id_images
     return np.asarray(np.sqrt(variance), dtype=np.float64)
 
 
 def equal_accuracy_curve(id_accuracy: Array, line: LinearFit) -> Floats:
-    """The effective robustness of a model that loses nothing under the shift (the curve y = x of P2's figures).
-
-    Args:
-        id_accuracy: In [0, 1], of any shape.
-        line: The baseline.
-
-    Returns:
-        ``id - line.predict(id)``, the same shape: the accuracy gap of an ordinary model.
-    """
+    """The accuracy gap of an ordinary model, ``id - line.predict(id)``: the curve y = x of P2's figures."""
     inside = _accuracies(id_accuracy, "id_accuracy")
     return inside - line.predict(inside)
 
@@ -260,17 +205,8 @@ def equal_accuracy_curve(id_accuracy: Array, line: LinearFit) -> Floats:
 def accuracy_gap_share(id_accuracy: Array, ood_accuracy: Array, line: LinearFit) -> Floats:
     """Effective robustness as a share of the accuracy gap of an ordinary model (P2 §4).
 
-    Args:
-        id_accuracy: In [0, 1], of any shape.
-        ood_accuracy: The same shape.
-        line: The baseline.
-
-    Returns:
-        The same shape: 1 means no drop at all, 0 the drop of an ordinary model. NaN where the baseline lies on or above
-        y = x, so that there is no gap to have a share of (P2's line for CIFAR-10 does so up to an accuracy of 0.056).
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
+    1 means no drop at all, 0 the drop of an ordinary model. NaN where the baseline lies on or above y = x, so that
+    there is no gap to have a share of (P2's line for CIFAR-10 does so up to an accuracy of 0.056).
     """
     gap = equal_accuracy_curve(id_accuracy, line)
     return effective_robustness(id_accuracy, ood_accuracy, line) / np.where(gap > 0, gap, np.nan)
@@ -289,13 +225,9 @@ def mixed_classifier(low: tuple[float, float], high: tuple[float, float], share:
 
     Returns:
         Its ID and OOD accuracy, each of the shape of ``share``.
-
-    Raises:
-        UserError: A value lies outside [0, 1].
     """
     first, second, chance = _accuracies(low, "low"), _accuracies(high, "high"), _accuracies(share, "share")
-    inside, outside = (chance * one + (1 - chance) * other for one, other in zip(first, second, strict=True))
-    return inside, outside
+    return chance * first[0] + (1 - chance) * second[0], chance * first[1] + (1 - chance) * second[1]
 
 
 # --------------------------------------------------------------------------------------------- averages over runs
@@ -319,30 +251,18 @@ class BinnedAverage:
 
 
 def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> BinnedAverage:
-    """Average the points of all runs in bins of ID accuracy of equal width (P2 B.5).
-
-    Args:
-        id_accuracy: In [0, 1], one value a point, of any shape.
-        values: What is averaged, such as the effective robustness; the same shape.
-        bins: Number of bins [(k - 1)/bins, k/bins) from 0 to 1; 1 belongs to the last.
-
-    Returns:
-        The averages.
-
-    Raises:
-        UserError: The arrays do not fit together, a value is not finite, or there is no point or no bin.
-    """
-    inside, found = _accuracies(id_accuracy, "id_accuracy"), check_numbers(values, "values")
-    if inside.shape != found.shape or not inside.size:
+    """Average points of all runs in ``bins`` bins [(k - 1)/bins, k/bins) of ID accuracy (P2 B.5); 1 is in the last."""
+    inside, points = _accuracies(id_accuracy, "id_accuracy"), check_numbers(values, "values")
+    if inside.shape != points.shape or not inside.size:
         raise UserError(
-            f"id_accuracy has shape {list(inside.shape)} and values {list(found.shape)}; give one value a point, "
+            f"id_accuracy has shape {list(inside.shape)} and values {list(points.shape)}; give one value a point, "
             "and at least one point"
         )
     check_whole(bins, "bins", 1, f"the paper uses {BINS}")
     number = np.searchsorted(np.arange(1, bins) / bins, inside.ravel(), side="right")
-    full, place, points = np.unique(number, return_inverse=True, return_counts=True)
-    spread = np.array([found.ravel()[number == which].std() for which in full])
-    return BinnedAverage((full + 0.5) / bins, np.bincount(place, found.ravel()) / points, spread, points)
+    filled, place, counts = np.unique(number, return_inverse=True, return_counts=True)
+    spread = np.array([points.ravel()[number == which].std() for which in filled])
+    return BinnedAverage((filled + 0.5) / bins, np.bincount(place, points.ravel()) / counts, spread, counts)
 
 
 @dataclass(frozen=True)
@@ -365,18 +285,9 @@ class MaximumEffectiveRobustness:
 
 
 def maximum_effective_robustness(id_accuracy: Array, robustness: Array, bins: int = BINS) -> MaximumEffectiveRobustness:
-    """The maximum effective robustness of several runs along their training (P2 B.5).
+    """The largest :func:`binned_average` of several runs along their training (P2 B.5), one value a run and epoch.
 
-    Args:
-        id_accuracy: In [0, 1], one value a run and epoch, of any shape.
-        robustness: The effective robustness there; the same shape.
-        bins: Number of bins from 0 to 1.
-
-    Returns:
-        The largest of the :func:`binned_average`, of equal ones that at the lowest ID accuracy.
-
-    Raises:
-        UserError: As for :func:`binned_average`.
+    Of equal ones it is that at the lowest ID accuracy.
     """
     average = binned_average(id_accuracy, robustness, bins)
     best = int(average.mean.argmax())
@@ -396,15 +307,12 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
     """Exact intervals of accuracies by Clopper and Pearson (1934), which P2 draws at its testbed's models.
 
     Args:
-        correct: Right answers, whole numbers from 0 to ``total``, of any shape.
-        total: Answers, whole numbers of at least 1; a number or the same shape.
+        correct: Right predictions, whole numbers from 0 to ``total``, of any shape.
+        total: Predictions, whole numbers of at least 1; a number or the same shape.
         confidence: Probability that an interval holds the accuracy, at least; in (0, 1).
 
     Returns:
         Lower and upper ends, in [0, 1].
-
-    Raises:
-        UserError: The counts or the confidence are none.
     """
     from scipy.stats import beta
 
@@ -430,74 +338,42 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
 def dominance_probability(correct_i: Array, correct_j: Array) -> float:
     """How often the less accurate of two models is right where the other is wrong (P2 C.10, Mania and Sra 2020).
 
-    With accuracies mu_i <= mu_j it is P(f_i right and f_j wrong). Models of equal accuracy give the same number either
-    way, so the order of the arguments does not matter.
+    With accuracies mu_i <= mu_j it is P(f_i right and f_j wrong), in [0, 0.5]. Models of equal accuracy give the same
+    number either way, so the order of the arguments does not matter.
 
     Args:
         correct_i: [N], 1 (or True) where the one model is right, else 0.
         correct_j: [N], the same of the other, on the same images in the same order.
-
-    Returns:
-        A fraction in [0, 0.5].
-
-    Raises:
-        UserError: The arrays do not fit together or hold other values.
     """
-    one, other = _answers(correct_i, 1, "correct_i"), _answers(correct_j, 1, "correct_j")
-    if one.shape != other.shape:
-        raise UserError(f"correct_i has {len(one)} answers and correct_j {len(other)}; give both on the same images")
-    return float(min((one & ~other).mean(), (other & ~one).mean()))
+    right_i, right_j = _correct(correct_i, 1, "correct_i"), _correct(correct_j, 1, "correct_j")
+    if right_i.shape != right_j.shape:
+        raise UserError(
+            f"correct_i has {len(right_i)} answers and correct_j {len(right_j)}; give both on the same images"
+        )
+    return float(min((right_i & ~right_j).mean(), (right_j & ~right_i).mean()))
 
 
 def dominance_matrix(correct: Array) -> Floats:
-    """:func:`dominance_probability` of every pair of models.
-
-    Args:
-        correct: [M, N], 1 (or True) where a model is right, one row a model.
-
-    Returns:
-        float64 [M, M], symmetric (P2's heat map is mirrored across the diagonal), 0 on the diagonal.
-
-    Raises:
-        UserError: The array has another shape or holds other values.
-    """
-    right = _answers(correct, 2, "correct").astype(np.float64)
+    """:func:`dominance_probability` of all pairs of models [M, M], from where each is right [M, N]."""
+    right = _correct(correct, 2, "correct").astype(np.float64)
     both, alone = right @ right.T, right.sum(1)
     least: Floats = np.minimum(alone[:, None], alone[None, :])
     return np.asarray((least - both) / right.shape[1])
 
 
 def hard_examples(correct: Array) -> Bools:
-    """The images that no model gets right (P2 §5.4).
-
-    Args:
-        correct: [M, N], 1 (or True) where a model is right.
-
-    Returns:
-        bool [N].
-
-    Raises:
-        UserError: The array has another shape or holds other values.
-    """
-    return np.logical_not(_answers(correct, 2, "correct").any(0))
+    """The images, bool [N], that no model gets right, from where each is right [M, N] (P2 §5.4)."""
+    return np.logical_not(_correct(correct, 2, "correct").any(0))
 
 
 def hard_share_correct(correct: Array) -> Floats:
     """For each model of a testbed, the share it gets right of the images that all *other* models get wrong (P2 §5.4).
 
-    A model outside of the testbed is compared with ``hard_examples(correct)``.
-
-    Args:
-        correct: [M, N], 1 (or True) where a model is right.
-
-    Returns:
-        [M], fractions; NaN where the others leave no image.
-
-    Raises:
-        UserError: The array has another shape or holds other values.
+    Fractions [M] from where each model is right [M, N]; NaN where the others leave no image. A model outside of the
+    testbed is compared with ``hard_examples(correct)``.
     """
-    right = _answers(correct, 2, "correct")
+    right = _correct(correct, 2, "correct")
     times = right.sum(0)
     alone = (right & (times == 1)).sum(1)
-    left = alone + (times == 0).sum()
-    return np.asarray(alone / np.where(left > 0, left, np.nan))
+    hard = alone + (times == 0).sum()
+    return np.asarray(alone / np.where(hard > 0, hard, np.nan))

@@ -52,7 +52,7 @@ class Threat:
 
 @dataclass(frozen=True)
 class AttackResult:
-    """What an attack from one random start came to.
+    """The result of an attack from one random start.
 
     Attributes:
         correct: bool [steps + 1, N], whether the prediction was right after 0 (the random start), 1, ... steps.
@@ -63,23 +63,19 @@ class AttackResult:
     images: Tensor
 
     def accuracy(self, steps: int | None = None) -> float:
-        """After so many steps, or all: the share of images that are still predicted right."""
+        """The share of images that are still predicted right after so many steps, or all."""
         return float(self.correct[-1 if steps is None else steps].mean())
 
 
 def fixed_subset(data: ImageDataset, count: int) -> ImageDataset:
-    """The images that all networks are attacked on: class-balanced, the same for all seeds; all of them for 0.
-
-    Raises:
-        UserError: There are fewer.
-    """
+    """The images that all networks are attacked on: class-balanced, the same for all seeds; all of them for 0."""
     if count > len(data):
         raise UserError(f"{count} images of {data.name} are to be attacked, but it has {len(data)}; give fewer")
     return data.subset(class_balanced_subset(data.labels, count, 0)) if count else data
 
 
 def with_normalisation(network: nn.Module, normalisation: str) -> Forward:
-    """The network as attacks see it: images in [0, 1] to logits."""
+    """The network as attacks see it: normalises images in [0, 1] itself."""
 
     def forward(images: Tensor, /) -> Tensor:
         logits: Tensor = network(normalise(images, normalisation))
@@ -109,26 +105,20 @@ def attack(
         threat: The attack.
         start: Number of the random start.
         as_trained: Whether gradients are computed with the precision of trainings, bfloat16 where the processor has it
-            (never TF32); what the last step came to is judged in float32 all the same.
-
-    Returns:
-        Predictions on the way, and the images at its end.
-
-    Raises:
-        UserError: The network's answers are not finite.
+            (never TF32); the images after the last step are evaluated in float32 all the same.
     """
-    correct, ends = [], []
-    draws = generator(0, "attack", start)
+    correct, adversarial = [], []
+    random = generator(0, "attack", start)
+    forward = with_normalisation(network, normalisation)
     for images, labels in _batches(network, data, runtime):
-        forward = with_normalisation(network, normalisation)
-        answers: list[Tensor] = []
+        logits_by_step: list[Tensor] = []
 
-        def watch(step: int, logits: Tensor, answers: list[Tensor] = answers) -> None:
-            answers.append(logits)
+        def watch(step: int, logits: Tensor, logits_by_step: list[Tensor] = logits_by_step) -> None:
+            logits_by_step.append(logits)
 
-        targets = random_targets(labels.cpu(), data.num_classes, draws).to(labels.device) if threat.targeted else None
+        targets = random_targets(labels.cpu(), data.num_classes, random).to(labels.device) if threat.targeted else None
         with runtime.autocast() if as_trained else contextlib.nullcontext():
-            found = ascend(
+            attacked = ascend(
                 forward,
                 images,
                 labels,
@@ -137,41 +127,30 @@ def attack(
                 steps=threat.steps,
                 targets=targets,
                 anchor=threat.anchor,
-                generator=draws,
+                generator=random,
                 watch=watch,
             )
         with torch.no_grad():
-            watch(threat.steps, forward(found))
-        said = check_logits(torch.stack(answers).transpose(0, 1))
-        correct.append((labels == said.argmax(2).T).cpu())
-        ends.append(found.cpu())
-    return AttackResult(torch.cat(correct, 1).numpy(), torch.cat(ends))
+            watch(threat.steps, forward(attacked))
+        logits = check_logits(torch.stack(logits_by_step).transpose(0, 1))
+        correct.append((labels == logits.argmax(2).T).cpu())
+        adversarial.append(attacked.cpu())
+    return AttackResult(torch.cat(correct, 1).numpy(), torch.cat(adversarial))
 
 
 def worst_case(
     network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime, threat: Threat, *, restarts: int
 ) -> Bools:
-    """Which images withstand every one of several random starts (P1 appendix B).
+    """Which of the N images withstand :func:`attack` from every one of several random starts (P1 appendix B).
 
     An image that has been broken is not attacked again.
-
-    Args:
-        network: Like what follows, see :func:`attack`.
-        data: N images.
-        normalisation: How the network's inputs are made.
-        runtime: Where to run.
-        threat: The attack from each start.
-        restarts: How many starts, at least 1.
-
-    Returns:
-        bool [N].
     """
     robust = np.ones(len(data), dtype=bool)
     for start in range(restarts):
-        left = np.flatnonzero(robust)
-        if len(left):
-            rest = data.subset(torch.from_numpy(left))
-            robust[left] = attack(network, rest, normalisation, runtime, threat, start=start).correct[-1]
+        unbroken = np.flatnonzero(robust)
+        if len(unbroken):
+            rest = data.subset(torch.from_numpy(unbroken))
+            robust[unbroken] = attack(network, rest, normalisation, runtime, threat, start=start).correct[-1]
     return robust
 
 
@@ -184,8 +163,8 @@ def correct_on(network: nn.Module, images: Tensor, data: ImageDataset, normalisa
             check_logits(network(normalise(part.to(runtime.device), normalisation))).argmax(1).cpu()
             for part in torch.split(images, BATCH)
         ]
-    found: Bools = (torch.cat(parts) == data.labels).numpy()
-    return found
+    correct: Bools = (torch.cat(parts) == data.labels).numpy()
+    return correct
 
 
 @full_float32()

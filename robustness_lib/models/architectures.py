@@ -70,12 +70,8 @@ class WideResNet(nn.Module):
     global average pooling, so that images may have any size (P1: 32 and 64 pixels). Where a block widens, its
     shortcut is a 1x1 convolution of the activated input.
 
-    Args:
-        depth: Number of layers; depth - 4 is a positive multiple of 6.
-        width: Widening factor, at least 1.
-        num_classes: Number of logits K.
-        dropout: Drop rate in [0, 1) between the two convolutions of every block, active in training mode only
-            (P1: 0.3 when trained from scratch, 0 for pre-training and tuning).
+    ``dropout`` is the drop rate between the two convolutions of every block (P1: 0.3 when trained from scratch, 0 for
+    pre-training and tuning).
     """
 
     def __init__(self, depth: int, width: int, num_classes: int, dropout: float = 0.0) -> None:
@@ -115,10 +111,7 @@ class AllConv(nn.Module):
     the 8x8 average pooling that follows sees only the top left of their 10x10 map. Dropout of 0.5 after each
     of the two max-poolings is part of the network.
 
-    Args:
-        num_classes: Number of logits K.
-        image_size: 32, or 64 for the Tiny ImageNet variant (ReLU in place of GELU, and one more 2x2 average
-            pooling).
+    ``image_size`` is 32, or 64 for the Tiny ImageNet variant (ReLU in place of GELU, and one more 2x2 average pooling).
     """
 
     def __init__(self, num_classes: int, image_size: int = 32) -> None:
@@ -127,38 +120,18 @@ class AllConv(nn.Module):
 
         def stage(in_width: int, out_width: int, kernel: int, padding: int) -> list[nn.Module]:
             activation = _SigmoidGELU() if image_size == 32 else nn.ReLU(inplace=True)
-            return [
-                nn.Conv2d(in_width, out_width, kernel, padding=padding),
-                nn.BatchNorm2d(out_width),
-                activation,
-            ]
+            return [nn.Conv2d(in_width, out_width, kernel, padding=padding), nn.BatchNorm2d(out_width), activation]
 
         self.features = nn.Sequential(
-            *(
-                *stage(3, 96, 3, 1),
-                *stage(96, 96, 3, 1),
-                *stage(96, 96, 3, 1),
-                nn.MaxPool2d(2),
-                nn.Dropout(0.5),
-            ),
-            *(
-                *stage(96, 192, 3, 1),
-                *stage(192, 192, 3, 1),
-                *stage(192, 192, 3, 1),
-                nn.MaxPool2d(2),
-                nn.Dropout(0.5),
-            ),
+            *(*stage(3, 96, 3, 1), *stage(96, 96, 3, 1), *stage(96, 96, 3, 1), nn.MaxPool2d(2), nn.Dropout(0.5)),
+            *(*stage(96, 192, 3, 1), *stage(192, 192, 3, 1), *stage(192, 192, 3, 1), nn.MaxPool2d(2), nn.Dropout(0.5)),
             *(*stage(192, 192, 3, 0), *stage(192, 192, 1, 1), *stage(192, 192, 1, 1), nn.AvgPool2d(8)),
         )
         self.classifier = nn.Linear(192, num_classes)
         _initialise(self)
 
     def penultimate(self, x: Tensor) -> Tensor:
-        """The pooled features [N, 192] of images [N, 3, S, S], S the ``image_size``.
-
-        Raises:
-            UserError: The images have another size.
-        """
+        """The pooled features [N, 192] of images [N, 3, S, S], S the ``image_size``."""
         if x.shape[2:] != (self.image_size, self.image_size):
             raise UserError(
                 f"this AllConv takes {self.image_size}-pixel images, not {'x'.join(map(str, x.shape[2:]))}; "
@@ -183,7 +156,7 @@ def _initialise(network: nn.Module) -> None:
 
 
 @contextlib.contextmanager
-def _drawing_from(stream: torch.Generator) -> Iterator[None]:
+def _initialised_from(stream: torch.Generator) -> Iterator[None]:
     """Let PyTorch's own initialisers draw from ``stream``; the global generator is as before afterwards."""
     with torch.random.fork_rng(devices=[]):
         torch.set_rng_state(stream.get_state())
@@ -193,30 +166,26 @@ def _drawing_from(stream: torch.Generator) -> Iterator[None]:
 def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int | None = None) -> nn.Module:
     """A network with fresh weights.
 
-    k x k convolutions of Wide ResNets and AllConv are drawn with variance 2 / (k k out_channels), the head's
-    weight from U(-1/sqrt(d), 1/sqrt(d)) for d features; the head's bias is 0 (P1's code). torchvision's
+    k x k convolutions of Wide ResNets and AllConv have the variance 2 / (k k out_channels), the head's
+    weight is from U(-1/sqrt(d), 1/sqrt(d)) for d features, its bias 0 (P1's code). torchvision's
     networks initialise themselves in their own way.
 
     Args:
-        architecture: ``wrn-<depth>-<width>``, ``allconv`` (32 pixels), ``allconv-64``, or one of
-            :data:`TORCHVISION`.
+        architecture: One of :data:`ARCHITECTURES`; ``allconv`` is for 32 pixels.
         num_classes: Number of logits K, at least 1.
         dropout: Drop rate in [0, 1) of a Wide ResNet; the other networks have their own, fixed rates.
         seed: The job's seed. The weights are a function of it, and the global random state is left alone;
-            with None they are drawn from PyTorch's global generator.
+            with None they are from PyTorch's global generator.
 
     Returns:
         The network in training mode, float32, on the CPU.
-
-    Raises:
-        UserError: There is no such architecture, or a value is out of its range.
     """
     import torchvision
 
     _check_classes(num_classes)
     if not 0 <= dropout < 1:
         raise UserError(f"dropout must be at least 0 and below 1, not {dropout}")
-    with contextlib.nullcontext() if seed is None else _drawing_from(generator(seed, "init")):
+    with contextlib.nullcontext() if seed is None else _initialised_from(generator(seed, "init")):
         if architecture.startswith("wrn"):
             network: nn.Module = WideResNet(*_depth_and_width(architecture), num_classes, dropout)
         elif choose(architecture, ARCHITECTURES, "architecture") in ("allconv", "allconv-64"):
@@ -257,26 +226,14 @@ def head(network: nn.Module) -> nn.Linear:
 
 
 def new_head(network: nn.Module, num_classes: int, seed: int, bias: bool = True) -> nn.Module:
-    """Replace the head of ``network``, in place, by a fresh one for fine-tuning (P1 §3).
+    """Replace the head of ``network``, in place, by a fresh one for fine-tuning (P1 §3), and return the network.
 
-    Weight and bias are drawn from U(-1/sqrt(d), 1/sqrt(d)): unlike in a network built for training from
-    scratch, the bias is not zero (P1's code).
-
-    Args:
-        network: Any network of :func:`build`; the new head is on the same device, of the same type.
-        num_classes: Number of logits K.
-        seed: The job's seed; equal seeds give equal weights with and without bias.
-        bias: Whether there is a bias (P1's Forward and GLC code has none).
-
-    Returns:
-        ``network`` itself.
-
-    Raises:
-        UserError: ``num_classes`` is not positive.
+    Weight and bias are from U(-1/sqrt(d), 1/sqrt(d)): unlike in a network built for training from scratch, the bias is
+    not zero (P1's code). P1's Forward and GLC code has no bias; equal seeds give equal weights with and without one.
     """
     _check_classes(num_classes)
     old = head(network)
-    with _drawing_from(generator(seed, "head")):
+    with _initialised_from(generator(seed, "head")):
         fresh = nn.Linear(old.in_features, num_classes, bias=bias)
     fresh = fresh.to(device=old.weight.device, dtype=old.weight.dtype)
     network.set_submodule(head_name(network), fresh)
@@ -307,15 +264,7 @@ def train_mode(network: nn.Module) -> None:
 
 
 def features(network: nn.Module, x: Tensor) -> Tensor:
-    """What the head sees.
-
-    Args:
-        network: Any network of :func:`build`; ``head(network)(features(network, x))`` is ``network(x)``.
-        x: Normalised images [N, 3, H, W].
-
-    Returns:
-        Features [N, :func:`feature_dimension`].
-    """
+    """What the head of a network of :func:`build` gets, [N, D], for normalised images [N, 3, H, W]."""
     import torchvision
 
     network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
@@ -330,11 +279,6 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
     raise UserError(f"the features of a {type(network).__name__} are not known; use a network of models.build")
 
 
-def feature_dimension(network: nn.Module) -> int:
-    """The number d of features that the head takes (128 for WRN-40-2)."""
-    return head(network).in_features
-
-
 def count_parameters(network: nn.Module, trainable_only: bool = False) -> int:
     """The number of parameters, or only of those that train."""
     return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable_only)
@@ -346,20 +290,15 @@ def describe(network: nn.Module) -> str:
     frozen = "" if training == total else f" ({training:,} train)"
     return (
         f"{getattr(network, 'architecture', type(network).__name__)}: {total:,} parameters{frozen}, "
-        f"{feature_dimension(network)} features, {head(network).out_features} classes"
+        f"{head(network).in_features} features, {head(network).out_features} classes"
     )
 
 
 def load_trunk(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Load everything but the head, in place, strictly.
+    """Load everything but the head, in place, from weights of the same architecture with or without any head.
 
-    Args:
-        network: The network; its head stays as it is.
-        state_dict: Weights of the same architecture, whatever the number of classes and whether or not they
-            include a head; ``num_batches_tracked`` may be missing (PyTorch before 0.4.1).
-
-    Raises:
-        UserError: Names or shapes differ; the message says which, and the network is unchanged.
+    ``num_batches_tracked`` may be missing (PyTorch before 0.4.1). Where other names or shapes differ, the error says
+    which, and the network is unchanged.
     """
     prefix = head_name(network) + "."
     expected = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}

@@ -31,11 +31,7 @@ def is_checkpoint_id(text: object) -> bool:
 
 
 def check_id(checkpoint: str, given: str = "the checkpoint's id") -> str:
-    """The id, as a user gave it.
-
-    Raises:
-        UserError: It cannot be one (:func:`is_checkpoint_id`).
-    """
+    """The id that a user gave, if it can be one (:func:`is_checkpoint_id`)."""
     if not is_checkpoint_id(checkpoint):
         raise UserError(
             f"{given} is {checkpoint[:60]!r}, but an id has at most 200 letters, digits and ._+-; give what "
@@ -46,12 +42,12 @@ def check_id(checkpoint: str, given: str = "the checkpoint's id") -> str:
 
 def corpus_name(holds: str) -> str:
     """The image set's name without its counts: ``imagenet32_160000x275`` is of ``imagenet32``."""
-    return found[1] if (found := _COUNTS.fullmatch(holds)) else holds
+    return match[1] if (match := _COUNTS.fullmatch(holds)) else holds
 
 
 def corpus_counts(holds: str) -> tuple[int, int] | None:
     """How many images and classes a corpus holds, by its name; None where that does not say it."""
-    return (int(found[2]), int(found[3])) if (found := _COUNTS.fullmatch(holds)) else None
+    return (int(match[2]), int(match[3])) if (match := _COUNTS.fullmatch(holds)) else None
 
 
 @dataclass(frozen=True)
@@ -79,16 +75,16 @@ class Origin:
 
 def origin(checkpoint: str) -> Origin | None:
     """What a checkpoint's id says; None where it is no such id."""
-    found = _ID.fullmatch(checkpoint)
-    if found is None:
+    match = _ID.fullmatch(checkpoint)
+    if match is None:
         return None
-    epochs, seed = (None if found[name] is None else int(found[name]) for name in ("epochs", "seed"))
+    epochs, seed = (None if match[name] is None else int(match[name]) for name in ("epochs", "seed"))
     return Origin(
-        architecture=found["architecture"],
-        corpus=found["corpus"],
-        holds="_".join(filter(None, (found["corpus"], found["counts"]))),
-        images=int(found["images"] or 0),
-        adversary=found["adversary"] or ADVERSARIES[0],
+        architecture=match["architecture"],
+        corpus=match["corpus"],
+        holds="_".join(filter(None, (match["corpus"], match["counts"]))),
+        images=int(match["images"] or 0),
+        adversary=match["adversary"] or ADVERSARIES[0],
         epochs=epochs,
         seed=seed,
     )
@@ -96,5 +92,5 @@ def origin(checkpoint: str) -> Origin | None:
 
 def trained_on(checkpoint: str, corpus: str) -> bool:
     """Whether a checkpoint was pre-trained on this image set, by its id."""
-    found = origin(checkpoint)
-    return found is not None and found.corpus == corpus
+    made = origin(checkpoint)
+    return made is not None and made.corpus == corpus

@@ -25,25 +25,17 @@ from robustness_lib.training.config import TORCHVISION
 
 
 def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights to a safetensors file, all or nothing.
+    """Write weights and metadata to a safetensors file with a SHA-256 sum of everything, all or nothing.
 
-    A SHA-256 sum of everything is kept in the file.
-
-    Args:
-        path: The file; its folder is made if need be.
-        state_dict: The weights, of any device and memory layout; weights that are shared are written once a name.
-        metadata: What to know about them; text only.
-
-    Raises:
-        UserError: The file cannot be written, for instance because the disk is full.
+    Weights may be on any device and of any memory layout; shared ones are written once a name.
     """
     tensors: StateDict = {}
     stored: set[int] = set()
     for name, value in state_dict.items():
         tensor = value.detach().cpu().contiguous()
-        place = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.clone() if place in stored else tensor  # the format has no shared weights
-        stored.add(place)
+        address = tensor.untyped_storage().data_ptr()
+        tensors[name] = tensor.clone() if address in stored else tensor  # the format has no shared weights
+        stored.add(address)
     complete = {**metadata, _SUM: weights_checksum(tensors, metadata)}
     write_atomically(Path(path), safetensors.torch.save(tensors, complete))
 
@@ -65,17 +57,7 @@ def weights_checksum(state_dict: Mapping[str, Tensor], metadata: Mapping[str, st
 
 
 def load_weights(path: Path | str) -> tuple[StateDict, dict[str, str]]:
-    """Read a file of :func:`save_weights`, or any other safetensors file.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The weights, on the CPU, and the metadata they were saved with.
-
-    Raises:
-        UserError: The file is missing, cut short or otherwise damaged; nothing of it is used.
-    """
+    """Weights, on the CPU, and metadata of a file of :func:`save_weights`, or any other safetensors file."""
     content = _read(Path(path))
     try:
         state_dict = safetensors.torch.load(content)
@@ -96,22 +78,13 @@ def load_weights(path: Path | str) -> tuple[StateDict, dict[str, str]]:
 
 
 def load_authors_checkpoint(path: Path | str) -> StateDict:
-    """Read a ``.pt`` file of P1's authors, or one that follows their naming, without running any code in it.
+    """Weights under our names of a Wide ResNet's or AllConv's ``.pt`` file by P1's authors; no code in it is run.
 
     Understood are networks saved inside ``DataParallel`` (``module.…``) and inside the wrapper of the label
     corruption scripts (``trunk.0`` … ``trunk.4`` and ``classifier``), heads of any number of classes with or
-    without bias, and files so old that they lack ``num_batches_tracked`` (0 is filled in).
-
-    Args:
-        path: The checkpoint of a Wide ResNet or an AllConv.
-
-    Returns:
-        The weights under our names; see :func:`architecture_of` for what network they belong to, and
-        :func:`load_trunk` to use them with another head.
-
-    Raises:
-        UserError: There is no such file, it is no checkpoint, it contains more than weights, or the weights
-            are not those of a Wide ResNet or an AllConv.
+    without bias, and files so old that they lack ``num_batches_tracked`` (0 is filled in). See
+    :func:`architecture_of` for what network they belong to, and
+    :func:`~robustness_lib.models.architectures.load_trunk` to use them with another head.
     """
     state_dict = _our_names(_torch_file(Path(path)))
     try:
@@ -132,9 +105,6 @@ def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
     """The architecture (for :func:`build`) and number of classes of a Wide ResNet's or AllConv's weights.
 
     ``allconv`` and ``allconv-64`` have the same names and shapes; the answer is ``allconv``.
-
-    Raises:
-        UserError: The names are those of another network, or there is no head.
     """
     shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
     blocks = {match[1] for name in shapes if (match := re.match(r"block1\.layer\.(\d+)\.", name))}
@@ -152,19 +122,10 @@ def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
 
 
 def load_imagenet_weights(architecture: str, folder: Path | str) -> StateDict:
-    """ImageNet weights of a torchvision network from a local file (``IMAGENET1K_V1``, those of P2 B.6).
+    """ImageNet weights of a network of :data:`TORCHVISION` from a local file (``IMAGENET1K_V1``, those of P2 B.6).
 
-    Args:
-        architecture: One of :data:`TORCHVISION`.
-        folder: Where the file lies, under the name that torchvision's download gives it
-            (``resnet18-f37072fd.pth``); the name's last part begins its SHA-256 sum, which is checked.
-
-    Returns:
-        The weights, with a head of 1000 classes; see :func:`load_trunk`.
-
-    Raises:
-        UserError: There is no such architecture, or the file is missing or damaged; the message says where to
-            get it.
+    The file lies in ``folder`` under the name that torchvision's download gives it (``resnet18-f37072fd.pth``); the
+    name's last part begins its SHA-256 sum, which is checked.
     """
     address = _imagenet_address(choose(architecture, TORCHVISION, "torchvision network"))
     path = Path(folder) / address.rsplit("/", 1)[-1]

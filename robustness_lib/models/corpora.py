@@ -41,24 +41,15 @@ _WITHOUT = {
 
 
 def recognised(checksum: str) -> str | None:
-    """What a set with this content is in true words, where its name would say something else; else None.
-
-    Args:
-        checksum: ``ImageDataset.checksum``, which provenance holds too.
-    """
+    """What the set with this ``ImageDataset.checksum`` is, where its name would say something else; else None."""
     return _TRUE_WORDS.get(checksum)
 
 
 def description(holds: str, checksum: str | None) -> str:
-    """A corpus of pre-training in words.
+    """A corpus of pre-training in words, by its name with or without counts, and its training images' checksum.
 
-    Args:
-        holds: Its name, with its counts where they are known: ``imagenet32_160000x275``.
-        checksum: Of its training images; None where it is not known.
-
-    Returns:
-        For example :data:`STAND_IN`, perhaps with what is left out of it; "Downsampled ImageNet" of what has as many
-        classes and images as that; of other sets their name, with the counts.
+    For example :data:`STAND_IN`, perhaps with what is left out of it; "Downsampled ImageNet" of what has as many
+    classes and images as that; of other sets their name, with the counts.
     """
     name, counts = corpus_name(holds), corpus_counts(holds)
     base, _, part = name.partition("-")
@@ -73,15 +64,10 @@ def description(holds: str, checksum: str | None) -> str:
 
 
 def corpus_label(records: Iterable[Record], checkpoint: str) -> str:
-    """What a checkpoint was pre-trained on, in true words.
+    """What a checkpoint was pre-trained on: the :func:`description` of its corpus, whose checksum its record has.
 
-    Args:
-        records: Those of pre-trainings (``load_published("pretraining")``); others are ignored.
-        checkpoint: Its id.
-
-    Returns:
-        :func:`description` of its corpus, whose checksum its record has; of published weights by their id alone, and of
-        other names the name.
+    Of published weights it is by their id alone, of other names the name. ``records`` are those of pre-trainings
+    (``load_published("pretraining")``); others are ignored.
     """
     made = origin(checkpoint)
     if made is None:
