@@ -174,10 +174,6 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
 def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's network and measure it on clean images and under attack.
 
-    Args:
-        job: From :func:`jobs`.
-        context: Data, store and runtime.
-
     Returns:
         ``clean_accuracy``, ``error`` and ``negative_log_likelihood`` (nats) on the whole test set;
         ``adversarial_accuracy`` on ``attacked_images`` of it. For ``adversarial`` also ``adversarial_train_accuracy``
@@ -186,9 +182,6 @@ def run(job: Job, context: Context) -> Metrics:
         ``curve_steps``). With an adversary in training ``history_error``, ``history_adversarial_accuracy`` (of a
         weaker attack on fewer images) and ``history_train_loss`` (nats) at ``history_epoch``. For ``checks`` see
         :func:`check`, for ``independent`` see :func:`attack_independently`. All but what says so are fractions.
-
-    Raises:
-        UserError: An optional extra is missing, or the recipe asks for more images than there are.
     """
     recipe = AdversarialConfig.of(job.recipe)
     if job.method == "independent":
@@ -228,11 +221,6 @@ def run(job: Job, context: Context) -> Metrics:
 
 def trained_and_evaluated(training: Training, context: Context, *, progress: str | None = None) -> Trained:
     """The network of a training against an adversary, its adversarial accuracy looked at on the way.
-
-    Args:
-        training: Its description; the recipe says how it is attacked.
-        context: Where data and kept networks are.
-        progress: Label of the progress bar.
 
     Returns:
         The network; ``further`` has ``adversarial_accuracy`` at the observed epochs: on the first
@@ -293,12 +281,6 @@ def _history(result: Trained) -> Metrics:
 def check(job: Job, network: nn.Module, data: ImageDataset, context: Context) -> Metrics:
     """Attack a network in ways that would show that its gradients mislead the attack (Athalye et al. 2018).
 
-    Args:
-        job: Whose network it is.
-        network: The network.
-        data: N images.
-        context: Store and runtime.
-
     Returns:
         ``adversarial_accuracy`` from one start; the worst case over all of them
         (``adversarial_accuracy_10_restarts``), and where these take ``restart_steps``, one start with as many
@@ -347,11 +329,7 @@ def check(job: Job, network: nn.Module, data: ImageDataset, context: Context) ->
 
 
 def _independent_packages() -> tuple[Any, Any]:
-    """The packages ``pyautoattack`` (AutoAttack's own code) and ``torchattacks``.
-
-    Raises:
-        UserError: They are not installed.
-    """
+    """The packages ``pyautoattack`` (AutoAttack's own code) and ``torchattacks``."""
     try:
         return importlib.import_module("pyautoattack"), importlib.import_module("torchattacks")
     except ImportError as error:
@@ -366,13 +344,6 @@ def attack_independently(
     network: nn.Module, data: ImageDataset, recipe: AdversarialConfig, runtime: Runtime, packages: tuple[Any, Any]
 ) -> Metrics:
     """Attack a network by implementations that are not ours, so that its robustness is not our attack's weakness.
-
-    Args:
-        network: The network.
-        data: N images.
-        recipe: Radius, step and number of steps.
-        runtime: Where to run.
-        packages: ``pyautoattack`` and ``torchattacks``.
 
     Returns:
         ``adversarial_accuracy`` by our attack; ``adversarial_accuracy_torchattacks``, by that package's, with the
@@ -444,13 +415,7 @@ class Examples:
 
 
 def examples(job: Job, context: Context, count: int = 6) -> Examples:
-    """Test images, one a class, that the job's network predicts right, and what the test attack makes of them.
-
-    Args:
-        job: From :func:`jobs`.
-        context: Where the trained network is found; it is trained where it is not there.
-        count: How many classes are shown at most.
-    """
+    """Test images, one a class, that the job's network predicts right, and what the test attack makes of them."""
     recipe = AdversarialConfig.of(job.recipe)
     network, test = fit(job, context).network, context.images(job.dataset, "test")
     setting = (recipe.normalisation, context.runtime)

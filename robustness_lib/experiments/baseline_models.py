@@ -106,19 +106,7 @@ def _pixel_model(name: str, seed: int) -> Any:
 
 
 def fit_pixel_model(name: str, data: ImageDataset, seed: int) -> Score:
-    """Fit one of :data:`PIXEL_MODELS`.
-
-    Args:
-        name: Its name.
-        data: Training images.
-        seed: For its random draws.
-
-    Returns:
-        Images to scores of all K classes.
-
-    Raises:
-        UserError: There is no such model, or the images are all of one class.
-    """
+    """Fit one of :data:`PIXEL_MODELS`."""
     from sklearn.exceptions import ConvergenceWarning
 
     if (count := len(torch.unique(data.labels))) < 2:

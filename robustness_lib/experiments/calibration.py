@@ -83,10 +83,6 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
 def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's network and measure its calibration on the whole test set.
 
-    Args:
-        job: From :func:`jobs`.
-        context: Data, store and runtime.
-
     Returns:
         The metrics of :func:`evaluate`; ``reliability_confidence`` and ``reliability_accuracy`` by bin;
         ``history_epoch``, ``history_error`` and ``history_rms_calibration_error`` along the training; and for

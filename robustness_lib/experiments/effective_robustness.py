@@ -255,11 +255,7 @@ testbed's networks, which are trained as P1 trains (cosine schedule)."""
 
 
 def _configure(config: EffectiveRobustnessConfig, point: GridPoint) -> EffectiveRobustnessConfig:
-    """A testbed's model is trained as P1 trains, all others as P2 does.
-
-    Raises:
-        UserError: The level is a negative penalty.
-    """
+    """A testbed's model is trained as P1 trains, all others as P2 does."""
     ours, method = SETTINGS[point.profile], point.method
     if method in (TESTBED, WHOLE_TESTBED):
         model = {} if point.level is None else TESTBEDS[point.profile][int(point.level) - 1]
@@ -274,10 +270,6 @@ def _configure(config: EffectiveRobustnessConfig, point: GridPoint) -> Effective
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one profile: those of published predictions, then those that train.
-
-    Args:
-        profile_name: The profile.
-        **filters: What is selected. Levels choose testbed models by number, and strengths of ``head-penalty``.
 
     Returns:
         The jobs (:func:`robustness_lib.experiments.testbed.jobs`, :func:`robustness_lib.experiments.grid.expand`).
@@ -318,29 +310,18 @@ def shifts_of(planned: Sequence[Job]) -> tuple[str, ...]:
 
 
 def check_images(job: Job, context: Context) -> None:
-    """Refuse, before anything is trained, a shift that is missing or does not go with the target.
-
-    Raises:
-        UserError: As for :func:`robustness_lib.experiments.shifted_test_sets.shifted_images`.
-    """
+    """Refuse, before anything is trained, a shift that is missing or does not go with the target."""
     shifted_images(job.dataset, parse_shifts(EffectiveRobustnessConfig.of(job.recipe).shifts), context)
 
 
 def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's model, look at it, and compare it with the testbed, which is trained where it is not.
 
-    Args:
-        job: From :func:`jobs`.
-        context: Data, store and runtime.
-
     Returns:
         For published predictions :func:`robustness_lib.experiments.testbed.run`, for a testbed model
         :func:`testbed_metrics`, for all of them :func:`whole_testbed_metrics`, for others :func:`metrics_against`; with
         a pre-trained network whose old head can still be asked, ``source_accuracy`` and ``source_accuracy_before`` on
         the corpus's test images. Scores by observation, image and class are kept in the store.
-
-    Raises:
-        UserError: A set or checkpoint is missing, or the method does not go with it.
     """
     if testbeds.is_job(job):
         return testbeds.run(job, context)
@@ -368,14 +349,7 @@ def run(job: Job, context: Context) -> Metrics:
 
 
 def testbed_of(job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context) -> list[Seen]:
-    """The models of the job's testbed, looked at with the job's test sets; those that are not there are trained.
-
-    Args:
-        job: Any job of the section; its data set and profile say which testbed.
-        recipe: Its recipe; it says which test images.
-        tests: Its test sets.
-        context: Data, store and runtime.
-    """
+    """The models of the job's testbed, looked at with the job's test sets; those that are not there are trained."""
     scale = profile(job.profile)
     base = target_of(scale, job.dataset).scratch
     found = []
@@ -492,12 +466,7 @@ class UnknownHead(UserError):
 
 
 def _pretrained(training: Training, recipe: EffectiveRobustnessConfig, context: Context) -> tuple[nn.Module, Tensor]:
-    """The pre-trained network with its old head, and which of its classes are which of the target's.
-
-    Raises:
-        UnknownHead: The checkpoint's id names no corpus, or one of other classes than its head has.
-        UserError: The checkpoint or its corpus is missing, or the checkpoint is of another architecture.
-    """
+    """The pre-trained network with its old head, and which of its classes are which of the target's."""
     name = _corpus_of(training.init)
     if name is None or recipe.image_size:
         raise UnknownHead(

@@ -37,15 +37,8 @@ EXAMPLES = ("random", "easy", "hard")
 def c_scores(data: ImageDataset, root: Path) -> Floats:
     """The published C-scores of CIFAR-10's training images.
 
-    Args:
-        data: The training images, in official order.
-        root: The data root.
-
     Returns:
         [N], the higher the easier, in [0, 1].
-
-    Raises:
-        UserError: The file is missing, or is not about these images.
     """
     path = root / C_SCORES
     if not path.is_file():
@@ -63,13 +56,6 @@ def cross_validated_scores(
     data: ImageDataset, recipe: TrainingConfig, context: Context, *, cuts: int = 1, seed: int = 0
 ) -> Floats:
     """Our own score of every training image, computed once and kept.
-
-    Args:
-        data: N training images.
-        recipe: How each of the networks is trained.
-        context: Store and runtime.
-        cuts: How many times the set is cut into halves.
-        seed: Of the cuts and the networks.
 
     Returns:
         [N], the probability of the right label, in [0, 1]: the higher the easier.
@@ -98,15 +84,10 @@ def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, exam
     Args:
         labels: int64 [N].
         scores: [N], the higher the easier; equal ones count in file order.
-        count: How many images.
         examples: ``"easy"`` or ``"hard"``.
 
     Returns:
         int64 [count]: indices, ascending (file order).
-
-    Raises:
-        UserError: The count does not divide by the number of classes, a class has too few images, or there is not one
-            finite score an image.
     """
     choose(examples, EXAMPLES[1:], "choice of examples")
     values, (classes, sizes) = _scores(scores, labels), torch.unique(labels, return_counts=True)
@@ -141,14 +122,10 @@ def hardening(labels: Tensor, scores: npt.ArrayLike, epochs: int, last: int) -> 
     Args:
         labels: int64 [N].
         scores: [N], the higher the easier.
-        epochs: Number of epochs.
         last: How many images remain in the last, from every class equally many.
 
     Returns:
         What :func:`robustness_lib.training.trainer.train` takes as ``sampler``.
-
-    Raises:
-        UserError: As for :func:`chosen_by_difficulty`.
     """
     chosen_by_difficulty(labels, scores, last, "hard")
     values, classes = _scores(scores, labels), torch.unique(labels)

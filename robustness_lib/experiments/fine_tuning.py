@@ -70,14 +70,7 @@ def fit(
     """Train a network and look at it on all test sets whenever the recipe says so; or read what was seen before.
 
     Args:
-        training: Its description; ``variant`` must say what ``start``, ``data``, ``convert`` and ``hooks`` are, and
-            on which images one looks.
-        tests: The test sets.
-        context: Data, store and runtime.
-        start: Makes the network before its training.
-        data: What to train on in place of the target's images.
         convert: From the network's logits to scores of the target's classes.
-        progress: Label of the progress bar.
         **hooks: ``loss`` or ``sampler`` for :func:`robustness_lib.training.trainer.train`; where a hook needs the
             network's parameters, a function of the network under the name ``loss_of``.
 
@@ -117,14 +110,7 @@ def fit(
 def fit_without_network(
     training: Training, tests: TargetTests, context: Context, *, score: Callable[[], Score]
 ) -> Seen:
-    """The same for a model that is no network: fitted once, only its scores are kept.
-
-    Args:
-        training: Its description; ``variant`` must name the model.
-        tests: The test sets.
-        context: The store.
-        score: Fits the model, and returns what gives its scores.
-    """
+    """The same for a model that is no network: fitted once, only its scores are kept."""
     path = context.store / "networks" / f"{training.key}.safetensors"
     with locked(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
@@ -175,19 +161,8 @@ def fit_head(
 ) -> Seen:
     """Train a linear layer on features that are computed once, without augmentation (P2 B.4, C.6).
 
-    Args:
-        training: Its description: batch size, epochs, learning rate, momentum and weight decay count, and the
-            schedule is ``constant``.
-        tests: The test sets.
-        context: Data, store and runtime.
-        extractor: Makes what turns normalised images into features.
-        data: What to train on in place of the target's images.
-
     Returns:
         What was seen; the weights are those of the layer alone.
-
-    Raises:
-        UserError: The schedule is another one, or the layer diverged.
     """
     recipe = training.recipe.training_part()
     if recipe.schedule != "constant":
@@ -287,14 +262,10 @@ def public_features(init: str, size: int) -> nn.Module:
     """The features of a network that timm publishes, such as Big Transfer (P2 B.2: BiT's last layer alone is tuned).
 
     Args:
-        init: ``timm/<name>``, for example ``timm/resnetv2_101x3_bit.goog_in21k``. timm downloads its weights.
         size: Pixels that images are enlarged to; 0 for none.
 
     Returns:
         Normalised images to features [N, d].
-
-    Raises:
-        UserError: timm is not installed, knows no such network, or cannot get its weights.
     """
     name = init.removeprefix(PUBLIC)
     try:
@@ -320,18 +291,9 @@ def with_replay(
 ) -> tuple[ImageDataset, TrainingConfig, Sampler]:
     """The target's images with images of pre-training that come again, ``ratio`` of them an image (P2 C.11).
 
-    Args:
-        target: N images.
-        replayed: The buffer; its labels are those of the old head.
-        recipe: That of the target alone.
-        ratio: Replayed images an image of the target.
-
     Returns:
         All images, the target's first; the recipe, whose batches are larger by the replayed images; and the order, in
         which every batch has the target's and the replayed images in this ratio.
-
-    Raises:
-        UserError: The images are of different sizes.
     """
     (height, width), (rows, columns) = target.images.shape[2:], replayed.images.shape[2:]
     if (height, width) != (rows, columns):
@@ -367,7 +329,6 @@ def interpolated(before: nn.Module, after: Mapping[str, Tensor], share: float) -
     Args:
         before: The network at share 0.
         after: The state at share 1.
-        share: Where on the line.
 
     Returns:
         The state there; counts, which are no real numbers, are those of ``after``.
@@ -380,14 +341,7 @@ def interpolated(before: nn.Module, after: Mapping[str, Tensor], share: float) -
 
 
 def renew_statistics(network: nn.Module, data: ImageDataset, recipe: TrainingConfig, context: Context) -> None:
-    """Measure the batch statistics of a network anew, in place: those between two networks belong to neither.
-
-    Args:
-        network: Any network; one without batch normalisation stays as it is.
-        data: Training images, without augmentation.
-        recipe: Its batch size and normalisation.
-        context: The runtime.
-    """
+    """Measure the batch statistics of a network anew, in place: those between two networks belong to neither."""
     device = context.runtime.device
     network.to(device)
     batches = [
@@ -399,13 +353,7 @@ def renew_statistics(network: nn.Module, data: ImageDataset, recipe: TrainingCon
 
 
 def head_penalty_loss(network: nn.Module, loss: Any, strength: float) -> Any:
-    """A loss and ``strength`` times the squared distance of the head from where it is now, its bias included (P2 C.12).
-
-    Args:
-        network: The network before training.
-        loss: The loss without it.
-        strength: Lambda.
-    """
+    """A loss and ``strength`` times the squared distance of the head, its bias included, from where it is (P2 C.12)."""
     layer = head(network)
     first = [value.detach().clone() for value in layer.parameters()]
     kept = {first[0].device: first}

@@ -113,24 +113,15 @@ def expand(
     """One job for each method, data set, level, seed and arm.
 
     Args:
-        section: The section.
-        profile_name: The profile.
-        methods: The section's table.
         config_type: :class:`~robustness_lib.training.config.TrainingConfig`, or a subclass with further settings.
-        settings: What the section changes in the profile's configs.
         configure: Further changes, after the settings and before a user's overrides.
         default_datasets: Of the profile's data sets those that are measured by default; all where none is named.
         smoke_seeds: With how many seeds the section is measured at ``smoke``; None for all.
         order: By what the jobs are sorted; arms always come next to each other.
-        **filters: What is selected (:class:`Filters`).
 
     Returns:
         The jobs, so sorted that a sweep that is stopped leaves whole comparisons. The pre-trainings that they need are
         :func:`robustness_lib.experiments.pretraining.missing`.
-
-    Raises:
-        UserError: An unknown name or an unsuitable value.
-        MissingCheckpoint: A method needs a checkpoint that was not given.
     """
     scale = profile(profile_name)
     names = filters.get("methods") or [name for name, method in methods.items() if scale.name in method.profiles]
@@ -205,12 +196,7 @@ def _config(
 def _checkpoint(
     scale: Profile, dataset: str, name: str, method: Method, config: TrainingConfig, filters: Filters
 ) -> str:
-    """The id of the checkpoint that a method tunes: the user's where it suits, else the profile's.
-
-    Raises:
-        MissingCheckpoint: The method is about another corpus, and the user gave no checkpoint of it.
-        UserError: The profile has no such pre-training.
-    """
+    """The id of the checkpoint that a method tunes: the user's where it suits, else the profile's."""
     given, overrides = filters.get("init"), filters.get("overrides")
     against = method.pretrained_against or method.adversary
     said = None if given is None else origin(given)

@@ -102,17 +102,6 @@ def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
     """One job a candidate, the tuned ones first.
 
     Only the ``cpu`` profile had a choice to make: the recipes of ``paper`` are the paper's.
-
-    Args:
-        profile_name: The scale.
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`); CIFAR-10, seed 0 and
-            ``held-out`` by default, with every number of images of :data:`CANDIDATES` unless ``train_images`` is set.
-
-    Returns:
-        The jobs.
-
-    Raises:
-        UserError: There are no candidates for so many images.
     """
     if profile(profile_name).name != "cpu":
         return []
@@ -158,12 +147,7 @@ def left_over(data: ImageDataset, used: Tensor, seed: int) -> ImageDataset:
     """Training images to judge on: :data:`HELD_OUT_IMAGES` of those that are not trained on.
 
     Args:
-        data: N images.
         used: int64, indices of those that are trained on, or may be.
-        seed: The job's seed; the draw has a stream of its own.
-
-    Raises:
-        UserError: Too few are left.
     """
     free = torch.ones(len(data), dtype=torch.bool)
     free[used] = False

@@ -67,15 +67,8 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
     Args:
         num_classes: K, at least 2.
         gamma: In [0.01, 100]; the smaller, the stronger the imbalance.
-        largest: Images of the first class.
         smallest: Images of the last class, at least 1, fewer than ``largest``.
         law: ``"v1"`` or ``"v5"``, the version of P1 that prints it.
-
-    Returns:
-        K sizes, never increasing.
-
-    Raises:
-        UserError: A value is unsuitable.
     """
     choose(law, LAWS, "size law")
     if not 0.01 <= gamma <= 100:
@@ -98,14 +91,8 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
 def minority_classes(sizes: Sequence[float]) -> NDArray[np.bool_]:
     """Which classes have fewer images than the average class (P1 §3.3).
 
-    Args:
-        sizes: Images of each of K classes.
-
     Returns:
         bool [K].
-
-    Raises:
-        UserError: All classes are equally large, so there is no minority.
     """
     counts = check_numbers(sizes, "sizes", "[K]")
     few: NDArray[np.bool_] = counts * len(counts) < counts.sum()  # exact, as a mean is not
@@ -122,14 +109,9 @@ def subsample(labels: Tensor, sizes: Sequence[int], seed: int) -> Tensor:
 
     Args:
         labels: int64 [N], values 0 ... K - 1.
-        sizes: Images of each of the K classes.
-        seed: The job's seed; the draw has a stream of its own.
 
     Returns:
         int64 [sum of the sizes]: distinct indices into ``labels``, ascending (file order).
-
-    Raises:
-        UserError: A class has fewer images than are asked for, or the sizes are not those of the labels' classes.
     """
     there = torch.bincount(labels, minlength=len(sizes)).tolist()
     if len(there) != len(sizes):
@@ -168,10 +150,6 @@ def class_weights(labels: Tensor) -> Tensor:
 def oversample(data: ImageDataset, seed: int) -> ImageDataset:
     """Repeat images of the smaller classes, drawn with replacement, until all are as large as the largest (P1 §3.3).
 
-    Args:
-        data: N images.
-        seed: The job's seed; the draw has a stream of its own.
-
     Returns:
         The N images, then the repeated ones, class by class.
     """
@@ -196,16 +174,8 @@ def smote(data: ImageDataset, neighbours: int, seed: int) -> ImageDataset:
     distance of the pixels), and u uniform in [0, 1]; pixels are rounded. P1 names only the method; number of
     neighbours, distance and rounding are ours.
 
-    Args:
-        data: N images.
-        neighbours: How many nearest images x' is drawn from.
-        seed: The job's seed; the draw has a stream of its own.
-
     Returns:
         The N images, then the new ones, class by class, as many and in the same places as :func:`oversample` has them.
-
-    Raises:
-        UserError: A class that needs new images has too few for so many neighbours.
     """
     from imblearn.over_sampling import SMOTE
 
@@ -345,10 +315,6 @@ def images_trained(job: Job) -> float:
 def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's network and measure it on the whole test set.
 
-    Args:
-        job: From :func:`jobs`.
-        context: Data, store and runtime.
-
     Returns:
         The metrics of :func:`evaluate`, and for method ``smote`` the time that making its images took,
         ``smote_seconds``.
@@ -364,10 +330,6 @@ def run(job: Job, context: Context) -> Metrics:
 
 def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
     """Train (or find) the job's network on its imbalanced set.
-
-    Args:
-        job: From :func:`jobs`.
-        context: Data, store and runtime.
 
     Returns:
         The network, and for method ``smote`` the time that making its images took, ``smote_seconds``.
@@ -412,7 +374,6 @@ def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) ->
     Args:
         predictions: [N], predicted classes of the test images, 0 ... K - 1.
         labels: [N], their labels.
-        sizes: Training images of each of the K classes.
 
     Returns:
         ``error`` (the total error); ``class_error`` of each class; their means over the minority classes and over the
@@ -420,9 +381,6 @@ def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) ->
         minority less that of the others, divided by K (the total error of a balanced test set has the two sums as its
         parts); ``balanced_accuracy``, one less the mean of all class errors, which is 1 - ``error`` where the test set
         is balanced, as CIFAR's is; and the ``class_sizes``. All but the last are fractions.
-
-    Raises:
-        UserError: A class has no test image, or the class sizes do not differ.
     """
     classes = as_array(labels, "labels")
     here = int(classes.max()) + 1 if classes.size else 0

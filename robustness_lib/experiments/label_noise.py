@@ -148,10 +148,8 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 def _configure(config: LabelNoiseConfig, point: GridPoint) -> LabelNoiseConfig:
     """Human noise where the data set has it; and at ``paper``, for Forward and GLC, the settings of P1's code.
 
-    There images are normalised by CIFAR's statistics, although the checkpoint was pre-trained with others; the new head
-    of a pre-trained network has no bias; its learning rate is ten times that of ``none``, and falls to a tenth of the
-    final rate of every other training. At the smaller profiles these settings are those of ``none``, so that the first
-    stage of Forward is the network of ``none``, trained once.
+    There images are normalised by CIFAR's statistics, although the checkpoint was pre-trained with others. At the
+    smaller profiles these settings are those of ``none``, whose network is then the first stage of Forward.
     """
     changes: dict[str, Any] = {"noise": "human"} if point.dataset.startswith(_HUMAN) else {}
     if point.profile == "paper" and point.method.startswith(("forward", "glc")):
@@ -199,11 +197,7 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
 
 
 def _named(job: Job) -> Job:
-    """The job, its kind of noise in its method's name where that is not uniform.
-
-    Raises:
-        UserError: The kind of noise does not belong to the data set.
-    """
+    """The job, its kind of noise in its method's name where that is not uniform."""
     noise, human = job.recipe["noise"], job.dataset.startswith(_HUMAN)
     if (noise == "human") != human:
         sets = "annotators gave its labels; leave noise out" if human else f"choose one of {', '.join(KINDS)}"
@@ -238,13 +232,6 @@ def noisy_labels(job: Job, context: Context) -> NoisyLabels:
     """The training images of a job, their labels corrupted: the same ones for all methods and both arms at one seed.
 
     A subset is drawn by the true labels first; then labels are corrupted in file order.
-
-    Args:
-        job: From :func:`jobs`.
-        context: Where the data are.
-
-    Raises:
-        UserError: The kind of noise is not for this data set, or the recipe asks for more images than there are.
     """
     recipe = LabelNoiseConfig.of(job.recipe)
     true = target_images(_training(job, recipe, ""), context)
@@ -267,10 +254,6 @@ def noisy_labels(job: Job, context: Context) -> NoisyLabels:
 
 def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's networks and measure the last one on the whole test set.
-
-    Args:
-        job: From :func:`jobs`.
-        context: Data, store and runtime.
 
     Returns:
         ``error`` on the test set after the last epoch; ``train_error`` against the labels trained on, and

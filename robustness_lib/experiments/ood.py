@@ -171,11 +171,7 @@ def _corpus(checkpoint: str) -> str | None:
 
 
 def check_images(job: Job, context: Context) -> None:
-    """Refuse, before anything is trained, foreign sets that are missing or do not go with the known one.
-
-    Raises:
-        UserError: A foreign set is not there, has images of another size, or is smaller than a draw.
-    """
+    """Refuse, before anything is trained, foreign sets that are missing or do not go with the known one."""
     recipe, known = OODConfig.of(job.recipe), context.images(job.dataset, "test")
     for name in (*recipe.averaged, *recipe.further):
         if name not in NOISE_IMAGES:
@@ -190,10 +186,6 @@ def check_images(job: Job, context: Context) -> None:
 def run(job: Job, context: Context) -> Metrics:
     """Score the test images and the foreign ones, and measure how well the scores tell them apart.
 
-    Args:
-        job: From :func:`jobs`.
-        context: Data, store and runtime.
-
     Returns:
         ``error`` on the test set. For each foreign set ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``
         (:func:`robustness_lib.metrics.ood_detection.detection_metrics`, one foreign image to five known ones), each a
@@ -203,9 +195,6 @@ def run(job: Job, context: Context) -> Metrics:
         of foreign images found at the false-positive rates :data:`RATES`, and ``histogram_<set>`` and
         ``histogram_known``, the share of the images in each of :data:`BINS` bins of the score. Everything is a
         fraction. Method ``overlap`` has the metrics of :func:`measure_overlap`.
-
-    Raises:
-        UserError: A foreign set is not there, has images of another size, or is smaller than a draw.
     """
     recipe = OODConfig.of(job.recipe)
     test = context.images(job.dataset, "test")
@@ -330,17 +319,7 @@ def _foreign(name: str, job: Job, recipe: OODConfig, known: ImageDataset, count:
 
 
 def foreign_images(name: str, recipe: OODConfig, size: int, context: Context) -> ImageDataset:
-    """The test images of a foreign set; of a set that is known in several sizes, those of the known images' size.
-
-    Args:
-        name: Its name.
-        recipe: Names all sets.
-        size: Pixels along a side of the known images.
-        context: Where the data are.
-
-    Raises:
-        UserError: The set is unknown or is not at hand; says how to get it, and how to leave it out.
-    """
+    """The test images of a foreign set; of a set that is known in several sizes, those of the known images' size."""
     try:
         return _images(name, size, context)
     except MissingData as error:
@@ -382,12 +361,6 @@ def _split(scores: Floats, sizes: Mapping[str, int]) -> dict[str, Floats]:
 def measure_overlap(job: Job, recipe: OODConfig, test: ImageDataset, context: Context) -> Metrics:
     """What the test set and the foreign sets share with the corpus of pre-training (P1 §4.1, appendix A).
 
-    Args:
-        job: Its ``init`` names the corpus.
-        recipe: Names the foreign sets; those that are made are left out.
-        test: The test images of the known set.
-        context: Where the data are.
-
     Returns:
         Counts: ``corpus_images`` and ``corpus_classes``; ``corpus_related_classes``, those of the 153 ImageNet classes
         that P1 calls related to CIFAR-10 (by name; 0 for a corpus of other classes). For each set, the known one among
@@ -396,9 +369,6 @@ def measure_overlap(job: Job, recipe: OODConfig, test: ImageDataset, context: Co
         (:func:`robustness_lib.methods.ood_images.shared_classes`); and ``shared_images_<set>``, its images that are
         nearly equal to one of the corpus: whose similarity (:func:`robustness_lib.methods.ood_images.nearest_images`)
         is at least :data:`robustness_lib.methods.ood_images.DUPLICATE`.
-
-    Raises:
-        UserError: The checkpoint's id names no corpus, or a set is not there or has images of another size.
     """
     name = _corpus(job.init)
     if name is None:

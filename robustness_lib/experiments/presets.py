@@ -173,9 +173,5 @@ PROFILES: dict[str, Profile] = {
 
 
 def profile(name: str) -> Profile:
-    """The profile called ``name``.
-
-    Raises:
-        UserError: There is none; the message lists them.
-    """
+    """The profile called ``name``."""
     return PROFILES[choose(name, PROFILES, "profile")]

@@ -47,11 +47,7 @@ def job(
     """The pre-training for one target of a profile.
 
     Args:
-        scale: The profile.
-        target: One of its targets.
         corpus_holds: Another corpus: the name of its training set, with its counts.
-        seed: Another seed than the profile's.
-        overrides: Settings of the recipe to change, as text by name.
 
     Returns:
         The job; its ``dataset`` is the corpus with its counts of images and classes. With an ``adversary`` among the
@@ -77,18 +73,10 @@ def run(job: Job, context: Context) -> Metrics:
 
     A checkpoint that is there already is not trained again.
 
-    Args:
-        job: From :func:`job`.
-        context: Where data and store are.
-
     Returns:
         ``error`` (fraction) and ``negative_log_likelihood`` (nats) on the validation images whose classes the
         network knows, where the corpus has such; ``images`` and ``classes`` of the corpus, ``training_seconds``, and
         the training ``losses`` by epoch (nats).
-
-    Raises:
-        UserError: The corpus at hand holds other images or classes than the job says, or the checkpoint that is there
-            is damaged or another network's.
     """
     data, recipe, network = _prepare(job, context)
     name = checkpoint_id(job)
@@ -140,15 +128,7 @@ def _validated(network: nn.Module, corpus: str, recipe: TrainingConfig, context:
 
 
 def assist(job: Job, context: Context) -> None:
-    """Take a process's part in the training that :func:`run` does in the first of several processes.
-
-    Args:
-        job: The same job.
-        context: Data, store and runtime; the training may go on from a checkpoint there, and nothing is written.
-
-    Raises:
-        UserError: As :func:`run`.
-    """
+    """Take a process's part in the training that :func:`run` does in the first of several processes."""
     data, recipe, network = _prepare(job, context)
     unfinished = context.store / "checkpoints" / f"{checkpoint_id(job)}.partial.safetensors"
     train(network, data, recipe, seed=job.seed, runtime=context.runtime, checkpoint=unfinished)
@@ -214,19 +194,7 @@ def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | 
 
 
 def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Path | None) -> list[Job]:
-    """The pre-trainings that must come first, because jobs start from checkpoints that are not there yet.
-
-    Args:
-        jobs: Jobs of any sections.
-        overrides: The settings that the jobs were made with.
-        store: The working store; None: as if no checkpoint were there, nor shipped.
-
-    Returns:
-        Pre-training jobs, one a checkpoint.
-
-    Raises:
-        UserError: A checkpoint is not there and none of the profile's pre-trainings makes it.
-    """
+    """The pre-trainings of all checkpoints that are neither in the store nor shipped; of all, where it is None."""
     found: dict[str, Job] = {}
     for wanted in jobs:
         known = wanted.init == SCRATCH or wanted.init.startswith(PUBLIC) or wanted.init in found
@@ -248,15 +216,7 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
 
 
 def forget(job: Job, store: Path) -> None:
-    """Delete the record of a pre-training whose checkpoint is not there, as after a clean-up: it does not count.
-
-    Args:
-        job: The pre-training.
-        store: The working store; it need not have such a record.
-
-    Raises:
-        UserError: The record cannot be deleted.
-    """
+    """Delete the record of a pre-training whose checkpoint is not there, as after a clean-up: it does not count."""
     path = Store(store).path(job)
     try:
         path.unlink(missing_ok=True)
@@ -269,10 +229,6 @@ def forget(job: Job, store: Path) -> None:
 
 def unrecorded(jobs: Iterable[Job], store: Path) -> list[Job]:
     """The pre-trainings of which the store has the checkpoint but no record, as after a kill between the two.
-
-    Args:
-        jobs: Jobs of any sections, which start from these checkpoints.
-        store: The working store.
 
     Returns:
         Pre-training jobs, as the checkpoints describe them; imported weights, and those that come with the repository,
@@ -303,19 +259,11 @@ def ensure(
     """Pre-train what :func:`missing` finds, so that the jobs can run.
 
     Args:
-        jobs: Jobs of any sections.
-        overrides: The settings that the jobs were made with.
-        context: Data, store and runtime.
         time_budget: Seconds; None for no limit.
-        executor: What to run on (:func:`robustness_lib.runner.sweep.sweep`).
-        on_record: Called with the record of each pre-training.
 
     Returns:
         The ids of checkpoints that are still missing, because their pre-training is not expected to end within
         ``time_budget`` seconds.
-
-    Raises:
-        UserError: A pre-training failed, or a checkpoint cannot be made.
     """
     first = missing(jobs, overrides, context.store)
     for job in first:

@@ -58,11 +58,7 @@ SECTIONS = {
 
 
 def section(name: str) -> Section:
-    """The section called ``name``.
-
-    Raises:
-        UserError: There is none that can be measured; the message lists them.
-    """
+    """The section called ``name``."""
     return cast(Section, importlib.import_module(SECTIONS[choose(name, SECTIONS, "section")]))
 
 
@@ -80,22 +76,10 @@ def measure_section(
     """Plan a section and measure what is not recorded, pre-training first where a checkpoint is missing.
 
     Args:
-        name: The section.
-        profile_name: The scale.
-        context: Data, store and runtime.
         workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
             less time than a process to start.
-        time_budget: Seconds (:func:`robustness_lib.runner.sweep.sweep`).
-        executor: What to run on instead, such as a Dask cluster (:func:`robustness_lib.runner.dask_executor.connect`).
         out: A folder that keeps what the store has of the jobs, to be carried to another machine
             (:func:`robustness_lib.runner.sync.mirrored`).
-        **selection: What is selected (:class:`robustness_lib.experiments.grid.Filters`).
-
-    Returns:
-        The planned jobs, and what was done.
-
-    Raises:
-        UserError: A name or value is unsuitable, data are missing, or pre-training failed.
     """
     from robustness_lib.experiments import pretraining
     from robustness_lib.runner import sync
@@ -185,11 +169,7 @@ def _asked(parameters: Mapping[str, Any]) -> Filters:
 
 
 def plan_as_asked(name: str, parameters: Mapping[str, Any]) -> list[Job]:
-    """The jobs that a notebook's parameters ask for (:func:`measure_as_asked`), without a look at any image.
-
-    Raises:
-        UserError: A parameter is unsuitable.
-    """
+    """The jobs that a notebook's parameters ask for (:func:`measure_as_asked`), without a look at any image."""
     from robustness_lib import data
 
     chosen = _asked(parameters)
@@ -202,16 +182,12 @@ def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job
     """Measure what a notebook's parameters ask for, each written as on the command line.
 
     Args:
-        name: The section.
         parameters: By name, such as the notebook's ``globals()``: ``profile``, ``dataset``, ``method``, ``seeds``,
             ``overrides`` (separated by commas or blanks), ``data_root`` (empty for the usual one) and ``store``; and
             ``levels``, where the section has them. What else is in it is ignored.
 
     Returns:
         The planned jobs, and their records as a frame.
-
-    Raises:
-        UserError: A parameter is unsuitable, or a job failed.
     """
     from robustness_lib.runner.model_cache import Context
 
@@ -229,10 +205,6 @@ def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
 
 def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
     """How many of the planned measurements are yours, and how many the book's.
-
-    Args:
-        store: The working store, whose records are yours.
-        published: The book's records.
 
     Returns:
         One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, of these ``yours``
@@ -258,10 +230,6 @@ def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
 
 def is_planned(job: Job) -> bool:
     """Whether a section measures just this when no setting is changed.
-
-    Args:
-        job: A job of any section. Pre-training and cost are no sections and count as planned: what differs from a
-            profile's is in the name of a checkpoint.
 
     Returns:
         Whether it is among the section's jobs for its own data set, method and seed. A checkpoint of one's own counts
@@ -294,9 +262,6 @@ def _planned_keys(
 def changed_settings(job: Job) -> dict[str, Any]:
     """The settings in which a job differs from the one that its section plans in its place, as for ``--set``.
 
-    Args:
-        job: A job of any section.
-
     Returns:
         Values by name; empty where nothing differs but perhaps the checkpoint, or where no such job is planned.
     """
@@ -318,11 +283,7 @@ def changed_settings(job: Job) -> dict[str, Any]:
 
 
 def parse_seeds(text: str) -> list[int] | None:
-    """Seeds as a user writes them: ``"0,1,2"``, ``"0-4"``, or ``"default"`` for the profile's (None).
-
-    Raises:
-        UserError: The text is neither.
-    """
+    """Seeds as a user writes them: ``"0,1,2"``, ``"0-4"``, or ``"default"`` for the profile's (None)."""
     if text.strip() in ("", "default"):
         return None
     try:
@@ -339,11 +300,7 @@ def parse_seeds(text: str) -> list[int] | None:
 
 
 def _each_once(values: list[T], given: str) -> list[T]:
-    """The values of an option, none of them twice: a mean would count its measurements twice.
-
-    Raises:
-        UserError: A value is there twice; the message names it and the option.
-    """
+    """The values of an option, none of them twice: a mean would count its measurements twice."""
     for place, value in enumerate(values):
         if value in values[:place]:
             raise UserError(f"{given} has {value} twice; give each value once")
@@ -351,11 +308,7 @@ def _each_once(values: list[T], given: str) -> list[T]:
 
 
 def parse_levels(text: str) -> list[float] | None:
-    """Levels as a user writes them, such as ``"0,0.5,1"``, or ``"all"`` for the section's (None).
-
-    Raises:
-        UserError: The text is neither.
-    """
+    """Levels as a user writes them, such as ``"0,0.5,1"``, or ``"all"`` for the section's (None)."""
     if text.strip() in ("", "all"):
         return None
     try:
@@ -368,21 +321,13 @@ def parse_levels(text: str) -> list[float] | None:
 
 
 def parse_names(text: str) -> list[str] | None:
-    """Names separated by commas; None for an empty text or ``"all"``.
-
-    Raises:
-        UserError: A name is there twice.
-    """
+    """Names separated by commas; None for an empty text or ``"all"``."""
     names = [name.strip() for name in text.split(",") if name.strip()]
     return None if names in ([], ["all"]) else _each_once(names, repr(text))
 
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
-    """``name=value`` pairs as a dict.
-
-    Raises:
-        UserError: A pair lacks its ``=``.
-    """
+    """``name=value`` pairs as a dict."""
     found = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")

@@ -63,11 +63,7 @@ class TargetTests:
 
 
 def parse_shifts(text: str) -> tuple[str, ...]:
-    """Names of shifts as a recipe writes them, separated by commas or colons.
-
-    Raises:
-        UserError: A name is unknown, or there is none.
-    """
+    """Names of shifts as a recipe writes them, separated by commas or colons."""
     names = tuple(name.strip() for name in text.replace(":", ",").split(",") if name.strip())
     for name in names:
         choose(name, SHIFTS, "shift")
@@ -82,18 +78,13 @@ def target_tests(
     """The test sets of one target.
 
     Args:
-        dataset: Name of the target.
         shifts: Names of shifts (:data:`SHIFTS`).
-        context: Where the data are.
         original: How many original images, from every class as equally many as can be; 0 for all. The draw is the same
             for every network, whatever its seed.
         shifted: How many images of each shift; 0 for all.
 
     Returns:
         The sets. Corrupted images are corrupted original ones, those of the ``original`` draw.
-
-    Raises:
-        UserError: As for :func:`shifted_images`.
     """
     first, found = _part(context.images(dataset, "test"), original), shifted_images(dataset, shifts, context)
     sets = {name: _part(found[name] if name in found else corrupted(first), shifted) for name in shifts}
@@ -102,11 +93,7 @@ def target_tests(
 
 
 def shifted_images(dataset: str, shifts: Sequence[str], context: Context) -> dict[str, ImageDataset]:
-    """The images of each shift but common corruptions, which are made of the target's.
-
-    Raises:
-        UserError: A set is missing, or has other classes or another image size than the target.
-    """
+    """The images of each shift but common corruptions, which are made of the target's."""
     whole, found = context.images(dataset, "test"), {}
     for name in shifts:
         if not SHIFTS[name]:
@@ -149,15 +136,10 @@ def right_answers(
 
     Args:
         scores: By name of the test set, [..., N, K].
-        tests: The test sets.
-        shift: Name of the shift.
         classes: Only these of the shift's classes; None for all of them.
 
     Returns:
         bool [..., n] for the original and [..., m] for the shifted images.
-
-    Raises:
-        UserError: None of the shift's classes is left.
     """
     chosen = tests.classes(shift) if classes is None else np.intersect1d(tests.classes(shift), list(classes))
     if not len(chosen):
@@ -178,9 +160,6 @@ def right_among(scores: npt.ArrayLike, labels: npt.NDArray[np.int64], classes: I
 
     Returns:
         bool [..., n], of the n images whose label is one of the classes, in their order.
-
-    Raises:
-        UserError: The scores are not those of the images, or one is not a number.
     """
     every = as_array(scores, "scores")
     if every.ndim < 2 or every.shape[-2] != len(labels) or not set(np.unique(classes)) <= set(range(every.shape[-1])):

@@ -194,10 +194,6 @@ def is_job(job: Job) -> bool:
 def run(job: Job, context: Context) -> Metrics:
     """Compute one measurement from the published tables.
 
-    Args:
-        job: From :func:`jobs`.
-        context: Where the data are.
-
     Returns:
         By method (accuracies, shares and probabilities are fractions):
 
@@ -301,10 +297,7 @@ def _fit(job: Job, context: Context) -> Metrics:
 
 
 def _intervals(line: LinearFit) -> Metrics:
-    """The 95 % intervals of a fit's slope and intercept, by Student's t distribution with two degrees less than models.
-
-    A line through the models of a testbed is uncertain as far as other models of the same kind might be in it.
-    """
+    """The 95 % intervals of slope and intercept, by Student's t with two degrees of freedom less than models."""
     from scipy.stats import t as student
 
     quantile = float(student.ppf(0.975, (line.models or 3) - 2))

@@ -97,12 +97,8 @@ def metrics_against(
     """What a network has beyond the testbed, observation by observation.
 
     Args:
-        testbed: The testbed's models.
-        seen: The network.
-        tests: The test sets.
         classes: The only target classes that the network knows; None for all. Shifts with fewer than two of them, and
             the accuracy among all classes, are then left out.
-        bins: Of the accuracies, for the maximum.
 
     Returns:
         ``history_epoch``; for each shift, at each of them, ``history_accuracy_<shift>`` on the original and
