@@ -15,12 +15,12 @@ from robustness_lib.data import ImageDataset
 from robustness_lib.data.corruptions import corrupt
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import imbalance
-from robustness_lib.experiments.baseline_models import fit_pixel_model
-from robustness_lib.experiments.example_difficulty import chosen_by_difficulty
-from robustness_lib.experiments.fine_tuning import with_replay
 from robustness_lib.experiments.shifted_test_sets import right_among
 from robustness_lib.methods import loss_correction
+from robustness_lib.methods.baseline_models import fit_pixel_model
 from robustness_lib.methods.class_mapping import mapped_scores
+from robustness_lib.methods.example_difficulty import chosen_by_difficulty
+from robustness_lib.methods.fine_tuning import with_replay
 from robustness_lib.methods.label_noise import check_matrix, corrupt_labels, corruption_matrix, observed_matrix
 from robustness_lib.methods.ood_images import make_noise_images, nearest_images, sample_ood_images
 from robustness_lib.methods.ood_scores import knn_score, mahalanobis_score, outputs

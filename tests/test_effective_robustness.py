@@ -14,7 +14,6 @@ import toys
 
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
-from robustness_lib.experiments import baseline_models
 from robustness_lib.experiments import effective_robustness as section
 from robustness_lib.experiments import testbed as testbeds
 from robustness_lib.experiments.effective_robustness import (
@@ -32,6 +31,7 @@ from robustness_lib.experiments.grid import GridPoint
 from robustness_lib.experiments.presets import profile
 from robustness_lib.experiments.pretraining import missing, pretrainings
 from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests
+from robustness_lib.methods import baseline_models
 from robustness_lib.metrics.effective_robustness import effective_robustness, fit_line
 from robustness_lib.models.architectures import build
 from robustness_lib.paper import metric

@@ -16,24 +16,21 @@ from torch.nn import functional as F
 
 from robustness_lib.data import ImageDataset, load
 from robustness_lib.errors import UserError
-from robustness_lib.experiments import baseline_models, example_difficulty, fine_tuning
-from robustness_lib.experiments.example_difficulty import (
-    C_SCORES,
-    c_scores,
-    chosen_by_difficulty,
-    cross_validated_scores,
-)
-from robustness_lib.experiments.fine_tuning import (
+from robustness_lib.experiments import fine_tuning
+from robustness_lib.experiments.fine_tuning import Seen, cross_validated_scores, fit, fit_head
+from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests, target_tests
+from robustness_lib.methods import baseline_models, example_difficulty
+from robustness_lib.methods.example_difficulty import C_SCORES, c_scores, chosen_by_difficulty
+from robustness_lib.methods.fine_tuning import (
     Features,
     ImageSizeAdapter,
-    Seen,
     at_size,
-    fit,
-    fit_head,
+    head_penalty_loss,
     interpolated,
+    public_features,
+    renew_statistics,
     with_replay,
 )
-from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests, target_tests
 from robustness_lib.models.architectures import build, features, head
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context, Training
@@ -166,14 +163,14 @@ def test_features_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
         return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
 
     monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create_model))
-    network = fine_tuning.public_features("timm/resnetv2_50x1_bit.goog_in21k", 48)
+    network = public_features("resnetv2_50x1_bit.goog_in21k", 48)
     assert network(torch.ones(2, 3, 32, 32)).shape == (2, 3)
     assert made == [("resnetv2_50x1_bit.goog_in21k", True, 0)]
     with pytest.raises(UserError, match=r"cannot provide no \(Unknown model"):
-        fine_tuning.public_features("timm/no", 0)
+        public_features("no", 0)
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="not installed"):
-        fine_tuning.public_features("timm/any", 0)
+        public_features("any", 0)
 
 
 # ---------------------------------------------------------------------------------------- replay
@@ -216,7 +213,7 @@ def test_between_two_networks(context: Context) -> None:
 
 def test_renewed_statistics_are_those_of_the_images(context: Context) -> None:
     network, data = build("wrn-10-1", 3, 0.0, 0), toys.images(40)
-    fine_tuning.renew_statistics(network, data, dataclasses.replace(RECIPE, batch_size=40), context)
+    renew_statistics(network, data, dataclasses.replace(RECIPE, batch_size=40), "cpu")
     assert not network.training
     seen: list[Tensor] = []
     network.block1.layer[0].bn1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
@@ -229,7 +226,7 @@ def test_renewed_statistics_are_those_of_the_images(context: Context) -> None:
 
 def test_head_penalty_is_the_squared_distance_from_where_it_was() -> None:
     network = build("wrn-10-1", 3, 0.0, 0)
-    loss = fine_tuning.head_penalty_loss(network, lambda *_: torch.tensor(2.0), 0.5)
+    loss = head_penalty_loss(network, lambda *_: torch.tensor(2.0), 0.5)
     nothing = torch.zeros(1)
     assert float(loss(network, nothing, nothing, nothing).detach()) == 2
     with torch.no_grad():

@@ -30,9 +30,12 @@ from robustness_lib.experiments.imbalance import (
     GAMMAS,
     METHODS,
     ImbalanceConfig,
+    evaluate,
+)
+from robustness_lib.methods import resampling
+from robustness_lib.methods.resampling import (
     class_sizes,
     class_weights,
-    evaluate,
     minority_classes,
     oversample,
     smote,
@@ -82,7 +85,7 @@ def test_the_paper_settings_are_those_of_the_golden_tables() -> None:
     st.floats(0.01, 20),
     st.integers(1, 300),
     st.integers(1, 5000),
-    st.sampled_from(imbalance.LAWS),
+    st.sampled_from(resampling.LAWS),
 )
 def test_sizes_fall_from_the_largest_to_the_smallest(
     classes: int, gamma: float, smallest: int, more: int, law: str
@@ -97,7 +100,7 @@ def test_sizes_fall_from_the_largest_to_the_smallest(
 
 def test_published_errors_fit_only_the_first_law() -> None:
     """The test set is balanced, so the errors imply the error on the other classes, which cannot be negative."""
-    implied = {law: [] for law in imbalance.LAWS}
+    implied = {law: [] for law in resampling.LAWS}
     for (_, _, level), rows in paper.select("imbalance", dataset="cifar10").groupby(["arm", "method", "level"]):
         error = rows.set_index("metric")["value"]
         for law, found in implied.items():
@@ -225,7 +228,7 @@ def test_smote_images_lie_between_near_images_of_one_class() -> None:
 
 def test_smote_is_that_of_imbalanced_learn_on_raw_pixels() -> None:
     data = thin()
-    state = imbalance._random_state(4, "smote")
+    state = resampling._random_state(4, "smote")
     expected, labels = SMOTE(k_neighbors=5, random_state=state).fit_resample(rows(data), data.labels.numpy())
     found = smote(data, 5, 4)
     assert np.abs(rows(found) - expected).max() <= 0.5 + 1e-3

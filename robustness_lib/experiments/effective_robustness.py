@@ -6,7 +6,7 @@ rest is about our own trainings.
 A pre-trained and a randomly initialised network are trained on the target and looked at several times within the first
 epoch and after every one or two later: accuracy on the original test images, and on shifted ones
 (:mod:`robustness_lib.experiments.shifted_test_sets`). A testbed of ordinary models
-(:mod:`robustness_lib.experiments.baseline_models`), each a job too, gives the line; effective robustness is what a
+(:mod:`robustness_lib.methods.baseline_models`), each a job too, gives the line; effective robustness is what a
 network has beyond it.
 
 Methods: ``testbed-model`` trains the testbed's models, one a level; ``own-testbed`` is all of them together, their
@@ -17,7 +17,7 @@ whose pre-training had these classes. The others change one thing in the pre-tra
 * ``low-rate`` and ``high-rate``: the learning rate; ``mse``: the loss; ``last-layer``: features are computed once, and
   a linear layer is trained on them;
 * ``easy`` and ``hard``: the training images, chosen by difficulty
-  (:mod:`robustness_lib.experiments.example_difficulty`);
+  (:mod:`robustness_lib.methods.example_difficulty`);
 * ``class-map``: the old head goes on, with the classes that are mapped to the label
   (:mod:`robustness_lib.methods.class_mapping`); ``head-penalty`` is that with a penalty on the distance of the head
   from the pre-trained one, at levels of its strength; ``wise-ft`` is the straight line in weight space from the
@@ -50,33 +50,20 @@ from torch.nn import functional as F
 from robustness_lib.data import SOURCES, ImageDataset, class_balanced_subset, data_root
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import testbed as testbeds
-from robustness_lib.experiments.baseline_models import TESTBEDS, fit_pixel_model
-from robustness_lib.experiments.example_difficulty import (
-    EXAMPLES,
-    c_scores,
-    chosen_by_difficulty,
-    cross_validated_scores,
-    hardening,
-)
 from robustness_lib.experiments.fine_tuning import (
-    Features,
     Seen,
-    at_size,
+    cross_validated_scores,
     fit,
     fit_head,
     fit_without_network,
-    head_penalty_loss,
-    interpolated,
     look_once,
-    public_features,
-    renew_statistics,
-    with_replay,
 )
 from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
 from robustness_lib.experiments.presets import profile
 from robustness_lib.experiments.pretraining import target_of
 from robustness_lib.experiments.shifted_test_sets import TargetTests, parse_shifts, shifted_images, target_tests
 from robustness_lib.experiments.testbed_comparison import metrics_against, testbed_metrics, whole_testbed_metrics
+from robustness_lib.methods.baseline_models import TESTBEDS, fit_pixel_model
 from robustness_lib.methods.class_mapping import (
     class_map,
     class_map_loss,
@@ -85,7 +72,17 @@ from robustness_lib.methods.class_mapping import (
     mapped_scores,
     two_headed_loss,
 )
-from robustness_lib.methods.interfaces import Forward
+from robustness_lib.methods.example_difficulty import EXAMPLES, c_scores, chosen_by_difficulty, hardening
+from robustness_lib.methods.fine_tuning import (
+    Features,
+    at_size,
+    head_penalty_loss,
+    interpolated,
+    public_features,
+    renew_statistics,
+    with_replay,
+)
+from robustness_lib.methods.interfaces import Forward, Sampler
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build, difference, load_trunk
 from robustness_lib.models.checkpoint_ids import origin
@@ -100,7 +97,7 @@ from robustness_lib.runner.model_cache import (
 )
 from robustness_lib.runner.records import SCRATCH, Job
 from robustness_lib.training.config import TrainingConfig
-from robustness_lib.training.trainer import Sampler, predict
+from robustness_lib.training.trainer import predict
 
 SECTION = "effective_robustness"
 TESTBED, WHOLE_TESTBED, PENALTY = "testbed-model", "own-testbed", "head-penalty"
@@ -164,10 +161,10 @@ class EffectiveRobustnessConfig(TrainingConfig):
             colons. The first one's metrics are also recorded without its name: claims are judged by it.
         test_images: How many original test images; 0 for all.
         shifted_images: How many test images of each shift; 0 for all.
-        model: A testbed model that is no network (:data:`robustness_lib.experiments.baseline_models.PIXEL_MODELS`);
+        model: A testbed model that is no network (:data:`robustness_lib.methods.baseline_models.PIXEL_MODELS`);
             empty for one.
         image_size: Pixels that images are enlarged to before the network; 0 for none (P2: 224).
-        examples: Which training images: one of :data:`robustness_lib.experiments.example_difficulty.EXAMPLES`.
+        examples: Which training images: one of :data:`robustness_lib.methods.example_difficulty.EXAMPLES`.
         difficulty: Where their difficulty comes from: ``"cross-validated"`` or ``"c-score"``.
         replay_images: The replay buffer, a draw from the corpus; 0 for all of it.
         bins: How many bins of equal width the accuracies from 0 to 1 are averaged in (P2: 100; fewer where one looks
@@ -499,7 +496,7 @@ def _corpus_of(checkpoint: str) -> str | None:
 
 def _extractor(training: Training, recipe: EffectiveRobustnessConfig, context: Context) -> nn.Module:
     if training.init.startswith(PUBLIC):
-        return public_features(training.init, recipe.image_size)
+        return public_features(training.init.removeprefix(PUBLIC), recipe.image_size)
     return Features(_fresh(training, recipe, context))
 
 
@@ -542,7 +539,7 @@ def _with_old_head(
     for share in SHARES:
         mixed.load_state_dict(interpolated(network, seen.weights, share))
         if 0 < share < 1:
-            renew_statistics(mixed, images, recipe, context)
+            renew_statistics(mixed, images, recipe, context.runtime.device)
         looks.append(look_once(mixed, tests, recipe, context, convert))
     scores = {name: np.concatenate([look.scores[name] for look in looks]) for name in looks[0].scores}
     known = torch.nonzero(_pretrained(training, recipe, context)[1].any(1)).flatten().tolist()

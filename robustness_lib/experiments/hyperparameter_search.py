@@ -22,6 +22,7 @@ from robustness_lib.experiments import imbalance
 from robustness_lib.experiments.adversarial import trained_and_evaluated
 from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.experiments.presets import profile
+from robustness_lib.methods.resampling import subsample
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import evaluate
 from robustness_lib.metrics.robust_accuracy import Threat, attack
@@ -172,7 +173,7 @@ def run(job: Job, context: Context) -> Metrics:
     data = context.images(job.dataset, "train")
     if job.method == "imbalanced":
         recipe: TrainingConfig = (thinned := imbalance.ImbalanceConfig.of(job.recipe))
-        used = imbalance.subsample(data.labels, [thinned.largest] * data.num_classes, job.seed)
+        used = subsample(data.labels, [thinned.largest] * data.num_classes, job.seed)
         network, _ = imbalance.fitted(replace(job, method="normal"), context)
     else:
         recipe = TrainingConfig.of(job.recipe)

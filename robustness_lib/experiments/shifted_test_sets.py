@@ -9,17 +9,17 @@ of the classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from torch import Tensor
 
 from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.data.corruptions import corrupted
 from robustness_lib.errors import UserError, choose
+from robustness_lib.methods.baseline_models import Score
 from robustness_lib.methods.checks import as_array
 from robustness_lib.runner.model_cache import Context
 
@@ -38,9 +38,6 @@ SHIFTS = {
 
 ORIGINAL = "original"
 """The name of the test set without a shift, among scores."""
-
-Score = Callable[[ImageDataset], Tensor]
-"""Images to scores of the K classes, float [N, K]: the largest is the prediction."""
 
 
 @dataclass(frozen=True)
@@ -170,8 +167,3 @@ def right_among(scores: npt.ArrayLike, labels: npt.NDArray[np.int64], classes: I
         raise UserError("a score is not a number; the network diverged, or the file is damaged")
     right: Bools = classes[among.argmax(-1)] == labels[mine]
     return right
-
-
-def as_tensor(images: ImageDataset) -> Tensor:
-    """Pixels as rows, float32 [N, C H W] in [0, 1], for models that are no networks."""
-    return images.images.flatten(1).to(torch.float32) / 255

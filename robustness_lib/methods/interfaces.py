@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 import torch
-from torch import Tensor
+from torch import Generator, Tensor
 
 
 class Forward(Protocol):
@@ -40,3 +40,8 @@ class CopiesByDevice:
         if device not in self.copies:
             self.copies[device] = next(iter(self.copies.values())).to(device)
         return self.copies[device]
+
+
+Sampler = Callable[[int, Generator], Tensor]
+"""``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in
+every epoch."""

@@ -30,7 +30,7 @@ from tqdm import tqdm
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.methods.checks import check_logits
-from robustness_lib.methods.interfaces import Forward, Loss, Perturb
+from robustness_lib.methods.interfaces import Forward, Loss, Perturb, Sampler
 from robustness_lib.methods.pgd import Adversary
 from robustness_lib.models.architectures import train_mode
 from robustness_lib.models.checkpoints import load_weights, save_weights
@@ -40,10 +40,6 @@ from robustness_lib.training.data_loader import DeviceImages, normalise, to_unit
 from robustness_lib.training.device import Runtime, full_float32
 from robustness_lib.training.distributed import rank_and_count
 from robustness_lib.training.train_step import Update
-
-Sampler = Callable[[int, torch.Generator], Tensor]
-"""``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in
-every epoch."""
 
 Observe = Callable[[nn.Module], Mapping[str, Tensor]]
 """``observe(network)``: called in evaluation mode after the epochs that the recipe observes, and within the first one

@@ -1,9 +1,7 @@
-"""How hard each training image is, and the easiest and hardest of every class (P2 §5.3, C.9).
+"""The easiest and hardest training images of every class, by a score of their difficulty (P2 §5.3, C.9).
 
 P2 ranks images by the C-score (Jiang et al. 2020): how likely networks that were trained on other images get an image
-right, averaged over training sets of many sizes. Published scores are read where they are at hand. Our own score is
-the simplest of the kind: the training set is cut into halves, a network trained on the one rates the images of the
-other, and an image's score is the probability that it gives to the image's label, averaged over several cuts.
+right, averaged over training sets of many sizes.
 """
 
 from __future__ import annotations
@@ -16,19 +14,14 @@ import torch
 from torch import Tensor
 
 from robustness_lib.data import ImageDataset
-from robustness_lib.data.io import MissingData, read_npz, write_npz
+from robustness_lib.data.io import MissingData, read_npz
 from robustness_lib.errors import UserError, choose
-from robustness_lib.files import locked
 from robustness_lib.methods.checks import Floats, check_numbers
-from robustness_lib.models.architectures import build
-from robustness_lib.randomness import generator
-from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import short_hash
-from robustness_lib.training.config import TrainingConfig
-from robustness_lib.training.trainer import Sampler, predict, train
+from robustness_lib.methods.interfaces import Sampler
 
 C_SCORES = Path("cscores") / "cifar10-cscores-orig-order.npz"
 """CIFAR-10's published C-scores (pluskid.github.io/structural-regularity), below the data root."""
+
 
 EXAMPLES = ("random", "easy", "hard")
 """Which images a network is fine-tuned on."""
@@ -50,32 +43,6 @@ def c_scores(data: ImageDataset, root: Path) -> Floats:
     if not np.array_equal(found["labels"], data.labels.numpy()):
         raise UserError(f"{path} has other labels than {data.name}; C-scores are those of CIFAR-10 in official order")
     return check_numbers(found["scores"], f"{path}: scores", "[N]", unit="C-scores")
-
-
-def cross_validated_scores(
-    data: ImageDataset, recipe: TrainingConfig, context: Context, *, cuts: int = 1, seed: int = 0
-) -> Floats:
-    """Our own score of every training image, computed once and kept.
-
-    Returns:
-        [N], the probability of the right label, in [0, 1]: the higher the easier.
-    """
-    description = {"data": data.checksum, "recipe": recipe.training_part().as_dict(), "cuts": cuts, "seed": seed}
-    path = context.store / "difficulty" / f"{short_hash(description)}.npz"
-    with locked(context.store / "locks" / f"difficulty-{short_hash(description)}.lock"):
-        if not path.exists():
-            scores = np.zeros(len(data))
-            for cut in range(cuts):
-                halves = torch.randperm(len(data), generator=generator(seed, "halves", cut)).chunk(2)
-                for half, (mine, others) in enumerate((halves, halves[::-1])):
-                    network = build(recipe.architecture, data.num_classes, recipe.dropout, seed + 2 * cut + half)
-                    progress = f"difficulty, half {half + 1}" if context.progress else None
-                    train(network, data.subset(mine), recipe, seed=seed, runtime=context.runtime, progress=progress)
-                    logits = predict(network, data.subset(others), recipe.normalisation, context.runtime)
-                    own = logits.double().softmax(1)[torch.arange(len(others)), data.labels[others]]
-                    scores[others.numpy()] += own.numpy() / cuts
-            write_npz(path, {"scores": scores})
-        return np.asarray(read_npz(path, ("scores",))["scores"])
 
 
 def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, examples: str) -> Tensor:

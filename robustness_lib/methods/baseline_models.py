@@ -8,6 +8,7 @@ accuracies too (it says so without naming them; ours are scikit-learn's).
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -15,10 +16,12 @@ from torch import Tensor
 
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, choose
-from robustness_lib.experiments.shifted_test_sets import Score, as_tensor
 
 PIXEL_MODELS = ("bayes", "neighbours", "ridge", "logistic", "forest", "random-features", "kernel")
 """Models that see an image as a row of pixels."""
+
+Score = Callable[[ImageDataset], Tensor]
+"""Images to scores of the K classes, float [N, K]: the largest is the prediction."""
 
 Spec = dict[str, Any]
 """What one model changes in the recipe: ``model`` (one of :data:`PIXEL_MODELS`) or network and training."""
@@ -76,6 +79,11 @@ TESTBEDS: dict[str, list[Spec]] = {
 """The models of each profile's testbed; number k (from 1) is the k-th."""
 
 
+def _pixel_rows(images: ImageDataset) -> Tensor:
+    """Pixels as rows, float32 [N, C H W] in [0, 1], for models that are no networks."""
+    return images.images.flatten(1).to(torch.float32) / 255
+
+
 def _pixel_model(name: str, seed: int) -> Any:
     from sklearn.decomposition import PCA
     from sklearn.ensemble import RandomForestClassifier
@@ -114,11 +122,11 @@ def fit_pixel_model(name: str, data: ImageDataset, seed: int) -> Score:
     model = _pixel_model(choose(name, PIXEL_MODELS, "model of pixels"), seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(as_tensor(data).numpy(), data.labels.numpy())
+        model.fit(_pixel_rows(data).numpy(), data.labels.numpy())
     ask = getattr(model, "decision_function", None) or model.predict_proba
 
     def score(images: ImageDataset) -> Tensor:
-        found = torch.as_tensor(ask(as_tensor(images).numpy()), dtype=torch.float32)
+        found = torch.as_tensor(ask(_pixel_rows(images).numpy()), dtype=torch.float32)
         if found.dim() == 1:  # of two classes scikit-learn gives the second one's score
             found = torch.stack([-found, found], 1)
         every = torch.full((len(images), images.num_classes), -torch.inf)
