@@ -531,13 +531,13 @@ def test_claims_are_computed_from_the_records() -> None:
     found = judged(made_up())
     mine = {name for name in found if name.endswith("-cifar10")}
     assert {"imb-normal-cifar10", "imb-smote-cifar10", "imb-minority-cifar10", "imb-gain-cifar10"} <= mine
-    assert all(found[name].high < 0 for name in mine)
-    assert {found[name].n for name in mine} == {3}
-    assert found["imb-normal-cifar10"].effect == pytest.approx(-0.091)
-    assert found["imb-smote-cifar10"].effect == pytest.approx(-0.081)
-    assert found["imb-minority-cifar10"].effect == pytest.approx(-0.09)
+    assert all(found[name].comparison.high < 0 for name in mine)
+    assert {found[name].comparison.n for name in mine} == {3}
+    assert found["imb-normal-cifar10"].comparison.effect == pytest.approx(-0.091)
+    assert found["imb-smote-cifar10"].comparison.effect == pytest.approx(-0.081)
+    assert found["imb-minority-cifar10"].comparison.effect == pytest.approx(-0.09)
     # the minority has 9 of 10 classes at 0.2 and 8 at 1: 9 x 10 points less 1 x 1, and 8 x 10 less 1 x 1 and 1 x 10
-    assert found["imb-gain-cifar10"].effect == pytest.approx(-(0.089 + 0.069) / 2)
+    assert found["imb-gain-cifar10"].comparison.effect == pytest.approx(-(0.089 + 0.069) / 2)
     assert {found[name].direction for name in found if "cifar100" in name or "excluded" in name} == {"not measured"}
 
 
@@ -551,7 +551,7 @@ def test_a_gain_on_the_large_class_alone_is_no_gain_of_the_minority() -> None:
     values = made_up(gain=0.0)
     tuned = values["arm"] == "pre-trained"
     values.loc[tuned & (values["metric"] == "minority_excess"), "value"] += 0.005
-    assert judged(values)["imb-gain-cifar10"].effect > 0
+    assert judged(values)["imb-gain-cifar10"].comparison.effect > 0
 
 
 def test_images_trained_are_epochs_times_the_thinned_or_enlarged_set() -> None:
