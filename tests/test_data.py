@@ -276,18 +276,11 @@ def test_pictures_that_would_be_dropped_are_named(
     assert not Path("data").exists()
 
 
-@pytest.mark.parametrize("byte_order", ["<u2", ">u2"])
-def test_grey_images_of_16_bits_are_scaled(tmp_path: Path, byte_order: str) -> None:
-    values = np.array([[0, 257, 1000, 32768], [40000, 65535, 255, 128]] * 2)
-    form = "I;16" if byte_order == "<u2" else "I;16B"
-    Image.frombytes(form, (4, 4), values.astype(byte_order).tobytes()).save(tmp_path / "a.tiff")
-    if byte_order == "<u2":
-        Image.fromarray(values.astype(np.uint16)).save(tmp_path / "a.png")
-    for path in tmp_path.glob("a.*"):
-        assert read_image(path, 4)[:, :2].tolist() == [[[0, 1, 4, 128], [156, 255, 1, 0]]] * 3
-    Image.fromarray(values.astype(np.float32)).save(tmp_path / "b.tiff")
+@pytest.mark.parametrize("kind", [np.uint16, np.float32])
+def test_images_of_more_than_8_bits_are_refused(tmp_path: Path, kind: type) -> None:
+    Image.fromarray(np.full((4, 4), 1000, kind)).save(tmp_path / "a.tiff")
     with pytest.raises(UserError, match="save it with 8 bits a channel"):
-        read_image(tmp_path / "b.tiff", 4)
+        read_image(tmp_path / "a.tiff", 4)
 
 
 @pytest.mark.parametrize(
@@ -583,7 +576,7 @@ def test_a_pickle_that_wants_more_than_arrays_is_refused(
     assert not (tmp_path / "touched").exists()
 
 
-@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_every_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> None:
     content = {
         "data": formats.some_images(1),
@@ -678,7 +671,7 @@ def test_a_crafted_batch_ends_in_one_sentence(tmp_path: Path, name: str) -> None
 def test_a_batch_with_changed_instructions_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
     content = bytearray(
         pickle.dumps(
-            {"data": np.zeros((1, 8), np.uint8), "labels": [1], "mean": np.ones(2)}, data.draw(st.integers(0, 5))
+            {"data": np.zeros((1, 8), np.uint8), "labels": [1], "mean": np.ones(2)}, data.draw(st.integers(2, 5))
         )
     )
     for _ in range(data.draw(st.integers(1, 4))):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
-
 import numpy as np
 import pytest
 import torch
@@ -13,8 +11,6 @@ from hypothesis import strategies as st
 from robustness_lib.data import load
 from robustness_lib.errors import UserError
 from robustness_lib.methods.label_noise import (
-    CIFAR100_COARSE,
-    CIFAR100_GROUPS,
     check_matrix,
     corrupt_labels,
     corruption_matrix,
@@ -133,27 +129,6 @@ def test_flip_has_the_targets_of_the_authors_code() -> None:
     assert not np.array_equal(matrix, corruption_matrix(10, 0.4, "flip", seed=2))
 
 
-def test_hierarchical_noise_stays_in_the_group() -> None:
-    matrix = corruption_matrix(4, 0.6, "hierarchical", groups=[0, 0, 1, 1])
-    np.testing.assert_allclose(matrix[0], [0.4, 0.6, 0, 0])
-    np.testing.assert_allclose(matrix[3], [0, 0, 0.6, 0.4])
-    wide = corruption_matrix(100, 0.6, "hierarchical")
-    np.testing.assert_allclose(np.diag(wide), 0.4)
-    for row, group in zip(wide, CIFAR100_COARSE, strict=True):
-        assert set(np.flatnonzero(row)) == {k for k in range(100) if CIFAR100_COARSE[k] == group}
-        assert sorted(row[row > 0].round(12)) == [0.15] * 4 + [0.4]
-
-
-def test_coarse_classes_of_cifar100() -> None:
-    """The first and last of the list that comes with the set, and how its fine classes are ordered."""
-    assert CIFAR100_COARSE[:20] == (4, 1, 14, 8, 0, 6, 7, 7, 18, 3, 3, 14, 9, 18, 7, 11, 3, 9, 7, 11)
-    assert CIFAR100_COARSE[-10:] == (18, 1, 2, 15, 6, 0, 17, 8, 14, 13)
-    assert set(Counter(CIFAR100_COARSE).values()) == {5}
-    names = [name for group in CIFAR100_GROUPS.values() for name in group]
-    assert len(set(names)) == 100
-    assert sorted(names)[:3] == ["apple", "aquarium_fish", "baby"]
-
-
 # ---------------------------------------------------------------------------------------- bad input
 
 
@@ -164,8 +139,6 @@ def test_coarse_classes_of_cifar100() -> None:
         (lambda: corruption_matrix(10, float("nan")), r"strength is nan but must lie"),
         (lambda: corruption_matrix(1, 0.5), "at least 2 classes, not 1"),
         (lambda: corruption_matrix(10, 0.5, "unifrom"), r"did you mean 'uniform'"),
-        (lambda: corruption_matrix(10, 0.5, "hierarchical"), "the group of each of the 10 classes but 100 were"),
-        (lambda: corruption_matrix(3, 0.5, "hierarchical", groups=[0, 0, 1]), "class 2 is alone in its group"),
         (lambda: check_matrix([[0.5, 0.4], [0, 1]]), r"row 0 of the corruption matrix sums to 0\.9 instead of 1"),
         (lambda: check_matrix([[1.0, 0.5], [0.0, 0.5]]), "transpose a matrix whose columns sum to 1"),
         (lambda: check_matrix([[1.5, -0.5], [0, 1]]), r"every entry must lie in \[0, 1\]"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -21,10 +21,6 @@ from robustness_lib.data.io import (
     read_npz,
     read_pickle,
 )
-
-if TYPE_CHECKING:
-    from torchvision.datasets import CIFAR10
-
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -49,32 +45,22 @@ CIFAR10N_LABELS = {
 """The arrays of CIFAR-10N (Wei et al., 2022) by the suffix of the image set's name."""
 
 
-def _read_official(cls: type[CIFAR10], name: str, split: str, root: Path) -> ImageDataset:
-    """A split from a torchvision class's files, each checked against its published MD5 sum; 32x32, official order."""
-    from torchvision.datasets import CIFAR100
+def load_cifar(name: str, split: str, root: Path) -> ImageDataset:
+    """``cifar10`` or ``cifar100`` (fine classes), 50,000 and 10,000 images of 32x32 pixels, in the official order.
 
-    folder, (meta, meta_md5) = root / cls.base_folder, (cls.meta["filename"], cls.meta["md5"])
-    for filename, md5 in (*cls.train_list, *cls.test_list, (meta, meta_md5)):
+    The official files in ``<root>/cifar-10-batches-py`` or ``<root>/cifar-100-python`` are checked against their
+    published MD5 sums.
+    """
+    from torchvision.datasets import CIFAR10, CIFAR100
+
+    cls, labels_key = (CIFAR100, "fine_labels") if name == "cifar100" else (CIFAR10, "labels")
+    folder, meta = root / cls.base_folder, cls.meta["filename"]
+    for filename, md5 in (*cls.train_list, *cls.test_list, (meta, cls.meta["md5"])):
         expect_digest(folder / filename, "md5", md5, f"'robustness data fetch {name}' downloads the set")
     parts = [read_pickle(folder / file) for file, _ in (cls.train_list if split == "train" else cls.test_list)]
     images = np.concatenate([part["data"] for part in parts]).reshape(-1, 3, 32, 32)
-    labels = [label for part in parts for label in part["fine_labels" if cls is CIFAR100 else "labels"]]
-    class_names = read_pickle(folder / meta)[cls.meta["key"]]
-    return ImageDataset(name, torch.from_numpy(images), torch.tensor(labels, dtype=torch.int64), tuple(class_names))
-
-
-def load_cifar10(name: str, split: str, root: Path) -> ImageDataset:
-    """CIFAR-10 (50,000 and 10,000 images) from its official batches in ``<root>/cifar-10-batches-py``."""
-    from torchvision.datasets import CIFAR10
-
-    return _read_official(CIFAR10, name, split, root)
-
-
-def load_cifar100(name: str, split: str, root: Path) -> ImageDataset:
-    """CIFAR-100 (50,000 and 10,000 images, fine classes) from its official files in ``<root>/cifar-100-python``."""
-    from torchvision.datasets import CIFAR100
-
-    return _read_official(CIFAR100, name, split, root)
+    labels = torch.tensor([label for part in parts for label in part[labels_key]], dtype=torch.int64)
+    return ImageDataset(name, torch.from_numpy(images), labels, tuple(read_pickle(folder / meta)[cls.meta["key"]]))
 
 
 def load_cifar101(name: str, split: str, root: Path) -> ImageDataset:
@@ -129,7 +115,7 @@ def load_cifar10n(name: str, split: str, root: Path) -> ImageDataset:
             f"{root / CIFAR10.base_folder} is missing, whose images these labels are for; 'robustness data fetch "
             "cifar10' downloads it"
         )
-    cifar10 = load_cifar10("cifar10", split, root)
+    cifar10 = load_cifar("cifar10", split, root)
     if split == "test":
         return cifar10.with_labels(cifar10.labels, name)
     folder = root / "cifar10n"

@@ -13,7 +13,6 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
@@ -26,7 +25,7 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_image(path: Path, size: int, fit: str = "crop", upright: bool = False) -> Tensor:
-    """Read one image file, in any format that Pillow reads; grey images become RGB, of 8 bits a channel.
+    """Read one image file, in any format that Pillow reads; grey images become RGB.
 
     Args:
         path: The file.
@@ -47,15 +46,11 @@ def read_image(path: Path, size: int, fit: str = "crop", upright: bool = False) 
     try:
         with Image.open(path) as file:
             image = ImageOps.exif_transpose(file) if upright else file
-            if image.mode.startswith("I;16"):  # which Pillow's own conversion would clip, not scale
-                image = Image.fromarray((np.asarray(image) / 257).round().astype(np.uint8))
-            elif image.mode in ("I", "F"):
-                raise damaged(path, "more than 16 bits a channel", "save it with 8 bits a channel")
-            image = image.convert("RGB")
-    except UserError:
-        raise
+            mode, image = image.mode, image.convert("RGB")
     except Exception as error:  # whatever a damaged file makes Pillow stumble over
         raise damaged(path, error) from error
+    if mode.startswith(("I", "F")):  # which Pillow's conversion clips, not scales
+        raise damaged(path, "more than 8 bits a channel", "save it with 8 bits a channel")
     if fit == "squeeze":
         image = image.resize((size, size), Image.Resampling.BOX)
     elif image.size != (size, size):

@@ -14,8 +14,8 @@ from typing import IO, Any
 
 import numpy as np
 
-_NUMBERS = {"INT", "BININT", "BININT1", "BININT2", "LONG", "LONG1", "LONG4", "FLOAT", "BINFLOAT"}
-_TEXTS = {"STRING", "BINSTRING", "SHORT_BINSTRING", "UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
+_NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
+_TEXTS = {"BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
 _LITERALS = _NUMBERS | _TEXTS | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
@@ -63,7 +63,7 @@ for _core in ("numpy.core", "numpy._core"):
 
 
 def load(stream: IO[bytes]) -> Any:
-    """The content of one pickle of any protocol, with arrays as values of dictionaries; Python 2's text is Latin-1.
+    """A pickle of protocol 2 or later, with arrays as values of dictionaries; Python 2's text is read as Latin-1.
 
     The stream is left behind the pickle.
 
@@ -90,9 +90,9 @@ def load(stream: IO[bytes]) -> Any:
         elif name in _TUPLES:
             place = len(stack) - _TUPLES[name]
             stack[place:] = [tuple(stack[place:])]
-        elif name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
             memo[len(memo) if argument is None else argument] = stack[-1]
-        elif name in ("GET", "BINGET", "LONG_BINGET"):
+        elif name in ("BINGET", "LONG_BINGET"):
             stack.append(memo[argument])
         elif name in ("EMPTY_LIST", "EMPTY_DICT"):
             stack.append([] if name == "EMPTY_LIST" else {})
@@ -100,15 +100,11 @@ def load(stream: IO[bytes]) -> Any:
             marks.append(len(stack))
         elif name == "TUPLE":
             stack.append(tuple(after_mark()))
-        elif name in ("LIST", "APPEND", "APPENDS"):
+        elif name in ("APPEND", "APPENDS"):
             items = [stack.pop()] if name == "APPEND" else after_mark()
-            if name == "LIST":
-                stack.append([])
             _only(stack[-1], list).extend(items)
-        elif name in ("DICT", "SETITEM", "SETITEMS"):
+        elif name in ("SETITEM", "SETITEMS"):
             items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else after_mark()
-            if name == "DICT":
-                stack.append({})
             for key, value in zip(items[::2], items[1::2], strict=True):
                 if not isinstance(key, (str, bytes)):
                     raise UnpicklingError("it has a dictionary with keys that are not texts")

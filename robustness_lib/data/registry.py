@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustness_lib.data import download, published_predictions_download
-from robustness_lib.data.cifar import CIFAR10N_LABELS, load_cifar10, load_cifar10n, load_cifar100, load_cifar101
+from robustness_lib.data.cifar import CIFAR10N_LABELS, load_cifar, load_cifar10n, load_cifar101
 from robustness_lib.data.dataset import SPLITS, ImageDataset, data_root
 from robustness_lib.data.image_folders import (
     load_places365,
@@ -97,8 +97,8 @@ _TEST = ("test",)
 
 def _sources() -> Iterator[Source]:
     fetch = download.torchvision_set
-    yield Source("cifar10", "CIFAR-10", "cifar-10-batches-py", _KRIZHEVSKY, load_cifar10, fetch=fetch)
-    yield Source("cifar100", "CIFAR-100", "cifar-100-python", _KRIZHEVSKY, load_cifar100, fetch=fetch)
+    yield Source("cifar10", "CIFAR-10", "cifar-10-batches-py", _KRIZHEVSKY, load_cifar, fetch=fetch)
+    yield Source("cifar100", "CIFAR-100", "cifar-100-python", _KRIZHEVSKY, load_cifar, fetch=fetch)
     for suffix, column in CIFAR10N_LABELS.items():
         what, terms = f"CIFAR-10 with human annotators' labels ({column})", "Wei et al. (2022), CC BY-NC 4.0"
         yield Source(f"cifar10n-{suffix}", what, "cifar10n", terms, load_cifar10n, fetch=download.cifar10n)

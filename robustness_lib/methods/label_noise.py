@@ -7,72 +7,31 @@ seed gives the labels of P1's code bit for bit.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import Floats, Labels, as_array, check_labels
 
-KINDS = ("uniform", "flip", "hierarchical")
+KINDS = ("uniform", "flip")
 """The kinds of noise that a matrix is made for."""
 
-CIFAR100_GROUPS: dict[str, tuple[str, ...]] = {
-    "aquatic mammals": ("beaver", "dolphin", "otter", "seal", "whale"),
-    "fish": ("aquarium_fish", "flatfish", "ray", "shark", "trout"),
-    "flowers": ("orchid", "poppy", "rose", "sunflower", "tulip"),
-    "food containers": ("bottle", "bowl", "can", "cup", "plate"),
-    "fruit and vegetables": ("apple", "mushroom", "orange", "pear", "sweet_pepper"),
-    "household electrical devices": ("clock", "keyboard", "lamp", "telephone", "television"),
-    "household furniture": ("bed", "chair", "couch", "table", "wardrobe"),
-    "insects": ("bee", "beetle", "butterfly", "caterpillar", "cockroach"),
-    "large carnivores": ("bear", "leopard", "lion", "tiger", "wolf"),
-    "large man-made outdoor things": ("bridge", "castle", "house", "road", "skyscraper"),
-    "large natural outdoor scenes": ("cloud", "forest", "mountain", "plain", "sea"),
-    "large omnivores and herbivores": ("camel", "cattle", "chimpanzee", "elephant", "kangaroo"),
-    "medium-sized mammals": ("fox", "porcupine", "possum", "raccoon", "skunk"),
-    "non-insect invertebrates": ("crab", "lobster", "snail", "spider", "worm"),
-    "people": ("baby", "boy", "girl", "man", "woman"),
-    "reptiles": ("crocodile", "dinosaur", "lizard", "snake", "turtle"),
-    "small mammals": ("hamster", "mouse", "rabbit", "shrew", "squirrel"),
-    "trees": ("maple_tree", "oak_tree", "palm_tree", "pine_tree", "willow_tree"),
-    "vehicles 1": ("bicycle", "bus", "motorcycle", "pickup_truck", "train"),
-    "vehicles 2": ("lawn_mower", "rocket", "streetcar", "tank", "tractor"),
-}
-"""CIFAR-100's coarse classes and the five fine classes of each (Krizhevsky 2009)."""
 
-_COARSE = {name: number for number, group in enumerate(CIFAR100_GROUPS.values()) for name in group}
-CIFAR100_COARSE: tuple[int, ...] = tuple(_COARSE[name] for name in sorted(_COARSE))
-"""The coarse class, 0..19, of each of CIFAR-100's fine classes, whose labels are in alphabetical order."""
-
-
-def corruption_matrix(
-    num_classes: int,
-    strength: float,
-    kind: str = "uniform",
-    *,
-    seed: int = 1,
-    groups: Sequence[int] | None = None,
-) -> Floats:
-    """The matrix of one kind of noise.
+def corruption_matrix(num_classes: int, strength: float, kind: str = "uniform", *, seed: int = 1) -> Floats:
+    """The matrix, float64 [K, K], of one kind of noise; row i is the distribution of the labels of class i.
 
     * ``uniform``: (1 - s) I + (s / K) 11ᵀ, as P1 has it (§3.2): the new label may be any of the K classes, the true one
       among them, so the share of wrong labels is s (K - 1) / K.
     * ``flip``: 1 - s for the true class and s for one other, which is sampled for each class in turn.
-    * ``hierarchical``: 1 - s for the true class, the rest evenly over the other classes of its group.
 
-    P1 reports uniform noise alone; its code knows the other two.
+    P1 reports uniform noise alone; its code also has ``flip``, whose targets it samples with seed 1, and noise within
+    CIFAR-100's coarse classes, which is not here.
 
     Args:
         num_classes: K, at least 2.
         strength: s in [0, 1].
         kind: One of :data:`KINDS`.
-        seed: Of the targets of ``flip`` (P1's code: 1).
-        groups: For ``hierarchical``: the group of each class; None for CIFAR-100's coarse classes.
-
-    Returns:
-        float64 [K, K], row i the distribution of the labels of class i.
+        seed: Of the targets of ``flip``.
     """
     choose(kind, KINDS, "kind of noise")
     if num_classes < 2:
@@ -81,28 +40,11 @@ def corruption_matrix(
         raise UserError(f"the corruption strength is {strength} but must lie in [0, 1]; 0 leaves labels as they are")
     if kind == "uniform":
         wrong = np.full((num_classes, num_classes), 1 / num_classes)
-    elif kind == "flip":
+    else:
         random = _legacy_generator(seed)
         others = [[j for j in range(num_classes) if j != i] for i in range(num_classes)]
         wrong = np.eye(num_classes)[[random.choice(choices) for choices in others]]
-    else:
-        wrong = _within_groups(num_classes, CIFAR100_COARSE if groups is None else groups)
     return (1 - strength) * np.eye(num_classes) + strength * wrong
-
-
-def _within_groups(num_classes: int, groups: Sequence[int]) -> Floats:
-    """Every other class of the same group with the same probability."""
-    group = np.asarray(groups)
-    if group.shape != (num_classes,):
-        raise UserError(
-            f"hierarchical noise needs the group of each of the {num_classes} classes but {len(group)} were given "
-            "(CIFAR-100's by default); give one group a class, or choose another kind of noise"
-        )
-    same = (group[:, None] == group[None, :]) & ~np.eye(num_classes, dtype=bool)
-    if not same.any(axis=1).all():
-        alone = int(np.flatnonzero(~same.any(axis=1))[0])
-        raise UserError(f"class {alone} is alone in its group; give groups of at least two classes")
-    return np.asarray(same / same.sum(axis=1, keepdims=True))
 
 
 def check_matrix(matrix: npt.ArrayLike) -> Floats:

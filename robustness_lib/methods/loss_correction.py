@@ -25,8 +25,6 @@ from robustness_lib.randomness import generator
 TRUSTED = ("first", "balanced", "random")
 """How trusted images can be chosen."""
 
-# --------------------------------------------------------------------------------------------- estimates
-
 
 def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | None = None) -> Floats:
     """The corruption matrix as a network sees it that was trained on the noisy labels (P1 §3.2, Patrini et al. 2017).
@@ -133,9 +131,6 @@ def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
             f"trust at least {len(classes) / len(labels):.2g} of the images and choose them with trusted=balanced"
         )
     return trusted
-
-
-# --------------------------------------------------------------------------------------------- losses
 
 
 def forward_loss(

@@ -16,8 +16,6 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import check_whole
 from robustness_lib.randomness import generator, stream_seed
 
-# --------------------------------------------------------------------------------------------- noise images
-
 
 def gaussian(count: int, size: int, stream: np.random.Generator) -> Tensor:
     """Gaussian noise, float32 [count, 3, size, size]: every value from N(0, 0.5²), clipped to [-1, 1]."""
@@ -56,9 +54,6 @@ def make_noise_images(name: str, count: int, size: int, seed: int) -> Tensor:
     """A set of :data:`NOISE_IMAGES`, float32 [count, 3, size, size] in [-1, 1], from a random stream of its own."""
     make = NOISE_IMAGES[choose(name, NOISE_IMAGES, "set that is made")]
     return make(count, size, np.random.default_rng(stream_seed(seed, "foreign", name)))
-
-
-# --------------------------------------------------------------------------------------------- samples
 
 
 @dataclass(frozen=True)
@@ -100,9 +95,6 @@ def check_size(name: str, images: ImageDataset, in_distribution: ImageDataset) -
             f"{name} has images of {height}x{width} pixels but {in_distribution.name} of {rows}x{columns}; "
             "give a set of that size, or leave it out"
         )
-
-
-# --------------------------------------------------------------------------------------------- overlap
 
 
 def _words(name: str) -> tuple[str, ...]:

@@ -42,8 +42,7 @@ def pgd(
 ) -> Tensor:
     """The worst images that PGD finds within the L∞ ball of radius ``epsilon``.
 
-    The network stays in the mode it is in: call ``network.eval()`` first to attack what it predicts with. Its
-    parameters keep the gradients that they have.
+    The network stays in the mode it is in: call ``network.eval()`` first to attack what it predicts with.
 
     Args:
         network: Takes images in [0, 1] to logits [B, K], K at least 2.
@@ -185,9 +184,6 @@ def _other_classes(labels: Tensor, num_classes: int, generator: torch.Generator 
     return (labels + further) % num_classes
 
 
-# --------------------------------------------------------------------------------------------- in training
-
-
 @dataclass(frozen=True, kw_only=True)
 class Adversary:
     """The attack of adversarial training: replaces each batch by its adversarial images (P1 §3.1).
@@ -197,10 +193,7 @@ class Adversary:
     does so once more.
 
     Attributes:
-        epsilon: As for :func:`pgd`, like the next three.
-        step_size: Length of a step.
-        steps: How many.
-        anchor: Center of the ball.
+        epsilon: As for :func:`pgd`, like ``step_size``, ``steps`` and ``anchor``.
         classes: Of a targeted attack, how many there are to draw the wrong ones from; 0 for an untargeted one.
         evaluation_mode: Whether the network is in evaluation mode during the attack instead.
     """
@@ -224,9 +217,6 @@ class Adversary:
             targets=_other_classes(labels, self.classes) if self.classes else None,
             anchor=self.anchor,
         )
-
-
-# --------------------------------------------------------------------------------------------- bad input
 
 
 def check_settings(epsilon: float, step_size: float, steps: int, anchor: str) -> None:

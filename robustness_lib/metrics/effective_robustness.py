@@ -40,8 +40,6 @@ _SAME = 1e-9
 BINS = 100
 """Bins of ID accuracy that P2 averages in, from 0 to 1 (P2 B.5; the range is our choice, it states none)."""
 
-# --------------------------------------------------------------------------------------------- checks
-
 
 def _accuracies(values: Array, what: str) -> Floats:
     return check_numbers(values, what, unit="fractions, such as 0.931 for 93.1 %")
@@ -63,9 +61,6 @@ def _correct(correct: Array, dimensions: int, what: str) -> Bools:
     if right.ndim != dimensions or not right.size:
         raise UserError(f"{what} has shape {list(right.shape)}; give {shape}")
     return right
-
-
-# --------------------------------------------------------------------------------------------- lines
 
 
 def to_scale(accuracy: Array, scaling: str) -> Floats:
@@ -161,9 +156,6 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
     )
 
 
-# --------------------------------------------------------------------------------------------- effective robustness
-
-
 def effective_robustness(id_accuracy: Array, ood_accuracy: Array, line: LinearFit) -> Floats:
     """What models have beyond the baseline at their ID accuracy, ``ood - line.predict(id)`` (P2 §3).
 
@@ -221,16 +213,10 @@ def mixed_classifier(low: tuple[float, float], high: tuple[float, float], share:
     Args:
         low: ID and OOD accuracy of the one model.
         high: Those of the other.
-        share: Probability that the first is asked, in [0, 1], of any shape.
-
-    Returns:
-        Its ID and OOD accuracy, each of the shape of ``share``.
+        share: Probability that the first is asked, of any shape.
     """
     first, second, chance = _accuracies(low, "low"), _accuracies(high, "high"), _accuracies(share, "share")
     return chance * first[0] + (1 - chance) * second[0], chance * first[1] + (1 - chance) * second[1]
-
-
-# --------------------------------------------------------------------------------------------- averages over runs
 
 
 @dataclass(frozen=True)
@@ -300,19 +286,10 @@ def maximum_effective_robustness(id_accuracy: Array, robustness: Array, bins: in
     )
 
 
-# --------------------------------------------------------------------------------------------- intervals
-
-
 def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> tuple[Floats, Floats]:
     """Exact intervals of accuracies by Clopper and Pearson (1934), which P2 draws at its testbed's models.
 
-    Args:
-        correct: Right predictions, whole numbers from 0 to ``total``, of any shape.
-        total: Predictions, whole numbers of at least 1; a number or the same shape.
-        confidence: Probability that an interval holds the accuracy, at least; in (0, 1).
-
-    Returns:
-        Lower and upper ends, in [0, 1].
+    Returns the lower and upper ends for ``correct`` right predictions (of any shape) of ``total`` (one, or that shape).
     """
     from scipy.stats import beta
 
@@ -330,9 +307,6 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
     with np.errstate(invalid="ignore"):
         lower, upper = beta.ppf(tail, right, count - right + 1), beta.isf(tail, right + 1, count - right)
     return np.where(right == 0, 0.0, lower), np.where(right == count, 1.0, upper)
-
-
-# --------------------------------------------------------------------------------------------- image by image
 
 
 def dominance_probability(correct_i: Array, correct_j: Array) -> float:
