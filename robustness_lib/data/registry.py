@@ -180,13 +180,15 @@ _RESERVED = {"all", "default", "known", "mean", "gaussian", "rademacher", "blobs
 """Words that parameters and results have beside names of data sets."""
 
 
+def _is_bundled(name: str, root: Path) -> bool:
+    return any(_bundle(name, split, root).is_file() for split in SPLITS)
+
+
 def _is_published(source: Source, root: Path) -> bool:
     """Whether the published files of a set may be there: there is something in their place other than a bundle."""
     folder = root / source.location
-    if not folder.is_dir():
-        return folder.exists()
-    names = {path.name for path in folder.iterdir() if not path.name.startswith(".")}
-    return not names or not names <= {f"{split}.npz" for split in SPLITS}
+    names = {path.name for path in folder.glob("[!.]*")}
+    return folder.exists() and not (names and names <= {f"{split}.npz" for split in SPLITS})
 
 
 def _own_sets(root: Path) -> list[str]:
@@ -232,8 +234,8 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
 
     Args:
         name: A name of :data:`SOURCES`, or of a folder of the data root that holds bundles ``train.npz`` or
-            ``test.npz`` with ``images`` (uint8 [N, H, W, 3]), ``labels`` (0..K-1) and ``class_names``. Where
-            the published files of a known set are not there, a bundle under its name is read in their place.
+            ``test.npz`` with ``images`` (uint8 [N, H, W, 3]), ``labels`` (0..K-1) and ``class_names``. Bundles
+            under the name of a published set are read in its place.
         split: ``"train"`` or ``"test"`` (the published test or validation part).
         root: The data root (see :func:`~robustness_lib.data.data_root`).
 
@@ -249,21 +251,14 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
         return source.read(name, split, folder)
     if not folder.is_dir():
         raise _no_root(folder)
-    if source is None:
+    if source is None or _is_bundled(name, folder):
         return _read_bundle(_check_name(name, folder), split, folder)
-    bundle, published = _bundle(name, split, folder), _is_published(source, folder)
-    if bundle.is_file() and not published:
-        return _read_bundle(name, split, folder)
     if split not in source.splits:
         raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; choose another data set")
-    if not published:
+    if not _is_published(source, folder):
+        bundle = _bundle(name, split, folder)
         raise MissingData(f"{folder / source.location} is missing (nor is there a bundle {bundle}): {source.remedy}")
-    try:
-        return source.read(name, split, folder)
-    except MissingData:
-        if not bundle.is_file():
-            raise
-        return _read_bundle(name, split, folder)
+    return source.read(name, split, folder)
 
 
 @dataclass(frozen=True)
@@ -307,7 +302,7 @@ def check(name: str, root: Path | str | None = None) -> Status:
         return Status(name, "damaged", str(error))
     if not present:
         return Status(name, "missing", reason)
-    bundled = source is None or not _is_published(source, folder)
+    bundled = _is_bundled(name, folder)
     lacking = [f"{split}: {_bundle(name, split, folder) if bundled else 'it'} is not there" for split in absent]
     return Status(name, "incomplete" if lacking and bundled else "intact", "; ".join(present + lacking))
 
@@ -336,10 +331,10 @@ def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None
         raise _no_root(folder)
     rows = []
     for source in SOURCES.values():
-        bundles = [path for split in SPLITS if (path := _bundle(source.name, split, folder)).is_file()]
-        published = _is_published(source, folder)
-        where = str(folder / source.location if published or not bundles else bundles[0]) if source.location else ""
-        found = ("yes" if published or bundles else "no") if source.location else "made on the fly"
+        bundled = _is_bundled(source.name, folder)
+        where = str(folder / (source.name if bundled else source.location)) if source.location else ""
+        present = "yes" if bundled or _is_published(source, folder) else "no"
+        found = present if source.location else "made on the fly"
         rows.append([source.name, source.what, where, found, source.origin, source.remedy])
     for table in TABLES.values():
         path = folder / FOLDER / table.filename
