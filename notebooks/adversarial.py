@@ -215,7 +215,7 @@ markdown.Markdown(
 # The rule is on the [scoreboard](claims.ipynb).
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-verdicts.claims_table(evidence.tidy(recorded), "adversarial", name="tab-adversarial-claims")
+verdicts.claims_table(verdicts.frame(evidence.tidy(recorded), "adversarial"), name="tab-adversarial-claims")
 
 # %% [markdown]
 # ## How it was measured

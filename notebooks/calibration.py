@@ -151,7 +151,7 @@ markdown.arms_table(
 # The rule is on the [scoreboard](claims.ipynb).
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-verdicts.claims_table(values, "calibration", name="tab-calibration-claims")
+verdicts.claims_table(verdicts.frame(values, "calibration"), name="tab-calibration-claims")
 
 # %% [markdown]
 # ## How it was measured

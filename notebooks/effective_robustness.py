@@ -228,7 +228,7 @@ markdown.table(
 # natural shift, which is not the paper's: no verdict here is one on CIFAR-10.1.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-verdicts.claims_table(evidence.tidy(everything), "effective_robustness", name="tab-er-claims")
+verdicts.claims_table(verdicts.frame(evidence.tidy(everything), "effective_robustness"), name="tab-er-claims")
 
 # %% [markdown]
 # ## How it was measured

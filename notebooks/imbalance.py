@@ -64,7 +64,7 @@ def paper_means(name):
 
 
 def minority_share(name, gamma, law="v1", scale="paper"):
-    count, largest, smallest = imbalance.SCALES[scale].sizes[name]
+    count, largest, smallest = imbalance.SIZES[scale][name]
     return imbalance.minority_classes(imbalance.class_sizes(count, gamma, largest, smallest, law)).mean()
 
 
@@ -172,7 +172,7 @@ markdown.arms_table(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 markdown.arms_table(
-    evidence.arms(values, [TOTAL, MINORITY], **both, levels=list(imbalance.LEVELS)).query("n > 0"),
+    evidence.arms(values, [TOTAL, MINORITY], **both, levels=list(imbalance.GAMMAS)).query("n > 0"),
     setting="Data set, exponent, error",
     caption="The same errors at each exponent. The paper: Table 3.",
     name="tab-imbalance-exponents",
@@ -185,7 +185,7 @@ markdown.arms_table(
 # out least.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-verdicts.claims_table(evidence.tidy(recorded), "imbalance", name="tab-imbalance-claims")
+verdicts.claims_table(verdicts.frame(evidence.tidy(recorded), "imbalance"), name="tab-imbalance-claims")
 
 # %% [markdown]
 # ## How it was measured

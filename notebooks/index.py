@@ -53,7 +53,7 @@ rare = gain("imbalance", "minority_error", method="normal", reduce="mean")
 rms, error = gain("calibration", "rms_calibration_error"), gain("calibration", "error")
 auroc, photographs = gain("ood", "auroc_mean", "cifar100"), gain("ood", "auroc_photographs", "cifar100")
 shift = gain("effective_robustness", "maximum_effective_robustness")
-counts, papers = verdicts.counts(values).loc["all"], sum(claim.source == "papers" for claim in CLAIMS)
+counts, papers = verdicts.counts(verdicts.frame(values)).loc["all"], sum(claim.source == "papers" for claim in CLAIMS)
 markdown.findings(
     (
         area.high < 0 and rare.high < 0,

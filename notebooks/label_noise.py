@@ -145,7 +145,7 @@ markdown.arms_table(
 # The rule is on the [scoreboard](claims.ipynb).
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-verdicts.claims_table(values, "label_noise", name="tab-label-noise-claims")
+verdicts.claims_table(verdicts.frame(values, "label_noise"), name="tab-label-noise-claims")
 
 # %% [markdown]
 # ## How it was measured

@@ -197,7 +197,7 @@ markdown.table(
 # The rule is on the [scoreboard](claims.ipynb).
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-verdicts.claims_table(evidence.tidy(recorded), "ood", name="tab-ood-claims")
+verdicts.claims_table(verdicts.frame(evidence.tidy(recorded), "ood"), name="tab-ood-claims")
 
 # %% [markdown]
 # ## How it was measured

@@ -56,7 +56,8 @@ def test_the_table_of_arms_names_what_differs():
     row = {"dataset": "cifar10", "measured_on": "cifar10", "method": "none", "level": None, "metric": "error", "n": 3}
     row |= {"scratch": 0.6, "scratch_sd": 0.01, "tuned": 0.4, "tuned_sd": 0.02, "difference": -0.2}
     row |= {"low": -0.25, "high": -0.15, "paper_scratch": 0.287, "paper_tuned": 0.159}
-    other = row | {"dataset": "cifar100", "n": 0, "paper_scratch": np.nan, "paper_tuned": np.nan}
+    numbers = {name: np.nan for name, value in row.items() if isinstance(value, float)}
+    other = row | numbers | {"dataset": "cifar100", "n": 0}
     text = markdown.arms_table(pd.DataFrame([row, other]), caption="C.", name="tab-x")
     assert "| CIFAR-10 | 28.7 → 15.9 | 60.0 ± 1.0 | 40.0 ± 2.0 | −20.0 [−25.0, −15.0] |" in text
     assert "| CIFAR-100 | – | – | – | not measured |" in text

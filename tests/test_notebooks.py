@@ -10,6 +10,7 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import jupytext
 import pytest
@@ -63,6 +64,21 @@ def test_pair_is_in_step(source: Path) -> None:
     pair = source.with_suffix(".ipynb")
     assert pair.is_file(), f"{pair.name} is missing: run make notebooks"
     assert content(source) == content(pair), f"{pair.name} is not what {source.name} says: run make notebooks"
+
+
+@NOTEBOOKS
+def test_every_name_that_a_notebook_takes_from_the_library_is_there(source: Path) -> None:
+    """The pages are executed by the build alone, so a renamed function would go unnoticed."""
+    tree = ast.parse("\n".join(cell.source for cell in code_cells(source)))
+    names: dict[str, object] = {}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("robustness_lib"):
+            for alias in node.names:
+                exec(f"from {node.module} import {alias.name} as {alias.asname or alias.name}", names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+            module = names.get(node.value.id)
+            assert not isinstance(module, ModuleType) or hasattr(module, node.attr), f"{node.value.id}.{node.attr}"
 
 
 @NOTEBOOKS

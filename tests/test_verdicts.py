@@ -9,8 +9,8 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from robustness_lib.paper.claims import CLAIMS, Claim, Side
-from robustness_lib.paper.numbers import DATA, SECTIONS
+from robustness_lib.paper.claims import CLAIMS, Claim, Side, stated_text
+from robustness_lib.paper.numbers import SECTIONS
 from robustness_lib.report import evidence, verdicts
 from robustness_lib.runner.records import Job, Record
 
@@ -204,7 +204,7 @@ def test_size_of_a_factor(low, high, size):
 )
 def test_at_least_halved(low, high, size):
     found = claim("cal-rms-cifar100")
-    assert (found.stated, verdicts.stated_text(found)) == (0.5, "“at least halved”")
+    assert (found.stated, stated_text(found)) == (0.5, "“at least halved”")
     assert verdicts.size(found, low, high) == size
 
 
@@ -433,9 +433,9 @@ def test_frame_and_counts():
     rows = verdicts.frame(values).set_index("id")
     assert len(rows) == len(CLAIMS)
     row = rows.loc["cal-error-cifar10"]
-    assert (row["direction"], row["scale"], row["n"], row["page"]) == ("supported", "cpu", 3, "calibration.ipynb")
+    assert (row["direction"], row["scale"], row["n"]) == ("supported", "cpu", 3)
     assert (row["source"], row["paper"]) == ("authors' logs", "5.32 → 3.64 %")
-    counts = verdicts.counts(values)
+    counts = verdicts.counts(verdicts.frame(values))
     assert list(counts.index) == [*SECTIONS, "all"]
     assert counts.loc["all"].to_dict() == {
         "supported": 1, "contradicted": 0, "undecided": 0, "not testable here": 0, "not measured": len(CLAIMS) - 1
@@ -478,17 +478,10 @@ def test_every_reason_is_given():
 
 
 def test_claims_table_has_a_row_a_claim(published):
-    whole = verdicts.claims_table(published, name="tab-claims")
+    whole = verdicts.claims_table(verdicts.frame(published), name="tab-claims")
     lines = [line for line in whole.splitlines() if line.startswith("| ")]
     assert len(lines) == 2 + len(CLAIMS)
     assert lines[0] == "| Claim | Paper | Here [95 %] | Verdict | Scale | Page |"
     assert all("(calibration.ipynb)" in line for line in lines if "(P1 Table 5)" in line)
-    assert "| Verdict | Scale |\n" in verdicts.claims_table(published, "calibration", name="t")
-
-
-def test_changed_verdicts_name_old_and_new_words(published):
-    found = verdicts.changed(published).set_index("id")
-    assert tuple(found.loc["adv-gain-cifar10", ["old", "new"]]) == ("holds in direction, open", "undecided")
-    assert "adv-training-cifar10" not in found.index  # held, and is supported
-    assert "as similar" in found.loc["noise-excluded", "was"]
-    assert len(pd.read_csv(DATA / "old_verdicts.csv")) == 88
+    own = verdicts.claims_table(verdicts.frame(published, "calibration"), name="t")
+    assert "| Verdict | Scale |\n" in own

@@ -121,7 +121,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _gap_share(metrics: Mapping[str, Any]) -> dict[str, float]:
-    shift = next((name.removeprefix("slope_") for name in metrics if re.match("slope_(excluded|cifar10)", name)), "")
+    shift = _natural_shift("slope", metrics)
     if f"history_accuracy_{shift}" not in metrics:
         return {}
     accuracy, robustness = (
@@ -136,23 +136,27 @@ def _gap_share(metrics: Mapping[str, Any]) -> dict[str, float]:
     return {"gap_share_early": float(shares[:half].mean()), "gap_share_late": float(shares[half:].mean())}
 
 
+def _natural_shift(prefix: str, metrics: Mapping[str, Any]) -> str:
+    """The first shift that is none of corruptions, of which there is a metric with this prefix; "" without one."""
+    names = (re.fullmatch(rf"{prefix}_((excluded|cifar10).*)", name) for name in metrics)
+    return next((name[1] for name in names if name), "")
+
+
 NEAR = 0.1
 """Models are compared by their dominance probability where their accuracies differ by less."""
 
 
 def _dominance(metrics: Mapping[str, Any], testbed: Mapping[str, Any] | None) -> dict[str, float]:
-    """``dominance_excess_at_maximum`` and ``_at_end`` (P2 §5.4).
+    """A network's mean dominance probability with testbed models of nearly its accuracy, less that of pairs of them.
 
-    A network's mean dominance probability with testbed models of nearly its accuracy, less that of pairs of them.
+    ``dominance_excess_at_maximum`` and ``_at_end`` (P2 §5.4).
     """
     if testbed is None or "dominance_at_end" not in metrics:
         return {}
     models = np.asarray(testbed["model_accuracy"], dtype=float)
     low, high = np.triu_indices(len(models), 1)
     ordinary = np.asarray(testbed["dominance"], dtype=float)[np.abs(models[high] - models[low]) < NEAR].mean()
-    shift = next(
-        name.removeprefix("maximum_at_") for name in metrics if re.match("maximum_at_(excluded|cifar10)", name)
-    )
+    shift = _natural_shift("maximum_at", metrics)
     found = {}
     for when, place in (("maximum", int(metrics[f"maximum_at_{shift}"])), ("end", -1)):
         near = np.abs(models - metrics["history_accuracy"][place]) < NEAR
@@ -174,10 +178,9 @@ def family(init: str) -> str:
 
 
 def _main(rows: Iterable[dict[str, Any]]) -> set[str]:
-    """The keys of the records that count: one checkpoint and recipe a setting, never a mixture.
+    """The keys of the records that count: one checkpoint and recipe a setting, by the most seeds, then the latest.
 
-    The most seeds decide, then the latest record. Records whose seeds each start from the pre-training of that seed
-    count as one group, which covers the randomness of pre-training too; it is preferred at equal numbers.
+    Records whose seeds each start from the pre-training of that seed count as one group, preferred at equal numbers.
     """
     settings: dict[tuple[Any, ...], dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
     for row in rows:
@@ -196,15 +199,9 @@ def _main(rows: Iterable[dict[str, Any]]) -> set[str]:
 
 
 def curves(records: Iterable[Record], y: str, x: str | None = None) -> pd.DataFrame:
-    """The list metric ``y`` as a long frame, a row a place of each record that counts.
+    """The list metric ``y`` as a long frame, a row a place of each main record, with the columns of :func:`tidy`.
 
-    Args:
-        records: Records of any sections.
-        y: The list metric.
-        x: The list metric with its places, such as ``"history_epoch"``; None: 1, 2, 3, ...
-
-    Returns:
-        The columns of :func:`tidy` but ``metric``, with ``x`` and ``value``.
+    The list metric ``x`` has the places, such as ``"history_epoch"``; None: 1, 2, 3, ...
     """
     some = [record for record in records if isinstance(record.metrics.get(y), list)]
     frame = tidy(some).drop_duplicates("key").set_index("key")
@@ -244,14 +241,10 @@ class Comparison:
 
     Attributes:
         seeds: The paired seeds, ascending.
-        treated: One value a seed.
-        reference: The same of the reference.
-        effect: Mean effect over seeds.
-        low: Lower end of its 95 % interval; -inf of one seed.
-        high: Upper end.
+        treated: One value a seed; ``reference`` likewise.
+        effect: Mean effect over seeds, with its 95 % interval from ``low`` to ``high``, infinite of one seed.
         levels: The levels that were reduced to one value, or the only one; empty without levels.
-        pretraining_seeds: How many pre-trainings the pre-trained sides start from, the least of both sides; 0 where
-            no side is pre-trained.
+        pretraining_seeds: How many pre-trainings the pre-trained sides start from, the least of both; 0 without such.
         profile: The scale.
         dataset: The image set of the treated side.
     """
@@ -289,9 +282,8 @@ def compare(
         treated: Conditions on its columns (:func:`where`): at least section, profile, dataset, method and metric.
         reference: The same of the other side.
         level: The level of both; None: records without a level, or all of them with ``reduce``.
-        reduce: Reduce the levels that both sides have to the trapezoid ``"area"``, to the area without the value at
-            level 0 (``"excess"``), or to the ``"mean"``. Of an unfinished sweep those levels and seeds count that keep
-            the most values.
+        reduce: Reduce the levels that both sides have to the trapezoid ``"area"``, to that without the value at level 0
+            (``"excess"``), or to the ``"mean"``; of an unfinished sweep the levels and seeds with the most values.
         kind: The effect; seeds where it is not finite are left out.
     """
     sides = [measurements(where(values, main=True, **conditions)) for conditions in (treated, reference)]
@@ -348,11 +340,7 @@ def paired(
 
 
 def _table(side: Iterable[Measurement], level: float | None, reduce: Reduce) -> dict[tuple[int, float], float]:
-    """Finite values by seed and level; level 0 stands for none.
-
-    Raises:
-        ValueError: A side has two values for one seed and level: the conditions that select it leave something open.
-    """
+    """Finite values by seed and level, 0 where there is none; a ValueError where there are two: an open condition."""
     found: dict[tuple[int, float], float] = {}
     for row in side:
         here = reduce or (math.isnan(row.level) if level is None else math.isclose(row.level, level, abs_tol=1e-9))
@@ -365,10 +353,7 @@ def _table(side: Iterable[Measurement], level: float | None, reduce: Reduce) -> 
 
 
 def _complete(pairs: Set[tuple[int, float]], reduce: Reduce) -> tuple[list[int], list[float]]:
-    """The seeds and levels without a gap that hold the most values, of two seeds at least where there are two.
-
-    An area needs the levels 0 and 1, which bound it.
-    """
+    """The seeds and levels without a gap that hold the most values, of two seeds at least; an area needs 0 and 1."""
     counts = Counter(level for _, level in pairs)
     found: list[tuple[list[int], list[float]]] = []
     for least in sorted(set(counts.values())):
@@ -400,18 +385,10 @@ def gain(
     profile: str | None = None,
     kind: Kind = "difference",
 ) -> Comparison:
-    """The pre-trained arm compared with the one from scratch (:func:`compare`).
+    """The pre-trained arm compared with the one from scratch, as by :func:`compare`.
 
-    Args:
-        values: Of :func:`tidy`.
-        metric: Metric.
-        section: Section.
-        dataset: Image set; its stand-in (:data:`STAND_INS`) where it has no records.
-        method: Method of both arms.
-        level: Level.
-        reduce: How levels are reduced.
-        profile: The scale; None: the highest of ``paper`` and ``cpu`` at which both arms share two seeds, else one.
-        kind: The effect.
+    The image set's stand-in (:data:`STAND_INS`) counts where it has no records of its own. Without ``profile`` the
+    highest of ``paper`` and ``cpu`` at which both arms share two seeds counts, else one seed.
     """
     best = Comparison()
     for scale in [profile] if profile else EVIDENCE:
@@ -438,16 +415,8 @@ def arms(
 ) -> pd.DataFrame:
     """Both arms, their paired difference and the paper's values: a row a data set, method, level and metric.
 
-    Args:
-        values: Of :func:`tidy`; the other arguments are those of :func:`gain`, several at a time.
-        metrics: Metrics.
-        section: Section.
-        datasets: Image sets.
-        methods: Methods.
-        levels: Levels; ignored with ``reduce``.
-        reduce: How the levels are reduced.
-        profile: The scale.
-        locator: The place in the paper that is preferred where it prints a number more than once.
+    Args are those of :func:`gain`, several at a time; ``locator`` is the place in the paper that is preferred where it
+    prints a number more than once.
 
     Returns:
         ``dataset`` (as asked for), ``measured_on``, ``method``, ``level``, ``metric``, ``profile``, for each arm
@@ -471,18 +440,10 @@ def arms(
                 {
                     "dataset": dataset,
                     "measured_on": found.dataset or dataset,
-                    "method": method,
-                    "level": level,
-                    "metric": metric,
-                    "profile": found.profile,
-                    "scratch": _mean(found.reference),
-                    "scratch_sd": _sd(found.reference),
-                    "tuned": _mean(found.treated),
-                    "tuned_sd": _sd(found.treated),
-                    "difference": found.effect,
-                    "low": found.low,
-                    "high": found.high,
-                    "n": found.n,
+                    **{"method": method, "level": level, "metric": metric, "profile": found.profile},
+                    **_side("scratch", found.reference),
+                    **_side("tuned", found.treated),
+                    **{"difference": found.effect, "low": found.low, "high": found.high, "n": found.n},
                     "levels": len(found.levels),
                     "pretraining_seeds": found.pretraining_seeds,
                     **paper,
@@ -501,19 +462,16 @@ def basis(rows: pd.DataFrame) -> str:
         same = [name for name in SETTING if name in rows]
         seeds = rows.groupby(same, observed=True, dropna=False)["seed"].nunique()
         counts = seeds.groupby("profile", observed=True).agg(["min", "max"])
-    words = []
-    for profile, (least, most) in counts.sort_index(ascending=False).iterrows():
-        span = f"{least}" if least == most else f"{least} to {most}"
-        words.append(f"`{profile}`, {span} seed{'s' * (most > 1)}")
-    return "; ".join(words)
+    return "; ".join(
+        f"`{profile}`, {least}{f' to {most}' * (least < most)} seed{'s' * (most > 1)}"
+        for profile, (least, most) in counts.sort_index(ascending=False).iterrows()
+    )
 
 
-def _mean(values: Floats) -> float:
-    return float(values.mean()) if len(values) else float("nan")
-
-
-def _sd(values: Floats) -> float:
-    return float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+def _side(name: str, values: Floats) -> dict[str, float]:
+    """Mean and standard deviation of one side, NaN where there are too few values."""
+    series = pd.Series(values, dtype=float)
+    return {name: float(series.mean()), f"{name}_sd": float(series.std())}
 
 
 @functools.cache
@@ -531,16 +489,7 @@ def paper_value(
 ) -> float:
     """The paper's value of a setting, in the unit of our records; NaN where it prints none.
 
-    Args:
-        section: Section, like the next five what is looked up.
-        dataset: Image set.
-        arm: Arm.
-        method: Method.
-        metric: Metric.
-        level: Level.
-        reduce: Reduce the levels as ours are; a whole area is the printed one.
-        levels: The levels that are reduced; none for all of the paper's.
-        locator: The place in the paper that is preferred.
+    With ``reduce`` the ``levels`` (none: all of the paper's) are reduced as ours are; a whole area is the printed one.
     """
     if section not in SECTIONS:
         return float("nan")
@@ -561,7 +510,7 @@ def paper_value(
 
 
 def paper_ood_means(values: pd.DataFrame, metric: str, *, dataset: str, profile: str) -> list[float]:
-    """The paper's means, from scratch and pre-trained, over the OOD sets that ours is over; NaN where it lacks one.
+    """The paper's means from scratch and pre-trained over the OOD sets that ours is over; NaN where it lacks one.
 
     Args:
         values: Of :func:`tidy`.

@@ -40,14 +40,7 @@ def unbroken(text: str) -> str:
 
 
 def number(value: float, name: str, *, digits: int | None = None, signed: bool = False) -> str:
-    """A value of a metric in its unit, without the unit: ``"13.3"``, ``"−0.4"``; a dash where there is none.
-
-    Args:
-        value: As recorded.
-        name: The metric.
-        digits: After the point; None: one for a percentage, the metric's own for others.
-        signed: Whether a positive value gets a plus sign.
-    """
+    """A recorded value in its metric's unit, without the unit: ``"13.3"``, ``"−0.4"``; a dash where there is none."""
     if not math.isfinite(value):
         return DASH
     shown = metric(name)
@@ -98,26 +91,18 @@ def arrow(values: Iterable[float], name: str) -> str:
 
 
 def printed(name: str, **setting: Any) -> str:
-    """The paper's values of both arms (:func:`arrow`) of a metric.
-
-    Args:
-        name: Metric.
-        **setting: Section, data set, method and so on (:func:`robustness_lib.report.evidence.paper_value`).
-    """
+    """The paper's values of both arms of a metric, by :func:`robustness_lib.report.evidence.paper_value`."""
     return arrow((paper_value(metric=name, arm=arm, **setting) for arm in ARMS), name)
 
 
 def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, name: str, classes: str = "") -> Markdown:
-    """A numbered table with a caption, its first column the row heads.
+    """A numbered table, as a MyST directive.
 
     Args:
-        frame: Cells by column title, Markdown; six columns at most, so that nothing scrolls sideways.
+        frame: Cells by column title, Markdown; at most six columns, the first of them the row heads.
         caption: Caption, Markdown.
         name: Label for references, such as ``"tab-calibration"``.
         classes: CSS classes of the table.
-
-    Returns:
-        A MyST ``table`` directive.
     """
     rows = pd.DataFrame(frame)
     cells = [[str(title) for title in rows.columns], *[[str(cell) for cell in row] for row in rows.to_numpy()]]
@@ -125,14 +110,8 @@ def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, na
     lines.insert(1, "|" + " --- |" * len(cells[0]))
     kind = [f":class: {classes}"] if classes else []
     text = Markdown("\n".join([f":::{{table}} {caption}", f":name: {name}", *kind, "", *lines, ":::", ""]))
-    head, *body = [
-        "".join(f"<td>{html.escape(cell).replace('&lt;br&gt;', '<br>')}</td>" for cell in row) for row in cells
-    ]
-    text.as_html = (
-        f"<table><caption>{html.escape(caption)}</caption><thead><tr>{head.replace('td>', 'th>')}</tr></thead><tbody>"
-        + "".join(f"<tr>{row}</tr>" for row in body)
-        + "</tbody></table>"
-    )
+    shown = rows.to_html(index=False, border=0).replace("&lt;br&gt;", "<br>")
+    text.as_html = f"<p>{html.escape(caption)}</p>{shown}"
     return text
 
 
@@ -141,7 +120,7 @@ def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = ""
 
     Args:
         rows: Of :func:`robustness_lib.report.evidence.arms`.
-        caption: What is shown, on what scale, from how many seeds: what is the same in every row belongs here.
+        caption: What is the same in every row: what is shown, at which scale, over how many seeds.
         name: Label for references.
         setting: Title of the first column, which names what differs between rows.
         paper: Whether the paper has such numbers at all.
@@ -162,11 +141,10 @@ def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = ""
             paper_values = (row["paper_scratch"], row["paper_tuned"])
             cell["Paper"] = arrow(paper_values, row["metric"]).removesuffix(unit(row["metric"]))
         for title, key in (("From scratch", "scratch"), ("Pre-trained", "tuned")):
-            deviation = number(row[f"{key}_sd"], row["metric"]) if measured else DASH
-            value = number(row[key], row["metric"]) if measured else DASH
-            cell[title] = value + (f" ± {deviation}" if deviation != DASH else "")
-        difference = interval(row["difference"], row["low"], row["high"], row["metric"]) if measured else "not measured"
-        cells.append(cell | {"Difference [95 %]": difference})
+            deviation = number(row[f"{key}_sd"], row["metric"])
+            cell[title] = number(row[key], row["metric"]) + (f" ± {deviation}" if deviation != DASH else "")
+        difference = interval(row["difference"], row["low"], row["high"], row["metric"])
+        cells.append(cell | {"Difference [95 %]": difference if measured else "not measured"})
     return table(cells, caption=caption, name=name)
 
 
@@ -175,12 +153,7 @@ STALE = "*This sentence was written for other results than those recorded now, a
 
 
 def conclusion(condition: bool, text: str) -> str:
-    """A sentence that a person wrote, as long as the records support it; else a visible note that it is out of date.
-
-    Args:
-        condition: What must be true of the records for the sentence to be true.
-        text: The sentence, its numbers from the evidence frame.
-    """
+    """A sentence that a person wrote, as long as the records support it; else a visible note that it is out of date."""
     return text if condition else STALE
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Any, TypedDict
+from typing import Any
 
 import matplotlib as mpl
 import matplotlib.pyplot as plt
@@ -71,26 +71,18 @@ STYLE: Any = {
     "lines.markersize": 6,
 }
 
-
-class ArmStyle(TypedDict):
-    """Keyword arguments of a line in one arm's style."""
-
-    color: str
-    marker: str
-    linestyle: str
-
-
 _ARMS = {
-    "scratch": ArmStyle(color=OKABE_ITO["vermilion"], marker="o", linestyle="-"),
-    "pre-trained": ArmStyle(color=OKABE_ITO["blue"], marker="s", linestyle="-"),
+    "scratch": {"color": OKABE_ITO["vermilion"], "marker": "o", "linestyle": "-"},
+    "pre-trained": {"color": OKABE_ITO["blue"], "marker": "s", "linestyle": "-"},
 }
+_SERIES = (("purple", "o"), ("orange", "^"), ("green", "v"), ("sky blue", "P"), ("blue", "s"))
 PAPER: dict[str, Any] = {"color": OKABE_ITO["black"], "marker": "D", "linestyle": "none", "zorder": 4}
 """How a value of the paper is drawn: a black diamond."""
 
 
-def arm_style(arm: str) -> ArmStyle:
+def arm_style(arm: str) -> dict[str, Any]:
     """Colour, marker and line style of the arm "scratch" or "pre-trained", for ``axes.plot(..., **arm_style(arm))``."""
-    return _ARMS[choose(arm, _ARMS, "arm")].copy()
+    return dict(_ARMS[choose(arm, _ARMS, "arm")])
 
 
 def paper_line(arm: str) -> dict[str, Any]:
@@ -99,14 +91,7 @@ def paper_line(arm: str) -> dict[str, Any]:
 
 
 def band(panel: Axes, rows: pd.DataFrame, arm: str, *, x: str = "level") -> None:
-    """Draw one arm in per cent: the mean over seeds at each place, and a band of one standard deviation.
-
-    Args:
-        panel: Where.
-        rows: Main records of one metric, a fraction (:func:`robustness_lib.report.evidence.tidy`), of any arms.
-        arm: The arm.
-        x: The column along the x axis.
-    """
+    """Draw an arm's rows of one metric, a fraction, in per cent: mean and standard deviation over seeds along ``x``."""
     curve = 100 * _means(rows, arm, x)
     style = arm_style(arm)
     panel.plot(curve.index, curve["mean"], label=label(arm), **style)
@@ -116,7 +101,7 @@ def band(panel: Axes, rows: pd.DataFrame, arm: str, *, x: str = "level") -> None
 
 
 def recorded_line(panel: Axes, rows: pd.DataFrame, arm: str, *, x: str = "level") -> None:
-    """Draw the recorded means of an arm as a thin dotted line, beside those of a live run; nothing without records."""
+    """Draw the recorded means of an arm as a thin dotted line beside those of a live run, where there are any."""
     curve = 100 * _means(rows, arm, x)
     if len(curve):
         words = f"recorded, {label(arm)}"
@@ -128,15 +113,10 @@ def _means(rows: pd.DataFrame, arm: str, x: str) -> pd.DataFrame:
     return curve.fillna({"std": 0.0})
 
 
-_SERIES = tuple(
-    ArmStyle(color=OKABE_ITO[name], marker=marker, linestyle="-")
-    for name, marker in (("purple", "o"), ("orange", "^"), ("green", "v"), ("sky blue", "P"), ("blue", "s"))
-)
-
-
-def series_style(place: int) -> ArmStyle:
+def series_style(place: int) -> dict[str, Any]:
     """Colour and marker of one of several lines that are not arms, by its place among them; five styles repeat."""
-    return _SERIES[place % len(_SERIES)].copy()
+    color, marker = _SERIES[place % len(_SERIES)]
+    return {"color": OKABE_ITO[color], "marker": marker, "linestyle": "-"}
 
 
 def use_style() -> None:
@@ -148,16 +128,7 @@ def use_style() -> None:
 
 
 def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Figure, list[Axes]]:
-    """A figure in the project's style, as wide as the text.
-
-    Args:
-        columns: Panels side by side; they share the y axis.
-        rows: Panels one above another.
-        height: Height of a row in inches.
-
-    Returns:
-        The figure and its ``rows * columns`` axes, row by row.
-    """
+    """A figure as wide as the text, and its ``rows * columns`` axes, row by row, each row ``height`` inches high."""
     with mpl.rc_context(STYLE):
         figure, axes = plt.subplots(
             rows,
@@ -180,12 +151,7 @@ def as_svg(figure: Figure) -> str:
 
 
 def show(figure: Figure, plotted: pd.DataFrame) -> None:
-    """Show a figure at the end of a notebook's cell, with the frame that it plots: the page offers that as CSV.
-
-    Args:
-        figure: The figure; it is closed. Scale and seeds are written below it where the frame has them.
-        plotted: The numbers that it shows.
-    """
+    """Show a figure with the frame that it plots, which the page offers as CSV; scale and seeds stand below it."""
     if "profile" in plotted and ("seed" in plotted or "n" in plotted):
         note = basis(plotted).replace("`", "")
         figure.supxlabel(note, x=0.995, ha="right", fontsize=9.5, color="#555555")

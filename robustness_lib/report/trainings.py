@@ -30,7 +30,7 @@ def trainings_table(
         pretrainings: Records of pre-trainings, whose checksums say what the corpora are.
         name: Label for references.
         caption: What to say besides.
-        methods: Only these; None: all that train.
+        methods: Only these; None: all.
     """
     kept = None if methods is None else set(methods)
     found: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
@@ -89,7 +89,7 @@ def candidates_table(
     caption: str,
     name: str,
 ) -> Markdown:
-    """What was tried before recipes were fixed, the best of each arm (at each level) in bold.
+    """What was tried before recipes were fixed, a row a candidate, the best of each arm (at each level) in bold.
 
     Args:
         records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`, as by
@@ -100,9 +100,6 @@ def candidates_table(
         symbol: Symbol of the level, where the method has levels.
         caption: Caption of the table.
         name: Its label for references.
-
-    Returns:
-        A numbered table, one row a candidate; settings that all of them share are left out.
     """
     some = records[records["method"] == method]
     if train_images is not None:
@@ -135,21 +132,18 @@ def live_table(
     caption: str,
     name: str,
 ) -> Markdown:
-    """What was just measured: one row a data set, method, level and arm, of every job that was run.
+    """What was just measured, a row a data set, method, level and arm: mean and standard deviation over seeds.
+
+    The recorded values of the same setting and scale stand below. A job without a record is "not run". What else tells
+    records of one setting apart (:func:`robustness_lib.runner.records.distinctions`) gives rows of their own.
 
     Args:
         jobs: The planned jobs, in whose order the rows are.
         live: Their records, as by :func:`robustness_lib.experiments.registry.measure_as_asked`.
-        values: The recorded results, of :func:`robustness_lib.report.evidence.tidy`, for comparison.
-        metrics: What is shown, as recorded. A row that has none of them shows the first few of its own instead.
+        values: The recorded results, of :func:`robustness_lib.report.evidence.tidy`.
+        metrics: What is shown. A row that has none of them shows the first few of its own instead.
         caption: Caption of the table.
         name: Its label for references.
-
-    Returns:
-        A numbered table: mean and standard deviation over seeds, and how many there are; below them the recorded ones
-        of the same scale. Cells are empty where a method has no such metric; a job without a record is "not run". What
-        else tells records of one setting apart (:func:`robustness_lib.runner.records.distinctions`) gives rows of
-        their own.
     """
     by_key = live.assign(differs=distinctions(live)).set_index("key")
     groups: dict[tuple[str, str], list[Job]] = {}

@@ -4,18 +4,16 @@ The effect of a claim is the mean over seeds of the paired difference (or ratio,
 sides, with the 95 % interval of Student's t distribution (:func:`robustness_lib.report.evidence.compare`).
 
 **Direction.** A claim of an effect is *supported* if the interval lies wholly on the claimed side of no effect,
-*contradicted* if it lies wholly on the other side, else *undecided*. A claim that two things are similar, that a harm
-is small, or that a number is the printed one has a margin, with its reason in ``published/claims.csv``: it is
-*supported* if the interval lies wholly within, *contradicted* if wholly outside. A claim about every level, class or
-OOD set is contradicted where one place contradicts it, and supported where all support it.
+*contradicted* if wholly on the other side, else *undecided*. A claim that two things are similar, that a harm is small,
+or that a number is the printed one has a margin, with its reason in ``published/claims.csv``: *supported* within it,
+*contradicted* wholly outside. A claim about every level, class or OOD set is judged at the one that bears it out least.
 
-**Size**, where the paper states one: *reached* if the interval lies wholly at or beyond it, *below* if wholly short of
-it, else *undecided*. It is judged at the papers' scale only.
+**Size**, where the paper states one, at the papers' scale only: *reached* if the interval lies wholly at or beyond it,
+*below* if wholly short of it, else *undecided*.
 
-**Limits.** *Not testable here*: the claim's own reason (``Claim.untestable``), or both
-arms err on more than :data:`NOTHING_LEARNED` of the test images. Two pre-trainings of one seed each leave a claim
-undecided, and so do seeds that all give the same value, since they sample no randomness. *Not measured*: fewer than two
-paired seeds. The highest scale with two paired seeds decides; ``smoke`` never counts.
+*Not testable here*: for the claim's own reason, or because both arms err on more than :data:`NOTHING_LEARNED` of the
+test images. Two pre-trainings of one seed each, or seeds that all give the same value, leave a claim undecided. *Not
+measured*: fewer than two paired seeds. The highest scale with two paired seeds decides; ``smoke`` never counts.
 """
 
 from __future__ import annotations
@@ -38,9 +36,8 @@ from robustness_lib.paper.claims import (
     claims_of,
     printed_row,
     stated_row,
-    stated_text,
 )
-from robustness_lib.paper.numbers import DATA, SECTIONS, label, metric, tolerance
+from robustness_lib.paper.numbers import SECTIONS, label, metric, tolerance
 from robustness_lib.report import evidence, markdown
 from robustness_lib.report.evidence import STAND_INS, Comparison, Measurement
 from robustness_lib.report.markdown import DASH, Markdown, effect, spread, unit
@@ -64,10 +61,8 @@ class Verdict:
         claim: The claim.
         direction: One of :data:`DIRECTIONS`.
         size: "reached", "below" or "undecided"; "" where the paper states no size or it is not judged.
-        comparison: What decides; of a claim with :attr:`~Claim.than` its sides are gains, and of one without
-            randomness its interval is the effect alone.
-        level: Of a claim about every level, class or OOD set the place that bears it out least.
-        levels: At how many such places it was judged.
+        comparison: What decides; of a claim with :attr:`~Claim.than` its sides are gains.
+        level: Of a claim about every level, class or OOD set the one that bears it out least; ``levels`` is how many.
         note: What is to be known beside it.
     """
 
@@ -347,76 +342,46 @@ def here_text(verdict: Verdict) -> str:
     return words + (f" on {label(found.dataset)}" if found.dataset != claim.dataset else "")
 
 
-def frame(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
-    """The verdicts as a table, a row a claim.
+def frame(values: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
+    """The verdicts on the claims of one section, or on all, a row a claim.
 
     Returns:
-        ``id``, ``section``, ``source``, ``locator``, ``statement``, ``paper`` and ``stated`` (the paper's numbers in
-        words), ``here`` and ``interval`` (ours), ``effect``, ``low``, ``high``, ``n``, ``scale``, ``direction``,
-        ``size``, ``note`` and ``page``.
+        ``id``, ``section``, ``source``, ``locator``, ``statement``, ``paper`` (the paper's numbers in words), ``here``
+        and ``interval`` (ours), ``effect``, ``low``, ``high``, ``n``, ``scale``, ``direction``, ``size``, ``words``
+        (both) and ``note``.
     """
     return pd.DataFrame(
         {
             **{name: getattr(one.claim, name) for name in ("id", "section", "source", "locator", "statement", "paper")},
-            "stated": stated_text(one.claim),
-            "here": here_text(one),
-            "interval": effect_text(one),
+            **{"here": here_text(one), "interval": effect_text(one)},
             **{name: getattr(one.comparison, name) for name in ("effect", "low", "high", "n")},
-            **{name: getattr(one, name) for name in ("scale", "direction", "size", "note")},
-            "page": f"{one.claim.section}.ipynb",
+            **{name: getattr(one, name) for name in ("scale", "direction", "size", "words", "note")},
         }
-        for one in all_verdicts(values, claims)
+        for one in all_verdicts(values, claims_of(section) if section else CLAIMS)
     )
 
 
-def counts(values: pd.DataFrame) -> pd.DataFrame:
-    """How many claims have each direction: a row a section, in the papers' order, and "all"; a column a direction."""
-    rows = pd.DataFrame({"section": one.claim.section, "direction": one.direction} for one in all_verdicts(values))
-    table = pd.crosstab(rows["section"], rows["direction"]).reindex(
-        index=list(SECTIONS), columns=DIRECTIONS, fill_value=0
-    )
+def counts(rows: pd.DataFrame) -> pd.DataFrame:
+    """How many claims of a :func:`frame` have each direction: a row a section and "all", a column a direction."""
+    table = pd.crosstab(rows["section"], rows["direction"])
+    table = table.reindex(index=list(SECTIONS), columns=list(DIRECTIONS), fill_value=0)
     return pd.concat([table, table.sum().to_frame("all").T])
 
 
-UNCHANGED = {("holds", SUPPORTED), ("does not hold", CONTRADICTED), ("not yet measured", UNMEASURED)}
-"""Words of the rule before and of this one that say the same."""
-
-
-def changed(values: pd.DataFrame) -> pd.DataFrame:
-    """The claims whose verdict the rule of 2026-11-29 changed, or the repair of the claim on the same day.
-
-    Returns:
-        ``id``, ``statement``, ``old`` (the word at commit b0a55c5, from ``published/old_verdicts.csv``), ``new``, and
-        ``was``: how the claim was tested before, "" if as now.
-    """
-    old = pd.read_csv(DATA / "old_verdicts.csv", keep_default_na=False).set_index("id")
-    rows = [
-        {"id": one.claim.id, "statement": one.claim.statement, "old": old.at[one.claim.id, "verdict"], "new": one.words}
-        | {"was": old.at[one.claim.id, "was"]}
-        for one in all_verdicts(values)
-        if one.claim.id in old.index and (old.at[one.claim.id, "verdict"], one.words) not in UNCHANGED
-    ]
-    return pd.DataFrame(rows, columns=["id", "statement", "old", "new", "was"])
-
-
-def claims_table(values: pd.DataFrame, section: str | None = None, *, name: str) -> Markdown:
-    """The claims with the paper's numbers, ours and the verdict, a row a claim.
-
-    Args:
-        values: Of :func:`robustness_lib.report.evidence.tidy`.
-        section: The section whose claims are shown; None: all, with a link to the page of each.
-        name: Label for references.
-    """
-    rows = []
-    for one in all_verdicts(values, claims_of(section) if section else CLAIMS):
-        claim, n = one.claim, one.comparison.n
-        row = {
-            "Claim": claim.statement + (f"<br>*{one.note[0].upper()}{one.note[1:]}.*" if one.note else ""),
-            "Paper": claim.paper + ("" if claim.own else f"<br>({claim.locator})"),
-            "Here [95 %]": f"{here_text(one)}<br>{effect_text(one)}" if n else DASH,
-            "Verdict": one.words,
-            "Scale": one.scale if claim.exact or not n else f"`{one.scale}`, {n} seed{'s' * (n > 1)}",
+def claims_table(rows: pd.DataFrame, *, name: str) -> Markdown:
+    """The claims of a :func:`frame` with the paper's numbers, ours and the verdict; of several sections with links."""
+    sections, cells = list(rows["section"].unique()), []
+    for row in rows.to_dict("records"):
+        note, seeds = row["note"], f"`{row['scale']}`, {row['n']} seed{'s' * (row['n'] > 1)}"
+        cell = {
+            "Claim": row["statement"] + (f"<br>*{note[0].upper()}{note[1:]}.*" if note else ""),
+            "Paper": row["paper"] + ("" if row["source"] == "our own" else f"<br>({row['locator']})"),
+            "Here [95 %]": f"{row['here']}<br>{row['interval']}" if row["n"] else DASH,
+            "Verdict": row["words"],
+            "Scale": seeds if row["n"] and row["scale"] in EVIDENCE else row["scale"],
         }
-        rows.append(row | ({} if section else {"Page": f"[{SECTIONS[claim.section]}]({claim.section}.ipynb)"}))
-    caption = f"{SECTIONS[section]}: the claims and what was measured here." if section else "The claims."
-    return markdown.table(rows, caption=caption, name=name, classes="claims")
+        cells.append(
+            cell | ({"Page": f"[{SECTIONS[row['section']]}]({row['section']}.ipynb)"} if len(sections) > 1 else {})
+        )
+    caption = "The claims." if len(sections) > 1 else f"{SECTIONS[sections[0]]}: the claims and what was measured here."
+    return markdown.table(cells, caption=caption, name=name, classes="claims")
