@@ -290,23 +290,6 @@ def test_a_network_in_which_gradients_do_not_flow(spoil: Callable[[Tensor], Tens
         pgd(lambda pixels: network(spoil(pixels)), *batch(0))
 
 
-@pytest.mark.parametrize(
-    ("setting", "message"),
-    [
-        ({"epsilon": -0.1}, "epsilon is -0.1 but must be in [0, 1]"),
-        ({"epsilon": 8}, "epsilon is 8.0"),
-        ({"step_size": float("inf")}, "step_size is inf"),
-        ({"attack_steps": 0}, "attack_steps is 0 but must be at least 1"),
-        ({"adversary": "angry"}, "angry"),
-        ({"anchor": "angry"}, "angry"),
-        ({"attack_mode": "angry"}, "angry"),
-    ],
-)
-def test_a_recipe_refuses_an_attack_that_is_none(setting: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
-        TrainingConfig(**setting)
-
-
 @pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("anchor", ["clean", "noised"])
 def test_half_precision_stays_in_the_ball(precision: torch.dtype, anchor: str) -> None:
