@@ -11,6 +11,7 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Mapping
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -46,29 +47,10 @@ SNAPSHOT_COMMITS = {
 }
 """The commits of the ImageNet testbed that have the states of its table."""
 
-CIFAR10_MODELS = (
-    "alexnet_tf_ben", "cudaconvnet", "darc", "densenet_BC_100_12", "nas", "pyramidnet_basic_110_270",
-    "pyramidnet_basic_110_84", "random_features_256k_aug", "random_features_256k_no_aug", "random_features_32k_aug",
-    "random_features_32k_no_aug", "resnet_basic_110", "resnet_basic_32", "resnet_basic_44", "resnet_basic_56",
-    "resnet_preact_basic_110", "resnet_preact_bottleneck_164", "resnetv2_tf", "resnext_29_4x64d", "resnext_29_8x64d",
-    "shake_drop", "shake_shake_26_2x32d_SSI", "shake_shake_26_2x64d_SSI", "shake_shake_26_2x64d_SSI_cutout16",
-    "shake_shake_26_2x96d_SSI", "vgg16_keras", "vgg_15_BN_64", "wide_resnet_tf", "wrn_28_10", "wrn_28_10_cutout16",
-)  # fmt: skip
-"""The networks of CIFAR-10.1's authors."""
-
-IMAGENET_MODELS = (
-    "alexnet", "bninception", "cafferesnet101", "densenet121", "densenet161", "densenet169", "densenet201", "dpn107",
-    "dpn131", "dpn68", "dpn68b", "dpn92", "dpn98", "fbresnet152", "fv_16k", "fv_4k", "fv_64k",
-    "inception_resnet_v2_tf", "inception_v1_tf", "inception_v2_tf", "inception_v3", "inception_v3_tf",
-    "inception_v4_tf", "inceptionresnetv2", "inceptionv3", "inceptionv4", "mobilenet_v1_tf", "nasnet_large_tf",
-    "nasnet_mobile_tf", "nasnetalarge", "nasnetamobile", "pnasnet5large", "pnasnet_large_tf", "pnasnet_mobile_tf",
-    "polynet", "resnet101", "resnet152", "resnet18", "resnet34", "resnet50", "resnet_v1_101_tf", "resnet_v1_152_tf",
-    "resnet_v1_50_tf", "resnet_v2_101_tf", "resnet_v2_152_tf", "resnet_v2_50_tf", "resnext101_32x4d",
-    "resnext101_64x4d", "se_resnet101", "se_resnet152", "se_resnet50", "se_resnext101_32x4d", "se_resnext50_32x4d",
-    "senet154", "squeezenet1_0", "squeezenet1_1", "vgg11", "vgg11_bn", "vgg13", "vgg13_bn", "vgg16", "vgg16_bn",
-    "vgg19", "vgg19_bn", "vgg_16_tf", "vgg_19_tf", "xception",
-)  # fmt: skip
-"""The networks of ImageNetV2's authors."""
+_MODELS = files("robustness_lib.data") / "testbed_models"
+CIFAR10_MODELS = (_MODELS / "cifar10.txt").read_text().split()
+IMAGENET_MODELS = (_MODELS / "imagenet.txt").read_text().split()
+"""The networks of the authors of CIFAR-10.1 and of ImageNetV2."""
 
 ACCURACY_COLUMNS = (
     "val",

@@ -147,7 +147,7 @@ def _sources() -> Iterator[Source]:
         _PLACES,
         _read_bundle,
         how=(
-            "MiniPlaces is to be had by github.com/CSAILVision/miniplaces; write its training and validation images as "
+            "MiniPlaces is to be had from github.com/CSAILVision/miniplaces; write its training and validation part as "
             "train.npz and test.npz into the folder miniplaces of the data root, as the data page (book/data.md) shows"
         ),
     )
