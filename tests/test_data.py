@@ -34,7 +34,7 @@ from robustness_lib.data import (
 )
 from robustness_lib.data.cifar import read_human_labels
 from robustness_lib.data.image_folders import load_textures, read_image
-from robustness_lib.data.imagenet_downsampled import read_class_map, read_downsampled
+from robustness_lib.data.imagenet_downsampled import read_class_map
 from robustness_lib.data.io import read_pickle
 from robustness_lib.data.published_predictions import TABLES
 from robustness_lib.errors import UserError
@@ -437,32 +437,6 @@ def test_downsampled_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
         f"train: 7 of the published 1,281,167 images, {size}x{size}, 5 classes, a stand-in; "
         f"test: 2 of the published 50,000 images, {size}x{size}, 5 classes"
     )
-
-
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=25)
-@given(
-    batches=st.lists(st.lists(st.integers(1, 1000), max_size=12), min_size=1, max_size=3).filter(any),
-    barred=st.sets(st.integers(1, 1000), max_size=5),
-)
-def test_exclusion_keeps_the_other_images_and_their_classes(
-    tmp_path: Path, batches: list[list[int]], barred: set[int]
-) -> None:
-    folder = formats.write_downsampled(tmp_path, batches, [])
-    for extra in range(len(batches) + 1, 4):
-        (folder / f"train_data_batch_{extra}.npz").unlink(missing_ok=True)
-    wnids = [wnid for wnid, _ in read_class_map()]
-    everything = [label for batch in batches for label in batch]
-    barred = {*barred, *everything[::4]}
-    left = [label for label in everything if label not in barred]
-    exclude = [wnids[label - 1] for label in barred]
-    if not left:
-        with pytest.raises(UserError, match="no image of the wanted classes"):
-            read_downsampled(folder, "train", 32, "x", exclude=exclude)
-        return
-    data = read_downsampled(folder, "train", 32, "x", exclude=exclude)
-    classes = sorted(set(left))
-    assert [classes[label] for label in data.labels.tolist()] == left
-    assert [256 * high + low for high, low in data.images[:, 0, 0, :2].int().tolist()] == left
 
 
 def test_the_named_exclusions(tmp_path: Path) -> None:

@@ -220,16 +220,6 @@ def test_human_labels_are_checked_by_content(server: Server, tmp_path: Path, mon
     assert [path.name for path in (root / "cifar10n").iterdir()] == ["labels.npz"]
 
 
-def test_a_published_label_file_that_wants_more_than_arrays(tmp_path: Path) -> None:
-    path = tmp_path / "CIFAR-10_human.pt"
-    torch.save({"clean_label": print}, path)
-    with pytest.raises(UserError, match="damaged or not in the expected format"):
-        cifar.read_human_labels(path)
-    torch.save({"clean_label": np.zeros(3, int)}, path)
-    with pytest.raises(UserError, match="a dictionary with clean_label, aggre_label"):
-        cifar.read_human_labels(path)
-
-
 def zipped(folder: Path, *extra: str) -> bytes:
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:

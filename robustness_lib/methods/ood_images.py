@@ -16,6 +16,9 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import check_whole
 from robustness_lib.randomness import generator, stream_seed
 
+_PURPOSE = "foreign"
+"""The purpose of the random streams here: frozen, as recorded samples depend on it."""
+
 
 def gaussian(count: int, size: int, stream: np.random.Generator) -> Tensor:
     """Gaussian noise, float32 [count, 3, size, size]: every value from N(0, 0.5²), clipped to [-1, 1]."""
@@ -53,7 +56,7 @@ NOISE_IMAGES: dict[str, Callable[[int, int, np.random.Generator], Tensor]] = {
 def make_noise_images(name: str, count: int, size: int, seed: int) -> Tensor:
     """A set of :data:`NOISE_IMAGES`, float32 [count, 3, size, size] in [-1, 1], from a random stream of its own."""
     make = NOISE_IMAGES[choose(name, NOISE_IMAGES, "set that is made")]
-    return make(count, size, np.random.default_rng(stream_seed(seed, "foreign", name)))
+    return make(count, size, np.random.default_rng(stream_seed(seed, _PURPOSE, name)))
 
 
 @dataclass(frozen=True)
@@ -81,7 +84,7 @@ def sample_ood_images(name: str, images: Tensor, count: int, draws: int, seed: i
             f"{name} has {len(images)} images but a draw has {count}; "
             f"add --set draw_images={len(images)} or fewer, or leave {name} out"
         )
-    streams = (generator(seed, "foreign", name, number) for number in range(draws))
+    streams = (generator(seed, _PURPOSE, name, number) for number in range(draws))
     samples = torch.stack([torch.randperm(len(images), generator=stream)[:count] for stream in streams])
     used, rows = torch.unique(samples, return_inverse=True)
     return OODSample(images[used], rows)
