@@ -350,10 +350,10 @@ def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path) -> None:
     recipe = adversarial.jobs("smoke", methods=["adversarial"])[0].recipe
     short = dataclasses.replace(AdversarialConfig.of(recipe).training_part(), epochs=2, train_images=60, observations=2)
     training = Training(dataset="synthetic", init=SCRATCH, seed=0, recipe=short)
-    looked, plain = trained_and_evaluated(training, context), trained(training, context)
-    assert toys.checksum(looked.network) == toys.checksum(plain.network)
-    assert looked.further["adversarial_accuracy"].shape == (2,)
-    assert len(looked.losses) == 2
+    evaluated, plain = trained_and_evaluated(training, context), trained(training, context)
+    assert toys.checksum(evaluated.network) == toys.checksum(plain.network)
+    assert evaluated.further["adversarial_accuracy"].shape == (2,)
+    assert len(evaluated.losses) == 2
 
 
 # ---------------------------------------------------------------------------------------- choice of recipes

@@ -26,7 +26,7 @@ from robustness_lib.experiments.effective_robustness import (
     testbed_metrics,
     whole_testbed_metrics,
 )
-from robustness_lib.experiments.fine_tuning import Seen
+from robustness_lib.experiments.fine_tuning import Evaluations
 from robustness_lib.experiments.grid import GridPoint
 from robustness_lib.experiments.presets import profile
 from robustness_lib.experiments.pretraining import missing, pretrainings
@@ -102,9 +102,9 @@ def test_what_a_method_changes() -> None:
 def test_testbed_models_are_the_same_as_a_job_and_as_part_of_another(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[str] = []
 
-    def fit(training: section.Training, *_: object) -> Seen:
+    def fit(training: section.Training, *_: object) -> Evaluations:
         asked.append(training.key)
-        return Seen(np.ones(1), {}, {})
+        return Evaluations(np.ones(1), {}, {})
 
     monkeypatch.setattr(section, "_fit_testbed_model", fit)
     [other, _] = own("smoke", methods=["standard"])
@@ -182,7 +182,7 @@ def sets() -> TargetTests:
     return TargetTests(data, {"corrupted": data}, "200 of each")
 
 
-def model(tests: TargetTests, pairs: list[tuple[float, float]], seed: int = 0) -> Seen:
+def model(tests: TargetTests, pairs: list[tuple[float, float]], seed: int = 0) -> Evaluations:
     """A model with these accuracies on original and shifted images at each observation, right on the first images."""
     labels = tests.original.labels
     place = np.arange(200)
@@ -190,7 +190,7 @@ def model(tests: TargetTests, pairs: list[tuple[float, float]], seed: int = 0) -
         name: np.stack([scores_right(labels, place < round(200 * pair[side]), 4) for pair in pairs])
         for side, name in enumerate((ORIGINAL, "corrupted"))
     }
-    return Seen(np.arange(len(pairs), dtype=float), scores, {})
+    return Evaluations(np.arange(len(pairs), dtype=float), scores, {})
 
 
 PAIRS = [(0.2, 0.15), (0.4, 0.3), (0.6, 0.45), (0.8, 0.7)]
@@ -224,8 +224,12 @@ def test_the_printed_line_is_the_baseline_of_its_shift(sets: TargetTests) -> Non
     """The values of the line at 0.9 and 0.5 are those of PROTOCOL §8.1."""
     own = dataclasses.replace(sets, shifted={"cifar10.1": sets.original})
 
-    def renamed(seen: Seen) -> Seen:
-        return Seen(seen.epochs, {ORIGINAL: seen.scores[ORIGINAL], "cifar10.1": seen.scores["corrupted"]}, {})
+    def renamed(evaluations: Evaluations) -> Evaluations:
+        return Evaluations(
+            evaluations.epochs,
+            {ORIGINAL: evaluations.scores[ORIGINAL], "cifar10.1": evaluations.scores["corrupted"]},
+            {},
+        )
 
     testbed = [renamed(model(sets, [pair])) for pair in PAIRS]
     found = metrics_against(testbed, renamed(model(sets, [(0.9, 0.8), (0.5, 0.5)])), own)

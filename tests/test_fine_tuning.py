@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from robustness_lib.data import ImageDataset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import fine_tuning
-from robustness_lib.experiments.fine_tuning import Seen, cross_validated_scores, fit, fit_head
+from robustness_lib.experiments.fine_tuning import Evaluations, cross_validated_scores, fit, fit_head
 from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests, target_tests
 from robustness_lib.methods import baseline_models, example_difficulty
 from robustness_lib.methods.example_difficulty import C_SCORES, c_scores, chosen_by_difficulty
@@ -73,14 +73,18 @@ def fresh() -> nn.Module:
 
 
 def test_what_is_seen_is_what_the_network_says(context: Context, sets: TargetTests) -> None:
-    seen = fit(training(), sets, context, start=fresh)
-    assert seen.epochs.tolist() == [2 / 3, 1, 2]  # after 2 of 3 updates, rounded from a half
-    assert {name: part.shape for name, part in seen.scores.items()} == {ORIGINAL: (3, 20, 10), "shifted": (3, 10, 10)}
+    evaluations = fit(training(), sets, context, start=fresh)
+    assert evaluations.epochs.tolist() == [2 / 3, 1, 2]  # after 2 of 3 updates, rounded from a half
+    shapes = {name: part.shape for name, part in evaluations.scores.items()}
+    assert shapes == {
+        ORIGINAL: (3, 20, 10),
+        "shifted": (3, 10, 10),
+    }
     network = fresh()
-    network.load_state_dict(dict(seen.weights))
+    network.load_state_dict(dict(evaluations.weights))
     for name, images in {ORIGINAL: sets.original, "shifted": sets.shifted["shifted"]}.items():
         logits = predict(network, images, "half", context.runtime)
-        assert np.allclose(seen.scores[name][-1], logits.numpy(), atol=1e-5)
+        assert np.allclose(evaluations.scores[name][-1], logits.numpy(), atol=1e-5)
 
 
 def test_it_is_read_the_second_time(context: Context, sets: TargetTests) -> None:
@@ -96,9 +100,9 @@ def test_it_is_read_the_second_time(context: Context, sets: TargetTests) -> None
 
 
 def test_scores_are_converted(context: Context, sets: TargetTests) -> None:
-    seen = fit(training(), sets, context, start=fresh, convert=lambda logits: logits[:, :3])
-    assert seen.scores[ORIGINAL].shape == (3, 20, 3)
-    once = fine_tuning.look_once(fresh(), sets, RECIPE, context, fine_tuning.as_they_are)
+    evaluations = fit(training(), sets, context, start=fresh, convert=lambda logits: logits[:, :3])
+    assert evaluations.scores[ORIGINAL].shape == (3, 20, 3)
+    once = fine_tuning.evaluate_once(fresh(), sets, RECIPE, context, fine_tuning.as_they_are)
     assert once.epochs.tolist() == [0]
     assert once.scores["shifted"].shape == (1, 10, 10)
 
@@ -108,7 +112,7 @@ def test_scores_are_converted(context: Context, sets: TargetTests) -> None:
 
 def test_a_linear_layer_on_fixed_features_is_that_of_the_whole_loop(context: Context, sets: TargetTests) -> None:
     recipe = dataclasses.replace(RECIPE, nesterov=False, weight_decay=1e-4, learning_rate=0.1)
-    seen = fit_head(training(recipe), sets, context, extractor=lambda: Features(fresh()))
+    evaluations = fit_head(training(recipe), sets, context, extractor=lambda: Features(fresh()))
     frozen = dataclasses.replace(recipe, trainable="head")
 
     def start() -> nn.Module:
@@ -117,10 +121,10 @@ def test_a_linear_layer_on_fixed_features_is_that_of_the_whole_loop(context: Con
         return new_head(fresh().eval(), 10, 0)
 
     whole = fit(training(frozen, "whole"), sets, context, start=start)
-    assert seen.epochs.tolist() == whole.epochs.tolist() == [2 / 3, 1, 2]
-    for name, scores in seen.scores.items():
+    assert evaluations.epochs.tolist() == whole.epochs.tolist() == [2 / 3, 1, 2]
+    for name, scores in evaluations.scores.items():
         assert np.allclose(scores, whole.scores[name], atol=2e-3), name
-    assert not np.allclose(seen.scores[ORIGINAL][0], seen.scores[ORIGINAL][1], atol=1e-3)
+    assert not np.allclose(evaluations.scores[ORIGINAL][0], evaluations.scores[ORIGINAL][1], atol=1e-3)
 
 
 def test_the_layer_needs_a_constant_rate_and_says_when_it_diverges(context: Context, sets: TargetTests) -> None:
@@ -215,10 +219,10 @@ def test_renewed_statistics_are_those_of_the_images(context: Context) -> None:
     network, data = build("wrn-10-1", 3, 0.0, 0), toys.images(40)
     renew_statistics(network, data, dataclasses.replace(RECIPE, batch_size=40), "cpu")
     assert not network.training
-    seen: list[Tensor] = []
-    network.block1.layer[0].bn1.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    evaluations: list[Tensor] = []
+    network.block1.layer[0].bn1.register_forward_pre_hook(lambda module, inputs: evaluations.append(inputs[0]))
     predict(network, data, "half", context.runtime)
-    values = torch.cat(seen)
+    values = torch.cat(evaluations)
     norm = network.block1.layer[0].bn1
     assert torch.allclose(norm.running_mean, values.mean((0, 2, 3)), atol=1e-4)
     assert torch.allclose(norm.running_var, values.var((0, 2, 3)), atol=1e-3)
@@ -332,6 +336,6 @@ def test_a_model_without_a_network_is_fitted_once(context: Context, sets: Target
         for _ in range(2)
     )
     assert fitted == [1]
-    assert isinstance(first, Seen)
+    assert isinstance(first, Evaluations)
     assert np.array_equal(first.scores["shifted"], again.scores["shifted"])
     assert first.scores["shifted"][0, :, 0].tolist() == list(range(10))

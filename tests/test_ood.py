@@ -59,9 +59,9 @@ sides = st.one_of(
 )
 
 
-def truth(known: list[float], foreign_scores: list[float]) -> tuple[np.ndarray, np.ndarray]:
-    labels = np.r_[np.zeros(len(known)), np.ones(len(foreign_scores))]
-    return labels, np.r_[known, foreign_scores]
+def truth(known: list[float], outside: list[float]) -> tuple[np.ndarray, np.ndarray]:
+    labels = np.r_[np.zeros(len(known)), np.ones(len(outside))]
+    return labels, np.r_[known, outside]
 
 
 @given(sides)
@@ -98,7 +98,7 @@ def test_fpr95_is_that_of_the_authors_procedure(pair: tuple[list[float], list[fl
 
 
 def test_fpr95_by_hand() -> None:
-    """At 1 the recall is 19/20 with 2 of 4 known images, at 0.5 the last known image but one is flagged too."""
+    """At 1 the recall is 19/20 with 2 of 4 ID images, at 0.5 the last ID image but one is flagged too."""
     known, outside = [1.0, 1.0, 0.5, -1.0], [1.0] * 19 + [0.0]
     assert detection_metrics(known, outside)["fpr95"] == 0.75
     assert detection_metrics([0.0], [1.0] * 9 + [0.0])["fpr95"] == 0  # |0.9 - 0.95| < |1 - 0.95| in float64
@@ -123,7 +123,7 @@ def test_turning_scores_round_or_swapping_sides_mirrors_auroc(pair: tuple[list[f
 
 
 @given(sides, st.integers(2, 5))
-def test_repeating_all_foreign_images_changes_nothing_at_a_given_share(
+def test_repeating_all_ood_images_changes_nothing_at_a_given_share(
     pair: tuple[list[float], list[float]], times: int
 ) -> None:
     once, often = (detection_metrics(pair[0], pair[1] * n, out_per_in=0.2) for n in (1, times))
@@ -146,7 +146,7 @@ def test_measures_equal_pytorch_ood() -> None:
 
 
 def test_measures_by_hand() -> None:
-    """Two known and two foreign images; one pair is the wrong way round, one ties."""
+    """Two ID and two OOD images; one pair is the wrong way round, one ties."""
     found = detection_metrics([0.1, 0.5], [0.5, 0.3])
     assert found["auroc"] == pytest.approx((1 + 0.5 + 1 + 0) / 4)
     assert found["aupr"] == pytest.approx(0.5 * 1 / 2 + 0.5 * 2 / 3)
@@ -272,7 +272,7 @@ def test_outputs_are_the_networks(architecture: str) -> None:
     torch.testing.assert_close(outputs(network, floats, "cifar", toys.PLAIN).logits, found.logits)
 
 
-# ---------------------------------------------------------------------------------------- foreign images
+# ---------------------------------------------------------------------------------------- OOD images
 
 
 def test_noise_has_its_distribution() -> None:
@@ -521,13 +521,13 @@ def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(
     monkeypatch.setattr(ood, "sample_ood_images", watch_draw)
     for job in own_jobs():
         ood.run(job, context)
-    assert len(passes) == 2 * 7  # per network: test images, reference images, five foreign sets
+    assert len(passes) == 2 * 7  # per network: test images, reference images, five OOD sets
     assert len(drawn) == 5
     assert {len(draws) for draws in drawn.values()} == {1}
     assert len(list((context.store / "networks").glob("*"))) == 2
 
 
-def test_changed_images_are_looked_at_again(context: Context, root: Path) -> None:
+def test_changed_images_are_evaluated_again(context: Context, root: Path) -> None:
     job = own_job()
     before = ood.run(job, context)
     (root / "mine" / "test.npz").unlink()
@@ -537,7 +537,7 @@ def test_changed_images_are_looked_at_again(context: Context, root: Path) -> Non
     assert after["auroc_other"] == before["auroc_other"]
 
 
-def test_known_images_of_64_pixels_get_foreign_ones_of_that_size(root: Path, tmp_path: Path) -> None:
+def test_id_images_of_64_pixels_get_ood_ones_of_that_size(root: Path, tmp_path: Path) -> None:
     for name, size in (("big", 64), ("textures-64", 64), ("svhn", 32)):
         toys.write_bundle(root, name, 20, 2, size=size)
     changes = {"ood_sets": "blobs:textures", "further_sets": "", "draw_images": "4", "train_images": "20"}
@@ -593,7 +593,7 @@ def test_sets_that_do_not_fit_are_refused_before_the_pretraining(root: Path, tmp
     assert not list((tmp_path / "empty").rglob("*.safetensors"))
 
 
-def test_known_images_that_are_not_square_are_refused(context: Context, root: Path) -> None:
+def test_id_images_that_are_not_square_are_refused(context: Context, root: Path) -> None:
     toys.write_bundle(root, "flat", 60, 4)
     for split in ("train", "test"):
         path = root / "flat" / f"{split}.npz"
@@ -602,7 +602,7 @@ def test_known_images_that_are_not_square_are_refused(context: Context, root: Pa
         np.savez(path, **{**content, "images": content["images"][..., :12]})
     job = dataclasses.replace(own_job(), dataset="flat")
     for ask in (ood.run, ood.check_images):
-        with pytest.raises(UserError, match="flat has images of 16x12 pixels, but foreign images are square"):
+        with pytest.raises(UserError, match="flat has images of 16x12 pixels, but OOD images are square"):
             ask(job, context)
 
 

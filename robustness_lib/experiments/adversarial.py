@@ -220,7 +220,7 @@ def run(job: Job, context: Context) -> Metrics:
 
 
 def trained_and_evaluated(training: Training, context: Context, *, progress: str | None = None) -> Trained:
-    """The network of a training against an adversary, its adversarial accuracy looked at on the way.
+    """The network of a training against an adversary, its adversarial accuracy evaluated on the way.
 
     Returns:
         The network; ``further`` has ``adversarial_accuracy`` at the observed epochs: on the first
@@ -231,7 +231,7 @@ def trained_and_evaluated(training: Training, context: Context, *, progress: str
     few = fixed_subset(test, min(EVALUATED_IMAGES, len(test)))
     threat = Threat(epsilon=recipe.epsilon, step_size=TrainingConfig().step_size, steps=EVALUATION_STEPS)
 
-    def look(network: nn.Module) -> dict[str, Tensor]:
+    def accuracy_under_attack(network: nn.Module) -> dict[str, Tensor]:
         found = attack(network, few, recipe.normalisation, context.runtime, threat)
         return {"adversarial_accuracy": torch.tensor(found.accuracy())}
 
@@ -242,7 +242,7 @@ def trained_and_evaluated(training: Training, context: Context, *, progress: str
         recipe=recipe,
         variant=f"attacked on {len(few)} test images with {EVALUATION_STEPS} steps on the way",
     )
-    return trained(described, context, progress=progress, observe=look)
+    return trained(described, context, progress=progress, observe=accuracy_under_attack)
 
 
 def fit(job: Job, context: Context) -> Trained:
@@ -261,17 +261,17 @@ def _threat(recipe: AdversarialConfig) -> Threat:
 
 
 def _history(result: Trained) -> Metrics:
-    whole = [look for look, epoch in enumerate(result.epochs) if float(epoch).is_integer()]  # a loss is an epoch's
+    whole = [place for place, epoch in enumerate(result.epochs) if float(epoch).is_integer()]  # a loss is an epoch's
     if not whole:
         return {}
-    epochs = [int(result.epochs[look]) for look in whole]
+    epochs = [int(result.epochs[place]) for place in whole]
     history: Metrics = {
         "history_epoch": [float(epoch) for epoch in epochs],
-        "history_error": [round(float(1 - result.correct[look].mean()), 5) for look in whole],
+        "history_error": [round(float(1 - result.correct[place].mean()), 5) for place in whole],
         "history_train_loss": [round(result.losses[epoch - 1], 5) for epoch in epochs],
     }
     if (found := result.further.get("adversarial_accuracy")) is not None:
-        history["history_adversarial_accuracy"] = [round(float(found[look]), 5) for look in whole]
+        history["history_adversarial_accuracy"] = [round(float(found[place]), 5) for place in whole]
     return history
 
 
@@ -303,7 +303,7 @@ def check(job: Job, network: nn.Module, data: ImageDataset, context: Context) ->
     from_each = replace(threat, steps=recipe.restart_steps or threat.steps)
     everyone = worst_case(network, data, *setting, from_each, restarts=recipe.restarts)
     other = fit(replace(job, seed=job.seed + 1), context).network
-    foreign = attack(other, data, *setting, threat).images
+    transferred = attack(other, data, *setting, threat).images
     by_epsilon = [
         accuracy(epsilon=e / 255, step_size=max(threat.step_size, 2.5 * e / 255 / threat.steps)) for e in EPSILONS
     ]
@@ -315,7 +315,7 @@ def check(job: Job, network: nn.Module, data: ImageDataset, context: Context) ->
         "adversarial_accuracy_noised": accuracy(anchor="noised"),
         "adversarial_accuracy_targeted": accuracy(targeted=True),
         "adversarial_accuracy_as_trained": accuracy(as_trained=True),
-        "transfer_accuracy": float(correct_on(network, foreign, data, *setting).mean()),
+        "transfer_accuracy": float(correct_on(network, transferred, data, *setting).mean()),
         "zero_gradient": zero_gradient_share(network, data, *setting),
         "curve_epsilon": [float(e) for e in EPSILONS],
         "adversarial_accuracy_by_epsilon": [round(value, 5) for value in by_epsilon],

@@ -3,7 +3,7 @@
 What published predictions say is :mod:`robustness_lib.experiments.testbed`, whose methods are among this section's; the
 rest is about our own trainings.
 
-A pre-trained and a randomly initialised network are trained on the target and looked at several times within the first
+A pre-trained and a randomly initialised network are trained on the target and evaluated several times within the first
 epoch and after every one or two later: accuracy on the original test images, and on shifted ones
 (:mod:`robustness_lib.experiments.shifted_test_sets`). A testbed of ordinary models
 (:mod:`robustness_lib.methods.baseline_models`), each a job too, gives the line; effective robustness is what a
@@ -30,7 +30,7 @@ On request only: ``hardening``, where the easiest images go one by one; ``class-
 ``corpus-25`` and ``corpus-50`` (per cent), ``fewer-classes`` (as few images as the first, of a tenth of the classes)
 and ``larger-network``.
 
-Which test images are looked at is part of the recipe; they are the same for every network and seed. The maximum counts
+Which test images are taken is part of the config; they are the same for every network and seed. The maximum counts
 only where the original accuracy is one that the testbed reaches: below it, the line would be extended.
 """
 
@@ -51,12 +51,12 @@ from robustness_lib.data import SOURCES, ImageDataset, class_balanced_subset, da
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import testbed as testbeds
 from robustness_lib.experiments.fine_tuning import (
-    Seen,
+    Evaluations,
     cross_validated_scores,
+    evaluate_once,
     fit,
     fit_head,
     fit_without_network,
-    look_once,
 )
 from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
 from robustness_lib.experiments.presets import profile
@@ -144,7 +144,7 @@ OWN_METHODS = {
 METHODS = {**OWN_METHODS, **testbeds.METHODS}
 
 SHARES = tuple(tenths / 10 for tenths in range(11))
-"""Where ``wise-ft`` looks, between the pre-trained network (0) and the fine-tuned one (1)."""
+"""Where ``wise-ft`` is evaluated, between the pre-trained network (0) and the fine-tuned one (1)."""
 
 Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
@@ -154,7 +154,7 @@ Bools = npt.NDArray[np.bool_]
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveRobustnessConfig(TrainingConfig):
-    """A training recipe, and which test images the network is looked at with.
+    """A training recipe, and on which test images the network is evaluated.
 
     Attributes:
         shifts: Names of shifts (:data:`robustness_lib.experiments.shifted_test_sets.SHIFTS`), separated by commas or
@@ -167,8 +167,8 @@ class EffectiveRobustnessConfig(TrainingConfig):
         examples: Which training images: one of :data:`robustness_lib.methods.example_difficulty.EXAMPLES`.
         difficulty: Where their difficulty comes from: ``"cross-validated"`` or ``"c-score"``.
         replay_images: The replay buffer, a draw from the corpus; 0 for all of it.
-        bins: How many bins of equal width the accuracies from 0 to 1 are averaged in (P2: 100; fewer where one looks
-            less often, so that a maximum is not that of a single look).
+        bins: How many bins of equal width the accuracies from 0 to 1 are averaged in (P2: 100; fewer where there are
+            fewer evaluations, so that a maximum is not that of a single one).
     """
 
     shifts: str = "corrupted"
@@ -192,7 +192,7 @@ class EffectiveRobustnessConfig(TrainingConfig):
         if self.bins < 1:
             raise UserError(f"bins is {self.bins} but must be at least 1; the paper uses 100")
         if self.observations < 1:
-            raise UserError("observations is 0 but must be at least 1: robustness is measured when one looks")
+            raise UserError("observations is 0 but must be at least 1: robustness is measured at observations")
 
 
 _AS_IN_P2: dict[str, Any] = {"schedule": "constant", "nesterov": False, "weight_decay": 1e-4, "batch_size": 64}
@@ -312,7 +312,7 @@ def check_images(job: Job, context: Context) -> None:
 
 
 def run(job: Job, context: Context) -> Metrics:
-    """Train (or find) the job's model, look at it, and compare it with the testbed, which is trained where it is not.
+    """Train (or find) the job's model, evaluate it, and compare it with the testbed, which is trained where it is not.
 
     Returns:
         For published predictions :func:`robustness_lib.experiments.testbed.run`, for a testbed model
@@ -331,22 +331,22 @@ def run(job: Job, context: Context) -> Metrics:
         shifted=recipe.shifted_images,
     )
     if job.method == TESTBED:
-        seen = _fit_testbed_model(_training(job, recipe, tests, ""), recipe, tests, context)
-        keep_outputs(job, context, {name: value[-1] for name, value in seen.scores.items()})
-        return testbed_metrics(seen, tests)
+        evaluations = _fit_testbed_model(_training(job, recipe, tests, ""), recipe, tests, context)
+        keep_outputs(job, context, {name: value[-1] for name, value in evaluations.scores.items()})
+        return testbed_metrics(evaluations, tests)
     if job.method == WHOLE_TESTBED:
         return whole_testbed_metrics(testbed_of(job, recipe, tests, context), tests)
-    seen, classes, further = _fine_tuned(job, recipe, tests, context)
+    evaluations, classes, further = _fine_tuned(job, recipe, tests, context)
     testbed = testbed_of(job, recipe, tests, context)
-    keep_outputs(job, context, {"epochs": seen.epochs, **seen.scores})
-    return metrics_against(testbed, seen, tests, classes, bins=recipe.bins) | further
+    keep_outputs(job, context, {"epochs": evaluations.epochs, **evaluations.scores})
+    return metrics_against(testbed, evaluations, tests, classes, bins=recipe.bins) | further
 
 
 # --------------------------------------------------------------------------------------------- testbed
 
 
-def testbed_of(job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context) -> list[Seen]:
-    """The models of the job's testbed, looked at with the job's test sets; those that are not there are trained."""
+def testbed_of(job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context) -> list[Evaluations]:
+    """The models of the job's testbed, evaluated on the job's test sets; those that are not there are trained."""
     scale = profile(job.profile)
     base = target_of(scale, job.dataset).scratch
     found = []
@@ -361,7 +361,7 @@ def testbed_of(job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, 
 
 def _fit_testbed_model(
     training: Training, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context
-) -> Seen:
+) -> Evaluations:
     if recipe.model:
         return fit_without_network(
             training,
@@ -391,7 +391,7 @@ def _fresh(training: Training, recipe: EffectiveRobustnessConfig, context: Conte
 
 def _fine_tuned(
     job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context
-) -> tuple[Seen, Sequence[int] | None, Metrics]:
+) -> tuple[Evaluations, Sequence[int] | None, Metrics]:
     """What was seen of the job's network, the only classes it knows (None for all), and further metrics."""
     if job.init.startswith(PUBLIC) and job.method != "last-layer":
         raise UserError(f"{job.init} gives features alone; choose the method last-layer, or another checkpoint")
@@ -401,7 +401,7 @@ def _fine_tuned(
         network, members = _pretrained(training, recipe, context)
         known = torch.nonzero(members.any(1)).flatten().tolist()
         convert = partial(mapped_scores, members=members, rule=ZERO_SHOTS[job.method])
-        return look_once(network, tests, recipe, context, convert), known, {}
+        return evaluate_once(network, tests, recipe, context, convert), known, {}
     if job.method == "last-layer":
         training = replace(training, variant=f"{training.variant}, the last layer on fixed features")
         extractor = partial(_extractor, training, recipe, context)
@@ -418,7 +418,7 @@ def _fine_tuned(
         training = replace(training, variant=f"{training.variant}, ever harder images by the {what}")
         hooks["sampler"] = hardening(data.labels, scores, recipe.epochs, recipe.train_images or len(data))
     old_head = _known_head(training, recipe, context)  # before the training, which a missing corpus would make in vain
-    seen = fit(
+    evaluations = fit(
         training,
         tests,
         context,
@@ -427,7 +427,7 @@ def _fine_tuned(
         progress=job.label,
         **hooks,
     )
-    return seen, None, _source_accuracies(old_head, training, recipe, seen, context)
+    return evaluations, None, _source_accuracies(old_head, training, recipe, evaluations, context)
 
 
 def squared_error(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -473,7 +473,7 @@ def _pretrained(training: Training, recipe: EffectiveRobustnessConfig, context: 
     corpus = context.images(name, "test")
     path = context.checkpoint(training.init)
     if path is None:
-        initialise(training, 1, context)  # says where it was looked for and how to get it
+        initialise(training, 1, context)  # says where it was searched for and how to get it
     assert path is not None
     weights = read_trained(path)[0]
     network = build(recipe.architecture, corpus.num_classes)
@@ -507,7 +507,7 @@ def _with_old_head(
     data: ImageDataset | None,
     tests: TargetTests,
     context: Context,
-) -> tuple[Seen, Sequence[int] | None, Metrics]:
+) -> tuple[Evaluations, Sequence[int] | None, Metrics]:
     """Fine-tuning of the pre-trained head by the class map; target classes that it lacks get a fresh row."""
 
     def start() -> tuple[nn.Module, Tensor]:
@@ -528,22 +528,22 @@ def _with_old_head(
         what = f"{what}, head penalty {job.level:g}"
         hooks = {"loss_of": partial(head_penalty_loss, loss=hooks["loss"], strength=job.level or 0.0)}
     training = replace(training, variant=f"{training.variant}, {what}")
-    seen = fit(
+    evaluations = fit(
         training, tests, context, start=lambda: start()[0], data=data, convert=convert, progress=job.label, **hooks
     )
     if job.method != "wise-ft":
-        return seen, None, {}
+        return evaluations, None, {}
     images = target_images(training, context) if data is None else data
     mixed = build(recipe.architecture, members.shape[1])
-    looks = []
+    mixtures = []
     for share in SHARES:
-        mixed.load_state_dict(interpolated(network, seen.weights, share))
+        mixed.load_state_dict(interpolated(network, evaluations.weights, share))
         if 0 < share < 1:
             renew_statistics(mixed, images, recipe, context.runtime.device)
-        looks.append(look_once(mixed, tests, recipe, context, convert))
-    scores = {name: np.concatenate([look.scores[name] for look in looks]) for name in looks[0].scores}
+        mixtures.append(evaluate_once(mixed, tests, recipe, context, convert))
+    scores = {name: np.concatenate([mixture.scores[name] for mixture in mixtures]) for name in mixtures[0].scores}
     known = torch.nonzero(_pretrained(training, recipe, context)[1].any(1)).flatten().tolist()
-    return Seen(np.array(SHARES), scores, {}), known, {}
+    return Evaluations(np.array(SHARES), scores, {}), known, {}
 
 
 def _replayed(
@@ -563,7 +563,7 @@ def _with_replay(
     data: ImageDataset | None,
     tests: TargetTests,
     context: Context,
-) -> tuple[Seen, Sequence[int] | None, Metrics]:
+) -> tuple[Evaluations, Sequence[int] | None, Metrics]:
     """Fine-tuning of two heads, the old one on images of pre-training."""
     before, members = _pretrained(training, recipe, context)
     old, target = members.shape[1], target_images(training, context) if data is None else data
@@ -574,7 +574,7 @@ def _with_replay(
     def start() -> nn.Module:
         return extend_head(_pretrained(training, recipe, context)[0], target.num_classes, training.seed)
 
-    seen = fit(
+    evaluations = fit(
         wider,
         tests,
         context,
@@ -586,9 +586,9 @@ def _with_replay(
         sampler=sampler,
     )
     network = build(recipe.architecture, old + target.num_classes)
-    network.load_state_dict(dict(seen.weights))
+    network.load_state_dict(dict(evaluations.weights))
     accuracies = [_source_accuracy(one, old, training, recipe, context) for one in (network, before)]
-    return seen, None, {"source_accuracy": accuracies[0], "source_accuracy_before": accuracies[1]}
+    return evaluations, None, {"source_accuracy": accuracies[0], "source_accuracy_before": accuracies[1]}
 
 
 def _known_head(
@@ -605,7 +605,7 @@ def _source_accuracies(
     known: tuple[nn.Module, Tensor] | None,
     training: Training,
     recipe: EffectiveRobustnessConfig,
-    seen: Seen,
+    evaluations: Evaluations,
     context: Context,
 ) -> Metrics:
     """Accuracy on the corpus of the fine-tuned trunk under its old head, and of the pre-trained network, if known."""
@@ -615,7 +615,7 @@ def _source_accuracies(
     old = members.shape[1]
     before = _source_accuracy(network, old, training, recipe, context)
     own = network.state_dict()
-    trunk = {name: value for name, value in seen.weights.items() if own[name].shape == value.shape}
+    trunk = {name: value for name, value in evaluations.weights.items() if own[name].shape == value.shape}
     network.load_state_dict({**own, **trunk})
     after = _source_accuracy(network, old, training, recipe, context)
     return {"source_accuracy": after, "source_accuracy_before": before}

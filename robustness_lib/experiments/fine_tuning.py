@@ -1,7 +1,7 @@
-"""Trainings that are looked at on the way: what a network says about every test set, observation by observation (P2).
+"""Trainings that are evaluated on the way: what a network says about every test set, observation by observation (P2).
 
-:func:`fit` trains a whole network, :func:`fit_head` a linear layer on features that are computed once. Both keep what
-they saw, with the network, under the key of the training's description; a second call reads it.
+:func:`fit` trains a whole network, :func:`fit_head` a linear layer on features that are computed once. Both keep
+the evaluations, with the network, under the key of the training's description; a second call reads it.
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ Convert = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Seen:
-    """What was seen of a model while it was trained.
+class Evaluations:
+    """What a model said about all test sets while it was trained.
 
     Attributes:
         epochs: float64 [E], when: epochs trained, a part of one within the first; 0 before training.
@@ -67,8 +67,8 @@ def fit(
     convert: Convert = as_they_are,
     progress: str | None = None,
     **hooks: Any,
-) -> Seen:
-    """Train a network and look at it on all test sets whenever the recipe says so; or read what was seen before.
+) -> Evaluations:
+    """Train a network and evaluate it on all test sets whenever the config says so; or read what was kept before.
 
     Args:
         convert: From the network's logits to scores of the target's classes.
@@ -76,7 +76,7 @@ def fit(
             network's parameters, a function of the network under the name ``loss_of``.
 
     Returns:
-        What was seen, the trained network's weights with it.
+        The evaluations, the trained network's weights with them.
     """
     recipe = training.recipe.training_part()
     path = context.store / "networks" / f"{training.key}.safetensors"
@@ -86,7 +86,7 @@ def fit(
             if (loss_of := hooks.pop("loss_of", None)) is not None:
                 hooks["loss"] = loss_of(network)
 
-            def look(network: nn.Module) -> dict[str, Tensor]:
+            def evaluate_all(network: nn.Module) -> dict[str, Tensor]:
                 return scores_of(
                     lambda images: convert(predict(network, images, recipe.normalisation, context.runtime)), tests
                 )
@@ -97,7 +97,7 @@ def fit(
                 recipe,
                 seed=training.seed,
                 runtime=context.runtime,
-                observe=look,
+                observe=evaluate_all,
                 checkpoint=path.with_suffix(".partial.safetensors"),
                 checkpoint_every=context.checkpoint_every,
                 progress=progress if context.progress else None,
@@ -105,12 +105,12 @@ def fit(
             )
             save_trained(path, network, history, training.as_dict())
         weights, observed, _ = context.read_network(path)
-    return _seen(observed, weights)
+    return _evaluations(observed, weights)
 
 
 def fit_without_network(
     training: Training, tests: TargetTests, context: Context, *, score: Callable[[], Score]
-) -> Seen:
+) -> Evaluations:
     """The same for a model that is no network: fitted once, only its scores are kept."""
     path = context.store / "networks" / f"{training.key}.safetensors"
     with locked(context.store / "locks" / f"{training.key}.lock"):
@@ -119,20 +119,20 @@ def fit_without_network(
             description = json.dumps(training.as_dict(), sort_keys=True)
             save_weights(path, {"observed/epochs": torch.ones(1), **found}, {"training": description})
         _, observed, _ = context.read_network(path)
-    return _seen(observed, {})
+    return _evaluations(observed, {})
 
 
-def look_once(
+def evaluate_once(
     network: nn.Module, tests: TargetTests, recipe: TrainingConfig, context: Context, convert: Convert
-) -> Seen:
+) -> Evaluations:
     """What a network says without any training."""
     found = scores_of(lambda images: convert(predict(network, images, recipe.normalisation, context.runtime)), tests)
-    return Seen(np.zeros(1), {name: value.numpy()[None] for name, value in found.items()}, {})
+    return Evaluations(np.zeros(1), {name: value.numpy()[None] for name, value in found.items()}, {})
 
 
-def _seen(observed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Seen:
+def _evaluations(observed: Mapping[str, Tensor], weights: Mapping[str, Tensor]) -> Evaluations:
     scores = {name: value.numpy() for name, value in observed.items() if name != "epochs"}
-    return Seen(observed["epochs"].double().numpy(), scores, weights)
+    return Evaluations(observed["epochs"].double().numpy(), scores, weights)
 
 
 def fit_head(
@@ -142,11 +142,11 @@ def fit_head(
     *,
     extractor: Callable[[], nn.Module],
     data: ImageDataset | None = None,
-) -> Seen:
+) -> Evaluations:
     """Train a linear layer on features that are computed once, without augmentation (P2 B.4, C.6).
 
     Returns:
-        What was seen; the weights are those of the layer alone.
+        The evaluations; the weights are those of the layer alone.
     """
     recipe = training.recipe.training_part()
     if recipe.schedule != "constant":
@@ -162,17 +162,21 @@ def fit_head(
 
             known = {id(part): compute(part) for part in (images, tests.original, *tests.shifted.values())}
 
-            def look(layer: nn.Module) -> dict[str, Tensor]:
+            def evaluate_all(layer: nn.Module) -> dict[str, Tensor]:
                 return scores_of(lambda part: layer(known[id(part)]), tests)
 
-            layer, history = _train_layer(known[id(images)], images.labels, images.num_classes, training, look)
+            layer, history = _train_layer(known[id(images)], images.labels, images.num_classes, training, evaluate_all)
             save_trained(path, layer, history, training.as_dict())
         weights, observed, _ = context.read_network(path)
-    return _seen(observed, weights)
+    return _evaluations(observed, weights)
 
 
 def _train_layer(
-    inputs: Tensor, labels: Tensor, classes: int, training: Training, look: Callable[[nn.Module], Mapping[str, Tensor]]
+    inputs: Tensor,
+    labels: Tensor,
+    classes: int,
+    training: Training,
+    score: Callable[[nn.Module], Mapping[str, Tensor]],
 ) -> tuple[nn.Module, History]:
     recipe, history = training.recipe, History()
     layer = nn.Sequential(nn.Linear(inputs.shape[1], classes))
@@ -188,7 +192,7 @@ def _train_layer(
 
     def observe(epoch: float) -> None:
         with torch.no_grad():
-            history.observed[epoch] = dict(look(layer))
+            history.observed[epoch] = dict(score(layer))
 
     for epoch in range(1, recipe.epochs + 1):
         order = torch.randperm(len(inputs), generator=generator(training.seed, "order", epoch))

@@ -1,7 +1,7 @@
 """How the recipes of the ``cpu`` profile were chosen: on training images that the target's subset leaves over.
 
 Candidates are trained as the comparison trains them, with seed 0, and judged on 5,000 other training images; no test
-image is looked at. The choice is made once for each number of training images, on CIFAR-10, and then left alone.
+image is used. The choice is made once for each number of training images, on CIFAR-10, and then left alone.
 
 Methods: ``held-out`` is ordinary training; ``imbalanced`` is training on an imbalanced set, judged on a balanced one;
 ``adversarial`` is adversarial training, judged by accuracy under attack.

@@ -120,7 +120,7 @@ class LabelNoiseConfig(TrainingConfig):
         if self.noise_seed is not None and not 0 <= self.noise_seed < 2**32:
             raise UserError(f"noise_seed is {self.noise_seed} but must be at least 0 and below 2**32; P1 takes 1")
         if self.observations < 1:
-            raise UserError("observations is 0 but must be at least 1: the train error is measured when one looks")
+            raise UserError("observations is 0 but must be at least 1: the train error is measured at observations")
 
 
 _SMALL = {"observations": 1, "trusted": "balanced", "separate_passes": False}  # one trusted image has no statistics
@@ -346,14 +346,14 @@ def _true_set(job: Job) -> str:
 def _fit(
     training: Training, given: ImageDataset, true: Tensor, context: Context, label: str, loss: Loss = cross_entropy
 ) -> Trained:
-    """Train on given labels, looking at the error on the training images against these and the true ones."""
+    """Train on given labels, evaluating the error on the training images against these and the true ones."""
 
-    def look(network: nn.Module) -> dict[str, Tensor]:
+    def training_errors(network: nn.Module) -> dict[str, Tensor]:
         prediction = predict(network, given, training.recipe.normalisation, context.runtime).argmax(1)
         against = {"train_error": given.labels, "train_error_clean": true}
         return {name: (prediction != labels).double().mean() for name, labels in against.items()}
 
-    return trained(training, context, progress=label, data=given, observe=look, loss=loss)
+    return trained(training, context, progress=label, data=given, observe=training_errors, loss=loss)
 
 
 def _probabilities(network: nn.Module, images: ImageDataset, recipe: TrainingConfig, context: Context) -> Floats:

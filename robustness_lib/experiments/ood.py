@@ -1,22 +1,19 @@
-"""The section on out-of-distribution detection: whether a network tells foreign images (P1 §4.1, Tables 4 and 6).
+"""The section on out-of-distribution detection: whether a network tells OOD images (P1 §4.1, Tables 4 and 6).
 
 A network trained from scratch is compared with one that was pre-trained and tuned; both are the networks of the
-calibration section, described in the same way, so that they are trained once. Every image of the test set and of
-several foreign sets gets a score, and a foreign image should have the larger one.
+calibration section, described in the same way, so that they are trained once. Every image of the test set, which is
+in-distribution (ID), and of several OOD sets gets a score, and an OOD image should have the larger one.
 
-Methods: ``standard`` is the papers' score, the maximum softmax probability; ``max-logit``, ``energy``,
-``nearest-neighbours`` and ``mahalanobis`` are scores that came after it (:mod:`robustness_lib.methods.ood_scores`).
-Features and logits of all images are computed in one pass, kept, and shared by the methods. ``overlap`` trains and
-scores
-nothing: it counts what the foreign sets share with the corpus of pre-training.
+Methods: ``standard`` is the papers' score, the maximum softmax probability; the others of
+:data:`robustness_lib.methods.ood_scores.SCORES` came after it. Features and logits of all images are computed in one
+pass, kept, and shared by the methods. ``overlap`` counts what the OOD sets share with the corpus of pre-training.
 
-P1's "average of five runs" is over five draws of foreign images for one network. Here too, and the draws are the same
-for both arms and all methods at one seed; what varies between seeds is the training, and the draws with it.
+P1's "average of five runs" is over five draws of OOD images for one network. Here too, and the draws are the same for
+both arms and all methods at one seed; what varies between seeds is the training, and the draws with it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Unpack
 
@@ -35,7 +32,6 @@ from robustness_lib.methods.checks import Floats
 from robustness_lib.methods.ood_images import (
     DUPLICATE,
     NOISE_IMAGES,
-    OODSample,
     check_size,
     make_noise_images,
     nearest_images,
@@ -57,7 +53,7 @@ METHODS = {**dict.fromkeys(SCORES, Method()), OVERLAP: Method(arms=["tuned"])}
 
 MEASURES = ("auroc", "aupr", "fpr95")
 OUT_PER_IN = 1 / 5
-"""Foreign images for each known one (P1 §4.1)."""
+"""OOD images for each ID one (P1 §4.1)."""
 
 RATES = tuple(round(rate, 3) for rate in np.linspace(0, 1, 41))
 """The false-positive rates at which a record has the receiver operating characteristic."""
@@ -65,7 +61,7 @@ RATES = tuple(round(rate, 3) for rate in np.linspace(0, 1, 41))
 BINS = 40
 """Bins of the histograms of a record, equally wide in [-1, 0], the range of the papers' score."""
 
-# --------------------------------------------------------------------------------------------- recipes
+# --------------------------------------------------------------------------------------------- configs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,12 +69,12 @@ class OODConfig(TrainingConfig):
     """A training recipe and how its network is judged.
 
     Attributes:
-        ood_sets: The foreign sets that the means are over, separated by colons: those of
+        ood_sets: The OOD sets that the means are over, separated by colons: those of
             :data:`robustness_lib.methods.ood_images.NOISE_IMAGES`, or any image set of the data root, bundles
             among them; of the latter the test images.
         further_sets: Sets that are measured too and left out of the means.
-        draws: How often foreign images are drawn (P1: 5).
-        draw_images: Foreign images of a draw; 0 for a fifth of the number of test images (P1).
+        draws: How often OOD images are drawn (P1: 5).
+        draw_images: OOD images of a draw; 0 for a fifth of the number of test images (P1).
         reference_images: Training images that ``nearest-neighbours`` and ``mahalanobis`` compare with, class-balanced;
             all that the network was trained on where these are fewer.
         neighbours: Whose distance is the score ``nearest-neighbours``: the k-th nearest reference image's.
@@ -130,9 +126,9 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "cifar100": {**_CPU_CIFAR, "ood_sets": f"{_MADE}:textures:cifar10"},
         "tiny_imagenet32": {**_CPU, "ood_sets": f"{_MADE}:textures"},
     },
-    "paper": {known: {"ood_sets": f"{_MADE}:{_PHOTOGRAPHS}:{eighth}"} for known, eighth in _EIGHTH.items()},
+    "paper": {name: {"ood_sets": f"{_MADE}:{_PHOTOGRAPHS}:{eighth}"} for name, eighth in _EIGHTH.items()},
 }
-"""What is special to each known set. At ``paper`` the means are over the paper's eight foreign sets; at ``cpu`` over
+"""What is special to each ID set. At ``paper`` the means are over the paper's eight OOD sets; at ``cpu`` over
 those that this project has, and a draw has 1,000 images, since there are 1,200 textures."""
 
 
@@ -171,204 +167,162 @@ def _corpus(checkpoint: str) -> str | None:
 
 
 def check_images(job: Job, context: Context) -> None:
-    """Refuse, before anything is trained, foreign sets that are missing or do not go with the known one."""
-    recipe, known = OODConfig.of(job.recipe), context.images(job.dataset, "test")
-    for name in (*recipe.averaged, *recipe.further):
+    """Refuse, before anything is trained, OOD sets that are missing or do not go with the ID one."""
+    config, test = OODConfig.of(job.recipe), context.images(job.dataset, "test")
+    for name in (*config.averaged, *config.further):
         if name not in NOISE_IMAGES:
-            images = foreign_images(name, recipe, _side(known), context)
-            check_size(name, images, known)
+            images = ood_set(name, config, test, context)
             if job.method != OVERLAP:
-                sample_ood_images(name, images.images, _draw_size(job, recipe, known), 1, job.seed)
+                sample_ood_images(name, images.images, _draw_size(config, test), 1, job.seed)
         elif (data_root(context.data) / name).is_dir():
             raise UserError(f"{name} is noise that is made here, so no data set can be called so; rename its folder")
 
 
 def run(job: Job, context: Context) -> Metrics:
-    """Score the test images and the foreign ones, and measure how well the scores tell them apart.
+    """Score the test images and the OOD ones, and measure how well the scores tell them apart.
 
     Returns:
-        ``error`` on the test set. For each foreign set ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``
-        (:func:`robustness_lib.metrics.ood_detection.detection_metrics`, one foreign image to five known ones), each a
-        mean over the draws, and ``spread_auroc_<set>`` and so on, their standard deviation over the draws.
-        ``auroc_mean`` is the mean over the sets that the recipe averages, without weights, and ``spread_auroc_mean``
-        the standard deviation of that mean over the draws. Of method ``standard`` also curves: ``roc_<set>``, the share
-        of foreign images found at the false-positive rates :data:`RATES`, and ``histogram_<set>`` and
-        ``histogram_known``, the share of the images in each of :data:`BINS` bins of the score. Everything is a
-        fraction. Method ``overlap`` has the metrics of :func:`measure_overlap`.
+        ``error`` on the test set. For each OOD set ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``
+        (:func:`robustness_lib.metrics.ood_detection.detection_metrics`, one OOD image to five ID ones), each a mean
+        over the draws, and ``spread_auroc_<set>`` and so on, their standard deviation over the draws. ``auroc_mean`` is
+        the mean over the sets that the config averages, without weights, and ``spread_auroc_mean`` the standard
+        deviation of that mean over the draws. Of method ``standard`` also curves: ``roc_<set>``, the true-positive rate
+        at the false-positive rates :data:`RATES`, and ``histogram_<set>`` and ``histogram_known`` (of the ID images),
+        the share of the images in each of :data:`BINS` bins of the score. Everything is a fraction. Method ``overlap``
+        has the metrics of :func:`measure_overlap`.
     """
-    recipe = OODConfig.of(job.recipe)
+    config = OODConfig.of(job.recipe)
     test = context.images(job.dataset, "test")
     if job.method == OVERLAP:
-        return measure_overlap(job, recipe, test, context)
-    seen = _seen(job, recipe, test, context)
-    known = seen.known
-    scores = _split(
-        score(job.method, _joined([known, *seen.foreign.values()]), seen.reference),
-        {"known": len(known.logits), **{name: len(part.logits) for name, part in seen.foreign.items()}},
-    )
-    metrics: Metrics = {"error": float((known.logits.argmax(1) != test.labels).double().mean())}
+        return measure_overlap(job, config, test, context)
+    parts, rows, bank = _network_outputs(job, config, test, context)
+    every = Outputs(*(torch.cat([getattr(part, name) for part in parts.values()]) for name in ("logits", "features")))
+    ends = np.cumsum([len(part.logits) for part in parts.values()])
+    scores = dict(zip(parts, np.split(score(job.method, every, bank), ends[:-1]), strict=True))
+    metrics: Metrics = {"error": float((parts["known"].logits.argmax(1) != test.labels).double().mean())}
     by_draw: dict[str, Floats] = {}
-    for name, rows in seen.rows.items():
-        drawn = [detection_metrics(scores["known"], scores[name][row], out_per_in=OUT_PER_IN) for row in rows.numpy()]
-        by_draw |= {f"{measure}_{name}": np.array([one[measure] for one in drawn]) for measure in MEASURES}
+    for name, draws in rows.items():
+        drawn = [detection_metrics(scores["known"], scores[name][row], out_per_in=OUT_PER_IN) for row in draws.numpy()]
+        by_draw |= {f"{measure}_{name}": np.array([draw[measure] for draw in drawn]) for measure in MEASURES}
     for measure in MEASURES:
-        by_draw[f"{measure}_mean"] = np.mean([by_draw[f"{measure}_{name}"] for name in recipe.averaged], axis=0)
+        by_draw[f"{measure}_mean"] = np.mean([by_draw[f"{measure}_{name}"] for name in config.averaged], axis=0)
     for name, values in by_draw.items():
         metrics[name] = float(values.mean())
-        if recipe.draws > 1:
+        if config.draws > 1:
             metrics[f"spread_{name}"] = float(values.std(ddof=1))
-    return metrics | (_curves(scores, seen.rows) if job.method == "standard" else {})
+    if job.method == "standard":
+        for name, values in scores.items():
+            count, _ = np.histogram(values, BINS, (-1, 0))
+            metrics[f"histogram_{name}"] = [round(float(share), 4) for share in count / len(values)]
+            if name != "known":
+                curve = roc_curve(scores["known"], values, RATES)
+                metrics[f"roc_{name}"] = [round(float(share), 4) for share in curve]
+    return metrics
 
 
-def _curves(scores: Mapping[str, Floats], rows: Mapping[str, Tensor]) -> Metrics:
-    """What figures need of the scores."""
-    curves: Metrics = {}
-    for name, values in scores.items():
-        count, _ = np.histogram(values, BINS, (-1, 0))
-        curves[f"histogram_{name}"] = [round(float(share), 4) for share in count / len(values)]
-    for name in rows:
-        found = roc_curve(scores["known"], scores[name], RATES)
-        curves[f"roc_{name}"] = [round(float(share), 4) for share in found]
-    return curves
+def _network_outputs(
+    job: Job, config: OODConfig, test: ImageDataset, context: Context
+) -> tuple[dict[str, Outputs], dict[str, Tensor], FeatureBank]:
+    """What the network says about the ID images ("known") and each OOD set's, the draws, and the reference images.
 
-
-# --------------------------------------------------------------------------------------------- one pass for all scores
-
-
-@dataclass(frozen=True)
-class Seen:
-    """What a network says about all images that its scores need.
-
-    Attributes:
-        known: Of the test images.
-        foreign: Of the drawn images of each foreign set.
-        rows: int64 [draws, n] for each foreign set: the draws.
-        reference: Of some of its training images.
+    It is shared by all methods: read if it was computed before, else computed and kept.
     """
-
-    known: Outputs
-    foreign: dict[str, Outputs]
-    rows: dict[str, Tensor]
-    reference: FeatureBank
-
-
-def _seen(job: Job, recipe: OODConfig, test: ImageDataset, context: Context) -> Seen:
-    """The outputs that all methods share: read if they were computed before, else computed and kept."""
-    size, count = _side(test), _draw_size(job, recipe, test)
-    foreign = {name: _foreign(name, job, recipe, test, count, context) for name in (*recipe.averaged, *recipe.further)}
-    training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
+    count, names = _draw_size(config, test), (*config.averaged, *config.further)
+    checksums, samples = dict.fromkeys(names, ""), {}
+    for name in names:
+        if name in NOISE_IMAGES:  # five times a draw's images, as in P1's code
+            pixels = make_noise_images(name, 5 * count, _side(test), job.seed)
+        else:
+            images = ood_set(name, config, test, context)
+            pixels, checksums[name] = images.images, images.checksum
+        samples[name] = sample_ood_images(name, pixels, count, config.draws, job.seed)
+    training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=config)
     images = target_images(training, context)
-    few = min(recipe.reference_images, len(images))
+    few = min(config.reference_images, len(images))
     reference = images.subset(class_balanced_subset(images.labels, few, job.seed))
-    if recipe.neighbours > few:
-        raise UserError(f"neighbours is {recipe.neighbours} but there are {few} reference images; give fewer")
+    if config.neighbours > few:
+        raise UserError(f"neighbours is {config.neighbours} but there are {few} reference images; give fewer")
     network = trained(training, context, progress=job.label).network
-    parts = {"known": test.images, "reference": reference.images}
-    parts |= {f"foreign/{name}": draws.images for name, draws in foreign.items()}
-    description = {
+    description = {  # its words, and those in the file, stay: kept outputs are found by them
         "training": training.key,
         "images": [test.checksum, reference.checksum],
-        "foreign": {name: _identity(name, recipe, count, size, context) for name in foreign},
+        "foreign": {name: [checksums[name], count, _side(test), config.draws] for name in names},
     }
     path = context.store / "outputs" / SECTION / f"{short_hash(description)}.safetensors"
+    pictures = {"known": test.images, "reference": reference.images}
+    pictures |= {f"foreign/{name}": sample.images for name, sample in samples.items()}
     with locked(context.store / "locks" / f"{path.stem}.lock"):
         if not path.exists():
             tensors: dict[str, Tensor] = {}
-            for name, pixels in parts.items():
-                found = outputs(network, pixels, recipe.normalisation, context.runtime)
-                tensors |= {f"{name}/logits": found.logits, f"{name}/features": found.features}
+            for name, pixels in pictures.items():
+                said = outputs(network, pixels, config.normalisation, context.runtime)
+                tensors |= {f"{name}/logits": said.logits, f"{name}/features": said.features}
             save_weights(path, tensors, {"training": training.key})
         kept, _ = load_weights(path)
-    said = {name: Outputs(kept[f"{name}/logits"], kept[f"{name}/features"]) for name in parts}
-    return Seen(
-        known=said["known"],
-        foreign={name: said[f"foreign/{name}"] for name in foreign},
-        rows={name: draws.rows for name, draws in foreign.items()},
-        reference=FeatureBank(said["reference"].features, reference.labels, recipe.neighbours),
-    )
+    parts = {
+        name.removeprefix("foreign/"): Outputs(kept[f"{name}/logits"], kept[f"{name}/features"])
+        for name in pictures
+        if name != "reference"
+    }
+    bank = FeatureBank(kept["reference/features"], reference.labels, config.neighbours)
+    return parts, {name: sample.rows for name, sample in samples.items()}, bank
 
 
-def _draw_size(job: Job, recipe: OODConfig, known: ImageDataset) -> int:
-    """How many foreign images a draw has."""
-    count = recipe.draw_images or int(len(known) * OUT_PER_IN)
+def _draw_size(config: OODConfig, test: ImageDataset) -> int:
+    """How many OOD images a draw has."""
+    count = config.draw_images or int(len(test) * OUT_PER_IN)
     if count < 1:
-        raise UserError(f"{job.dataset} has {len(known)} test images, of which a fifth is none; set draw_images")
+        raise UserError(f"{test.name} has {len(test)} test images, of which a fifth is none; set draw_images")
     return count
 
 
-def _side(known: ImageDataset) -> int:
-    """Pixels along a side of the known images, which P1's noise is made for."""
-    height, width = known.images.shape[2:]
+def _side(test: ImageDataset) -> int:
+    """Pixels along a side of the ID images, which P1's noise is made for."""
+    height, width = test.images.shape[2:]
     if height != width:
         raise UserError(
-            f"{known.name} has images of {height}x{width} pixels, but foreign images are square; crop them to a square"
+            f"{test.name} has images of {height}x{width} pixels, but OOD images are square; crop them to a square"
         )
     return int(width)
 
 
-def _foreign(name: str, job: Job, recipe: OODConfig, known: ImageDataset, count: int, context: Context) -> OODSample:
-    """The draws of one foreign set: of five times a draw's images where the set is made, as in P1's code."""
-    size = _side(known)
-    if name in NOISE_IMAGES:
-        return sample_ood_images(
-            name, make_noise_images(name, 5 * count, size, job.seed), count, recipe.draws, job.seed
-        )
-    images = foreign_images(name, recipe, size, context)
-    check_size(name, images, known)
-    return sample_ood_images(name, images.images, count, recipe.draws, job.seed)
+def ood_set(name: str, config: OODConfig, test: ImageDataset, context: Context) -> ImageDataset:
+    """The test images of an OOD set; of a set that comes in several sizes, those of the ID images' size."""
 
+    def find(name: str) -> ImageDataset:
+        sized = f"{name}-{_side(test)}"
+        return context.images(sized if sized in SOURCES else name, "test")
 
-def foreign_images(name: str, recipe: OODConfig, size: int, context: Context) -> ImageDataset:
-    """The test images of a foreign set; of a set that is known in several sizes, those of the known images' size."""
+    def is_available(name: str) -> bool:
+        try:
+            return name in NOISE_IMAGES or len(find(name)) > 0
+        except UserError:
+            return False
+
     try:
-        return _images(name, size, context)
+        images = find(name)
     except MissingData as error:
-        rest = ":".join(other for other in recipe.averaged if _at_hand(other, size, context)) or ":".join(NOISE_IMAGES)
-        remedy = f"ood_sets={rest}" if name in recipe.averaged else "further_sets="
+        rest = ":".join(filter(is_available, config.averaged)) or ":".join(NOISE_IMAGES)
+        remedy = f"ood_sets={rest}" if name in config.averaged else "further_sets="
         raise MissingData(f"{error}; or do without it: --set {remedy}") from error
-
-
-def _images(name: str, size: int, context: Context) -> ImageDataset:
-    sized = f"{name}-{size}"
-    return context.images(sized if sized in SOURCES else name, "test")
-
-
-def _at_hand(name: str, size: int, context: Context) -> bool:
-    try:
-        return name in NOISE_IMAGES or len(_images(name, size, context)) > 0
-    except UserError:
-        return False
-
-
-def _identity(name: str, recipe: OODConfig, count: int, size: int, context: Context) -> list[str | int]:
-    """What determines the drawn images of a set beside the seed, which the training's key has."""
-    checksum = "" if name in NOISE_IMAGES else foreign_images(name, recipe, size, context).checksum
-    return [checksum, count, size, recipe.draws]
-
-
-def _joined(parts: list[Outputs]) -> Outputs:
-    return Outputs(torch.cat([part.logits for part in parts]), torch.cat([part.features for part in parts]))
-
-
-def _split(scores: Floats, sizes: Mapping[str, int]) -> dict[str, Floats]:
-    ends = np.cumsum(list(sizes.values()))
-    return dict(zip(sizes, np.split(scores, ends[:-1]), strict=True))
+    check_size(name, images, test)
+    return images
 
 
 # --------------------------------------------------------------------------------------------- overlap
 
 
-def measure_overlap(job: Job, recipe: OODConfig, test: ImageDataset, context: Context) -> Metrics:
-    """What the test set and the foreign sets share with the corpus of pre-training (P1 §4.1, appendix A).
+def measure_overlap(job: Job, config: OODConfig, test: ImageDataset, context: Context) -> Metrics:
+    """What the test set and the OOD sets share with the corpus of pre-training (P1 §4.1, appendix A).
 
     Returns:
         Counts: ``corpus_images`` and ``corpus_classes``; ``corpus_related_classes``, those of the 153 ImageNet classes
-        that P1 calls related to CIFAR-10 (by name; 0 for a corpus of other classes). For each set, the known one among
+        that P1 calls related to CIFAR-10 (by name; 0 for a corpus of other classes). For each set, the ID one among
         them: ``images_<set>`` and ``classes_<set>``; ``shared_classes_<set>``, its classes whose name is that of a
         class of the corpus, and ``kindred_classes_<set>``, those that share at least its last word
-        (:func:`robustness_lib.methods.ood_images.shared_classes`); and ``shared_images_<set>``, its images that are
-        nearly equal to one of the corpus: whose similarity (:func:`robustness_lib.methods.ood_images.nearest_images`)
-        is at least :data:`robustness_lib.methods.ood_images.DUPLICATE`.
+        (:func:`robustness_lib.methods.ood_images.shared_classes`); and ``shared_images_<set>``, its images whose
+        similarity to one of the corpus (:func:`robustness_lib.methods.ood_images.nearest_images`) is at least
+        :data:`robustness_lib.methods.ood_images.DUPLICATE`.
     """
     name = _corpus(job.init)
     if name is None:
@@ -376,7 +330,7 @@ def measure_overlap(job: Job, recipe: OODConfig, test: ImageDataset, context: Co
             f"the id of the checkpoint {job.init} does not name a corpus all of which it was pre-trained on, so "
             "overlap has nothing to compare with; choose other methods"
         )
-    corpus, size = context.images(name, "train"), _side(test)
+    corpus = context.images(name, "train")
     check_size(name, corpus, test)
     related = {words for wnid, words in read_class_map() if wnid in class_list("cifar10_related")}
     metrics: Metrics = {
@@ -386,12 +340,11 @@ def measure_overlap(job: Job, recipe: OODConfig, test: ImageDataset, context: Co
     }
     sets = {job.dataset: test}
     sets |= {
-        name: foreign_images(name, recipe, size, context)
-        for name in (*recipe.averaged, *recipe.further)
+        name: ood_set(name, config, test, context)
+        for name in (*config.averaged, *config.further)
         if name not in NOISE_IMAGES
     }
     for name, images in sets.items():
-        check_size(name, images, test)
         present = [images.class_names[label] for label in torch.unique(images.labels).tolist()]
         same, kindred = shared_classes(present, corpus.class_names)
         similarity, _ = nearest_images(images.images, corpus.images, context.runtime.device)

@@ -169,7 +169,7 @@ def _asked(parameters: Mapping[str, Any]) -> Filters:
 
 
 def plan_as_asked(name: str, parameters: Mapping[str, Any]) -> list[Job]:
-    """The jobs that a notebook's parameters ask for (:func:`measure_as_asked`), without a look at any image."""
+    """The jobs that a notebook's parameters ask for (:func:`measure_as_asked`), without reading any image."""
     from robustness_lib import data
 
     chosen = _asked(parameters)

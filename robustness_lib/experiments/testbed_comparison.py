@@ -1,7 +1,7 @@
 """What a network has beyond a testbed: effective robustness, dominance and hard examples (P2 §3, §5.4).
 
 The models of the testbed and the network are given by their scores for the same test images
-(:class:`robustness_lib.experiments.fine_tuning.Seen`), so everything here can be computed again without any training.
+(:class:`robustness_lib.experiments.fine_tuning.Evaluations`), so everything here can be computed without training.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.fine_tuning import Seen
+from robustness_lib.experiments.fine_tuning import Evaluations
 from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests, right_among, right_answers
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.effective_robustness import (
@@ -36,7 +36,7 @@ Floats = npt.NDArray[np.float64]
 Bools = npt.NDArray[np.bool_]
 
 
-def testbed_metrics(seen: Seen, tests: TargetTests) -> Metrics:
+def testbed_metrics(evaluations: Evaluations, tests: TargetTests) -> Metrics:
     """Accuracies of one testbed model.
 
     Returns:
@@ -44,7 +44,7 @@ def testbed_metrics(seen: Seen, tests: TargetTests) -> Metrics:
         ``shifted_accuracy_<shift>`` on the shifted images of the shift's classes (fractions), and how many these are,
         ``images_<shift>`` and ``shifted_images_<shift>``.
     """
-    last = {name: value[-1] for name, value in seen.scores.items()}
+    last = {name: value[-1] for name, value in evaluations.scores.items()}
     found: Metrics = {"accuracy": float(_right(last[ORIGINAL], tests).mean())}
     for shift in tests.shifted:
         inside, outside = right_answers(last, tests, shift)
@@ -53,7 +53,7 @@ def testbed_metrics(seen: Seen, tests: TargetTests) -> Metrics:
     return found
 
 
-def whole_testbed_metrics(testbed: Sequence[Seen], tests: TargetTests) -> Metrics:
+def whole_testbed_metrics(testbed: Sequence[Evaluations], tests: TargetTests) -> Metrics:
     """Lines through the testbed, and how its models differ image by image.
 
     Returns:
@@ -87,8 +87,8 @@ def whole_testbed_metrics(testbed: Sequence[Seen], tests: TargetTests) -> Metric
 
 
 def metrics_against(
-    testbed: Sequence[Seen],
-    seen: Seen,
+    testbed: Sequence[Evaluations],
+    evaluations: Evaluations,
     tests: TargetTests,
     classes: Sequence[int] | None = None,
     *,
@@ -113,14 +113,14 @@ def metrics_against(
         the ``hard_images`` that all testbed models get wrong the share that the network gets right,
         ``hard_share_correct`` and ``final_hard_share_correct``. Everything is a fraction.
     """
-    found: Metrics = {"history_epoch": [round(float(epoch), 5) for epoch in seen.epochs]}
+    found: Metrics = {"history_epoch": [round(float(epoch), 5) for epoch in evaluations.epochs]}
     first: dict[str, float] | None = None
     best = -1
     for shift in tests.shifted:
         known = tests.classes(shift) if classes is None else np.intersect1d(tests.classes(shift), list(classes))
         if len(known) < 2:
             continue
-        inside, outside = (right.mean(-1) for right in right_answers(seen.scores, tests, shift, known.tolist()))
+        inside, outside = (right.mean(-1) for right in right_answers(evaluations.scores, tests, shift, known.tolist()))
         line, lowest, highest = _line(testbed, tests, shift, known.tolist())
         line = PRINTED_LINES[PRINTED_FOR[shift]] if shift in PRINTED_FOR and classes is None else line
         beyond = effective_robustness(inside, outside, line)
@@ -142,7 +142,7 @@ def metrics_against(
         found[f"history_effective_robustness_{shift}"] = _rounded(beyond)
     if first is None:
         raise UserError("no shift has two classes that this network knows; choose other shifts with --set shifts=…")
-    right = _right(seen.scores[ORIGINAL], tests, classes)
+    right = _right(evaluations.scores[ORIGINAL], tests, classes)
     others = np.stack([_right(model.scores[ORIGINAL][-1], tests, classes) for model in testbed])
     hard = hard_examples(others)
     for when, at in (("maximum", best), ("end", -1)):
@@ -169,7 +169,7 @@ def _right(scores: npt.ArrayLike, tests: TargetTests, classes: Sequence[int] | N
 
 
 def _line(
-    testbed: Sequence[Seen], tests: TargetTests, shift: str, classes: Sequence[int]
+    testbed: Sequence[Evaluations], tests: TargetTests, shift: str, classes: Sequence[int]
 ) -> tuple[LinearFit, float, float]:
     """The baseline of a shift, and the testbed's lowest and highest original accuracy."""
     pairs = [
