@@ -1,10 +1,16 @@
-# One command for each thing one wants: `make help` lists them. Everything is made from what is in git, in .venv,
-# and only what is older than its sources is made again.
+# One command for each thing one wants: `make help` lists them. Everything is made from what is in git, in .venv (with
+# PYTHON_ENV=none in the active environment, which has the library), and only what is older than its sources is made
+# again.
 
 PYTHON   ?= python3
 VENV     := .venv
+ifeq ($(PYTHON_ENV),none)
+BIN      := $(shell dirname "$$(command -v python)")
+SET_UP   :=
+else
 BIN      := $(VENV)/bin
 SET_UP   := $(VENV)/set-up
+endif
 BOOK     := _build/html/index.html
 
 SOURCES  := $(wildcard notebooks/*.py)
@@ -15,8 +21,7 @@ LIST     := book/executed/.results
 PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_static/* book/_ext/*.py)
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
-# The networks of the smoke profile are tiny, and several threads wait for each other on a machine that is busy
-# (measured: 60 times slower with two threads on two cores, one of them taken). `make book OMP_NUM_THREADS=8` has more.
+# Everything here computes with tiny networks. `make book OMP_NUM_THREADS=8` has more threads.
 export OMP_NUM_THREADS ?= 1
 
 .DELETE_ON_ERROR:
@@ -56,7 +61,7 @@ clean: ## remove what is made, but neither .venv nor results (runs/, book/result
 
 # ---- what is made from what
 
-$(SET_UP): pyproject.toml constraints.txt
+.venv/set-up: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	@echo "Setting up $(VENV): a few minutes, 6 GB on Linux (PyTorch with its CUDA libraries)"
 	$(PYTHON) -m venv $(VENV)
@@ -85,5 +90,7 @@ $(PAGES): $(filter-out $(SOURCES:notebooks/%.py=book/results/%.jsonl),$(RESULTS)
 book/executed/index.ipynb book/executed/claims.ipynb book/executed/cost.ipynb book/executed/provenance.ipynb: $(RESULTS)
 
 _build/book: $(PAGES) $(PROSE) $(LIBRARY) $(SET_UP)
-	$(BIN)/jupyter-book build . --warningiserror --nitpick --keep-going --all
+	@mkdir -p $(@D)
+	@$(BIN)/jupyter-book build . --quiet --warningiserror --nitpick --keep-going --all > $@.log 2>&1 || \
+		{ grep -E 'WARNING|ERROR|Error' $@.log || cat $@.log; echo "The whole log: $@.log"; exit 1; } >&2
 	@touch $@

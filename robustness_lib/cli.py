@@ -6,19 +6,21 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustness_lib.errors import UserError
+from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import registry
 from robustness_lib.experiments.presets import PROFILES, Target, profile
 from robustness_lib.files import as_path
 from robustness_lib.models import checkpoint_ids
 from robustness_lib.runner.records import (
     EVIDENCE,
+    PRETRAINING,
     PUBLISHED,
     Record,
     Store,
@@ -27,7 +29,7 @@ from robustness_lib.runner.records import (
     publish,
     result_of,
 )
-from robustness_lib.training.config import ADVERSARIES
+from robustness_lib.training.config import ADVERSARIES, SEED_LIMIT
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -46,57 +48,78 @@ app.add_typer(data_app, name="data")
 
 DEFAULT_STORE = Path("runs")
 
-ProfileName = Annotated[str, typer.Option("--profile", help=f"Scale: {', '.join(PROFILES)}.")]
 
-
-def _not_empty(option: str, given: str) -> str:
-    """What was given to an option.
-
-    Raises:
-        UserError: It is empty, as of a variable that is not set.
-    """
-    if not given.strip():
+def _not_empty(option: str, text: str) -> str:
+    """Refuse an empty text, as of a variable that is not set."""
+    if not text.strip():
         raise UserError(f"{option} is empty; give it a value, or leave it out for the default")
-    return given
+    return text
 
 
-def _no_file(path: Path) -> Path:
-    """The folder that ``--store`` names.
+def _text(help: str, *names: str) -> Any:
+    """An option that takes text."""
 
-    Raises:
-        UserError: It is a file.
-    """
-    if path.exists() and not path.is_dir():
-        raise UserError(f"--store is {path}, which is no folder; name a folder, which is made if it is missing")
-    return path
+    def check(option: typer.CallbackParam, text: str | None) -> str | None:
+        return None if text is None else _not_empty(option.opts[0], text)
+
+    return typer.Option(*names, help=help, callback=check)
 
 
-def _folder(option: str, words: str, checked: Callable[[Path], Path] = Path) -> Any:
-    """An option that takes a folder, and refuses an empty name, as of a variable that is not set."""
+def _number(help: str, least: float, most: float) -> Any:
+    """An option that takes a number from ``least`` to ``most``."""
 
-    def named(given: object) -> str:
-        return str(given).strip() or _NOTHING  # before version 0.29 Typer makes "" a path, the current folder
+    def check(option: typer.CallbackParam, number: float | None) -> float | None:
+        if number is not None and not least <= number <= most:  # NaN neither
+            raise UserError(
+                f"{option.opts[0]} is {number} but must be from {least} to {most}; leave it out for the default"
+            )
+        return number
 
-    def read(given: object) -> Path | None:
-        return None if given is None else checked(as_path(_not_empty(option, str(given).replace(_NOTHING, ""))))
+    return typer.Option(help=help, callback=check)
 
-    return typer.Option(option, help=words, parser=named, callback=read, metavar="PATH")
+
+def _folder(option: str, help: str) -> Any:
+    """An option that takes a folder."""
+
+    def parse(text: object) -> str:
+        return str(text).strip() or _NOTHING  # before version 0.29 Typer makes "" a path, the current folder
+
+    def check(text: object) -> Path | None:
+        if text is None:
+            return None
+        try:
+            folder = as_path(_not_empty(option, str(text).replace(_NOTHING, "")))
+        except UserError as error:
+            raise UserError(f"{option}: {error}") from error
+        if option == "--store" and folder.exists() and not folder.is_dir():
+            raise UserError(f"--store is {folder}, which is no folder; name a folder, which is made if it is missing")
+        return folder
+
+    return typer.Option(option, help=help, parser=parse, callback=check, metavar="PATH")
 
 
 _NOTHING = "\0"
 """What no folder is called."""
 
+MOST = 1024
+"""The largest number of processes or threads."""
+
+ProfileName = Annotated[str, _text(f"Scale: {', '.join(PROFILES)}.", "--profile")]
+Profiles = Annotated[str, _text("Profiles, separated by commas.", "--profile")]
+Datasets = Annotated[str, _text("Data sets, separated by commas.")]
+Methods = Annotated[str, _text("Methods, separated by commas.")]
+Metrics = Annotated[str, _text("Metrics, separated by commas.")]
 DataRoot = Annotated[
     Path | None, _folder("--data-root", "Folder of the image sets; else $ROBUSTNESS_DATA, else ./data.")
 ]
-StoreFolder = Annotated[Path, _folder("--store", "Folder for records, networks and checkpoints.", _no_file)]
-Device = Annotated[str, typer.Option(help="auto, cpu, cuda or cuda:N.")]
-Precision = Annotated[str, typer.Option(help="auto, bfloat16 or float32.")]
-Threads = Annotated[int | None, typer.Option(help="CPU threads; all by default.")]
+StoreFolder = Annotated[Path, _folder("--store", "Folder for records, networks and checkpoints.")]
 Out = Annotated[
     Path | None,
     _folder("--out", "Folder that mirrors each record as soon as it is made, to take to another machine."),
 ]
+Device = Annotated[str, _text("auto, cpu, cuda or cuda:N.")]
+Precision = Annotated[str, _text("auto, bfloat16 or float32.")]
+Threads = Annotated[int | None, _number("CPU threads at most; by default all. A small network takes one.", 1, MOST)]
 Compile = Annotated[
     bool | None,
     typer.Option("--compile/--no-compile", help="Whether networks are compiled for training; by default on a GPU."),
@@ -108,7 +131,6 @@ Settings = Annotated[
         help="NAME=VALUE, a setting of the recipe; scratch., tuned. or pretraining. before the name restricts it.",
     ),
 ]
-
 PretrainingSettings = Annotated[
     list[str],
     typer.Option("--set", help="NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe."),
@@ -116,11 +138,7 @@ PretrainingSettings = Annotated[
 
 
 def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
-    """The settings of a pre-training, by their names alone.
-
-    Raises:
-        UserError: A setting cannot be read, or is one of another training.
-    """
+    """The settings of a pre-training, by their names alone; those of another training are refused."""
     from robustness_lib.experiments import pretraining
 
     given = registry.parse_overrides(settings)
@@ -153,18 +171,20 @@ def _context(
 def run(
     section: Annotated[str, typer.Argument(help=f"Section: {', '.join(registry.SECTIONS)}.")],
     profile_name: ProfileName = "smoke",
-    dataset: Annotated[str, typer.Option(help="Data sets, separated by commas; the profile's by default.")] = "all",
-    method: Annotated[str, typer.Option(help="Methods, separated by commas; all by default.")] = "all",
-    seeds: Annotated[str, typer.Option(help="0,1,2 or 0-4; the profile's by default.")] = "default",
-    levels: Annotated[str, typer.Option(help="Such as 0,0.5,1; the section's by default.")] = "all",
+    dataset: Annotated[str, _text("Data sets, separated by commas; the profile's by default.")] = "all",
+    method: Annotated[
+        str, _text("Methods, separated by commas; the section's main ones by default; '--method help' names them.")
+    ] = "all",
+    seeds: Annotated[str, _text("0,1,2 or 0-4; the profile's by default.")] = "default",
+    levels: Annotated[str, _text("Such as 0,0.5,1; the section's by default.")] = "all",
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
-    init: Annotated[str | None, typer.Option(help="Id of a checkpoint to tune instead of the profile's.")] = None,
-    workers: Annotated[int | None, typer.Option(help="Processes; by default one a GPU or CPU thread.")] = None,
+    init: Annotated[str | None, _text("Id of a checkpoint to tune instead of the profile's.")] = None,
+    workers: Annotated[int | None, _number("Processes; by default one a GPU or CPU thread.", 1, MOST)] = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Address of a Dask scheduler, tcp://HOST:PORT, to run on its workers.")
+        str | None, _text("Address of a Dask scheduler, tcp://HOST:PORT, to run on its workers.")
     ] = None,
     time_budget: Annotated[
-        float | None, typer.Option(help="Seconds; no job is started when less is left than the longest like it took.")
+        float | None, _number("Seconds; no job is started when less is left than the longest like it took.", 0, 10**9)
     ] = None,
     out: Out = None,
     data_root: DataRoot = None,
@@ -178,9 +198,7 @@ def run(
     from robustness_lib.runner import dask_executor
 
     if init is not None:
-        checkpoint_ids.check_id(_not_empty("--init", init), "--init")
-    if workers is not None and workers < 1:
-        raise UserError(f"--workers is {workers} but must be at least 1")
+        checkpoint_ids.check_id(init, "--init")
     context = _context(data_root, store, device if scheduler is None else "auto", precision, threads, compile)
     options = {"device": device, "precision": precision, "threads": threads, "compile": compile}
     with dask_executor.connect(scheduler, **options) as executor:
@@ -224,8 +242,8 @@ def run(
 @app.command()
 def pretrain(
     profile_name: ProfileName = "smoke",
-    corpus: Annotated[str | None, typer.Option(help="Image set to pre-train on; the profile's by default.")] = None,
-    seed: Annotated[int | None, typer.Option(help="Seed; the profile's by default.")] = None,
+    corpus: Annotated[str | None, _text("Image set to pre-train on; the profile's by default.")] = None,
+    seed: Annotated[int | None, _number("Seed; the profile's by default.", 0, SEED_LIMIT - 1)] = None,
     settings: PretrainingSettings = [],  # noqa: B006 - typer takes the default's type from it
     out: Out = None,
     data_root: DataRoot = None,
@@ -244,38 +262,35 @@ def pretrain(
     from robustness_lib.runner.sweep import sweep
     from robustness_lib.training import distributed
 
-    if corpus is not None:
-        _not_empty("--corpus", corpus)
     context = _context(data_root, store, device, precision, threads, compile)
     scale = profile(profile_name)
     target: Target = next(iter(scale.targets.values()))
     if corpus is not None:
         target = next((t for t in scale.targets.values() if t.corpus == corpus), target)
-    holds = pretraining.with_counts(context.images(corpus or target.corpus, "train"))
-    overrides = _pretraining_overrides(settings)
-    job = pretraining.job(scale, target, corpus_holds=holds, seed=seed, overrides=overrides)
+    plan = partial(pretraining.job, scale, target, seed=seed, overrides=_pretraining_overrides(settings))
+    plan(corpus_holds=target.corpus)  # settings are refused before the store is touched
+    job = plan(corpus_holds=pretraining.with_counts(context.images(corpus or target.corpus, "train")))
     name = checkpoint_id(job)
     with (
         distributed.join(context.runtime.device) as rank,
         sync.mirrored([job], store, out if rank == 0 else None) as mirror,
     ):
-        found = model_cache.find_checkpoint(name, store)
+        path = model_cache.find_checkpoint(name, store)
         if rank > 0:
-            if found is None:  # it cannot be made before this process helps
+            if path is None:  # it cannot be made before this process helps
                 pretraining.assist(job, context)
             return
-        kept = Store(store)
-        if found is None:
+        if path is None:
             pretraining.forget(job, store)
         else:
-            model_cache.read_trained(found)  # though its record is there, the file may be damaged
+            model_cache.read_trained(path)  # though its record is there, the file may be damaged
         sweep([job], pretraining.run, context, on_record=mirror).check()
-    record = kept.get(job)
+    record = Store(store).get(job)
     error = record.metrics.get("error") if record is not None else None
-    told = (
-        "no validation images of its classes" if error is None else f"validation error {100 * float(str(error)):.1f} %"
+    result = (
+        f"validation error {100 * error:.1f} %" if isinstance(error, float) else "no validation images of its classes"
     )
-    print(f"{name}\n{model_cache.find_checkpoint(name, store)}: {told}")
+    print(f"{name}\n{model_cache.find_checkpoint(name, store)}: {result}")
 
 
 @app.command("import")
@@ -287,9 +302,9 @@ def import_weights(
             "person downloaded into the data root's folder torchvision."
         ),
     ],
-    corpus: Annotated[str | None, typer.Option(help="Image set that an authors' network was trained on.")] = None,
+    corpus: Annotated[str | None, _text("Image set that an authors' network was trained on.")] = None,
     adversary: Annotated[
-        str, typer.Option(help=f"What an authors' network was trained against: {', '.join(ADVERSARIES)}.")
+        str, _text(f"What an authors' network was trained against: {', '.join(ADVERSARIES)}.")
     ] = ADVERSARIES[0],
     data_root: DataRoot = None,
     store: StoreFolder = DEFAULT_STORE,
@@ -299,7 +314,7 @@ def import_weights(
     from robustness_lib.runner.model_cache import Context
 
     name = pretrained_weights.import_weights(
-        weights, Context(data=data_root, store=store), corpus=corpus, adversary=adversary
+        str(as_path(weights)), Context(data=data_root, store=store), corpus=corpus, adversary=adversary
     )
     architecture = getattr(checkpoint_ids.origin(name), "architecture", "")
     settings = f"--set architecture={architecture}" + (" --set image_size=224" if weights == architecture else "")
@@ -308,11 +323,7 @@ def import_weights(
 
 
 def _own(store: Path) -> Store:
-    """The store, to read from.
-
-    Raises:
-        UserError: It was named, but is not there.
-    """
+    """The store, to read from; refused if it was named but is not there."""
     if store != DEFAULT_STORE and not store.is_dir():
         raise UserError(
             f"there is no store {store}; name the folder that 'robustness run' filled, or leave --store out"
@@ -329,6 +340,10 @@ def _published(section: str | None = None) -> list[Record]:
             file=sys.stderr,
         )
     return load_published(section)
+
+
+def _check_section(name: str) -> None:
+    choose(name, (*registry.SECTIONS, PRETRAINING), "section")
 
 
 @app.command()
@@ -352,18 +367,16 @@ def status(store: StoreFolder = DEFAULT_STORE) -> None:
 @app.command()
 def show(
     section: Annotated[str, typer.Argument(help="Section, or pretraining.")],
-    profile_name: Annotated[str, typer.Option("--profile", help="Profiles, separated by commas.")] = "all",
-    dataset: Annotated[str, typer.Option(help="Data sets, separated by commas.")] = "all",
-    method: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "all",
-    metric: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "all",
+    profile_name: Profiles = "all",
+    dataset: Datasets = "all",
+    method: Methods = "all",
+    metric: Metrics = "all",
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Print your records of a section and the book's: means and standard deviations over seeds."""
-    from robustness_lib.experiments import pretraining
     from robustness_lib.runner import comparison
 
-    if section != pretraining.SECTION:
-        registry.section(section)
+    _check_section(section)
     table = comparison.summary(_own(store).records(section), _published(section))
     table = _restricted(table, profile=profile_name, dataset=dataset, method=method, metric=metric)
     _print_frame(table)
@@ -376,18 +389,17 @@ def show(
 @app.command()
 def compare(
     section: Annotated[str | None, typer.Argument(help="Section, or pretraining; all by default.")] = None,
-    profile_name: Annotated[str, typer.Option("--profile", help="Profiles, separated by commas.")] = "all",
-    dataset: Annotated[str, typer.Option(help="Data sets, separated by commas.")] = "all",
-    method: Annotated[str, typer.Option(help="Methods, separated by commas.")] = "all",
-    metric: Annotated[str, typer.Option(help="Metrics, separated by commas.")] = "all",
+    profile_name: Profiles = "all",
+    dataset: Datasets = "all",
+    method: Methods = "all",
+    metric: Metrics = "all",
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Set your records beside the book's, job by job and as means: do they agree?"""
-    from robustness_lib.experiments import pretraining
     from robustness_lib.runner import comparison
 
-    if section not in (None, pretraining.SECTION):
-        registry.section(str(section))
+    if section is not None:
+        _check_section(section)
     yours, book = _own(store).records(section), _published(section)
     table = comparison.compare(yours, book)
     if table.empty:
@@ -408,11 +420,7 @@ def compare(
 
 
 def _restricted(table: pd.DataFrame, **chosen: str) -> pd.DataFrame:
-    """The rows whose columns have one of the chosen values (names separated by commas, or "all").
-
-    Raises:
-        UserError: No row has one of them.
-    """
+    """The rows whose columns have one of the chosen values (names separated by commas, or "all")."""
     for column, text in chosen.items():
         wanted = registry.parse_names(text)
         if wanted is None:
@@ -436,8 +444,7 @@ def merge(
     from robustness_lib.runner import sync
 
     bad = False
-    for folder in folders:
-        folder = as_path(folder)
+    for folder in map(as_path, folders):
         merged = sync.merge(folder, store)
         if merged == sync.Merged():
             raise UserError(
@@ -523,12 +530,14 @@ def list_data(
         print(f"searched: {folder}" + ("" if folder.is_dir() else ", which does not exist yet"))
         print("'robustness data list NAME' says where a set is looked for, who published it and how to get it")
         return
+    unbroken: Any = {"break_long_words": False, "break_on_hyphens": False}
     for row in data.list_sets(data_root, names):
         print(f"{row['name']}: {row['what']}")
         place = f"{row['found']}, {row['where']}" if row["where"] else row["found"]
         for label, text in (("here", place), ("from", row["origin"]), ("get", row["get"])):
             if text:
-                print(_wrapped(f"  {label:4}  ", text))
+                indent = f"  {label:4}  "
+                print(textwrap.fill(text, 100, initial_indent=indent, subsequent_indent=" " * 8, **unbroken))
 
 
 @data_app.command("check")
@@ -565,14 +574,6 @@ def fetch_data(
         bad = bad or found.state != "intact"
     if bad:
         raise typer.Exit(1)
-
-
-def _wrapped(start: str, text: str) -> str:
-    """``text`` after ``start`` in lines of at most 100 columns, words whole."""
-    indent = " " * len(start)
-    return textwrap.fill(
-        text, 100, initial_indent=start, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
-    )
 
 
 def _print_table(columns: Sequence[Any], rows: Sequence[Mapping[Any, Any]]) -> None:

@@ -50,7 +50,13 @@ def choose(value: str, valid: Iterable[str], what: str) -> str:
         return value
     near = difflib.get_close_matches(str(value), options, n=1)
     hint = f" (did you mean {near[0]!r}?)" if near else ""
-    raise UserError(f"unknown {what} {value!r}{hint}; choose one of: {', '.join(options)}")
+    raise UserError(f"unknown {what} {shortened(value)}{hint}; choose one of: {', '.join(options)}")
+
+
+def shortened(value: object) -> str:
+    """A value as Python writes it, at most 60 characters of it; of a list or a mapping the type's name."""
+    text = repr(value) if value is None or isinstance(value, str | int | float) else type(value).__name__
+    return text if len(text) <= 60 else f"{text[:60]}…"
 
 
 def first_line(error: Exception) -> str:

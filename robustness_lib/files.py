@@ -10,19 +10,24 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from robustness_lib.errors import UserError
+from robustness_lib.errors import UserError, shortened
 
 
 def as_path(text: Path | str) -> Path:
     """A path that a person gave, with ``~`` for the home folder.
 
     Raises:
-        UserError: It begins with ``~``, and there is no home folder.
+        UserError: It begins with ``~``, and there is no home folder; or no file can be called so.
     """
     try:
-        return Path(text).expanduser()
+        path = Path(text).expanduser()
+        path.is_dir()
     except RuntimeError:
         raise UserError(f"{text} begins with ~, but no home folder is known here; write the whole path") from None
+    except (OSError, ValueError) as error:  # such as a name that is too long
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"no file or folder can be called {shortened(str(text))} ({reason}); name another") from error
+    return path
 
 
 def write_atomically(path: Path, content: bytes) -> None:

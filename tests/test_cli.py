@@ -78,10 +78,10 @@ def refused(command: Command, *arguments: str) -> str:
         (("run", "calibration", "--set", "tune.epochs=5"), ["'tune'", "scratch, tuned, pretraining"]),
         (("run", "calibration", "--set", "epochs"), ["'epochs'", "NAME=VALUE"]),
         (("run", "calibration", "--set", "=5"), ["'=5'", "NAME=VALUE"]),
-        (("run", "calibration", "--set", "epochs=many"), ["epochs=many", "a whole number was expected"]),
+        (("run", "calibration", "--set", "epochs=many"), ["epochs='many'", "a whole number was expected"]),
         (("run", "calibration", "--set", "epochs=0"), ["epochs is 0", "at least 1"]),
         (("run", "calibration", "--set", "learning_rate=nan"), ["learning_rate is nan", "finite number"]),
-        (("run", "calibration", "--set", "flip=perhaps"), ["flip=perhaps", "true or false"]),
+        (("run", "calibration", "--set", "flip=perhaps"), ["flip='perhaps'", "true or false"]),
         (("run", "calibration", "--set", "bin_size=0"), ["bin_size is 0"]),
         (("run", "calibration", "--set", "normalisation=z"), ["'z'", "half, cifar, cifar-p2, imagenet"]),
         (("run", "calibration", "--set", "architecture=vgg99"), ["'vgg99'", "resnet18"]),
@@ -92,9 +92,9 @@ def refused(command: Command, *arguments: str) -> str:
         (("run", "calibration", "--levels", "0.5"), ["calibration has no levels"]),
         (("run", "label_noise", "--levels", "2"), ["corruption strength is 2", "[0, 1]"]),
         (("run", "label_noise", "--method", "none-excluded"), ["--corpus imagenet32-no-cifar10", "--init"]),
-        (("run", "calibration", "--workers", "0"), ["--workers is 0", "at least 1"]),
-        (("run", "calibration", "--threads", "0"), ["threads is 0", "at least 1"]),
-        (("run", "calibration", "--threads", "-1"), ["threads is -1", "at least 1"]),
+        (("run", "calibration", "--workers", "0"), ["--workers is 0", "from 1 to 1024"]),
+        (("run", "calibration", "--threads", "0"), ["--threads is 0", "from 1 to 1024"]),
+        (("run", "calibration", "--threads", "-1"), ["--threads is -1"]),
         (("run", "calibration", "--device", "tpu"), ["'tpu'", "cpu, cuda"]),
         (("run", "calibration", "--precision", "half"), ["'half'", "auto, bfloat16, float32"]),
         (("run", "calibration", "--init", "mine"), ["checkpoint mine", "robustness pretrain"]),
@@ -106,7 +106,7 @@ def refused(command: Command, *arguments: str) -> str:
         (("pretrain", "--profile", "large"), ["'large'", "smoke, cpu, paper"]),
         (("pretrain", "--corpus", "imagenet99"), ["'imagenet99'", "imagenet32"]),
         (("pretrain", "--corpus", "imagenet32", "--data-root", "nowhere"), ["nowhere"]),
-        (("pretrain", "--set", "epochs=x"), ["epochs=x"]),
+        (("pretrain", "--set", "epochs=x"), ["epochs='x'"]),
         (("data", "fetch", "cifar11"), ["'cifar11'", "cifar10"]),
         (("run", "recipe_choice"), ["recipe_choice measures nothing at --profile smoke; choose another --profile"]),
         (
@@ -543,8 +543,7 @@ def test_data_list_fits_a_terminal_and_tells_the_rest_of_named_sets(command: Com
     assert "did you mean 'cifar10'" in refused(command, "data", "list", "cifar11")
     _, out, _ = command("data", "list", "cifar10n", "--data-root", "data")
     assert out.count("  get   'robustness data fetch cifar10n-") == 6
-    for name in ("nowhere", "n" * 300):
-        assert f"the data root {name}" in refused(command, "data", "list", "--data-root", name).replace("'", "")
+    assert "the data root nowhere" in refused(command, "data", "list", "--data-root", "nowhere")
 
 
 # ---------------------------------------------------------------------------------------- show

@@ -18,7 +18,10 @@ echo "$(basename "$0") $*" >> calls
 case "$(basename "$0") $*" in
 papermill*) cp "$4" "$5" ;;
 *robustness_lib.notebook*) mkdir -p book/executed && cp "$3" "$4" ;;
-jupyter-book*) mkdir -p _build/html ;;
+jupyter-book*)
+    mkdir -p _build/html
+    echo "reading sources"
+    if [ -e broken ]; then echo "page.md:3: WARNING: no such figure" >&2; exit 1; fi ;;
 *"-m venv"*) mkdir -p .venv/bin ;;
 esac
 """
@@ -48,12 +51,16 @@ def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
 
     def run(target: str, *settings: str) -> list[str]:
         Path("calls").write_text("")
-        own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")}
-        done = subprocess.run(["make", target, *settings], env=own, capture_output=True, text=True, check=False)
+        done = make_here(target, *settings)
         assert done.returncode == 0, done.stderr
         return Path("calls").read_text().splitlines()
 
     return run
+
+
+def make_here(*words: str, path: str = os.environ["PATH"]) -> subprocess.CompletedProcess[str]:
+    own = {name: value for name, value in os.environ.items() if not name.startswith("MAKE")} | {"PATH": path}
+    return subprocess.run(["make", *words], env=own, capture_output=True, text=True, check=False)
 
 
 def executed(calls: list[str]) -> set[str]:
@@ -94,3 +101,27 @@ def test_setup_makes_the_environment_and_nothing_else(make: Make) -> None:
 def test_format_mends_what_lint_checks(make: Make) -> None:
     assert make("format") == ["ruff check --quiet --fix-only .", "ruff format ."]
     assert make("lint")[:2] == ["ruff check .", "ruff format --check ."]
+
+
+@pytest.mark.usefixtures("make")
+def test_the_book_is_built_in_the_active_environment_where_that_is_asked_for() -> None:
+    Path(".venv/bin").rename("active")
+    Path(".venv/set-up").unlink()
+    Path(".venv").rmdir()
+    done = make_here("book", "PYTHON_ENV=none", path=f"{Path('active').resolve()}:{os.environ['PATH']}")
+    assert done.returncode == 0, done.stderr
+    assert executed(Path("calls").read_text().splitlines()) == set(PAGES)
+    assert not Path(".venv").exists()
+
+
+@pytest.mark.usefixtures("make")
+def test_building_the_book_prints_warnings_alone() -> None:
+    done = make_here("book")
+    assert "reading sources" not in done.stdout + done.stderr
+    Path("README.md").touch()
+    Path("broken").touch()
+    done = make_here("book")
+    assert done.returncode != 0
+    first, *_ = done.stderr.splitlines()
+    assert first == "page.md:3: WARNING: no such figure"
+    assert "reading sources" not in done.stdout + done.stderr

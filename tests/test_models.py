@@ -217,8 +217,14 @@ def test_features_are_what_the_head_sees(architecture: str, size: int) -> None:
 
 
 BAD_REQUESTS = [
-    *((("wrn" + name, 10), f"no 'wrn{name}': .* a depth 4 more than a .*") for name in ("", "-41-2", "-4-2", "-40-0")),
-    *((("wrn" + name, 10), f"no .wrn{name}.: .* for example wrn-40-2") for name in ("-40", "-40-2-1", "-<depth>")),
+    *(
+        (("wrn" + name, 10), f"architecture is 'wrn{name}', .* a depth 4 more than a .*")
+        for name in ("", "-41-2", "-4-2", "-40-0")
+    ),
+    *(
+        (("wrn" + name, 10), f"architecture is .wrn{name}., .* for example wrn-40-2")
+        for name in ("-40", "-40-2-1", "-<depth>")
+    ),
     (("allconv-32", 10), r"unknown architecture 'allconv-32' .*did you mean 'allconv.*wrn-<depth>-<width>"),
     (("resnet34", 10), r"unknown architecture 'resnet34'.*resnet18"),
     (("wrn-10-1", 0), "at least 1 class, not 0"),

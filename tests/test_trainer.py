@@ -776,12 +776,11 @@ def test_prediction_is_that_of_the_network_in_evaluation_mode() -> None:
 # ---------------------------------------------------------------------------------------- progress
 
 
-@pytest.mark.parametrize("module", [None, "ipykernel.iostream"], ids=["file", "notebook"])
-def test_a_short_training_is_drawn_where_somebody_watches_and_silent_in_a_file(
-    monkeypatch: pytest.MonkeyPatch, module: str | None
-) -> None:
-    file = io.StringIO() if module is None else type("OutStream", (io.StringIO,), {"__module__": module})()
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_short_training_is_drawn_on_a_terminal_alone(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    file = io.StringIO()
+    monkeypatch.setattr(file, "isatty", lambda: terminal)
     monkeypatch.setattr("sys.stderr", file)
     toys.trained(progress="a training")
-    assert ("a training: 100%" in file.getvalue()) == (module is not None)
-    assert file.getvalue().count("\n") == (module is not None)
+    assert ("a training: 100%" in file.getvalue()) == terminal
+    assert file.getvalue().count("\n") == terminal

@@ -7,6 +7,7 @@ a function of a module.
 from __future__ import annotations
 
 import contextlib
+import functools
 import multiprocessing
 import multiprocessing.process
 import os
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+import typer
 from torch import nn
 
 from robustness_lib import cli
@@ -192,6 +194,9 @@ def command_child(arguments: Sequence[str], folder: Path) -> None:
     cli.main()
 
 
+_CLICK = functools.cache(typer.main.get_command)
+"""Making it takes longer than most commands."""
+
 Command = Callable[..., tuple[int, str, str]]
 """The ``robustness`` command in this process: arguments to status, output and errors."""
 
@@ -202,6 +207,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     def run(*arguments: str) -> tuple[int, str, str]:
         threads = torch.get_num_threads()
         monkeypatch.setattr(sys, "argv", ["robustness", *arguments])
+        monkeypatch.setattr(typer.main, "get_command", _CLICK)
         capfd.readouterr()
         status = 0
         try:

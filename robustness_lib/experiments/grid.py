@@ -15,10 +15,7 @@ from robustness_lib.experiments.presets import PROFILES, Profile, profile
 from robustness_lib.experiments.pretraining import further_pretraining, overrides_for, target_of
 from robustness_lib.models.checkpoint_ids import origin, trained_on
 from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
-from robustness_lib.training.config import ADVERSARIES, TrainingConfig
-
-SEED_LIMIT = 2**32 - 1
-"""Seeds are below it: NumPy's legacy generator takes 32 bits, and label noise is drawn from a job's seed + 1."""
+from robustness_lib.training.config import ADVERSARIES, SEED_LIMIT, TrainingConfig
 
 ARMS = ("scratch", "tuned")
 """The two sides of a comparison: trained from scratch, and pre-trained then tuned."""

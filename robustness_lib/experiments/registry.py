@@ -94,24 +94,18 @@ def measure_section(
         todo = [job for job in planned if store.get(job) is None]
         if todo and executor is None:
             _tell_of_the_book(todo, load_published(name), context)
+        overrides = selection.get("overrides")
+        pretraining.missing(todo, overrides, context.store)  # refuses checkpoints that cannot be made
         for dataset in {job.dataset for job in planned if _needs_images(job)}:
             context.images(dataset, "test")
         for job in filter(_needs_images, todo):
             _check_size(job, context)
             getattr(chosen, "check_images", lambda job, context: None)(job, context)
         started = time.monotonic()
-        lost = pretraining.unrecorded(planned, context.store)
-        sweep(
-            lost, pretraining.run, context, time_budget=time_budget, executor=executor, on_record=keep
-        )  # if it can be
-        late = pretraining.ensure(
-            todo,
-            selection.get("overrides"),
-            context,
-            time_budget=time_budget,
-            executor=executor,
-            on_record=keep,
-        )
+        how: dict[str, Any] = {"executor": executor, "on_record": keep}
+        unrecorded = pretraining.unrecorded(planned, context.store)
+        sweep(unrecorded, pretraining.run, context, time_budget=time_budget, **how)  # where it can be made again
+        late = pretraining.ensure(todo, overrides, context, time_budget=time_budget, **how)
         left = [job for job in todo if job.init in late]
         outcome = sweep(
             [job for job in planned if job not in left],
@@ -119,8 +113,7 @@ def measure_section(
             context,
             workers=workers or (1 if profile_name == "smoke" else default_workers(context.runtime)),
             time_budget=None if time_budget is None else time_budget - (time.monotonic() - started),
-            executor=executor,
-            on_record=keep,
+            **how,
         )
     outcome.left += left
     return planned, outcome

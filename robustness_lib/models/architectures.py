@@ -11,21 +11,17 @@ linear layer, its *trunk* is everything else.
 from __future__ import annotations
 
 import contextlib
-import re
 from collections.abc import Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustness_lib.errors import UserError, choose
+from robustness_lib.errors import UserError
 from robustness_lib.randomness import generator
-from robustness_lib.training.config import TORCHVISION
+from robustness_lib.training.config import wrn_depth_and_width
 
 StateDict = dict[str, Tensor]
-
-ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", "allconv-64", *TORCHVISION)
-"""What :func:`build` can build."""
 
 
 class _Block(nn.Module):
@@ -171,7 +167,7 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     networks initialise themselves in their own way.
 
     Args:
-        architecture: One of :data:`ARCHITECTURES`; ``allconv`` is for 32 pixels.
+        architecture: ``wrn-<depth>-<width>``, or another of :data:`robustness_lib.training.config.ARCHITECTURES`.
         num_classes: Number of logits K, at least 1.
         dropout: Drop rate in [0, 1) of a Wide ResNet; the other networks have their own, fixed rates.
         seed: The job's seed. The weights are a function of it, and the global random state is left alone;
@@ -186,25 +182,14 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     if not 0 <= dropout < 1:
         raise UserError(f"dropout must be at least 0 and below 1, not {dropout}")
     with contextlib.nullcontext() if seed is None else _initialised_from(generator(seed, "init")):
-        if architecture.startswith("wrn"):
-            network: nn.Module = WideResNet(*_depth_and_width(architecture), num_classes, dropout)
-        elif choose(architecture, ARCHITECTURES, "architecture") in ("allconv", "allconv-64"):
+        if size := wrn_depth_and_width(architecture):
+            network: nn.Module = WideResNet(*size, num_classes, dropout)
+        elif architecture in ("allconv", "allconv-64"):
             network = AllConv(num_classes, 64 if architecture == "allconv-64" else 32)
         else:
             network = torchvision.models.get_model(architecture, weights=None, num_classes=num_classes)
     vars(network)["architecture"] = architecture
     return network
-
-
-def _depth_and_width(architecture: str) -> tuple[int, int]:
-    match = re.fullmatch(r"wrn-([0-9]+)-([0-9]+)", architecture)
-    depth, width = (int(match[1]), int(match[2])) if match else (0, 0)
-    if depth < 10 or (depth - 4) % 6 or width < 1:
-        raise UserError(
-            f"there is no {architecture!r}: a Wide ResNet is wrn-<depth>-<width>, with a depth 4 more than a "
-            "multiple of 6 (10, 16, 22, 28, 34, 40, …) and a width of at least 1, for example wrn-40-2"
-        )
-    return depth, width
 
 
 def _check_classes(num_classes: int) -> None:

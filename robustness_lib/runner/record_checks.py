@@ -7,7 +7,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any, get_type_hints
 
-from robustness_lib.errors import UserError
+from robustness_lib.errors import UserError, shortened
 from robustness_lib.models.checkpoint_ids import is_checkpoint_id
 from robustness_lib.training.config import TrainingConfig
 
@@ -99,7 +99,8 @@ def check_job(job: Mapping[str, Any]) -> None:
 @functools.lru_cache(4096)
 def _check_recipe(items: tuple[tuple[str, Any, type], ...]) -> None:
     recipe = {name: value for name, value, _ in items}
-    _check(_table_of(_is_setting)(recipe), "recipe", recipe)
+    for name, value in recipe.items():
+        _check(_is_name(name) and _is_setting(value), f"setting {shortened(name)}", value)
     settings = {name: value for name, value in recipe.items() if name in _KINDS}
     for name, value in settings.items():
         _check(_OF_KIND[_KINDS[name]](value), name, value)
@@ -129,9 +130,3 @@ def _check_keys(value: Any, keys: tuple[str, ...], what: str) -> None:
 def _check(condition: bool, what: str, value: object) -> None:
     if not condition:
         raise UserError(f"the {what} of a job or record cannot be {shortened(value)}; give another")
-
-
-def shortened(value: object) -> str:
-    """A value as Python writes it, at most 60 characters of it."""
-    text = repr(value) if _is_setting(value) else str(type(value).__name__)
-    return text if len(text) <= 60 else f"{text[:60]}…"

@@ -23,10 +23,10 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from robustness_lib.errors import UserError
+from robustness_lib.errors import UserError, shortened
 from robustness_lib.files import locked, write_atomically
 from robustness_lib.metrics import Metrics
-from robustness_lib.runner.record_checks import check_job, check_record, shortened
+from robustness_lib.runner.record_checks import check_job, check_record
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import types
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any, Self, get_args, get_type_hints
 
-from robustness_lib.errors import SettingError, choose
+from robustness_lib.errors import SettingError, choose, shortened
 
 NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, float]]] = {
     "half": ((0.5, 0.5, 0.5), (0.5, 0.5, 0.5)),
@@ -28,11 +29,20 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 TORCHVISION = ("resnet18", "resnet50", "resnet152", "alexnet", "vgg11_bn", "wide_resnet50_2")
 """The networks of P2 that torchvision provides (P2 B.6)."""
 
+ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", "allconv-64", *TORCHVISION)
+"""What :func:`robustness_lib.models.architectures.build` can build; AllConv for images of 32 and of 64 pixels."""
+
 ADVERSARIES = ("none", "untargeted", "targeted")
 """What a network is trained against (:class:`robustness_lib.methods.pgd.Adversary`)."""
 
 ANCHORS = ("clean", "noised")
 """Centers of an attack's ball (:func:`robustness_lib.methods.pgd.pgd`)."""
+
+SEED_LIMIT = 2**32 - 1
+"""Seeds are below it: NumPy's legacy generator takes 32 bits, and label noise is drawn from a job's seed + 1."""
+
+LARGEST = 10**9
+"""The largest number that a setting can be given."""
 
 EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
 """Radius, step and number of steps of P1's attack in training, in units of an image in [0, 1]."""
@@ -104,6 +114,7 @@ class TrainingConfig:
         for setting in fields(self):
             if isinstance(setting.default, float):  # 1 and 1.0 are one setting and make one key
                 object.__setattr__(self, setting.name, float(getattr(self, setting.name)))
+        wrn_depth_and_width(self.architecture)
         choose(self.normalisation, NORMALISATIONS, "normalisation")
         choose(self.trainable, ("all", "head"), "value of trainable")
         choose(self.schedule, SCHEDULES, "schedule")
@@ -114,6 +125,8 @@ class TrainingConfig:
             _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
         for name in ("train_images", "crop_padding", "observations", "early_looks"):
             _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
+        for name, most in (("batch_size", 1_000_000), ("crop_padding", 100), ("early_looks", 100)):
+            _require(getattr(self, name) <= most, name, getattr(self, name), f"at most {most}")
         for name in ("learning_rate", "final_learning_rate", "weight_decay", "step_size"):
             value = getattr(self, name)
             _require(math.isfinite(value) and value >= 0, name, value, "a finite number, at least 0")
@@ -174,7 +187,27 @@ _kinds = functools.cache(get_type_hints)
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
     if not condition:
-        raise SettingError(name, f" is {value!r} but must be {expected}; give another value")
+        raise SettingError(name, f" is {shortened(value)} but must be {expected}; give another value")
+
+
+def wrn_depth_and_width(architecture: str) -> tuple[int, int] | None:
+    """Depth and width of a Wide ResNet called ``wrn-<depth>-<width>``; None for another network.
+
+    Raises:
+        UserError: There is no such architecture.
+    """
+    if not architecture.startswith("wrn"):
+        choose(architecture, ARCHITECTURES, "architecture")
+        return None
+    match = re.fullmatch(r"wrn-([0-9]{1,4})-([0-9]{1,4})", architecture)
+    depth, width = (int(match[1]), int(match[2])) if match else (0, 0)
+    if not 10 <= depth <= 1000 or (depth - 4) % 6 or not 1 <= width <= 100:
+        raise SettingError(
+            "architecture",
+            f" is {shortened(architecture)}, but a Wide ResNet is wrn-<depth>-<width>, with a depth 4 more than a "
+            "multiple of 6 (10, 16, 22, 28, 34, 40, …) and a width from 1 to 100, for example wrn-40-2",
+        )
+    return depth, width
 
 
 def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | None:
@@ -199,14 +232,17 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
     try:
         if kind is bool:
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
-        if kind is float and "/" in text:
-            return float(Fraction(text))
-        return kind(text)  # type: ignore[no-any-return]
-    except (KeyError, ValueError, ZeroDivisionError):
+        value = float(Fraction(text)) if kind is float and "/" in text else kind(text)
+    except (KeyError, ValueError, ZeroDivisionError, OverflowError):
         expected = {bool: "true or false", int: "a whole number", float: "a number, such as 0.03 or 8/255"}.get(
             kind, "text"
         )
-        raise SettingError(name, f"={text} cannot be read: {expected} was expected") from None
+        raise SettingError(name, f"={shortened(text)} cannot be read: {expected} was expected") from None
+    if isinstance(value, str):
+        _require(len(value) <= 500, name, value, "at most 500 characters long")
+    else:
+        _require(not LARGEST < abs(value) < math.inf, name, value, f"at most {LARGEST:,}")
+    return value
 
 
 def learning_rate_at(step: int, total_steps: int, recipe: TrainingConfig) -> float:
