@@ -69,15 +69,6 @@ def own_job(init: str = SCRATCH, method: str = "standard", **changes: str) -> Jo
 # ---------------------------------------------------------------------------------------- jobs
 
 
-@pytest.mark.parametrize(("method", "rate"), [("low-rate", 0.0001), ("high-rate", 0.01)])
-def test_other_rates_change_the_tuning_alone(method: str, rate: float) -> None:
-    [job] = calibration.jobs("paper", datasets=["cifar10"], methods=[method], seeds=[0])
-    standard = calibration.jobs("paper", datasets=["cifar10"], methods=["standard"], seeds=[0])[-1]
-    assert job.init == standard.init != SCRATCH
-    assert job.recipe == {**standard.recipe, "learning_rate": pytest.approx(rate)}
-    assert method not in {job.method for job in calibration.jobs("paper")}
-
-
 def test_what_a_profile_plans_and_what_is_a_trial() -> None:
     def one(section: str, method: str, **selection: Any) -> Job:
         jobs = registry.section(section).jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[0], **selection)

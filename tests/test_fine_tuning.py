@@ -14,7 +14,7 @@ import toys
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageDataset, load
+from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import fine_tuning
 from robustness_lib.experiments.fine_tuning import Evaluations, cross_validated_scores, fit, fit_head
@@ -97,14 +97,6 @@ def test_it_is_read_the_second_time(context: Context, sets: TargetTests) -> None
     assert np.array_equal(first.scores["shifted"], again.scores["shifted"])
     other = fit(training(variant="other"), sets, context, start=lambda: build("wrn-10-1", 10, 0.0, 9))
     assert not np.array_equal(first.scores["shifted"], other.scores["shifted"])
-
-
-def test_scores_are_converted(context: Context, sets: TargetTests) -> None:
-    evaluations = fit(training(), sets, context, start=fresh, convert=lambda logits: logits[:, :3])
-    assert evaluations.scores[ORIGINAL].shape == (3, 20, 3)
-    once = fine_tuning.evaluate_once(fresh(), sets, RECIPE, context, fine_tuning.as_they_are)
-    assert once.epochs.tolist() == [0]
-    assert once.scores["shifted"].shape == (1, 10, 10)
 
 
 # ---------------------------------------------------------------------------------------- last layer
@@ -313,15 +305,6 @@ def test_models_of_pixels_learn_and_score_every_class(name: str) -> None:
     assert float((found.argmax(1) == new.labels).double().mean()) > 0.45  # chance is 0.25
     again = baseline_models.fit_pixel_model(name, wider, seed=0)(wider)
     assert torch.equal(again, score(wider))
-
-
-def test_testbeds_are_large_and_various_enough() -> None:
-    for scale, specs in baseline_models.TESTBEDS.items():
-        assert len({str(sorted(spec.items())) for spec in specs}) == len(specs), scale
-        assert len(specs) >= (25 if scale != "smoke" else 3)
-        assert {spec["model"] for spec in specs if "model" in spec} <= set(baseline_models.PIXEL_MODELS)
-    with pytest.raises(UserError, match="unknown model of pixels"):
-        baseline_models.fit_pixel_model("oracle", load("synthetic", "test"), 0)
 
 
 def test_a_model_without_a_network_is_fitted_once(context: Context, sets: TargetTests) -> None:

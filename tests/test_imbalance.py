@@ -342,16 +342,6 @@ def test_trainings_of_an_arm_are_equally_long_at_the_smaller_scales(scale: str) 
         assert abs(job.recipe["epochs"] * count - wanted) <= max(count / 2, 0)
 
 
-def test_a_users_settings_win() -> None:
-    jobs = imbalance.jobs(
-        "cpu", datasets=["cifar100"], methods=["smote"], seeds=[7], chosen_levels=[0.5],
-        overrides={"law": "v5", "tuned.epochs": "3", "largest": "50", "smallest": "8"},
-    )  # fmt: skip
-    assert [(job.level, job.seed, job.method) for job in jobs] == [(0.5, 7, "smote")] * 2
-    assert {(job.recipe["law"], job.recipe["largest"], job.recipe["smallest"]) for job in jobs} == {("v5", 50, 8)}
-    assert [job.recipe["epochs"] for job in jobs] == [20, 3]
-
-
 @pytest.mark.parametrize(
     ("selection", "message"),
     [
@@ -539,12 +529,6 @@ def test_claims_are_computed_from_the_records() -> None:
     # the minority has 9 of 10 classes at 0.2 and 8 at 1: 9 x 10 points less 1 x 1, and 8 x 10 less 1 x 1 and 1 x 10
     assert found["imb-gain-cifar10"].comparison.effect == pytest.approx(-(0.089 + 0.069) / 2)
     assert {found[name].direction for name in found if "cifar100" in name or "excluded" in name} == {"not measured"}
-
-
-def test_a_claim_about_every_imbalance_fails_where_one_fails() -> None:
-    found = judged(made_up(gain=0.5 / 9, worse_at=1.0))
-    assert found["imb-normal-cifar10"].direction != "supported"
-    assert found["imb-normal-cifar10"].level == 1.0
 
 
 def test_a_gain_on_the_large_class_alone_is_no_gain_of_the_minority() -> None:

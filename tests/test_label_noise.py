@@ -23,7 +23,6 @@ from robustness_lib.data import class_balanced_subset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import label_noise
 from robustness_lib.experiments.label_noise import LabelNoiseConfig, area_under_error_curve, forward_loss, noisy_labels
-from robustness_lib.experiments.pretraining import missing
 from robustness_lib.methods.label_noise import corrupt_labels, corruption_matrix
 from robustness_lib.methods.loss_correction import (
     GoldLoss,
@@ -291,13 +290,6 @@ def test_step_schedule_drops_where_the_paper_says() -> None:
         TrainingConfig(schedule="steps")
 
 
-def test_settings_of_a_user_come_after_those_of_the_section() -> None:
-    changes = {"normalisation": "half", "tuned.head_bias": "true", "noise_seed": "1"}
-    job = one_job("paper", "glc-5", "tuned", overrides=changes)
-    assert (job.recipe["normalisation"], job.recipe["noise_seed"]) == ("half", 1)
-    assert "head_bias" not in job.recipe  # it has its default
-
-
 def test_another_kind_of_noise_is_part_of_the_name() -> None:
     job = one_job("cpu", "glc-10", "tuned", overrides={"noise": "flip"})
     assert (job.method, job.level) == ("glc-10-flip", 0.6)
@@ -317,14 +309,6 @@ def test_a_strength_of_human_labels_is_refused() -> None:
         label_noise.jobs("cpu", datasets=["cifar10n-worse"], chosen_levels=[0.5])
     both = label_noise.jobs("cpu", datasets=["cifar10", "cifar10n-worse"], methods=["none"], chosen_levels=[0.5])
     assert {(job.dataset, job.level) for job in both} == {("cifar10", 0.5), ("cifar10n-worse", None)}
-
-
-def test_allconv_is_tuned_from_an_allconv(tmp_path: Path) -> None:
-    jobs = label_noise.jobs("paper", methods=["none-allconv"], datasets=["cifar10"], seeds=[0], chosen_levels=[0.5])
-    assert {job.recipe["architecture"] for job in jobs} == {"allconv"}
-    [first] = missing(jobs, None, tmp_path)
-    assert first.recipe["architecture"] == "allconv"
-    assert jobs[1].init.startswith("allconv_imagenet32_1281167x1000_e100_s1_")
 
 
 @pytest.mark.parametrize(
@@ -537,26 +521,7 @@ def test_network_without_a_head_bias_is_read_back(method: str, context: Context)
     assert sum("fc.bias" in load_weights(path)[0] for path in (context.store / "networks").glob("*.safetensors")) > 0
 
 
-def test_allconv_trains_on_32_pixels(tmp_path: Path) -> None:
-    toys.write_bundle(tmp_path / "data", "wide", 8, 4, size=32)
-    context = toys.context(tmp_path / "runs", data=tmp_path / "data")
-    overrides = SMALL | {"train_images": "8", "batch_size": "8"}
-    selection = {"datasets": ["wide"], "methods": ["none-allconv"], "chosen_levels": [0.5], "init": "some"}
-    job = label_noise.jobs("smoke", overrides=overrides, **selection)[0]
-    assert set(label_noise.run(job, context)) == NUMBERS | CURVES
-
-
 # ---------------------------------------------------------------------------------------- what the report makes of it
-
-
-def test_claims_that_the_paper_makes_across_methods_are_there() -> None:
-    pairs = {
-        (claim.treated.arm, claim.treated.method, claim.reference.arm, claim.reference.method)
-        for claim in paper.claims_of("label_noise")
-    }
-    assert ("pre-trained", "none", "scratch", "forward") in pairs
-    assert ("pre-trained", "glc-5", "scratch", "glc-10") in pairs
-    assert {("pre-trained", method, "scratch", method) for method in ("none", *CORRECTED)} <= pairs
 
 
 def test_recipes_differ_only_in_what_is_compared() -> None:

@@ -70,14 +70,6 @@ def test_id_changes_with_all_that_determines_the_network_and_only_that() -> None
     assert checkpoint_id(change(job, profile="cpu")) == checkpoint_id(job)
 
 
-@pytest.mark.parametrize("scale", PROFILES)
-def test_ids_of_the_profiles_are_file_names(scale: str) -> None:
-    for target in PROFILES[scale].targets.values():
-        name = checkpoint_id(pretraining.job(PROFILES[scale], target))
-        assert re.fullmatch(r"[\w.-]+", name)
-        assert target.corpus_holds in name
-
-
 def test_counts_come_and_go() -> None:
     data = toys.images(12, 3)
     assert with_counts(data) == "toys_12x3"
@@ -273,12 +265,6 @@ def test_missing_pretraining_is_planned_once_and_made_first(
 def load_bits(content: bytes) -> bytes:
     """The weights of a safetensors file without its header, which holds the speed of the training."""
     return content[8 + int.from_bytes(content[:8], "little") :]
-
-
-def test_scratch_needs_no_pretraining(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [job for job in tuning_jobs(monkeypatch) if job.init == SCRATCH]
-    assert len(jobs) == 2
-    assert missing(jobs, None, tmp_path) == []
 
 
 def test_unknown_checkpoint_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

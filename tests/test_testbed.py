@@ -463,9 +463,3 @@ def test_recorded_results_are_what_the_tables_give(real: dict[tuple[str, str], R
     assert {record.job.key: recorded.get(record.job.key) for record in real.values()} == {
         record.job.key: record.metrics for record in real.values()
     }
-
-
-def test_records_are_small(real: dict[tuple[str, str], Record]) -> None:
-    sizes = {key: len(record.to_json()) for key, record in real.items()}
-    assert sizes.pop(("imagenet", "image-by-image")) < 18_000  # 2211 pairs of models
-    assert max(sizes.values()) < 6_000

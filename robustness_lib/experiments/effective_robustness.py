@@ -36,6 +36,7 @@ only where the original accuracy is one that the testbed reaches: below it, the 
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -392,11 +393,17 @@ def _fresh(training: Training, recipe: EffectiveRobustnessConfig, context: Conte
 def _fine_tuned(
     job: Job, recipe: EffectiveRobustnessConfig, tests: TargetTests, context: Context
 ) -> tuple[Evaluations, Sequence[int] | None, Metrics]:
-    """What was seen of the job's network, the only classes it knows (None for all), and further metrics."""
+    """The job's network at each evaluation, the only classes it knows (None for all), and further metrics."""
     if job.init.startswith(PUBLIC) and job.method != "last-layer":
         raise UserError(f"{job.init} gives features alone; choose the method last-layer, or another checkpoint")
-    data, chosen = _training_images(job, recipe, context)
-    training = _training(job, recipe, tests, chosen)
+    if recipe.examples == "random":
+        training = _training(job, recipe, tests, "")
+        data = target_images(training, context)
+    else:
+        whole, scores, what = _difficulty(job, recipe, context)
+        chosen = chosen_by_difficulty(whole.labels, scores, recipe.train_images or len(whole), recipe.examples)
+        data = whole.subset(chosen, f"{whole.name}, {recipe.examples}")
+        training = _training(job, recipe, tests, f"the {recipe.examples} images by the {what}")
     if job.method in ZERO_SHOTS:
         network, members = _pretrained(training, recipe, context)
         known = torch.nonzero(members.any(1)).flatten().tolist()
@@ -404,7 +411,12 @@ def _fine_tuned(
         return evaluate_once(network, tests, recipe, context, convert), known, {}
     if job.method == "last-layer":
         training = replace(training, variant=f"{training.variant}, the last layer on fixed features")
-        extractor = partial(_extractor, training, recipe, context)
+
+        def extractor() -> nn.Module:
+            if training.init.startswith(PUBLIC):
+                return public_features(training.init.removeprefix(PUBLIC), recipe.image_size)
+            return Features(_fresh(training, recipe, context))
+
         return fit_head(training, tests, context, extractor=extractor, data=data), None, {}
     if job.method in ("class-map", "class-map-replay", PENALTY, "wise-ft"):
         return _with_old_head(job, training, recipe, data, tests, context)
@@ -417,7 +429,10 @@ def _fine_tuned(
         data, scores, what = _difficulty(job, recipe, context)
         training = replace(training, variant=f"{training.variant}, ever harder images by the {what}")
         hooks["sampler"] = hardening(data.labels, scores, recipe.epochs, recipe.train_images or len(data))
-    old_head = _known_head(training, recipe, context)  # before the training, which a missing corpus would make in vain
+    old_head = None
+    if job.init != SCRATCH:
+        with contextlib.suppress(UnknownHead):  # before the training, which a missing corpus would make in vain
+            old_head = _pretrained(training, recipe, context)[0]
     evaluations = fit(
         training,
         tests,
@@ -427,7 +442,13 @@ def _fine_tuned(
         progress=job.label,
         **hooks,
     )
-    return evaluations, None, _source_accuracies(old_head, training, recipe, evaluations, context)
+    if old_head is None:
+        return evaluations, None, {}
+    before, own = _source_accuracy(old_head, training, recipe, context), old_head.state_dict()
+    trunk = {name: value for name, value in evaluations.weights.items() if own[name].shape == value.shape}
+    old_head.load_state_dict({**own, **trunk})
+    after = _source_accuracy(old_head, training, recipe, context)
+    return evaluations, None, {"source_accuracy": after, "source_accuracy_before": before}
 
 
 def squared_error(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -447,15 +468,6 @@ def _difficulty(
     settings = {"smoke": ("wrn-10-1", 3), "cpu": ("wrn-10-1", 4), "paper": ("wrn-40-2", 20)}[job.profile]
     own = replace(judge.scratch, architecture=settings[0], epochs=settings[1], train_images=0, dropout=0.0)
     return whole, cross_validated_scores(whole, own, context), f"cross-validated score of {settings}"
-
-
-def _training_images(job: Job, recipe: EffectiveRobustnessConfig, context: Context) -> tuple[ImageDataset | None, str]:
-    """The training images where they are not a random part of the target's, and what they are."""
-    if recipe.examples == "random":
-        return None, ""
-    whole, scores, what = _difficulty(job, recipe, context)
-    chosen = chosen_by_difficulty(whole.labels, scores, recipe.train_images or len(whole), recipe.examples)
-    return whole.subset(chosen, f"{whole.name}, {recipe.examples}"), f"the {recipe.examples} images by the {what}"
 
 
 class UnknownHead(UserError):
@@ -480,7 +492,7 @@ def _pretrained(training: Training, recipe: EffectiveRobustnessConfig, context: 
     load_trunk(network, weights)
     if misfit := difference(network.state_dict(), weights):
         raise UnknownHead(
-            f"the old head of {training.init} is not known here, since {name} has {corpus.num_classes} classes at hand "
+            f"the old head of {training.init} is not known here, since {name} has {corpus.num_classes} classes "
             f"({misfit}); choose a method with a new head, such as standard, or another checkpoint with --init"
         )
     network.load_state_dict(weights)
@@ -494,17 +506,11 @@ def _corpus_of(checkpoint: str) -> str | None:
     return found.corpus if found is not None and found.corpus in SOURCES else None
 
 
-def _extractor(training: Training, recipe: EffectiveRobustnessConfig, context: Context) -> nn.Module:
-    if training.init.startswith(PUBLIC):
-        return public_features(training.init.removeprefix(PUBLIC), recipe.image_size)
-    return Features(_fresh(training, recipe, context))
-
-
 def _with_old_head(
     job: Job,
     training: Training,
     recipe: EffectiveRobustnessConfig,
-    data: ImageDataset | None,
+    data: ImageDataset,
     tests: TargetTests,
     context: Context,
 ) -> tuple[Evaluations, Sequence[int] | None, Metrics]:
@@ -520,9 +526,8 @@ def _with_old_head(
     what: str = "class map"
     hooks: dict[str, Any] = {"loss": class_map_loss(members)}
     if job.method == "class-map-replay":
-        target = target_images(training, context) if data is None else data
-        data, recipe_with, hooks["sampler"], again = _replayed(target, training, recipe, 1, context)
-        hooks["loss"] = class_map_loss(members, old_labels_from=len(target))
+        hooks["loss"] = class_map_loss(members, old_labels_from=len(data))
+        data, recipe_with, hooks["sampler"], again = _replayed(data, training, recipe, 1, context)
         what, training = f"{what}, replay of {again}", replace(training, recipe=recipe_with)
     if job.method == PENALTY:
         what = f"{what}, head penalty {job.level:g}"
@@ -533,13 +538,12 @@ def _with_old_head(
     )
     if job.method != "wise-ft":
         return evaluations, None, {}
-    images = target_images(training, context) if data is None else data
     mixed = build(recipe.architecture, members.shape[1])
     mixtures = []
     for share in SHARES:
         mixed.load_state_dict(interpolated(network, evaluations.weights, share))
         if 0 < share < 1:
-            renew_statistics(mixed, images, recipe, context.runtime.device)
+            renew_statistics(mixed, data, recipe, context.runtime.device)
         mixtures.append(evaluate_once(mixed, tests, recipe, context, convert))
     scores = {name: np.concatenate([mixture.scores[name] for mixture in mixtures]) for name in mixtures[0].scores}
     known = torch.nonzero(_pretrained(training, recipe, context)[1].any(1)).flatten().tolist()
@@ -560,19 +564,19 @@ def _with_replay(
     job: Job,
     training: Training,
     recipe: EffectiveRobustnessConfig,
-    data: ImageDataset | None,
+    data: ImageDataset,
     tests: TargetTests,
     context: Context,
 ) -> tuple[Evaluations, Sequence[int] | None, Metrics]:
     """Fine-tuning of two heads, the old one on images of pre-training."""
     before, members = _pretrained(training, recipe, context)
-    old, target = members.shape[1], target_images(training, context) if data is None else data
-    both, larger, sampler, again = _replayed(target, training, recipe, REPLAYS[job.method], context)
+    old = members.shape[1]
+    both, larger, sampler, again = _replayed(data, training, recipe, REPLAYS[job.method], context)
     what = f"{job.method} of {again}"
     wider = replace(training, recipe=larger, variant=f"{training.variant}, {what}")
 
     def start() -> nn.Module:
-        return extend_head(_pretrained(training, recipe, context)[0], target.num_classes, training.seed)
+        return extend_head(_pretrained(training, recipe, context)[0], data.num_classes, training.seed)
 
     evaluations = fit(
         wider,
@@ -582,48 +586,19 @@ def _with_replay(
         data=both,
         convert=lambda logits: logits[:, old:],
         progress=job.label,
-        loss=two_headed_loss(old, len(target)),
+        loss=two_headed_loss(old, len(data)),
         sampler=sampler,
     )
-    network = build(recipe.architecture, old + target.num_classes)
+    network = build(recipe.architecture, old + data.num_classes)
     network.load_state_dict(dict(evaluations.weights))
-    accuracies = [_source_accuracy(one, old, training, recipe, context) for one in (network, before)]
-    return evaluations, None, {"source_accuracy": accuracies[0], "source_accuracy_before": accuracies[1]}
-
-
-def _known_head(
-    training: Training, recipe: EffectiveRobustnessConfig, context: Context
-) -> tuple[nn.Module, Tensor] | None:
-    """What :func:`_pretrained` has; None from scratch, and where the head is not known."""
-    try:
-        return None if training.init == SCRATCH else _pretrained(training, recipe, context)
-    except UnknownHead:
-        return None
-
-
-def _source_accuracies(
-    known: tuple[nn.Module, Tensor] | None,
-    training: Training,
-    recipe: EffectiveRobustnessConfig,
-    evaluations: Evaluations,
-    context: Context,
-) -> Metrics:
-    """Accuracy on the corpus of the fine-tuned trunk under its old head, and of the pre-trained network, if known."""
-    if known is None:
-        return {}
-    network, members = known
-    old = members.shape[1]
-    before = _source_accuracy(network, old, training, recipe, context)
-    own = network.state_dict()
-    trunk = {name: value for name, value in evaluations.weights.items() if own[name].shape == value.shape}
-    network.load_state_dict({**own, **trunk})
-    after = _source_accuracy(network, old, training, recipe, context)
-    return {"source_accuracy": after, "source_accuracy_before": before}
+    after, first = (_source_accuracy(one, training, recipe, context) for one in (network, before))
+    return evaluations, None, {"source_accuracy": after, "source_accuracy_before": first}
 
 
 def _source_accuracy(
-    network: nn.Module, classes: int, training: Training, recipe: EffectiveRobustnessConfig, context: Context
+    network: nn.Module, training: Training, recipe: EffectiveRobustnessConfig, context: Context
 ) -> float:
+    """Accuracy on the corpus's test images under the old head, whose classes are a network's first."""
     corpus = context.images(_corpus_of(training.init) or "", "test")
-    logits = predict(network, corpus, recipe.normalisation, context.runtime)[:, :classes]
+    logits = predict(network, corpus, recipe.normalisation, context.runtime)[:, : corpus.num_classes]
     return float((logits.argmax(1) == corpus.labels).double().mean())

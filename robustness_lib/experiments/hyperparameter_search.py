@@ -99,38 +99,38 @@ ATTACKED_IMAGES, ATTACK = 1000, Threat(epsilon=EPSILON, step_size=STEP_SIZE, ste
 """How many of the held-out images are attacked, and how."""
 
 
-def jobs(profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
+def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     """One job a candidate, the tuned ones first.
 
     Only the ``cpu`` profile had a choice to make: the recipes of ``paper`` are the paper's.
     """
     if profile(profile_name).name != "cpu":
         return []
-    selection["datasets"] = selection.get("datasets") or ["cifar10"]
-    selection["seeds"] = selection.get("seeds") or [0]
-    overrides = dict(selection.get("overrides") or {})
+    filters["datasets"] = filters.get("datasets") or ["cifar10"]
+    filters["seeds"] = filters.get("seeds") or [0]
+    overrides = dict(filters.get("overrides") or {})
     sizes = [overrides["train_images"]] if "train_images" in overrides else [str(size) for size in CANDIDATES]
     candidates = []
-    methods = selection.get("methods") or ["held-out"]
+    methods = filters.get("methods") or ["held-out"]
     for method in methods:
         choose(method, METHODS, f"method of the section {SECTION}")
     if "adversarial" in methods:
-        selection["methods"] = ["adversarial"]
-        for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **selection):
+        filters["methods"] = ["adversarial"]
+        for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **filters):
             changes = ADVERSARIAL_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]
             candidates += [replace(job, recipe={**job.recipe, **change}) for change in changes]
     if "imbalanced" in methods:
-        selection["methods"] = ["normal"]
-        selection["chosen_levels"] = selection.get("chosen_levels") or IMBALANCED_LEVELS
-        for job in imbalance.jobs(profile_name, **selection):
+        filters["methods"] = ["normal"]
+        filters["chosen_levels"] = filters.get("chosen_levels") or IMBALANCED_LEVELS
+        for job in imbalance.jobs(profile_name, **filters):
             job = replace(job, section=SECTION, method="imbalanced")
             for change in IMBALANCED_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]:
                 candidates.append(_as_long(job, change))
-    selection["methods"], selection["chosen_levels"] = ["held-out"], None
+    filters["methods"], filters["chosen_levels"] = ["held-out"], None
     for size in sizes if "held-out" in methods else []:
         choose(size, [str(size) for size in CANDIDATES], "number of training images with candidates")
-        selection["overrides"] = {**overrides, "train_images": size}
-        for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **selection):
+        filters["overrides"] = {**overrides, "train_images": size}
+        for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **filters):
             for change in CANDIDATES[int(size)]["scratch" if job.init == SCRATCH else "tuned"]:
                 candidates.append(replace(job, recipe={**job.recipe, "observations": 0, **change}))
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))

@@ -38,7 +38,7 @@ class Section(Protocol):
     SECTION: str
     METHODS: Mapping[str, Any]
 
-    def jobs(self, profile_name: str, **selection: Unpack[Filters]) -> list[Job]:
+    def jobs(self, profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         """The measurements of the section at one scale."""
 
     def run(self, job: Job, context: Context) -> Metrics:
@@ -71,7 +71,7 @@ def measure_section(
     time_budget: float | None = None,
     executor: Executor | None = None,
     out: Path | None = None,
-    **selection: Unpack[Filters],
+    **filters: Unpack[Filters],
 ) -> tuple[list[Job], Outcome]:
     """Plan a section and measure what is not recorded, pre-training first where a checkpoint is missing.
 
@@ -88,13 +88,13 @@ def measure_section(
     if executor is not None and workers is not None:
         raise UserError("workers are this machine's processes and a cluster has its own; leave one of the two out")
     chosen = section(name)
-    planned = chosen.jobs(profile_name, **selection)
+    planned = chosen.jobs(profile_name, **filters)
     store = Store(context.store)
     with sync.mirrored(planned, context.store, out) as keep:
         todo = [job for job in planned if store.get(job) is None]
         if todo and executor is None:
             _tell_of_the_book(todo, load_published(name), context)
-        overrides = selection.get("overrides")
+        overrides = filters.get("overrides")
         pretraining.missing(todo, overrides, context.store)  # refuses checkpoints that cannot be made
         for dataset in {job.dataset for job in planned if _needs_images(job)}:
             context.images(dataset, "test")

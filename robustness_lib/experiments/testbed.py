@@ -23,7 +23,7 @@ the same models. The state of 2020-11-20 cannot be told apart by its digits, but
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass, replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +40,6 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.effective_robustness import (
     PRINTED_LINES,
     SCALINGS,
-    LinearFit,
     dominance_matrix,
     effective_robustness,
     fit_line,
@@ -161,9 +160,11 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
 
 
 def _job(dataset: str, method: str) -> Job:
-    settings: dict[str, str | int] = asdict(_pair(dataset, method))
-    if method.startswith("fit-"):
-        settings["scaling"] = method.split("-")[1]
+    kind, _, rest = method.partition("-")
+    scaling, _, variant = rest.partition("-")
+    settings: dict[str, str | int] = asdict(VARIANTS[variant] if variant and kind == "fit" else PAIRS[dataset])
+    if kind == "fit":
+        settings["scaling"] = scaling
     if method == "image-by-image":
         settings = {"source": "imagenet-answers" if dataset == "imagenet" else "cifar10-testbed", "images": dataset}
     return Job(
@@ -176,11 +177,6 @@ def _job(dataset: str, method: str) -> Job:
         seed=0,
         recipe=settings,
     )
-
-
-def _pair(dataset: str, method: str) -> Pair:
-    variant = "-".join(method.split("-")[2:]) if method.startswith("fit-") else ""
-    return VARIANTS[variant] if variant else PAIRS[dataset]
 
 
 def is_job(job: Job) -> bool:
@@ -214,23 +210,15 @@ def run(job: Job, context: Context) -> Metrics:
         * ``mixed``: the weaker model's ``share``, with ``id_accuracy``, ``ood_accuracy`` and ``effective_robustness``
           against the printed line for each; ``maximum_effective_robustness``.
     """
-    if job.method == "image-by-image":
-        metrics = _image_by_image(job, context)
-    elif job.method == "testbed":
-        metrics = _testbed(job, context)
-    elif job.method == "mixed":
-        metrics = _mixed(job, context)
-    else:
-        metrics = _fit(job, context)
+    measure = {"image-by-image": _image_by_image, "testbed": _testbed, "mixed": _mixed}.get(job.method, _fit)
+
+    def digits(value: float) -> float:  # ten significant ones: what libraries of linear algebra agree on
+        return float(f"{value:.10g}")
+
     return {
-        name: [_digits(number) for number in value] if isinstance(value, list) else _digits(value)
-        for name, value in metrics.items()
+        name: [digits(number) for number in value] if isinstance(value, list) else digits(value)
+        for name, value in measure(job, context).items()
     }
-
-
-def _digits(value: float) -> float:
-    """Ten significant digits: what libraries of linear algebra agree on."""
-    return float(f"{value:.10g}")
 
 
 def _answers(source: str, context: Context) -> Correctness:
@@ -273,46 +261,32 @@ def _models(pair: Pair, context: Context) -> _Models:
 
 
 def _fit(job: Job, context: Context) -> Metrics:
-    models = _models(_pair(job.dataset, job.method), context)
+    from scipy.stats import t as student
+
+    settings: dict[str, Any] = {name: value for name, value in job.recipe.items() if name != "scaling"}
+    models = _models(Pair(**settings), context)
     line = fit_line(models.inside, models.outside, str(job.recipe["scaling"]))
     residuals = effective_robustness(models.inside, models.outside, line)
     metrics: Metrics = {
-        "slope": line.slope,
-        "intercept": line.intercept,
         "r_squared": float(line.r_squared or 0),
-        "slope_error": float(line.slope_error or 0),
-        "intercept_error": float(line.intercept_error or 0),
-        **_intervals(line),
         "model_count": float(line.models or 0),
         "left_out": float(line.left_out),
         "residual": float(np.sqrt((residuals**2).mean())),
         "id_lowest": float(models.inside[0]),
         "id_highest": float(models.inside[-1]),
     }
-    printed = _printed_line(job.dataset)
+    quantile = float(student.ppf(0.975, (line.models or 3) - 2))  # two degrees of freedom less than models
+    for name, value, error in (
+        ("slope", line.slope, float(line.slope_error or 0)),
+        ("intercept", line.intercept, float(line.intercept_error or 0)),
+    ):
+        metrics |= {name: value, f"{name}_error": error}
+        metrics |= {f"{name}_low": value - quantile * error, f"{name}_high": value + quantile * error}
+    printed = PRINTED_LINES.get("cifar10" if job.dataset.startswith("cifar10") else job.dataset)
     if printed is not None:
         places = np.linspace(models.inside[0], models.inside[-1], 1001)
         metrics["printed_line_distance"] = float(np.abs(line.predict(places) - printed.predict(places)).max())
     return metrics
-
-
-def _intervals(line: LinearFit) -> Metrics:
-    """The 95 % intervals of slope and intercept, by Student's t with two degrees of freedom less than models."""
-    from scipy.stats import t as student
-
-    quantile = float(student.ppf(0.975, (line.models or 3) - 2))
-    found: Metrics = {}
-    for name, value, error in (
-        ("slope", line.slope, line.slope_error),
-        ("intercept", line.intercept, line.intercept_error),
-    ):
-        half = quantile * float(error or 0)
-        found |= {f"{name}_low": value - half, f"{name}_high": value + half}
-    return found
-
-
-def _printed_line(dataset: str) -> LinearFit | None:
-    return PRINTED_LINES.get("cifar10" if dataset.startswith("cifar10") else dataset)
 
 
 def _testbed(job: Job, context: Context) -> Metrics:
