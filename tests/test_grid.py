@@ -93,7 +93,7 @@ def test_what_a_user_selects_is_followed(section: Any) -> None:
         ({"overrides": {"tuned.epochs": "0"}}, r"^tuned\.epochs is 0 but must be at least 1"),
         ({"overrides": {"scratch.epochs": "0"}}, r"^scratch\.epochs is 0 but must be at least 1"),
         ({"overrides": {"epochs": "0"}}, "^epochs is 0 but must be at least 1"),
-        ({"overrides": {"epochs": "many"}}, "epochs=many cannot be read"),
+        ({"overrides": {"epochs": "many"}}, "epochs='many' cannot be read"),
     ],
 )
 @SECTIONS
