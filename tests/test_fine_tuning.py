@@ -1,4 +1,4 @@
-"""Trainings that are looked at on the way, replay, weight space, difficulty, and the testbed's models."""
+"""Trainings that are evaluated on the way, replay, weight space, difficulty, and the testbed's models."""
 
 from __future__ import annotations
 

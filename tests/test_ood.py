@@ -597,4 +597,4 @@ def test_related_classes_of_imagenet_are_counted_by_name() -> None:
     assert ood._corpus("tiny") is None
     assert ood._corpus("wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138") == "imagenet32"
     assert ood._corpus("wrn-16-1_imagenet32-no-cifar10_144900x249_n14000_e10_s1_6a07ad") is None  # not all of it
-    assert ood._corpus("wrn-40-2_imagenet32_authors_0123ab") is None  # of other images than those at hand
+    assert ood._corpus("wrn-40-2_imagenet32_authors_0123ab") is None  # of other images than ours

@@ -12,7 +12,7 @@ wrong classes in pre-training; ``full`` and ``excluded``, adversarial tuning of 
 without the classes related to CIFAR-10, given by its id; ``independent``, attacks of others' making on the networks
 of ``adversarial``, which need the optional extra ``attacks``.
 
-Ordinary training is that of the calibration section, and its networks are the same. As in P1, networks are judged
+Ordinary training is that of the calibration section, and its networks are the same. As in P1, networks are evaluated
 after their last epoch. All networks are attacked on the same images of the test set, from the same random starts.
 """
 

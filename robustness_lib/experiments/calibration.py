@@ -61,7 +61,7 @@ SETTINGS = {
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig(TrainingConfig):
-    """A training recipe and how its network is judged.
+    """A training config, and how its network is evaluated.
 
     Attributes:
         bin_size: Test examples in an adaptive bin (P1: 100).

@@ -159,7 +159,7 @@ class EffectiveRobustnessConfig(TrainingConfig):
 
     Attributes:
         shifts: Names of shifts (:data:`robustness_lib.experiments.shifted_test_sets.SHIFTS`), separated by commas or
-            colons. The first one's metrics are also recorded without its name: claims are judged by it.
+            colons. The first one's metrics are also recorded without its name: claims are about it.
         test_images: How many original test images; 0 for all.
         shifted_images: How many test images of each shift; 0 for all.
         model: A testbed model that is no network (:data:`robustness_lib.methods.baseline_models.PIXEL_MODELS`);

@@ -103,7 +103,7 @@ class LabelNoiseConfig(TrainingConfig):
         separate_passes: Whether GLC's untrusted and trusted images go through the network one after the other, as in
             P1's code; false for all at once.
         nominal_divisor: Whether GLC divides a batch's loss by the nominal batch size, as P1's code does; false for the
-            number of images at hand.
+            number of images in it.
     """
 
     noise: str = "uniform"

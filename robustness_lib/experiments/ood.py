@@ -66,7 +66,7 @@ BINS = 40
 
 @dataclass(frozen=True, kw_only=True)
 class OODConfig(TrainingConfig):
-    """A training recipe and how its network is judged.
+    """A training config, and how its network is evaluated.
 
     Attributes:
         ood_sets: The OOD sets that the means are over, separated by colons: those of

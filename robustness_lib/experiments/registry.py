@@ -78,7 +78,7 @@ def measure_section(
     Args:
         workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
             less time than a process to start.
-        out: A folder that keeps what the store has of the jobs, to be carried to another machine
+        out: A folder that keeps what the store has of the jobs, to be merged on another machine
             (:func:`robustness_lib.runner.sync.mirrored`).
     """
     from robustness_lib.experiments import pretraining
