@@ -67,9 +67,10 @@ without, targeted = (
     evidence.compare(values, side(f"{kind}-pretraining"), side(arm="scratch")) for kind in ("clean", "targeted")
 )
 short = evidence.where(values, main=False, dataset="cifar10", method="adversarial", metric=ACCURACY)["value"]
-leads = one_seed.loc["pre-trained"] - one_seed.loc["scratch"]
 lead, left, lead_clean = (
-    leads.loc[method, metric]
+    evidence.gain(
+        evidence.where(values, seed=0), metric, section="adversarial", dataset="cifar10", method=method
+    ).effect
     for method, metric in (("independent", ACCURACY), ("independent", f"{ACCURACY}_apgd"), ("adversarial", CLEAN))
 )
 markdown.findings(

@@ -13,7 +13,6 @@ import pytest
 import yaml
 from sphinx.application import Sphinx
 
-from robustness_lib.experiments import registry
 from robustness_lib.report import style
 
 ROOT = Path(__file__).parents[1]
@@ -38,14 +37,6 @@ def load(name: str) -> dict[str, object]:
 def toc_files() -> list[str]:
     toc = load("_toc.yml")
     return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
-
-
-def test_configuration_is_for_this_stack() -> None:
-    assert metadata.version("jupyter-book").startswith("1.0."), "version 2 reads neither _config.yml nor _toc.yml"
-    config = load("_config.yml")
-    assert config["only_build_toc_files"] is True
-    assert config["execute"] == {"execute_notebooks": "off", "stderr_output": "remove-warn"}
-    assert ".*" in config["exclude_patterns"]
 
 
 def test_every_page_is_in_the_table_of_contents_once() -> None:
@@ -115,23 +106,11 @@ def test_constraints_pin_what_is_declared_and_what_is_installed() -> None:
         assert metadata.version(name).partition("+")[0] == pins[name].partition("+")[0], name
 
 
-def test_conda_installs_what_make_installs() -> None:
-    pip = next(item["pip"] for item in load("environment.yml")["dependencies"] if isinstance(item, dict))
-    makefile = (ROOT / "Makefile").read_text()
-    assert pip == ["--constraint constraints.txt", "--editable .[book,test]"]
-    assert "--constraint constraints.txt --editable '.[book,test]'" in makefile
-
-
 def test_make_help_lists_every_target_that_a_page_names() -> None:
     makefile = (ROOT / "Makefile").read_text()
     listed = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     pages = "\n".join(path.read_text() for path in [*PROSE, ROOT / "README.md"])
     assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|\n| +#)", pages)) <= listed
-
-
-@pytest.mark.parametrize("page", ["README.md", "book/rerun.md"])
-def test_how_to_set_up_without_the_book_is_said(page: str) -> None:
-    assert "\nmake setup" in (ROOT / page).read_text()
 
 
 def test_citation_file_names_both_papers() -> None:
@@ -172,13 +151,6 @@ def test_readme_shows_the_published_records() -> None:
     assert text.count("\n") < 120
     with pytest.raises(SystemExit, match="needs the lines"):
         readme.written("# no marks", shown)
-
-
-def test_the_first_page_leads_to_every_section() -> None:
-    text = (ROOT / "notebooks/index.py").read_text()
-    for name in registry.SECTIONS:
-        if (ROOT / f"notebooks/{name}.py").exists():
-            assert f"]({name}.ipynb)" in text, f"notebooks/index.py has no row for {name}"
 
 
 def test_pages_do_without_thebe(tmp_path: Path) -> None:

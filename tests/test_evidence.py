@@ -72,15 +72,11 @@ def test_areas_are_over_the_levels_that_both_sides_have():
     assert list(mean.treated) == pytest.approx([0.6, 0.6])
 
 
-def test_an_area_needs_both_ends():
-    rows = [record(seed=0, level=x, init=init, error=0.5) for init in ("scratch", "c") for x in (0.0, 0.5)]
-    assert both(evidence.tidy(rows), reduce="area").n == 0
-
-
-def test_an_unfinished_sweep_keeps_the_levels_with_most_values():
-    rows = [record(seed=s, level=x, init=i, error=0.5) for i in ("scratch", "c") for s in (0, 1) for x in (0.0, 1.0)]
-    rows += [record(seed=0, level=0.5, init=i, error=0.9) for i in ("scratch", "c")]
-    assert both(evidence.tidy(rows), reduce="area").seeds == (0, 1)
+def test_an_area_needs_both_ends_and_an_unfinished_sweep_keeps_the_levels_with_most_values():
+    ends = [record(seed=s, level=x, init=i, error=0.5) for i in ("scratch", "c") for s in (0, 1) for x in (0.0, 1.0)]
+    middle = [record(seed=0, level=0.5, init=i, error=0.9) for i in ("scratch", "c")]
+    assert both(evidence.tidy(ends + middle), reduce="area").seeds == (0, 1)
+    assert both(evidence.tidy([one for one in ends + middle if one.job.level != 1]), reduce="area").n == 0
 
 
 def test_kinds_of_effect():
@@ -90,31 +86,13 @@ def test_kinds_of_effect():
     assert both(values, kind="reduction").effect == pytest.approx(0.6)
 
 
-def test_derived_metrics():
-    row = record(clean_accuracy=0.8, adversarial_accuracy=0.6, auroc_mean=0.7, auroc_svhn=0.6, auroc_gaussian=0.9)
-    found = evidence.tidy([row]).set_index("metric")["value"]
-    assert found["adversarial_ratio"] == pytest.approx(0.75)
-    assert found["auroc_photographs"] == pytest.approx(0.6)
-
-
 def test_the_papers_area_is_over_the_same_strengths():
-    printed = evidence.paper_value(
-        "label_noise", dataset="cifar100", arm="scratch", method="none", metric="error", reduce="area"
-    )
-    part = evidence.paper_value(
-        "label_noise",
-        dataset="cifar100",
-        arm="scratch",
-        method="none",
-        metric="error",
-        reduce="area",
-        levels=(0.0, 0.4, 0.8, 1.0),
-    )
-    assert printed == pytest.approx(0.554)
+    setting = {"dataset": "cifar100", "arm": "scratch", "method": "none", "metric": "error", "reduce": "area"}
+    assert evidence.paper_value("label_noise", **setting) == pytest.approx(0.554)
+    part = evidence.paper_value("label_noise", levels=(0.0, 0.4, 0.8, 1.0), **setting)
     # trapezia over the errors 25.91, 43.74, 76.90 and 98.75 % that P1's Figure 2 shows at these strengths
-    assert part == pytest.approx(
-        (0.4 * (25.91 + 43.74) + 0.4 * (43.74 + 76.90) + 0.2 * (76.90 + 98.75)) / 200, abs=1e-4
-    )
+    areas = 0.4 * (25.91 + 43.74) + 0.4 * (43.74 + 76.90) + 0.2 * (76.90 + 98.75)
+    assert part == pytest.approx(areas / 200, abs=1e-4)
 
 
 def test_an_area_without_a_curve_is_given_only_over_all_strengths():
@@ -154,10 +132,23 @@ def test_class_errors_of_ten_classes_are_metrics_of_their_own():
     assert not any(name.startswith("class_error") for name in derived(class_error=[0.1] * 100, error=0.1).index)
 
 
-def test_metrics_of_a_testbed():
+def test_metrics_that_follow_from_others():
+    assert derived(clean_accuracy=0.8, adversarial_accuracy=0.6)["adversarial_ratio"] == pytest.approx(0.75)
+    found = derived(auroc_mean=0.7, auroc_svhn=0.6, auroc_gaussian=0.9)
+    assert (found["auroc_photographs"], found["auroc_synthetic"]) == (0.6, 0.9)
     assert derived(high_count=20.0, compared_count=200.0)["high_share"] == pytest.approx(0.1)
     mixes = derived(share=[0.0, 0.5, 1.0], effective_robustness=[0.01, 0.06, 0.02])
     assert mixes["mixed_gain"] == pytest.approx(0.04)
+
+
+def test_basis_names_scales_and_seeds():
+    rows = evidence.tidy(
+        [record(seed=seed, error=0.5) for seed in range(3)] + [record(seed=0, method="glc-5", error=1)]
+    )
+    assert evidence.basis(rows) == "`cpu`, 1 to 3 seeds"
+    assert evidence.basis(evidence.where(rows, method="none")) == "`cpu`, 3 seeds"
+    arms = evidence.arms(rows, ["error"], section="label_noise", datasets=["cifar10"], methods=["none"])
+    assert evidence.basis(arms) == ""  # of one arm alone
 
 
 def test_the_share_of_the_accuracy_gap_that_is_closed():
