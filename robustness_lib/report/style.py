@@ -172,5 +172,5 @@ def legend_outside(figure: Figure, columns: int = 3, paper: bool = False) -> Non
         entries["paper"] = Line2D([], [], **paper_line("scratch") | {"color": "#555555"})
     if entries:
         with mpl.rc_context(STYLE):
-            columns = min(columns, len(entries))
+            columns = min(2 if max(map(len, entries)) > 20 else columns, len(entries))
             figure.legend(list(entries.values()), list(entries), loc="outside upper center", ncols=columns)
