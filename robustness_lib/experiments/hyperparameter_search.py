@@ -81,7 +81,7 @@ IMBALANCED_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
     ],
 }
 """What is tried on imbalanced sets, at the two ends of their exponents (:data:`IMBALANCED_LEVELS`); ``images`` is how
-many a training processes, in whole epochs, as in :class:`robustness_lib.experiments.imbalance.Scale`."""
+many a training processes, in whole epochs, as in ``imbalance.IMAGES``."""
 
 IMBALANCED_LEVELS = (0.2, 2.0)
 
