@@ -275,7 +275,7 @@ def compare(
     reduce: Reduce = None,
     kind: Kind = "difference",
 ) -> Comparison:
-    """Compare two sides, seed by seed.
+    """Compare two sides, seed by seed, leaving out seeds where the effect is not finite.
 
     Args:
         values: Of :func:`tidy`.
@@ -284,7 +284,7 @@ def compare(
         level: The level of both; None: records without a level, or all of them with ``reduce``.
         reduce: Reduce the levels that both sides have to the trapezoid ``"area"``, to that without the value at level 0
             (``"excess"``), or to the ``"mean"``; of an unfinished sweep the levels and seeds with the most values.
-        kind: The effect; seeds where it is not finite are left out.
+        kind: The effect.
     """
     sides = [measurements(where(values, main=True, **conditions)) for conditions in (treated, reference)]
     found = paired(*sides, level=level, reduce=reduce, kind=kind)

@@ -15,15 +15,9 @@ from robustness_lib.runner.records import EVIDENCE
 
 
 def provenance_box(records: pd.DataFrame, section: str) -> Markdown:
-    """A closed drop-down "How this page was made" for one section.
+    """A closed drop-down "How this page was made": commands, revision, device, software, time, checksums of the data.
 
-    Args:
-        records: Records (:func:`robustness_lib.runner.records.frame`); those of other sections are ignored.
-        section: Section.
-
-    Returns:
-        For each profile that has records, else for `cpu`: commands, code revision, device, software, time, and the
-        checksums of the data.
+    Of each profile that has records of the section (:func:`robustness_lib.runner.records.frame`), else of `cpu`.
     """
     own = records[records["section"] == section]
     recorded = [scale for scale in EVIDENCE if scale in set(own["profile"])] or ["cpu"]
@@ -61,14 +55,9 @@ def _how_made(own: pd.DataFrame, section: str, profile: str) -> list[str]:
 
 
 def rerun_command(section: str, profile: str, dataset: str, group: pd.DataFrame) -> str:
-    """The command that measures recorded results of one data set again, with the checkpoint and settings they had.
+    """The command that measures a group of records of one data set again, with the checkpoint and settings they had.
 
-    Args:
-        section: Section.
-        profile: Profile.
-        dataset: Image set.
-        group: Records of these three. Settings in which only some of them differ from what the section plans are left
-            out.
+    Settings in which only some of them differ from what the section plans are left out.
     """
     parts = ["robustness", "run", section, "--profile", profile, "--dataset", dataset]
     parts += ["--seeds", ",".join(str(seed) for seed in sorted(set(group["seed"])))]
@@ -81,13 +70,7 @@ def rerun_command(section: str, profile: str, dataset: str, group: pd.DataFrame)
 
 
 def _other_start(profile: str, dataset: str, inits: Iterable[str]) -> str | None:
-    """The checkpoint that records start from where it holds another part of the profile's corpus; else None.
-
-    Args:
-        profile: The records' profile.
-        dataset: Their image set.
-        inits: What they start from.
-    """
+    """The checkpoint that records start from where it holds another part of the profile's corpus; else None."""
     if profile not in PROFILES:
         return None
     targets = PROFILES[profile].targets

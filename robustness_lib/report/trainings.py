@@ -25,12 +25,8 @@ def trainings_table(
 ) -> Markdown:
     """One row a recipe: network, images, schedule, dropout, and what was trained so; the corpora are in the caption.
 
-    Args:
-        recorded: Records of one section; those of ``smoke`` do not count.
-        pretrainings: Records of pre-trainings, whose checksums say what the corpora are.
-        name: Label for references.
-        caption: What to say besides.
-        methods: Only these; None: all.
+    Of the records of one section those of ``smoke`` do not count; ``pretrainings`` say by their checksums what the
+    corpora are.
     """
     kept = None if methods is None else set(methods)
     found: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
@@ -92,8 +88,7 @@ def candidates_table(
     """What was tried before recipes were fixed, a row a candidate, the best of each arm (at each level) in bold.
 
     Args:
-        records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`, as by
-            :func:`robustness_lib.runner.records.frame`.
+        records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`, as a frame.
         method: Method of that section.
         measures: What is shown; the last decides.
         train_images: Only candidates that were trained on so many images; None: all.
