@@ -14,14 +14,14 @@ from robustness_lib.randomness import generator
 
 
 def measure(
-    *, known: int, foreign: int, sets: int, draws: int, reference: int, features: int, classes: int, rounds: int
+    *, id_images: int, ood_images: int, sets: int, draws: int, reference: int, features: int, classes: int, rounds: int
 ) -> Metrics:
     """All scores of all images, and all measures of every score, set and draw.
 
     Args:
-        known: Test images.
-        foreign: Foreign images of a set, and of a draw.
-        sets: Foreign sets.
+        id_images: ID test images.
+        ood_images: OOD images of a set, and of a draw.
+        sets: OOD sets.
         draws: Draws of each.
         reference: Training images that are compared with.
         features: Features of an image.
@@ -38,17 +38,16 @@ def measure(
             torch.randn(count, classes, generator=stream), torch.randn(count, features, generator=stream).relu()
         )
 
-    seen = images(known + sets * foreign)
+    tested = images(id_images + sets * ood_images)
     labels = torch.arange(reference) % classes
     compared = FeatureBank(images(reference).features, labels, neighbours=5)
     times = []
     for _ in range(rounds):
         started = time.perf_counter()
         for method in SCORES:
-            scores = score(method, seen, compared)
-            for place in range(sets):
-                outside = scores[known + place * foreign : known + (place + 1) * foreign]
+            scores = score(method, tested, compared)
+            for ood_scores in scores[id_images:].split(ood_images):
                 for _ in range(draws):
-                    detection_metrics(scores[:known], outside, out_per_in=1 / 5)
+                    detection_metrics(scores[:id_images], ood_scores, out_per_in=1 / 5)
         times.append(time.perf_counter() - started)
     return {"seconds": median(times), "seconds_by_round": times}

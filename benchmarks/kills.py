@@ -85,7 +85,7 @@ def main() -> None:
                 os.kill(process.pid or 0, kind)
                 process.join()
                 counts.update(["kills", kind.name])
-                counts["other status"] += process.exitcode not in (-kind, 143)  # SIGTERM is handled once main has begun
+                counts["other status"] += process.exitcode not in (-kind, 143)
             now = results(folder / "runs")
             counts["lost"] += sum(now.get(key) != value for key, value in before.items())
             counts["damaged"] += len(Store(folder / "runs").damaged())

@@ -66,7 +66,15 @@ ROUNDS = {"cpu": 3, "cuda": 5}
 CEILING_SIZES = {"cpu": (2048, 2**28), "cuda": (8192, 2**32)}
 """Rows of a matrix, and bytes copied."""
 
-DETECTED = {"known": 10_000, "foreign": 2000, "sets": 8, "draws": 5, "reference": 5000, "features": 128, "classes": 100}
+DETECTED = {
+    "id_images": 10_000,
+    "ood_images": 2000,
+    "sets": 8,
+    "draws": 5,
+    "reference": 5000,
+    "features": 128,
+    "classes": 100,
+}
 """What out-of-distribution detection scores at the ``paper`` profile, on CIFAR-100 with WRN-40-2."""
 
 

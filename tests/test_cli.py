@@ -137,11 +137,6 @@ def test_mistakes_are_one_sentence(command: Command, arguments: tuple[str, ...],
     assert not Path("runs/records").exists()
 
 
-def test_a_folder_may_come_as_text_or_as_a_path() -> None:
-    for given in ("runs", Path("runs")):  # before version 0.29 Typer makes it a path itself
-        assert cli._folder("--out", "Somewhere.").callback(given) == Path("runs")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [("run",), ("run", "calibration", "--epochs", "5"), ("run", "calibration", "--workers", "two"), ("walk",)],
@@ -179,15 +174,6 @@ def test_works_for_a_user_without_name_and_home(tmp_path: Path) -> None:
     assert (done.returncode, done.stderr) == (0, "")
 
 
-def test_store_that_is_a_file(command: Command) -> None:
-    Path("file").write_text("not a folder")
-    place = ("--data-root", "data", "--device", "cpu", "--store", "file")
-    status, out, err = command("run", "calibration", "--dataset", "own", "--seeds", "0", *SMALL, "--init", "x", *place)
-    assert status == 2
-    assert out == ""
-    assert "Traceback" not in err
-
-
 @pytest.mark.parametrize(
     "arguments",
     [("run", "calibration", "--dataset", "own", *SMALL), ("pretrain", "--corpus", "corpus"), ("status",), ("publish",)],
@@ -221,13 +207,6 @@ def test_time_budget_of_nothing(command: Command) -> None:
     assert status == 0
     assert "0 recorded" in out
     assert "4 not started for lack of time; run the same command again" in out
-
-
-def test_time_budget_holds_for_pretraining_too(command: Command) -> None:
-    status, out, _ = command("run", "calibration", *OWN, "--time-budget", "0")
-    assert status == 0
-    assert "4 not started for lack of time" in out
-    assert not Path("runs/checkpoints").exists()
 
 
 # ---------------------------------------------------------------------------------------- pretrain
@@ -509,13 +488,6 @@ def test_a_bundle_of_ones_own_cannot_be_fetched(command: Command) -> None:
     assert "own is a bundle of your own in data/own, so there is nothing to fetch" in line
 
 
-def test_data_list_names_every_set(command: Command) -> None:
-    status, out, _ = command("data", "list", "--data-root", "data")
-    assert status == 0
-    for name in ("cifar10", "cifar100", "imagenet32", "tiny_imagenet", "svhn", "synthetic", "own"):
-        assert any(line.split()[0] == name for line in out.splitlines()), name
-
-
 def test_data_list_fits_a_terminal_and_tells_the_rest_of_named_sets(command: Command) -> None:
     Path("data/own/test.npz").unlink()
     _, out, _ = command("data", "list", "--data-root", "data")
@@ -607,12 +579,6 @@ def test_seeds(text: str, expected: list[int] | None) -> None:
 def test_nothing_is_counted_twice(read: Callable[[str], object], text: str, message: str) -> None:
     with pytest.raises(UserError, match=message):
         read(text)
-
-
-@pytest.mark.parametrize("text", ["a", "1;2", "-1", "1-", "1,,2", "2-1", "1.0"])
-def test_seeds_that_cannot_be_read(text: str) -> None:
-    with pytest.raises(UserError, match="cannot be read"):
-        registry.parse_seeds(text)
 
 
 def test_names_and_settings() -> None:

@@ -96,10 +96,6 @@ def test_key_changes_with_every_field(change: dict[str, Any]) -> None:
     assert dataclasses.replace(JOB, **change).key != JOB.key
 
 
-def test_every_field_is_in_the_key() -> None:
-    assert set(JOB.as_dict()) == {f.name for f in dataclasses.fields(Job)}
-
-
 def test_a_whole_level_is_the_same_job_as_its_float() -> None:
     whole, exact = (dataclasses.replace(JOB, level=level) for level in (1, 1.0))
     assert whole == exact
@@ -128,12 +124,6 @@ def test_canonical_json(value: object) -> None:
 def test_numbers_that_are_none_have_no_canonical_json(value: float) -> None:
     with pytest.raises(ValueError, match="JSON"):
         canonical_json({"value": value})
-
-
-def test_label_says_what_a_job_is() -> None:
-    assert JOB.label == "calibration cifar10 scratch standard seed 0"
-    assert "pre-trained" in dataclasses.replace(JOB, init="some").label
-    assert "at 0.4" in dataclasses.replace(JOB, level=0.4).label
 
 
 # ---------------------------------------------------------------------------------------- records
@@ -349,14 +339,6 @@ def test_a_store_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, monkeyp
         Store(tmp_path).records()
 
 
-def test_folder_that_is_a_file(tmp_path: Path) -> None:
-    (tmp_path / "runs").write_text("not a folder")
-    with pytest.raises(UserError, match="could not write"):
-        Store(tmp_path / "runs").add(record())
-    with pytest.raises(UserError, match="could not lock"), Store(tmp_path / "runs").lock(JOB, wait=True):
-        pass
-
-
 def test_lock_excludes_and_ends(tmp_path: Path) -> None:
     path = tmp_path / "locks" / "one.lock"
     with locked(path) as first:
@@ -386,12 +368,6 @@ def test_store_round_trip(tmp_path: Path) -> None:
     assert len(store.records()) == 4
 
 
-def test_moved_store_still_loads(tmp_path: Path) -> None:
-    Store(tmp_path / "one").add(record())
-    (tmp_path / "one").rename(tmp_path / "two")
-    assert Store(tmp_path / "two").get(JOB) == record()
-
-
 @pytest.mark.parametrize("content", [b"", b"{", b"\xff\xfe\x00", b"null\n", b'{"key":1}'], ids=repr)
 def test_damaged_file_counts_as_not_recorded(tmp_path: Path, content: bytes) -> None:
     store = Store(tmp_path)
@@ -401,14 +377,6 @@ def test_damaged_file_counts_as_not_recorded(tmp_path: Path, content: bytes) -> 
     assert store.get(JOB) is None
     assert [r.job.seed for r in store.records()] == [1]
     assert store.damaged() == [store.path(JOB)]
-
-
-def test_file_in_another_sections_folder_is_no_record(tmp_path: Path) -> None:
-    store, other = Store(tmp_path), tmp_path / "records" / "ood" / f"{JOB.key}.json"
-    store.add(record())
-    write_atomically(other, store.path(JOB).read_bytes())
-    assert len(store.records()) == 1
-    assert store.damaged() == [other]
 
 
 def test_file_under_another_jobs_name_is_not_its_record(tmp_path: Path) -> None:
@@ -449,15 +417,6 @@ def test_publish_merges_sorts_and_changes_nothing_the_second_time(tmp_path: Path
     assert load_published("adversarial", folder) == []
 
 
-def test_smoke_is_not_published(tmp_path: Path) -> None:
-    store, folder = Store(tmp_path / "runs"), tmp_path / "results"
-    store.add(record(profile="smoke"))
-    assert publish(store, folder) == ({}, [])
-    assert not folder.exists()
-    store.add(record(profile="paper"))
-    assert publish(store, folder) == ({"calibration": (1, 1)}, [])
-
-
 def test_published_line_cut_in_half_is_refused_with_file_and_line(tmp_path: Path) -> None:
     store, folder = Store(tmp_path / "runs"), tmp_path / "results"
     for seed in range(3):
@@ -480,30 +439,6 @@ def test_two_lines_of_one_job_are_refused(tmp_path: Path) -> None:
     (tmp_path / "calibration.jsonl").write_text("\n".join(lines) + "\n")
     with pytest.raises(UserError, match=rf"line 3 of .*calibration.jsonl .* {record(0).job.key} has a line already"):
         load_published("calibration", tmp_path)
-
-
-def test_a_record_of_another_section_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "ood.jsonl").write_text(record().to_json() + "\n")
-    with pytest.raises(UserError, match=r"line 1 of .*ood.jsonl .* of the section calibration"):
-        load_published("ood", tmp_path)
-
-
-def test_published_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "calibration.jsonl").write_bytes(record().to_json().encode() + b"\n\xff\xfe\n")
-    with pytest.raises(UserError, match=r"calibration\.jsonl"):
-        load_published("calibration", tmp_path)
-
-
-def test_full_disk_while_publishing_leaves_what_was_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    store, folder = Store(tmp_path / "runs"), tmp_path / "results"
-    store.add(record(0))
-    publish(store, folder)
-    before = (folder / "calibration.jsonl").read_bytes()
-    store.add(record(1))
-    monkeypatch.setattr(os, "fsync", full_disk)
-    with pytest.raises(UserError, match="No space left"):
-        publish(store, folder)
-    assert [path.read_bytes() for path in folder.iterdir()] == [before]
 
 
 def publish_child(store: Path, folder: Path, seeds: list[int]) -> None:
@@ -721,13 +656,6 @@ def test_frame_has_one_row_a_record_and_one_column_a_metric() -> None:
     assert table["temperature"].isna().tolist() == [True, False]
     assert table["recipe"][0] == dict(JOB.recipe)
     assert table["key"].tolist() == [record(0).job.key, tuned.job.key]
-
-
-def test_empty_frame_has_the_same_columns() -> None:
-    table = frame([])
-    assert len(table) == 0
-    assert set(table.columns) == set(COLUMNS)
-    assert table[table["profile"] == "cpu"].empty
 
 
 def test_a_record_that_is_given_twice_is_not_counted_twice() -> None:

@@ -353,11 +353,6 @@ def test_workers_that_stay_use_the_data_root_of_each_sweep(tmp_path: Path) -> No
     assert [stored(tmp_path)[job.key] for job in QUICK[:2]] == [{"seed": 0.0}, {"seed": 1.0}]
 
 
-def test_one_worker_a_thread() -> None:
-    assert default_workers(Runtime(threads=1)) == 1
-    assert default_workers(Runtime(threads=3)) == 3
-
-
 def test_one_worker_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert default_workers(Runtime(device="cuda", threads=16, graphs=True)) == 2

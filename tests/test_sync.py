@@ -341,9 +341,3 @@ def test_nothing_to_merge_is_a_mistake(command: Command, folder: str) -> None:
     assert ("holds nothing to merge" if folder == "empty" else f"there is no folder {folder};") in line
     assert "give a folder that --out filled, or another store" in line
     assert not Path("runs").exists()
-
-
-def test_store_that_cannot_be_written(command: Command) -> None:
-    fill("a", measured())
-    Path("file").write_text("not a folder")
-    assert "--store is file, which is no folder" in refused(command, "merge", "a", "--store", "file")

@@ -78,8 +78,7 @@ def measure_section(
     Args:
         workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
             less time than a process to start.
-        out: A folder that keeps what the store has of the jobs, to be merged on another machine
-            (:func:`robustness_lib.runner.sync.mirrored`).
+        out: A folder that mirrors what the store has of the jobs (:func:`robustness_lib.runner.sync.mirrored`).
     """
     from robustness_lib.experiments import pretraining
     from robustness_lib.runner import sync
@@ -294,8 +293,8 @@ def parse_seeds(text: str) -> list[int] | None:
 
 def _each_once(values: list[T], given: str) -> list[T]:
     """The values of an option, none of them twice: a mean would count its measurements twice."""
-    for place, value in enumerate(values):
-        if value in values[:place]:
+    for number, value in enumerate(values):
+        if value in values[:number]:
             raise UserError(f"{given} has {value} twice; give each value once")
     return values
 
@@ -321,10 +320,10 @@ def parse_names(text: str) -> list[str] | None:
 
 def parse_overrides(pairs: Sequence[str]) -> dict[str, str]:
     """``name=value`` pairs as a dict."""
-    found = {}
+    overrides = {}
     for pair in pairs:
         name, equals, value = pair.partition("=")
         if not equals or not name.strip():
             raise UserError(f"{pair!r} is not of the form NAME=VALUE; write for example epochs=5 or tuned.epochs=5")
-        found[name.strip()] = value.strip()
-    return found
+        overrides[name.strip()] = value.strip()
+    return overrides

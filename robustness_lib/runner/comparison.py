@@ -21,16 +21,12 @@ _Where = tuple[str, ...]
 
 
 def summary(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
-    """What was measured, in numbers: of each side one row a setting, what tells its records apart, and metric.
-
-    Args:
-        yours: The store's records, of one section.
-        book: The published ones.
+    """The scalar metrics of one section: on each side one row a setting, what tells its records apart, and metric.
 
     Returns:
         ``whose``, ``profile``, ``dataset``, ``arm``, ``method``, ``level``, ``differs``
         (:func:`robustness_lib.runner.records.distinctions`), ``metric``, ``mean``, ``sd`` (over seeds; empty for one)
-        and ``n``; numbers as recorded, lists left out.
+        and ``n``.
     """
     import pandas as pd
 
@@ -51,10 +47,6 @@ def summary(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
 def compare(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
     """Your numbers beside the book's, of everything that both measured.
 
-    Args:
-        yours: The store's records.
-        book: The published ones.
-
     Returns:
         For each setting and scalar metric (times and speeds left out) one row a seed that both have, and one whose
         ``seed`` is "mean": over these seeds, or over all that each has where there are none. ``section`` to ``level``,
@@ -63,18 +55,18 @@ def compare(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    theirs = _by_seed(book)
-    named = {_job_without_seed(record): where for record, where in zip(yours, _settings(yours), strict=True)}
+    published = _by_seed(book)
+    settings = {_job_without_seed(record): where for record, where in zip(yours, _settings(yours), strict=True)}
     rows: list[list[Any]] = []
-    for (setting, metric), mine in _by_seed(yours).items():
-        if (other := theirs.get((setting, metric))) is None:
+    for (setting, metric), your_values in _by_seed(yours).items():
+        if (values := published.get((setting, metric))) is None:
             continue
-        shared = sorted(mine.keys() & other.keys())
-        pairs: list[tuple[Any, float, float]] = [(seed, mine[seed], other[seed]) for seed in shared]
-        one, two = (fmean(side[seed] for seed in shared or side) for side in (mine, other))
-        pairs.append(("mean", one, two))
-        sd = stdev(other.values()) if len(other) > 1 else math.nan
-        rows += [[*named[setting], metric, seed, one, two, one - two, sd] for seed, one, two in pairs]
+        shared = sorted(your_values.keys() & values.keys())
+        pairs: list[tuple[Any, float, float]] = [(seed, your_values[seed], values[seed]) for seed in shared]
+        your_mean, mean = (fmean(side[seed] for seed in shared or side) for side in (your_values, values))
+        sd = stdev(values.values()) if len(values) > 1 else math.nan
+        for seed, your_value, value in [*pairs, ("mean", your_mean, mean)]:
+            rows.append([*settings[setting], metric, seed, your_value, value, your_value - value, sd])
     rows.sort(key=lambda row: row[: len(_SHOWN) + 1])  # stable: seeds stay in their order, the mean last
     return pd.DataFrame(rows, columns=[*_SHOWN, "metric", "seed", "yours", "book", "difference", "sd"])
 
@@ -119,9 +111,9 @@ def _job_without_seed(record: Record) -> str:
 
 def _by_seed(records: Sequence[Record]) -> dict[tuple[str, str], dict[int, float]]:
     """Values by seed, for each job without its seed and each scalar metric."""
-    found: dict[tuple[str, str], dict[int, float]] = {}
+    values: dict[tuple[str, str], dict[int, float]] = {}
     for record in records:
         for name, value in result_of(record).items():
             if isinstance(value, float):
-                found.setdefault((_job_without_seed(record), name), {})[record.job.seed] = value
-    return found
+                values.setdefault((_job_without_seed(record), name), {})[record.job.seed] = value
+    return values

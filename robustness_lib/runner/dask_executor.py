@@ -54,9 +54,8 @@ def connect(scheduler: str | Client | None, **options: Any) -> Iterator[DaskExec
 
     Args:
         scheduler: The address of its scheduler, or a client of it, which stays open; None to do nothing.
-        **options: For :meth:`robustness_lib.training.device.Runtime.detect` on every worker: ``device``, ``precision``
-            and so on. By default each takes its best device and PyTorch's number of CPU threads, and all the precision
-            that one of them finds best: arms that are compared share it.
+        **options: For :meth:`robustness_lib.training.device.Runtime.detect` on every worker. By default each takes its
+            best device, and all the precision that one of them finds best: arms that are compared share it.
 
     Raises:
         UserError: Dask is not installed, no scheduler answers, or a worker cannot be used.

@@ -38,7 +38,7 @@ PUBLIC = "timm/"
 """What an initialisation begins with whose weights another library downloads; no checkpoint has this name."""
 
 _OBSERVED = ("confidence", "correct")
-"""What is observed of every network's predictions for the test set."""
+"""What is recorded of every network's predictions for the test set."""
 
 HELD_OUT = 0.1
 """The share of the training images that temperature tuning holds out (P1 §4.2)."""
@@ -71,38 +71,37 @@ class Context:
         Args:
             name: As :func:`robustness_lib.data.load` takes it.
             split: ``"train"`` or ``"test"``.
-            kept: Whether the store keeps what networks say about these images, so that they must stay the same.
+            kept: Whether the store keeps predictions for these images, so that they must stay the same.
 
         Raises:
             UserError: It is not there or damaged, or was another when the store was filled.
         """
-        found = self._images.get((name, split))
-        if found is None or kept:
-            if found is None:
-                found = load(name, split, data_root(self.data))
-            self._check_unchanged(name, split, found.checksum, kept)
-            self._images[name, split] = found
-        self._used[f"{name}/{split}"] = found.checksum
-        return found
+        images = self._images.get((name, split))
+        if images is None or kept:
+            images = images or load(name, split, data_root(self.data))
+            self._check_unchanged(name, split, images.checksum, kept)
+            self._images[name, split] = images
+        self._used[f"{name}/{split}"] = images.checksum
+        return images
 
     def _check_unchanged(self, name: str, split: str, checksum: str, kept: bool) -> None:
-        """Refuse images other than those that the store's networks were trained on and looked at with.
+        """Refuse images other than those that the store's networks were trained on and evaluated on.
 
-        A set that nothing was trained on, and of which nothing is kept, may change: its images are looked at again.
+        A set that nothing was trained on, and of which no predictions are kept, may change: it is evaluated again.
         """
         folder = self.store / "data"
-        path, trained, looked_at = (folder / f"{name}-{what}.sha256" for what in (split, "train", f"{split}-kept"))
-        known = looked_at if kept and (looked_at.exists() or not any((self.store / "networks").glob("*"))) else path
+        path, trained, evaluated = (folder / f"{name}-{what}.sha256" for what in (split, "train", f"{split}-kept"))
+        known = evaluated if kept and (evaluated.exists() or not any((self.store / "networks").glob("*"))) else path
         before = known.read_text().strip() if known.exists() else None
         if before not in (None, checksum) and (kept or trained.exists()):
             raise UserError(
                 f"the images {name}/{split} have the checksum {checksum[:12]}…, but what is in {self.store} was made "
                 f"with {before[:12]}…; give another folder to --store, or the changed images another name"
             )
-        for place in (path, looked_at) if kept else (path,):
-            if before != checksum or not place.exists():
+        for note in (path, evaluated) if kept else (path,):
+            if before != checksum or not note.exists():
                 with contextlib.suppress(OSError):  # a store that can be read only is as it was
-                    write_atomically(place, f"{checksum}\n".encode())
+                    write_atomically(note, f"{checksum}\n".encode())
 
     def checkpoint(self, checkpoint: str) -> Path | None:
         """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""
@@ -113,22 +112,15 @@ class Context:
         self._used[name] = checksum
 
     def read_network(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
-        """Read what :func:`save_trained` wrote, for the running job, whose provenance then says where it was trained.
-
-        Returns:
-            As :func:`read_trained`.
-
-        Raises:
-            UserError: The file is damaged.
-        """
-        found = read_trained(path)
-        self._trained_on += json.loads(found[2].get("trained_on", "[]"))
-        return found
+        """As :func:`read_trained`, for the running job, whose provenance then says where the network was trained."""
+        weights, observed, metadata = read_trained(path)
+        self._trained_on += json.loads(metadata.get("trained_on", "[]"))
+        return weights, observed, metadata
 
     def trained_elsewhere(self) -> dict[str, list[str]]:
         """``trained_on``, device and precision of the networks that the running job read, unless all are its own."""
-        places = sorted(set(self._trained_on))
-        return {"trained_on": places} if places not in ([], [self.runtime.in_words()]) else {}
+        devices = sorted(set(self._trained_on))
+        return {"trained_on": devices} if devices not in ([], [self.runtime.in_words()]) else {}
 
     def take_used_data(self) -> dict[str, str]:
         """Checksums of the data used since the last call; of image sets by ``name/split``."""
@@ -175,11 +167,11 @@ class Training:
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network and what was seen of it on the way.
+    """A trained network and what was observed on the way.
 
     Attributes:
         network: In evaluation mode, on the runtime's device.
-        epochs: [E], the observed epochs, from 1, as int64; where the first was looked into, float64.
+        epochs: [E], the observed epochs, from 1, as int64; with early ones within the first, float64.
         confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
         correct: bool [E, N], whether the prediction was right.
         further: By name, what else was observed, [E, ...] (:func:`trained`).
@@ -195,16 +187,13 @@ class Trained:
 
 
 def held_out_split(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
-    """Split training images for temperature tuning (P1 §4.2).
-
-    Args:
-        data: N training images.
+    """Split training images for temperature scaling (P1 §4.2).
 
     Returns:
         The first 90 % to train on, and the last 10 % to tune the temperature on, in file order. A set whose files
         are sorted by class is first put in the order of one permutation from NumPy seed 0, as the authors do for
-        Tiny ImageNet. Where the last tenth then lacks classes that chance would put there, since labels are grouped in
-        another way, it is the last tenth of each class.
+        Tiny ImageNet. Where labels are grouped in another way, so that the last tenth lacks classes that chance would
+        put there, it is the last tenth of each class.
 
     Raises:
         UserError: There are too few images to hold any out.
@@ -231,11 +220,7 @@ def held_out_split(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
 
 
 def target_images(training: Training, context: Context) -> ImageDataset:
-    """The training images of the target that a job may use, before any is held out.
-
-    Raises:
-        UserError: The recipe asks for more images than there are.
-    """
+    """The training images of the target that a job may use, before any is held out."""
     data = context.images(training.dataset, "train")
     count = training.recipe.train_images
     if count > len(data):
@@ -256,10 +241,6 @@ def ship(checkpoint: str, store: Path) -> Path:
 
     From then on all tune the rounded weights, this store's owner too (:func:`find_checkpoint`), so records that start
     from them should be made after this. The metadata say so: ``precision`` is ``float16``.
-
-    Args:
-        checkpoint: Its id.
-        store: The working store.
 
     Returns:
         The file. One that comes with the repository already stays as it is.
@@ -282,11 +263,7 @@ def ship(checkpoint: str, store: Path) -> Path:
 
 
 def initialise(training: Training, num_classes: int, context: Context) -> nn.Module:
-    """The network before its training: random, or the pre-trained trunk under a new head.
-
-    Raises:
-        UserError: The checkpoint is not there, is damaged, or is of another architecture.
-    """
+    """The network before its training: random, or the pre-trained trunk under a new head."""
     recipe = training.recipe
     network = build(recipe.architecture, num_classes, recipe.dropout, training.seed)
     if training.init == SCRATCH:
@@ -317,7 +294,7 @@ def trained(
         context: Where data and kept networks are.
         progress: Label of the progress bar; None for no bar.
         data: What to train on in place of the target's images, such as the same images with other labels.
-        observe: What else to look at, beside the test set, after the observed epochs; kept in ``further``.
+        observe: What else to record after the observed epochs, beside predictions for the test set; in ``further``.
         **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.trainer.train`. The
             description's ``variant`` must say what these, ``data`` and ``observe`` are.
 
@@ -336,63 +313,45 @@ def trained(
             data = held_out_split(data)[0]
     recipe = training.recipe.training_part()
     path = context.store / "networks" / f"{training.key}.safetensors"
+
+    def observe_test_set(network: nn.Module) -> dict[str, Tensor]:
+        logits = predict(network, test, recipe.normalisation, context.runtime)
+        confidence, prediction = logits.softmax(1).max(1)
+        observed = {"confidence": confidence, "correct": prediction == test.labels}
+        return observed | dict(observe(network) if observe is not None else {})
+
     with locked(context.store / "locks" / f"{training.key}.lock"):
         if not path.exists():
-            _train_and_keep(training, recipe, data, test, path, context, progress, observe, hooks)
+            network = initialise(training, data.num_classes, context)
+            history = train(
+                network,
+                data,
+                recipe,
+                seed=training.seed,
+                runtime=context.runtime,
+                observe=observe_test_set,
+                checkpoint=path.with_suffix(".partial.safetensors"),
+                checkpoint_every=context.checkpoint_every,
+                progress=progress if context.progress else None,
+                **hooks,
+            )
+            save_trained(path, network, history, training.as_dict())
         weights, observed, metadata = context.read_network(path)
     network = build(recipe.architecture, data.num_classes, recipe.dropout)
     if training.init != SCRATCH:
         new_head(network, data.num_classes, training.seed, recipe.head_bias)
     network.load_state_dict(weights)
     network.to(context.runtime.device).eval()
-    seen = {name: value.numpy() for name, value in observed.items()}
-    further = {name: seen.pop(name) for name in set(seen) - {"epochs", *_OBSERVED}}
-    return Trained(network, **seen, further=further, losses=json.loads(metadata["losses"]))
-
-
-def _train_and_keep(
-    training: Training,
-    recipe: TrainingConfig,
-    data: ImageDataset,
-    test: ImageDataset,
-    path: Path,
-    context: Context,
-    progress: str | None,
-    further: Observe | None,
-    hooks: Mapping[str, Any],
-) -> None:
-    network = initialise(training, data.num_classes, context)
-
-    def observe(network: nn.Module) -> dict[str, Tensor]:
-        logits = predict(network, test, recipe.normalisation, context.runtime)
-        confidence, prediction = logits.softmax(1).max(1)
-        seen = {"confidence": confidence, "correct": prediction == test.labels}
-        return seen | dict(further(network) if further is not None else {})
-
-    history = train(
-        network,
-        data,
-        recipe,
-        seed=training.seed,
-        runtime=context.runtime,
-        observe=observe,
-        checkpoint=path.with_suffix(".partial.safetensors"),
-        checkpoint_every=context.checkpoint_every,
-        progress=progress if context.progress else None,
-        **hooks,
-    )
-    save_trained(path, network, history, training.as_dict())
+    arrays = {name: value.numpy() for name, value in observed.items()}
+    further = {name: arrays.pop(name) for name in set(arrays) - {"epochs", *_OBSERVED}}
+    return Trained(network, **arrays, further=further, losses=json.loads(metadata["losses"]))
 
 
 def read_trained(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
     """Read what :func:`save_trained` wrote.
 
     Returns:
-        The network's state, what was observed of it (``epochs``, ``confidence``, ``correct`` and what else was looked
-        at), and the metadata.
-
-    Raises:
-        UserError: The file is damaged.
+        The network's state, what was observed (``epochs``, ``confidence``, ``correct`` and so on), and the metadata.
     """
     tensors, metadata = load_weights(path)
     weights: dict[str, Tensor] = {}
@@ -423,12 +382,9 @@ def save_trained(path: Path, network: nn.Module, history: History, description: 
 
 
 def keep_outputs(job: Job, context: Context, outputs: Mapping[str, np.ndarray]) -> None:
-    """Keep what an evaluation computed for each example, so that any metric can be computed again without training.
+    """Keep what an evaluation computed for each example, as ``outputs/<section>/<key>.npz`` of the store.
 
-    Args:
-        job: The job that evaluated.
-        context: Its store receives ``outputs/<section>/<key>.npz``.
-        outputs: Arrays by name, for example ``logits`` float32 [N, K] and ``labels`` int64 [N].
+    Any metric can be computed again from it without training: ``logits`` float32 [N, K], ``labels`` int64 [N], ….
     """
     content = io.BytesIO()
     np.savez_compressed(content, **dict(outputs))  # type: ignore[arg-type]

@@ -171,8 +171,8 @@ def check_metrics(metrics: Metrics) -> Metrics:
     plain: Metrics = {}
     for name, value in metrics.items():
         plain[name] = [float(v) for v in value] if isinstance(value, list) else float(value)
-        found = plain[name]
-        for number in found if isinstance(found, list) else [found]:
+        value = plain[name]
+        for number in value if isinstance(value, list) else [value]:
             if not math.isfinite(number):
                 raise UserError(
                     f"the metric {name} is not finite but {number}, so nothing was measured; if a network was trained, "
@@ -198,11 +198,7 @@ class Store:
         return self.folder / "records" / job.section / f"{job.key}.json"
 
     def add(self, record: Record) -> None:
-        """Write one record, whole or not at all.
-
-        Raises:
-            UserError: It cannot be written.
-        """
+        """Write one record, whole or not at all."""
         write_atomically(self.path(record.job), (record.to_json() + "\n").encode())
 
     def get(self, job: Job) -> Record | None:
@@ -215,8 +211,8 @@ class Store:
 
     def records(self, section: str | None = None) -> list[Record]:
         """All whole records (of one section), sorted by key."""
-        found = [record for path in self._files(section) if (record := _read_record(path)) is not None]
-        return sorted(found, key=lambda record: record.job.key)
+        records = filter(None, map(_read_record, self._files(section)))
+        return sorted(records, key=lambda record: record.job.key)
 
     def damaged(self) -> list[Path]:
         """The files in the store that are not whole records."""
@@ -251,41 +247,33 @@ def _read_record(path: Path) -> Record | None:
 def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list[Record]:
     """The published records of one section, or of all.
 
-    Args:
-        section: The section's name; None for all.
-        folder: Where the ``<section>.jsonl`` files lie.
-
     Returns:
-        The records in file order (sorted by key); an empty list where nothing is published.
+        The records in file order (sorted by key).
 
     Raises:
         UserError: A line is not a whole record of the file's section, or its job has a line already; the message names
             file and line.
     """
-    found: dict[str, Record] = {}
+    records: dict[str, Record] = {}
     for path in sorted(folder.glob(f"{section or '*'}.jsonl")):
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
             try:
                 record = Record.from_json(line.decode())
                 if record.job.section != path.stem:
                     raise ValueError(f"it is one of the section {record.job.section}")
-                if record.job.key in found:
+                if record.job.key in records:
                     raise ValueError(f"the job {record.job.key} has a line already")
             except (ValueError, TypeError) as error:
                 raise UserError(
                     f"line {number} of {path} is not a whole record ({error}); "
                     "take the file back from git, or delete that line and publish again"
                 ) from error
-            found[record.job.key] = record
-    return list(found.values())
+            records[record.job.key] = record
+    return list(records.values())
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder unless it is there.
-
-    Raises:
-        UserError: It cannot be made.
-    """
+    """Make a folder unless it is there."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -333,13 +321,7 @@ def _with_changes(record: Record, changes: Mapping[str, Any]) -> Record:
 
 
 def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:
-    """Put records into the files ``<section>.jsonl`` of a folder, sorted by key.
-
-    What a file holds already stays; a record replaces one with the same key. A file is whole at any moment.
-
-    Args:
-        records: Records of any sections and profiles.
-        folder: The folder, made if missing.
+    """Put records into the files ``<section>.jsonl`` of a folder, sorted by key, in place of those of the same jobs.
 
     Returns:
         By section: how many records the file holds now, and how many lines are new or changed.
@@ -370,11 +352,11 @@ def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:
 
 def library_versions() -> dict[str, str]:
     """Versions of Python and of the libraries that a number can depend on."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in ("robustness-lib", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "imbalanced-learn"):
         with contextlib.suppress(PackageNotFoundError):
-            found[name] = version(name)
-    return found
+            versions[name] = version(name)
+    return versions
 
 
 def code_revision() -> str:
@@ -413,10 +395,7 @@ def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str,
     Args:
         seconds: Wall time of the job.
         data: SHA-256 of the content of each image set used, by ``name/split``.
-        runtime: Device, threads and precision, and where networks were trained that the job only read.
-
-    Returns:
-        ``seconds``, ``data``, the runtime's entries, ``versions``, ``revision`` and ``date`` (UTC, ISO 8601).
+        runtime: Further entries: device, threads and precision, and where networks were trained that the job only read.
     """
     return {
         "seconds": round(seconds, 1),
@@ -434,13 +413,9 @@ def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str,
 def frame(records: Iterable[Record]) -> pd.DataFrame:
     """Records as a table.
 
-    Args:
-        records: From :func:`load_published` or :meth:`Store.records`.
-
     Returns:
         One row a record: ``key``, the job's attributes, ``arm`` (``"scratch"`` or ``"pre-trained"``), one column a
-        metric (NaN or None where a record lacks it), and ``provenance``. The job's and record's columns exist even
-        without a record.
+        metric (NaN or None where a record lacks it), and ``provenance``. Without a record all columns but the metrics.
 
     Raises:
         UserError: A record is there twice, or a metric is called as another column is.

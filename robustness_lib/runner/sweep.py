@@ -154,7 +154,7 @@ Result = Record | UserError | str
 
 
 def attempt(run: Run, job: Job, context: Context, deadline: float | None = None, patient: bool = False) -> Result:
-    """As :func:`measure`, wherever it is called, with regard to the time and to other processes.
+    """As :func:`measure`, with regard to the time and to other processes.
 
     Args:
         run: The section's ``run``.
@@ -166,12 +166,12 @@ def attempt(run: Run, job: Job, context: Context, deadline: float | None = None,
     """
     store = Store(context.store)
     while True:
-        with store.lock(job, wait=False) as mine:
+        with store.lock(job, wait=False) as locked:
             if store.get(job) is not None:
                 return THEIRS
-            if deadline is not None and time.time() + (_longest(job, store) if mine else 0) >= deadline:
+            if deadline is not None and time.time() + (_longest(job, store) if locked else 0) >= deadline:
                 return LATE
-            if mine:
+            if locked:
                 try:
                     record = perform(run, job, context)
                     store.add(record)

@@ -34,9 +34,6 @@ def mirrored(jobs: Iterable[Job], store: Path, folder: Path | None) -> Iterator[
 
     Yields:
         What to call with every record that is made.
-
-    Raises:
-        UserError: The folder lies inside the store, cannot be written, or holds something damaged.
     """
     remove_leftovers(store)
     if folder is None:
@@ -59,10 +56,10 @@ def mirrored(jobs: Iterable[Job], store: Path, folder: Path | None) -> Iterator[
 
 
 def _mirror(job: Job, store: Path, folder: Path) -> None:
-    there = Store(store)
+    records = Store(store)
     checkpoint = checkpoint_id(job) if job.section == PRETRAINING else job.init
-    made = [record.job for record in there.records(PRETRAINING) if checkpoint_id(record.job) == checkpoint]
-    paths = [there.path(one) for one in (*made, job)]
+    made = [record.job for record in records.records(PRETRAINING) if checkpoint_id(record.job) == checkpoint]
+    paths = [records.path(each) for each in (*made, job)]
     if not (SHIPPED / f"{checkpoint}.safetensors").is_file():  # before its record, which counts only with it
         paths.insert(0, store / "checkpoints" / f"{checkpoint}.safetensors")
     for path in filter(Path.is_file, paths):
@@ -143,15 +140,15 @@ def merge(source: Path, store: Path) -> Merged:
 
 def _merge_record(record: Record, store: Store, merged: Merged) -> None:
     with store.lock(record.job, wait=True):
-        there = store.get(record.job)
-        if there is None:
+        present = store.get(record.job)
+        if present is None:
             merged.added += 1
-        elif result_of(there) == result_of(record):
+        elif result_of(present) == result_of(record):
             merged.same += 1
         else:
             merged.differing.append(record.job.label)
-        first = record if there is None else min(there, record, key=_precedence)
-        if first is not there:
+        first = record if present is None else min(present, record, key=_precedence)
+        if first is not present:
             store.add(first)
 
 
@@ -163,10 +160,10 @@ def _precedence(record: Record) -> tuple[bool, str, str]:
 
 def _merge_checkpoint(path: Path, weights: str, store: Path, merged: Merged) -> None:
     with locked(store / "locks" / f"{path.stem}.lock"):
-        found = find_checkpoint(path.stem, store)
+        present = find_checkpoint(path.stem, store)
         with contextlib.suppress(UserError):  # one that is damaged is as good as none
-            if found is not None:
-                if weights_checksum(load_weights(found)[0]) == weights:
+            if present is not None:
+                if weights_checksum(load_weights(present)[0]) == weights:
                     merged.same += 1
                 else:
                     merged.differing.append(path.stem)

@@ -69,8 +69,8 @@ class TrainingConfig:
         flip: Whether images are mirrored at random.
         normalisation: A key of :data:`NORMALISATIONS`.
         trainable: ``"all"`` or ``"head"``.
-        observations: How many times the test set is looked at during training, evenly spread over the epochs,
-            the last epoch always among them; 0 for never. Looking does not change the training.
+        observations: After how many epochs the test set is evaluated, evenly spread, the last always among them; 0 for
+            none. Evaluating does not change the training.
         schedule: A value of :data:`SCHEDULES`.
         head_bias: Whether the new head of a pre-trained network has a bias (in P1's Forward and GLC it has none).
         adversary: What the network is trained against: a value of :data:`ADVERSARIES`. Unless it is ``"none"``, every
@@ -81,7 +81,7 @@ class TrainingConfig:
         anchor: Center of its ball: a value of :data:`ANCHORS`.
         attack_mode: The network's mode meanwhile, ``"train"`` (as in P1's code) or ``"eval"``.
         nesterov: Whether the momentum is Nesterov's (P1) or the plain one (P2).
-        early_looks: How many more times the test set is looked at within the first epoch: after a half of its updates,
+        early_looks: How many more times the test set is evaluated within the first epoch: after a half of its updates,
             a quarter, an eighth and so on (:func:`early_steps`).
     """
 
@@ -136,11 +136,7 @@ class TrainingConfig:
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
-        """The recipe with these settings, such as those of a job.
-
-        Raises:
-            SettingError: A value is unsuitable.
-        """
+        """The config with these settings, such as those of a job."""
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
@@ -153,18 +149,7 @@ class TrainingConfig:
         return {f.name: settings[f.name] for f in fields(self) if not f.metadata or settings[f.name] != f.default}
 
     def with_overrides(self, overrides: Mapping[str, str]) -> Self:
-        """A copy with some settings replaced, as given on a command line.
-
-        Args:
-            overrides: New values as text, by the setting's name.
-
-        Returns:
-            The changed copy.
-
-        Raises:
-            UserError: A name is unknown.
-            SettingError: A value has not the setting's type or range.
-        """
+        """A copy with some settings replaced by values that are given as text."""
         types_by_name = _kinds(type(self))  # type: ignore[arg-type]
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, text in overrides.items():
@@ -177,7 +162,7 @@ class TrainingConfig:
         return TrainingConfig(**{f.name: getattr(self, f.name) for f in fields(TrainingConfig)})
 
     def observed_epochs(self) -> list[int]:
-        """The epochs (from 1) after which the test set is looked at."""
+        """The epochs (from 1) after which the test set is evaluated."""
         count = min(self.observations, self.epochs)
         return sorted({round(self.epochs * (k + 1) / count) for k in range(count)})
 
@@ -217,12 +202,6 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
         text: As typed by a user.
         kind: ``str``, ``int``, ``float``, ``bool``, or a union of one of them with None.
         name: The setting's name, for the message.
-
-    Returns:
-        The value.
-
-    Raises:
-        SettingError: The text is not such a value.
     """
     if isinstance(kind, types.UnionType):
         if text.lower() == "none":
@@ -267,11 +246,7 @@ def learning_rate_at(step: int, total_steps: int, recipe: TrainingConfig) -> flo
 
 
 def early_steps(recipe: TrainingConfig, steps: int) -> list[int]:
-    """After which updates of the first epoch the test set is looked at, besides its last.
-
-    Args:
-        recipe: Its ``early_looks`` says how often.
-        steps: Updates an epoch.
+    """The updates of the first epoch, of ``steps``, after which the test set is evaluated, besides the last.
 
     Returns:
         Numbers from 1 to ``steps`` - 1, rising: a half of ``steps``, a quarter and so on, rounded, each once.

@@ -45,11 +45,6 @@ class Runtime:
             threads: CPU threads; None for as many as PyTorch would use.
             compile: Whether to compile networks; None to do so on a GPU.
 
-        Returns:
-            The runtime.
-
-        Raises:
-            UserError: The device is not there or a value is unknown.
         """
         choose(precision, ("auto", "bfloat16", "float32"), "precision")
         if device == "auto":

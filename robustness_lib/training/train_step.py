@@ -245,8 +245,8 @@ def _random_numbers(own: torch.Generator) -> Iterator[None]:
 
 def _default_generator(device: torch.device) -> torch.Generator:
     index = torch.cuda.current_device() if device.index is None else device.index
-    found: torch.Generator = torch.cuda.default_generators[index]
-    return found
+    generator: torch.Generator = torch.cuda.default_generators[index]
+    return generator
 
 
 def _renewed(generator: torch.Generator) -> torch.Generator:

@@ -3,8 +3,8 @@
 Images stay on the device as uint8 (:mod:`robustness_lib.training.data_loader`), and the host waits for the device once
 an epoch (:mod:`robustness_lib.training.train_step`). On a processor that has bfloat16 arithmetic the forward and
 backward passes run under autocast (weights, batch statistics, the loss and every evaluation stay float32). None of this
-changes the
-recipe: batch size, schedule and number of updates are those asked for, and the last partial batch of an epoch is kept.
+changes the recipe: batch size, schedule and number of updates are those asked for, and the last partial batch of an
+epoch is kept.
 
 Every random draw of epoch e comes from streams of the seed that are named after e, so a training that was killed
 goes on from its last checkpoint to the weights it would have had: on a CPU bit for bit, on a GPU up to the rounding of
@@ -42,9 +42,8 @@ from robustness_lib.training.distributed import rank_and_count
 from robustness_lib.training.train_step import Update
 
 Observe = Callable[[nn.Module], Mapping[str, Tensor]]
-"""``observe(network)``: called in evaluation mode after the epochs that the recipe observes, and within the first one
-where it asks for early looks; what it returns is kept in the history, and in the checkpoint of an unfinished
-training."""
+"""``observe(network)``: called in evaluation mode after the observed epochs, and within the first one where the config
+has ``early_looks``; what it returns is kept in the history, and in the checkpoint of an unfinished training."""
 
 
 def cross_entropy(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -95,12 +94,7 @@ class History:
 
 
 def adversary(recipe: TrainingConfig, num_classes: int) -> Adversary | None:
-    """The attack that a recipe trains with; None where it trains on the images as they are.
-
-    Args:
-        recipe: Any recipe.
-        num_classes: Of the training set.
-    """
+    """The attack that a recipe trains with; None where it trains on the images as they are."""
     if recipe.adversary == ADVERSARIES[0]:
         return None
     return Adversary(
