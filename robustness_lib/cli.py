@@ -524,8 +524,8 @@ def list_data(
 
     if not names:
         rows = data.list_sets(data_root)
-        found = [row | {"here": row["found"].replace("made on the fly", "yes")} for row in rows]
-        _print_table(["name", "here", "what"], found)
+        rows = [row | {"here": row["found"].replace("made on the fly", "yes")} for row in rows]
+        _print_table(["name", "here", "what"], rows)
         folder = data.data_root(data_root).resolve()
         print(f"searched: {folder}" + ("" if folder.is_dir() else ", which does not exist yet"))
         print("'robustness data list NAME' says where a set is looked for, who published it and how to get it")
@@ -551,10 +551,10 @@ def check_data(
     everything = [str(row["name"]) for row in data.list_sets(data_root)]
     bad = False
     for name in data.expand_names(names, data_root) if names else everything:
-        found = data.check(name, data_root)
-        if names or found.state != "missing":
-            print(f"{found.name} is {found.state}: {found.message}")
-        bad = bad or found.state == "damaged" or (bool(names) and found.state != "intact")
+        status = data.check(name, data_root)
+        if names or status.state != "missing":
+            print(f"{status.name} is {status.state}: {status.message}")
+        bad = bad or status.state == "damaged" or (bool(names) and status.state != "intact")
     if bad:
         raise typer.Exit(1)
 
@@ -569,9 +569,9 @@ def fetch_data(
 
     bad = False
     for name in data.expand_names(names, data_root):
-        found = data.fetch(name, data_root)
-        print(f"{found.name} is {found.state}: {found.message}")
-        bad = bad or found.state != "intact"
+        status = data.fetch(name, data_root)
+        print(f"{status.name} is {status.state}: {status.message}")
+        bad = bad or status.state != "intact"
     if bad:
         raise typer.Exit(1)
 

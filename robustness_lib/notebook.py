@@ -33,23 +33,16 @@ _FOLDERS = ("data_root", "store", "results")
 def check_parameters(namespace: MutableMapping[str, Any], section: str | None = None) -> None:
     """Refuse unknown parameters, values of the wrong kind and what a section cannot measure; work from the root.
 
-    An editor may start a notebook in the folder that it lies in. It then goes on in the folder above, if that has the
-    recorded results, since every path is relative to the root.
-
-    The defaults in the parameters cell say which parameters there are and of which kind each is: text, a
-    whole number, a number, or true and false. A number given for text becomes text (``-p seeds 0`` means
-    ``"0"``), and a whole number given for a number becomes a number.
+    A notebook that an editor started in its own folder goes on in the folder above, if that has the recorded results.
+    The defaults in the parameters cell say which parameters there are and of which kind each is: text, a whole number,
+    a number, or true and false. A number given for text becomes text (``-p seeds 0`` means ``"0"``).
 
     Args:
         namespace: The notebook's ``globals()``. Values are converted in place.
         section: The section that the notebook measures; None for none.
-
-    Raises:
-        UserError: A parameter was given that the notebook does not have, a value is unsuitable, or there are no
-            recorded results; the message says what was expected.
     """
     history = [str(cell) for cell in namespace.get("In", ())]
-    defaults = next((found for cell in history if (found := _constants(cell))), {})
+    defaults = next(filter(None, map(_constants, history)), {})
     for cell in history:
         if cell.startswith(_INJECTED):
             for name in _assigned(cell):
@@ -88,17 +81,17 @@ def _go_to_root(results: Path) -> None:
 
 def _constants(cell: str) -> dict[str, Any]:
     """Names and values of a cell that holds nothing but plain assignments; otherwise nothing."""
-    found: dict[str, Any] = {}
+    constants: dict[str, Any] = {}
     try:
         for statement in ast.parse(cell).body:
             match statement:
                 case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    found[name] = ast.literal_eval(value)
+                    constants[name] = ast.literal_eval(value)
                 case _:
                     return {}
     except (SyntaxError, ValueError):
         return {}
-    return found
+    return constants
 
 
 def _assigned(cell: str) -> list[str]:
@@ -158,9 +151,9 @@ def write_page(executed: Path, page: Path) -> None:
             shown[:] = [output for output in shown if output.get("name") != "stderr"]
         if any(output["output_type"] == "error" for output in shown):
             raise UserError(f"{executed} stopped with an error in cell {number}; mend it and run it again")
-        if found := sorted(path for path in here if f"{path}/" in json.dumps(shown)):
+        if paths := sorted(path for path in here if f"{path}/" in json.dumps(shown)):
             raise UserError(
-                f"an output of cell {number} of {executed} holds the path {found[0]} of this machine; "
+                f"an output of cell {number} of {executed} holds the path {paths[0]} of this machine; "
                 "print paths relative to the repository"
             )
         _offer_numbers(cell, page.parent / "data")

@@ -265,12 +265,12 @@ def test_ceilings_are_rates_of_a_product_and_of_a_copy(monkeypatch: pytest.Monke
 
 def test_detection_measures_every_score_set_and_draw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     sides = []
-    monkeypatch.setattr(detection, "detection_metrics", lambda known, foreign, **_: sides.append((known, foreign)))
+    monkeypatch.setattr(detection, "detection_metrics", lambda inside, outside, **_: sides.append((inside, outside)))
     sizes = {"id_images": 30, "ood_images": 7, "sets": 3, "draws": 2, "reference": 10, "features": 4, "classes": 5}
     wanted = replace(job(plan.DETECTION), recipe={**sizes, "rounds": 2, "precision": "float32"})
     measured = measurements.run(wanted, context(tmp_path))
     assert len(sides) == 2 * len(detection.SCORES) * 3 * 2
-    assert {(len(known), len(foreign)) for known, foreign in sides} == {(30, 7)}
+    assert {(len(inside), len(outside)) for inside, outside in sides} == {(30, 7)}
     assert len(measured["seconds_by_round"]) == 2
     assert 0 < min(measured["seconds_by_round"]) <= measured["seconds"] <= max(measured["seconds_by_round"])
     record = Record(wanted, measured, {})
@@ -299,7 +299,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Runtime:
 def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = gpu(monkeypatch) if on_gpu else Runtime(precision="bfloat16", threads=2)
     jobs = plan.jobs(runtime, rounds=4)
-    names = [plan.name(one) for one in jobs]
+    names = [plan.name(job) for one in jobs]
     assert len(set(names)) == len(names) == len({one.key for one in jobs})
     assert {one.profile for one in jobs} == {"paper" if on_gpu else "cpu"}
     assert {one.recipe["device"] for one in jobs} == {runtime.describe()["device"]}
@@ -325,7 +325,7 @@ def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, mo
 
 
 def test_plan_of_a_gpu_begins_with_what_the_bars_are_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [plan.name(one) for one in plan.jobs(gpu(monkeypatch)) if one.method not in ("ceilings", "loader workers")]
+    names = [plan.name(job) for one in plan.jobs(gpu(monkeypatch)) if one.method not in ("ceilings", "loader workers")]
     assert names[:2] == [
         "training wrn-40-2 bfloat16 compiled graphs",
         "adversarial training wrn-28-10 bfloat16 compiled graphs",
@@ -362,8 +362,8 @@ def test_a_measurement_is_recorded_once_and_can_be_published(
     printed = capsys.readouterr().out
     assert "2 recorded, 0 were recorded before" in printed
     store = Store(tmp_path / "store")
-    for one in wanted:
-        record = store.get(one)
+    for job in wanted:
+        record = store.get(job)
         assert record is not None
         metrics = record.metrics
         assert len(metrics["images_per_second_by_round"]) == len(metrics["ratio_by_round"]) == 2
@@ -372,16 +372,16 @@ def test_a_measurement_is_recorded_once_and_can_be_published(
         assert metrics["flops_per_image"] > metrics["bytes_per_image"] > 1e6
         assert record.provenance["device"].startswith("CPU ")
         assert (
-            f"{plan.name(one)}: {metrics['images_per_second']:,.0f} images/s, {metrics['ratio']:.2f} times" in printed
+            f"{plan.name(job)}: {metrics['images_per_second']:,.0f} images/s, {metrics['ratio']:.2f} times" in printed
         )
     others = [record for record in store.records("cost") if record.job not in wanted]
     assert {record.job.method for record in others} == {"loader workers"}
 
     assert command.command(arguments, lambda: pytest.fail("measured again")) == 0
     assert "0 recorded, 2 were recorded before" in capsys.readouterr().out
-    assert {record.job.key for record in Store(tmp_path / "out").records("cost")} >= {one.key for one in wanted}
+    assert {record.job.key for record in Store(tmp_path / "out").records("cost")} >= {job.key for job in wanted}
     publish(store, tmp_path / "book")
-    assert {record.job.key for record in load_published("cost", tmp_path / "book")} >= {one.key for one in wanted}
+    assert {record.job.key for record in load_published("cost", tmp_path / "book")} >= {job.key for job in wanted}
 
 
 def quick(job: Job, context: Context) -> Metrics:

@@ -290,9 +290,7 @@ def publish(
     changed: Callable[[Job], Mapping[str, Any]] = lambda job: {},
     replace_published: bool = False,
 ) -> tuple[dict[str, tuple[int, int]], list[tuple[Record, Record]]]:
-    """Merge the store's records into the published files, one a section, sorted by key.
-
-    Records of other profiles (``smoke`` proves nothing about the papers) stay in the store.
+    """Merge the store's records into the published files, one a section, sorted by key; those of ``smoke`` stay.
 
     Args:
         store: The working store.
@@ -363,9 +361,8 @@ def code_revision() -> str:
     """The git commit of the code that runs, with ``-dirty`` after it where library files differ from it.
 
     Returns:
-        Twelve hexadecimal digits. Outside a git checkout of this project, as where the files alone were copied to
-        another machine or into another repository, what the environment variable ``ROBUSTNESS_REVISION`` says, else
-        ``"unknown"``.
+        Twelve hexadecimal digits. Outside a git checkout of this project, as where files alone were copied, what the
+        environment variable ``ROBUSTNESS_REVISION`` says, else ``"unknown"``.
     """
     here = Path(__file__).resolve().parent
     outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
@@ -418,7 +415,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
         metric (NaN or None where a record lacks it), and ``provenance``. Without a record all columns but the metrics.
 
     Raises:
-        UserError: A record is there twice, or a metric is called as another column is.
+        UserError: A record is there twice, or a metric has the name of another column.
     """
     import pandas as pd
 

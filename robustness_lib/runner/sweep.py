@@ -59,11 +59,7 @@ class Outcome:
     left: list[Job] = field(default_factory=list)
 
     def check(self) -> None:
-        """Raise the first failure, for callers that cannot go on without all records.
-
-        Raises:
-            UserError: A job failed or was not started.
-        """
+        """Raise the first failure, for callers that cannot go on without all records."""
         if self.failed:
             job, error = self.failed[0]
             raise UserError(f"{job.label}: {error}")
@@ -84,11 +80,7 @@ class Outcome:
 
 
 def perform(run: Run, job: Job, context: Context) -> Record:
-    """Measure one job in this process, and keep nothing of it but its record, which is returned.
-
-    Raises:
-        UserError: The job failed, or the GPU's memory did not suffice for it.
-    """
+    """Measure one job in this process, and keep nothing of it but its record, which is returned."""
     runtime = replace(context.runtime, threads=threads_for(job, context.runtime))
     own = replace(context, runtime=runtime, _used={}, _trained_on=[])  # other jobs may share the context's images
     started = time.monotonic()
@@ -131,11 +123,7 @@ def _is_small(architecture: str) -> bool:
 
 
 def measure(run: Run, job: Job, context: Context) -> Record:
-    """Measure one job and put its record into the store, unless it is there; wait while another process measures it.
-
-    Raises:
-        UserError: As :func:`perform`.
-    """
+    """Measure one job and put its record into the store, unless it is there; wait while another process measures it."""
     store = Store(context.store)
     with store.lock(job, wait=True):
         record = store.get(job)
@@ -210,24 +198,19 @@ def sweep(
     """Measure all jobs that are not recorded yet.
 
     Args:
-        jobs: What to measure; jobs without an error are recorded whatever happens to others.
+        jobs: What to measure.
         run: The section's ``run``, a function of a module.
         context: Data, store and runtime of every job.
         workers: Processes on this machine, which share the runtime's threads; 1 to work in this process. However few
             jobs are left, each has its share of the threads and no more: their number changes a result's last bits.
         time_budget: Seconds; no job is started when the time left is less than the longest recorded job of its method
             took, and none that another process is measuring is waited for after them. None for no limit.
-        executor: What to run on instead: any ``concurrent.futures.Executor`` whose workers share the store. It stays
-            open.
+        executor: What to run on instead, whose workers share the store; it stays open.
         on_record: Called in this process with each record as soon as it is in the store.
 
     Returns:
         What was done. A job that fails in a way that a user can mend (a diverging training, missing data, too little
-        memory) does not stop the others.
-
-    Raises:
-        UserError: The executor gave up.
-        Exception: Any other exception of a job, a mistake in the code: it ends the sweep, and what is recorded is kept.
+        memory) does not stop the others; any other exception, a mistake in the code, ends the sweep.
     """
     store, outcome = Store(context.store), Outcome()
     todo: list[Job] = []

@@ -35,10 +35,7 @@ class Update:
         network: On the device, in channels-last memory; trained in place.
         images: The training images.
         labels: Their labels, int64 [N], on the device.
-        recipe: How to train.
-        runtime: Where and in which way.
         per_epoch: Images in an epoch.
-        loss: What is minimised.
         perturb: Replaces the images of each batch; None for none.
 
     Attributes:
