@@ -46,7 +46,7 @@ def measure(
         started = time.perf_counter()
         for method in SCORES:
             scores = score(method, tested, compared)
-            for ood_scores in scores[id_images:].split(ood_images):
+            for ood_scores in scores[id_images:].reshape(sets, ood_images):
                 for _ in range(draws):
                     detection_metrics(scores[:id_images], ood_scores, out_per_in=1 / 5)
         times.append(time.perf_counter() - started)
