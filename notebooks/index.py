@@ -118,7 +118,7 @@ for section, dataset, name, method, reduce in SETTINGS[:-1]:  # effective robust
         row = {"row": f"{SECTIONS[section]}, {label(dataset)}", "paper": 100 * (1 - bad[3] / bad[2])}
         rows.append(row | {"ours": mean, "low": low, "high": high, "scale": found.profile})
 
-# %% mystnb={"figure": {"caption": "Relative error reduction by pre-training: the share of the error from scratch that is gone (error is 100 % less the value, for accuracy and AUROC). Filled squares: the papers' scale. Open squares: `cpu` scale. Lines: 95 % intervals over seeds.", "name": "fig-results"}, "image": {"alt": "One row for each section and data set. Diamonds are the papers' values, squares are ours, with intervals; most squares lie to the left of their diamond, nearer to zero.", "width": "100%"}} tags=["hide-input", "readme"]
+# %% mystnb={"figure": {"caption": "Relative error reduction by pre-training: the share of the error from scratch that is gone (error is 100 % less the value, for accuracy and AUROC); more is better. Filled squares: the papers' scale. Open squares: `cpu` scale. Lines: 95 % intervals over seeds.", "name": "fig-results"}, "image": {"alt": "One row for each section and data set. Diamonds are the papers' values, squares are ours, with intervals; most squares lie to the left of their diamond, nearer to zero.", "width": "100%"}} tags=["hide-input", "readme"]
 frame = pd.DataFrame(rows, columns=["row", "paper", "ours", "low", "high", "scale"])[::-1]
 color = style.arm_style("pre-trained")["color"]
 figure, [panel] = style.new_figure(height=4.6)
@@ -128,7 +128,7 @@ for scale, fill in (("paper", color), ("cpu", "white")):
     some = frame[frame["scale"] == scale]
     panel.plot(some["ours"], some["row"], "s", color=color, mfc=fill, label=f"here, {scale} scale")
 panel.plot(frame["paper"], frame["row"], label="paper", **style.PAPER)
-panel.set_xlabel("relative error reduction (%), more is better")
+panel.set_xlabel("relative error reduction (%)")
 style.legend_outside(figure)
 style.show(figure, frame[::-1])
 

@@ -229,7 +229,7 @@ def run(
         next_step = "; run the same command again to go on"
     elif outcome.recorded or outcome.skipped:
         elsewhere = "" if store == DEFAULT_STORE else f" --store {shlex.quote(str(store))}"
-        next_step = f"; 'robustness show {section}{elsewhere}' has the numbers"
+        next_step = f"; 'robustness show {section} --profile {profile_name}{elsewhere}' has the numbers"
         if {job.key for job in planned} & {record.job.key for record in load_published(section)}:
             next_step += f", 'robustness compare {section}{elsewhere}' sets them beside the book's"
     print(f"{section}: {outcome.summary()}{next_step}")
@@ -404,8 +404,8 @@ def compare(
     table = comparison.compare(yours, book)
     if table.empty:
         raise UserError(
-            f"of {section or 'all sections'} {store} has {len(yours)} records, none of a measurement of the book's; "
-            "'robustness run' makes some with --profile cpu or --profile paper"
+            f"none of the {len(yours)} records of {section or 'all sections'} in {store} repeats a measurement of the "
+            "book; 'robustness run' makes some with --profile cpu or --profile paper"
         )
     table = _restricted(table, profile=profile_name, dataset=dataset, method=method, metric=metric)
     keep = [c for c in table if c != "differs" or table[c].any()]

@@ -299,7 +299,7 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> Runtime:
 def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     runtime = gpu(monkeypatch) if on_gpu else Runtime(precision="bfloat16", threads=2)
     jobs = plan.jobs(runtime, rounds=4)
-    names = [plan.name(job) for one in jobs]
+    names = [plan.name(one) for one in jobs]
     assert len(set(names)) == len(names) == len({one.key for one in jobs})
     assert {one.profile for one in jobs} == {"paper" if on_gpu else "cpu"}
     assert {one.recipe["device"] for one in jobs} == {runtime.describe()["device"]}
@@ -325,7 +325,7 @@ def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, mo
 
 
 def test_plan_of_a_gpu_begins_with_what_the_bars_are_about(monkeypatch: pytest.MonkeyPatch) -> None:
-    names = [plan.name(job) for one in plan.jobs(gpu(monkeypatch)) if one.method not in ("ceilings", "loader workers")]
+    names = [plan.name(one) for one in plan.jobs(gpu(monkeypatch)) if one.method not in ("ceilings", "loader workers")]
     assert names[:2] == [
         "training wrn-40-2 bfloat16 compiled graphs",
         "adversarial training wrn-28-10 bfloat16 compiled graphs",

@@ -8,9 +8,9 @@ import pytest
 
 from robustness_lib.experiments import ood, pretraining
 from robustness_lib.experiments.presets import PROFILES
-from robustness_lib.models.architectures import TORCHVISION
 from robustness_lib.models.checkpoint_ids import Origin, corpus_counts, corpus_name, origin, trained_on
 from robustness_lib.runner.records import checkpoint_id
+from robustness_lib.training.config import TORCHVISION
 
 SHIPPED = sorted(path.stem for path in Path("book/checkpoints").glob("*.safetensors"))
 

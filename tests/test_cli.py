@@ -46,14 +46,14 @@ def test_small_run_then_nothing_to_do(command: Command) -> None:
     [checkpoint] = Path("runs/checkpoints").iterdir()
     arguments = (*arguments, "--init", checkpoint.stem)
     status, out, _ = command(*arguments)
-    shows = "; 'robustness show calibration' has the numbers\n"
-    assert (status, out) == (0, f"calibration: 4 recorded, 0 were recorded before{shows}")
+    shows = "; 'robustness show calibration --profile smoke' has the numbers\n"
+    assert (status, out) == (0, f"calibration: 4 recorded{shows}")
     records = Store("runs").records("calibration")
     assert {(r.job.method, r.job.init == "scratch") for r in records} == {
         (method, arm) for method in ("standard", "temperature") for arm in (True, False)
     }
     status, out, _ = command(*arguments)
-    assert (status, out) == (0, f"calibration: 0 recorded, 4 were recorded before{shows}")
+    assert (status, out) == (0, f"calibration: 0 recorded, 4 recorded before and not measured again{shows}")
     assert Store("runs").records("calibration") == records
 
 
@@ -193,7 +193,7 @@ def test_failed_job_has_status_1_and_says_why(command: Command) -> None:
         "run", "calibration", "--method", "standard", *OWN, *diverging, "--init", checkpoint.stem
     )
     assert status == 1
-    assert out.startswith("calibration: 1 recorded, 0 were recorded before, 1 failed; 'robustness show calibration' ")
+    assert out.startswith("calibration: 1 recorded, 1 failed; 'robustness show calibration --profile smoke' ")
     [line] = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert "calibration own scratch standard seed 0: the training diverged" in line
     assert "learning_rate" in line
@@ -359,7 +359,7 @@ def test_compare_sets_yours_beside_the_books(command: Command) -> None:
 
 def test_compare_takes_means_of_other_seeds_and_says_when_there_is_nothing(command: Command) -> None:
     line = refused(command, "compare")
-    assert "of all sections runs has 0 records, none of a measurement of the book's" in line
+    assert "none of the 0 records of all sections in runs repeats a measurement of the book" in line
     measured("cpu", "theirs", {0: 0.2, 1: 0.4})
     command("publish", "--store", "theirs")
     measured("cpu", "runs", {7: 0.5})

@@ -190,7 +190,7 @@ def test_the_command_on_a_cluster(dask: Dask, tmp_path: Path) -> None:
     run = ("run", "calibration", *chosen, "--scheduler")
     assert toys.exit_code(toys.command_child, (*run, dask.address), tmp_path) == 0
     assert (tmp_path / "stdout").read_text() == (
-        "calibration: 2 recorded, 0 were recorded before; 'robustness show calibration' has the numbers\n"
+        "calibration: 2 recorded; 'robustness show calibration --profile smoke' has the numbers\n"
     )
     assert len(list((tmp_path / "runs" / "outputs" / "calibration").iterdir())) == 2
     assert toys.exit_code(toys.command_child, (*run, dask.address, "--workers", "2"), tmp_path) == 2

@@ -40,7 +40,7 @@ def test_recorded_jobs_are_skipped(tmp_path: Path) -> None:
     assert (second.recorded, second.skipped) == (QUICK[2:], QUICK[:2])
     assert [seed for seed, _ in ran(tmp_path)] == [0, 1, 2, 3]
     assert stored(tmp_path) == {job.key: {"seed": float(job.seed)} for job in QUICK}
-    assert second.summary() == "2 recorded, 2 were recorded before"
+    assert second.summary() == "2 recorded, 2 recorded before and not measured again"
 
 
 def test_damaged_record_is_measured_again(tmp_path: Path) -> None:

@@ -28,7 +28,7 @@ SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=2
 PLACE = ("--data-root", "data", "--device", "cpu", "--precision", "float32", "--threads", "1")
 OWN = ("--dataset", "own", "--seeds", "0", "--set", "pretraining.epochs=1", *SMALL, *PLACE)
 RUN = ("run", "calibration", *OWN, "--out", "out")
-SHOWS = "; 'robustness show calibration' has the numbers"
+SHOWS = "; 'robustness show calibration --profile smoke' has the numbers"
 PRETRAIN = ("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
 
 
@@ -71,7 +71,7 @@ def measured(seed: int = 0, date: str = "2020-01-01", **metrics: float) -> Recor
 
 def test_out_mirrors_what_the_jobs_have_in_the_store(command: Command) -> None:
     status, out, err = command(*RUN)
-    assert (status, out) == (0, f"calibration: 4 recorded, 0 were recorded before{SHOWS}\n")
+    assert (status, out) == (0, f"calibration: 4 recorded{SHOWS}\n")
     assert "out:" not in err
     store, copy = tree("runs"), tree("out")
     assert copy == {name: store[name] for name in store if name.startswith(("records/", "checkpoints/"))}
@@ -85,13 +85,13 @@ def test_nothing_is_lost_with_the_machine(command: Command, monkeypatch: pytest.
     shutil.rmtree("runs")
     monkeypatch.setattr(pretraining, "train", forbid)
     status, out, err = command(*RUN)
-    assert (status, out) == (0, f"calibration: 2 recorded, 2 were recorded before{SHOWS}\n")
+    assert (status, out) == (0, f"calibration: 2 recorded, 2 recorded before and not measured again{SHOWS}\n")
     assert "out: 4 records and checkpoints added to runs, 0 were there already\n" in err
     assert first.items() < tree("out").items()
     before = tree("out")
     shutil.rmtree("runs")
     monkeypatch.setattr(model_cache, "train", forbid)
-    assert command(*RUN)[:2] == (0, f"calibration: 0 recorded, 4 were recorded before{SHOWS}\n")
+    assert command(*RUN)[:2] == (0, f"calibration: 0 recorded, 4 recorded before and not measured again{SHOWS}\n")
     assert tree("out") == before
 
 
@@ -99,7 +99,7 @@ def test_what_was_recorded_before_is_mirrored_and_what_the_folder_holds_stays(co
     command(*RUN, "--out", "elsewhere")
     Store("out").add(measured())
     status, out, _ = command(*RUN, "--time-budget", "0")
-    assert (status, out) == (0, f"calibration: 0 recorded, 4 were recorded before{SHOWS}\n")
+    assert (status, out) == (0, f"calibration: 0 recorded, 4 recorded before and not measured again{SHOWS}\n")
     assert len(Store("out").records("calibration")) == 4
     assert Store("out").records("toy") == Store("runs").records("toy") == [measured()]
 
@@ -203,7 +203,7 @@ def test_killed_at_any_moment_the_folder_is_whole_and_work_goes_on_from_it_alone
         assert len(Store("out").records("calibration")) >= enough
         count = len(Store("out").records("calibration"))
     shutil.rmtree("runs")
-    told = f"0 recorded, {count} were recorded before, {100 - count} not started for lack of time"
+    told = f"0 recorded, {count} recorded before and not measured again, {100 - count} not started for lack of time"
     assert told in command(*arguments, "--time-budget", "0")[1]
 
 

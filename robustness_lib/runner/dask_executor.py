@@ -7,7 +7,9 @@ submits: the store, the image sets and this repository lie at the same paths.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
@@ -16,13 +18,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustness_lib.data import data_root
-from robustness_lib.errors import UserError, first_line
+from robustness_lib.errors import UserError, first_line, shortened
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import REVISION, Job
 from robustness_lib.training.device import Runtime
 
 if TYPE_CHECKING:
     from distributed import Client
+
+_ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[\w.\-\[\]:%]+:\d{1,5}|inproc://.+")
 
 CONNECT_SECONDS = 5.0
 """How long a scheduler may take to answer."""
@@ -81,13 +85,18 @@ def _client(address: str) -> Client:
             f"a Dask cluster needs the package distributed ({error}); install it with pip install "
             "'robustness-lib[dask]', here and on the workers"
         ) from error
-    try:
-        return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
-    except Exception as error:  # of many kinds: no such host, nothing listens, another protocol, no such scheme
-        raise UserError(
-            f"no Dask scheduler answers at {address!r} ({first_line(error)}); start one with 'dask scheduler' and give "
-            "the address that it prints, for example tcp://host:8786"
-        ) from error
+    if _ADDRESS.fullmatch(address):
+        try:
+            return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except Exception as error:  # of many kinds: no such host, nothing listens, another protocol
+            reason = first_line(error)
+        gc.collect()  # a client that did not connect must not be collected while another starts: distributed deadlocks
+    else:
+        reason = "it is no address"
+    raise UserError(
+        f"no Dask scheduler answers at {shortened(address)} ({reason}); start one with 'dask scheduler' and give the "
+        "address that it prints, for example tcp://host:8786"
+    )
 
 
 def _precision(_run: None, _job: None, context: Context) -> str:

@@ -68,7 +68,9 @@ class Outcome:
 
     def summary(self) -> str:
         """One line for a person."""
-        parts = [f"{len(self.recorded)} recorded", f"{len(self.skipped)} were recorded before"]
+        parts = [f"{len(self.recorded)} recorded"]
+        if self.skipped:
+            parts.append(f"{len(self.skipped)} recorded before and not measured again")
         if self.failed:
             parts.append(f"{len(self.failed)} failed")
         if self.left:
