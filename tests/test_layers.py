@@ -22,7 +22,7 @@ BELOW = {
     "training": {"training", "metrics", "methods", "data", "models"},
     "runner": {"runner", "training", "metrics", "methods", "data", "models"},
     "experiments": {"experiments", "runner", "training", "metrics", "methods", "data", "models"},
-    "paper": {"paper", "metrics"},
+    "paper": {"paper"},
     "report": {"report", "paper", "models", "metrics"},
 }
 """The rooms that a room may import from; all may import the ground."""

@@ -21,7 +21,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from robustness_lib.metrics.effective_robustness import LinearFit, equal_accuracy_curve
+from robustness_lib.metrics.effective_robustness import LinearFit, accuracy_gap_share
 from robustness_lib.paper.claims import Floats, Kind, effect
 from robustness_lib.paper.numbers import SECTIONS, select
 from robustness_lib.runner.records import EVIDENCE, PUBLISHED, SCRATCH, Record, canonical_json, load_published
@@ -131,7 +131,8 @@ def _gap_share(metrics: Mapping[str, Any]) -> dict[str, float]:
     if kept.sum() < 4:
         return {}
     line = LinearFit(metrics[f"slope_{shift}"], metrics[f"intercept_{shift}"])
-    shares = robustness[kept] / equal_accuracy_curve(accuracy[kept], line)
+    accuracy = accuracy[kept]
+    shares = accuracy_gap_share(accuracy, line.predict(accuracy) + robustness[kept], line)
     half = len(shares) // 2
     return {"gap_share_early": float(shares[:half].mean()), "gap_share_late": float(shares[half:].mean())}
 
