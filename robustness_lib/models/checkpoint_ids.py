@@ -22,6 +22,9 @@ _ID = re.compile(
     r"(_e(?P<epochs>\d+)_s(?P<seed>\d+)_\w+|_authors_\w+|_v\d+)"
 )
 
+STAND_INS = {"places365": "miniplaces"}
+"""What a method that asks for a corpus takes too: MiniPlaces has photographs of 100 of Places2's scenes."""
+
 _SAFE = re.compile(r"(timm/)?[\w+][\w.+-]{0,199}")
 
 
@@ -91,6 +94,6 @@ def origin(checkpoint: str) -> Origin | None:
 
 
 def trained_on(checkpoint: str, corpus: str) -> bool:
-    """Whether a checkpoint was pre-trained on this image set, by its id."""
+    """Whether a checkpoint was pre-trained on this image set, or on its stand-in (:data:`STAND_INS`), by its id."""
     made = origin(checkpoint)
-    return made is not None and made.corpus == corpus
+    return made is not None and made.corpus in (corpus, STAND_INS.get(corpus))
