@@ -27,10 +27,6 @@ class SettingError(UserError):
         self.setting = setting
 
 
-class MissingCheckpoint(UserError):
-    """A method tunes a checkpoint of a certain corpus, and none of it was given."""
-
-
 def choose(value: str, valid: Iterable[str], what: str) -> str:
     """Return ``value`` if it is one of ``valid``.
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from robustness_lib.errors import MissingCheckpoint, UserError
+from robustness_lib.errors import UserError
 from robustness_lib.experiments import pretraining, registry
 from robustness_lib.experiments.grid import GridPoint, Method, expand
 from robustness_lib.experiments.presets import PROFILES, profile
@@ -119,7 +119,7 @@ def test_a_method_about_a_corpus_needs_a_checkpoint_of_it(section: Any) -> None:
         assert {(job.method, job.init) for job in jobs} == {(name, fits)}
         unsuitable = [None, other, *([OTHER.format(corpus=method.corpus, against="")] if against else [])]
         for init in unsuitable:
-            with pytest.raises(MissingCheckpoint, match=f"--corpus {method.corpus}.*give its id to --init"):
+            with pytest.raises(UserError, match=f"--corpus {method.corpus}.*give its id to --init"):
                 section.jobs("cpu", methods=[name], init=init)
 
 

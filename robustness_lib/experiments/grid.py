@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 from itertools import product
 from typing import Any, TypedDict, TypeVar, Unpack
 
-from robustness_lib.errors import MissingCheckpoint, SettingError, UserError, choose
+from robustness_lib.errors import SettingError, UserError, choose
 from robustness_lib.experiments.presets import PROFILES, Profile, profile
 from robustness_lib.experiments.pretraining import further_pretraining, overrides_for, target_of
 from robustness_lib.models.checkpoint_ids import origin, trained_on
@@ -30,12 +30,8 @@ class Filters(TypedDict, total=False):
     """What a user can select of a section; what is left out or None is the profile's or the section's own.
 
     Attributes:
-        datasets: Target data sets.
-        methods: Methods of the section.
-        seeds: Seeds.
         overrides: Settings to change, as text by name (:func:`robustness_lib.experiments.pretraining.overrides_for`).
         init: Id of a checkpoint to tune instead of the profile's.
-        chosen_levels: Levels, where the section has levels.
     """
 
     datasets: Sequence[str] | None
@@ -76,10 +72,8 @@ class Method:
 
     def chosen_levels(self, profile_name: str, chosen: Sequence[float] | None) -> Sequence[float | None]:
         """Its levels at a profile, or those of them that a user chose."""
-        if not self.levels:
-            return [None]
-        own = self.levels[profile_name]
-        return own if not chosen else [level for level in chosen if self.other_levels or level in own]
+        own = self.levels.get(profile_name, [None])
+        return own if not (chosen and self.levels) else [one for one in chosen if self.other_levels or one in own]
 
 
 @dataclass(frozen=True)
@@ -114,11 +108,7 @@ def expand(
         configure: Further changes, after the settings and before a user's overrides.
         default_datasets: Of the profile's data sets those that are measured by default; all where none is named.
         smoke_seeds: With how many seeds the section is measured at ``smoke``; None for all.
-        order: By what the jobs are sorted; arms always come next to each other.
-
-    Returns:
-        The jobs, so sorted that a sweep that is stopped leaves whole comparisons. The pre-trainings that they need are
-        :func:`robustness_lib.experiments.pretraining.missing`.
+        order: By what the jobs are sorted. The arms of a comparison always come next to each other.
     """
     scale = profile(profile_name)
     names = filters.get("methods") or [name for name, method in methods.items() if scale.name in method.profiles]
@@ -196,11 +186,11 @@ def _checkpoint(
     """The id of the checkpoint that a method tunes: the user's where it suits, else the profile's."""
     given, overrides = filters.get("init"), filters.get("overrides")
     against = method.pretrained_against or method.adversary
-    said = None if given is None else origin(given)
-    suits = method.pretrained_against in (None, ADVERSARIES[0] if said is None else said.adversary)
+    made = None if given is None else origin(given)
+    suits = method.pretrained_against in (None, ADVERSARIES[0] if made is None else made.adversary)
     if method.corpus and (given is None or not trained_on(given, method.corpus) or not suits):
         setting = "" if against == ADVERSARIES[0] else f" --set adversary={against}"
-        raise MissingCheckpoint(
+        raise UserError(
             f"the method {name} tunes a network that was pre-trained on {method.corpus}, but "
             + ("no checkpoint was given" if given is None else f"{given} is another checkpoint")
             + f"; make one with 'robustness pretrain --profile {scale.name} --corpus {method.corpus}{setting}' and "

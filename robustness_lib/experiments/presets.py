@@ -21,11 +21,8 @@ class Target:
 
     Attributes:
         corpus: The image set of pre-training.
-        corpus_holds: Its images and classes, as :func:`robustness_lib.data.load` names them; the corpus's name alone
-            where the counts cannot be known before the data are there.
-        pretraining: The recipe of pre-training.
-        scratch: The recipe of training from scratch.
-        tuned: The recipe of tuning the pre-trained network.
+        corpus_holds: The same with its counts of images and classes, where they are known before the data are there.
+        pretraining, scratch, tuned: The recipes.
         adversarial: What adversarial training (P1 §3.1) changes in these three, by name.
         further: By name, other corpora (as ``corpus_holds``) and numbers of their images (0 for all) that some methods
             are pre-trained on.
@@ -40,11 +37,7 @@ class Target:
     further: Mapping[str, tuple[str, int]] = field(default_factory=dict, hash=False)
 
     def against(self, adversary: str) -> Target:
-        """The target with recipes that train against an adversary.
-
-        Args:
-            adversary: One of :data:`robustness_lib.training.config.ADVERSARIES`.
-        """
+        """The target with recipes that train against one of :data:`robustness_lib.training.config.ADVERSARIES`."""
         if adversary == ADVERSARIES[0]:
             return self
         recipes = {
@@ -59,7 +52,6 @@ class Profile:
     """A scale of measurement.
 
     Attributes:
-        name: ``"smoke"``, ``"cpu"`` or ``"paper"``.
         targets: By name, the data sets that are compared on, and how.
         seeds: The seeds that a complete set of records has.
         pretraining_seed: The seed of the one pre-training that all of them share (P1: 1).
@@ -132,43 +124,35 @@ _PAPER = Target(
     },
 )
 
-PROFILES: dict[str, Profile] = {
-    scale.name: scale
-    for scale in (
-        Profile(
-            name="smoke",
-            targets={"synthetic": _SMOKE},
-            seeds=(0, 1, 2),
-        ),
-        Profile(
-            name="cpu",
-            targets={
-                "cifar10": _CPU,
-                "cifar100": _CPU,
-                "tiny_imagenet32": replace(
-                    _CPU, corpus="imagenet32-no-tiny", corpus_holds="imagenet32-no-tiny_45000x75"
-                ),
-            },
-            seeds=(0, 1, 2),
-        ),
-        Profile(
-            name="paper",
-            targets={
-                "cifar10": _PAPER,
-                "cifar100": _PAPER,
-                "tiny_imagenet": replace(
-                    _PAPER,
-                    corpus="imagenet64-no-tiny",
-                    corpus_holds="imagenet64-no-tiny",
-                    pretraining=replace(_PAPER.pretraining, crop_padding=8),
-                    scratch=replace(_PAPER.scratch, crop_padding=8),
-                    tuned=replace(_PAPER.tuned, crop_padding=8, epochs=20, observations=20),
-                ),
-            },
-            seeds=(0, 1, 2, 3, 4),
-        ),
-    )
-}
+_PROFILES = (
+    Profile(name="smoke", targets={"synthetic": _SMOKE}, seeds=(0, 1, 2)),
+    Profile(
+        name="cpu",
+        targets={
+            "cifar10": _CPU,
+            "cifar100": _CPU,
+            "tiny_imagenet32": replace(_CPU, corpus="imagenet32-no-tiny", corpus_holds="imagenet32-no-tiny_45000x75"),
+        },
+        seeds=(0, 1, 2),
+    ),
+    Profile(
+        name="paper",
+        targets={
+            "cifar10": _PAPER,
+            "cifar100": _PAPER,
+            "tiny_imagenet": replace(
+                _PAPER,
+                corpus="imagenet64-no-tiny",
+                corpus_holds="imagenet64-no-tiny",
+                pretraining=replace(_PAPER.pretraining, crop_padding=8),
+                scratch=replace(_PAPER.scratch, crop_padding=8),
+                tuned=replace(_PAPER.tuned, crop_padding=8, epochs=20, observations=20),
+            ),
+        },
+        seeds=(0, 1, 2, 3, 4),
+    ),
+)
+PROFILES = {scale.name: scale for scale in _PROFILES}
 """The profiles by name."""
 
 

@@ -9,9 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
-from concurrent.futures import Executor
 from pathlib import Path
-from typing import TypeVar
 
 from torch import nn
 from torch.nn import functional as F
@@ -27,13 +25,10 @@ from robustness_lib.models.checkpoint_ids import corpus_name
 from robustness_lib.models.checkpoints import load_weights
 from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint, save_trained
 from robustness_lib.runner.records import PRETRAINING, SCRATCH, Job, Store, checkpoint_id
-from robustness_lib.runner.sweep import OnRecord, sweep
 from robustness_lib.training.config import ADVERSARIES, TrainingConfig
 from robustness_lib.training.trainer import predict, train
 
 SECTION = PRETRAINING
-
-R = TypeVar("R", bound=TrainingConfig)
 
 
 def job(
@@ -44,24 +39,20 @@ def job(
     seed: int | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Job:
-    """The pre-training for one target of a profile.
+    """The pre-training for one target of a profile, or on another corpus (its name with its counts).
 
-    Args:
-        corpus_holds: Another corpus: the name of its training set, with its counts.
-
-    Returns:
-        The job; its ``dataset`` is the corpus with its counts of images and classes. With an ``adversary`` among the
-        overrides the recipe is the target's for adversarial training, and the method ``"adversarial"``.
+    With an ``adversary`` among the overrides the recipe is the target's for adversarial training.
     """
     changes = dict(overrides or {})
     adversary = choose(changes.get("adversary", ADVERSARIES[0]), ADVERSARIES, "adversary")
     recipe = target.against(adversary).pretraining.with_overrides(changes)
+    method = "supervised" if recipe.adversary == ADVERSARIES[0] else "adversarial"
     return Job(
         section=SECTION,
         profile=scale.name,
         dataset=corpus_holds or target.corpus_holds,
         init=SCRATCH,
-        method="supervised" if recipe.adversary == ADVERSARIES[0] else "adversarial",
+        method=method,
         level=None,
         seed=scale.pretraining_seed if seed is None else seed,
         recipe=recipe.as_dict(),
@@ -137,19 +128,15 @@ def assist(job: Job, context: Context) -> None:
 def _prepare(job: Job, context: Context) -> tuple[ImageDataset, TrainingConfig, nn.Module]:
     corpus = corpus_name(job.dataset)
     data = context.images(corpus, "train")
-    if job.dataset not in (corpus, with_counts(data)):
-        raise _different(job, with_counts(data))
+    if job.dataset not in (corpus, there := with_counts(data)):
+        raise UserError(
+            f"the job pre-trains on {job.dataset} but the data root holds {there}; run 'robustness pretrain --profile "
+            f"{job.profile} --corpus {corpus}' for a checkpoint of what is there and give its id to --init"
+        )
     recipe = TrainingConfig.of(job.recipe)
     if recipe.train_images:
         data = data.subset(class_balanced_subset(data.labels, recipe.train_images, job.seed))
     return data, recipe, build(recipe.architecture, data.num_classes, recipe.dropout, job.seed)
-
-
-def _different(job: Job, found: str) -> UserError:
-    return UserError(
-        f"the job pre-trains on {job.dataset} but the data root holds {found}; run 'robustness pretrain --profile "
-        f"{job.profile} --corpus {corpus_name(found)}' for a checkpoint of what is there and give its id to --init"
-    )
 
 
 def with_counts(corpus: ImageDataset) -> str:
@@ -230,9 +217,7 @@ def forget(job: Job, store: Path) -> None:
 def unrecorded(jobs: Iterable[Job], store: Path) -> list[Job]:
     """The pre-trainings of which the store has the checkpoint but no record, as after a kill between the two.
 
-    Returns:
-        Pre-training jobs, as the checkpoints describe them; imported weights, and those that come with the repository,
-        have none to make.
+    Imported weights, and those that come with the repository, have no record to make.
     """
     recorded = {checkpoint_id(record.job) for record in Store(store).records(SECTION)}
     found = []
@@ -245,30 +230,3 @@ def unrecorded(jobs: Iterable[Job], store: Path) -> list[Job]:
             made = Job(**{field: description[field] for field in Job.__dataclass_fields__})
             found += [made] if checkpoint_id(made) == name else []
     return found
-
-
-def ensure(
-    jobs: Iterable[Job],
-    overrides: Mapping[str, str] | None,
-    context: Context,
-    *,
-    time_budget: float | None = None,
-    executor: Executor | None = None,
-    on_record: OnRecord | None = None,
-) -> set[str]:
-    """Pre-train what :func:`missing` finds, so that the jobs can run.
-
-    Args:
-        time_budget: Seconds; None for no limit.
-
-    Returns:
-        The ids of checkpoints that are still missing, because their pre-training is not expected to end within
-        ``time_budget`` seconds.
-    """
-    first = missing(jobs, overrides, context.store)
-    for job in first:
-        forget(job, context.store)
-    outcome = sweep(first, run, context, time_budget=time_budget, executor=executor, on_record=on_record)
-    late, outcome.left = outcome.left, []
-    outcome.check()
-    return {checkpoint_id(job) for job in late}

@@ -15,11 +15,11 @@ from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast
 
-from robustness_lib.errors import MissingCheckpoint, UserError, choose
+from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments.presets import PROFILES
 from robustness_lib.files import as_path
 from robustness_lib.metrics import Metrics
-from robustness_lib.runner.records import SCRATCH, Job, Record, Store, frame, load_published
+from robustness_lib.runner.records import SCRATCH, Job, Record, Store, checkpoint_id, frame, load_published
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -93,8 +93,7 @@ def measure_section(
         todo = [job for job in planned if store.get(job) is None]
         if todo and executor is None:
             _tell_of_the_book(todo, load_published(name), context)
-        overrides = filters.get("overrides")
-        pretraining.missing(todo, overrides, context.store)  # refuses checkpoints that cannot be made
+        first = pretraining.missing(todo, filters.get("overrides"), context.store)  # refuses what cannot be made
         for dataset in {job.dataset for job in planned if _needs_images(job)}:
             context.images(dataset, "test")
         for job in filter(_needs_images, todo):
@@ -102,10 +101,13 @@ def measure_section(
             getattr(chosen, "check_images", lambda job, context: None)(job, context)
         started = time.monotonic()
         how: dict[str, Any] = {"executor": executor, "on_record": keep}
-        unrecorded = pretraining.unrecorded(planned, context.store)
-        sweep(unrecorded, pretraining.run, context, time_budget=time_budget, **how)  # where it can be made again
-        late = pretraining.ensure(todo, overrides, context, time_budget=time_budget, **how)
-        left = [job for job in todo if job.init in late]
+        for job in first:
+            pretraining.forget(job, context.store)
+        first += pretraining.unrecorded(planned, context.store)
+        made = sweep(first, pretraining.run, context, time_budget=time_budget, **how)
+        late = {checkpoint_id(job) for job in made.left}
+        left, made.left = [job for job in todo if job.init in late], []
+        made.check()
         outcome = sweep(
             [job for job in planned if job not in left],
             chosen.run,
@@ -171,12 +173,7 @@ def plan_as_asked(name: str, parameters: Mapping[str, Any]) -> list[Job]:
 
 
 def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job], pd.DataFrame]:
-    """Measure what a notebook's parameters ask for, each written as on the command line.
-
-    Args:
-        parameters: By name, such as the notebook's ``globals()``: ``profile``, ``dataset``, ``method``, ``seeds``,
-            ``overrides`` (separated by commas or blanks), ``data_root`` (empty for the usual one) and ``store``; and
-            ``levels``, where the section has them. What else is in it is ignored.
+    """Measure what a notebook's parameters, by name, ask for.
 
     Returns:
         The planned jobs, and their records as a frame.
@@ -191,17 +188,12 @@ def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job
 
 
 def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
-    """The records of ``jobs`` in the store, as a frame (:func:`robustness_lib.runner.records.frame`)."""
+    """The records of ``jobs`` in the store, as a frame."""
     return frame(record for job in jobs if (record := store.get(job)) is not None)
 
 
 def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
-    """How many of the planned measurements are yours, and how many the book's.
-
-    Returns:
-        One row a section, profile and data set: ``section``, ``profile``, ``dataset``, ``planned``, of these ``yours``
-        and ``book``, and ``other yours`` and ``other book``: with other recipes, seeds or data sets.
-    """
+    """By section, profile and data set, how many of the planned measurements are yours, and how many the book's."""
     sides = [{record.job.key: record.job for record in side} for side in (store.records(), published)]
     columns = ["section", "profile", "dataset", "planned", "yours", "book", "other yours", "other book"]
     rows: list[dict[str, Any]] = []
@@ -223,47 +215,34 @@ def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
 def is_planned(job: Job) -> bool:
     """Whether a section measures just this when no setting is changed.
 
-    Returns:
-        Whether it is among the section's jobs for its own data set, method and seed. A checkpoint of one's own counts
-        where the method demands one.
+    A checkpoint of one's own counts where the method demands one.
     """
     if job.section not in SECTIONS:
         return True
-    setting = job.section, job.profile, job.dataset, job.method, job.seed
-    return job.key in _planned_keys(*setting) or job.key in _planned_keys(*setting, init=job.init)
+    demanded = getattr(section(job.section).METHODS.get(job.method), "corpus", "")
+    init = job.init if demanded else None
+    return job.key in _planned_keys(job.section, job.profile, job.dataset, job.method, job.seed, init)
 
 
 @functools.cache
 def _planned_keys(
-    section_name: str, scale: str, dataset: str, method: str, seed: int, init: str | None = None
+    section_name: str, scale: str, dataset: str, method: str, seed: int, init: str | None
 ) -> frozenset[str]:
-    """Keys of a section's jobs of one data set, method and seed; with ``init`` those of methods that demand one."""
-    chosen: Filters = {"datasets": [dataset], "methods": [method], "seeds": [seed]}
+    """Keys of a section's jobs of one data set, method and seed."""
     try:
-        return frozenset(job.key for job in section(section_name).jobs(scale, **chosen))
-    except MissingCheckpoint:
-        chosen["init"] = init
+        jobs = section(section_name).jobs(scale, datasets=[dataset], methods=[method], seeds=[seed], init=init)
     except UserError:  # an unknown method, of an older version or someone else's
         return frozenset()
-    try:
-        return frozenset(job.key for job in section(section_name).jobs(scale, **chosen))
-    except UserError:
-        return frozenset()
+    return frozenset(job.key for job in jobs)
 
 
 def changed_settings(job: Job) -> dict[str, Any]:
-    """The settings in which a job differs from the one that its section plans in its place, as for ``--set``.
-
-    Returns:
-        Values by name; empty where nothing differs but perhaps the checkpoint, or where no such job is planned.
-    """
+    """The settings in which a job differs from the one that its section plans in its place, if there is one."""
     if is_planned(job):
         return {}
     chosen: Filters = {"datasets": [job.dataset], "methods": [job.method], "seeds": [job.seed]}
-    if job.init != SCRATCH:
-        chosen["init"] = job.init
-    if job.level is not None:
-        chosen["chosen_levels"] = [job.level]
+    chosen["init"] = None if job.init == SCRATCH else job.init
+    chosen["chosen_levels"] = None if job.level is None else [job.level]
     try:
         planned = [other for other in section(job.section).jobs(job.profile, **chosen) if other.init == job.init]
     except UserError:
