@@ -29,7 +29,6 @@ from robustness_lib.experiments import hyperparameter_search, imbalance
 from robustness_lib.experiments.imbalance import (
     GAMMAS,
     METHODS,
-    ImbalanceConfig,
     evaluate,
 )
 from robustness_lib.methods import resampling
@@ -367,8 +366,7 @@ def test_excluded_is_the_pre_trained_arm_of_a_given_checkpoint() -> None:
         if (job.init, job.dataset) == (other, "cifar10")
     ]
     assert normal.recipe == jobs[4].recipe
-    recipe = ImbalanceConfig(**normal.recipe)
-    assert imbalance._variant(jobs[4], recipe) == imbalance._variant(normal, recipe)  # one network for both
+    assert imbalance.training_of(jobs[4]).key == imbalance.training_of(normal).key  # one network for both
 
 
 # ---------------------------------------------------------------------------------------- measuring
@@ -468,17 +466,7 @@ def test_arms_and_methods_share_images_and_order(context: Context, monkeypatch: 
 )
 def test_a_network_is_known_by_all_that_determines_it(change: dict[str, object], context: Context) -> None:
     for one, other in zip(own_jobs(methods=["smote"]), own_jobs(methods=["smote"], **change), strict=True):
-        trainings = [
-            model_cache.Training(
-                dataset="own",
-                init=job.init,
-                seed=job.seed,
-                recipe=ImbalanceConfig(**job.recipe),
-                variant=imbalance._variant(job, ImbalanceConfig(**job.recipe)),
-            )
-            for job in (one, other)
-        ]
-        assert trainings[0].key != trainings[1].key
+        assert imbalance.training_of(one).key != imbalance.training_of(other).key
 
 
 def test_too_large_a_class_is_one_sentence(context: Context) -> None:
@@ -538,15 +526,6 @@ def test_a_gain_on_the_large_class_alone_is_no_gain_of_the_minority() -> None:
     assert judged(values)["imb-gain-cifar10"].comparison.effect > 0
 
 
-def test_images_trained_are_epochs_times_the_thinned_or_enlarged_set() -> None:
-    found = {
-        job.method: imbalance.images_trained(job)
-        for job in imbalance.jobs("paper", datasets=["cifar10"])
-        if job.level == 0.2 and job.init == SCRATCH and job.seed == 0
-    }
-    assert found == {"normal": 866_200, "cost-sensitive": 866_200, "oversampling": 5_000_000, "smote": 5_000_000}
-
-
 # ---------------------------------------------------------------------------------------- choice of recipes
 
 
@@ -557,7 +536,8 @@ def test_lengths_on_imbalanced_sets_are_judged_on_images_that_no_exponent_keeps(
     assert {(job.section, job.dataset, job.level) for job in jobs} == {
         ("recipe_choice", "cifar10", level) for level in (0.2, 2.0)
     }
-    trained = [imbalance.images_trained(job) for job in jobs if job.init == SCRATCH]
+    sizes = {level: sum(class_sizes(10, level, 1000, 50)) for level in (0.2, 2.0)}
+    trained = [sizes[job.level] * job.recipe["epochs"] for job in jobs if job.init == SCRATCH]
     assert min(trained) == pytest.approx(40_000, rel=0.05)
     assert max(trained) == pytest.approx(200_000, rel=0.05)
     ours = {job.key for job in imbalance.jobs("cpu", datasets=["cifar10"], methods=["normal"], seeds=[0])}

@@ -22,16 +22,18 @@ from robustness_lib import paper
 from robustness_lib.data import class_balanced_subset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import label_noise
-from robustness_lib.experiments.label_noise import LabelNoiseConfig, area_under_error_curve, forward_loss, noisy_labels
+from robustness_lib.experiments.label_noise import LabelNoiseConfig, noisy_training
 from robustness_lib.methods.label_noise import corrupt_labels, corruption_matrix
 from robustness_lib.methods.loss_correction import (
     GoldLoss,
     estimate_forward_matrix,
     estimate_glc_matrix,
+    forward_loss,
     forward_training_loss,
     matrix_error,
     trusted_split,
 )
+from robustness_lib.metrics.calibration import area_under_error_curve
 from robustness_lib.models.architectures import build
 from robustness_lib.models.checkpoints import load_weights
 from robustness_lib.runner import model_cache, records
@@ -372,29 +374,29 @@ def own_job(method: str = "none", arm: str = "scratch", **selection: object) -> 
 
 def test_labels_are_the_same_for_both_arms_and_all_methods(context: Context) -> None:
     jobs = own_jobs(methods=["none", *CORRECTED])
-    found = [noisy_labels(job, context).given.labels for job in jobs]
+    found = [noisy_training(job, context).given.labels for job in jobs]
     assert len(found) == 8
     assert all(torch.equal(labels, found[0]) for labels in found)
-    assert not torch.equal(found[0], noisy_labels(own_job(seeds=[1]), context).given.labels)
-    longer = noisy_labels(own_job(overrides={"epochs": "9", "batch_size": "7"}), context)
+    assert not torch.equal(found[0], noisy_training(own_job(seeds=[1]), context).given.labels)
+    longer = noisy_training(own_job(overrides={"epochs": "9", "batch_size": "7"}), context)
     assert torch.equal(longer.given.labels, found[0])
 
 
 def test_seed_zero_has_the_noise_of_the_papers_seed(context: Context) -> None:
-    noise = noisy_labels(own_job(), context)
+    noise = noisy_training(own_job(), context)
     true = load("own", "train", context.data).labels
     assert torch.equal(noise.true.labels, true)
     matrix = corruption_matrix(4, 0.6)
     for seed, expected in ((0, 1), (4, 5)):
-        given = noisy_labels(own_job(seeds=[seed]), context).given.labels
+        given = noisy_training(own_job(seeds=[seed]), context).given.labels
         assert given.tolist() == corrupt_labels(true, matrix, expected).tolist()
-    fixed = noisy_labels(own_job(seeds=[4], overrides={"noise_seed": "1"}), context)
+    fixed = noisy_training(own_job(seeds=[4], overrides={"noise_seed": "1"}), context)
     assert torch.equal(fixed.given.labels, noise.given.labels)
     np.testing.assert_allclose(noise.matrix, matrix)
 
 
 def test_a_subset_is_drawn_by_true_labels_and_corrupted_in_file_order(context: Context) -> None:
-    noise = noisy_labels(own_job(overrides={"train_images": "40"}), context)
+    noise = noisy_training(own_job(overrides={"train_images": "40"}), context)
     data = load("own", "train", context.data)
     chosen = class_balanced_subset(data.labels, 40, 0)
     assert torch.equal(noise.true.images, data.images[chosen])
@@ -405,7 +407,7 @@ def test_a_subset_is_drawn_by_true_labels_and_corrupted_in_file_order(context: C
 
 def test_human_labels_are_those_of_the_images(context: Context) -> None:
     job = own_job(datasets=["cifar10n-worse"], chosen_levels=None, overrides={"train_images": "40"})
-    noise = noisy_labels(job, context)
+    noise = noisy_training(job, context)
     data = load("cifar10", "train", context.data)
     people = load("cifar10n-worse", "train", context.data).labels
     chosen = class_balanced_subset(data.labels, 40, 0)
@@ -462,10 +464,9 @@ def test_every_job_has_the_documented_metrics(measured: tuple[list[Job], Context
 def test_errors_are_those_of_the_network(measured: tuple[list[Job], Context]) -> None:
     jobs, context = measured
     job = next(job for job in jobs if (job.method, job.level) == ("none", 1.0))
-    noise, found = noisy_labels(job, context), metrics_of(job, context)
+    noise, found = noisy_training(job, context), metrics_of(job, context)
     recipe = LabelNoiseConfig(**job.recipe)
-    training = model_cache.Training(dataset="own", init=job.init, seed=job.seed, recipe=recipe, variant=noise.what)
-    network = trained(training, context, data=noise.given).network
+    network = trained(noise.plain, context, data=noise.given).network
     right = predict(network, noise.true, recipe.normalisation, context.runtime).argmax(1)
     assert found["train_error"] == pytest.approx(float((right != noise.given.labels).double().mean()))
     assert found["train_error_clean"] == pytest.approx(float((right != noise.true.labels).double().mean()))

@@ -53,7 +53,7 @@ def test_paper_profile_has_the_papers_sets() -> None:
         assert {f"auroc_{name}" for name in recipe.averaged} | {"auroc_mean"} == {
             name for name in printed if name.startswith("auroc_")
         }
-        assert recipe.further == []
+        assert recipe.names == recipe.averaged
         assert (recipe.draws, recipe.draw_images) == (5, 0)
 
 
@@ -198,7 +198,7 @@ def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(
         return found
 
     monkeypatch.setattr(ood, "outputs", watch_outputs)
-    monkeypatch.setattr(ood, "sample_ood_images", watch_draw)
+    monkeypatch.setattr(ood_images, "sample_ood_images", watch_draw)
     for job in own_jobs():
         ood.run(job, context)
     assert len(passes) == 2 * 7  # per network: test images, reference images, five OOD sets

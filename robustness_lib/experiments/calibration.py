@@ -1,13 +1,8 @@
 """The calibration section: whether confidence says how often a network is right (P1 §4.2, Table 5, Figure 4).
 
-A network trained from scratch is compared with one that was pre-trained and tuned. The metrics are functions of
-arrays (:mod:`robustness_lib.metrics.calibration`); tables and figures are those of every section
-(``robustness_lib.report``).
-
 Methods: ``standard`` trains on all training images; ``temperature`` trains on 90 % of them and tunes a softmax
-temperature on the rest. On request only, and pre-trained only: ``places365``, ``standard`` from a checkpoint of another
-corpus, given by its id; ``low-rate`` and ``high-rate``, ``standard`` tuned at a tenth of the learning rate or at ten
-times it.
+temperature on the rest. On request, and pre-trained only: ``places365`` is ``standard`` from a checkpoint of another
+corpus; ``low-rate`` and ``high-rate`` are ``standard`` tuned at a tenth of its learning rate and at ten times it.
 """
 
 from __future__ import annotations
@@ -15,10 +10,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-from numpy.typing import ArrayLike
-
-from robustness_lib.errors import UserError
 from robustness_lib.experiments.grid import Filters, Method, expand
+from robustness_lib.methods.checks import check_whole
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import (
     adaptive_bins,
@@ -27,15 +20,7 @@ from robustness_lib.metrics.calibration import (
     rms_calibration_error,
     tune_temperature,
 )
-from robustness_lib.runner.model_cache import (
-    Context,
-    Trained,
-    Training,
-    held_out_split,
-    keep_outputs,
-    target_images,
-    trained,
-)
+from robustness_lib.runner.model_cache import Context, Training, held_out_split, keep_outputs, target_images, trained
 from robustness_lib.runner.records import Job
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import predict
@@ -54,9 +39,6 @@ SETTINGS = {
     "cpu": {"low-rate": {"learning_rate": 0.003}, "high-rate": {"learning_rate": 0.3}},
     "paper": {"low-rate": {"learning_rate": 0.0001}, "high-rate": {"learning_rate": 0.01}},
 }
-"""A tenth of the learning rate of ``standard``'s tuning, and ten times it."""
-
-# --------------------------------------------------------------------------------------------- jobs
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,8 +53,7 @@ class CalibrationConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.bin_size < 1:
-            raise UserError(f"bin_size is {self.bin_size} but must be at least 1; the paper uses 100")
+        check_whole(self.bin_size, "bin_size", 1, "the paper uses 100")
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
@@ -84,39 +65,36 @@ def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's network and measure its calibration on the whole test set.
 
     Returns:
-        The metrics of :func:`evaluate`; ``reliability_confidence`` and ``reliability_accuracy`` by bin;
-        ``history_epoch``, ``history_error`` and ``history_rms_calibration_error`` along the training; and for
-        method ``temperature`` the ``temperature`` and every metric again, ``_tempered``.
+        The metrics of :func:`robustness_lib.metrics.calibration.evaluate`; ``reliability_confidence`` and
+        ``reliability_accuracy`` by bin; ``history_epoch``, ``history_error`` and ``history_rms_calibration_error``
+        along the training; and for method ``temperature`` the ``temperature`` and every metric again, ``_tempered``.
     """
-    recipe = CalibrationConfig.of(job.recipe)
+    config = CalibrationConfig.of(job.recipe)
     held_out = job.method == "temperature"
-    training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, held_out=held_out)
+    training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=config, held_out=held_out)
     result = trained(training, context, progress=job.label)
     test = context.images(job.dataset, "test")
-    logits = predict(result.network, test, recipe.normalisation, context.runtime).numpy()
+    logits = predict(result.network, test, config.normalisation, context.runtime).numpy()
     labels = test.labels.numpy()
     outputs = {"logits": logits, "labels": labels}
-    metrics = evaluate(logits, labels, recipe.bin_size) | _curves(result, logits, labels, recipe.bin_size)
-    if held_out:
-        tuning_set = held_out_split(target_images(training, context))[1]
-        tuning_logits = predict(result.network, tuning_set, recipe.normalisation, context.runtime).numpy()
-        temperature = tune_temperature(tuning_logits, tuning_set.labels.numpy())
-        tempered = evaluate(logits / temperature, labels, recipe.bin_size)
-        metrics |= {"temperature": temperature} | {f"{name}_tempered": value for name, value in tempered.items()}
-        outputs |= {"tuning_logits": tuning_logits, "tuning_labels": tuning_set.labels.numpy()}
-    keep_outputs(job, context, outputs)
-    return metrics
-
-
-def _curves(result: Trained, logits: ArrayLike, labels: ArrayLike, bin_size: int) -> Metrics:
-    """The reliability diagram, and error and calibration at the observed epochs."""
-    sure, right, _ = adaptive_bins(*confidence_and_correctness(logits, labels), bin_size)
+    metrics = evaluate(logits, labels, config.bin_size)
+    sure, right, _ = adaptive_bins(*confidence_and_correctness(logits, labels), config.bin_size)
     history = zip(result.confidence, result.correct, strict=True)
-    rms = [rms_calibration_error(confidence, correct, bin_size) for confidence, correct in history]
-    return {
+    rms = [rms_calibration_error(confidence, correct, config.bin_size) for confidence, correct in history]
+    metrics |= {
         "reliability_confidence": [round(float(value), 4) for value in sure],
         "reliability_accuracy": [round(float(value), 4) for value in right],
         "history_epoch": [float(epoch) for epoch in result.epochs],
         "history_error": [round(float(1 - correct.mean()), 4) for correct in result.correct],
         "history_rms_calibration_error": [round(value, 5) for value in rms],
     }
+    if held_out:
+        tuning_set = held_out_split(target_images(training, context))[1]
+        tuning_logits = predict(result.network, tuning_set, config.normalisation, context.runtime).numpy()
+        tuning_labels = tuning_set.labels.numpy()
+        temperature = tune_temperature(tuning_logits, tuning_labels)
+        tempered = evaluate(logits / temperature, labels, config.bin_size)
+        metrics |= {"temperature": temperature} | {f"{name}_tempered": value for name, value in tempered.items()}
+        outputs |= {"tuning_logits": tuning_logits, "tuning_labels": tuning_labels}
+    keep_outputs(job, context, outputs)
+    return metrics

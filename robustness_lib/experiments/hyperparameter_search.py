@@ -9,10 +9,10 @@ Methods: ``held-out`` is ordinary training; ``imbalanced`` is training on an imb
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import replace
 from typing import Unpack
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -36,67 +36,30 @@ SECTION = "recipe_choice"
 METHODS = {"held-out": Method(), "imbalanced": Method(), "adversarial": Method(adversary="untargeted")}
 
 HELD_OUT_IMAGES = 5000
-
-CANDIDATES: dict[int, dict[str, list[dict[str, int | float]]]] = {
-    5000: {
-        "tuned": [
-            {"epochs": 10, "learning_rate": 0.01},
-            {"epochs": 20, "learning_rate": 0.01},
-            {"epochs": 20, "learning_rate": 0.03},
-        ],
-        "scratch": [{"epochs": 30}, {"epochs": 60}, {"epochs": 90}],
-    },
-    2000: {
-        "tuned": [
-            {"epochs": 10, "learning_rate": 0.01},
-            {"epochs": 3, "learning_rate": 0.01, "batch_size": 32},
-            {"epochs": 5, "learning_rate": 0.01, "batch_size": 32},
-            {"epochs": 5, "learning_rate": 0.003, "batch_size": 32},
-        ],
-        "scratch": [
-            {"epochs": 40},
-            {"epochs": 10, "learning_rate": 0.05, "batch_size": 32},
-            {"epochs": 20, "learning_rate": 0.05, "batch_size": 32},
-            {"epochs": 20, "learning_rate": 0.1, "batch_size": 64},
-        ],
-    },
-}
-"""What is tried, by the number of training images: changes to the recipe of each arm. Two thousand images are for the
-sections that need hundreds of trainings, where small batches make the most of few passes."""
-
-IMBALANCED_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
-    "tuned": [
-        {"images": 8_000, "learning_rate": 0.01, "batch_size": 32},
-        {"images": 16_000, "learning_rate": 0.01, "batch_size": 32},
-        {"images": 40_000, "learning_rate": 0.01, "batch_size": 32},
-    ],
-    "scratch": [
-        {"images": 40_000, "learning_rate": 0.05, "batch_size": 32},
-        {"images": 100_000, "learning_rate": 0.05, "batch_size": 32},
-        {"images": 200_000, "learning_rate": 0.05, "batch_size": 32},
-        {"images": 100_000, "learning_rate": 0.03, "batch_size": 16},
-        {"images": 100_000, "learning_rate": 0.05, "batch_size": 16},
-        {"images": 100_000, "learning_rate": 0.1, "batch_size": 128},
-        {"images": 200_000, "learning_rate": 0.1, "batch_size": 128},
-    ],
-}
-"""What is tried on imbalanced sets, at the two ends of their exponents (:data:`IMBALANCED_LEVELS`); ``images`` is how
-many a training processes, in whole epochs, as in ``imbalance.IMAGES``."""
-
-IMBALANCED_LEVELS = (0.2, 2.0)
-
-ADVERSARIAL_CANDIDATES: dict[str, list[dict[str, int | float]]] = {
-    "tuned": [
-        {"epochs": 5, "learning_rate": 0.03},
-        {"epochs": 10, "learning_rate": 0.03},
-        {"epochs": 20, "learning_rate": 0.03},
-    ],
-    "scratch": [{"epochs": 15}, {"epochs": 30}],
-}
-"""What is tried in adversarial training."""
-
 ATTACKED_IMAGES, ATTACK = 1000, Threat(epsilon=EPSILON, step_size=STEP_SIZE, steps=20)
 """How many of the held-out images are attacked, and how."""
+
+CANDIDATES: dict[str, dict[str, list[tuple[float, ...]]]] = {
+    "5000": {"tuned": [(10, 0.01), (20, 0.01), (20, 0.03)], "scratch": [(30,), (60,), (90,)]},
+    "2000": {
+        "tuned": [(10, 0.01), (3, 0.01, 32), (5, 0.01, 32), (5, 0.003, 32)],
+        "scratch": [(40,), (10, 0.05, 32), (20, 0.05, 32), (20, 0.1, 64)],
+    },
+    "imbalanced": {
+        "tuned": [(8_000, 0.01, 32), (16_000, 0.01, 32), (40_000, 0.01, 32)],
+        "scratch": [
+            *((images, 0.05, 32) for images in (40_000, 100_000, 200_000)),
+            *((100_000, rate, 16) for rate in (0.03, 0.05)),
+            *((images, 0.1, 128) for images in (100_000, 200_000)),
+        ],
+    },
+    "adversarial": {"tuned": [(5, 0.03), (10, 0.03), (20, 0.03)], "scratch": [(15,), (30,)]},
+}
+"""Epochs, learning rate and batch size, as far as they differ from the profile's, by number of training images or
+method, and arm. Two thousand images are for the sections that need hundreds of trainings, where small batches make the
+most of few passes; on imbalanced sets the images that are processed stand in place of the epochs."""
+
+IMBALANCED_LEVELS = (0.2, 2.0)  # both ends of the exponents
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
@@ -108,51 +71,37 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         return []
     filters["datasets"] = filters.get("datasets") or ["cifar10"]
     filters["seeds"] = filters.get("seeds") or [0]
-    overrides = dict(filters.get("overrides") or {})
-    sizes = [overrides["train_images"]] if "train_images" in overrides else [str(size) for size in CANDIDATES]
+    levels, overrides = filters.get("chosen_levels"), filters.get("overrides") or {}
     candidates = []
-    methods = filters.get("methods") or ["held-out"]
-    for method in methods:
-        choose(method, METHODS, f"method of the section {SECTION}")
-    if "adversarial" in methods:
-        filters["methods"] = ["adversarial"]
-        for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **filters):
-            changes = ADVERSARIAL_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]
-            candidates += [replace(job, recipe={**job.recipe, **change}) for change in changes]
-    if "imbalanced" in methods:
-        filters["methods"] = ["normal"]
-        filters["chosen_levels"] = filters.get("chosen_levels") or IMBALANCED_LEVELS
-        for job in imbalance.jobs(profile_name, **filters):
-            job = replace(job, section=SECTION, method="imbalanced")
-            for change in IMBALANCED_CANDIDATES["scratch" if job.init == SCRATCH else "tuned"]:
-                candidates.append(_as_long(job, change))
-    filters["methods"], filters["chosen_levels"] = ["held-out"], None
-    for size in sizes if "held-out" in methods else []:
-        choose(size, [str(size) for size in CANDIDATES], "number of training images with candidates")
-        filters["overrides"] = {**overrides, "train_images": size}
-        for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **filters):
-            for change in CANDIDATES[int(size)]["scratch" if job.init == SCRATCH else "tuned"]:
-                candidates.append(replace(job, recipe={**job.recipe, "observations": 0, **change}))
+    for method in filters.get("methods") or ["held-out"]:
+        filters["methods"] = [choose(method, METHODS, f"method of the section {SECTION}")]
+        sizes = [overrides["train_images"]] if "train_images" in overrides else ["5000", "2000"]
+        if method == "imbalanced":
+            thinned: Filters = {**filters, "methods": ["normal"], "chosen_levels": levels or IMBALANCED_LEVELS}
+            planned = imbalance.jobs(profile_name, **thinned)
+        elif method == "adversarial":
+            planned = expand(SECTION, profile_name, METHODS, TrainingConfig, **filters)
+        else:
+            planned = []
+            for size in sizes:
+                choose(size, ("5000", "2000"), "number of training images with candidates")
+                sized: Filters = {**filters, "overrides": {**overrides, "train_images": size, "observations": "0"}}
+                planned += expand(SECTION, profile_name, METHODS, TrainingConfig, **sized)
+        for job in planned:
+            rows = CANDIDATES[str(job.recipe["train_images"]) if method == "held-out" else method]
+            for row in rows["scratch" if job.init == SCRATCH else "tuned"]:
+                changes = dict(zip(("epochs", "learning_rate", "batch_size"), row, strict=False))
+                if method == "imbalanced":
+                    classes = imbalance.SIZES[profile_name].get(job.dataset, (10,))[0]
+                    count = sum(imbalance.ImbalanceConfig.of(job.recipe).sizes(classes, job.level))
+                    changes["epochs"] = max(1, round(row[0] / count))
+                candidates.append(replace(job, section=SECTION, method=method, recipe={**job.recipe, **changes}))
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))
 
 
-def _as_long(job: Job, change: Mapping[str, int | float]) -> Job:
-    """The job with other settings, and a training that processes so many ``images``, in whole epochs."""
-    settings = dict(change)
-    once = imbalance.images_trained(replace(job, recipe={**job.recipe, "epochs": 1}))
-    epochs = imbalance.epochs_for(settings.pop("images"), once)
-    return replace(job, recipe={**job.recipe, **settings, "epochs": epochs})
-
-
 def left_over(data: ImageDataset, used: Tensor, seed: int) -> ImageDataset:
-    """Training images to judge on: :data:`HELD_OUT_IMAGES` of those that are not trained on.
-
-    Args:
-        used: int64, indices of those that are trained on, or may be.
-    """
-    free = torch.ones(len(data), dtype=torch.bool)
-    free[used] = False
-    rest = torch.nonzero(free).flatten()
+    """:data:`HELD_OUT_IMAGES` training images to judge on, none of those at ``used`` (int64), which are trained on."""
+    rest = torch.from_numpy(np.setdiff1d(np.arange(len(data)), used.numpy()))
     if len(rest) < HELD_OUT_IMAGES:
         raise UserError(
             f"the recipe leaves {len(rest)} of the {len(data)} training images of {data.name} to judge on, but "
@@ -171,20 +120,21 @@ def run(job: Job, context: Context) -> Metrics:
         ``adversarial_accuracy``.
     """
     data = context.images(job.dataset, "train")
+    config: TrainingConfig
     if job.method == "imbalanced":
-        recipe: TrainingConfig = (thinned := imbalance.ImbalanceConfig.of(job.recipe))
+        config = thinned = imbalance.ImbalanceConfig.of(job.recipe)
         used = subsample(data.labels, [thinned.largest] * data.num_classes, job.seed)
         network, _ = imbalance.fitted(replace(job, method="normal"), context)
     else:
-        recipe = TrainingConfig.of(job.recipe)
-        used = class_balanced_subset(data.labels, recipe.train_images or len(data), job.seed)
-        training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe)
+        config = TrainingConfig.of(job.recipe)
+        used = class_balanced_subset(data.labels, config.train_images or len(data), job.seed)
+        training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=config)
         fit = trained_and_evaluated if job.method == "adversarial" else trained
         network = fit(training, context, progress=job.label).network
     images = left_over(data, used, job.seed)
-    logits = predict(network, images, recipe.normalisation, context.runtime)
+    logits = predict(network, images, config.normalisation, context.runtime)
     metrics = evaluate(logits.numpy(), images.labels.numpy())
     if job.method == "adversarial":
         few = images.subset(torch.arange(ATTACKED_IMAGES))
-        metrics["adversarial_accuracy"] = attack(network, few, recipe.normalisation, context.runtime, ATTACK).accuracy()
+        metrics["adversarial_accuracy"] = attack(network, few, config.normalisation, context.runtime, ATTACK).accuracy()
     return metrics

@@ -1,13 +1,11 @@
 """The class imbalance section: networks trained where some classes have few images (P1 §3.3, Table 3, Figure 3).
 
-The training set is thinned out so that class sizes fall by a power law; the test set stays whole. Pre-training is
-compared with what is usually done about imbalance, and combined with it.
+The training set is thinned out so that class sizes fall by a power law; the test set stays whole.
 
 Methods: ``normal`` trains on the thinned set as it is; ``cost-sensitive`` weights the loss of an example by one over
 the size of its class; ``oversampling`` repeats images of the smaller classes until all classes are equally large;
-``smote`` makes new images for them instead, between an image and a near one of its class. ``excluded`` is ``normal``
-with a network that was pre-trained without the classes related to CIFAR-10; it runs only when it is asked for. P1's
-row "Pre-Training" is ``normal`` in the pre-trained arm.
+``smote`` makes new images for them instead. On request: ``excluded`` is ``normal`` with a network that was pre-trained
+without the classes related to CIFAR-10.
 """
 
 from __future__ import annotations
@@ -24,7 +22,7 @@ from torch import nn
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
-from robustness_lib.methods.checks import as_array, check_labels
+from robustness_lib.methods.checks import check_labels, check_whole
 from robustness_lib.methods.interfaces import Loss
 from robustness_lib.methods.resampling import (
     check_neighbours,
@@ -58,17 +56,15 @@ METHODS = {
 ENLARGED = ("oversampling", "smote")
 """The methods whose training set is made as large as if all classes had as many images as the largest."""
 
-# --------------------------------------------------------------------------------------------- jobs
-
 
 @dataclass(frozen=True, kw_only=True)
 class ImbalanceConfig(TrainingConfig):
-    """A training recipe and how the training set is thinned out.
+    """A training config and how the training set is thinned out (:func:`class_sizes`).
 
     Attributes:
         largest: Images of the first class (P1: 5000 of CIFAR-10, 500 of CIFAR-100).
         smallest: Images of the last class (P1: 250 and 25).
-        law: The size law, ``"v1"`` or ``"v5"`` (:func:`class_sizes`).
+        law: The size law, ``"v1"`` or ``"v5"``.
         smote_neighbours: How many nearest images SMOTE draws from.
     """
 
@@ -79,9 +75,12 @@ class ImbalanceConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        class_sizes(2, 1.0, self.largest, self.smallest, self.law)
-        if self.smote_neighbours < 1:
-            raise UserError(f"smote_neighbours is {self.smote_neighbours} but must be at least 1; 5 are usual")
+        self.sizes(2, 1.0)
+        check_whole(self.smote_neighbours, "smote_neighbours", 1, "5 are usual")
+
+    def sizes(self, num_classes: int, gamma: float | None) -> list[int]:
+        """How many images each class keeps at an exponent."""
+        return class_sizes(num_classes, gamma or 0.0, self.largest, self.smallest, self.law)
 
 
 SIZES = {
@@ -93,37 +92,25 @@ SIZES = {
 ``cpu`` is a little more than a twentieth of the largest, since SMOTE with 5 neighbours needs 6 images."""
 
 IMAGES = {"smoke": {"scratch": 2000, "tuned": 600}, "cpu": {"scratch": 200_000, "tuned": 40_000}}
-"""How many images a training processes, in whole epochs, so that all trainings of an arm are equally long. With P1's
-epochs, at ``paper``, one with oversampling or SMOTE, whose set is larger, takes several times as long as another."""
-
-_WHOLE: dict[str, Any] = {"train_images": 0, "observations": 0}
+"""How many images a training processes, in whole epochs, so that all trainings of an arm are equally long. At ``paper``
+they have P1's epochs, and one with oversampling or SMOTE takes several times as long as another."""
 
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {"all": _WHOLE},
-    "cpu": {
-        "all": {**_WHOLE, "batch_size": 32},
-        "scratch": {"learning_rate": 0.05},
-        "tuned": {"learning_rate": 0.01},
-    },
-    "paper": {"all": _WHOLE},
+    "cpu": {"all": {"batch_size": 32}, "scratch": {"learning_rate": 0.05}, "tuned": {"learning_rate": 0.01}}
 }
-"""What is special to the section at each profile."""
-
-_P1_EPOCHS = {"scratch": 100, "tuned": 50}
 
 
 def _configure(config: ImbalanceConfig, point: GridPoint) -> ImbalanceConfig:
-    """The data set's class sizes, and for how long is trained."""
+    """All images of the thinned set, the data set's class sizes, and for how long is trained."""
+    config = replace(config, train_images=0, observations=0)
     if point.dataset not in SIZES[point.profile]:
         return config
     classes, largest, smallest = SIZES[point.profile][point.dataset]
-    sizes = class_sizes(classes, point.level or 0.0, largest, smallest)
+    config = replace(config, largest=largest, smallest=smallest)
     if point.profile == "paper":
-        epochs = _P1_EPOCHS[point.arm]
-    else:
-        count = classes * largest if point.method in ENLARGED else sum(sizes)
-        epochs = epochs_for(IMAGES[point.profile][point.arm], count)
-    return replace(config, largest=largest, smallest=smallest, epochs=epochs)
+        return replace(config, epochs={"scratch": 100, "tuned": 50}[point.arm])
+    count = classes * largest if point.method in ENLARGED else sum(config.sizes(classes, point.level))
+    return replace(config, epochs=max(1, round(IMAGES[point.profile][point.arm] / count)))
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
@@ -141,31 +128,16 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         **filters,
     )
     for job in planned:
-        recipe = ImbalanceConfig.of(job.recipe)
-        if recipe.train_images:
+        config = ImbalanceConfig.of(job.recipe)
+        config.sizes(2, job.level)
+        if config.train_images:
             raise UserError(
-                f"train_images is {recipe.train_images}, but this section draws its training images class by class; "
+                f"train_images is {config.train_images}, but this section draws its training images class by class; "
                 "set largest and smallest instead"
             )
         if job.method == "smote":
-            check_neighbours(recipe.smallest, recipe.smote_neighbours)
+            check_neighbours(config.smallest, config.smote_neighbours)
     return planned
-
-
-def epochs_for(images: float, count: float) -> int:
-    """The whole epochs of a training set of ``count`` images that process about ``images``; at least 1."""
-    return max(1, round(images / count))
-
-
-def images_trained(job: Job) -> float:
-    """How many images a job's training processes, over all epochs."""
-    recipe = ImbalanceConfig.of(job.recipe)
-    classes, *_ = SIZES[job.profile].get(job.dataset, (10, 0, 0))
-    sizes = class_sizes(classes, job.level or 1.0, recipe.largest, recipe.smallest, recipe.law)
-    return float(recipe.epochs * (classes * recipe.largest if job.method in ENLARGED else sum(sizes)))
-
-
-# --------------------------------------------------------------------------------------------- measuring
 
 
 def run(job: Job, context: Context) -> Metrics:
@@ -175,13 +147,12 @@ def run(job: Job, context: Context) -> Metrics:
         The metrics of :func:`evaluate`, and for method ``smote`` the time that making its images took,
         ``smote_seconds``.
     """
-    recipe = ImbalanceConfig.of(job.recipe)
+    config = ImbalanceConfig.of(job.recipe)
     network, metrics = fitted(job, context)
     test = context.images(job.dataset, "test")
-    sizes = _sizes(test.num_classes, job, recipe)
-    logits, labels = predict(network, test, recipe.normalisation, context.runtime).numpy(), test.labels.numpy()
+    logits, labels = predict(network, test, config.normalisation, context.runtime).numpy(), test.labels.numpy()
     keep_outputs(job, context, {"logits": logits, "labels": labels})
-    return evaluate(logits.argmax(1), labels, sizes) | metrics
+    return evaluate(logits.argmax(1), labels, config.sizes(test.num_classes, job.level)) | metrics
 
 
 def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
@@ -190,7 +161,7 @@ def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
     Returns:
         The network, and for method ``smote`` the time that making its images took, ``smote_seconds``.
     """
-    recipe = ImbalanceConfig.of(job.recipe)
+    config = ImbalanceConfig.of(job.recipe)
     data = thinned(job, context)
     metrics: Metrics = {}
     loss: Loss = cross_entropy
@@ -200,28 +171,25 @@ def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
         data = oversample(data, job.seed)
     elif job.method == "smote":
         started = time.monotonic()
-        data = smote(data, recipe.smote_neighbours, job.seed)
+        data = smote(data, config.smote_neighbours, job.seed)
         metrics["smote_seconds"] = time.monotonic() - started
-    training = Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe, variant=_variant(job, recipe))
-    return trained(training, context, data=data, progress=job.label, loss=loss).network, metrics
+    return trained(training_of(job), context, data=data, progress=job.label, loss=loss).network, metrics
 
 
 def thinned(job: Job, context: Context) -> ImageDataset:
     """The job's imbalanced training set, in file order; both arms and all methods have the same one."""
     data = context.images(job.dataset, "train")
-    sizes = _sizes(data.num_classes, job, ImbalanceConfig.of(job.recipe))
-    return data.subset(subsample(data.labels, sizes, job.seed), f"{data.name}, gamma {job.level or 0:g}")
+    sizes = ImbalanceConfig.of(job.recipe).sizes(data.num_classes, job.level)
+    return data.subset(subsample(data.labels, sizes, job.seed), f"{data.name}, gamma {job.level:g}")
 
 
-def _sizes(classes: int, job: Job, recipe: ImbalanceConfig) -> list[int]:
-    return class_sizes(classes, job.level or 0.0, recipe.largest, recipe.smallest, recipe.law)
-
-
-def _variant(job: Job, recipe: ImbalanceConfig) -> str:
-    """What determines the network beside its recipe."""
+def training_of(job: Job) -> Training:
+    """The description of the job's network; that of ``excluded`` is one of ``normal``."""
+    config = ImbalanceConfig.of(job.recipe)
     method = "normal" if job.method == "excluded" else job.method
-    words = f"imbalance, {method}, gamma {job.level}, {recipe.largest} to {recipe.smallest} by {recipe.law}"
-    return f"{words}, {recipe.smote_neighbours} neighbours" if method == "smote" else words
+    words = f"imbalance, {method}, gamma {job.level}, {config.largest} to {config.smallest} by {config.law}"
+    words += f", {config.smote_neighbours} neighbours" if method == "smote" else ""
+    return Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=config, variant=words)
 
 
 def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) -> Metrics:
@@ -238,15 +206,13 @@ def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) ->
         parts); ``balanced_accuracy``, one less the mean of all class errors, which is 1 - ``error`` where the test set
         is balanced, as CIFAR's is; and the ``class_sizes``. All but the last are fractions.
     """
-    classes = as_array(labels, "labels")
-    here = int(classes.max()) + 1 if classes.size else 0
-    classes = check_labels(classes, max(here, len(sizes)))
-    wrong = check_labels(predictions, max(here, len(sizes)), "predictions", len(classes)) != classes
+    classes = check_labels(labels, len(sizes))
+    wrong = check_labels(predictions, len(sizes), "predictions", len(classes)) != classes
     counts = np.bincount(classes, minlength=len(sizes))
-    if not counts.all() or len(counts) > len(sizes):
+    if not counts.all():
         raise UserError(
             f"the test images have {np.count_nonzero(counts)} classes and the training images {len(sizes)}; "
-            "class-wise errors need test images of exactly those classes"
+            "class-wise errors need test images of all of them"
         )
     errors = np.bincount(classes, wrong, minlength=len(sizes)) / counts
     few = minority_classes(sizes)

@@ -1,21 +1,14 @@
 """The label noise section: training on wrong labels (P1 §3.2, Table 2, Figures 1 and 2).
 
-A network trained from scratch is compared with one that was pre-trained and tuned, on labels that were corrupted with
-a strength between 0 and 1; what is reported is the area under the test error over the strengths.
-
 Methods: ``none`` trains on the corrupted labels as they are; ``forward`` is Forward correction; ``glc-5`` and
-``glc-10`` are Gold Loss Correction with 5 and 10 % trusted labels; ``longer`` (Figure 1) is ``none`` from scratch for
-many epochs at strength 0.6. On request only, the paper's variations of ``none``: ``none-allconv`` is another network,
-``none-excluded`` and ``none-places365`` tune a checkpoint of another corpus, given by its id.
+``glc-10`` are Gold Loss Correction with 5 and 10 % trusted labels; ``longer`` (Figure 1) is ``none`` for many epochs.
+On request: ``none-allconv`` is another network; ``none-excluded`` and ``none-places365`` tune another corpus's
+checkpoint. Noise of another kind than uniform is in the method's name (``forward-flip``). The image sets
+``cifar10n-…`` have labels of annotators, and so no strength.
 
-Noise: the recipe's ``noise`` says of which kind it is. Records of another kind than uniform have it in their method's
-name (``forward-flip``), so that no table mixes them. Human noise is that of the image sets ``cifar10n-…``, whose
-training labels come from annotators; such jobs have no strength, and the share of wrong labels is among their metrics.
-
-At one seed both arms and all methods have the same corrupted labels. P1's code draws them with seed 1, which here is
-the noise of seed 0; seed s draws with s + 1. With GLC all labels are corrupted before the trusted ones are put back,
-where P1's code draws for the untrusted images alone: the same in distribution. Both stages of a correction begin with
-the same weights, where P1's code draws those of the second anew.
+At one seed both arms and all methods have the same labels. P1's code draws them with seed 1, which is the noise of
+seed 0 here. With GLC all labels are corrupted before the trusted ones are put back, where P1's code draws for the
+untrusted images alone; and both stages of a correction begin with the same weights, where it draws the second's anew.
 """
 
 from __future__ import annotations
@@ -32,8 +25,8 @@ from torch import Tensor, nn
 from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
-from robustness_lib.experiments.presets import PROFILES, profile
-from robustness_lib.methods.checks import Floats
+from robustness_lib.experiments.presets import PROFILES
+from robustness_lib.methods.checks import Floats, check_whole
 from robustness_lib.methods.interfaces import Loss
 from robustness_lib.methods.label_noise import KINDS, corrupt_labels, corruption_matrix, observed_matrix
 from robustness_lib.methods.loss_correction import (
@@ -45,9 +38,7 @@ from robustness_lib.methods.loss_correction import (
     matrix_error,
     trusted_split,
 )
-from robustness_lib.methods.loss_correction import forward_loss as forward_loss
 from robustness_lib.metrics import Metrics
-from robustness_lib.metrics.calibration import area_under_error_curve as area_under_error_curve
 from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
 from robustness_lib.runner.records import Job
 from robustness_lib.training.config import TrainingConfig
@@ -72,36 +63,26 @@ METHODS = {
     "none-places365": Method(arms=["tuned"], corpus="places365", **_ON_REQUEST),
 }
 
-OUTLIER_PERCENTILE = 97.0
-"""From which percentile on Forward passes over images, where it does."""
-
 _FILTERED_CLASSES, _SHOWN_CLASSES = 10, 20
 """The most classes for which Forward passes over outliers, and for which a record holds matrices."""
 
 _HUMAN, _CLEAN = "cifar10n-", "cifar10"
 """What the names of sets with human labels begin with, and the set that has their true labels."""
 
-# --------------------------------------------------------------------------------------------- recipes
-
 
 @dataclass(frozen=True, kw_only=True)
 class LabelNoiseConfig(TrainingConfig):
-    """A training recipe, how labels are corrupted, and how the corruption is corrected.
-
-    The corrections have further settings of P1's code among those of every recipe: ``normalisation``, ``head_bias``
-    and ``final_learning_rate`` (:data:`SETTINGS`).
+    """A training config, how labels are corrupted, and how the corruption is corrected.
 
     Attributes:
-        noise: Kind of noise: one of :data:`robustness_lib.methods.label_noise.KINDS`, or ``"human"`` (the data set's
-            own).
-        noise_seed: From which labels are drawn (P1: 1); None for the job's seed + 1, so that every seed has labels of
-            its own.
+        noise: One of :data:`robustness_lib.methods.label_noise.KINDS`, or ``"human"`` (the data set's own).
+        noise_seed: From which labels are drawn (P1: 1); None for the job's seed + 1.
         filter_outliers: Whether Forward, on sets of at most 10 classes, passes over the images above the 97th
             percentile of a class's probability, as P1's code does.
-        trusted: How GLC's trusted images are chosen (:func:`robustness_lib.methods.loss_correction.trusted_split`):
-            P1's code takes the ``"first"`` of the file; ``"random"`` is a draw.
+        trusted: How GLC's trusted images are chosen (:func:`robustness_lib.methods.loss_correction.trusted_split`);
+            in P1's code ``"first"``.
         separate_passes: Whether GLC's untrusted and trusted images go through the network one after the other, as in
-            P1's code; false for all at once.
+            P1's code.
         nominal_divisor: Whether GLC divides a batch's loss by the nominal batch size, as P1's code does; false for the
             number of images in it.
     """
@@ -117,23 +98,23 @@ class LabelNoiseConfig(TrainingConfig):
         super().__post_init__()
         choose(self.noise, (*KINDS, "human"), "kind of noise")
         choose(self.trusted, TRUSTED, "way to choose trusted images")
-        if self.noise_seed is not None and not 0 <= self.noise_seed < 2**32:
-            raise UserError(f"noise_seed is {self.noise_seed} but must be at least 0 and below 2**32; P1 takes 1")
-        if self.observations < 1:
-            raise UserError("observations is 0 but must be at least 1: the train error is measured at observations")
+        check_whole(self.noise_seed or 0, "noise_seed", 0, "P1 takes 1")
+        check_whole(self.observations, "observations", 1, "the train error is measured at observations")
 
 
 _SMALL = {"observations": 1, "trusted": "balanced", "separate_passes": False}  # one trusted image has no statistics
 
 SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
     "smoke": {
-        "scratch": {"train_images": 200, "epochs": 6, **_SMALL},
-        "tuned": {"train_images": 200, "epochs": 3, **_SMALL},
+        "all": {"train_images": 200, **_SMALL},
+        "scratch": {"epochs": 6},
+        "tuned": {"epochs": 3},
         "longer": {"epochs": 20, "observations": 5},
     },
     "cpu": {
-        "scratch": {"train_images": 2000, "batch_size": 32, "epochs": 20, "learning_rate": 0.05, **_SMALL},
-        "tuned": {"train_images": 2000, "batch_size": 32, "epochs": 3, "learning_rate": 0.01, **_SMALL},
+        "all": {"train_images": 2000, "batch_size": 32, **_SMALL},
+        "scratch": {"epochs": 20, "learning_rate": 0.05},
+        "tuned": {"epochs": 3, "learning_rate": 0.01},
         "longer": {"epochs": 60, "observations": 20},
     },
     "paper": {
@@ -142,14 +123,13 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
         "longer": {"epochs": 200, "observations": 100},
     },
 }
-"""What is special to the section at each profile."""
 
 
 def _configure(config: LabelNoiseConfig, point: GridPoint) -> LabelNoiseConfig:
     """Human noise where the data set has it; and at ``paper``, for Forward and GLC, the settings of P1's code.
 
     There images are normalised by CIFAR's statistics, although the checkpoint was pre-trained with others. At the
-    smaller profiles these settings are those of ``none``, whose network is then the first stage of Forward.
+    smaller profiles the settings are those of ``none``, whose network is then the first stage of Forward.
     """
     changes: dict[str, Any] = {"noise": "human"} if point.dataset.startswith(_HUMAN) else {}
     if point.profile == "paper" and point.method.startswith(("forward", "glc")):
@@ -159,45 +139,31 @@ def _configure(config: LabelNoiseConfig, point: GridPoint) -> LabelNoiseConfig:
     return replace(config, **changes)
 
 
-# --------------------------------------------------------------------------------------------- jobs
-
-
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one profile (:func:`robustness_lib.experiments.grid.expand`).
-
-    Labels that people gave have no strength, so their data sets have one job where others have one a level.
-    """
+    """The measurements of the section at one profile; those on labels that people gave come last, without a level."""
     levels = filters.get("chosen_levels")
     for strength in levels or ():
-        if not 0 <= strength <= 1:
-            raise UserError(f"the corruption strength is {strength} but must lie in [0, 1]; choose another")
-    datasets = filters.get("datasets") or [name for name in profile(profile_name).datasets if "imagenet" not in name]
-    human = [name for name in datasets if name.startswith(_HUMAN)]
-    if levels and human == list(datasets):
-        raise UserError(f"{', '.join(human)}: labels that people gave have no strength to choose; leave the levels out")
-    without_levels = {name: replace(method, levels={}) for name, method in METHODS.items()}
-    planned: list[Job] = []
-    for names, methods, chosen in (
-        ([name for name in datasets if name not in human], METHODS, levels),
-        (human, without_levels, None),
-    ):
-        if names:
-            filters["datasets"], filters["chosen_levels"] = names, chosen
-            planned += expand(
-                SECTION,
-                profile_name,
-                methods,
-                LabelNoiseConfig,
-                settings=SETTINGS,
-                configure=_configure,
-                smoke_seeds=1,
-                **filters,
-            )
-    return [_named(job) for job in planned]
+        corruption_matrix(2, strength)  # refuses what is no strength
+    planned = expand(
+        SECTION,
+        profile_name,
+        METHODS,
+        LabelNoiseConfig,
+        settings=SETTINGS,
+        configure=_configure,
+        default_datasets=("synthetic", "cifar10", "cifar100"),
+        smoke_seeds=1,
+        **filters,
+    )
+    named = {job.key: job for job in map(_named, planned)}.values()
+    if levels and all(job.level is None for job in named):
+        sets = ", ".join(sorted({job.dataset for job in named}))
+        raise UserError(f"{sets}: labels that people gave have no strength to choose; leave the levels out")
+    return sorted(named, key=lambda job: job.level is None)
 
 
 def _named(job: Job) -> Job:
-    """The job, its kind of noise in its method's name where that is not uniform."""
+    """The job without a level where people gave the labels, and else with its noise in its name unless uniform."""
     noise, human = job.recipe["noise"], job.dataset.startswith(_HUMAN)
     if (noise == "human") != human:
         sets = "annotators gave its labels; leave noise out" if human else f"choose one of {', '.join(KINDS)}"
@@ -205,51 +171,72 @@ def _named(job: Job) -> Job:
             f"noise={noise} does not go with the data set {job.dataset}: {sets}, or choose another data set "
             f"({_HUMAN}… have human labels)"
         )
-    return job if noise in ("uniform", "human") else replace(job, method=f"{job.method}-{noise}")
-
-
-# --------------------------------------------------------------------------------------------- noise
+    if human:
+        return replace(job, level=None)
+    return job if noise == "uniform" else replace(job, method=f"{job.method}-{noise}")
 
 
 @dataclass(frozen=True)
-class NoisyLabels:
-    """Training images before and after the corruption of their labels.
+class NoisyTraining:
+    """A job's training images with corrupted labels, and how networks are trained on them.
 
     Attributes:
+        plain: The training without a correction; corrections add to its variant, which says what the labels are.
         true: The images with their true labels.
-        given: The same images with the labels that a network is trained on.
+        given: The same images with the labels to train on.
         matrix: float64 [K, K], the corruption matrix; with human noise how often each class got each label.
-        what: What the given labels are, in words, as part of a training's description.
     """
 
+    job: Job
+    context: Context
+    config: LabelNoiseConfig
+    plain: Training
     true: ImageDataset
     given: ImageDataset
     matrix: Floats
-    what: str
+
+    def corrected(self, correction: str, **changes: Any) -> Training:
+        """The description of a training on these labels, with all that a correction adds to it."""
+        return replace(self.plain, variant=f"{self.plain.variant}; {correction}", **changes)
+
+    def fit(self, training: Training, loss: Loss = cross_entropy, given: ImageDataset | None = None) -> Trained:
+        """Train on the given labels, evaluating the error on the training images against these and the true ones."""
+        images = self.given if given is None else given
+
+        def training_errors(network: nn.Module) -> dict[str, Tensor]:
+            prediction = predict(network, images, self.config.normalisation, self.context.runtime).argmax(1)
+            against = {"train_error": images.labels, "train_error_clean": self.true.labels}
+            return {name: (prediction != labels).double().mean() for name, labels in against.items()}
+
+        label = self.job.label
+        return trained(training, self.context, progress=label, data=images, observe=training_errors, loss=loss)
+
+    def probabilities(self, network: nn.Module, images: ImageDataset) -> Floats:
+        """Softmax probabilities, float64 [N, K]."""
+        logits = predict(network, images, self.config.normalisation, self.context.runtime)
+        return np.asarray(logits.double().softmax(1))
 
 
-def noisy_labels(job: Job, context: Context) -> NoisyLabels:
+def noisy_training(job: Job, context: Context) -> NoisyTraining:
     """The training images of a job, their labels corrupted: the same ones for all methods and both arms at one seed.
 
     A subset is drawn by the true labels first; then labels are corrupted in file order.
     """
-    recipe = LabelNoiseConfig.of(job.recipe)
-    true = target_images(_training(job, recipe, ""), context)
-    if recipe.noise == "human":
-        given, count = context.images(job.dataset, "train").labels, recipe.train_images
-        if count:
-            given = given[class_balanced_subset(context.images(_CLEAN, "train").labels, count, job.seed)]
-        matrix = observed_matrix(true.labels, given, true.num_classes)
-        return NoisyLabels(true, true.with_labels(given), matrix, f"labels of {job.dataset}")
-    seed = job.seed + 1 if recipe.noise_seed is None else recipe.noise_seed
-    strength = job.level or 0.0
-    matrix = corruption_matrix(true.num_classes, strength, recipe.noise, seed=seed)
-    given = torch.from_numpy(corrupt_labels(true.labels, matrix, seed))
-    what = f"{recipe.noise} noise of strength {strength:g}, seed {seed}"
-    return NoisyLabels(true, true.with_labels(given), matrix, what)
-
-
-# --------------------------------------------------------------------------------------------- training
+    config = LabelNoiseConfig.of(job.recipe)
+    dataset = _CLEAN if config.noise == "human" else job.dataset
+    plain = Training(dataset=dataset, init=job.init, seed=job.seed, recipe=config)
+    true = target_images(plain, context)
+    if config.noise == "human":
+        given = context.images(job.dataset, "train").labels
+        if count := config.train_images:
+            given = given[class_balanced_subset(context.images(dataset, "train").labels, count, job.seed)]
+        matrix, what = observed_matrix(true.labels, given, true.num_classes), f"labels of {job.dataset}"
+    else:
+        seed, strength = job.seed + 1 if config.noise_seed is None else config.noise_seed, job.level or 0.0
+        matrix = corruption_matrix(true.num_classes, strength, config.noise, seed=seed)
+        given = torch.from_numpy(corrupt_labels(true.labels, matrix, seed))
+        what = f"{config.noise} noise of strength {strength:g}, seed {seed}"
+    return NoisyTraining(job, context, config, replace(plain, variant=what), true, true.with_labels(given), matrix)
 
 
 def run(job: Job, context: Context) -> Metrics:
@@ -263,99 +250,65 @@ def run(job: Job, context: Context) -> Metrics:
         (:func:`robustness_lib.methods.loss_correction.matrix_error`) and, where there are at most 20 classes,
         ``estimated_matrix`` and ``true_matrix`` row by row. Everything is a fraction.
     """
-    recipe = LabelNoiseConfig.of(job.recipe)
-    noise = noisy_labels(job, context)
-    correction = CORRECTIONS.get(job.method.removesuffix(f"-{recipe.noise}"), _uncorrected)
-    result, estimate = correction(job, recipe, noise, context)
-    test = context.images(_true_set(job), "test")
-    logits = predict(result.network, test, recipe.normalisation, context.runtime)
+    noisy = noisy_training(job, context)
+    correction = CORRECTIONS.get(job.method.removesuffix(f"-{noisy.config.noise}"), _uncorrected)
+    result, estimate = correction(noisy)
+    test = context.images(noisy.plain.dataset, "test")
+    logits = predict(result.network, test, noisy.config.normalisation, context.runtime)
     curves = {"error": 1 - result.correct.mean(axis=1), **result.further}
-    metrics: Metrics = {
-        **{name: float(values[-1]) for name, values in sorted(curves.items())},
-        **{f"history_{name}": [round(float(value), 5) for value in values] for name, values in sorted(curves.items())},
-        "history_epoch": [float(epoch) for epoch in result.epochs],
-        "changed_labels": float((noise.true.labels != noise.given.labels).double().mean()),
-    }
+    metrics: Metrics = {"history_epoch": [float(epoch) for epoch in result.epochs]}
+    for name, values in curves.items():
+        metrics |= {name: float(values[-1]), f"history_{name}": _rounded(values)}
+    metrics["changed_labels"] = float((noisy.true.labels != noisy.given.labels).double().mean())
     outputs = {"logits": logits.numpy(), "labels": test.labels.numpy()}
     if estimate is not None:
         outputs["estimated_matrix"] = estimate
-        metrics["matrix_error"] = matrix_error(estimate, noise.matrix)
+        metrics["matrix_error"] = matrix_error(estimate, noisy.matrix)
         if len(estimate) <= _SHOWN_CLASSES:
-            metrics["estimated_matrix"] = [round(float(value), 5) for value in estimate.flat]
-            metrics["true_matrix"] = [round(float(value), 5) for value in noise.matrix.flat]
+            metrics |= {"estimated_matrix": _rounded(estimate), "true_matrix": _rounded(noisy.matrix)}
     keep_outputs(job, context, outputs)
     return metrics
 
 
-def _uncorrected(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context) -> tuple[Trained, None]:
+def _rounded(values: Floats) -> list[float]:
+    return [round(float(value), 5) for value in values.flat]
+
+
+def _uncorrected(noisy: NoisyTraining) -> tuple[Trained, None]:
     """A network trained on the noisy labels as they are."""
-    return _fit(_training(job, recipe, noise.what), noise.given, noise.true.labels, context, job.label), None
+    return noisy.fit(noisy.plain), None
 
 
-def _forward(job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context) -> tuple[Trained, Floats]:
+def _forward(noisy: NoisyTraining) -> tuple[Trained, Floats]:
     """A network trained on the noisy labels, the estimate that it gives, and a second one trained through it."""
-    first = _training(job, recipe, noise.what)
-    network = _fit(first, noise.given, noise.true.labels, context, f"{job.label}, stage 1").network
-    few = noise.true.num_classes <= _FILTERED_CLASSES
-    percentile = OUTLIER_PERCENTILE if recipe.filter_outliers and few else None
-    estimate = estimate_forward_matrix(_probabilities(network, noise.given, recipe, context), percentile)
-    second = _training(job, recipe, f"{noise.what}; Forward through {first.key}, outliers from {percentile}")
-    loss = forward_training_loss(estimate)
-    return _fit(second, noise.given, noise.true.labels, context, f"{job.label}, stage 2", loss), estimate
+    probabilities = noisy.probabilities(noisy.fit(noisy.plain).network, noisy.given)
+    few = noisy.true.num_classes <= _FILTERED_CLASSES
+    percentile = 97.0 if noisy.config.filter_outliers and few else None
+    estimate = estimate_forward_matrix(probabilities, percentile)
+    second = noisy.corrected(f"Forward through {noisy.plain.key}, outliers from {percentile}")
+    return noisy.fit(second, forward_training_loss(estimate)), estimate
 
 
-def _glc(
-    job: Job, recipe: LabelNoiseConfig, noise: NoisyLabels, context: Context, share: float
-) -> tuple[Trained, Floats]:
+def _glc(noisy: NoisyTraining, share: float) -> tuple[Trained, Floats]:
     """The same with Gold Loss Correction, whose first network does not see the trusted images."""
-    trusted = trusted_split(noise.true.labels, share, recipe.trusted, job.seed)
-    what = f"{noise.what}; {recipe.trusted} {share:g} trusted"
-    first = _training(job, replace(recipe.training_part(), observations=0), f"{what}, the rest")
-    label = f"{job.label}, stage 1"
-    network = trained(first, context, progress=label, data=noise.given.subset(~trusted)).network
-    gold = noise.true.subset(trusted)
-    estimate = estimate_glc_matrix(_probabilities(network, gold, recipe, context), gold.labels)
-    batch_size = recipe.batch_size if recipe.nominal_divisor else None
-    passes = "separate" if recipe.separate_passes else "joint"
-    second = _training(job, recipe, f"{what}; GLC through {first.key}, {passes} passes, divided by {batch_size}")
-    given = noise.given.with_labels(torch.where(trusted, noise.true.labels, noise.given.labels))
-    loss = GoldLoss(estimate, trusted, batch_size=batch_size, separate_passes=recipe.separate_passes)
-    return _fit(second, given, noise.true.labels, context, f"{job.label}, stage 2", loss), estimate
+    config, true, given = noisy.config, noisy.true, noisy.given
+    trusted = trusted_split(true.labels, share, config.trusted, noisy.job.seed)
+    what = f"{config.trusted} {share:g} trusted"
+    first = noisy.corrected(f"{what}, the rest", recipe=replace(config.training_part(), observations=0))
+    network = noisy.fit(first, given=given.subset(~trusted)).network
+    gold = true.subset(trusted)
+    estimate = estimate_glc_matrix(noisy.probabilities(network, gold), gold.labels)
+    batch_size = config.batch_size if config.nominal_divisor else None
+    passes = "separate" if config.separate_passes else "joint"
+    second = noisy.corrected(f"{what}; GLC through {first.key}, {passes} passes, divided by {batch_size}")
+    loss = GoldLoss(estimate, trusted, batch_size=batch_size, separate_passes=config.separate_passes)
+    corrected = given.with_labels(torch.where(trusted, true.labels, given.labels))
+    return noisy.fit(second, loss, corrected), estimate
 
 
-Correction = Callable[[Job, LabelNoiseConfig, NoisyLabels, Context], tuple[Trained, Floats | None]]
-"""What a method trains: its last network, and its estimate of the corruption matrix where it makes one."""
-
-CORRECTIONS: dict[str, Correction] = {
+CORRECTIONS: dict[str, Callable[[NoisyTraining], tuple[Trained, Floats | None]]] = {
     "forward": _forward,
     "glc-5": partial(_glc, share=0.05),
     "glc-10": partial(_glc, share=0.10),
 }
-"""By method; the others train without a correction."""
-
-
-def _training(job: Job, recipe: TrainingConfig, variant: str) -> Training:
-    return Training(dataset=_true_set(job), init=job.init, seed=job.seed, recipe=recipe, variant=variant)
-
-
-def _true_set(job: Job) -> str:
-    """The image set with the true labels of the job's."""
-    return _CLEAN if job.dataset.startswith(_HUMAN) else job.dataset
-
-
-def _fit(
-    training: Training, given: ImageDataset, true: Tensor, context: Context, label: str, loss: Loss = cross_entropy
-) -> Trained:
-    """Train on given labels, evaluating the error on the training images against these and the true ones."""
-
-    def training_errors(network: nn.Module) -> dict[str, Tensor]:
-        prediction = predict(network, given, training.recipe.normalisation, context.runtime).argmax(1)
-        against = {"train_error": given.labels, "train_error_clean": true}
-        return {name: (prediction != labels).double().mean() for name, labels in against.items()}
-
-    return trained(training, context, progress=label, data=given, observe=training_errors, loss=loss)
-
-
-def _probabilities(network: nn.Module, images: ImageDataset, recipe: TrainingConfig, context: Context) -> Floats:
-    logits = predict(network, images, recipe.normalisation, context.runtime)
-    return np.asarray(logits.double().softmax(1))
+"""The last network and the estimate of the corruption matrix, by method; the others train without a correction."""

@@ -190,13 +190,8 @@ def held_out_split(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
     """Split training images for temperature scaling (P1 §4.2).
 
     Returns:
-        The first 90 % to train on, and the last 10 % to tune the temperature on, in file order. A set whose files
-        are sorted by class is first put in the order of one permutation from NumPy seed 0, as the authors do for
-        Tiny ImageNet. Where labels are grouped in another way, so that the last tenth lacks classes that chance would
-        put there, it is the last tenth of each class.
-
-    Raises:
-        UserError: There are too few images to hold any out.
+        The first 90 % to train on, and the last 10 % to tune the temperature on, in file order. Where that is sorted
+        or grouped by class it is first permuted from NumPy seed 0, as the authors do for Tiny ImageNet.
     """
     count = int(HELD_OUT * len(data))
     if count == 0:
@@ -205,16 +200,10 @@ def held_out_split(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
             "or more"
         )
     labels, order = data.labels.numpy(), np.arange(len(data))
-    if (np.diff(labels) >= 0).all():
-        order = np.random.RandomState(0).permutation(len(data))
-    sizes = np.bincount(labels)[labels]
-    by_chance = ((1 - (1 - HELD_OUT) ** sizes) / sizes).sum()  # the classes that a tenth would have
-    least = max(0.7 * by_chance, min(2, count, len(np.unique(labels))))
-    if len(np.unique(labels[order[-count:]])) < least:
-        by_class = np.argsort(labels, kind="stable")
-        rank = np.empty(len(data))
-        rank[by_class] = np.arange(len(data)) - np.searchsorted(labels[by_class], labels[by_class])
-        order = np.argsort((rank + 0.5) / sizes, kind="stable")
+    permuted = np.random.RandomState(0).permutation(len(data))
+    classes = [len(np.unique(labels[places[-count:]])) for places in (order, permuted)]
+    if (np.diff(labels) >= 0).all() or classes[0] < 0.7 * classes[1]:
+        order = permuted
     first, last = torch.from_numpy(order[:-count]), torch.from_numpy(order[-count:])
     return data.subset(first, f"{data.name}[:90%]"), data.subset(last, f"{data.name}[90%:]")
 
