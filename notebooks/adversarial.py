@@ -34,15 +34,14 @@ from scipy import stats
 from robustness_lib import notebook
 from robustness_lib.experiments import adversarial, registry
 from robustness_lib.methods import pgd
-from robustness_lib.models.checkpoint_ids import origin
 from robustness_lib.paper import label
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import frame, load_published
+from robustness_lib.runner.records import checkpoint_id, frame, load_published
 
 notebook.check_parameters(globals(), "adversarial")
 style.use_style()
-recorded = load_published("adversarial", Path(results))
+recorded = evidence.records_of("adversarial", results)
 values = evidence.where(evidence.tidy(recorded), profile="cpu")
 datasets = ["cifar10", "cifar100"]
 ACCURACY, CLEAN, RATIO = "adversarial_accuracy", "clean_accuracy", "adversarial_ratio"
@@ -147,7 +146,7 @@ for column in ("paper_scratch", "paper_tuned"):  # the paper's ratio follows fro
     rows[column] = rows[column].fillna(rows["dataset"].map(paper[ACCURACY] / paper[CLEAN]))
 markdown.arms_table(
     rows,
-    caption=f"Accuracy under attack (PGD, 20 steps), on clean images, and their ratio, {evidence.basis(rows)}, one pre-training: "
+    caption=f"Accuracy under attack (PGD, 20 steps), on clean images, and their ratio, {evidence.basis(rows)}: "
     "mean ± standard deviation, and the paired difference with its 95 % interval. The paper: Table 1.",
     name="tab-adversarial",
 )
@@ -168,23 +167,20 @@ ways = {
     "… without related classes": ("pre-trained", "excluded", True),
     "… last layer tuned": ("pre-trained", "last-layer", True),
 }
-learned = {
-    (one.job.dataset, one.job.recipe.get("adversary", "none"), one.job.recipe["epochs"]): one.metrics["error"]
-    for one in load_published("pretraining", Path(results))
-    if one.job.recipe["architecture"] == "wrn-16-1" and not one.job.recipe["train_images"] and "error" in one.metrics
-}
+made = [one for one in recorded if one.job.section == "pretraining"]
+learned = {checkpoint_id(one.job): one.metrics.get("error", float("nan")) for one in made}
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 cells, main = [], evidence.where(values, method=[way for _, way, _ in ways.values()], metric=ACCURACY)
 for name, (words, (arm, way, counts)) in itertools.product(datasets, ways.items()):
     rows = evidence.where(values, dataset=name, arm=arm, method=way, main=counts)
     if len(rows):
-        made = origin(str(rows["init"].iloc[0]))
         paper = evidence.paper_value("adversarial", dataset=name, arm=arm, method=way, metric=ACCURACY)
-        treated = side(way, arm, name) | {"init": rows["init"].iloc[0]}
+        start = str(rows["init"].iloc[0])
+        treated = side(way, arm, name) | {"init": start}
         found = evidence.compare(values.assign(main=True), treated, side(arm="scratch", dataset=name))
         cell = {"Pre-training": f"{label(name)}: {words}"}
-        cell["Its error"] = markdown.number(learned[made.holds, made.adversary, made.epochs], "error") if made else "–"
+        cell["Its error"] = markdown.number(learned.get(start, float("nan")), "error")
         cell["Paper"] = markdown.number(paper, ACCURACY) if counts else "–"
         for title, metric in (("Clean", CLEAN), ("Under attack", ACCURACY)):
             cell[title] = markdown.spread(evidence.where(rows, metric=metric)["value"], metric)
@@ -267,7 +263,6 @@ for anchor in ("clean", "noised"):
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     recorded,
-    load_published("pretraining", Path(results)),
     name="tab-adversarial-trainings",
     methods=["adversarial", "last-layer", "clean-pretraining", "targeted-pretraining", "excluded"],
     caption="The paper trains WRN-28-10 {cite:p}`zagoruyko2016wide` on all 50,000 images, without dropout: 100 epochs from scratch, 5 epochs at a rate "

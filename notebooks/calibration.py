@@ -38,7 +38,7 @@ from robustness_lib.runner.records import Store, frame, load_published
 
 notebook.check_parameters(globals(), "calibration")
 style.use_style()
-recorded = load_published("calibration", Path(results))
+recorded = evidence.records_of("calibration", results)
 values = evidence.tidy(recorded)
 RMS, ERROR, LIKELIHOOD = "rms_calibration_error", "error", "negative_log_likelihood"
 measures = [RMS, "mad_calibration_error", ERROR, LIKELIHOOD]
@@ -130,7 +130,7 @@ style.show(figure, rows)
 rows = evidence.arms(values, measures, **all_three)
 markdown.arms_table(
     rows,
-    caption=f"Calibration and accuracy, {evidence.basis(rows)}; `cpu` is Tiny ImageNet, at 32 pixels. One pre-training each, on a 275-class ImageNet stand-in (Tiny ImageNet + mini-ImageNet) or, for Tiny ImageNet, its part "
+    caption=f"Calibration and accuracy, {evidence.basis(rows)}; `cpu` is Tiny ImageNet, at 32 pixels. Pre-training was on a 275-class ImageNet stand-in (Tiny ImageNet + mini-ImageNet) or, for Tiny ImageNet, its part "
     "without those classes. Mean ± standard deviation, and the paired difference with its 95 % interval. The paper's "
     "test errors and negative log-likelihoods are from its authors' logs.",
     name="tab-calibration",
@@ -200,7 +200,6 @@ for excess in (0, 0.1):
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     recorded,
-    load_published("pretraining", Path(results)),
     name="tab-calibration-trainings",
     caption="The paper trains WRN-40-2 on all images as `paper` does here; on Tiny ImageNet the pre-trained network for 20 epochs.",
 )

@@ -16,18 +16,15 @@
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell", "remove-stderr"]
-from pathlib import Path
-
 import pandas as pd
 
 from robustness_lib import notebook
 from robustness_lib.paper import CLAIMS, SECTIONS
 from robustness_lib.paper.numbers import DATA
 from robustness_lib.report import evidence, markdown, verdicts
-from robustness_lib.runner import records
 
 notebook.check_parameters(globals())
-values = evidence.tidy(records.load_published(folder=Path(results)))
+values = evidence.load(results)
 rows = verdicts.frame(values)
 counts = verdicts.counts(rows)
 

@@ -26,7 +26,6 @@ store = "runs"  # folder for records, networks and checkpoints
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell", "remove-stderr"]
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -37,11 +36,11 @@ from robustness_lib.experiments import testbed as published_testbeds
 from robustness_lib.metrics import effective_robustness as linear_fits
 from robustness_lib.paper import label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
-from robustness_lib.runner.records import Store, frame, load_published
+from robustness_lib.runner.records import Store, frame
 
 notebook.check_parameters(globals(), "effective_robustness")
 style.use_style()
-everything = load_published("effective_robustness", Path(results))
+everything = evidence.records_of("effective_robustness", results)
 recorded = [record for record in everything if record.job.profile == "cpu"]
 metrics = {record.job.key: record.metrics for record in recorded}
 testbed = next(record.metrics for record in recorded if record.job.method == "own-testbed")
@@ -306,7 +305,6 @@ style.show(figure, pd.concat(plotted))
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     [record for record in recorded if record.job.method not in ("testbed-model", "own-testbed")],
-    load_published("pretraining", Path(results)),
     name="tab-er-trainings",
     caption="The paper fine-tunes torchvision networks for 100 epochs at rate 0.001 and trains them from scratch for 250 at "
     "0.01, on all 50,000 images at 224 pixels.",

@@ -37,7 +37,7 @@ from robustness_lib.runner.records import Store, frame, load_published
 
 notebook.check_parameters(globals(), "imbalance")
 style.use_style()
-recorded = load_published("imbalance", Path(results))
+recorded = evidence.records_of("imbalance", results)
 values = evidence.where(evidence.tidy(recorded), profile="cpu")
 datasets = ["cifar10", "cifar100"]
 remedies = ["cost-sensitive", "oversampling", "smote"]
@@ -165,7 +165,7 @@ markdown.arms_table(
     means,
     caption="Errors without a remedy, means over the measured exponents "
     f"({' and '.join(str(len(found.levels)) for found in total.values())} on CIFAR-10 and CIFAR-100; the "
-    f"paper's over the same), {evidence.basis(means)}, one pre-training: mean ± standard deviation, and the paired difference with its "
+    f"paper's over the same), {evidence.basis(means)}: mean ± standard deviation, and the paired difference with its "
     "95 % interval.",
     name="tab-imbalance",
 )
@@ -233,7 +233,6 @@ for gamma in (0.2, 1.0, 2.0):
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     recorded,
-    load_published("pretraining", Path(results)),
     name="tab-imbalance-trainings",
     caption="All trainings of an arm process about equally many images, so epochs are fewer where the set is larger. The paper "
     "trains WRN-40-2: 100 epochs from scratch with dropout 0.3, 50 epochs when pre-trained.",

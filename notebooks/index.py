@@ -18,8 +18,6 @@
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell", "remove-stderr"]
-from pathlib import Path
-
 import numpy as np
 import pandas as pd
 
@@ -29,7 +27,7 @@ from robustness_lib.report import evidence, markdown, style, verdicts
 
 notebook.check_parameters(globals())
 style.use_style()
-values = evidence.load(Path(results))
+values = evidence.load(results)
 
 
 def gain(section, name, dataset="cifar10", **settings):

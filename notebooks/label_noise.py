@@ -40,7 +40,7 @@ from robustness_lib.runner.records import Store, frame, load_published
 
 notebook.check_parameters(globals(), "label_noise")
 style.use_style()
-recorded = load_published("label_noise", Path(results))
+recorded = evidence.records_of("label_noise", results)
 values = evidence.tidy(recorded)
 methods = ["none", "forward", "glc-5", "glc-10"]
 
@@ -126,7 +126,7 @@ both = {"section": "label_noise", "datasets": ["cifar10", "cifar100"], "methods"
 rows = evidence.arms(values, ["error"], **both, reduce="area", locator="P1 Table 2")
 markdown.arms_table(
     rows,
-    caption=f"Area under the error curve (%), {evidence.basis(rows)}, one pre-training: mean ± standard deviation, and the "
+    caption=f"Area under the error curve (%), {evidence.basis(rows)}: mean ± standard deviation, and the "
     "paired difference with its 95 % interval. On CIFAR-100, ours and the paper's are over the strengths 0, 0.4, 0.8 and 1.",
     name="tab-label-noise",
 )
@@ -193,7 +193,6 @@ for name, through in (("cross-entropy", np.eye(10)), ("Forward", matrix)):
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.trainings_table(
     recorded,
-    load_published("pretraining", Path(results)),
     name="tab-label-noise-trainings",
     caption="The paper trains WRN-40-2 on all 50,000 images: 100 epochs with dropout 0.3 from scratch, 10 epochs when "
     "pre-trained, each for both stages of a correction.",

@@ -9,30 +9,31 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from robustness_lib.paper.claims import CLAIMS, Claim, Side
+from robustness_lib.paper.claims import CLAIMS, Claim
 from robustness_lib.paper.numbers import SECTIONS
 from robustness_lib.report import evidence, verdicts
-from robustness_lib.runner.records import Job, Record
+from robustness_lib.runner.records import Job, Record, checkpoint_id
 
-CHECKPOINT = "wrn-16-1_imagenet32_160000x275_e10_s{}_abcdef"
-OTHER = "wrn-16-1_imagenet32-no-cifar10_144900x249_e10_s{}_123456"
+CHECKPOINT = "wrn-16-1_imagenet32_160000x275_e10_s1_abcdef"
+T = 4.3026527 / math.sqrt(3)
+"""Half an interval of three values whose standard deviation is one."""
 
 
 def claim(name: str, **changes: Any) -> Claim:
     return dataclasses.replace(next(one for one in CLAIMS if one.id == name), **changes)
 
 
-def record(init: str, seed: int, *, recipe: str = "a", date: str = "2026-01-01", **settings: Any) -> Record:
+def record(init: str, seed: int, *, recipe: dict[str, Any] | None = None, **settings: Any) -> Record:
     job = {"section": "calibration", "profile": "cpu", "dataset": "cifar10", "method": "standard", "level": None}
     job |= {name: settings.pop(name) for name in list(job) if name in settings}
-    provenance = {"seconds": 1.0, "date": date, "precision": "float32"}
-    return Record(Job(init=init, seed=seed, recipe={"name": recipe}, **job), settings, provenance)
+    provenance = {"seconds": 1.0, "date": "2026-01-01", "precision": "float32"}
+    return Record(Job(init=init, seed=seed, recipe=recipe or {"name": "a"}, **job), settings, provenance)
 
 
 def both(scratch: list[float], tuned: list[float], metric: str = "rms_calibration_error", **same: Any) -> list[Record]:
     return [
         record(init, seed, **{metric: value}, **same)
-        for init, values in (("scratch", scratch), (CHECKPOINT.format(1), tuned))
+        for init, values in (("scratch", scratch), (CHECKPOINT, tuned))
         for seed, value in enumerate(values)
     ]
 
@@ -41,25 +42,18 @@ def judged(found: Claim, *records: list[Record]) -> verdicts.Verdict:
     return verdicts.judge(found, evidence.tidy([one for some in records for one in some]))
 
 
-# ---------------------------------------------------------------------------------------- effect and interval
+# ---- effect and interval
 
 
 def test_an_effect_is_the_mean_over_seeds_of_the_paired_difference():
     # differences -0.10, -0.12, -0.08: mean -0.10, standard deviation 0.02, t(2 degrees, 97.5 %) = 4.303
-    found = judged(claim("cal-error-cifar10"), both([0.30, 0.40, 0.50], [0.20, 0.28, 0.42], "error"))
-    half = 4.3026527 * 0.02 / math.sqrt(3)
-    assert (found.comparison.effect, found.comparison.low, found.comparison.high) == pytest.approx(
-        (-0.10, -0.10 - half, -0.10 + half), abs=1e-7
-    )
-    assert (found.comparison.n, found.comparison.profile, found.scale, found.comparison.dataset) == (
-        3,
-        "cpu",
-        "cpu",
-        "cifar10",
-    )
-    assert found.comparison.reference == pytest.approx([0.30, 0.40, 0.50])
-    assert found.comparison.treated == pytest.approx([0.20, 0.28, 0.42])
-    assert (found.direction, found.comparison.pretraining_seeds) == ("supported", 1)
+    verdict = judged(claim("cal-error-cifar10"), both([0.30, 0.40, 0.50], [0.20, 0.28, 0.42], "error"))
+    found = verdict.comparison
+    assert (found.effect, found.low, found.high) == pytest.approx((-0.10, -0.10 - 0.02 * T, -0.10 + 0.02 * T), abs=1e-7)
+    assert (found.n, found.profile, found.dataset, found.pretraining_seeds) == (3, "cpu", "cifar10", 1)
+    assert found.reference == pytest.approx([0.30, 0.40, 0.50])
+    assert found.treated == pytest.approx([0.20, 0.28, 0.42])
+    assert (verdict.direction, verdict.scale) == ("supported", "cpu")
 
 
 def test_the_highest_scale_with_two_paired_seeds_decides():
@@ -87,7 +81,7 @@ def test_a_stand_in_takes_the_place_of_a_set_without_records():
     assert (found.comparison.dataset, found.direction) == ("tiny_imagenet32", "supported")
 
 
-# ---------------------------------------------------------------------------------------- direction
+# ---- direction
 
 
 LOWERED, FACTOR, SIMILAR, HARM = "cal-error-cifar10", "cal-factor", "adv-clean-accuracy-cifar10", "imb-excluded"
@@ -135,35 +129,26 @@ def test_a_number_is_the_printed_one_to_its_last_digit(value, direction):
 
 
 def test_a_measurement_without_randomness_needs_one_record():
+    shared = {"section": "effective_robustness", "dataset": "imagenet"}
     fits = [
-        record("scratch", 0, section="effective_robustness", dataset="imagenet", method=f"fit-{scale}", r_squared=value)
-        for scale, value in (("linear", 0.98), ("logit", 0.99))
+        record("scratch", 0, method=f"fit-{x}", r_squared=y, **shared) for x, y in (("linear", 0.98), ("logit", 0.99))
     ]
     verdict = judged(claim("er-fit-imagenet"), fits)
-    assert (verdict.direction, verdict.comparison.n, verdict.comparison.low, verdict.comparison.high) == (
-        "supported",
-        1,
-        verdict.comparison.effect,
-        verdict.comparison.effect,
-    )
+    assert (verdict.direction, verdict.comparison.n) == ("supported", 1)
+    assert verdict.comparison.low == verdict.comparison.high == verdict.comparison.effect
 
 
 def test_a_side_may_be_the_number_zero():
-    found = claim("er-keep-replay")  # at the end at most 1 point
-    records = [
-        record(
-            CHECKPOINT.format(1), seed, section="effective_robustness", method="replay", final_effective_robustness=x
-        )
-        for seed, x in enumerate((-0.01, 0.0, -0.02))
-    ]
-    half = 4.3026527 * 0.01 / math.sqrt(3)  # 0.0248
-    verdict = judged(found, records)
-    assert (verdict.comparison.effect, verdict.comparison.high) == pytest.approx((-0.01, -0.01 + half), abs=1e-7)
+    setting = {"section": "effective_robustness", "method": "replay"}
+    values = enumerate((-0.01, 0.0, -0.02))
+    records = [record(CHECKPOINT, seed, final_effective_robustness=x, **setting) for seed, x in values]
+    verdict = judged(claim("er-keep-replay"), records)  # at the end at most 1 point
+    assert (verdict.comparison.effect, verdict.comparison.high) == pytest.approx((-0.01, -0.01 + 0.01 * T), abs=1e-7)
     assert verdict.direction == "undecided"  # up to +1.48 points
     assert verdict.comparison.reference == pytest.approx([0, 0, 0])
 
 
-# ---------------------------------------------------------------------------------------- size
+# ---- size
 
 
 @pytest.mark.parametrize(
@@ -188,29 +173,39 @@ def test_size_is_judged_at_the_papers_scale_only():
     assert judged(found, both(*values, profile="paper")).size == "reached"
 
 
-# ---------------------------------------------------------------------------------------- limits
+# ---- limits
 
 
 def test_two_pretrainings_of_one_seed_each_leave_a_claim_undecided():
-    found = claim("adv-excluded")
-    setting = {"section": "adversarial"}
     values = {"excluded": (0.30, 0.31, 0.32), "full": (0.20, 0.21, 0.221)}
+    corpora = {"excluded": "imagenet32-no-cifar10_144900x249", "full": "imagenet32_160000x275"}
 
-    def records(excluded: str, full: str) -> list[Record]:
-        inits = {"excluded": excluded, "full": full}
-        return [
-            record(inits[method].format(seed), seed, method=method, adversarial_accuracy=value, **setting)
-            for method, some in values.items()
-            for seed, value in enumerate(some)
+    def judged_with(corpora: dict[str, str], seeds: tuple[int, ...]) -> verdicts.Verdict:
+        recipe = {"architecture": "wrn-16-1", "epochs": 10, "train_images": 0}
+        made = {
+            (method, seed): record("scratch", seeds[seed], section="pretraining", dataset=name, recipe=recipe)
+            for method, name in corpora.items()
+            for seed in range(3)
+        }
+        tuned = [
+            record(
+                checkpoint_id(start.job),
+                seed,
+                section="adversarial",
+                method=method,
+                adversarial_accuracy=values[method][seed],
+            )
+            for (method, seed), start in made.items()
         ]
+        return judged(claim("adv-excluded"), tuned, list(made.values()))
 
-    one = judged(found, records(OTHER.replace("{}", "1"), CHECKPOINT.replace("{}", "1")))
+    one = judged_with(corpora, (1, 1, 1))
     assert (one.direction, one.comparison.pretraining_seeds) == ("undecided", 1)
     assert "two pre-trainings with one seed each" in one.note
-    several = judged(found, records(OTHER, CHECKPOINT))
+    several = judged_with(corpora, (0, 1, 2))
     assert (several.direction, several.comparison.pretraining_seeds) == ("supported", 3)
     assert "one seed each" not in several.note
-    same = judged(found, records(CHECKPOINT.replace("{}", "1"), CHECKPOINT.replace("{}", "1")))
+    same = judged_with(corpora | {"excluded": corpora["full"]}, (1, 1, 1))
     assert same.direction == "supported"  # one pre-training, two ways of tuning
 
 
@@ -221,27 +216,24 @@ def test_seeds_that_all_give_the_same_value_decide_nothing():
 
 
 def test_arms_that_have_learned_next_to_nothing_are_no_test():
-    found = claim("cal-rms-cifar10")
-
-    def records(scratch: float, tuned: float, profile: str = "cpu") -> list[Record]:
+    def judged_at(scratch: float, tuned: float, profile: str = "cpu") -> verdicts.Verdict:
         measured = both([0.20, 0.30, 0.41], [0.10, 0.14, 0.20], profile=profile)
-        errors = {"scratch": scratch, CHECKPOINT.format(1): tuned}
-        return [dataclasses.replace(one, metrics=one.metrics | {"error": errors[one.job.init]}) for one in measured]
+        errors = {"scratch": scratch, CHECKPOINT: tuned}
+        records = [dataclasses.replace(one, metrics=one.metrics | {"error": errors[one.job.init]}) for one in measured]
+        return judged(claim("cal-rms-cifar10"), records)
 
-    verdict = judged(found, records(0.90, 0.88))
+    verdict = judged_at(0.90, 0.88)
     assert (verdict.direction, verdict.size) == ("not testable here", "")
     assert "test error 90 and 88 % on CIFAR-10" in verdict.note
     assert verdict.comparison.effect == pytest.approx((1 / 2 + 16 / 30 + 21 / 41) / 3)  # still shown
-    assert judged(found, records(0.90, 0.80)).direction == "supported"
-    assert judged(found, records(0.90, 0.88, "paper")).direction == "not testable here"
+    assert judged_at(0.90, 0.80).direction == "supported"
+    assert judged_at(0.90, 0.88, "paper").direction == "not testable here"
 
 
 def noise(method: str, arm: str, at_zero: float, slope: float) -> list[Record]:
-    init = "scratch" if arm == "scratch" else CHECKPOINT.format(1)
+    init, shared = "scratch" if arm == "scratch" else CHECKPOINT, {"section": "label_noise", "method": method}
     return [
-        record(
-            init, seed, section="label_noise", method=method, level=level, error=at_zero + slope * level + seed / 100
-        )
+        record(init, seed, level=level, error=at_zero + slope * level + seed / 100, **shared)
         for level in (0.0, 0.5, 1.0)
         for seed in range(3)
     ]
@@ -266,7 +258,7 @@ def test_the_excess_area_needs_room_for_the_error_to_rise():
     assert judged(found, noise("none", "scratch", 0.5, 0.05), noise("none", "pre-trained", 0.6, 0.3)).comparison.n == 3
 
 
-# ---------------------------------------------------------------------------------------- several levels and sets
+# ---- several levels and sets
 
 
 def imbalance(values: dict[float, list[float]], method: str = "normal", init: str = "scratch") -> list[Record]:
@@ -281,7 +273,7 @@ def test_a_claim_about_every_level_stands_by_the_weakest():
     found = claim("imb-smote-cifar10")
     smote = imbalance({0.2: [0.40, 0.41, 0.42], 1.0: [0.35, 0.36, 0.37], 2.0: [0.30, 0.31, 0.32]}, "smote")
     good = {0.2: [0.20, 0.21, 0.23], 1.0: [0.30, 0.309, 0.322], 2.0: [0.20, 0.21, 0.23]}
-    tuned = CHECKPOINT.format(1)
+    tuned = CHECKPOINT
     verdict = judged(found, smote, imbalance(good, init=tuned))
     assert (verdict.direction, verdict.level, verdict.levels, verdict.comparison.n) == ("supported", 1.0, 3, 3)
     assert verdict.comparison.effect == pytest.approx((-0.05 - 0.051 - 0.048) / 3)
@@ -297,17 +289,13 @@ def test_a_claim_about_every_level_stands_by_the_weakest():
 
 def test_a_claim_about_every_ood_set():
     means = {"auroc_mean": 0.9, "auroc_photographs": 0.9, "auroc_synthetic": 0.9}  # are no sets
-    sets = {"scratch": (0.70, 0.80), CHECKPOINT.format(1): (0.90, 0.70)}
+    sets = {"scratch": (0.70, 0.80, 0.01), CHECKPOINT: (0.90, 0.70, 0.0)}
     records = [
-        record(init, seed, section="ood", auroc_svhn=svhn + seed / 90, auroc_blobs=blobs + seed**2 / 90, **means)
-        for init, (svhn, blobs) in sets.items()
-        for seed in range(3)
+        record(init, s, section="ood", auroc_svhn=svhn + s / 90, auroc_blobs=blobs + s**2 / 90 + s * more, **means)
+        for init, (svhn, blobs, more) in sets.items()
+        for s in range(3)
     ]
-    noisy = [
-        dataclasses.replace(one, metrics=one.metrics | {"auroc_blobs": one.metrics["auroc_blobs"] + one.job.seed / 100})
-        for one in records[:3]
-    ]
-    verdict = judged(claim("ood-every-cifar10"), noisy + records[3:])
+    verdict = judged(claim("ood-every-cifar10"), records)
     assert (verdict.direction, verdict.level, verdict.levels) == ("contradicted", "blobs", 2)
 
 
@@ -316,13 +304,13 @@ def test_a_claim_about_every_class():
     records = [
         record(init, seed, section="imbalance", method="normal", level=0.2,
                class_error=[x + (1 + seed) / 50 * y for x in some])
-        for init, y, some in (("scratch", 2, [0.5] * 10), (CHECKPOINT.format(1), 1, [0.3] * 9 + [0.49]))
+        for init, y, some in (("scratch", 2, [0.5] * 10), (CHECKPOINT, 1, [0.3] * 9 + [0.49]))
         for seed in range(3)
     ]  # fmt: skip
     verdict = judged(found, records)
     # of class 10 the differences are -0.03, -0.05 and -0.07: mean -0.05, half an interval of 4.303 * 0.02 / sqrt(3)
     assert (verdict.comparison.effect, verdict.level, verdict.levels) == (pytest.approx(-0.05), "10", 10)
-    assert verdict.comparison.high == pytest.approx(-0.05 + 4.3026527 * 0.02 / math.sqrt(3), abs=1e-7)
+    assert verdict.comparison.high == pytest.approx(-0.05 + 0.02 * T, abs=1e-7)
     assert verdict.direction == "supported"
 
 
@@ -331,10 +319,8 @@ def test_a_larger_gain_is_the_difference_of_two_differences():
     large = both([0.30, 0.30, 0.30], [0.20, 0.18, 0.16], dataset="cifar100")  # -0.10, -0.12, -0.14
     small = both([0.30, 0.30, 0.30], [0.29, 0.28, 0.24])  # -0.01, -0.02, -0.06
     verdict = judged(found, large, small)  # -0.09, -0.10, -0.08
-    half = 4.3026527 * 0.01 / math.sqrt(3)
-    assert (verdict.comparison.effect, verdict.comparison.low, verdict.comparison.high) == pytest.approx(
-        (-0.09, -0.09 - half, -0.09 + half), abs=1e-7
-    )
+    gap = verdict.comparison
+    assert (gap.effect, gap.low, gap.high) == pytest.approx((-0.09, -0.09 - 0.01 * T, -0.09 + 0.01 * T), abs=1e-7)
     assert verdict.direction == "supported"
     assert verdict.comparison.treated == pytest.approx([-0.10, -0.12, -0.14])
     assert judged(found, large).direction == "not measured"
@@ -352,16 +338,14 @@ def test_curves_are_compared_at_half_of_the_epochs_and_at_the_end():
     assert verdict.comparison.treated == pytest.approx([0.2, 0.2, 0.2])
 
 
-# ---------------------------------------------------------------------------------------- beside, text and counts
+# ---- beside, text and counts
 
 
 def test_what_is_shown_beside_an_effect():
     records = both([0.10, 0.11, 0.12], [0.05, 0.05, 0.05])
-    errors = {"scratch": 0.20, CHECKPOINT.format(1): 0.25}
-    records = [
-        dataclasses.replace(one, metrics=one.metrics | {"error": errors[one.job.init] + one.job.seed / 100})
-        for one in records
-    ]
+    errors = both([0.20, 0.21, 0.22], [0.25, 0.26, 0.27], "error")
+    pairs = zip(records, errors, strict=True)
+    records = [dataclasses.replace(one, metrics=one.metrics | other.metrics) for one, other in pairs]
     assert "test error: +5.0 points [+5.0, +5.0]" in judged(claim("cal-rms-cifar10"), records).note
 
 
@@ -422,7 +406,6 @@ def test_every_reason_is_given():
     for one in CLAIMS:
         assert bool(one.margin_reason) == (one.test != "beyond"), one.id
         assert one.untestable or not one.untestable_if
-        assert isinstance(one.treated, Side)
         assert one.test == "beyond" or one.bounds[0] < one.bounds[1]
 
 

@@ -9,13 +9,12 @@ from __future__ import annotations
 import functools
 import itertools
 import json
-import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
@@ -24,14 +23,22 @@ from scipy import stats
 from robustness_lib.metrics.effective_robustness import LinearFit, accuracy_gap_share
 from robustness_lib.paper.claims import Floats, Kind, effect
 from robustness_lib.paper.numbers import SECTIONS, select
-from robustness_lib.runner.records import EVIDENCE, PUBLISHED, SCRATCH, Record, canonical_json, load_published
+from robustness_lib.runner.records import (
+    EVIDENCE,
+    PRETRAINING,
+    PUBLISHED,
+    SCRATCH,
+    SETTING,
+    Record,
+    canonical_json,
+    checkpoint_id,
+    load_published,
+    short_hash,
+)
 
 Reduce: TypeAlias = Literal["area", "excess", "mean"] | None
 
 ARMS = ("scratch", "pre-trained")
-SETTING = ["section", "profile", "dataset", "arm", "method", "level"]
-"""What the records of one setting share; they differ by seed, or by checkpoint and recipe."""
-
 STRENGTHS = tuple(tenths / 10 for tenths in range(11))
 """The corruption strengths that the paper's printed areas are over (P1 §3.2)."""
 
@@ -45,56 +52,78 @@ OOD_SETS = {
 """The two kinds of OOD sets, over which there are means beside the one over all."""
 
 
-def load(folder: Path | str = PUBLISHED, section: str | None = None) -> pd.DataFrame:
-    """The published records (of one section), as :func:`tidy` has them."""
-    return tidy(load_published(section, Path(folder)))
+def load(folder: Path | str = PUBLISHED) -> pd.DataFrame:
+    """All published records, as :func:`tidy` has them."""
+    return tidy(load_published(folder=Path(folder)))
+
+
+def records_of(section: str, folder: Path | str = PUBLISHED) -> list[Record]:
+    """The published records of a section, and those of the pre-trainings, which say what its checkpoints are."""
+    return [record for name in (section, PRETRAINING) for record in load_published(name, Path(folder))]
 
 
 def tidy(records: Iterable[Record]) -> pd.DataFrame:
-    """Records of any sections as a long frame.
+    """Records of any sections as a long frame; those of pre-trainings say which checkpoints differ by their seed alone.
 
     Returns:
         One row a record and scalar metric: ``section``, ``profile``, ``dataset``, ``arm``, ``method``, ``level`` (NaN
-        without one), ``seed``, ``init``, ``recipe`` (canonical JSON), ``precision``, ``key``, ``metric``, ``value`` (in
-        the unit of the record), and ``main``: whether the record counts where its setting was also measured with
-        another checkpoint or recipe (:func:`_main`). Metrics that follow from others are added (:func:`_derived`).
+        without one), ``seed``, ``init``, ``checkpoint`` (equal where only its seed differs), ``recipe``
+        (canonical JSON), ``precision``, ``key``, ``metric``, ``value`` (in the unit of the record), and ``main``:
+        whether the record counts where its setting was also measured with another checkpoint or recipe (:func:`_main`).
+        Metrics that follow from others are added (:func:`_derived`).
     """
     records = list(records)
-    rows: list[dict[str, Any]] = []
-    settings: list[dict[str, Any]] = []
+    made = {checkpoint_id(record.job): record.job for record in records if record.job.section == PRETRAINING}
     testbeds = {(r.job.profile, r.job.dataset): r.metrics for r in records if r.job.method == "own-testbed"}
+    bases: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
     for record in records:
-        job = record.job
+        job, start = record.job, made.get(record.job.init)
         base = {
             **{name: getattr(job, name) for name in ("section", "profile", "dataset", "init", "method", "seed")},
             "arm": SCRATCH if job.init == SCRATCH else "pre-trained",
             "level": np.nan if job.level is None else round(job.level, 9),
+            "checkpoint": job.init if start is None else short_hash([start.dataset, dict(start.recipe)]),
             "recipe": canonical_json(dict(job.recipe)),
             "precision": record.provenance.get("precision", ""),
-            "date": str(record.provenance.get("date", "")),
             "key": job.key,
         }
+        date = str(record.provenance.get("date", ""))
+        bases.append(base | {"date": date, "own_start": start is not None and start.seed == job.seed})
         scalars = {name: value for name, value in record.metrics.items() if not isinstance(value, list)}
         derived = _derived(record.metrics) | _dominance(record.metrics, testbeds.get((job.profile, job.dataset)))
-        settings.append(base)
         rows += [{**base, "metric": name, "value": float(value)} for name, value in (scalars | derived).items()]
-    columns = [*SETTING, "seed", "init", "recipe", "precision", "date", "key", "metric", "value"]
-    frame = pd.DataFrame(rows, columns=columns)
-    frame["main"] = frame["key"].isin(_main(settings))
-    for name in ("section", "profile", "dataset", "arm", "method", "init", "metric"):
-        frame[name] = frame[name].astype("category")
-    return frame.drop(columns="date")
+    columns = [*SETTING, "seed", "init", "checkpoint", "recipe", "precision", "key"]
+    frame = pd.DataFrame(rows, columns=[*columns, "metric", "value"])
+    frame["main"] = frame["key"].isin(_main(pd.DataFrame(bases, columns=[*columns, "date", "own_start"])))
+    kinds = ("section", "profile", "dataset", "arm", "method", "init", "checkpoint", "metric")
+    return frame.astype(dict.fromkeys(kinds, "category") | {"level": float, "value": float})
+
+
+def _main(rows: pd.DataFrame) -> set[str]:
+    """The keys of the records that count: one checkpoint and recipe a setting, by the most seeds, then the latest.
+
+    Records whose seeds each start from the pre-training of that seed, with equal settings, are one group, preferred at
+    equal numbers.
+    """
+    own = rows[rows["own_start"].astype(bool)].drop(columns="init").rename(columns={"checkpoint": "init"})
+    groups = pd.concat([rows.assign(own_start=False), own], ignore_index=True)
+    same = groups.groupby([*SETTING, "own_start", "init", "recipe"], dropna=False)
+    groups["group"], groups["seeds"] = same.ngroup(), same["seed"].transform("nunique")
+    groups["latest"] = same["date"].transform("max")
+    groups = groups.sort_values(["seeds", "own_start", "latest"])
+    best = groups.groupby(SETTING, dropna=False)["group"].transform("last")
+    return set(groups["key"][groups["group"] == best])
 
 
 def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics that follow from recorded ones.
 
-    ``adversarial_ratio``: adversarial over clean accuracy. ``auroc_photographs``, ``auroc_synthetic`` and so on: the
-    mean over the OOD sets of that kind. ``class_error_1`` and so on, of ten classes. ``history_error_half`` and
-    ``_last``: the value at half of the epochs and at the end. ``high_share``: share of a testbed's models with
-    effective robustness above 1 point. ``mixed_gain``: effective robustness of the best mix of two models beyond both
-    of them. ``gap_share_early`` and ``_late``: share of the accuracy gap that effective robustness closes (P2), in the
-    first and the second half of those epochs whose accuracy the testbed reaches.
+    ``adversarial_ratio``: adversarial over clean accuracy. ``auroc_photographs`` and so on: means over OOD sets of one
+    kind. ``class_error_1`` and so on, of ten classes. ``history_error_half``, ``_last``: at half of the epochs and at
+    the end. ``high_share``: share of a testbed's models with effective robustness above 1 point. ``mixed_gain``:
+    effective robustness of the best mix of two models beyond both of them. ``gap_share_early``, ``_late``: share of the
+    accuracy gap that effective robustness closes (P2), in either half of the epochs whose accuracy the testbed reaches.
     """
     found: dict[str, float] = {}
     if metrics.get("clean_accuracy") and "adversarial_accuracy" in metrics:
@@ -124,14 +153,12 @@ def _gap_share(metrics: Mapping[str, Any]) -> dict[str, float]:
     shift = _natural_shift("slope", metrics)
     if f"history_accuracy_{shift}" not in metrics:
         return {}
-    accuracy, robustness = (
-        np.asarray(metrics[f"history_{name}_{shift}"], dtype=float) for name in ("accuracy", "effective_robustness")
-    )
+    names = (f"history_{name}_{shift}" for name in ("accuracy", "effective_robustness"))
+    accuracy, robustness = (np.asarray(metrics[name], dtype=float) for name in names)
     kept = (accuracy >= metrics[f"lowest_{shift}"]) & (accuracy < 1)
     if kept.sum() < 4:
         return {}
-    line = LinearFit(metrics[f"slope_{shift}"], metrics[f"intercept_{shift}"])
-    accuracy = accuracy[kept]
+    line, accuracy = LinearFit(metrics[f"slope_{shift}"], metrics[f"intercept_{shift}"]), accuracy[kept]
     shares = accuracy_gap_share(accuracy, line.predict(accuracy) + robustness[kept], line)
     half = len(shares) // 2
     return {"gap_share_early": float(shares[:half].mean()), "gap_share_late": float(shares[half:].mean())}
@@ -167,53 +194,19 @@ def _dominance(metrics: Mapping[str, Any], testbed: Mapping[str, Any] | None) ->
     return found
 
 
-def pretraining_seed(init: str) -> int | None:
-    """The seed of a checkpoint of ours, from its id; None of other ones."""
-    found = re.search(r"_s(\d+)_[0-9a-f]{6}$", init)
-    return None if found is None else int(found[1])
-
-
-def family(init: str) -> str:
-    """A checkpoint's id without its seed and hash, which its pre-trainings with other seeds share."""
-    return re.sub(r"_s\d+_[0-9a-f]{6}$", "", init)
-
-
-def _main(rows: Iterable[dict[str, Any]]) -> set[str]:
-    """The keys of the records that count: one checkpoint and recipe a setting, by the most seeds, then the latest.
-
-    Records whose seeds each start from the pre-training of that seed count as one group, preferred at equal numbers.
-    """
-    settings: dict[tuple[Any, ...], dict[tuple[Any, ...], list[dict[str, Any]]]] = {}
-    for row in rows:
-        groups = settings.setdefault(tuple(str(row[name]) for name in SETTING), {})
-        groups.setdefault((False, row["init"], row["recipe"]), []).append(row)
-        if pretraining_seed(row["init"]) == row["seed"]:
-            groups.setdefault((True, family(row["init"]), row["recipe"]), []).append(row)
-    kept: set[str] = set()
-    for groups in settings.values():
-        order = {
-            name: (len({row["seed"] for row in group}), name[0], max(row["date"] for row in group))
-            for name, group in groups.items()
-        }
-        kept |= {row["key"] for row in groups[max(order, key=lambda name: order[name])]}
-    return kept
-
-
 def curves(records: Iterable[Record], y: str, x: str | None = None) -> pd.DataFrame:
     """The list metric ``y`` as a long frame, a row a place of each main record, with the columns of :func:`tidy`.
 
     The list metric ``x`` has the places, such as ``"history_epoch"``; None: 1, 2, 3, ...
     """
-    some = [record for record in records if isinstance(record.metrics.get(y), list)]
-    frame = tidy(some).drop_duplicates("key").set_index("key")
-    rows = []
-    for record in some:
-        values = record.metrics[y]
-        places = record.metrics.get(x) if x else None
-        for place, value in zip(places or range(1, len(values) + 1), values, strict=True):  # type: ignore[arg-type]
-            rows.append({"key": record.job.key, "x": float(place), "value": float(value)})
-    joined = pd.DataFrame(rows, columns=["key", "x", "value"]).join(frame.drop(columns=["metric", "value"]), on="key")
-    return joined[joined["main"].astype(bool)]
+    records = list(records)
+    some = [one for one in records if one.job.section != PRETRAINING and isinstance(one.metrics.get(y), list)]
+    frame = tidy([*some, *(one for one in records if one.job.section == PRETRAINING)])
+    frame = frame[frame["main"]].drop_duplicates("key").drop(columns=["metric", "value"])
+    places = [one.metrics.get(x or "") or list(range(1, len(one.metrics[y]) + 1)) for one in some]  # type: ignore[arg-type]
+    lists = pd.DataFrame({"key": [one.job.key for one in some], "x": places, "value": [one.metrics[y] for one in some]})
+    points = lists.explode(["x", "value"], ignore_index=True).astype({"key": str, "x": float, "value": float})
+    return points.merge(frame, on="key")
 
 
 def where(values: pd.DataFrame, **conditions: Any) -> pd.DataFrame:
@@ -232,7 +225,7 @@ def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float
     mean = float(numbers.mean())
     if len(numbers) < 2:
         return mean, -np.inf, np.inf
-    half = float(stats.t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    half = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
     return mean, mean - half, mean + half
 
 
@@ -243,9 +236,9 @@ class Comparison:
     Attributes:
         seeds: The paired seeds, ascending.
         treated: One value a seed; ``reference`` likewise.
-        effect: Mean effect over seeds, with its 95 % interval from ``low`` to ``high``, infinite of one seed.
-        levels: The levels that were reduced to one value, or the only one; empty without levels.
-        pretraining_seeds: How many pre-trainings the pre-trained sides start from, the least of both; 0 without such.
+        effect: Mean over seeds, with its 95 % interval from ``low`` to ``high``, infinite of one seed.
+        levels: Those that were reduced to one value, or the only one.
+        pretraining_seeds: From how many pre-trainings pre-trained sides start, the least of both; 0 without such.
         profile: The scale.
         dataset: The image set of the treated side.
     """
@@ -287,41 +280,26 @@ def compare(
             (``"excess"``), or to the ``"mean"``; of an unfinished sweep the levels and seeds with the most values.
         kind: The effect.
     """
-    sides = [measurements(where(values, main=True, **conditions)) for conditions in (treated, reference)]
+    sides = (where(values, main=True, **conditions) for conditions in (treated, reference))
     found = paired(*sides, level=level, reduce=reduce, kind=kind)
     return replace(found, profile=str(treated["profile"]), dataset=str(treated["dataset"]))
 
 
-class Measurement(NamedTuple):
-    """What a comparison needs of a row of :func:`tidy`."""
-
-    seed: int
-    level: float
-    value: float
-    arm: str
-    init: str
-
-
-def measurements(rows: pd.DataFrame) -> list[Measurement]:
-    """The rows of a frame of :func:`tidy`."""
-    return [Measurement(*row) for row in zip(*(rows[name].tolist() for name in Measurement._fields), strict=True)]
-
-
 def paired(
-    treated: Sequence[Measurement],
-    reference: Sequence[Measurement],
+    treated: pd.DataFrame,
+    reference: pd.DataFrame,
     *,
     level: float | None = None,
     reduce: Reduce = None,
     kind: Kind = "difference",
 ) -> Comparison:
-    """:func:`compare` of two sides that are selected already."""
+    """:func:`compare` of the rows of two sides."""
     tables = [_table(side, level, reduce) for side in (treated, reference)]
     seeds, levels = _complete(tables[0].keys() & tables[1].keys(), reduce)
     if not seeds or not levels:
         return Comparison()
     one, other = (
-        reduced(np.array([[table[seed, place] for place in levels] for seed in seeds]), levels, reduce)
+        _reduced(np.array([[table[seed, place] for place in levels] for seed in seeds]), levels, reduce)
         for table in tables
     )
     found = effect(kind, one, other)
@@ -329,28 +307,28 @@ def paired(
     if not fine.any():
         return Comparison()
     kept = [seed for seed, is_fine in zip(seeds, fine, strict=True) if is_fine]
-    starts = [{row.init for row in side if row.arm == ARMS[1] and row.seed in kept} for side in (treated, reference)]
+    starts = (
+        side["init"][(side["arm"] == ARMS[1]) & side["seed"].isin(kept)].nunique() for side in (treated, reference)
+    )
     return Comparison(
         tuple(kept),
         one[fine],
         other[fine],
         *mean_interval(found[fine]),
         levels=tuple(levels) if reduce or level is not None else (),
-        pretraining_seeds=min((len(start) for start in starts if start), default=0),
+        pretraining_seeds=min(filter(None, starts), default=0),
     )
 
 
-def _table(side: Iterable[Measurement], level: float | None, reduce: Reduce) -> dict[tuple[int, float], float]:
+def _table(side: pd.DataFrame, level: float | None, reduce: Reduce) -> dict[tuple[int, float], float]:
     """Finite values by seed and level, 0 where there is none; a ValueError where there are two: an open condition."""
-    found: dict[tuple[int, float], float] = {}
-    for row in side:
-        here = reduce or (math.isnan(row.level) if level is None else math.isclose(row.level, level, abs_tol=1e-9))
-        if here and math.isfinite(row.value):
-            place = row.seed, 0.0 if math.isnan(row.level) else row.level
-            if place in found:
-                raise ValueError(f"two values for seed {place[0]} at level {place[1]:g}; select one arm and method")
-            found[place] = row.value
-    return found
+    values, levels = side["value"].to_numpy(), side["level"].to_numpy()
+    here = np.isnan(levels) if level is None else np.isclose(levels, level)
+    keep = np.isfinite(values) & (here | bool(reduce))
+    places = list(zip(side["seed"][keep].tolist(), np.nan_to_num(levels[keep]).tolist(), strict=True))
+    if len(set(places)) < len(places):
+        raise ValueError("there are two values for one seed and level; select one arm and method")
+    return dict(zip(places, values[keep].tolist(), strict=True))
 
 
 def _complete(pairs: Set[tuple[int, float]], reduce: Reduce) -> tuple[list[int], list[float]]:
@@ -365,7 +343,7 @@ def _complete(pairs: Set[tuple[int, float]], reduce: Reduce) -> tuple[list[int],
     return max(found, key=lambda one: (min(len(one[0]), 2), len(one[0]) * len(one[1])), default=([], []))
 
 
-def reduced(numbers: Floats, levels: Sequence[float], reduce: Reduce) -> Floats:
+def _reduced(numbers: Floats, levels: Sequence[float], reduce: Reduce) -> Floats:
     """One number a row of values [seeds, levels]."""
     if reduce is None or reduce == "mean":
         means: Floats = numbers.mean(axis=1)
@@ -422,57 +400,42 @@ def arms(
     Returns:
         ``dataset`` (as asked for), ``measured_on``, ``method``, ``level``, ``metric``, ``profile``, for each arm
         ``scratch``, ``scratch_sd``, ``tuned``, ``tuned_sd``; ``difference`` (tuned less scratch), ``low``, ``high``
-        (95 %), ``n``, ``levels`` (how many), ``pretraining_seeds``, and ``paper_scratch``, ``paper_tuned`` (NaN where
-        the paper prints none; of an area or mean over the levels that were measured). A setting that only the paper
-        has keeps NaN in place of ours.
+        (95 %), ``n``, ``pretraining_seeds``, and ``paper_scratch``, ``paper_tuned`` (NaN where the paper prints none;
+        of an area or mean over the levels that were measured). Of what only the paper has, ours is NaN.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[list[Any]] = []
     places = levels if reduce is None else [None]
     for dataset, method, level, metric in itertools.product(datasets, methods, places, metrics):
         setting: dict[str, Any] = {"dataset": dataset, "method": method, "level": level, "reduce": reduce}
         found = gain(values, metric, section=section, profile=profile, **setting)
         setting |= {"metric": metric, "levels": found.levels, "locator": locator}
-        paper = {
-            f"paper_{name}": paper_value(section, arm=arm, **setting)
-            for name, arm in zip(("scratch", "tuned"), ARMS, strict=True)
-        }
-        if found.n or not np.isnan(list(paper.values())).all():
-            rows.append(
-                {
-                    "dataset": dataset,
-                    "measured_on": found.dataset or dataset,
-                    **{"method": method, "level": level, "metric": metric, "profile": found.profile},
-                    **_side("scratch", found.reference),
-                    **_side("tuned", found.treated),
-                    **{"difference": found.effect, "low": found.low, "high": found.high, "n": found.n},
-                    "levels": len(found.levels),
-                    "pretraining_seeds": found.pretraining_seeds,
-                    **paper,
-                }
-            )
+        paper = [paper_value(section, arm=arm, **setting) for arm in ARMS]
+        if found.n or not np.isnan(paper).all():
+            sides = [pd.Series(side, dtype=float) for side in (found.reference, found.treated)]
+            numbers = [number for side in sides for number in (side.mean(), side.std())]
+            numbers += [found.effect, found.low, found.high, found.n, found.pretraining_seeds]
+            rows.append([dataset, found.dataset or dataset, method, level, metric, found.profile, *numbers, *paper])
     columns = ["dataset", "measured_on", "method", "level", "metric", "profile", "scratch", "scratch_sd", "tuned"]
-    columns += ["tuned_sd", "difference", "low", "high", "n", "levels", "pretraining_seeds"]
-    return pd.DataFrame(rows, columns=[*columns, "paper_scratch", "paper_tuned"])
+    columns += ["tuned_sd", "difference", "low", "high", "n", "pretraining_seeds", "paper_scratch", "paper_tuned"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def basis(rows: pd.DataFrame) -> str:
-    """At which scales and over how many seeds rows of :func:`tidy` or :func:`arms` are: "`cpu`, 3 seeds"."""
+    """On what rows of :func:`tidy` rest: "`cpu`, 3 seeds", or of :func:`arms`: "`cpu`, 3 seeds, one pre-training"."""
     if "n" in rows:
-        counts = rows[rows["n"] > 0].groupby("profile", observed=True)["n"].agg(["min", "max"])
+        counts = rows[rows["n"] > 0].rename(columns={"n": "seed", "pretraining_seeds": "pre-training"})
     else:
         same = [name for name in SETTING if name in rows]
-        seeds = rows.groupby(same, observed=True, dropna=False)["seed"].nunique()
-        counts = seeds.groupby("profile", observed=True).agg(["min", "max"])
-    return "; ".join(
-        f"`{profile}`, {least}{f' to {most}' * (least < most)} seed{'s' * (most > 1)}"
-        for profile, (least, most) in counts.sort_index(ascending=False).iterrows()
-    )
-
-
-def _side(name: str, values: Floats) -> dict[str, float]:
-    """Mean and standard deviation of one side, NaN where there are too few values."""
-    series = pd.Series(values, dtype=float)
-    return {name: float(series.mean()), f"{name}_sd": float(series.std())}
+        counts = rows.groupby(same, observed=True, dropna=False)["seed"].nunique().reset_index()
+    texts = []
+    for profile, some in counts.sort_values("profile", ascending=False).groupby("profile", observed=True, sort=False):
+        parts = [f"`{profile}`"]
+        for what in [name for name in ("seed", "pre-training") if name in some]:
+            least, most = int(some[what].min()), int(some[what].max())
+            number = "one" if most == 1 and what != "seed" else f"{least} to {most}" if least < most else most
+            parts.append(f"{number} {what}{'s' * (most > 1)}")
+        texts.append(", ".join(parts))
+    return "; ".join(texts)
 
 
 @functools.cache
@@ -507,27 +470,16 @@ def paper_value(
     wanted = [place for place in table.index if not levels or np.isclose(place, levels).any()]
     if not wanted or (levels and len(wanted) < len(levels)):
         return float("nan")
-    return float(reduced(table[wanted].to_numpy()[None], wanted, reduce)[0])
+    return float(_reduced(table[wanted].to_numpy()[None], wanted, reduce)[0])
 
 
 def paper_ood_means(values: pd.DataFrame, metric: str, *, dataset: str, profile: str) -> list[float]:
-    """The paper's means from scratch and pre-trained over the OOD sets that ours is over; NaN where it lacks one.
-
-    Args:
-        values: Of :func:`tidy`.
-        metric: ``"auroc_mean"``, ``"aupr_synthetic"`` and so on.
-        dataset: In-distribution set.
-        profile: The scale of ours.
-    """
+    """The paper's means of, say, ``"auroc_mean"`` in both arms over the OOD sets that ours is over; NaN without one."""
     ours = where(values, section="ood", main=True, dataset=dataset, profile=profile, method="standard", metric=metric)
     score, kind = metric.split("_")
     if ours.empty or score == "fpr95":  # of which P1 prints nothing
         return [float("nan")] * 2
-    sets = [
-        name
-        for name in json.loads(ours["recipe"].iloc[0])["ood_sets"].split(":")
-        if name in OOD_SETS.get(kind, (name,))
-    ]
+    sets = [s for s in json.loads(ours["recipe"].iloc[0])["ood_sets"].split(":") if s in OOD_SETS.get(kind, (s,))]
     setting = {"dataset": dataset, "method": "standard"}
     printed = [[paper_value("ood", metric=f"{score}_{name}", arm=arm, **setting) for name in sets] for arm in ARMS]
     return [float(np.mean(one)) for one in printed]

@@ -15,10 +15,7 @@ from robustness_lib.runner.records import EVIDENCE
 
 
 def provenance_box(records: pd.DataFrame, section: str) -> Markdown:
-    """A closed drop-down "How this page was made": commands, revision, device, software, time, checksums of the data.
-
-    Of each profile that has records of the section (:func:`robustness_lib.runner.records.frame`), else of `cpu`.
-    """
+    """A closed drop-down "How this page was made"; ``records`` is of :func:`robustness_lib.runner.records.frame`."""
     own = records[records["section"] == section]
     recorded = [scale for scale in EVIDENCE if scale in set(own["profile"])] or ["cpu"]
     lines = [":::{dropdown} How this page was made", ""]
@@ -30,12 +27,8 @@ def provenance_box(records: pd.DataFrame, section: str) -> Markdown:
 def _how_made(own: pd.DataFrame, section: str, profile: str) -> list[str]:
     """Lines about the records of one profile."""
     if own.empty:
-        command = shlex.join(["robustness", "run", section, "--profile", profile])
-        return [
-            f"Nothing is recorded yet at the `{profile}` profile. This command records it:",
-            "",
-            *("```bash", command, "```", ""),
-        ]
+        command = ["```bash", f"robustness run {section} --profile {profile}", "```", ""]
+        return [f"Nothing is recorded yet at the `{profile}` profile. This command records it:", "", *command]
     commands = [rerun_command(section, profile, str(name), group) for name, group in own.groupby("dataset")]
     lines = [
         "These commands measure the recorded results again. What a page shows of methods on request and of trials "
@@ -60,7 +53,7 @@ def rerun_command(section: str, profile: str, dataset: str, group: pd.DataFrame)
     Settings in which only some of them differ from what the section plans are left out.
     """
     parts = ["robustness", "run", section, "--profile", profile, "--dataset", dataset]
-    parts += ["--seeds", ",".join(str(seed) for seed in sorted(set(group["seed"])))]
+    parts += ["--seeds", ",".join(map(str, sorted(set(group["seed"]))))]
     init = _other_start(profile, dataset, group["init"])
     parts += [] if init is None else ["--init", init]
     changes = [source.get("changed", {}) for source in group["provenance"]]
@@ -83,17 +76,17 @@ def _other_start(profile: str, dataset: str, inits: Iterable[str]) -> str | None
 def _facts(group: pd.DataFrame) -> dict[str, str]:
     """What a group of records has in common, by title; several values are all listed."""
     sources: list[dict[str, Any]] = list(group["provenance"])
-    versions = {
-        f"{package} {number}"
-        for source in sources
-        for package, number in source.get("versions", {}).items()
-        if package in ("python", "torch", "torchvision")
-    }
+    packages = [item for source in sources for item in source.get("versions", {}).items()]
+    versions = {f"{name} {number}" for name, number in packages if name in ("python", "torch", "torchvision")}
     dates = sorted(str(source["date"])[:10] for source in sources if source.get("date"))
     trained = dict.fromkeys(place for source in sources for place in source.get("trained_on", ()))
     hours = sum(float(source.get("seconds") or 0) for source in sources) / 3600
     return {
-        "Code revision": _listed(f"`{_short(str(name))}`" for source in sources if (name := source.get("revision"))),
+        "Code revision": _listed(
+            f"`{name[:7]}{'-dirty' * name.endswith('-dirty')}`"
+            for source in sources
+            if (name := source.get("revision"))
+        ),
         "Device": _listed(source.get("device") for source in sources),
         "Precision": _listed(source.get("precision") for source in sources),
         "Networks trained before, on": "; ".join(trained),
@@ -105,8 +98,3 @@ def _facts(group: pd.DataFrame) -> dict[str, str]:
 
 def _listed(values: Iterable[Any]) -> str:
     return ", ".join(dict.fromkeys(str(value) for value in values if value)) or "unknown"
-
-
-def _short(revision: str) -> str:
-    """A commit in seven digits, and whether the code was changed since: "0123456-dirty"."""
-    return revision[:7] + ("-dirty" if revision.endswith("-dirty") else "")

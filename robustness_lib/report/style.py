@@ -1,9 +1,7 @@
 """The one look of all figures.
 
-Colours are Okabe and Ito's, which colour-blind readers tell apart; an arm has besides its colour a marker and
-a line style, so that it is known in black and white too. The background is opaque and light, since pages have
-a dark mode. Figures are 6 inches wide (a page's text width) with 12-point text: still readable when a phone
-shows them at half that width. Captions belong to the page, so figures have no titles.
+Colours are Okabe and Ito's, which colour-blind readers tell apart; an arm has a marker besides, for black and white.
+The background is light, since pages have a dark mode; 12-point text is still readable at half the width, on a phone.
 """
 
 from __future__ import annotations
@@ -25,25 +23,13 @@ from robustness_lib.errors import choose
 from robustness_lib.paper.numbers import label
 from robustness_lib.report.evidence import basis
 
-OKABE_ITO = {
-    "black": "#000000",
-    "orange": "#E69F00",
-    "sky blue": "#56B4E9",
-    "green": "#009E73",
-    "yellow": "#F0E442",
-    "blue": "#0072B2",
-    "vermilion": "#D55E00",
-    "purple": "#CC79A7",
-}
+VERMILION, BLUE, GREEN, ORANGE, SKY_BLUE, PURPLE = "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 
 EQUAL: dict[str, Any] = {"color": "#777777", "lw": 1.2, "ls": ":"}
 """The line of what loses nothing: equal accuracy on both sides."""
 
-WIDTH = 6.0
-"""Width of a figure in inches."""
-
 STYLE: Any = {
-    "figure.figsize": (WIDTH, 3.6),
+    "figure.figsize": (6.0, 3.6),  # inches; as wide as a page's text
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
@@ -60,9 +46,7 @@ STYLE: Any = {
     "axes.axisbelow": True,
     "grid.color": "#DDDDDD",
     "grid.linewidth": 0.8,
-    "axes.prop_cycle": cycler(
-        color=[OKABE_ITO[name] for name in ("vermilion", "blue", "green", "orange", "sky blue", "purple")]
-    ),
+    "axes.prop_cycle": cycler(color=[VERMILION, BLUE, GREEN, ORANGE, SKY_BLUE, PURPLE]),
     "xtick.labelsize": 11,
     "ytick.labelsize": 11,
     "legend.fontsize": 11,
@@ -72,11 +56,11 @@ STYLE: Any = {
 }
 
 _ARMS = {
-    "scratch": {"color": OKABE_ITO["vermilion"], "marker": "o", "linestyle": "-"},
-    "pre-trained": {"color": OKABE_ITO["blue"], "marker": "s", "linestyle": "-"},
+    "scratch": {"color": VERMILION, "marker": "o", "linestyle": "-"},
+    "pre-trained": {"color": BLUE, "marker": "s", "linestyle": "-"},
 }
-_SERIES = (("purple", "o"), ("orange", "^"), ("green", "v"), ("sky blue", "P"), ("blue", "s"))
-PAPER: dict[str, Any] = {"color": OKABE_ITO["black"], "marker": "D", "linestyle": "none", "zorder": 4}
+_SERIES = ((PURPLE, "o"), (ORANGE, "^"), (GREEN, "v"), (SKY_BLUE, "P"), (BLUE, "s"))
+PAPER: dict[str, Any] = {"color": "black", "marker": "D", "linestyle": "none", "zorder": 4}
 """How a value of the paper is drawn: a black diamond."""
 
 
@@ -92,31 +76,29 @@ def paper_line(arm: str) -> dict[str, Any]:
 
 def band(panel: Axes, rows: pd.DataFrame, arm: str, *, x: str = "level") -> None:
     """Draw an arm's rows of one metric, a fraction, in per cent: mean and standard deviation over seeds along ``x``."""
-    curve = 100 * _means(rows, arm, x)
-    style = arm_style(arm)
+    curve, style = _means(rows, arm, x), arm_style(arm)
     panel.plot(curve.index, curve["mean"], label=label(arm), **style)
-    panel.fill_between(
-        curve.index, curve["mean"] - curve["std"], curve["mean"] + curve["std"], color=style["color"], alpha=0.2, lw=0
-    )
+    low, high = curve["mean"] - curve["std"], curve["mean"] + curve["std"]
+    panel.fill_between(curve.index, low, high, color=style["color"], alpha=0.2, lw=0)
 
 
 def recorded_line(panel: Axes, rows: pd.DataFrame, arm: str, *, x: str = "level") -> None:
     """Draw the recorded means of an arm as a thin dotted line beside those of a live run, where there are any."""
-    curve = 100 * _means(rows, arm, x)
+    curve = _means(rows, arm, x)
     if len(curve):
-        words = f"recorded, {label(arm)}"
-        panel.plot(curve.index, curve["mean"], color=arm_style(arm)["color"], lw=1.4, ls=":", label=words)
+        look = {"color": arm_style(arm)["color"], "lw": 1.4, "ls": ":", "label": f"recorded, {label(arm)}"}
+        panel.plot(curve.index, curve["mean"], **look)
 
 
 def _means(rows: pd.DataFrame, arm: str, x: str) -> pd.DataFrame:
     curve = rows[rows["arm"] == arm].astype({x: float, "value": float}).groupby(x)["value"].agg(["mean", "std"])
-    return curve.fillna({"std": 0.0})
+    return 100 * curve.fillna({"std": 0.0})
 
 
 def series_style(place: int) -> dict[str, Any]:
     """Colour and marker of one of several lines that are not arms, by its place among them; five styles repeat."""
     color, marker = _SERIES[place % len(_SERIES)]
-    return {"color": OKABE_ITO[color], "marker": marker, "linestyle": "-"}
+    return {"color": color, "marker": marker, "linestyle": "-"}
 
 
 def use_style() -> None:
@@ -130,14 +112,8 @@ def use_style() -> None:
 def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure as wide as the text, and its ``rows * columns`` axes, row by row, each row ``height`` inches high."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(
-            rows,
-            columns,
-            figsize=(WIDTH, height * rows),
-            sharey=columns > 1,
-            squeeze=False,
-            layout="constrained",
-        )
+        figure, axes = plt.subplots(rows, columns, sharey=columns > 1, squeeze=False, layout="constrained")
+        figure.set_figheight(height * rows)
     return figure, list(np.ravel(axes))
 
 

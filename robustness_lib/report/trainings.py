@@ -12,52 +12,47 @@ from robustness_lib.models.corpora import corpus_label
 from robustness_lib.paper.numbers import Metric, label, metric, network_label
 from robustness_lib.report.evidence import where
 from robustness_lib.report.markdown import Markdown, number, table
-from robustness_lib.runner.records import EVIDENCE, SCRATCH, SETTING, Job, Record, distinctions
+from robustness_lib.runner.records import EVIDENCE, PRETRAINING, SCRATCH, SETTING, Job, Record, distinctions
 
 
 def trainings_table(
-    recorded: Iterable[Record],
-    pretrainings: Sequence[Record],
-    *,
-    name: str,
-    caption: str = "",
-    methods: Iterable[str] | None = None,
+    recorded: Sequence[Record], *, name: str, caption: str = "", methods: Iterable[str] | None = None
 ) -> Markdown:
     """One row a recipe: network, images, schedule, dropout, and what was trained so; the corpora are in the caption.
 
-    Of the records of one section those of ``smoke`` do not count; ``pretrainings`` say by their checksums what the
-    corpora are.
+    ``recorded`` is of :func:`robustness_lib.report.evidence.records_of`; records of ``smoke`` do not count.
     """
     kept = None if methods is None else set(methods)
-    found: dict[tuple[str, ...], dict[str, dict[str, None]]] = {}
-    starts: dict[str, None] = {}
-    for record in recorded:
-        job, recipe = record.job, record.job.recipe
+    rows, starts = [], set()
+    for job in (record.job for record in recorded if record.job.section != PRETRAINING):
+        recipe = job.recipe
         if job.profile not in EVIDENCE or not recipe.get("epochs") or (kept is not None and job.method not in kept):
             continue
-        key: tuple[str, ...] = (
-            f"{'From scratch' if job.init == SCRATCH else 'Pre-trained'}, `{job.profile}`",
-            network_label(str(recipe["architecture"])),
-            _images(recipe),
-            f"batch {recipe['batch_size']}, rate {float(str(recipe['learning_rate'])):g}",
-            f"{float(str(recipe.get('dropout', 0))):g}",
+        starts |= {job.init} - {SCRATCH}
+        rows.append(
+            {
+                "profile": job.profile,
+                "Training": f"{'From scratch' if job.init == SCRATCH else 'Pre-trained'}, `{job.profile}`",
+                "Network": network_label(str(recipe["architecture"])),
+                "Images": _images(recipe),
+                "Schedule": f"batch {recipe['batch_size']}, rate {float(str(recipe['learning_rate'])):g}",
+                "Dropout": f"{float(str(recipe.get('dropout', 0))):g}",
+                "epochs": int(str(recipe["epochs"])),
+                "method": label(job.method),
+                "dataset": label(job.dataset),
+            }
         )
-        starts |= {} if job.init == SCRATCH else {job.init: None}
-        uses = found.setdefault(key, {"epochs": {}, "methods": {}, "sets": {}})
-        for kind, value in (("epochs", str(recipe["epochs"])), ("methods", job.method), ("sets", job.dataset)):
-            uses[kind][value] = None
-    rows = []
-    for key, uses in sorted(found.items(), key=lambda item: (item[0][0].partition(", ")[2], item[0])):
-        epochs = sorted(map(int, uses["epochs"]))
-        span = f"{epochs[0]}" if len(epochs) == 1 else f"{epochs[0]} to {epochs[-1]}"
-        what = "; ".join(sorted(label(method) for method in uses["methods"]))
-        sets = ", ".join(sorted(label(dataset) for dataset in uses["sets"]))
-        row = dict(zip(("Training", "Network", "Images", "Schedule", "Dropout"), key, strict=True))
-        row["Schedule"] = f"{span} epochs, {key[3]}"
-        rows.append(row | {"For": sets if set(uses["methods"]) == {"standard"} else f"{what} ({sets})"})
-    corpora = sorted({corpus_label(pretrainings, start) for start in starts})
-    words = f"How the networks were trained. Pre-training corpora: {'; '.join(corpora)}. {caption}"
-    return table(rows, caption=words.strip(), name=name)
+    shared = ["profile", "Training", "Network", "Images", "Schedule", "Dropout"]
+    lines = []
+    for values, uses in pd.DataFrame(rows, columns=[*shared, "epochs", "method", "dataset"]).groupby(shared):
+        span = " to ".join(f"{epochs}" for epochs in sorted({uses["epochs"].min(), uses["epochs"].max()}))
+        what, sets = ("; ".join(sorted(set(uses["method"]))), ", ".join(sorted(set(uses["dataset"]))))
+        line = dict(zip(shared[1:], values[1:], strict=True))
+        line["Schedule"] = f"{span} epochs, {line['Schedule']}"
+        lines.append(line | {"For": sets if what == label("standard") else f"{what} ({sets})"})
+    corpora = "; ".join(sorted({corpus_label(recorded, start) for start in starts}))
+    words = f"How the networks were trained. Pre-training corpora: {corpora}. {caption}"
+    return table(lines, caption=words.strip(), name=name)
 
 
 def _images(recipe: Mapping[str, Any]) -> str:
@@ -96,19 +91,16 @@ def candidates_table(
         caption: Caption of the table.
         name: Its label for references.
     """
-    some = records[records["method"] == method]
-    if train_images is not None:
-        some = some[some["recipe"].map(lambda recipe: recipe["train_images"] == train_images).astype(bool)]
-    varied = [each for each in _SETTINGS if some["recipe"].map(lambda recipe, each=each: recipe[each]).nunique() > 1]
+    some = records[records["method"] == method].reset_index(drop=True)
+    some = some.join(pd.DataFrame(list(some["recipe"]))[[*_SETTINGS, "train_images"]])
+    some = some if train_images is None else some[some["train_images"] == train_images]
+    varied = [setting for setting in _SETTINGS if some[setting].nunique() > 1]
     rows = []
-    decisive = measures[-1]
-    for (arm, level), group in some.groupby(["arm", "level"], sort=True, dropna=False):
-        best = (group[decisive].astype(float) * metric(decisive).better).idxmax()
-        order = group["recipe"].map(lambda recipe: tuple(recipe[setting] for setting in _SETTINGS)).sort_values().index
-        for index in order:
-            row = group.loc[index]
+    for (arm, level), group in some.groupby(["arm", "level"], dropna=False):
+        best = (group[measures[-1]].astype(float) * metric(measures[-1]).better).idxmax()
+        for index, row in group.sort_values(list(_SETTINGS)).iterrows():
             cells = {"Arm": label(str(arm))} | ({symbol: f"{level:g}"} if symbol else {})
-            cells |= {_SETTINGS[setting]: f"{row['recipe'][setting]:g}" for setting in varied}
+            cells |= {_SETTINGS[setting]: f"{row[setting]:g}" for setting in varied}
             cells |= {_JUDGED[measure]: number(row[measure], measure) for measure in measures}
             rows.append({title: f"**{cell}**" if index == best else cell for title, cell in cells.items()})
     return table(rows, caption=caption, name=name)
@@ -148,18 +140,20 @@ def live_table(
         groups.setdefault((what, str(by_key["differs"].get(job.key, ""))), []).append(job)
     shown, rows = [one for one in metrics if one in live and live[one].notna().any()], []
     for (what, differs), group in groups.items():
-        some = by_key.loc[[job.key for job in group if job.key in by_key.index]]
-        own = {one: _numbers(some[one]) for one in live.columns if one not in _DESCRIBES and one in some}
-        own = {one: numbers for one, numbers in own.items() if numbers}
-        others = [] if any(one in own for one in shown) else list(own)[:_MOST]
-        rest = "; ".join(f"{_shown(one).axis} {_spread(own[one], _shown(one))}" for one in others)
-        cells = {"What": what, "Differs in": differs, "Seeds": str(len(some))}
+        some = by_key[by_key.index.isin([job.key for job in group])].drop(columns=_DESCRIBES, errors="ignore")
+        numbers = some.map(lambda value: value if isinstance(value, int | float) else None).dropna(axis=1, how="all")
+        others = [] if set(shown) & set(numbers) else list(numbers)[:_MOST]
+        rest = "; ".join(f"{_shown(one).axis} {_spread(numbers[one], one)}" for one in others)
+        row = {"What": what, "Differs in": differs, "Seeds": str(len(some))}
         for one in shown:
-            cell = _spread(own[one], _shown(one)) + _recorded(values, group[0], one) if one in own else ""
-            cells[_shown(one).axis] = cell
-        rows.append({**cells, "Measured": rest or ("" if len(some) else "not run")})
+            cell = _spread(numbers[one], one) + _recorded(values, group[0], one) if one in numbers else ""
+            row[_shown(one).axis] = cell
+        rows.append({**row, "Measured": rest or ("" if len(some) else "not run")})
     filled = pd.DataFrame(rows)
-    return table(filled[[title for title in filled if (filled[title] != "").any()]], caption=caption, name=name)
+    return table(filled.loc[:, (filled != "").any()], caption=caption, name=name)
+
+
+_DESCRIBES = [*SETTING, "init", "seed", "recipe", "provenance", "differs"]
 
 
 def _arm(job: Job) -> str:
@@ -171,10 +165,7 @@ def _recorded(values: pd.DataFrame, job: Job, name: str) -> str:
     setting = {"profile": job.profile, "dataset": job.dataset, "method": job.method, "arm": _arm(job)}
     level = None if job.level is None else round(job.level, 9)
     rows = where(values, main=True, section=job.section, metric=name, level=level, **setting)
-    return f"<br>*recorded {_spread(rows['value'].tolist(), _shown(name))}*" if len(rows) else ""
-
-
-_DESCRIBES = {*SETTING, "key", "init", "seed", "recipe", "provenance", "differs"}
+    return f"<br>*recorded {_spread(rows['value'], name)}*" if len(rows) else ""
 
 
 def _shown(name: str) -> Metric:
@@ -185,14 +176,11 @@ def _shown(name: str) -> Metric:
         return Metric(name.replace("_", " "), unit="", better=0)
 
 
-def _numbers(values: pd.Series) -> list[float]:
-    return [float(value) for value in values if isinstance(value, int | float) and value == value]
-
-
-def _spread(values: Sequence[float], shown: Metric) -> str:
+def _spread(values: pd.Series, name: str) -> str:
     """Mean and, of several values, standard deviation in the metric's unit, with a true minus sign."""
-    table = pd.Series(values) * shown.scale
-    counts = not shown.is_fraction and all(value.is_integer() for value in values)
+    shown, numbers = _shown(name), values.dropna().astype(float)
+    counts = not shown.is_fraction and (numbers % 1 == 0).all()
     digits = 0 if counts else 1 if shown.is_fraction else shown.digits
-    deviation = f" ± {table.std():.{max(digits, 1)}f}" if len(table) > 1 else ""
-    return f"{table.mean():z,.{digits}f}{deviation}".replace("-", "−")
+    numbers = numbers * shown.scale
+    deviation = f" ± {numbers.std():.{max(digits, 1)}f}" if len(numbers) > 1 else ""
+    return f"{numbers.mean():z,.{digits}f}{deviation}".replace("-", "−")

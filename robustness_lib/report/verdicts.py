@@ -1,19 +1,8 @@
 """What the records say about each claim, in two answers: the direction of its effect, and its size.
 
 The effect of a claim is the mean over seeds of the paired difference (or ratio, or relative reduction) of its two
-sides, with the 95 % interval of Student's t distribution (:func:`robustness_lib.report.evidence.compare`).
-
-**Direction.** A claim of an effect is *supported* if the interval lies wholly on the claimed side of no effect,
-*contradicted* if wholly on the other side, else *undecided*. A claim that two things are similar, that a harm is small,
-or that a number is the printed one has a margin, with its reason in ``published/claims.csv``: *supported* within it,
-*contradicted* wholly outside. A claim about every level, class or OOD set is judged at the one that bears it out least.
-
-**Size**, where the paper states one, at the papers' scale only: *reached* if the interval lies wholly at or beyond it,
-*below* if wholly short of it, else *undecided*.
-
-*Not testable here*: for the claim's own reason, or because both arms err on more than :data:`NOTHING_LEARNED` of the
-test images. Two pre-trainings of one seed each, or seeds that all give the same value, leave a claim undecided. *Not
-measured*: fewer than two paired seeds. The highest scale with two paired seeds decides; ``smoke`` never counts.
+sides, with the 95 % interval of Student's t distribution (:func:`robustness_lib.report.evidence.compare`). The
+scoreboard page (``notebooks/claims.py``) states the rule in words.
 """
 
 from __future__ import annotations
@@ -39,7 +28,7 @@ from robustness_lib.paper.claims import (
 )
 from robustness_lib.paper.numbers import SECTIONS, label, metric, tolerance
 from robustness_lib.report import evidence, markdown
-from robustness_lib.report.evidence import STAND_INS, Comparison, Measurement
+from robustness_lib.report.evidence import STAND_INS, Comparison
 from robustness_lib.report.markdown import DASH, Markdown, effect, spread, unit
 from robustness_lib.runner.records import EVIDENCE
 
@@ -60,7 +49,7 @@ class Verdict:
     Attributes:
         claim: The claim.
         direction: One of :data:`DIRECTIONS`.
-        size: "reached", "below" or "undecided"; "" where the paper states no size or it is not judged.
+        size: "" where the paper states no size or it is not judged.
         comparison: What decides; of a claim with :attr:`~Claim.than` its sides are gains.
         level: Of a claim about every level, class or OOD set the one that bears it out least; ``levels`` is how many.
         note: What is to be known beside it.
@@ -86,7 +75,11 @@ class Verdict:
 
 
 def direction(claim: Claim, low: float, high: float) -> Direction:
-    """The direction of an effect with the interval ``[low, high]``; of "equal" it is the difference from print."""
+    """The direction of an effect with the interval ``[low, high]``; of "equal" it is the difference from print.
+
+    A claim of an effect is supported by an interval wholly on the claimed side of no effect, contradicted by one wholly
+    on the other; one with a margin by an interval within the margin, and wholly outside.
+    """
     if claim.test == "beyond":
         none = 1.0 if claim.kind == "ratio" else 0.0
         low, high = sorted((claim.sign * (low - none), claim.sign * (high - none)))
@@ -109,39 +102,42 @@ def size(claim: Claim, low: float, high: float) -> Size:
 
 @dataclass(frozen=True)
 class _Records:
-    """What a section has at one scale: measurements by data set, method and metric."""
+    """What a section has at one scale: rows that count by data set, method and metric."""
 
     profile: str
-    rows: dict[tuple[str, str, str], list[Measurement]]
+    rows: dict[tuple[str, str, str], pd.DataFrame]
+    none: pd.DataFrame
 
-    def side(self, dataset: str, side: Side) -> list[Measurement]:
+    def side(self, dataset: str, side: Side) -> pd.DataFrame:
         name = f"{side.metric}_{side.at}" if side.at else side.metric
-        return [row for row in self.rows.get((dataset, side.method, name), []) if side.arm in ("none", row.arm)]
+        rows = self.rows.get((dataset, side.method, name), self.none)
+        return rows if side.arm == "none" else rows[rows["arm"] == side.arm]
 
 
 def _scales(values: pd.DataFrame, section: str) -> list[_Records]:
     """The records of a section that count, the highest scale first."""
-    values = values[(values["section"] == section) & values["main"]]
-    found = {profile: _Records(profile, {}) for profile in EVIDENCE}
-    keys = zip(*(values[name].tolist() for name in ("profile", "dataset", "method", "metric")), strict=True)
-    for (profile, *key), row in zip(keys, evidence.measurements(values), strict=True):
-        if profile in found:
-            found[profile].rows.setdefault(tuple(key), []).append(row)
-    return list(found.values())
+    found = []
+    for profile in EVIDENCE:
+        rows = evidence.where(values, section=section, main=True, profile=profile)
+        groups = rows.astype({"arm": str}).groupby(["dataset", "method", "metric"], observed=True)
+        groups = groups[["seed", "level", "value", "arm", "init", "checkpoint"]]
+        found.append(_Records(profile, dict(iter(groups)), rows.iloc[:0]))
+    return found
 
 
 def judge(claim: Claim, values: pd.DataFrame) -> Verdict:
-    """The verdict on a claim by records of :func:`robustness_lib.report.evidence.tidy`."""
+    """The verdict on one claim."""
     return all_verdicts(values, [claim])[0]
 
 
 def all_verdicts(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
-    """The verdict on each claim, in their order."""
+    """The verdict on each claim, in their order, by records of :func:`robustness_lib.report.evidence.tidy`."""
     scales = {section: _scales(values, section) for section in {claim.section for claim in claims}}
     return [_judge(claim, scales[claim.section]) for claim in claims]
 
 
 def _judge(claim: Claim, scales: list[_Records]) -> Verdict:
+    """The highest scale with two paired seeds decides, and the image set itself before its stand-in."""
     single = Verdict(claim, comparison=Comparison(dataset=claim.dataset))
     judged = _at_every_place if claim.over in EVERY else _judged
     for records in scales:
@@ -158,11 +154,10 @@ def _judge(claim: Claim, scales: list[_Records]) -> Verdict:
 def _judged(claim: Claim, records: _Records, dataset: str) -> Verdict:
     """The verdict at one scale and image set by the interval alone."""
     found = replace(_compared(claim, records, dataset), profile=records.profile, dataset=dataset)
-    if claim.exact:
-        found = replace(found, low=found.effect, high=found.effect)
-    low, high = found.low, found.high
+    found = replace(found, low=found.effect, high=found.effect) if claim.exact else found
+    ends = found.low, found.high
     is_sized = claim.exact or records.profile == EVIDENCE[0]
-    return Verdict(claim, direction(claim, low, high), size(claim, low, high) if is_sized else "", found)
+    return Verdict(claim, direction(claim, *ends), size(claim, *ends) if is_sized else "", found)
 
 
 def _compared(claim: Claim, records: _Records, dataset: str) -> Comparison:
@@ -173,29 +168,23 @@ def _compared(claim: Claim, records: _Records, dataset: str) -> Comparison:
         reference = records.side(dataset, claim.reference)
     else:
         number = float(printed_row(claim)["value"]) if claim.reference.method == PRINTED else 0.0
-        reference = [row._replace(value=number, arm="none") for row in treated]
+        reference = treated.assign(value=number, arm="none")
     over: Any = claim.over
     return evidence.paired(treated, reference, level=claim.level, reduce=over, kind=claim.kind)
 
 
 def _gains_compared(claim: Claim, records: _Records, dataset: str) -> Comparison:
     """The difference of both sides on ``dataset`` against that on the other image set, at the seeds that all have."""
-    plain = replace(claim, than=None)
-    own, *others = (
-        _compared(plain, records, place) for place in (dataset, claim.than, STAND_INS.get(str(claim.than))) if place
-    )
+    places = filter(None, (dataset, claim.than, STAND_INS.get(str(claim.than))))
+    own, *others = (_compared(replace(claim, than=None), records, place) for place in places)
     against = next((found for found in others if found.n), Comparison())
-    sides = [
-        [Measurement(seed, np.nan, float(gain), "none", "") for seed, gain in zip(side.seeds, gains, strict=True)]
-        for side in (own, against)
-        for gains in [side.treated - side.reference]
-    ]
-    return evidence.paired(*sides)
+    gains = ({"seed": one.seeds, "value": one.treated - one.reference} for one in (own, against))
+    return evidence.paired(*(pd.DataFrame(one).assign(level=np.nan, arm="none", init="") for one in gains))
 
 
 def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict:
     """The weakest of the verdicts at single levels, classes or OOD sets."""
-    places: list[Any] = sorted({row.level for row in records.side(dataset, claim.treated)})
+    places: list[Any] = sorted(records.side(dataset, claim.treated)["level"].unique())
     if claim.over != "level":
         prefix = f"{claim.treated.metric}_"
         names = [name.removeprefix(prefix) for place, _, name in records.rows if place == dataset and prefix in name]
@@ -244,8 +233,10 @@ def _limited(verdict: Verdict, records: _Records) -> Verdict:
 def _untestable(verdict: Verdict, records: _Records) -> str:
     """Why the claim cannot be tested on these records; "" if it can."""
     claim = verdict.claim
-    if claim.untestable and (not claim.untestable_if or _forward_fails(records, verdict.comparison.dataset)):
-        return claim.untestable
+    if claim.untestable:
+        sides = (records.side(verdict.comparison.dataset, Side("scratch", x, "error")) for x in ("forward", "none"))
+        if not claim.untestable_if or evidence.paired(*sides, reduce="area").effect >= 0:  # Forward fails
+            return claim.untestable
     if claim.exact or claim.treated.at is not None:
         return ""
     for dataset in dict.fromkeys([verdict.comparison.dataset, claim.than, STAND_INS.get(str(claim.than))]):
@@ -260,39 +251,23 @@ def _untestable(verdict: Verdict, records: _Records) -> str:
 
 def _clean_error(records: _Records, dataset: str, side: Side) -> float:
     """The mean test error of a side, at the lowest level where there are several; 0 where none is recorded."""
-    rows = records.side(dataset, Side(side.arm, side.method, "error"))
-    least = min((row.level for row in rows if np.isfinite(row.level)), default=np.nan)
-    errors = [row.value for row in rows if np.isnan(row.level) or row.level == least]
-    return float(np.mean(errors)) if errors else 0.0
-
-
-def _forward_fails(records: _Records, dataset: str) -> bool:
-    """Whether Forward correction from scratch does no better than training without correction."""
-    sides = [records.side(dataset, Side("scratch", method, "error")) for method in ("forward", "none")]
-    found = evidence.paired(*sides, reduce="area")
-    return found.effect >= 0
+    errors = records.side(dataset, Side(side.arm, side.method, "error")).fillna({"level": -1.0})
+    lowest = errors["value"][errors["level"] == errors["level"].min()]
+    return float(lowest.mean()) if len(lowest) else 0.0
 
 
 def _two_pretrainings(verdict: Verdict, records: _Records) -> bool:
     """Whether the two sides are pre-trained from different checkpoints, other than by their seeds."""
     claim = verdict.claim if verdict.level is None else at_place(verdict.claim, verdict.level)
-    starts = [
-        {
-            evidence.family(row.init)
-            for row in records.side(verdict.comparison.dataset, side)
-            if row.arm == "pre-trained"
-        }
-        for side in (claim.treated, claim.reference)
-    ]
+    sides = (records.side(verdict.comparison.dataset, side) for side in (claim.treated, claim.reference))
+    starts = [set(rows["checkpoint"][rows["arm"] == "pre-trained"]) for rows in sides]
     return all(starts) and starts[0] != starts[1]
 
 
 def _margin(claim: Claim) -> str:
-    if claim.test == "equal":
-        return ""
     margin = (claim.margin or claim.stated or 0.0) * metric(claim.treated.metric).scale
-    words = f"{margin:.4g} {'point' if margin == 1 else 'points'}"
-    return f" of {'±' if claim.test == 'similar' else ''}{words}"
+    words = f" of {'±' if claim.test == 'similar' else ''}{margin:.4g} point{'s' * (margin != 1)}"
+    return "" if claim.test == "equal" else words
 
 
 def _beside(claim: Claim, name: str, records: _Records, dataset: str) -> str:
@@ -319,9 +294,8 @@ def effect_text(verdict: Verdict) -> str:
     if kind == "difference":
         return effect(found if found.low < found.high else replace(found, low=np.nan), name)
     scale, digits = (1, 1) if kind == "ratio" else (100, 0)
-    mean, low, high = (
-        f"{scale * value:z.{digits}f}".replace("-", "−") for value in (found.effect, found.low, found.high)
-    )
+    numbers = (found.effect, found.low, found.high)
+    mean, low, high = (f"{scale * value:z.{digits}f}".replace("-", "−") for value in numbers)
     words = f"a factor of {mean}" if kind == "ratio" else f"{mean} % less"
     return words + (f" [{low}, {high}]" if np.isfinite(found.low) and found.low < found.high else "")
 
@@ -343,19 +317,12 @@ def here_text(verdict: Verdict) -> str:
 
 
 def frame(values: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
-    """The verdicts on the claims of one section, or on all, a row a claim.
-
-    Returns:
-        ``id``, ``section``, ``source``, ``locator``, ``statement``, ``paper`` (the paper's numbers in words), ``here``
-        and ``interval`` (ours), ``effect``, ``low``, ``high``, ``n``, ``scale``, ``direction``, ``size``, ``words``
-        (both) and ``note``.
-    """
+    """The verdicts on the claims of one section, or on all, a row a claim; ``here`` and ``interval`` are words."""
     return pd.DataFrame(
         {
             **{name: getattr(one.claim, name) for name in ("id", "section", "source", "locator", "statement", "paper")},
-            **{"here": here_text(one), "interval": effect_text(one)},
-            **{name: getattr(one.comparison, name) for name in ("effect", "low", "high", "n")},
-            **{name: getattr(one, name) for name in ("scale", "direction", "size", "words", "note")},
+            **{"here": here_text(one), "interval": effect_text(one), "n": one.comparison.n},
+            **{name: getattr(one, name) for name in ("scale", "direction", "words", "note")},
         }
         for one in all_verdicts(values, claims_of(section) if section else CLAIMS)
     )
@@ -380,8 +347,7 @@ def claims_table(rows: pd.DataFrame, *, name: str) -> Markdown:
             "Verdict": row["words"],
             "Scale": seeds if row["n"] and row["scale"] in EVIDENCE else row["scale"],
         }
-        cells.append(
-            cell | ({"Page": f"[{SECTIONS[row['section']]}]({row['section']}.ipynb)"} if len(sections) > 1 else {})
-        )
+        page = {"Page": f"[{SECTIONS[row['section']]}]({row['section']}.ipynb)"} if len(sections) > 1 else {}
+        cells.append(cell | page)
     caption = "The claims." if len(sections) > 1 else f"{SECTIONS[sections[0]]}: the claims and what was measured here."
     return markdown.table(cells, caption=caption, name=name, classes="claims")
