@@ -142,7 +142,7 @@ def live_table(
     for (what, differs), group in groups.items():
         some = by_key[by_key.index.isin([job.key for job in group])].drop(columns=_DESCRIBES, errors="ignore")
         numbers = some.map(lambda value: value if isinstance(value, int | float) else None).dropna(axis=1, how="all")
-        others = [] if set(shown) & set(numbers) else list(numbers)[:_MOST]
+        others = [] if set(shown) & set(numbers) else [str(one) for one in numbers][:_MOST]
         rest = "; ".join(f"{_shown(one).axis} {_spread(numbers[one], one)}" for one in others)
         row = {"What": what, "Differs in": differs, "Seeds": str(len(some))}
         for one in shown:

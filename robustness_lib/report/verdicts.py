@@ -105,7 +105,7 @@ class _Records:
     """What a section has at one scale: rows that count by data set, method and metric."""
 
     profile: str
-    rows: dict[tuple[str, str, str], pd.DataFrame]
+    rows: dict[Any, pd.DataFrame]
     none: pd.DataFrame
 
     def side(self, dataset: str, side: Side) -> pd.DataFrame:
@@ -234,8 +234,8 @@ def _untestable(verdict: Verdict, records: _Records) -> str:
     """Why the claim cannot be tested on these records; "" if it can."""
     claim = verdict.claim
     if claim.untestable:
-        sides = (records.side(verdict.comparison.dataset, Side("scratch", x, "error")) for x in ("forward", "none"))
-        if not claim.untestable_if or evidence.paired(*sides, reduce="area").effect >= 0:  # Forward fails
+        both = (records.side(verdict.comparison.dataset, Side("scratch", x, "error")) for x in ("forward", "none"))
+        if not claim.untestable_if or evidence.paired(*both, reduce="area").effect >= 0:  # Forward fails
             return claim.untestable
     if claim.exact or claim.treated.at is not None:
         return ""
