@@ -29,7 +29,8 @@ published = load_published(folder=Path(results))
 TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Hyper-parameter search"}
 speeds = frame(record for record in published if record.job.section == "cost" and "ratio_min" in record.metrics)
 speeds = speeds[speeds["method"] != "networks at once"]
-settings = pd.DataFrame(list(speeds["recipe"]), index=speeds.index)
+names = ["device", "threads", "architecture", "precision", "compile", "graphs"]
+settings = pd.DataFrame(list(speeds["recipe"]), index=speeds.index, columns=names)
 gpu, cpu = (speeds[settings["device"].str.startswith("CPU") == here] for here in (False, True))
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]

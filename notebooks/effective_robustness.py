@@ -43,7 +43,7 @@ style.use_style()
 everything = evidence.records_of("effective_robustness", results)
 recorded = [record for record in everything if record.job.profile == "cpu"]
 metrics = {record.job.key: record.metrics for record in recorded}
-testbed = next(record.metrics for record in recorded if record.job.method == "own-testbed")
+testbed = next((record.metrics for record in recorded if record.job.method == "own-testbed"), {})
 values = evidence.tidy(recorded)
 values["level"] = values["level"].where(values["level"] != 0.01)  # the one strength of the head penalty with records
 public = evidence.where(values, method=list(published_testbeds.METHODS)).pivot_table(
@@ -90,14 +90,14 @@ changes = {
 compared = {name: against("maximum", "excluded", ("pre-trained", name), tuned) for name in changes}
 effects = {name: found for name, found in compared.items() if found.n}
 decided = [name for name, found in effects.items() if not found.low <= 0 <= found.high]
+
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 one = metrics[course("excluded", *tuned)["key"].iloc[0]]
 error = 100 * linear_fits.standard_error(
     *(one[f"history_{name}_excluded"][-1] for name in ("accuracy", "shifted_accuracy")),
     linear_fits.LinearFit(one["slope_excluded"], one["intercept_excluded"]),
     *(testbed[name] for name in ("images_excluded", "shifted_images_excluded")),
 )
-
-# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 scales, wanted = ["linear", "probit", "logit"], ["slope", "intercept"]
 line = {name: markdown.number(public.loc[("imagenet", "fit-logit"), name], name) for name in wanted}
 squares = [markdown.number(public.loc[("imagenet", f"fit-{scale}"), "r_squared"], "r_squared") for scale in scales]

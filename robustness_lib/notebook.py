@@ -1,8 +1,7 @@
 """What a notebook needs around its cells: checked parameters, and an executed copy that is fit to publish.
 
-papermill sets a notebook's parameters but does not check them: a name that the notebook does not know is one
-line in a log, and the run goes on with the defaults. :func:`check_parameters`, called in the cell after the
-parameters cell, refuses such a run at its start.
+papermill does not check parameters: a name that the notebook does not know is one line in a log, and the run goes on
+with the defaults. :func:`check_parameters`, called in the cell after the parameters cell, refuses such a run.
 
 ``python -m robustness_lib.notebook EXECUTED PAGE`` writes the copy that the book shows (:func:`write_page`).
 """
@@ -25,7 +24,6 @@ CSV = "text/csv"
 
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after the parameters cell
 
-
 _FOLDERS = ("data_root", "store", "results")
 """Parameters in which ``~`` is the home folder."""
 
@@ -34,8 +32,8 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
     """Refuse unknown parameters, values of the wrong kind and what a section cannot measure; work from the root.
 
     A notebook that an editor started in its own folder goes on in the folder above, if that has the recorded results.
-    The defaults in the parameters cell say which parameters there are and of which kind each is: text, a whole number,
-    a number, or true and false. A number given for text becomes text (``-p seeds 0`` means ``"0"``).
+    The defaults in the parameters cell say which parameters there are and of which kind each is. A number given for
+    text becomes text (``-p seeds 0`` means ``"0"``). Where nothing is recorded, cells about that say so.
 
     Args:
         namespace: The notebook's ``globals()``. Values are converted in place.
@@ -51,13 +49,36 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
         value = _as_kind_of(default, namespace[name], name)
         namespace[name] = str(as_path(value)) if name in _FOLDERS and value else value
     if "results" in namespace:
-        _go_to_root(Path(namespace["results"]))
+        folder = Path(namespace["results"])
+        _go_to_root(folder)
+        shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+        if shell is not None and not any(folder.glob(f"{section or '*'}.jsonl")):
+            shell.ast_transformers.append(NothingRecorded())
     if section is not None:
         from robustness_lib.experiments import registry
 
         registry.plan_as_asked(section, namespace)
     if "profile" in defaults:
         _name_run({name: namespace[name] for name in defaults if name not in _FOLDERS and namespace[name] != ""})
+
+
+class NothingRecorded(ast.NodeTransformer):
+    """Makes cells that need recorded results say that there are none, up to the cell that measures."""
+
+    def __init__(self) -> None:
+        self.is_over = False
+
+    def visit_Module(self, cell: ast.Module) -> ast.Module:
+        """The cell with its statements guarded."""
+        self.is_over = self.is_over or "measure_as_asked" in ast.unparse(cell)
+        if self.is_over or not cell.body:
+            return cell
+        if isinstance(last := cell.body[-1], ast.Expr):
+            last.value = ast.Call(ast.parse("get_ipython().displayhook", mode="eval").body, [last.value], [])
+        words = {"text/markdown": "*Nothing is recorded yet of what this cell shows.*"}
+        guarded = ast.parse(f"try: ...\nexcept Exception: display({words}, raw=True)")
+        guarded.body[0].body = cell.body  # type: ignore[attr-defined]
+        return ast.fix_missing_locations(guarded)
 
 
 def _name_run(parameters: Mapping[str, Any]) -> None:
@@ -124,19 +145,15 @@ def _as_kind_of(default: Any, value: Any, name: str) -> Any:
 
 
 def write_page(executed: Path, page: Path) -> None:
-    """Write the copy of an executed notebook that the book shows.
+    """Write the copy of an executed notebook that the book shows, whole or not at all.
 
-    The copy lacks what papermill noted about the run (paths of this machine, times), and the progress bars of
-    cells with the tag ``remove-stderr``. The numbers that a figure draws become a file, ``data/<its label>.csv`` beside
-    the copy, and its caption ends with a link to that.
-
-    Args:
-        executed: The notebook as papermill wrote it.
-        page: Where the copy goes; written whole or not at all.
+    It lacks what papermill noted about the run (paths of this machine, times), and the progress bars of cells with the
+    tag ``remove-stderr``. The numbers that a figure draws become a file, ``data/<its label>.csv`` beside the copy, and
+    its caption ends with a link to that.
 
     Raises:
-        UserError: The notebook is not fit to publish: parameters were given to it (the book shows the
-            defaults), it stopped with an error, or an output holds a path of this machine.
+        UserError: Parameters were given to the notebook (the book shows the defaults), it stopped with an error, or an
+            output holds a path of this machine.
     """
     notebook = json.loads(executed.read_text())
     parameters = notebook["metadata"].pop("papermill", {}).get("parameters", {})

@@ -13,7 +13,10 @@ from pathlib import Path
 from types import ModuleType
 
 import jupytext
+import matplotlib as mpl
 import pytest
+from IPython.core.displaypub import CapturingDisplayPublisher
+from IPython.core.interactiveshell import InteractiveShell
 from nbformat import NotebookNode
 
 from robustness_lib import paper
@@ -144,6 +147,25 @@ def test_one_title_and_no_skipped_level(source: Path) -> None:
     assert levels.count(1) == 1
     assert levels[0] == 1
     assert all(b - a <= 1 for a, b in itertools.pairwise(levels))
+
+
+@NOTEBOOKS
+def test_a_notebook_without_recorded_results_says_so(
+    source: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Up to the cell that measures."""
+    monkeypatch.chdir(ROOT)
+    mpl.use("agg")
+    shell = InteractiveShell.instance(display_pub_class=CapturingDisplayPublisher)
+    try:
+        first, *others = code_cells(source)
+        cells = [first.source, f"# Parameters\nresults = {str(tmp_path)!r}\n", *(cell.source for cell in others)]
+        for text in itertools.takewhile(lambda text: "measure_as_asked" not in text, cells):
+            assert shell.run_cell(text, store_history=True).success, text
+        shown = f"{shell.display_pub.outputs} {capsys.readouterr().out}"
+        assert re.search("Nothing is recorded|none recorded|not measured", shown)
+    finally:
+        InteractiveShell.clear_instance()
 
 
 # ------------------------------------------------------------------------------------- parameters

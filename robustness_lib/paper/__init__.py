@@ -13,16 +13,7 @@ Nothing here trains, draws or reads a record; :mod:`robustness_lib.report.verdic
 """
 
 from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims_of, paper_effect, paper_text
-from robustness_lib.paper.numbers import (
-    SECTIONS,
-    Metric,
-    label,
-    metric,
-    network_label,
-    published,
-    select,
-    tolerance,
-)
+from robustness_lib.paper.numbers import SECTIONS, Metric, label, metric, network_label, published, select, tolerance
 
 __all__ = [
     "CLAIMS",

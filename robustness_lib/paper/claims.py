@@ -67,12 +67,10 @@ class Claim:
             whether the claim is about every "level", every "class" or every OOD "set".
         exact: Whether the measurement has no randomness (published predictions), so that one record decides.
         than: An image set; the claim is that the difference is larger on ``dataset`` than there.
-        margin: Equivalence margin in the unit of the effect, of the tests "similar" and "within"; None for the stated
-            size, or the precision of the print.
+        margin: Equivalence margin in the unit of the effect; None for the stated size, or the precision of the print.
         margin_reason: Why that margin.
         untestable: Why the claim cannot be tested here; "" if it can.
-        untestable_if: When it cannot: "" for always, "Forward fails" where Forward correction from scratch does no
-            better than none.
+        untestable_if: "" for always, "Forward fails" where Forward correction from scratch does no better than none.
         caveat: What has to be known beside the verdict.
         needs: What it takes to measure the claim, where it is not.
         beside: What is shown beside the effect: other metrics, or "excess".
@@ -143,11 +141,6 @@ class Claim:
         return paper_text(self)
 
 
-def _read() -> tuple[Claim, ...]:
-    with (DATA / "claims.csv").open(encoding="utf-8", newline="") as stream:
-        return tuple(_claim(row) for row in csv.DictReader(stream, restval=""))
-
-
 def _claim(row: dict[str, str]) -> Claim:
     values: dict[str, Any] = {
         side: Side(**{each.name: row.pop(f"{side}_{each.name}") or None for each in fields(Side)})  # type: ignore[arg-type]
@@ -159,7 +152,8 @@ def _claim(row: dict[str, str]) -> Claim:
     return Claim(**values, beside=tuple(row.pop("beside").split()), **row)  # type: ignore[arg-type]
 
 
-CLAIMS: tuple[Claim, ...] = _read()
+with (DATA / "claims.csv").open(encoding="utf-8", newline="") as _stream:
+    CLAIMS = tuple(map(_claim, csv.DictReader(_stream, restval="")))
 """All claims, in the sections' order."""
 
 
@@ -256,7 +250,7 @@ def paper_effect(claim: Claim) -> float | None:
         single = _at_papers_least(claim)
         return None if single is None else paper_effect(single)
     if claim.than is not None:
-        own, other = paper_effect(replace(claim, than=None)), paper_effect(_elsewhere(claim))
+        own, other = (paper_effect(replace(claim, dataset=name, than=None)) for name in (claim.dataset, claim.than))
         return None if own is None or other is None else own - other
     values = [_paper_value(claim, side) for side in (claim.treated, claim.reference)]
     return None if None in values else float(effect(claim.kind, *(np.array([value]) for value in values))[0])
@@ -277,18 +271,13 @@ def _at_papers_least(claim: Claim) -> Claim | None:
     return min(singles, key=lambda single: claim.sign * (paper_effect(single) or 0.0), default=None)
 
 
-def _elsewhere(claim: Claim) -> Claim:
-    """The same comparison on the image set that a claim about a larger difference names."""
-    return replace(claim, dataset=claim.than or claim.dataset, than=None)
-
-
 @functools.cache
 def paper_text(claim: Claim) -> str:
     """The paper's numbers of a claim, as printed, and the stated size: "13.3 → 3.6 %; a factor of 4.1"."""
     if claim.own:
         return "in no paper"
     if claim.than is not None:
-        sets = (_elsewhere(claim), replace(claim, than=None))
+        sets = (replace(claim, dataset=name, than=None) for name in (claim.than, claim.dataset))
         return ", ".join(f"{paper_text(one)} on {label(one.dataset)}" for one in sets)
     if claim.test == "equal":
         return f"{printed_row(claim)['printed']} {metric(claim.treated.metric).unit}".strip().replace("-", "−")

@@ -4,9 +4,9 @@ The data files ``published/<section>.csv`` hold one number a row:
 
 * ``section``: one of :data:`SECTIONS`
 * ``quantity``: what it is, in words
-* ``locator``: where it is printed: "P1 Table 5", "P1v1 Figure 4", "P2 Table 3"; "P1 log" are the training
-  logs that P1's authors released, "Outlier Exposure log" those of the same authors' next paper, whose
-  baselines are P1's networks with another input normalisation
+* ``locator``: where it is printed: "P1 Table 5", "P1v1 Figure 4", "P2 Table 3"; "P1 log" are the training logs that
+  P1's authors released, "Outlier Exposure log" those of their next paper, whose baselines are P1's networks with
+  another input normalisation
 * ``dataset``: our name of the target image set ("none": the number belongs to no set)
 * ``arm``: "scratch", "pre-trained", or "none" where the number compares both or belongs to neither
 * ``method``: our name of the method, the one that records carry
@@ -19,21 +19,10 @@ The data files ``published/<section>.csv`` hold one number a row:
 * ``precision``: "rounded", "truncated", "read from figure" (to about 0.02 of the plotted unit), "about",
   "bound", "exact"
 
-Names of methods, with the arm where a name alone would not tell:
-
-* adversarial: ``normal`` (no adversary), ``adversarial`` (P1 Table 1), ``last-layer``, ``full`` and
-  ``excluded`` (WRN-40-2 with and without the class-excluded corpus), ``clean-pretraining`` and
-  ``targeted-pretraining`` (P1 §3.1, without numbers);
-* label noise: ``none``, ``forward``, ``glc-5``, ``glc-10`` (per cent of trusted labels), ``none-excluded``,
-  ``none-allconv``, ``none-places365``, and ``longer`` (P1 Figure 1);
-* imbalance: ``normal``, ``cost-sensitive``, ``oversampling``, ``smote``, ``excluded``; P1's row
-  "Pre-Training" is ``normal`` in the pre-trained arm;
-* OOD detection: ``standard`` (the score is the maximum softmax probability); the metric names the set
-  (``auroc_svhn``), ``auroc_mean`` is the mean over the eight sets;
-* calibration: ``standard``, ``temperature`` (trained on 90 %, temperature fitted on the rest), ``places365``;
-* effective robustness: ``standard``, ``last-layer``, ``replay``, ``hard``, ``easy``, ``larger-network``,
-  ``smaller-corpus``; the testbed's fits are ``fit-linear``, ``fit-probit``, ``fit-logit``, its answers one image at a
-  time ``image-by-image``.
+Methods have the names that records have. Besides: P1's row "Pre-Training" of Table 3 is ``normal`` in the pre-trained
+arm; ``full`` and ``excluded`` are WRN-40-2 with and without the class-excluded corpus; ``longer`` is P1's Figure 1;
+``clean-pretraining`` and ``targeted-pretraining`` (P1 §3.1) have no numbers. Metrics of OOD detection name the set
+(``auroc_svhn``), ``auroc_mean`` is the mean over the eight sets.
 """
 
 from __future__ import annotations
@@ -66,7 +55,6 @@ _NETWORKS = {"allconv": "AllConv", "allconv-64": "AllConv (64 pixels)"}
 _LABELS = {
     "random": "random images",
     "scratch": "from scratch",
-    "pre-trained": "pre-trained",
     "cifar10": "CIFAR-10",
     "cifar100": "CIFAR-100",
     "tiny_imagenet": "Tiny ImageNet",
@@ -81,11 +69,8 @@ _LABELS = {
     "cifar10n-worse": "CIFAR-10N, worst",
     "imagenet-r": "ImageNet-R",
     "objectnet": "ObjectNet",
-    "synthetic": "synthetic",
     "gaussian": "Gaussian noise",
     "rademacher": "Rademacher noise",
-    "blobs": "blobs",
-    "textures": "textures",
     "svhn": "SVHN",
     "places365": "Places365",
     "lsun": "LSUN",
@@ -98,10 +83,7 @@ _LABELS = {
     "fit-linear": "linear scale",
     "fit-probit": "probit scale",
     "fit-logit": "logit scale",
-    "mean": "mean",
-    "standard": "standard",
     "max-logit": "max logit",
-    "energy": "energy",
     "nearest-neighbours": "nearest neighbours",
     "mahalanobis": "Mahalanobis distance",
     "temperature": "temperature scaling",
@@ -136,7 +118,6 @@ _LABELS = {
     "class-map-replay": "pre-trained head, replay",
     "head-penalty": "pre-trained head, penalty",
     "wise-ft": "weight interpolation",
-    "replay": "replay",
     "replay-10": "replay, 10 an image",
     "replay-100": "replay, 100 an image",
     "zero-shot": "zero-shot, max",
@@ -220,13 +201,8 @@ _METRICS = {
     "negative_log_likelihood": Metric("negative log-likelihood", "nats"),
     "brier_score": Metric("Brier score", ""),
     "temperature": Metric("temperature", "", 0),
-    "history_error": Metric("test error"),
-    "history_adversarial_accuracy": Metric("adversarial accuracy", better=1),
-    "history_train_error": Metric("train error"),
-    "history_train_error_clean": Metric("train error against the true labels"),
-    "history_rms_calibration_error": Metric("RMS calibration error"),
-    "history_loss": Metric("test loss", "nats"),
-    "history_train_loss": Metric("train loss", "nats"),
+    "loss": Metric("test loss", "nats"),
+    "train_loss": Metric("train loss", "nats"),
     "seconds_per_epoch": Metric("time an epoch", "s"),
     "slope": Metric("slope", "", 0, digits=4),
     "intercept": Metric("intercept", "", 0, digits=4),
@@ -275,9 +251,9 @@ _SUFFIXES = {
 def metric(name: str) -> Metric:
     """How the metric ``name`` is shown; a UserError where no metric has this name.
 
-    OOD metrics are named ``auroc_<set>`` and so on, with ``spread_`` before the name for their standard deviation over
-    draws; accuracies under longer attacks ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; suffixes such as
-    ``_tempered``, and names of shifts, are understood after any name.
+    OOD metrics are named ``auroc_<set>`` and so on, after ``spread_`` their standard deviation over draws; accuracies
+    under longer attacks ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; an epoch's values ``history_…``.
+    Suffixes such as ``_tempered``, and names of shifts, are understood after any name.
     """
     for suffix, words in _SUFFIXES.items():
         if name.endswith(suffix):
@@ -290,6 +266,8 @@ def metric(name: str) -> Metric:
         return replace(base, label=f"{base.label}, standard deviation over draws", better=0)
     if match := _CLASS.fullmatch(name):
         return Metric(f"test error of class {match[1]}")
+    if name.startswith("history_"):
+        return metric(name.removeprefix("history_"))
     for prefix, words in _COUNTS.items():
         if name.startswith(prefix):
             return Metric(f"{words}, {label(name.removeprefix(prefix))}", "", 0)
@@ -311,12 +289,12 @@ def network_label(architecture: str) -> str:
 
 @functools.cache
 def _table(section: str) -> pd.DataFrame:
+    path = DATA / f"{section}.csv"
+    rows = None if path.exists() else 0  # of a section of which no paper has numbers
     text = {"printed": str, "axis": str, "dataset": str, "arm": str, "method": str}
     blank = {"level": "", "position": ""}
-    path = DATA / f"{section}.csv"
-    if not path.exists():  # a section of which no paper has numbers
-        return pd.read_csv(DATA / "calibration.csv", dtype=text, keep_default_na=False, na_values=blank).iloc[:0]
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank)
+    path = path if rows is None else DATA / "calibration.csv"
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank, nrows=rows)  # type: ignore[call-overload, no-any-return]
 
 
 def known(section: str) -> str:
@@ -343,17 +321,10 @@ def select(
     locator: str | None = None,
     curve: bool = False,
 ) -> pd.DataFrame:
-    """The published numbers that match: rows of :func:`published`, in its order.
+    """The published numbers that match: rows of :func:`published`, in its order; None is no condition.
 
-    Args:
-        section: One of :data:`SECTIONS`.
-        dataset: Target image set, or None for all; so are the next four.
-        arm: "scratch", "pre-trained" or "none".
-        method: Method.
-        metric: Metric.
-        level: A level.
-        locator: The place that is preferred: if any matching row is printed there, only those rows are returned.
-        curve: Whether to return points of curves (with a position) instead of single numbers.
+    Where any of them is printed at ``locator``, only those are returned. ``curve`` asks for points of curves (with a
+    position) instead of single numbers.
     """
     table = _table(known(section))
     on_curve = table["metric"].str.startswith("history_") | (table["metric"] == "class_error")

@@ -225,7 +225,7 @@ def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float
     mean = float(numbers.mean())
     if len(numbers) < 2:
         return mean, -np.inf, np.inf
-    half = float(stats.t.ppf(0.975, len(numbers) - 1) * stats.sem(numbers))
+    half = float(stats.t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
     return mean, mean - half, mean + half
 
 

@@ -105,6 +105,7 @@ def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, na
         classes: CSS classes of the table.
     """
     rows = pd.DataFrame(frame)
+    rows = pd.DataFrame({"": ["none recorded"]}) if rows.empty else rows
     cells = [[str(title) for title in rows.columns], *[[str(cell) for cell in row] for row in rows.to_numpy()]]
     lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
     lines.insert(1, "|" + " --- |" * len(cells[0]))

@@ -29,7 +29,7 @@ EQUAL: dict[str, Any] = {"color": "#777777", "lw": 1.2, "ls": ":"}
 """The line of what loses nothing: equal accuracy on both sides."""
 
 STYLE: Any = {
-    "figure.figsize": (6.0, 3.6),  # inches; as wide as a page's text
+    "figure.figsize": (6.0, 3.6),
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "figure.dpi": 100,
@@ -112,8 +112,8 @@ def use_style() -> None:
 def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure as wide as the text, and its ``rows * columns`` axes, row by row, each row ``height`` inches high."""
     with mpl.rc_context(STYLE):
-        figure, axes = plt.subplots(rows, columns, sharey=columns > 1, squeeze=False, layout="constrained")
-        figure.set_figheight(height * rows)
+        size, shared = (6.0, height * rows), columns > 1  # inches; as wide as a page's text
+        figure, axes = plt.subplots(rows, columns, figsize=size, sharey=shared, squeeze=False, layout="constrained")
     return figure, list(np.ravel(axes))
 
 
