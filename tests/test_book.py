@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 import re
 import tomllib
 from importlib import metadata
@@ -18,29 +17,11 @@ from robustness_lib.report import style
 ROOT = Path(__file__).parents[1]
 PROSE = sorted((ROOT / "book").glob("*.md"))
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("*.py"))
-EXECUTED = sorted((ROOT / "book/executed").glob("*.ipynb"))
-
-
-class UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses a key given twice, where the usual loader keeps the last one."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[object, object]:
-        keys = [key.value for key, _ in node.value]
-        assert len(keys) == len(set(keys)), f"a key is given twice: {keys}"
-        return super().construct_mapping(node, deep)
-
-
-def load(name: str) -> dict[str, object]:
-    return yaml.load((ROOT / name).read_text(), UniqueKeys)
-
-
-def toc_files() -> list[str]:
-    toc = load("_toc.yml")
-    return [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
 
 
 def test_every_page_is_in_the_table_of_contents_once() -> None:
-    files = toc_files()
+    toc = yaml.safe_load((ROOT / "_toc.yml").read_text())
+    files = [toc["root"], *(chapter["file"] for part in toc["parts"] for chapter in part["chapters"])]
     assert len(files) == len(set(files))
     pages = {f"book/{path.stem}" for path in PROSE} | {f"book/executed/{path.stem}" for path in NOTEBOOKS}
     assert set(files) == pages
@@ -111,29 +92,6 @@ def test_make_help_lists_every_target_that_a_page_names() -> None:
     listed = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
     pages = "\n".join(path.read_text() for path in [*PROSE, ROOT / "README.md"])
     assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|\n| +#)", pages)) <= listed
-
-
-def test_citation_file_names_both_papers() -> None:
-    citation = load("CITATION.cff")
-    version = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["version"]
-    assert citation["version"] == version
-    bibliography = (ROOT / "book/references.bib").read_text()
-    for reference in citation["references"]:
-        assert f"title     = {{{reference['title']}}}" in re.sub(r"title +=", "title     =", bibliography)
-
-
-@pytest.mark.parametrize("page", EXECUTED, ids=lambda path: getattr(path, "stem", "none"))
-def test_executed_page_is_fit_to_publish(page: Path) -> None:
-    """Of the last build, where there was one; the build itself refuses such pages too."""
-    notebook = json.loads(page.read_text())
-    assert "papermill" not in notebook["metadata"]
-    for cell in notebook["cells"]:
-        assert "injected-parameters" not in cell["metadata"].get("tags", [])
-        for output in cell.get("outputs", []):
-            assert output["output_type"] != "error"
-            if "remove-stderr" not in cell["metadata"].get("tags", []):
-                assert output.get("name") != "stderr", output
-    assert f"{Path.cwd()}/" not in page.read_text()
 
 
 def test_readme_shows_the_published_records() -> None:

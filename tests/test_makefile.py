@@ -98,11 +98,6 @@ def test_setup_makes_the_environment_and_nothing_else(make: Make) -> None:
     assert Path(".venv/set-up").exists()
 
 
-def test_format_mends_what_lint_checks(make: Make) -> None:
-    assert make("format") == ["ruff check --quiet --fix-only .", "ruff format ."]
-    assert make("lint")[:2] == ["ruff check .", "ruff format --check ."]
-
-
 @pytest.mark.usefixtures("make")
 def test_the_book_is_built_in_the_active_environment_where_that_is_asked_for() -> None:
     Path(".venv/bin").rename("active")

@@ -294,7 +294,7 @@ def _table(section: str) -> pd.DataFrame:
     text = {"printed": str, "axis": str, "dataset": str, "arm": str, "method": str}
     blank = {"level": "", "position": ""}
     path = path if rows is None else DATA / "calibration.csv"
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank, nrows=rows)  # type: ignore[call-overload, no-any-return]
+    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank, nrows=rows)
 
 
 def known(section: str) -> str:
