@@ -7,7 +7,7 @@ from statistics import median
 
 import torch
 
-from robustness_lib.methods.ood_scores import SCORES, FeatureBank, Outputs, score
+from robustness_lib.methods.ood_scores import SCORES, FeatureBank, Outputs
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.ood_detection import detection_metrics
 from robustness_lib.randomness import generator
@@ -45,7 +45,7 @@ def measure(
     for _ in range(rounds):
         started = time.perf_counter()
         for method in SCORES:
-            scores = score(method, tested, compared)
+            scores = SCORES[method](tested, compared)
             for ood_scores in scores[id_images:].reshape(sets, ood_images):
                 for _ in range(draws):
                     detection_metrics(scores[:id_images], ood_scores, out_per_in=1 / 5)

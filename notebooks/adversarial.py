@@ -250,7 +250,7 @@ draw = torch.Generator().manual_seed(0)
 image, truth = torch.rand(1, 3, 32, 32, generator=draw), torch.tensor([3])
 weight = torch.randn(10, 3 * 32 * 32, generator=draw) / 100
 for anchor in ("clean", "noised"):
-    found = pgd.pgd(lambda images: images.flatten(1) @ weight.T, image, truth, anchor=anchor, generator=draw)
+    found = pgd.pgd(lambda x: x.flatten(1) @ weight.T, image, truth, pgd.Threat(anchor=anchor), generator=draw)
     change = 255 * (found - image).abs()
     beyond = (change > 8.01).float().mean()
     print(f"ball around the {anchor} image: largest change {change.max():.1f}/255, {beyond:.0%} beyond 8/255")

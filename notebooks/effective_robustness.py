@@ -198,7 +198,7 @@ style.show(figure, plotted)
 def pooled(shift, arm, method):
     rows = course(shift, arm, method)
     rows = rows[rows["x"] >= evidence.where(values, **ours, method=method, metric=f"lowest_{shift}")["value"].iloc[0]]
-    return linear_fits.maximum_effective_robustness(rows["x"], rows["value"], 25).value
+    return linear_fits.binned_average(rows["x"], rows["value"], 25).mean.max()
 
 
 rows = []

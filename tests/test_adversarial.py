@@ -22,12 +22,12 @@ from robustness_lib.experiments import adversarial, hyperparameter_search, pretr
 from robustness_lib.experiments.adversarial import METHODS, AdversarialConfig, trained_and_evaluated
 from robustness_lib.experiments.calibration import CalibrationConfig
 from robustness_lib.experiments.presets import profile
+from robustness_lib.methods.pgd import Threat
 from robustness_lib.metrics.robust_accuracy import (
-    Threat,
+    WithNormalisation,
     attack,
     correct_on,
     fixed_subset,
-    with_normalisation,
     worst_case,
     zero_gradient_share,
 )
@@ -192,7 +192,7 @@ def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Modu
     threat = Threat(epsilon=16 / 255, step_size=4 / 255, steps=6)
     ours = attack(network, data, *SETTING, threat)
     found = test_pgd.textbook(
-        with_normalisation(network, "half"),
+        WithNormalisation(network, "half"),
         to_unit_range(data.images),
         data.labels,
         *(threat.epsilon, threat.step_size, threat.steps),

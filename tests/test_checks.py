@@ -25,7 +25,6 @@ from robustness_lib.methods.label_noise import check_matrix, corrupt_labels, cor
 from robustness_lib.methods.ood_images import make_noise_images, nearest_images, sample_ood_images
 from robustness_lib.methods.ood_scores import knn_score, mahalanobis_score, outputs
 from robustness_lib.metrics import calibration, effective_robustness
-from robustness_lib.metrics.effective_robustness import dominance_probability
 from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 
 LOGITS = np.array([[2.0, 0.5, -1.0], [0.25, 1.0, 0.5], [0.0, 0.5, 4.0], [1.0, 0.75, 0.5]])  # exact in bfloat16
@@ -40,7 +39,7 @@ VALUES: dict[str, tuple[Callable[[Any, Any], Any], float]] = {
     "observed_matrix": (lambda _, labels: observed_matrix(labels, labels, 3).trace(), 3.0),
     "corrupt_labels": (lambda _, labels: corrupt_labels(labels, np.eye(3), 1).sum(), 4.0),
     "imbalance": (lambda _, labels: imbalance.evaluate(labels, labels, [3, 2, 1])["error"], 0.0),
-    "dominance": (lambda _, labels: dominance_probability(np.asarray(labels) == 1, [0, 0, 0, 1]), 0.0),
+    "dominance": (lambda _, labels: effective_robustness.dominance_matrix([np.asarray(labels) == 1] * 2).sum(), 0.0),
 }  # fmt: skip
 
 

@@ -208,7 +208,7 @@ def test_temperature_at_the_ends_of_the_interval() -> None:
     ("confidence", "correct", "expected"),
     [
         ([], [], "at least 1"),
-        ([0.5, 0.6], [1], "one answer an example"),
+        ([0.5, 0.6], [1], r"the shape of correct is \[1\]; give \[2\]"),
         (0.5, 1, r"give \[N\]"),
         ([0.5, math.nan], [1, 0], r"\[0, 1\]"),
         ([0.5, 1.0001], [1, 0], r"\[0, 1\]"),
@@ -229,7 +229,7 @@ def test_confidences_that_are_refused(
     ("logits", "labels", "expected"),
     [
         (np.zeros((0, 3)), np.zeros(0, int), "at least 1"),
-        (np.zeros((2, 3)), [0], r"labels have shape \(1,\); give \[2\]"),
+        (np.zeros((2, 3)), [0], r"the shape of labels is \[1\]; give \[2\]"),
         (np.zeros(3), [0, 1, 2], r"\[N, K\]"),
         ([[0.0, math.nan]], [0], "not a finite number"),
         ([[0.0, 1.0]], [2], "from 0 to 1"),

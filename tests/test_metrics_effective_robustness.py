@@ -104,10 +104,10 @@ def test_accuracies_of_0_and_1_are_left_out_where_they_lie_at_infinity() -> None
 @pytest.mark.parametrize(
     ("id_accuracy", "ood_accuracy", "message"),
     [
-        ([0.1, 0.2], [0.1, 0.2], "through 2 models; give at least three"),
-        ([0.1, 0.2, 1.0], [0.1, 0.2, 0.3], "through 2 models, besides 1 with an accuracy of 0 or 1; give at least"),
-        ([], [], "through 0 models; give at least three"),
-        ([0.1, 0.2, 0.3], [0.1, 0.2], r"id_accuracy has shape \[3\] and ood_accuracy \[2\]; give both accuracies"),
+        ([0.1, 0.2], [0.1, 0.2], r"through 2 models \(and 0"),
+        ([0.1, 0.2, 1.0], [0.1, 0.2, 0.3], r"through 2 models \(and 1 with an accuracy of 0 or 1\); give at least"),
+        ([], [], r"through 0 models \(and 0"),
+        ([0.1, 0.2, 0.3], [0.1, 0.2], r"the shape of ood_accuracy is \[2\]; give \[3\]"),
         ([0.1, 0.2, 93.1], [0.1, 0.2, 0.3], "id_accuracy holds a value outside .* 0.931 for 93.1 %"),
         ([0.1, 0.2, 0.3], [0.1, 0.2, np.nan], "ood_accuracy holds a value outside"),
         ([0.3, 0.3, 0.3], [0.1, 0.2, 0.3], "the same ID accuracy"),
@@ -155,21 +155,19 @@ def test_points_are_averaged_in_bins_of_one_per_cent() -> None:
 def test_the_maximum_has_both_error_bars() -> None:
     accuracy = np.array([[0.305, 0.605, 0.905], [0.305, 0.605, 0.905]])
     robustness = np.array([[0.00, 0.04, 0.01], [0.04, 0.05, 0.01]])
-    found = effective_robustness.maximum_effective_robustness(accuracy, robustness)
-    assert found.value == pytest.approx(0.045)
-    assert found.id_accuracy == pytest.approx(0.605)
-    assert found.largest_spread == pytest.approx(0.02)
-    assert found.own_spread == pytest.approx(0.005)
-    assert found.points == 2
+    found = effective_robustness.binned_average(accuracy, robustness)
+    best = found.mean.argmax()
+    assert (found.mean[best], found.id_accuracy[best]) == pytest.approx((0.045, 0.605))
+    assert (found.spread.max(), found.spread[best], found.points[best]) == pytest.approx((0.02, 0.005, 2))
 
 
 def test_averages_of_unsuitable_points() -> None:
-    with pytest.raises(UserError, match=r"id_accuracy has shape \[2\] and values \[1\]"):
+    with pytest.raises(UserError, match=r"the shape of values is \[1\]; give \[2\]"):
         effective_robustness.binned_average([0.1, 0.2], [0.1])
     with pytest.raises(UserError, match="at least one point"):
         effective_robustness.binned_average([], [])
     with pytest.raises(UserError, match="not a finite number"):
-        effective_robustness.maximum_effective_robustness([0.1], [np.nan])
+        effective_robustness.binned_average([0.1], [np.nan])
     with pytest.raises(UserError, match="bins is 0"):
         effective_robustness.binned_average([0.1], [0.1], bins=0)
 
@@ -195,7 +193,7 @@ def test_intervals_of_the_protocol_and_of_scipy() -> None:
         (-1, 4, 0.95, "0 <= correct <= total"),
         (0, 0, 0.95, "total >= 1"),
         (0.5, 1, 0.95, "whole numbers"),
-        ([1, 2], [3, 4, 5], 0.95, r"correct has shape \[2\] and total \[3\]"),
+        ([1, 2], [3, 4, 5], 0.95, r"the shape of total is \[3\]; give \[2\]"),
         (1, 2, 95, "confidence is 95"),
     ],
 )
@@ -215,9 +213,6 @@ def test_the_matrix_is_that_of_all_pairs() -> None:
         for j in range(7):
             expected = (correct[min(i, j)] & ~correct[max(i, j)]).mean()  # rows rise in accuracy
             assert matrix[i, j] == pytest.approx(expected, abs=1e-12)
-            assert matrix[i, j] == pytest.approx(
-                effective_robustness.dominance_probability(correct[i], correct[j]), abs=1e-12
-            )
 
 
 def test_hard_examples_and_who_gets_them_right() -> None:
@@ -229,11 +224,9 @@ def test_hard_examples_and_who_gets_them_right() -> None:
 
 
 def test_answers_that_do_not_fit() -> None:
-    with pytest.raises(UserError, match="correct_i has 2 answers and correct_j 3"):
-        effective_robustness.dominance_probability([1, 0], [1, 0, 1])
-    with pytest.raises(UserError, match="correct_j holds values other than 0 and 1"):
-        effective_robustness.dominance_probability([1, 0], [1, 2])
-    with pytest.raises(UserError, match=r"correct has shape \[2\]; give one row a model"):
-        effective_robustness.dominance_matrix([1, 0])
-    with pytest.raises(UserError, match=r"correct_i has shape \[0\]"):
-        effective_robustness.dominance_probability([], [])
+    with pytest.raises(UserError, match="correct holds values other than 0 and 1"):
+        effective_robustness.dominance_matrix([[1, 0], [1, 2]])
+    with pytest.raises(UserError, match=r"the shape of correct is \[2\]; give \[M, N\]"):
+        effective_robustness.hard_share_correct([1, 0])
+    with pytest.raises(UserError, match=r"the shape of correct is \[1, 0\]"):
+        effective_robustness.hard_examples([[]])

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import re
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +19,7 @@ from toys import PLAIN, RECIPE, checksum, images, run_training
 
 from robustness_lib.errors import UserError
 from robustness_lib.methods.interfaces import Forward
-from robustness_lib.methods.pgd import EPSILON, margin, pgd, random_targets
+from robustness_lib.methods.pgd import EPSILON, Threat, pgd, random_targets
 from robustness_lib.models.architectures import build
 from robustness_lib.training import train_step
 from robustness_lib.training.config import TrainingConfig
@@ -68,22 +68,18 @@ def test_on_a_linear_network_it_ends_in_the_corner_that_is_known() -> None:
     epsilon=st.floats(0, 1),
     step_size=st.floats(0, 0.5),
     steps=st.integers(1, 4),
-    restarts=st.integers(1, 2),
     targeted=st.booleans(),
     anchor=st.sampled_from(["clean", "noised"]),
 )
 @settings(max_examples=60)
 def test_it_stays_in_the_ball_and_in_the_image_and_is_deterministic(
-    seed: int, epsilon: float, step_size: float, steps: int, restarts: int, targeted: bool, anchor: str
+    seed: int, epsilon: float, step_size: float, steps: int, targeted: bool, anchor: str
 ) -> None:
     network, (pixels, labels) = curved(seed), batch(seed)
     kept = pixels.clone()
-    options: dict[str, Any] = {"restarts": restarts, "anchor": anchor}
-    if targeted:
-        options["targets"] = random_targets(labels, 4, stream(seed))
-    found, again = (
-        pgd(network, pixels, labels, epsilon, step_size, steps, generator=stream(seed), **options) for _ in range(2)
-    )
+    threat = Threat(epsilon=epsilon, step_size=step_size, steps=steps, anchor=anchor)
+    targets = random_targets(labels, 4, stream(seed)) if targeted else None
+    found, again = (pgd(network, pixels, labels, threat, targets=targets, generator=stream(seed)) for _ in range(2))
     radius = epsilon if anchor == "clean" else 2 * epsilon
     assert (found - pixels).abs().max() <= radius + 1e-6
     assert 0 <= found.min() <= found.max() <= 1
@@ -112,7 +108,7 @@ def textbook(
 
 def test_it_equals_an_independent_attack() -> None:
     network, (pixels, labels) = curved(3), batch(3, 8)
-    found = pgd(network, pixels, labels, 0.1, 0.03, 7, generator=stream(5))
+    found = pgd(network, pixels, labels, Threat(epsilon=0.1, step_size=0.03, steps=7), generator=stream(5))
     torch.testing.assert_close(found, textbook(network, pixels, labels, 0.1, 0.03, 7, stream(5)), atol=1e-6, rtol=0)
 
 
@@ -132,7 +128,7 @@ def released(network: Forward, pixels: Tensor, labels: Tensor, seed: int) -> Ten
 def test_the_noised_anchor_is_the_released_code_with_up_to_twice_the_radius() -> None:
     network, _ = linear(0, size=32)
     pixels, labels = batch(1, 6, 2, 32)
-    found = pgd(network, pixels, labels, anchor="noised", generator=stream(2))
+    found = pgd(network, pixels, labels, Threat(anchor="noised"), generator=stream(2))
     torch.testing.assert_close(found, released(network, pixels, labels, 2), atol=1e-6, rtol=0)
     change = (found - pixels).abs()
     assert change.max() > 1.9 * EPSILON
@@ -140,31 +136,24 @@ def test_the_noised_anchor_is_the_released_code_with_up_to_twice_the_radius() ->
     assert 255 * change.mean() == pytest.approx(7.9, abs=0.15)
 
 
-def test_restarts_keep_the_worst_case_of_each_image() -> None:
-    network, (pixels, labels) = curved(7), batch(7, 40)
-    options: dict[str, Any] = {"epsilon": 0.2, "step_size": 0.05, "steps": 1}
-    draws = stream(0)
-    single = [margin(network(pgd(network, pixels, labels, generator=draws, **options)), labels) for _ in range(5)]
-    several = margin(network(pgd(network, pixels, labels, generator=stream(0), restarts=5, **options)), labels)
-    torch.testing.assert_close(several, torch.stack(single).min(0).values)
-    assert (several < single[0]).any()
-
-
 def test_targets_are_wrong_classes_and_all_equally_likely() -> None:
-    labels = torch.arange(4).repeat(3000)
-    counts = torch.bincount(labels * 4 + random_targets(labels, 4, stream(0)), minlength=16).view(4, 4)
+    labels = torch.arange(4, dtype=torch.uint8).repeat(3000)
+    counts = torch.bincount(labels.long() * 4 + random_targets(labels, 4, stream(0)), minlength=16).view(4, 4)
     assert counts.diagonal().sum() == 0
     assert counts[~torch.eye(4, dtype=torch.bool)].float().std() < 60
+    for wrong, classes in ((labels, 1), (labels.float(), 4)):
+        with pytest.raises(UserError, match="a targeted attack needs whole numbers and a wrong class"):
+            random_targets(wrong, classes)
 
 
 def test_parameters_keep_their_gradients_and_the_network_its_mode() -> None:
     network = build("wrn-10-1", 10, seed=0)
     pixels, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
     with torch.no_grad():  # callers need not care
-        pgd(network, pixels, labels, steps=3)
+        pgd(network, pixels, labels, Threat(steps=3))
     assert network.training
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
-    assert not pgd(network, pixels.requires_grad_(), labels, steps=1).requires_grad
+    assert not pgd(network, pixels.requires_grad_(), labels).requires_grad
 
 
 # ---------------------------------------------------------------------------------------- in training
@@ -255,17 +244,27 @@ def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: 
     [
         ({"epsilon": -0.1}, "epsilon is -0.1 but must lie in [0, 1]"),
         ({"epsilon": 8.0}, "epsilon is 8.0 but must lie in [0, 1], in units of the image"),
-        ({"epsilon": float("nan")}, "epsilon is nan"),
+        ({"epsilon": math.nan}, "epsilon is nan"),
         ({"step_size": -1.0}, "step_size is -1.0 but must be a finite number, at least 0"),
         ({"steps": 0}, "steps is 0 but must be at least 1"),
-        ({"restarts": 0}, "restarts is 0 but must be at least 1"),
         ({"anchor": "dirty"}, "'dirty'"),
-        ({"images": torch.zeros(2, 3, 2, 2, dtype=torch.uint8)}, "the images are torch.uint8 but must be floating"),
-        ({"images": torch.full((2, 3, 2, 2), -0.5)}, "the images go from -0.5 to -0.5 but must lie in [0, 1]"),
-        ({"images": torch.full((2, 3, 2, 2), torch.nan)}, "the images go from nan to nan"),
-        ({"labels": torch.tensor([0, 4])}, "must lie in 0 ... 3, the network's classes, but go from 0 to 4"),
-        ({"labels": torch.tensor([-1, 2])}, "but go from -1 to 2"),
-        ({"targets": torch.tensor([9, 2])}, "but go from 2 to 9"),
+    ],
+)
+def test_a_threat_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=re.escape(message)):
+        Threat(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"images": torch.zeros(2, 3, 2, 2, dtype=torch.uint8)}, "the images are torch.uint8 from 0 to 0"),
+        ({"images": torch.full((2, 3, 2, 2), -0.5)}, "from -0.5 to -0.5 but must be float32 or float64 in [0, 1]"),
+        ({"images": torch.full((2, 3, 2, 2), torch.nan)}, "from nan to nan"),
+        ({"images": torch.zeros(2, 3, 2, 2, dtype=torch.bfloat16)}, "the images are torch.bfloat16"),
+        ({"labels": torch.tensor([0, 4])}, "labels must be whole numbers from 0 to 3"),
+        ({"labels": torch.tensor([-1, 2])}, "labels must be whole numbers from 0 to 3"),
+        ({"targets": torch.tensor([9, 2])}, "targets must be whole numbers from 0 to 3"),
         ({"labels": torch.tensor([0])}, "one for each of the 2 images, but are torch.int64 of shape (1,)"),
         ({"labels": torch.tensor([0.0, 1.0])}, "must be int64, one for each of the 2 images, but are torch.float32"),
     ],
@@ -277,48 +276,16 @@ def test_bad_input_gets_one_clear_sentence(options: dict[str, Any], message: str
 
 
 @pytest.mark.parametrize(
-    ("spoil", "message"),
+    ("before", "after", "message"),
     [
-        (lambda pixels: pixels.detach(), "no gradient flows from the loss to the images"),
-        (lambda pixels: torch.rand_like(pixels), "no gradient flows from the loss to the images"),
-        (lambda pixels: (pixels * 255).round() / 255, "the loss has no gradient at any pixel"),
+        (torch.detach, None, "the loss has no gradient at any pixel"),
+        (torch.rand_like, None, "the loss has no gradient at any pixel"),
+        (lambda pixels: (pixels * 255).round() / 255, None, "the loss has no gradient at any pixel"),
+        (None, lambda logits: logits * torch.nan, r"answers to \d of 5 images are not finite numbers"),
+        (None, lambda logits: logits.where(logits < 0, torch.inf), r"answers to \d of 5 images are not finite numbers"),
     ],
 )
-def test_a_network_in_which_gradients_do_not_flow(spoil: Callable[[Tensor], Tensor], message: str) -> None:
-    network = curved(0)
+def test_networks_that_cannot_be_attacked(before: Any, after: Any, message: str) -> None:
+    network, same = curved(0), lambda values: values
     with pytest.raises(UserError, match=message):
-        pgd(lambda pixels: network(spoil(pixels)), *batch(0))
-
-
-@pytest.mark.parametrize("precision", [torch.float16, torch.bfloat16])
-@pytest.mark.parametrize("anchor", ["clean", "noised"])
-def test_half_precision_stays_in_the_ball(precision: torch.dtype, anchor: str) -> None:
-    """To the last bit, where rounding 8/255 away from the image would leave it."""
-    network, _ = linear(0)
-    pixels = torch.rand(200, 3, 2, 2, generator=stream(3)).to(precision)
-    labels = torch.randint(2, (200,), generator=stream(4))
-    found = pgd(lambda inputs: network(inputs.float()).to(precision), pixels, labels, anchor=anchor, restarts=2)
-    assert found.dtype == precision
-    moved = (found.double() - pixels.double()).abs().max()
-    assert moved <= EPSILON * (1 if anchor == "clean" else 2) + 1e-7
-    assert moved > EPSILON * 0.8
-    assert 0 <= found.min() <= found.max() <= 1
-
-
-@pytest.mark.parametrize(
-    "spoil", [lambda logits: logits * torch.nan, lambda logits: logits.where(logits < 0, torch.inf)]
-)
-def test_a_network_that_answers_with_no_number_is_refused(spoil: Callable[[Tensor], Tensor]) -> None:
-    network, (pixels, labels) = curved(0), batch(0)
-    with pytest.raises(UserError, match=r"answers to \d of 5 images are not finite numbers"):
-        pgd(lambda inputs: spoil(network(inputs)), pixels, labels)
-
-
-def test_labels_of_any_integer_type() -> None:
-    labels = torch.tensor([0, 2, 1])
-    for kind in (torch.uint8, torch.int8, torch.int32):
-        assert margin(torch.eye(3), labels.to(kind)).tolist() == margin(torch.eye(3), labels).tolist() == [1, -1, -1]
-        assert (random_targets(labels.to(kind), 3) != labels).all()
-    for wrong, count in ((torch.tensor([0, 3, 1]), 3), (labels, 1), (labels.bool(), 3), (labels.float(), 3)):
-        with pytest.raises(UserError):
-            random_targets(wrong, count)
+        pgd(lambda pixels: (after or same)(network((before or same)(pixels))), *batch(0))

@@ -30,15 +30,14 @@ from torch.nn import functional as F
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments.grid import Filters, Method, expand
-from robustness_lib.methods.pgd import check_settings, pgd
+from robustness_lib.methods.pgd import Threat, pgd
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.robust_accuracy import (
     BATCH,
-    Threat,
+    WithNormalisation,
     attack,
     correct_on,
     fixed_subset,
-    with_normalisation,
     worst_case,
     zero_gradient_share,
 )
@@ -104,7 +103,7 @@ class AdversarialConfig(TrainingConfig):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        check_settings(self.test_epsilon, self.test_step_size, self.test_steps, "clean")
+        _threat(self)  # which checks them
         if self.test_images < 0:
             raise UserError(f"test_images is {self.test_images} but must be at least 0; 0 takes the whole test set")
         if self.long_steps and self.long_steps < self.test_steps:
@@ -353,14 +352,14 @@ def attack_independently(
     """
     autoattack, torchattacks = packages
     threat, setting = _threat(recipe), (recipe.normalisation, runtime)
-    model = _UnitRange(network, recipe.normalisation).to(runtime.device).eval()
+    model = WithNormalisation(network, recipe.normalisation).to(runtime.device).eval()
     images = to_unit_range(data.images.to(runtime.device)).contiguous()
     labels = data.labels.to(runtime.device)
     strength: Any = (threat.epsilon, threat.step_size, threat.steps)
     parts = list(zip(torch.split(images, BATCH), torch.split(labels, BATCH), strict=True))
     with torch.random.fork_rng(devices=[] if runtime.device == "cpu" else [runtime.device]):
         torch.manual_seed(0)
-        ours = torch.cat([pgd(model, *part, *strength) for part in parts])
+        ours = torch.cat([pgd(model, *part, threat) for part in parts])
         torch.manual_seed(0)
         their_pgd = torchattacks.PGD(model, *strength, random_start=True)
         theirs = torch.cat([their_pgd(*part) for part in parts])
@@ -378,18 +377,6 @@ def attack_independently(
     right = {name: correct_on(network, changed.detach().cpu(), data, *setting) for name, changed in found.items()}
     accuracies = {f"adversarial_accuracy{name}": float(value.mean()) for name, value in right.items()}
     return {"attacked_images": float(len(data)), **accuracies}
-
-
-class _UnitRange(nn.Module):
-    """A network that takes images in [0, 1], its normalisation inside, as others' attacks want it."""
-
-    def __init__(self, network: nn.Module, normalisation: str) -> None:
-        super().__init__()
-        self.network, self.normalisation = network, normalisation
-
-    def forward(self, images: Tensor) -> Tensor:
-        logits: Tensor = with_normalisation(self.network, self.normalisation)(images)
-        return logits
 
 
 # --------------------------------------------------------------------------------------------- examples
@@ -427,7 +414,7 @@ def examples(job: Job, context: Context, count: int = 6) -> Examples:
 
     def predicted(images: Tensor) -> list[str]:
         with torch.no_grad(), full_float32():
-            logits = with_normalisation(network, recipe.normalisation)(images.to(context.runtime.device))
+            logits = WithNormalisation(network, recipe.normalisation)(images.to(context.runtime.device))
         return [names[k] for k in logits.argmax(1).tolist()]
 
     clean = to_unit_range(few.images)

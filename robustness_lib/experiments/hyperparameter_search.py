@@ -22,10 +22,11 @@ from robustness_lib.experiments import imbalance
 from robustness_lib.experiments.adversarial import trained_and_evaluated
 from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.experiments.presets import profile
+from robustness_lib.methods.pgd import Threat
 from robustness_lib.methods.resampling import subsample
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.calibration import evaluate
-from robustness_lib.metrics.robust_accuracy import Threat, attack
+from robustness_lib.metrics.robust_accuracy import attack
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context, Training, trained
 from robustness_lib.runner.records import SCRATCH, Job

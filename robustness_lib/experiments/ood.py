@@ -28,9 +28,9 @@ from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.experiments.presets import profile
 from robustness_lib.files import locked
 from robustness_lib.methods import ood_images
-from robustness_lib.methods.checks import Floats, check_whole
+from robustness_lib.methods.checks import Floats, check_same_size, check_whole
 from robustness_lib.methods.ood_images import NOISE_IMAGES
-from robustness_lib.methods.ood_scores import SCORES, FeatureBank, Outputs, outputs, score
+from robustness_lib.methods.ood_scores import SCORES, FeatureBank, Outputs, outputs
 from robustness_lib.metrics import Metrics
 from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 from robustness_lib.models.checkpoint_ids import origin
@@ -168,7 +168,7 @@ def ood_sets(config: OODConfig, test: ImageDataset, context: Context) -> dict[st
         remedy = f"ood_sets={rest}" if name in config.averaged else "further_sets="
         raise MissingData(f"{reason}; or do without it: --set {remedy}") from reason
     for name, images in found.items():
-        ood_images.check_size(name, images, test)
+        check_same_size(images, test)
     return found
 
 
@@ -191,7 +191,7 @@ def run(job: Job, context: Context) -> Metrics:
     parts, rows, bank = _network_outputs(job, config, test, found, context)
     every = Outputs(*(torch.cat([getattr(part, kind) for part in parts.values()]) for kind in ("logits", "features")))
     ends = np.cumsum([len(part.logits) for part in parts.values()])
-    scores = dict(zip(parts, np.split(score(job.method, every, bank), ends[:-1]), strict=True))
+    scores = dict(zip(parts, np.split(SCORES[job.method](every, bank), ends[:-1]), strict=True))
     metrics: Metrics = {"error": float((parts["known"].logits.argmax(1) != test.labels).double().mean())}
     by_draw: dict[str, Floats] = {}
     for name, draws in rows.items():
@@ -272,7 +272,7 @@ def measure_overlap(job: Job, sets: dict[str, ImageDataset], context: Context) -
             "overlap has nothing to compare with; choose other methods"
         )
     corpus = context.images(name, "train")
-    ood_images.check_size(name, corpus, sets[job.dataset])
+    check_same_size(corpus, sets[job.dataset])
     related = {words for wnid, words in read_class_map() if wnid in class_list("cifar10_related")}
     metrics: Metrics = {
         "corpus_images": float(len(corpus)),

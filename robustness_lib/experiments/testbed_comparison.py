@@ -20,13 +20,12 @@ from robustness_lib.metrics.effective_robustness import (
     PRINTED_LINES,
     SCALINGS,
     LinearFit,
+    binned_average,
     dominance_matrix,
-    dominance_probability,
     effective_robustness,
     fit_line,
     hard_examples,
     hard_share_correct,
-    maximum_effective_robustness,
 )
 
 PRINTED_FOR = {"cifar10.1": "cifar10"}
@@ -109,7 +108,7 @@ def metrics_against(
         (from 0), ``final_effective_robustness_<shift>`` and the difference, ``lost_effective_robustness_<shift>``;
         these three of the first shift again without its name. ``accuracy`` at the end, and ``history_accuracy``. On the
         original images, at the first shift's maximum and at the end: ``dominance_at_maximum`` and ``dominance_at_end``
-        over each testbed model (as :func:`robustness_lib.metrics.effective_robustness.dominance_probability`), and of
+        over each testbed model (:func:`robustness_lib.metrics.effective_robustness.dominance_matrix`), and of
         the ``hard_images`` that all testbed models get wrong the share that the network gets right,
         ``hard_share_correct`` and ``final_hard_share_correct``. Everything is a fraction.
     """
@@ -146,8 +145,7 @@ def metrics_against(
     others = np.stack([_right(model.scores[ORIGINAL][-1], tests, classes) for model in testbed])
     hard = hard_examples(others)
     for when, at in (("maximum", best), ("end", -1)):
-        values = [dominance_probability(right[at], other) for other in others]
-        found[f"dominance_at_{when}"] = _rounded(np.array(values))
+        found[f"dominance_at_{when}"] = _rounded(dominance_matrix(np.vstack([right[at], others]))[0, 1:])
     found |= {
         **first,
         "accuracy": float(right[-1].mean()),
@@ -183,9 +181,10 @@ def _maximum(inside: Floats, beyond: Floats, lowest: float, bins: int) -> tuple[
     """The largest bin mean at accuracies that the testbed reaches (all, where none is), and an observation in it."""
     counted = np.flatnonzero(inside >= lowest)
     counted = counted if len(counted) else np.arange(len(inside))
-    best = maximum_effective_robustness(inside[counted], beyond[counted], bins)
-    near = np.abs(inside[counted] - best.id_accuracy)
-    return best.value, int(counted[near.argmin()])
+    average = binned_average(inside[counted], beyond[counted], bins)
+    best = int(average.mean.argmax())
+    near = np.abs(inside[counted] - average.id_accuracy[best])
+    return float(average.mean[best]), int(counted[near.argmin()])
 
 
 def _rounded(values: Floats) -> list[float]:

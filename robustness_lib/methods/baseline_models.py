@@ -8,7 +8,7 @@ accuracies too (it says so without naming them; ours are scikit-learn's).
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -27,53 +27,36 @@ Spec = dict[str, Any]
 """What one model changes in the recipe: ``model`` (one of :data:`PIXEL_MODELS`) or network and training."""
 
 
+def _models(names: Sequence[str], train_images: int) -> list[Spec]:
+    return [{"model": name, "train_images": train_images} for name in names]
+
+
 def _networks(*specs: tuple[str, int, int]) -> list[Spec]:
     return [{"architecture": name, "train_images": count, "epochs": epochs} for name, count, epochs in specs]
 
 
+_WIDE = ("wrn-16-1", "wrn-16-4", "wrn-40-2")
+_LENGTHS = ((500, 200), (2000, 100), (5000, 100), (20000, 60), (50000, 5), (50000, 60))
+
 TESTBEDS: dict[str, list[Spec]] = {
     "smoke": [
-        {"model": "ridge", "train_images": 400},
-        {"model": "forest", "train_images": 600},
+        *_models(["ridge"], 400), *_models(["forest"], 600),
         *_networks(("wrn-10-1", 200, 4), ("wrn-10-1", 400, 6), ("wrn-10-1", 600, 8)),
     ],
     "cpu": [
-        *({"model": name, "train_images": 5000} for name in PIXEL_MODELS),
-        {"model": "kernel", "train_images": 1000},
-        {"model": "forest", "train_images": 1000},
+        *_models(PIXEL_MODELS, 5000), *_models(["kernel", "forest"], 1000),
         *_networks(
-            ("wrn-10-1", 500, 40),
-            ("wrn-10-1", 1000, 30),
-            ("wrn-10-1", 2000, 20),
-            ("wrn-10-1", 5000, 4),
-            ("wrn-10-1", 5000, 12),
-            ("wrn-10-1", 20000, 3),
-            ("wrn-10-1", 50000, 2),
-            ("wrn-10-2", 2000, 10),
-            ("wrn-10-2", 20000, 3),
-            ("wrn-16-1", 500, 40),
-            ("wrn-16-1", 1000, 30),
-            ("wrn-16-1", 2000, 25),
-            ("wrn-16-1", 5000, 6),
-            ("wrn-16-1", 5000, 16),
-            ("wrn-16-1", 20000, 4),
-            ("wrn-16-1", 50000, 2),
-            ("wrn-22-1", 5000, 8),
-            ("resnet18", 5000, 8),
+            ("wrn-10-1", 500, 40), ("wrn-10-1", 1000, 30), ("wrn-10-1", 2000, 20), ("wrn-10-1", 5000, 4),
+            ("wrn-10-1", 5000, 12), ("wrn-10-1", 20000, 3), ("wrn-10-1", 50000, 2), ("wrn-10-2", 2000, 10),
+            ("wrn-10-2", 20000, 3), ("wrn-16-1", 500, 40), ("wrn-16-1", 1000, 30), ("wrn-16-1", 2000, 25),
+            ("wrn-16-1", 5000, 6), ("wrn-16-1", 5000, 16), ("wrn-16-1", 20000, 4), ("wrn-16-1", 50000, 2),
+            ("wrn-22-1", 5000, 8), ("resnet18", 5000, 8),
         ),
     ],
     "paper": [
-        *({"model": name, "train_images": 20000} for name in PIXEL_MODELS),
-        {"model": "kernel", "train_images": 1000},
-        {"model": "forest", "train_images": 1000},
-        *_networks(
-            *((name, count, epochs) for name in ("wrn-16-1", "wrn-16-4", "wrn-40-2") for count, epochs in (
-                (500, 200), (2000, 100), (5000, 100), (20000, 60), (50000, 5), (50000, 60))),
-            ("wrn-28-10", 50000, 60),
-            ("allconv", 5000, 60),
-            ("allconv", 50000, 60),
-            ("resnet18", 50000, 60),
-        ),
+        *_models(PIXEL_MODELS, 20000), *_models(["kernel", "forest"], 1000),
+        *_networks(*((name, *length) for name in _WIDE for length in _LENGTHS)),
+        *_networks(("wrn-28-10", 50000, 60), ("allconv", 5000, 60), ("allconv", 50000, 60), ("resnet18", 50000, 60)),
     ],
 }  # fmt: skip
 """The models of each profile's testbed; number k (from 1) is the k-th."""
@@ -95,22 +78,19 @@ def _pixel_model(name: str, seed: int) -> Any:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
-    match name:
-        case "bayes":
-            return make_pipeline(PCA(30, random_state=seed), GaussianNB())
-        case "neighbours":
-            return make_pipeline(PCA(60, random_state=seed), KNeighborsClassifier(15, weights="distance"))
-        case "ridge":
-            return make_pipeline(StandardScaler(), RidgeClassifier(3000.0))
-        case "logistic":
-            return make_pipeline(PCA(100, whiten=True, random_state=seed), LogisticRegression(C=0.01))
-        case "forest":
-            return RandomForestClassifier(100, random_state=seed)
-        case "random-features":
-            features = RBFSampler(gamma=0.01, n_components=1000, random_state=seed)
-            return make_pipeline(PCA(100, random_state=seed), features, RidgeClassifier(1.0))
-        case "kernel":
-            return make_pipeline(PCA(100, random_state=seed), SVC(C=5.0, gamma="scale"))
+    return {
+        "bayes": make_pipeline(PCA(30, random_state=seed), GaussianNB()),
+        "neighbours": make_pipeline(PCA(60, random_state=seed), KNeighborsClassifier(15, weights="distance")),
+        "ridge": make_pipeline(StandardScaler(), RidgeClassifier(3000.0)),
+        "logistic": make_pipeline(PCA(100, whiten=True, random_state=seed), LogisticRegression(C=0.01)),
+        "forest": RandomForestClassifier(100, random_state=seed),
+        "random-features": make_pipeline(
+            PCA(100, random_state=seed),
+            RBFSampler(gamma=0.01, n_components=1000, random_state=seed),
+            RidgeClassifier(1.0),
+        ),
+        "kernel": make_pipeline(PCA(100, random_state=seed), SVC(C=5.0, gamma="scale")),
+    }[choose(name, PIXEL_MODELS, "model of pixels")]
 
 
 def fit_pixel_model(name: str, data: ImageDataset, seed: int) -> Score:
@@ -119,18 +99,18 @@ def fit_pixel_model(name: str, data: ImageDataset, seed: int) -> Score:
 
     if (count := len(torch.unique(data.labels))) < 2:
         raise UserError(f"{data.name} has images of {count} classes; a model needs at least two")
-    model = _pixel_model(choose(name, PIXEL_MODELS, "model of pixels"), seed)
+    model = _pixel_model(name, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
         model.fit(_pixel_rows(data).numpy(), data.labels.numpy())
-    ask = getattr(model, "decision_function", None) or model.predict_proba
+    score_rows = getattr(model, "decision_function", None) or model.predict_proba
 
     def score(images: ImageDataset) -> Tensor:
-        found = torch.as_tensor(ask(_pixel_rows(images).numpy()), dtype=torch.float32)
-        if found.dim() == 1:  # of two classes scikit-learn gives the second one's score
-            found = torch.stack([-found, found], 1)
-        every = torch.full((len(images), images.num_classes), -torch.inf)
-        every[:, torch.as_tensor(model.classes_)] = found
-        return every
+        scores = torch.as_tensor(score_rows(_pixel_rows(images).numpy()), dtype=torch.float32)
+        if scores.dim() == 1:  # of two classes scikit-learn gives the second one's score
+            scores = torch.stack([-scores, scores], 1)
+        of_all_classes = torch.full((len(images), images.num_classes), -torch.inf)
+        of_all_classes[:, torch.as_tensor(model.classes_)] = scores
+        return of_all_classes
 
     return score

@@ -2,7 +2,7 @@
 
 A network that was pre-trained on fine classes knows some of the target's under other names: a "convertible" is an
 "automobile". Its old head can so answer the target's question without any fine-tuning ("zero-shot"), or be fine-tuned
-in place of a new one.
+in place of a new one. A class map is bool [K, J]: which of the corpus's J classes are which of the target's K.
 """
 
 from __future__ import annotations
@@ -24,19 +24,11 @@ RULES = ("max", "mean", "sum")
 
 
 def class_map(dataset: str, target_classes: Sequence[str], corpus_classes: Sequence[str]) -> Tensor:
-    """Which corpus classes are which target class.
+    """The class map of a data set and a corpus, by the names of their classes.
 
     Classes of ImageNet are mapped to those of CIFAR-10 as CINIC-10 has them
     (:func:`robustness_lib.data.imagenet_downsampled.cinic10_classes`); names that ImageNet has twice ("crane") are left
     out. A synthetic corpus class is mapped to the target class that shows the same shape.
-
-    Args:
-        dataset: The target's name.
-        target_classes: Its K names.
-        corpus_classes: The corpus's J names.
-
-    Returns:
-        bool [K, J].
     """
     if dataset == "cifar10":
         names = Counter(name for _, name in read_class_map())
@@ -51,15 +43,13 @@ def class_map(dataset: str, target_classes: Sequence[str], corpus_classes: Seque
 
 
 def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
-    """Scores of the target's classes from the logits of another head.
+    """Scores [N, K] of the target's classes from the logits of another head.
 
     Args:
         logits: [N, J].
-        members: bool [K, J], which of the head's classes are which target class.
-        rule: One of :data:`RULES`: the largest, the mean or the sum of the probabilities of a class's members.
-
-    Returns:
-        [N, K]; minus infinity for a class without members, which is never predicted.
+        members: The class map, bool [K, J].
+        rule: One of :data:`RULES`: the largest, the mean or the sum of the probabilities of a class's members. A class
+            without members has minus infinity, and so is never predicted.
     """
     choose(rule, RULES, "rule")
     is_map = members.dtype == torch.bool and members.dim() == 2 and members.numel() > 0
@@ -79,7 +69,7 @@ def class_map_loss(members: Tensor, old_labels_from: int | None = None) -> Loss:
     """Cross-entropy over all classes of the old head, whose target is the likeliest class of the label's (P2 C.12).
 
     Args:
-        members: bool [K, J].
+        members: The class map, bool [K, J].
         old_labels_from: From this position in the training set on, images are replayed ones, whose labels 0 ... J - 1
             are those of the old head; None where there are none. Their mean loss is added to that of the target's
             images (:func:`two_headed_loss`).
@@ -129,22 +119,18 @@ def _both_means(losses: Tensor, old: Tensor) -> Tensor:
 
 def extend_head(network: nn.Module, further: int, seed: int) -> nn.Module:
     """Give the head so many ``further`` classes, in place, with the weights of a new head; returns the network."""
-    if not further:
-        return network
-    old = head(network)
-    new_head(network, further, seed)
-    fresh = head(network)
-    both = nn.Linear(old.in_features, old.out_features + further)
-    with torch.no_grad():
-        both.weight.copy_(torch.cat([old.weight, fresh.weight]))
-        both.bias.copy_(torch.cat([old.bias, fresh.bias]))
-    network.set_submodule(head_name(network), both)
+    if further:
+        old = head(network)
+        fresh = head(new_head(network, further, seed))
+        both = nn.Linear(old.in_features, old.out_features + further)
+        with torch.no_grad():
+            both.weight.copy_(torch.cat([old.weight, fresh.weight]))
+            both.bias.copy_(torch.cat([old.bias, fresh.bias]))
+        network.set_submodule(head_name(network), both)
     return network
 
 
 def completed(members: Tensor) -> Tensor:
-    """A class map, bool [K, J], with a further class for each of the M target classes without a member: [K, J + M]."""
-    empty = torch.nonzero(~members.any(1)).flatten()
-    further = torch.zeros(len(members), len(empty), dtype=torch.bool)
-    further[empty, torch.arange(len(empty))] = True
-    return torch.cat([members, further], 1)
+    """A class map [K, J] with a further class for each of the M target classes without a member, [K, J + M]."""
+    own_class = torch.eye(len(members), dtype=torch.bool)[:, ~members.any(1)]
+    return torch.cat([members, own_class], 1)

@@ -1,7 +1,7 @@
 """The easiest and hardest training images of every class, by a score of their difficulty (P2 §5.3, C.9).
 
 P2 ranks images by the C-score (Jiang et al. 2020): how likely networks that were trained on other images get an image
-right, averaged over training sets of many sizes.
+right, averaged over training sets of many sizes. Scores are [N], the higher the easier.
 """
 
 from __future__ import annotations
@@ -22,17 +22,12 @@ from robustness_lib.methods.interfaces import Sampler
 C_SCORES = Path("cscores") / "cifar10-cscores-orig-order.npz"
 """CIFAR-10's published C-scores (pluskid.github.io/structural-regularity), below the data root."""
 
-
 EXAMPLES = ("random", "easy", "hard")
 """Which images a network is fine-tuned on."""
 
 
 def c_scores(data: ImageDataset, root: Path) -> Floats:
-    """The published C-scores of CIFAR-10's training images.
-
-    Returns:
-        [N], the higher the easier, in [0, 1].
-    """
+    """The published C-scores [N] of CIFAR-10's training images, in [0, 1]."""
     path = root / C_SCORES
     if not path.is_file():
         raise MissingData(
@@ -45,38 +40,33 @@ def c_scores(data: ImageDataset, root: Path) -> Floats:
     return check_numbers(found["scores"], f"{path}: scores", "[N]", unit="C-scores")
 
 
+def _ranked(labels: Tensor, scores: npt.ArrayLike, count: int, easy: bool) -> tuple[list[Tensor], int]:
+    """The images of each class, the easiest or the hardest first, and how many of each come to ``count`` images."""
+    values = torch.from_numpy(check_numbers(scores, "scores", (len(labels),)))
+    members = [torch.nonzero(labels == label).flatten() for label in torch.unique(labels)]
+    each, rest = divmod(count, max(len(members), 1))
+    if rest or each < 1 or each > min(map(len, members), default=0):
+        raise UserError(
+            f"{count} images cannot be chosen equally from {len(members)} classes of {len(labels)} images; "
+            "give another train_images"
+        )
+    return [own[torch.argsort(values[own], descending=easy, stable=True)] for own in members], each
+
+
 def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, examples: str) -> Tensor:
     """The easiest or hardest images, from every class equally many.
 
     Args:
         labels: int64 [N].
-        scores: [N], the higher the easier; equal ones count in file order.
+        scores: [N]; equal ones count in file order.
         examples: ``"easy"`` or ``"hard"``.
 
     Returns:
         int64 [count]: indices, ascending (file order).
     """
-    choose(examples, EXAMPLES[1:], "choice of examples")
-    values, (classes, sizes) = _scores(scores, labels), torch.unique(labels, return_counts=True)
-    each, rest = divmod(count, max(len(classes), 1))
-    if rest or each < 1 or each > int(sizes.min()):
-        raise UserError(
-            f"{count} images cannot be chosen equally from {len(classes)} classes of {len(labels)} images; "
-            "give another train_images"
-        )
-    parts = []
-    for label in classes.tolist():
-        members = torch.nonzero(labels == label).flatten()
-        order = torch.argsort(values[members], descending=examples == "easy", stable=True)
-        parts.append(members[order[:each]])
-    return torch.cat(parts).sort().values
-
-
-def _scores(scores: npt.ArrayLike, labels: Tensor) -> Tensor:
-    values = check_numbers(scores, "scores", "[N]")
-    if len(values) != len(labels):
-        raise UserError(f"there are {len(values)} scores but {len(labels)} labels; give one of each an image")
-    return torch.from_numpy(values)
+    easy = choose(examples, EXAMPLES[1:], "choice of examples") == "easy"
+    ranked, each = _ranked(labels, scores, count, easy)
+    return torch.cat([order[:each] for order in ranked]).sort().values
 
 
 def hardening(labels: Tensor, scores: npt.ArrayLike, epochs: int, last: int) -> Sampler:
@@ -88,17 +78,13 @@ def hardening(labels: Tensor, scores: npt.ArrayLike, epochs: int, last: int) -> 
 
     Args:
         labels: int64 [N].
-        scores: [N], the higher the easier.
+        scores: [N].
         last: How many images remain in the last, from every class equally many.
 
     Returns:
         What :func:`robustness_lib.training.trainer.train` takes as ``sampler``.
     """
-    chosen_by_difficulty(labels, scores, last, "hard")
-    values, classes = _scores(scores, labels), torch.unique(labels)
-    members = [torch.nonzero(labels == label).flatten() for label in classes]
-    hardest_first = [mine[torch.argsort(values[mine], stable=True)] for mine in members]
-    each = last // len(classes)
+    hardest_first, each = _ranked(labels, scores, last, easy=False)
 
     def sampler(epoch: int, stream: torch.Generator) -> Tensor:
         done = (epoch - 1) / max(epochs - 1, 1)

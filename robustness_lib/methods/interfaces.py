@@ -28,6 +28,10 @@ parameters need no gradient meanwhile; random numbers come from PyTorch's defaul
 a stream of its own for every training and epoch. One with an attribute ``evaluation_mode = True`` sees the network in
 evaluation mode."""
 
+Sampler = Callable[[int, Generator], Tensor]
+"""``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in
+every epoch."""
+
 
 class CopiesByDevice:
     """A tensor that is copied to a device once: a copy at every step would halt the host."""
@@ -40,8 +44,3 @@ class CopiesByDevice:
         if device not in self.copies:
             self.copies[device] = next(iter(self.copies.values())).to(device)
         return self.copies[device]
-
-
-Sampler = Callable[[int, Generator], Tensor]
-"""``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in
-every epoch."""

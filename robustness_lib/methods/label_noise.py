@@ -1,8 +1,8 @@
 """Label noise, made reproducibly: corruption matrices and the labels sampled from them (P1 §3.2).
 
-A corruption matrix C holds in row i and column j the probability that an image of class i gets the label j; its rows
-sum to 1. Labels are sampled with NumPy's legacy generator, whose numbers never change between versions, so that one
-seed gives the labels of P1's code bit for bit.
+A corruption matrix C holds in row i and column j the probability that an image of class i gets the label j. Labels are
+sampled with NumPy's legacy generator, whose numbers never change between versions, so that one seed gives the labels of
+P1's code bit for bit.
 """
 
 from __future__ import annotations
@@ -11,14 +11,13 @@ import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.checks import Floats, Labels, as_array, check_labels
+from robustness_lib.methods.checks import Floats, Labels, check_distributions, check_labels
 
 KINDS = ("uniform", "flip")
-"""The kinds of noise that a matrix is made for."""
 
 
 def corruption_matrix(num_classes: int, strength: float, kind: str = "uniform", *, seed: int = 1) -> Floats:
-    """The matrix, float64 [K, K], of one kind of noise; row i is the distribution of the labels of class i.
+    """The matrix, float64 [K, K], of one kind of noise.
 
     * ``uniform``: (1 - s) I + (s / K) 11ᵀ, as P1 has it (§3.2): the new label may be any of the K classes, the true one
       among them, so the share of wrong labels is s (K - 1) / K.
@@ -48,20 +47,8 @@ def corruption_matrix(num_classes: int, strength: float, kind: str = "uniform", 
 
 
 def check_matrix(matrix: npt.ArrayLike) -> Floats:
-    """A corruption matrix as float64 [K, K], if it is one; rows may sum to 1 within 1e-4, as float32 makes them."""
-    array = as_array(matrix, "the corruption matrix").astype(np.float64)
-    if array.ndim != 2 or array.shape[0] != array.shape[1] or not array.size:
-        raise UserError(f"a corruption matrix is square, one row and one column a class, not of shape {array.shape}")
-    if not ((array >= 0) & (array <= 1 + 1e-9)).all():
-        raise UserError("a corruption matrix holds probabilities: every entry must lie in [0, 1]")
-    sums = array.sum(axis=1)
-    if not np.allclose(sums, 1, atol=1e-4):
-        row = int(np.abs(sums - 1).argmax())
-        raise UserError(
-            f"row {row} of the corruption matrix sums to {sums[row]:.4g} instead of 1; row i must be the distribution "
-            "of the labels of class i (transpose a matrix whose columns sum to 1)"
-        )
-    return array
+    """A corruption matrix as float64 [K, K], if it is one."""
+    return check_distributions(matrix, "the corruption matrix", "[K, K]")
 
 
 def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> Labels:
@@ -69,22 +56,18 @@ def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> L
 
     Args:
         labels: Integers [N] in 0..K-1, the true classes, in file order.
-        matrix: [K, K], as by :func:`corruption_matrix`.
+        matrix: [K, K].
         seed: Of the generator (P1: 1).
 
     Returns:
-        int64 [N], the labels after corruption.
+        int64 [N].
     """
     rows = check_matrix(matrix)
     classes = check_labels(labels, len(rows))
     boundaries = np.cumsum(rows, axis=1)
     boundaries /= boundaries[:, -1:]
     uniform = _legacy_generator(seed).random_sample(len(classes))
-    noisy = np.empty(len(classes), dtype=np.int64)
-    for k, upper in enumerate(boundaries):
-        of_class = classes == k
-        noisy[of_class] = np.searchsorted(upper, uniform[of_class], side="right")
-    return noisy
+    return np.asarray((boundaries[classes] <= uniform[:, None]).sum(1))
 
 
 def observed_matrix(labels: npt.ArrayLike, noisy: npt.ArrayLike, num_classes: int) -> Floats:

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.checks import Floats, as_array, check_labels, label_tensor
+from robustness_lib.methods.checks import Floats, check_distributions, check_labels
 from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss
 from robustness_lib.methods.label_noise import check_matrix
 from robustness_lib.randomness import generator
@@ -27,34 +27,28 @@ TRUSTED = ("first", "balanced", "random")
 
 
 def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | None = None) -> Floats:
-    """The corruption matrix as a network sees it that was trained on the noisy labels (P1 §3.2, Patrini et al. 2017).
+    """The corruption matrix, float64 [K, K], as a network sees it (P1 §3.2, Patrini et al. 2017).
 
     Row k is the prediction for the image with the largest predicted probability of class k.
 
     Args:
-        probabilities: [N, K], the network's softmax probabilities of the noisy training images.
+        probabilities: [N, K], softmax of the noisy training images by the network that was trained on them.
         percentile: Leave out, for each class, the images from this percentile of its probability on, in [0, 100):
             they may be outliers. P1's code takes 97 on CIFAR-10, and none (None) on CIFAR-100. (It sets the
             probabilities of images left out to 0 in place, which later classes may see; here they stay.)
-
-    Returns:
-        float64 [K, K], row = true class; not normalised again.
     """
-    table = _probabilities(probabilities)
-    chosen = []
-    for column in table.T:
-        kept = np.ones(len(column), dtype=bool)
-        if percentile is not None:
-            if not 0 <= percentile < 100:
-                raise UserError(f"the percentile is {percentile} but must be at least 0 and below 100; P1 takes 97")
-            kept = column < np.percentile(column, percentile, method="higher")
-        if not kept.any():
-            raise UserError(
-                f"no image has a probability below its {percentile}th percentile: all predictions are alike, or there "
-                "are too few images; leave the filter out (filter_outliers=false)"
-            )
-        chosen.append(int(np.where(kept, column, -1.0).argmax()))
-    return table[chosen]
+    table = _predictions(probabilities)
+    kept = np.ones_like(table, dtype=bool)
+    if percentile is not None:
+        if not 0 <= percentile < 100:
+            raise UserError(f"the percentile is {percentile} but must be at least 0 and below 100; P1 takes 97")
+        kept = table < np.percentile(table, percentile, axis=0, method="higher")
+    if not kept.any(axis=0).all():
+        raise UserError(
+            f"no image has a probability below its {percentile}th percentile: all predictions are alike, or there are "
+            "too few images; leave the filter out (filter_outliers=false)"
+        )
+    return np.asarray(table[np.where(kept, table, -1.0).argmax(axis=0)])
 
 
 def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
@@ -63,11 +57,10 @@ def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> 
     Row k is the mean prediction for the trusted images of class k.
 
     Args:
-        probabilities: [M, K], softmax probabilities of the trusted images by the network that was trained on the
-            noisy labels.
+        probabilities: [M, K], softmax of the trusted images by the network that was trained on the noisy labels.
         labels: Integers [M], their true classes.
     """
-    table = _probabilities(probabilities)
+    table = _predictions(probabilities)
     classes = check_labels(labels, table.shape[1], count=len(table))
     present = np.isin(np.arange(table.shape[1]), classes)
     if not present.all():
@@ -75,38 +68,27 @@ def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> 
     return np.stack([table[classes == k].mean(axis=0) for k in range(table.shape[1])])
 
 
+def _predictions(probabilities: npt.ArrayLike) -> Floats:
+    return check_distributions(probabilities, "predictions", "[N, K]")
+
+
 def matrix_error(estimated: npt.ArrayLike, true: npt.ArrayLike) -> float:
     """How far an estimate is from the true matrix: the mean total variation distance of their rows, in [0, 1]."""
-    estimate, truth = check_matrix(estimated), check_matrix(true)
-    if estimate.shape != truth.shape:
-        raise UserError(
-            f"the matrices have the shapes {estimate.shape} and {truth.shape}; give two of the same classes"
-        )
+    truth = check_matrix(true)
+    estimate = check_distributions(estimated, "the estimated matrix", truth.shape)
     return float(np.abs(estimate - truth).sum(axis=1).mean() / 2)
 
 
-def _probabilities(values: npt.ArrayLike) -> Floats:
-    table = as_array(values, "predictions").astype(np.float64)
-    if table.ndim != 2 or not table.size or not np.allclose(table.sum(axis=1), 1, atol=1e-3) or not (table >= 0).all():
-        raise UserError(
-            f"predictions have shape {table.shape}; give softmax probabilities [N, K], N at least 1, rows summing to 1"
-        )
-    return table
-
-
 def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
-    """Which training images are trusted.
+    """Which training images are trusted, bool [N].
 
     Args:
-        labels: int64 [N], the true classes 0..K-1, each of which has an image.
+        labels: int64 [N], the true classes.
         share: Of the images, in (0, 1).
         how: ``first``: the first images in file order, as P1's code takes them (it shuffles only where these lack a
             class, which on the CIFAR sets they do not); ``balanced``: the first images of each class, equally many;
             ``random``: a random sample.
         seed: The job's seed, for ``random``.
-
-    Returns:
-        bool [N], true for the trusted images.
     """
     choose(how, TRUSTED, "way to choose trusted images")
     if not 0 < share < 1 or not len(labels):
@@ -115,22 +97,19 @@ def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
             "image; P1 takes 0.05 and 0.1"
         )
     classes, count = torch.unique(labels), int(share * len(labels))
-    trusted = torch.zeros(len(labels), dtype=torch.bool)
     if how == "balanced":
-        for k in classes:
-            trusted[torch.nonzero(labels == k).flatten()[: count // len(classes)]] = True
+        chosen = torch.cat([torch.nonzero(labels == k).flatten()[: count // len(classes)] for k in classes])
+    elif how == "random":
+        chosen = torch.randperm(len(labels), generator=generator(seed, "trusted"))[:count]
     else:
-        order = torch.arange(len(labels))
-        if how == "random":
-            order = torch.randperm(len(labels), generator=generator(seed, "trusted"))
-        trusted[order[:count]] = True
-    if len(present := torch.unique(labels[trusted])) < len(classes):
-        lacking = int(classes[~torch.isin(classes, present)][0])
+        chosen = torch.arange(count)
+    lacking = classes[~torch.isin(classes, labels[chosen])]
+    if len(lacking):
         raise UserError(
-            f"{int(trusted.sum())} trusted images ({share:g} of {len(labels)}, {how}) hold none of class {lacking}; "
+            f"{len(chosen)} trusted images ({share:g} of {len(labels)}, {how}) hold none of class {int(lacking[0])}; "
             f"trust at least {len(classes) / len(labels):.2g} of the images and choose them with trusted=balanced"
         )
-    return trusted
+    return torch.zeros(len(labels), dtype=torch.bool).index_fill(0, chosen, True)
 
 
 def forward_loss(
@@ -142,21 +121,23 @@ def forward_loss(
 
     Args:
         logits: Float [B, K], before the corruption; computed in float32, or in float64 where they are that.
-        labels: int64 [B], the noisy labels ỹ.
+        labels: Integers [B], the noisy labels ỹ.
         matrix: Float [K, K], C; row = true class.
         reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
 
     Returns:
         A scalar, or [B], in nats.
     """
-    if logits.dim() != 2 or matrix.shape != logits.shape[1:] * 2:
+    shapes = [list(tensor.shape) for tensor in (logits, labels, matrix)]
+    if logits.dim() != 2 or shapes[1:] != [shapes[0][:1], shapes[0][1:] * 2] or labels.is_floating_point():
         raise UserError(
-            f"logits have shape {list(logits.shape)} and the corruption matrix {list(matrix.shape)}; "
-            "give [B, K] and [K, K]"
+            f"logits, labels ({labels.dtype}) and corruption matrix have the shapes {shapes}; give [B, K], whole "
+            "numbers [B], and [K, K]"
         )
-    labels = label_tensor(labels, logits.shape[1], len(logits))
+    if labels.device.type == "cpu":  # on a GPU it would halt the host, and the next lines fail outside the range
+        check_labels(labels, logits.shape[1])
     precision = torch.float64 if logits.dtype == torch.float64 else torch.float32
-    to_label = matrix.to(logits.device, precision).log().T.index_select(0, labels)
+    to_label = matrix.to(logits.device, precision).log().T.index_select(0, labels.long())
     each = -torch.logsumexp(F.log_softmax(logits, dim=1, dtype=precision) + to_label, dim=1)
     return each if reduction == "none" else each.mean() if reduction == "mean" else each.sum()
 
@@ -172,33 +153,29 @@ def forward_training_loss(matrix: npt.ArrayLike) -> Loss:
 
 
 class GoldLoss:
-    """GLC's second stage: each image is treated by what is known about its label.
+    """GLC's second stage, a :data:`robustness_lib.methods.interfaces.Loss`: trusted labels count as they are.
 
     Args:
-        matrix: [K, K], as by :func:`estimate_glc_matrix`.
+        matrix: [K, K], as by :func:`estimate_glc_matrix`; the other images' losses go through it.
         trusted: bool [N], by position in the training set.
         batch_size: Nominal images a batch, by which the sum of losses is divided, also in the smaller last batch of
             an epoch (P1's code); None divides by the actual number.
         separate_passes: Whether untrusted and trusted images of a batch go through the network one after the other
             (P1's code), so that batch normalisation has statistics of each; otherwise all at once.
-
-    Attributes:
-        static_shapes: Whether all batches of one size go through the same operations of the same sizes.
     """
 
     def __init__(
         self, matrix: npt.ArrayLike, trusted: Tensor, *, batch_size: int | None, separate_passes: bool = True
     ) -> None:
-        self.matrix = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
         if trusted.dtype != torch.bool:
             raise UserError(f"trusted is {trusted.dtype}; give bool, one value a training image")
+        self.matrix = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
         self.trusted = CopiesByDevice(trusted)
-        self.batch_size = batch_size
-        self.separate_passes = separate_passes
+        self.batch_size, self.separate_passes = batch_size, separate_passes
         self.static_shapes = not separate_passes  # else the two parts of a batch vary in size
 
     def __call__(self, network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        """The loss of a batch, in nats (:data:`robustness_lib.training.trainer.Loss`)."""
+        """The loss of a batch, in nats."""
         gold, matrix = self.trusted(images.device)[indices], self.matrix(images.device)
         if self.separate_passes:
             total = torch.zeros((), device=images.device)

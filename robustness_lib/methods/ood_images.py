@@ -11,7 +11,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import check_whole
 from robustness_lib.randomness import generator, stream_seed
@@ -26,12 +25,12 @@ def gaussian(count: int, size: int, stream: np.random.Generator) -> Tensor:
 
 
 def rademacher(count: int, size: int, stream: np.random.Generator) -> Tensor:
-    """Rademacher noise: every value of every channel -1 or +1 with probability 1/2 (shape as :func:`gaussian`)."""
+    """Rademacher noise: every value of every channel -1 or +1 with probability 1/2."""
     return torch.from_numpy(stream.integers(0, 2, (count, 3, size, size)).astype(np.float32) * 2 - 1)
 
 
 def blobs(count: int, size: int, stream: np.random.Generator) -> Tensor:
-    """Blobs: blurred noise, cut off (shape as :func:`gaussian`).
+    """Blobs: blurred noise, cut off.
 
     Values are 1 with probability 0.7, else 0; a Gaussian filter of 1.5 pixels (2 for images of more than 32 pixels)
     blurs them, across the colours too, as in P1's code; what is below 0.75 becomes -1, and the rest 2 v - 1.
@@ -61,12 +60,7 @@ def make_noise_images(name: str, count: int, size: int, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class OODSample:
-    """Several samples of OOD images, each image once.
-
-    Attributes:
-        images: uint8 [M, 3, S, S], or float32 in [-1, 1] where they are made: those that are in any sample.
-        rows: int64 [R, n], the samples: places in ``images``.
-    """
+    """Several samples of OOD images: all that are in any, and for each sample, int64 [R, n], their places there."""
 
     images: Tensor
     rows: Tensor
@@ -90,16 +84,6 @@ def sample_ood_images(name: str, images: Tensor, count: int, draws: int, seed: i
     return OODSample(images[used], rows)
 
 
-def check_size(name: str, images: ImageDataset, in_distribution: ImageDataset) -> None:
-    """Refuse OOD images of another size than the ID images: a network would tell them by that."""
-    (height, width), (rows, columns) = images.images.shape[2:], in_distribution.images.shape[2:]
-    if (height, width) != (rows, columns):
-        raise UserError(
-            f"{name} has images of {height}x{width} pixels but {in_distribution.name} of {rows}x{columns}; "
-            "give a set of that size, or leave it out"
-        )
-
-
 def _words(name: str) -> tuple[str, ...]:
     words = re.sub(r"[\W_]+", " ", name.lower()).split()
     return tuple(
@@ -108,10 +92,9 @@ def _words(name: str) -> tuple[str, ...]:
 
 
 def shared_classes(names: Sequence[str], corpus: Sequence[str]) -> tuple[list[str], list[str]]:
-    """Classes of a set that a corpus may have too, by the names of both.
+    """Classes of a set that a corpus may have too, by the names of both; case, hyphens and the plural's s aside.
 
-    Case, hyphens and underscores, and the plural's s do not matter. Names do not tell everything: a kind of cat may be
-    called "tabby", and a "mouse" may belong to a computer.
+    Names do not tell everything: a kind of cat may be called "tabby", and a "mouse" may belong to a computer.
 
     Returns:
         Those whose whole name is the name of a class of the corpus, and those that share at least its last word, as
@@ -126,8 +109,6 @@ DUPLICATE = 0.65
 """From which similarity on two images count as one photograph (:func:`nearest_images`). Of CIFAR's test images and
 160,000 of Downsampled ImageNet, inspected by eye, nearly all pairs above it are, and some below it too."""
 
-_THUMBNAIL = 8
-
 
 def nearest_images(images: Tensor, corpus: Tensor, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """How similar each image is to the most similar one of a corpus.
@@ -140,7 +121,6 @@ def nearest_images(images: Tensor, corpus: Tensor, device: str = "cpu") -> tuple
     Args:
         images: uint8 [N, 3, S, S].
         corpus: uint8 [M, 3, S, S].
-        device: Where to compute.
 
     Returns:
         float32 [N], correlations in [-1, 1], and int64 [N], places in the corpus.
@@ -161,8 +141,8 @@ def nearest_images(images: Tensor, corpus: Tensor, device: str = "cpu") -> tuple
 
 
 def _thumbnails(images: Tensor) -> Tensor:
-    """Thumbnails as vectors of length 1 (0 for an image of one colour), the mean of each channel taken away."""
-    values = F.adaptive_avg_pool2d(images.float(), _THUMBNAIL).flatten(-2)
+    """Thumbnails of 8x8 pixels as vectors of length 1 (0 for one colour), the mean of each channel taken away."""
+    values = F.adaptive_avg_pool2d(images.float(), 8).flatten(-2)
     return F.normalize((values - values.mean(-1, keepdim=True)).flatten(-2), dim=-1)
 
 

@@ -14,11 +14,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 import torch
+from scipy.special import logsumexp, softmax
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.checks import Floats, check_logits, check_numbers, check_whole
+from robustness_lib.errors import UserError
+from robustness_lib.methods.checks import Floats, as_array, check_logits, check_numbers, check_whole
 from robustness_lib.models.architectures import features, head
 from robustness_lib.training.data_loader import normalise, to_unit_range
 from robustness_lib.training.device import Runtime, full_float32
@@ -49,10 +50,9 @@ def outputs(
     Args:
         network: Any network of :func:`robustness_lib.models.architectures.build`; its training mode is restored
             afterwards.
-        images: uint8 [N, 3, S, S]; or float in [-1, 1], the range of the network's input where ``normalisation`` is
-            ``"half"``, in which noise images are made (:mod:`robustness_lib.methods.ood_images`).
+        images: uint8 [N, 3, S, S]; or float in [-1, 1], in which noise images are made
+            (:mod:`robustness_lib.methods.ood_images`).
         normalisation: A key of :data:`robustness_lib.training.config.NORMALISATIONS`.
-        runtime: Where to run.
         batch_size: Images at a time; it does not change the result beyond rounding.
     """
     if images.dtype != torch.uint8 and not (images.is_floating_point() and (images.abs() <= 1).all()):
@@ -78,8 +78,6 @@ def softmax_score(logits: Array | Tensor) -> Floats:
 
     In float64: in float32 the confidence of a sure network is exactly 1 for many images, and ties lose their order.
     """
-    from scipy.special import softmax
-
     return np.asarray(-softmax(check_numbers(logits, "logits", "[N, K]"), axis=1).max(1))
 
 
@@ -90,19 +88,12 @@ def max_logit_score(logits: Array | Tensor) -> Floats:
 
 def energy_score(logits: Array | Tensor) -> Floats:
     """Free energy of logits [N, K] at temperature 1, -log sum_k exp(logit_k) (Liu et al. 2020)."""
-    from scipy.special import logsumexp
-
     return np.asarray(-logsumexp(check_numbers(logits, "logits", "[N, K]"), axis=1))
 
 
 def _check_features(images: Tensor, reference: Tensor) -> None:
-    if images.dim() != 2 or reference.dim() != 2 or images.shape[1] != reference.shape[1] or not len(reference):
-        raise UserError(
-            f"the features have shapes {tuple(images.shape)} and {tuple(reference.shape)}; give [N, D] and [M, D], M "
-            "at least 1"
-        )
-    if not (images.isfinite().all() and reference.isfinite().all()):
-        raise UserError("a feature is not a finite number; the network diverged, or the file is damaged")
+    check_numbers(reference, "the reference features", "[M, D]")
+    check_numbers(images, "the features", f"[N, {reference.shape[1]}]")
 
 
 def knn_score(images: Tensor, reference: Tensor, neighbours: int) -> Floats:
@@ -145,8 +136,7 @@ def mahalanobis_score(images: Tensor, reference: Tensor, labels: Tensor) -> Floa
         [N], at least 0.
     """
     _check_features(images, reference)
-    if labels.shape != reference.shape[:1]:
-        raise UserError(f"labels have shape {tuple(labels.shape)}; give [{len(reference)}], one a reference image")
+    as_array(labels, "labels", (len(reference),))
     fitted = reference.double()
     classes, index = torch.unique(labels, return_inverse=True)
     sums = torch.zeros(len(classes), fitted.shape[1], dtype=torch.float64).index_add_(0, index, fitted)
@@ -161,7 +151,7 @@ def mahalanobis_score(images: Tensor, reference: Tensor, labels: Tensor) -> Floa
 
 @dataclass(frozen=True)
 class FeatureBank:
-    """Features of ID images, for the scores that compare with them.
+    """Features of M ID images, for the scores that compare with them.
 
     Attributes:
         features: float32 [M, D].
@@ -181,9 +171,4 @@ SCORES: dict[str, Callable[[Outputs, FeatureBank], Floats]] = {
     "nearest-neighbours": lambda images, bank: knn_score(images.features, bank.features, bank.neighbours),
     "mahalanobis": lambda images, bank: mahalanobis_score(images.features, bank.features, bank.labels),
 }
-"""By the name of the method; ``standard`` is the papers' score."""
-
-
-def score(method: str, images: Outputs, bank: FeatureBank) -> Floats:
-    """The score [N] of the N images by a method of :data:`SCORES`; larger is more OOD."""
-    return SCORES[choose(method, SCORES, "score")](images, bank)
+"""Scores [N] of N images, larger where more OOD, by the name of the method; ``standard`` is the papers' score."""

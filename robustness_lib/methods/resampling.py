@@ -15,6 +15,7 @@ from robustness_lib.methods.checks import check_numbers
 from robustness_lib.randomness import generator, stream_seed
 
 LAWS = ("v1", "v5")
+"""The versions of P1 that print the two size laws."""
 
 
 def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law: str = "v1") -> list[int]:
@@ -29,8 +30,7 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
     Args:
         num_classes: K, at least 2.
         gamma: In [0.01, 100]; the smaller, the stronger the imbalance.
-        smallest: Images of the last class, at least 1, fewer than ``largest``.
-        law: ``"v1"`` or ``"v5"``, the version of P1 that prints it.
+        law: One of :data:`LAWS`.
     """
     choose(law, LAWS, "size law")
     if not 0.01 <= gamma <= 100:
@@ -51,11 +51,7 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
 
 
 def minority_classes(sizes: Sequence[float]) -> NDArray[np.bool_]:
-    """Which classes have fewer images than the average class (P1 §3.3).
-
-    Returns:
-        bool [K].
-    """
+    """Which classes, bool [K], have fewer images than the average class (P1 §3.3)."""
     counts = check_numbers(sizes, "sizes", "[K]")
     few: NDArray[np.bool_] = counts * len(counts) < counts.sum()  # exact, as a mean is not
     if not few.any():
@@ -64,16 +60,10 @@ def minority_classes(sizes: Sequence[float]) -> NDArray[np.bool_]:
 
 
 def subsample(labels: Tensor, sizes: Sequence[int], seed: int) -> Tensor:
-    """Draw so many images of each class.
+    """Draw so many images of each class: distinct indices into ``labels``, int64 [N], ascending (file order).
 
     At one seed, a class that keeps more images keeps all that it would keep otherwise, so the sets of one seed at
     several gamma differ as little as they can.
-
-    Args:
-        labels: int64 [N], values 0 ... K - 1.
-
-    Returns:
-        int64 [sum of the sizes]: distinct indices into ``labels``, ascending (file order).
     """
     there = torch.bincount(labels, minlength=len(sizes)).tolist()
     if len(there) != len(sizes):
@@ -92,13 +82,9 @@ def subsample(labels: Tensor, sizes: Sequence[int], seed: int) -> Tensor:
 
 
 def class_weights(labels: Tensor) -> Tensor:
-    """The weight of each example in cost-sensitive training: in proportion to one over the size of its class.
+    """The weight of each example in cost-sensitive training, in proportion to one over the size of its class.
 
-    Args:
-        labels: int64 [N], of the training set.
-
-    Returns:
-        float32 [N]; the weights of the classes that occur have mean 1.
+    float32 [N] from labels int64 [N]; the weights of the classes that occur have mean 1.
     """
     _, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     inverse = 1 / counts.double()
@@ -114,8 +100,7 @@ def _equally_large(data: ImageDataset) -> bool:
 def oversample(data: ImageDataset, seed: int) -> ImageDataset:
     """Repeat images of the smaller classes, drawn with replacement, until all are as large as the largest (P1 §3.3).
 
-    Returns:
-        The N images, then the repeated ones, class by class.
+    The repeated images come after the others, class by class.
     """
     from imblearn.over_sampling import RandomOverSampler
 
@@ -131,18 +116,16 @@ def smote(data: ImageDataset, neighbours: int, seed: int) -> ImageDataset:
 
     A new image is x + u (x' - x), where x is an image of the class, x' one of its nearest of the same class (Euclidean
     distance of the pixels), and u uniform in [0, 1]; pixels are rounded. P1 names only the method; number of
-    neighbours, distance and rounding are ours.
-
-    Returns:
-        The N images, then the new ones, class by class, as many and in the same places as :func:`oversample` has them.
+    neighbours, distance and rounding are ours. The new images have the places that :func:`oversample` gives to
+    repeated ones.
     """
     from imblearn.over_sampling import SMOTE
 
     if _equally_large(data):
         return data
     check_neighbours(int(torch.unique(data.labels, return_counts=True)[1].min()), neighbours)
-    pixels = data.images.flatten(1).numpy().astype(np.float32)
     sampler = SMOTE(k_neighbors=neighbours, random_state=_random_state(seed, "smote"))
+    pixels = data.images.flatten(1).numpy().astype(np.float32)
     resampled, labels = sampler.fit_resample(pixels, data.labels.numpy())
     made = torch.from_numpy(resampled[len(data) :]).round().clamp(0, 255).to(torch.uint8)
     images = torch.cat([data.images, made.view(-1, *data.images.shape[1:])])

@@ -8,12 +8,39 @@ from __future__ import annotations
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import log_softmax, softmax
 
 from robustness_lib.errors import UserError
 from robustness_lib.methods.checks import Floats, Labels, check_correctness, check_labels, check_numbers, check_whole
 from robustness_lib.metrics import Metrics
 
 Array = npt.ArrayLike
+
+
+def _logits_and_labels(logits: Array, labels: Array) -> tuple[Floats, Labels]:
+    scores = check_numbers(logits, "logits", "[N, K]")
+    return scores, check_labels(labels, scores.shape[1], count=len(scores))
+
+
+def confidence_and_correctness(logits: Array, labels: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Largest softmax probability [N] and whether that class is the label [N]."""
+    scores, classes = _logits_and_labels(logits, labels)
+    return softmax(scores, axis=1).max(1), scores.argmax(1) == classes
+
+
+def evaluate(logits: Array, labels: Array, bin_size: int = 100) -> Metrics:
+    """Error and all metrics of this module for the test images; ``_dropped_bin`` is as in the authors' code."""
+    confidence, correct = confidence_and_correctness(logits, labels)
+    return {
+        "error": float(1 - correct.mean()),
+        "rms_calibration_error": rms_calibration_error(confidence, correct, bin_size),
+        "mad_calibration_error": mad_calibration_error(confidence, correct, bin_size),
+        "rms_calibration_error_dropped_bin": rms_calibration_error(confidence, correct, bin_size, drop_last_bin=True),
+        "mad_calibration_error_dropped_bin": mad_calibration_error(confidence, correct, bin_size, drop_last_bin=True),
+        "expected_calibration_error": expected_calibration_error(confidence, correct),
+        "negative_log_likelihood": negative_log_likelihood(logits, labels),
+        "brier_score": brier_score(logits, labels),
+    }
 
 
 def _confidence_and_correct(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
@@ -36,11 +63,7 @@ def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tup
     order = np.lexsort((right, sure))
     starts = np.arange(max(len(sure) // bin_size, 1)) * bin_size
     counts = np.diff(np.append(starts, len(sure))).astype(np.float64)
-    return (
-        np.add.reduceat(sure[order], starts) / counts,
-        np.add.reduceat(right[order], starts) / counts,
-        counts,
-    )
+    return np.add.reduceat(sure[order], starts) / counts, np.add.reduceat(right[order], starts) / counts, counts
 
 
 def _gaps(confidence: Array, correct: Array, bin_size: int, drop_last_bin: bool) -> tuple[Floats, Floats]:
@@ -65,10 +88,7 @@ def rms_calibration_error(
 def mad_calibration_error(
     confidence: Array, correct: Array, bin_size: int = 100, *, drop_last_bin: bool = False
 ) -> float:
-    """Mean absolute calibration error with adaptive bins, ``sum_b w_b |conf_b - acc_b|`` (P1 §4.2).
-
-    At most the RMS error; ``drop_last_bin`` as for :func:`rms_calibration_error`.
-    """
+    """Mean absolute calibration error, ``sum_b w_b |conf_b - acc_b|`` (P1 §4.2); else as the RMS error."""
     gaps, weights = _gaps(confidence, correct, bin_size, drop_last_bin)
     return float((weights * gaps).sum())
 
@@ -81,23 +101,14 @@ def expected_calibration_error(confidence: Array, correct: Array, bins: int = 15
     return float(np.abs(np.bincount(index, sure - right, minlength=bins)).sum() / len(sure))
 
 
-def _logits_and_labels(logits: Array, labels: Array) -> tuple[Floats, Labels]:
-    scores = check_numbers(logits, "logits", "[N, K]")
-    return scores, check_labels(labels, scores.shape[1], count=len(scores))
-
-
 def negative_log_likelihood(logits: Array, labels: Array) -> float:
     """Mean negative log-likelihood of the labels under the softmax, in nats."""
-    from scipy.special import log_softmax
-
     scores, classes = _logits_and_labels(logits, labels)
     return float(-log_softmax(scores, axis=1)[np.arange(len(classes)), classes].mean())
 
 
 def brier_score(logits: Array, labels: Array) -> float:
     """Mean squared distance of the softmax probabilities from the one-hot label, in [0, 2] (Brier 1950)."""
-    from scipy.special import softmax
-
     scores, classes = _logits_and_labels(logits, labels)
     distance = softmax(scores, axis=1)
     distance[np.arange(len(classes)), classes] -= 1
@@ -115,16 +126,13 @@ def tune_temperature(
 
     Args:
         logits: [N, K], of examples that the network was not trained on.
-        labels: [N], integers in 0 ... K - 1.
-        lower: Least temperature considered, above 0.
-        upper: Greatest temperature considered.
+        labels: [N].
+        lower: Least temperature considered, above 0; ``upper`` is the greatest.
         tolerance: Length of the last interval.
 
     Returns:
-        A temperature in [lower, upper]; above 1 where the network was too confident.
+        A temperature, above 1 where the network was too confident.
     """
-    from scipy.special import softmax
-
     scores, classes = _logits_and_labels(logits, labels)
     if not 0 < lower < upper or tolerance <= 0:
         raise UserError(
@@ -146,38 +154,14 @@ def tune_temperature(
     return min(candidates, key=lambda temperature: negative_log_likelihood(scores / temperature, classes))
 
 
-def evaluate(logits: Array, labels: Array, bin_size: int = 100) -> Metrics:
-    """Error and all metrics of this module for the test images; ``_dropped_bin`` is as in the authors' code."""
-    confidence, correct = confidence_and_correctness(logits, labels)
-    return {
-        "error": float(1 - correct.mean()),
-        "rms_calibration_error": rms_calibration_error(confidence, correct, bin_size),
-        "mad_calibration_error": mad_calibration_error(confidence, correct, bin_size),
-        "rms_calibration_error_dropped_bin": rms_calibration_error(confidence, correct, bin_size, drop_last_bin=True),
-        "mad_calibration_error_dropped_bin": mad_calibration_error(confidence, correct, bin_size, drop_last_bin=True),
-        "expected_calibration_error": expected_calibration_error(confidence, correct),
-        "negative_log_likelihood": negative_log_likelihood(logits, labels),
-        "brier_score": brier_score(logits, labels),
-    }
-
-
-def confidence_and_correctness(logits: Array, labels: Array) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Largest softmax probability [N] and whether that class is the label [N]."""
-    from scipy.special import softmax
-
-    scores, classes = _logits_and_labels(logits, labels)
-    return softmax(scores, axis=1).max(1), scores.argmax(1) == classes
-
-
 def area_under_error_curve(strengths: Array, errors: Array) -> float:
     """Area under the test error against the corruption strength, by the trapezoidal rule (P1 §3.2, Table 2).
 
     The strengths rise from 0 to 1, so the area has the unit of an error: at strengths 0, 0.1, ..., 1 it is
     0.1 (e_0 / 2 + e_1 + ... + e_9 + e_10 / 2).
     """
-    places, values = check_numbers(strengths, "strengths", "[S]"), check_numbers(errors, "errors", "[S]")
-    if places.shape != values.shape:
-        raise UserError(f"there are {places.size} strengths but {values.size} errors; give one error a strength")
+    places = check_numbers(strengths, "strengths", "[S]")
+    values = check_numbers(errors, "errors", places.shape)
     if len(places) < 2 or not np.isclose([places[0], places[-1]], (0, 1)).all() or not (np.diff(places) > 0).all():
         raise UserError("an area needs strengths that rise from 0 to 1; measure both ends and sort them")
     return float(np.trapezoid(values, places))

@@ -10,29 +10,23 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, TypeAlias, cast
 
 import numpy as np
 import numpy.typing as npt
+from scipy.special import expit, logit, ndtr, ndtri
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.checks import Floats, as_array, check_correctness, check_numbers, check_whole
+from robustness_lib.methods.checks import Bools, Floats, Shape, as_array, check_correctness, check_numbers, check_whole
 
 Array = npt.ArrayLike
-Bools = npt.NDArray[np.bool_]
-Scaling: TypeAlias = Literal["linear", "probit", "logit"]
 
-SCALINGS: tuple[Scaling, ...] = ("linear", "probit", "logit")
-"""Scales of accuracies: as they are, the normal distribution's quantile, and ln(a / (1 - a)) (P2 Table 2)."""
-
-
-def _scale(scaling: str) -> tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]:
-    """A scale and its inverse."""
-    from scipy.special import expit, logit, ndtr, ndtri
-
-    scales = {"linear": (np.positive, np.positive), "probit": (ndtri, ndtr), "logit": (logit, expit)}
-    return scales[choose(scaling, SCALINGS, "scaling")]
-
+SCALINGS: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]]] = {
+    "linear": (np.positive, np.positive),
+    "probit": (ndtri, ndtr),
+    "logit": (logit, expit),
+}
+"""Scales of accuracies and their inverses: as they are, the normal distribution's quantile, and ln(a / (1 - a)) (P2
+Table 2)."""
 
 _SAME = 1e-9
 """Accuracies that are nearer to each other differ by rounding alone."""
@@ -41,36 +35,23 @@ BINS = 100
 """Bins of ID accuracy that P2 averages in, from 0 to 1 (P2 B.5; the range is our choice, it states none)."""
 
 
-def _accuracies(values: Array, what: str) -> Floats:
-    return check_numbers(values, what, unit="fractions, such as 0.931 for 93.1 %")
+def _accuracies(values: Array, what: str, shape: Shape = "") -> Floats:
+    return check_numbers(values, what, shape, unit="fractions, such as 0.931 for 93.1 %")
 
 
 def _pairs(id_accuracy: Array, ood_accuracy: Array) -> tuple[Floats, Floats]:
-    inside, outside = _accuracies(id_accuracy, "id_accuracy"), _accuracies(ood_accuracy, "ood_accuracy")
-    if inside.shape != outside.shape:
-        raise UserError(
-            f"id_accuracy has shape {list(inside.shape)} and ood_accuracy {list(outside.shape)}; "
-            "give both accuracies of every model, in the same order"
-        )
-    return inside, outside
-
-
-def _correct(correct: Array, dimensions: int, what: str) -> Bools:
-    right = check_correctness(correct, what)
-    shape = "one value an image" if dimensions == 1 else "one row a model and one column an image"
-    if right.ndim != dimensions or not right.size:
-        raise UserError(f"{what} has shape {list(right.shape)}; give {shape}")
-    return right
+    inside = _accuracies(id_accuracy, "id_accuracy")
+    return inside, _accuracies(ood_accuracy, "ood_accuracy", inside.shape)
 
 
 def to_scale(accuracy: Array, scaling: str) -> Floats:
     """Accuracies on one of :data:`SCALINGS`; -inf for 0 and inf for 1 on the probit and logit scales."""
-    return _scale(scaling)[0](_accuracies(accuracy, "accuracy"))
+    return SCALINGS[choose(scaling, SCALINGS, "scaling")][0](_accuracies(accuracy, "accuracy"))
 
 
 def from_scale(values: Array, scaling: str) -> Floats:
     """The inverse of :func:`to_scale`: accuracies from their places on a scale, which may be infinite."""
-    return _scale(scaling)[1](as_array(values, "values").astype(np.float64))
+    return SCALINGS[choose(scaling, SCALINGS, "scaling")][1](as_array(values, "values").astype(np.float64))
 
 
 @dataclass(frozen=True)
@@ -83,15 +64,15 @@ class LinearFit:
         scaling: One of :data:`SCALINGS`.
         r_squared: Share of the variance that the line explains on its scale; None where it is not known, or there is
             none to explain since all models have one OOD accuracy.
-        models: How many models it was fitted to; None where it is not known.
+        models: How many models it was fitted to; this and the standard errors are None where they are not known.
         left_out: How many more had an accuracy of 0 or 1, for which the scale has no place (:func:`fit_line`).
-        slope_error: Standard error of the slope; None where it is not known.
+        slope_error: Standard error of the slope.
         intercept_error: That of the intercept.
     """
 
     slope: float
     intercept: float
-    scaling: Scaling = "logit"
+    scaling: str = "logit"
     r_squared: float | None = None
     models: int | None = None
     left_out: int = 0
@@ -121,9 +102,8 @@ to ImageNetV2. It prints none for ImageNet-R and ObjectNet."""
 def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") -> LinearFit:
     """Fit a baseline to a testbed by ordinary least squares on a scale (P2 §3, Tables 2 and 3).
 
-    A model with an accuracy of exactly 0 or 1 lies at infinity on the probit and logit scales, where no line can be
-    fitted to it: it is left out and counted in ``left_out``. It is not moved to some place nearby, since the line would
-    depend on how near. On the linear scale all models count.
+    A model with an accuracy of exactly 0 or 1 lies at infinity on the probit and logit scales: it is left out and
+    counted in ``left_out``. It is not moved to some place nearby, since the line would depend on how near.
 
     Args:
         id_accuracy: [M], of at least three models that differ.
@@ -135,19 +115,22 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
     inside, outside = _pairs(id_accuracy, ood_accuracy)
     x, y = to_scale(inside, scaling).ravel(), to_scale(outside, scaling).ravel()
     kept = np.isfinite(x) & np.isfinite(y)
+    left_out = int((~kept).sum())
     if kept.sum() < 3:
-        without = f", besides {(~kept).sum()} with an accuracy of 0 or 1" if not kept.all() else ""
-        raise UserError(f"a line was asked for through {kept.sum()} models{without}; give at least three")
-    x, y, left_out, named = x[kept], y[kept], int((~kept).sum()), cast("Scaling", scaling)
+        raise UserError(
+            f"a line was asked for through {kept.sum()} models (and {left_out} with an accuracy of 0 or 1); give at "
+            "least three"
+        )
+    x, y = x[kept], y[kept]
     if np.ptp(x) <= _SAME:
         raise UserError("all models have the same ID accuracy, so no line can be fitted; give models that differ")
     if np.ptp(y) <= _SAME:
-        return LinearFit(0.0, float(y.mean()), named, None, len(x), left_out, 0.0, 0.0)
+        return LinearFit(0.0, float(y.mean()), scaling, None, len(x), left_out, 0.0, 0.0)
     fit = linregress(x, y)
     return LinearFit(
         slope=float(fit.slope),
         intercept=float(fit.intercept),
-        scaling=named,
+        scaling=scaling,
         r_squared=float(fit.rvalue) ** 2,
         models=len(x),
         left_out=left_out,
@@ -237,53 +220,20 @@ class BinnedAverage:
 
 
 def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> BinnedAverage:
-    """Average points of all runs in ``bins`` bins [(k - 1)/bins, k/bins) of ID accuracy (P2 B.5); 1 is in the last."""
-    inside, points = _accuracies(id_accuracy, "id_accuracy"), check_numbers(values, "values")
-    if inside.shape != points.shape or not inside.size:
-        raise UserError(
-            f"id_accuracy has shape {list(inside.shape)} and values {list(points.shape)}; give one value a point, "
-            "and at least one point"
-        )
+    """Average points of all runs in ``bins`` bins [(k - 1)/bins, k/bins) of ID accuracy (P2 B.5); 1 is in the last.
+
+    P2's maximum effective robustness is the largest mean, with the largest spread of all bins as its error bar
+    (Figures 4 a and 7 a) or that of its own bin (Figure 7 b).
+    """
+    inside = _accuracies(id_accuracy, "id_accuracy")
+    points = check_numbers(values, "values", inside.shape).ravel()
+    if not points.size:
+        raise UserError("there are no points to average; give at least one point")
     check_whole(bins, "bins", 1, f"the paper uses {BINS}")
     number = np.searchsorted(np.arange(1, bins) / bins, inside.ravel(), side="right")
     filled, place, counts = np.unique(number, return_inverse=True, return_counts=True)
-    spread = np.array([points.ravel()[number == which].std() for which in filled])
-    return BinnedAverage((filled + 0.5) / bins, np.bincount(place, points.ravel()) / counts, spread, counts)
-
-
-@dataclass(frozen=True)
-class MaximumEffectiveRobustness:
-    """The largest average of a bin, with P2's two error bars.
-
-    Attributes:
-        value: The largest mean over the bins.
-        id_accuracy: The middle of its bin.
-        largest_spread: The largest standard deviation over all bins, which P2 prefers (Figures 4 a and 7 a).
-        own_spread: The standard deviation in the bin of the maximum (Figure 7 b).
-        points: How many points that bin has.
-    """
-
-    value: float
-    id_accuracy: float
-    largest_spread: float
-    own_spread: float
-    points: int
-
-
-def maximum_effective_robustness(id_accuracy: Array, robustness: Array, bins: int = BINS) -> MaximumEffectiveRobustness:
-    """The largest :func:`binned_average` of several runs along their training (P2 B.5), one value a run and epoch.
-
-    Of equal ones it is that at the lowest ID accuracy.
-    """
-    average = binned_average(id_accuracy, robustness, bins)
-    best = int(average.mean.argmax())
-    return MaximumEffectiveRobustness(
-        value=float(average.mean[best]),
-        id_accuracy=float(average.id_accuracy[best]),
-        largest_spread=float(average.spread.max()),
-        own_spread=float(average.spread[best]),
-        points=int(average.points[best]),
-    )
+    spread = np.array([points[number == which].std() for which in filled])
+    return BinnedAverage((filled + 0.5) / bins, np.bincount(place, points) / counts, spread, counts)
 
 
 def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> tuple[Floats, Floats]:
@@ -293,11 +243,8 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
     """
     from scipy.stats import beta
 
-    right, count = check_numbers(correct, "correct"), check_numbers(total, "total")
-    if right.ndim and count.ndim and right.shape != count.shape:
-        raise UserError(
-            f"correct has shape {list(right.shape)} and total {list(count.shape)}; give one total, or one a count"
-        )
+    right = check_numbers(correct, "correct")
+    count = check_numbers(total, "total", right.shape if np.ndim(total) else "")
     whole = (right == np.floor(right)).all() and (count == np.floor(count)).all()
     if not (whole and (right >= 0).all() and (count >= 1).all() and (right <= count).all()):
         raise UserError("correct and total must be whole numbers, 0 <= correct <= total and total >= 1; give counts")
@@ -309,27 +256,19 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
     return np.where(right == 0, 0.0, lower), np.where(right == count, 1.0, upper)
 
 
-def dominance_probability(correct_i: Array, correct_j: Array) -> float:
+def dominance_matrix(correct: Array) -> Floats:
     """How often the less accurate of two models is right where the other is wrong (P2 C.10, Mania and Sra 2020).
 
-    With accuracies mu_i <= mu_j it is P(f_i right and f_j wrong), in [0, 0.5]. Models of equal accuracy give the same
-    number either way, so the order of the arguments does not matter.
+    With accuracies mu_i <= mu_j it is P(f_i right and f_j wrong), in [0, 0.5]; models of equal accuracy give the same
+    number either way.
 
     Args:
-        correct_i: [N], 1 (or True) where the one model is right, else 0.
-        correct_j: [N], the same of the other, on the same images in the same order.
+        correct: [M, N], 1 (or True) where a model is right about an image, else 0.
+
+    Returns:
+        [M, M], all pairs.
     """
-    right_i, right_j = _correct(correct_i, 1, "correct_i"), _correct(correct_j, 1, "correct_j")
-    if right_i.shape != right_j.shape:
-        raise UserError(
-            f"correct_i has {len(right_i)} answers and correct_j {len(right_j)}; give both on the same images"
-        )
-    return float(min((right_i & ~right_j).mean(), (right_j & ~right_i).mean()))
-
-
-def dominance_matrix(correct: Array) -> Floats:
-    """:func:`dominance_probability` of all pairs of models [M, M], from where each is right [M, N]."""
-    right = _correct(correct, 2, "correct").astype(np.float64)
+    right = check_correctness(correct, "correct", "[M, N]").astype(np.float64)
     both, alone = right @ right.T, right.sum(1)
     least: Floats = np.minimum(alone[:, None], alone[None, :])
     return np.asarray((least - both) / right.shape[1])
@@ -337,7 +276,7 @@ def dominance_matrix(correct: Array) -> Floats:
 
 def hard_examples(correct: Array) -> Bools:
     """The images, bool [N], that no model gets right, from where each is right [M, N] (P2 §5.4)."""
-    return np.logical_not(_correct(correct, 2, "correct").any(0))
+    return np.logical_not(check_correctness(correct, "correct", "[M, N]").any(0))
 
 
 def hard_share_correct(correct: Array) -> Floats:
@@ -346,7 +285,7 @@ def hard_share_correct(correct: Array) -> Floats:
     Fractions [M] from where each model is right [M, N]; NaN where the others leave no image. A model outside of the
     testbed is compared with ``hard_examples(correct)``.
     """
-    right = _correct(correct, 2, "correct")
+    right = check_correctness(correct, "correct", "[M, N]")
     times = right.sum(0)
     alone = (right & (times == 1)).sum(1)
     hard = alone + (times == 0).sum()

@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.errors import UserError
-from robustness_lib.methods.checks import Floats, as_array, check_numbers
+from robustness_lib.methods.checks import Floats, check_numbers
 
 Array = npt.ArrayLike
 
@@ -14,22 +14,10 @@ RECALL = 0.95
 """The share of OOD images that is detected at the threshold of ``fpr95``."""
 
 
-def _vector(scores: Array, which: str) -> Floats:
-    values = as_array(scores, f"the scores of the {which} images").astype(np.float64)
-    if values.ndim != 1 or not len(values):
-        raise UserError(f"the scores of the {which} images have shape {values.shape}; give a vector, at least one")
-    if np.isnan(values).any():
-        count = int(np.isnan(values).sum())
-        raise UserError(
-            f"{count} of the {len(values)} scores of the {which} images are not a number; "
-            "the network diverged, or the file is damaged"
-        )
-    return values
-
-
 def _counts(in_scores: Array, out_scores: Array) -> tuple[Floats, Floats]:
     """False and true positives at each distinct score as threshold, from the highest down; both begin with 0."""
-    in_distribution, ood = _vector(in_scores, "ID"), _vector(out_scores, "OOD")
+    in_distribution = check_numbers(in_scores, "the scores of the ID images", "[N]", finite=False)
+    ood = check_numbers(out_scores, "the scores of the OOD images", "[M]", finite=False)
     scores = np.concatenate([in_distribution, ood])
     order = np.argsort(-scores, kind="stable")
     ranked, is_ood = scores[order], order >= len(in_distribution)
@@ -78,15 +66,14 @@ def roc_curve(in_scores: Array, out_scores: Array, rates: Array) -> Floats:
     """The receiver operating characteristic: the largest recall of OOD images at false-positive rates of at most these.
 
     Args:
-        in_scores: [N], scores of ID images.
-        out_scores: [M], scores of OOD images.
-        rates: [R], false-positive rates in [0, 1].
+        in_scores: [N].
+        out_scores: [M].
+        rates: [R], in [0, 1].
 
     Returns:
         [R].
     """
     false, true = _counts(in_scores, out_scores)
     wanted = check_numbers(rates, "rates", unit="false-positive rates as fractions")
-    place = np.searchsorted(false / false[-1], wanted + 1e-12, side="right") - 1
-    recall: Floats = true[place] / true[-1]
+    recall: Floats = true[np.searchsorted(false / false[-1], wanted + 1e-12, side="right") - 1] / true[-1]
     return recall

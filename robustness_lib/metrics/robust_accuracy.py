@@ -12,42 +12,19 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError
-from robustness_lib.methods.checks import check_logits
-from robustness_lib.methods.interfaces import Forward
-from robustness_lib.methods.pgd import ascend, random_targets
+from robustness_lib.methods.checks import Bools, check_logits
+from robustness_lib.methods.pgd import Threat, pgd, random_targets
 from robustness_lib.randomness import generator
 from robustness_lib.training.data_loader import normalise, to_unit_range
 from robustness_lib.training.device import Runtime, full_float32
 
-Bools = NDArray[np.bool_]
-
 BATCH = 250
 """Images attacked at a time."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Threat:
-    """What an attacker may do, and how hard it is tried.
-
-    Attributes:
-        epsilon: Radius of the L∞ ball, in [0, 1].
-        step_size: Length of a step.
-        steps: How many.
-        anchor: Center of the ball (:func:`robustness_lib.methods.pgd.pgd`).
-        targeted: Whether a random wrong class is aimed at.
-    """
-
-    epsilon: float
-    step_size: float
-    steps: int
-    anchor: str = "clean"
-    targeted: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,7 +32,7 @@ class AttackResult:
     """The result of an attack from one random start.
 
     Attributes:
-        correct: bool [steps + 1, N], whether the prediction was right after 0 (the random start), 1, ... steps.
+        correct: bool [steps + 1, N], whether the prediction was right after 0 steps (the random start), 1 and so on.
         images: float32 [N, C, H, W] in [0, 1], the images after the last step.
     """
 
@@ -74,14 +51,17 @@ def fixed_subset(data: ImageDataset, count: int) -> ImageDataset:
     return data.subset(class_balanced_subset(data.labels, count, 0)) if count else data
 
 
-def with_normalisation(network: nn.Module, normalisation: str) -> Forward:
-    """The network as attacks see it: normalises images in [0, 1] itself."""
+class WithNormalisation(nn.Module):
+    """A network as attacks see it: it takes images in [0, 1], and normalises them itself."""
 
-    def forward(images: Tensor, /) -> Tensor:
-        logits: Tensor = network(normalise(images, normalisation))
+    def __init__(self, network: nn.Module, normalisation: str) -> None:
+        super().__init__()
+        self.network, self.normalisation = network, normalisation
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Logits [N, K] of images in [0, 1]."""
+        logits: Tensor = self.network(normalise(images, self.normalisation))
         return logits
-
-    return forward
 
 
 @full_float32()
@@ -101,38 +81,22 @@ def attack(
         network: Takes normalised images; it is put into evaluation mode.
         data: N images.
         normalisation: A key of :data:`robustness_lib.training.config.NORMALISATIONS`.
-        runtime: Where to run.
-        threat: The attack.
         start: Number of the random start.
         as_trained: Whether gradients are computed with the precision of trainings, bfloat16 where the processor has it
             (never TF32); the images after the last step are evaluated in float32 all the same.
     """
     correct, adversarial = [], []
-    random = generator(0, "attack", start)
-    forward = with_normalisation(network, normalisation)
+    random, model = generator(0, "attack", start), WithNormalisation(network, normalisation)
     for images, labels in _batches(network, data, runtime):
-        logits_by_step: list[Tensor] = []
-
-        def watch(step: int, logits: Tensor, logits_by_step: list[Tensor] = logits_by_step) -> None:
-            logits_by_step.append(logits)
-
+        by_step: list[Tensor] = []
         targets = random_targets(labels.cpu(), data.num_classes, random).to(labels.device) if threat.targeted else None
         with runtime.autocast() if as_trained else contextlib.nullcontext():
-            attacked = ascend(
-                forward,
-                images,
-                labels,
-                epsilon=threat.epsilon,
-                step_size=threat.step_size,
-                steps=threat.steps,
-                targets=targets,
-                anchor=threat.anchor,
-                generator=random,
-                watch=watch,
+            attacked = pgd(
+                model, images, labels, threat, targets=targets, generator=random, logits_by_step=by_step, check=False
             )
         with torch.no_grad():
-            watch(threat.steps, forward(attacked))
-        logits = check_logits(torch.stack(logits_by_step).transpose(0, 1))
+            by_step.append(model(attacked))
+        logits = check_logits(torch.stack(by_step).transpose(0, 1))
         correct.append((labels == logits.argmax(2).T).cpu())
         adversarial.append(attacked.cpu())
     return AttackResult(torch.cat(correct, 1).numpy(), torch.cat(adversarial))

@@ -102,7 +102,8 @@ def adversary(recipe: TrainingConfig, num_classes: int) -> Adversary | None:
         step_size=recipe.step_size,
         steps=recipe.attack_steps,
         anchor=recipe.anchor,
-        classes=num_classes if recipe.adversary == "targeted" else 0,
+        targeted=recipe.adversary == "targeted",
+        num_classes=num_classes,
         evaluation_mode=recipe.attack_mode == "eval",
     )
 
