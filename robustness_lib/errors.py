@@ -15,12 +15,7 @@ class UserError(ValueError):
 
 
 class SettingError(UserError):
-    """A setting of a recipe has an unsuitable value.
-
-    Args:
-        setting: The setting's name, with which the message begins.
-        message: The rest of the sentence.
-    """
+    """A setting of a recipe has an unsuitable value; ``message`` goes on after the setting's name."""
 
     def __init__(self, setting: str, message: str) -> None:
         super().__init__(f"{setting}{message}")
@@ -28,18 +23,9 @@ class SettingError(UserError):
 
 
 def choose(value: str, valid: Iterable[str], what: str) -> str:
-    """Return ``value`` if it is one of ``valid``.
+    """``value`` if it is one of ``valid``; else a UserError that lists these and names the nearest one.
 
-    Args:
-        value: What the user gave.
-        valid: The values that are allowed.
-        what: The kind of thing, for the message ("data set", "profile").
-
-    Returns:
-        ``value``, unchanged.
-
-    Raises:
-        UserError: ``value`` is not allowed; the message lists the valid values and names the nearest one.
+    ``what`` is the kind of thing, such as "data set".
     """
     options = list(valid)
     if value in options:

@@ -14,11 +14,7 @@ from robustness_lib.errors import UserError, shortened
 
 
 def as_path(text: Path | str) -> Path:
-    """A path that a person gave, with ``~`` for the home folder.
-
-    Raises:
-        UserError: It begins with ``~``, and there is no home folder; or no file can be called so.
-    """
+    """A path that a person gave, with ``~`` for the home folder."""
     try:
         path = Path(text).expanduser()
         path.is_dir()
@@ -31,11 +27,7 @@ def as_path(text: Path | str) -> Path:
 
 
 def write_atomically(path: Path, content: bytes) -> None:
-    """Write a file, readable as the umask says, that is either whole or as it was before, whatever happens meanwhile.
-
-    Raises:
-        UserError: The disk is full or the folder cannot be written; nothing that was there is lost.
-    """
+    """Write a file, readable as the umask says, that is whole or as it was before, whatever happens meanwhile."""
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,22 +61,16 @@ def remove_leftovers(folder: Path) -> None:
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool = True) -> Iterator[bool]:
-    """Hold an exclusive lock, which ends with the process at the latest, so that two sweeps share one store.
+    """Hold an exclusive lock on a file (made if missing) or a folder, which ends with the process at the latest.
 
-    Args:
-        path: The lock file (made if missing), or a folder.
-        wait: Whether to wait for a lock that another process holds.
-
-    Yields:
-        True where the lock is held; False where another process holds it and ``wait`` is False.
+    Yields whether the lock is held: not where another process holds it and ``wait`` is False.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle = os.open(path, os.O_RDONLY if path.is_dir() else os.O_RDWR | os.O_CREAT, 0o666)
     except OSError as error:
-        raise UserError(
-            f"could not lock {path} ({error.strerror or error}); choose a folder that can be written"
-        ) from error
+        reason = error.strerror or error
+        raise UserError(f"could not lock {path} ({reason}); choose a folder that can be written") from error
     try:
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))

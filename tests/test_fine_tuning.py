@@ -164,7 +164,7 @@ def test_features_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match=r"cannot provide no \(Unknown model"):
         public_features("no", 0)
     monkeypatch.setitem(sys.modules, "timm", None)
-    with pytest.raises(UserError, match="not installed"):
+    with pytest.raises(UserError, match="that timm is installed"):
         public_features("any", 0)
 
 

@@ -201,7 +201,7 @@ def test_outputs_are_the_networks(architecture: str) -> None:
     network = build(architecture, 4, seed=1).train()
     found = outputs(network, data.images, "cifar", toys.PLAIN, batch_size=7)
     torch.testing.assert_close(found.logits, predict(network, data, "cifar", toys.PLAIN))
-    assert network.training
+    assert not network.training
     assert found.features.shape == (30, {"wrn-10-1": 64, "resnet18": 512}[architecture])
     floats = data.images.float() / 127.5 - 1
     torch.testing.assert_close(outputs(network, floats, "cifar", toys.PLAIN).logits, found.logits)

@@ -265,8 +265,8 @@ def test_a_threat_that_cannot_be_is_refused(options: dict[str, Any], message: st
         ({"labels": torch.tensor([0, 4])}, "labels must be whole numbers from 0 to 3"),
         ({"labels": torch.tensor([-1, 2])}, "labels must be whole numbers from 0 to 3"),
         ({"targets": torch.tensor([9, 2])}, "targets must be whole numbers from 0 to 3"),
-        ({"labels": torch.tensor([0])}, "one for each of the 2 images, but are torch.int64 of shape (1,)"),
-        ({"labels": torch.tensor([0.0, 1.0])}, "must be int64, one for each of the 2 images, but are torch.float32"),
+        ({"labels": torch.tensor([0])}, "the shape of labels is [1]; give [2]"),
+        ({"labels": torch.tensor([0.0, 1.0])}, "labels must be whole numbers from 0 to 3"),
     ],
 )
 def test_bad_input_gets_one_clear_sentence(options: dict[str, Any], message: str) -> None:

@@ -1,8 +1,7 @@
 """Our own testbed: ordinary models of a target, from weak to strong, that a baseline is fitted to (P2 §3, B.1).
 
-P2 takes published predictions where there are any. For other shifts a testbed has to be trained: networks of several
-architectures, on more or fewer images, for longer or shorter, and models that are no networks, which P2 adds for low
-accuracies too (it says so without naming them; ours are scikit-learn's).
+P2 takes published predictions where there are any; for other shifts a testbed has to be trained: networks, and models
+that are none, which P2 adds for low accuracies too (it does not name them; ours are scikit-learn's).
 """
 
 from __future__ import annotations
@@ -11,7 +10,9 @@ import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from robustness_lib.data import ImageDataset
@@ -24,7 +25,7 @@ Score = Callable[[ImageDataset], Tensor]
 """Images to scores of the K classes, float [N, K]: the largest is the prediction."""
 
 Spec = dict[str, Any]
-"""What one model changes in the recipe: ``model`` (one of :data:`PIXEL_MODELS`) or network and training."""
+"""What one model changes in the recipe."""
 
 
 def _models(names: Sequence[str], train_images: int) -> list[Spec]:
@@ -62,9 +63,9 @@ TESTBEDS: dict[str, list[Spec]] = {
 """The models of each profile's testbed; number k (from 1) is the k-th."""
 
 
-def _pixel_rows(images: ImageDataset) -> Tensor:
-    """Pixels as rows, float32 [N, C H W] in [0, 1], for models that are no networks."""
-    return images.images.flatten(1).to(torch.float32) / 255
+def _pixel_rows(images: ImageDataset) -> NDArray[np.float32]:
+    """Pixels as rows, float32 [N, C H W] in [0, 1]."""
+    return (images.images.flatten(1).to(torch.float32) / 255).numpy()
 
 
 def _pixel_model(name: str, seed: int) -> Any:
@@ -78,17 +79,14 @@ def _pixel_model(name: str, seed: int) -> Any:
     from sklearn.preprocessing import StandardScaler
     from sklearn.svm import SVC
 
+    kernel = RBFSampler(gamma=0.01, n_components=1000, random_state=seed)
     return {
         "bayes": make_pipeline(PCA(30, random_state=seed), GaussianNB()),
         "neighbours": make_pipeline(PCA(60, random_state=seed), KNeighborsClassifier(15, weights="distance")),
         "ridge": make_pipeline(StandardScaler(), RidgeClassifier(3000.0)),
         "logistic": make_pipeline(PCA(100, whiten=True, random_state=seed), LogisticRegression(C=0.01)),
         "forest": RandomForestClassifier(100, random_state=seed),
-        "random-features": make_pipeline(
-            PCA(100, random_state=seed),
-            RBFSampler(gamma=0.01, n_components=1000, random_state=seed),
-            RidgeClassifier(1.0),
-        ),
+        "random-features": make_pipeline(PCA(100, random_state=seed), kernel, RidgeClassifier(1.0)),
         "kernel": make_pipeline(PCA(100, random_state=seed), SVC(C=5.0, gamma="scale")),
     }[choose(name, PIXEL_MODELS, "model of pixels")]
 
@@ -102,11 +100,11 @@ def fit_pixel_model(name: str, data: ImageDataset, seed: int) -> Score:
     model = _pixel_model(name, seed)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
-        model.fit(_pixel_rows(data).numpy(), data.labels.numpy())
+        model.fit(_pixel_rows(data), data.labels.numpy())
     score_rows = getattr(model, "decision_function", None) or model.predict_proba
 
     def score(images: ImageDataset) -> Tensor:
-        scores = torch.as_tensor(score_rows(_pixel_rows(images).numpy()), dtype=torch.float32)
+        scores = torch.as_tensor(score_rows(_pixel_rows(images)), dtype=torch.float32)
         if scores.dim() == 1:  # of two classes scikit-learn gives the second one's score
             scores = torch.stack([-scores, scores], 1)
         of_all_classes = torch.full((len(images), images.num_classes), -torch.inf)

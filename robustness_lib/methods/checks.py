@@ -33,9 +33,7 @@ def as_array(values: Any, what: str, shape: Shape = "") -> npt.NDArray[Any]:
             values = values.float() if "bfloat16" in str(values.dtype) else values
         array = np.asarray(values)
     except (TypeError, ValueError, RuntimeError) as error:
-        raise UserError(
-            f"{what} cannot be read as an array ({error}); give numbers in lists of equal length"
-        ) from error
+        raise UserError(f"{what} cannot be read ({error}); give numbers, in lists of equal length") from error
     if array.dtype.kind not in "biuf":
         raise UserError(f"{what} holds {array.dtype} values; give numbers")
     if shape != "":
@@ -45,17 +43,12 @@ def as_array(values: Any, what: str, shape: Shape = "") -> npt.NDArray[Any]:
         if array.ndim != len(axes) or any(
             length != lengths.setdefault(axis, max(length, 1)) for axis, length in zip(axes, array.shape, strict=True)
         ):
-            raise UserError(f"the shape of {what} is {list(array.shape)}; give {expected}, with at least 1 value")
+            raise UserError(f"the shape of {what} is {list(array.shape)}; give {expected}, at least 1 value")
     return array
 
 
 def check_numbers(values: Any, what: str, shape: Shape = "", *, unit: str = "", finite: bool = True) -> Floats:
-    """Numbers as float64.
-
-    Args:
-        unit: What fractions are given as, which makes the range [0, 1]; empty for any range.
-        finite: Whether infinite ones are refused too.
-    """
+    """Numbers as float64: in [0, 1] where ``unit`` says as what fractions are given, and not infinite if ``finite``."""
     array = as_array(values, what, shape).astype(np.float64)
     if unit and not ((array >= 0) & (array <= 1)).all():
         raise UserError(f"{what} holds a value outside [0, 1]; give {unit}")

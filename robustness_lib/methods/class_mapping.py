@@ -1,8 +1,8 @@
 """From the classes of a pre-training corpus to those of the target (P2 §5.2, §5.5, C.7, C.12).
 
 A network that was pre-trained on fine classes knows some of the target's under other names: a "convertible" is an
-"automobile". Its old head can so answer the target's question without any fine-tuning ("zero-shot"), or be fine-tuned
-in place of a new one. A class map is bool [K, J]: which of the corpus's J classes are which of the target's K.
+"automobile". Its old head can so answer without any fine-tuning ("zero-shot"), or be fine-tuned in place of a new one.
+A class map is bool [K, J]: which of the corpus's J classes are which of the target's K.
 """
 
 from __future__ import annotations
@@ -20,15 +20,14 @@ from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss
 from robustness_lib.models.architectures import head, head_name, new_head
 
 RULES = ("max", "mean", "sum")
-"""How a target class is scored by the probabilities of its corpus classes (P2 C.7; the default is max)."""
+"""How a target class is scored by the probabilities of its corpus classes (P2 C.7)."""
 
 
 def class_map(dataset: str, target_classes: Sequence[str], corpus_classes: Sequence[str]) -> Tensor:
     """The class map of a data set and a corpus, by the names of their classes.
 
-    Classes of ImageNet are mapped to those of CIFAR-10 as CINIC-10 has them
-    (:func:`robustness_lib.data.imagenet_downsampled.cinic10_classes`); names that ImageNet has twice ("crane") are left
-    out. A synthetic corpus class is mapped to the target class that shows the same shape.
+    Classes of ImageNet are mapped to those of CIFAR-10 as CINIC-10 has them, without names that ImageNet has twice
+    ("crane"). A synthetic corpus class is mapped to the target class that shows the same shape.
     """
     if dataset == "cifar10":
         names = Counter(name for _, name in read_class_map())
@@ -45,11 +44,8 @@ def class_map(dataset: str, target_classes: Sequence[str], corpus_classes: Seque
 def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
     """Scores [N, K] of the target's classes from the logits of another head.
 
-    Args:
-        logits: [N, J].
-        members: The class map, bool [K, J].
-        rule: One of :data:`RULES`: the largest, the mean or the sum of the probabilities of a class's members. A class
-            without members has minus infinity, and so is never predicted.
+    From the logits [N, J] by the class map ``members``, bool [K, J]: the largest, the mean or the sum of the
+    probabilities of a class's members. A class without members has minus infinity, and so is never predicted.
     """
     choose(rule, RULES, "rule")
     is_map = members.dtype == torch.bool and members.dim() == 2 and members.numel() > 0
@@ -68,11 +64,8 @@ def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
 def class_map_loss(members: Tensor, old_labels_from: int | None = None) -> Loss:
     """Cross-entropy over all classes of the old head, whose target is the likeliest class of the label's (P2 C.12).
 
-    Args:
-        members: The class map, bool [K, J].
-        old_labels_from: From this position in the training set on, images are replayed ones, whose labels 0 ... J - 1
-            are those of the old head; None where there are none. Their mean loss is added to that of the target's
-            images (:func:`two_headed_loss`).
+    From the position ``old_labels_from`` in the training set on, if any, images are replayed ones, whose labels
+    0 ... J - 1 are those of the old head; their mean loss is added to that of the target's images.
     """
     members_on = CopiesByDevice(members)
 
@@ -91,13 +84,8 @@ def class_map_loss(members: Tensor, old_labels_from: int | None = None) -> Loss:
 def two_headed_loss(old_classes: int, old_labels_from: int) -> Loss:
     """Cross-entropy over the target's classes plus that over the old head's, each a mean over its images (P2 C.11).
 
-    P2 does not say how the two are weighted. As a sum they leave the target's gradient what it is without replay, so
-    that nothing but the replay differs. Both heads are one linear layer, the old classes first.
-
-    Args:
-        old_classes: J, classes of the old head.
-        old_labels_from: From this position in the training set on, images belong to the old head; their labels are
-            0 ... J - 1, those before have the target's.
+    P2 does not say how the two are weighted; as a sum they leave the target's gradient what it is without replay. Both
+    heads are one linear layer, the ``old_classes`` first; images are replayed ones as for :func:`class_map_loss`.
     """
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:

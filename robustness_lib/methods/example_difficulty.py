@@ -23,7 +23,6 @@ C_SCORES = Path("cscores") / "cifar10-cscores-orig-order.npz"
 """CIFAR-10's published C-scores (pluskid.github.io/structural-regularity), below the data root."""
 
 EXAMPLES = ("random", "easy", "hard")
-"""Which images a network is fine-tuned on."""
 
 
 def c_scores(data: ImageDataset, root: Path) -> Floats:
@@ -54,16 +53,7 @@ def _ranked(labels: Tensor, scores: npt.ArrayLike, count: int, easy: bool) -> tu
 
 
 def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, examples: str) -> Tensor:
-    """The easiest or hardest images, from every class equally many.
-
-    Args:
-        labels: int64 [N].
-        scores: [N]; equal ones count in file order.
-        examples: ``"easy"`` or ``"hard"``.
-
-    Returns:
-        int64 [count]: indices, ascending (file order).
-    """
+    """The ``"easy"`` or ``"hard"`` images, from every class equally many: indices, int64 [count], in file order."""
     easy = choose(examples, EXAMPLES[1:], "choice of examples") == "easy"
     ranked, each = _ranked(labels, scores, count, easy)
     return torch.cat([order[:each] for order in ranked]).sort().values
@@ -72,17 +62,9 @@ def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, exam
 def hardening(labels: Tensor, scores: npt.ArrayLike, epochs: int, last: int) -> Sampler:
     """An order of training in which the easiest images go one by one (P2 C.9).
 
-    From epoch to epoch fewer images remain, of each class the hardest: all of them in the first, ``last`` in the last
+    From epoch to epoch fewer images remain, the hardest of each class: all of them in the first, ``last`` in the last
     epoch, linearly in between (P2 does not say in which course). Of those that remain, each epoch has ``last``, drawn
     anew, so that epochs are equally long (P2's become shorter).
-
-    Args:
-        labels: int64 [N].
-        scores: [N].
-        last: How many images remain in the last, from every class equally many.
-
-    Returns:
-        What :func:`robustness_lib.training.trainer.train` takes as ``sampler``.
     """
     hardest_first, each = _ranked(labels, scores, last, easy=False)
 

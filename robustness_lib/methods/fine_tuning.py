@@ -21,9 +21,8 @@ from robustness_lib.training.data_loader import normalise, to_unit_range
 def at_size(network: nn.Module, size: int) -> nn.Module:
     """A network that sees its images enlarged to ``size`` pixels a side, as P2's torchvision networks do (P2 B.4).
 
-    Images are enlarged bilinearly after the crop; P2 enlarges before it, from 32 to 224 pixels, and crops with a
-    padding of 28, which is 4 of the 32: the same but for crops between two pixels of the original. For size 0 it is the
-    network itself.
+    Bilinearly and after the crop; P2 enlarges before it, from 32 to 224 pixels, and crops with a padding of 28, so that
+    it has crops between two pixels of the original too. For size 0 it is the network itself.
     """
     enlarged = nn.Upsample((size, size), mode="bilinear", align_corners=False)
     return nn.Sequential(OrderedDict(enlarged=enlarged, network=network)) if size else network
@@ -43,21 +42,15 @@ class Features(nn.Module):
 
 
 def public_features(name: str, size: int) -> nn.Module:
-    """The features [N, d] of a network that timm publishes, such as Big Transfer (P2 B.2: its last layer is tuned).
-
-    ``size`` is as for :func:`at_size`.
-    """
+    """The features [N, D] of a network that timm publishes, such as Big Transfer (P2 B.2), :func:`at_size`."""
     try:
         import timm
-    except ImportError:
-        raise UserError(
-            f"timm/{name} is a network of timm, which is not installed; pip install robustness-lib[models]"
-        ) from None
-    try:
+
         network: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
-    except Exception as error:  # no such name, no connection, no disk: all of timm's and its hub's errors
+    except Exception as error:  # no timm, no such name, no connection, no disk: all of timm's and its hub's errors
         raise UserError(
-            f"timm cannot provide {name} ({first_line(error)}); check its name, or the connection"
+            f"timm cannot provide {name} ({first_line(error)}); check its name and the connection, and that timm is "
+            "installed (pip install robustness-lib[models])"
         ) from error
     return at_size(network, size)
 
@@ -67,18 +60,13 @@ def with_replay(
 ) -> tuple[ImageDataset, TrainingConfig, Sampler]:
     """The target's images with images of pre-training that come again, ``ratio`` of them an image (P2 C.11).
 
-    Returns:
-        All images, the target's first; the recipe, whose batches are larger by the replayed images; and the order, in
-        which every batch has both in this ratio.
+    Returns all images, the target's first; the recipe with accordingly larger batches; and the order, in which every
+    batch has both in this ratio.
     """
     check_same_size(replayed, target, "choose another checkpoint")
+    images, labels = (torch.cat([getattr(part, name) for part in (target, replayed)]) for name in ("images", "labels"))
     names = max(target.class_names, replayed.class_names, key=len)
-    both = ImageDataset(
-        f"{target.name}, with {replayed.name}",
-        torch.cat([target.images, replayed.images]),
-        torch.cat([target.labels, replayed.labels]),
-        names,
-    )
+    both = ImageDataset(f"{target.name}, with {replayed.name}", images, labels, names)
 
     def sampler(epoch: int, stream: torch.Generator) -> Tensor:
         own = torch.randperm(len(target), generator=stream)

@@ -18,15 +18,13 @@ class Forward(Protocol):
 
 Loss = Callable[[Forward, Tensor, Tensor, Tensor], Tensor]
 """``loss(network, images, labels, indices)``: a scalar from images in [0, 1] (float [B, C, H, W]), their labels
-(int64 [B]) and their positions in the training set (int64 [B]). It calls the network itself, so it may do so more
-than once a batch, as Gold Loss Correction does. A loss that splits its batch into parts of varying size has an
-attribute ``static_shapes = False``: it cannot be recorded, and runs op by op."""
+(int64 [B]) and their positions in the training set (int64 [B]); it calls the network itself. One that splits its
+batch into parts of varying size has an attribute ``static_shapes = False``: it cannot be recorded."""
 
 Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
-"""``perturb(network, images, labels)``: the images to train on instead, same shape and range. The network's
-parameters need no gradient meanwhile; random numbers come from PyTorch's default generator of the device, which has
-a stream of its own for every training and epoch. One with an attribute ``evaluation_mode = True`` sees the network in
-evaluation mode."""
+"""``perturb(network, images, labels)``: the images to train on instead, same shape and range. Random numbers come from
+PyTorch's default generator of the device, which has a stream of its own for every training and epoch. One with an
+attribute ``evaluation_mode = True`` sees the network in evaluation mode."""
 
 Sampler = Callable[[int, Generator], Tensor]
 """``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in

@@ -1,8 +1,7 @@
 """Label noise, made reproducibly: corruption matrices and the labels sampled from them (P1 §3.2).
 
 A corruption matrix C holds in row i and column j the probability that an image of class i gets the label j. Labels are
-sampled with NumPy's legacy generator, whose numbers never change between versions, so that one seed gives the labels of
-P1's code bit for bit.
+sampled with NumPy's legacy generator, so that one seed gives the labels of P1's code bit for bit.
 """
 
 from __future__ import annotations
@@ -24,13 +23,7 @@ def corruption_matrix(num_classes: int, strength: float, kind: str = "uniform", 
     * ``flip``: 1 - s for the true class and s for one other, which is sampled for each class in turn.
 
     P1 reports uniform noise alone; its code also has ``flip``, whose targets it samples with seed 1, and noise within
-    CIFAR-100's coarse classes, which is not here.
-
-    Args:
-        num_classes: K, at least 2.
-        strength: s in [0, 1].
-        kind: One of :data:`KINDS`.
-        seed: Of the targets of ``flip``.
+    CIFAR-100's coarse classes, which is not here. The strength s is in [0, 1], and ``seed`` is for ``flip``.
     """
     choose(kind, KINDS, "kind of noise")
     if num_classes < 2:
@@ -41,8 +34,8 @@ def corruption_matrix(num_classes: int, strength: float, kind: str = "uniform", 
         wrong = np.full((num_classes, num_classes), 1 / num_classes)
     else:
         random = _legacy_generator(seed)
-        others = [[j for j in range(num_classes) if j != i] for i in range(num_classes)]
-        wrong = np.eye(num_classes)[[random.choice(choices) for choices in others]]
+        others = ([j for j in range(num_classes) if j != i] for i in range(num_classes))
+        wrong = np.eye(num_classes)[[random.choice(classes) for classes in others]]
     return (1 - strength) * np.eye(num_classes) + strength * wrong
 
 
@@ -52,15 +45,12 @@ def check_matrix(matrix: npt.ArrayLike) -> Floats:
 
 
 def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> Labels:
-    """Sample a new label for each example from the row of its class: the labels of P1's code, bit for bit.
+    """Sample a new label, int64 [N], for each example from the row of its class: those of P1's code, bit for bit.
 
     Args:
         labels: Integers [N] in 0..K-1, the true classes, in file order.
         matrix: [K, K].
         seed: Of the generator (P1: 1).
-
-    Returns:
-        int64 [N].
     """
     rows = check_matrix(matrix)
     classes = check_labels(labels, len(rows))

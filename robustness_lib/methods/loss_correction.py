@@ -2,8 +2,8 @@
 
 Both estimate the corruption matrix from a network that was trained on the noisy labels, and train a second network
 through that estimate. Forward correction (Patrini et al. 2017) needs nothing else; Gold Loss Correction (GLC,
-Hendrycks et al. 2018) has a few images whose labels can be trusted. Everything is as P1's code has it; where that
-departs from what one would expect, an argument says so and offers the other choice.
+Hendrycks et al. 2018) has a few images whose labels can be trusted. Where P1's code departs from what one would expect,
+an argument says so and offers the other choice.
 """
 
 from __future__ import annotations
@@ -23,7 +23,6 @@ from robustness_lib.methods.label_noise import check_matrix
 from robustness_lib.randomness import generator
 
 TRUSTED = ("first", "balanced", "random")
-"""How trusted images can be chosen."""
 
 
 def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | None = None) -> Floats:
@@ -34,10 +33,10 @@ def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | No
     Args:
         probabilities: [N, K], softmax of the noisy training images by the network that was trained on them.
         percentile: Leave out, for each class, the images from this percentile of its probability on, in [0, 100):
-            they may be outliers. P1's code takes 97 on CIFAR-10, and none (None) on CIFAR-100. (It sets the
-            probabilities of images left out to 0 in place, which later classes may see; here they stay.)
+            they may be outliers. P1's code takes 97 on CIFAR-10, and none on CIFAR-100. (It sets the probabilities of
+            images left out to 0 in place, which later classes may see; here they stay.)
     """
-    table = _predictions(probabilities)
+    table = check_distributions(probabilities, "predictions", "[N, K]")
     kept = np.ones_like(table, dtype=bool)
     if percentile is not None:
         if not 0 <= percentile < 100:
@@ -54,22 +53,14 @@ def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | No
 def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
     """The corruption matrix, float64 [K, K], from trusted images (P1 §3.2, Hendrycks et al. 2018).
 
-    Row k is the mean prediction for the trusted images of class k.
-
-    Args:
-        probabilities: [M, K], softmax of the trusted images by the network that was trained on the noisy labels.
-        labels: Integers [M], their true classes.
+    Row k is the mean prediction, of ``probabilities`` [M, K], for the trusted images whose true ``labels`` [M] are k.
     """
-    table = _predictions(probabilities)
+    table = check_distributions(probabilities, "predictions", "[M, K]")
     classes = check_labels(labels, table.shape[1], count=len(table))
     present = np.isin(np.arange(table.shape[1]), classes)
     if not present.all():
         raise UserError(f"class {int(np.flatnonzero(~present)[0])} has no trusted image; trust more images")
     return np.stack([table[classes == k].mean(axis=0) for k in range(table.shape[1])])
-
-
-def _predictions(probabilities: npt.ArrayLike) -> Floats:
-    return check_distributions(probabilities, "predictions", "[N, K]")
 
 
 def matrix_error(estimated: npt.ArrayLike, true: npt.ArrayLike) -> float:
@@ -84,18 +75,12 @@ def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
 
     Args:
         labels: int64 [N], the true classes.
-        share: Of the images, in (0, 1).
-        how: ``first``: the first images in file order, as P1's code takes them (it shuffles only where these lack a
-            class, which on the CIFAR sets they do not); ``balanced``: the first images of each class, equally many;
-            ``random``: a random sample.
-        seed: The job's seed, for ``random``.
+        how: ``first``: those in file order, as P1's code takes them (it shuffles where they lack a class, which on the
+            CIFAR sets they do not); ``balanced``: the first of each class, equally many; ``random``: a sample.
     """
     choose(how, TRUSTED, "way to choose trusted images")
     if not 0 < share < 1 or not len(labels):
-        raise UserError(
-            f"the trusted share is {share} of {len(labels)} images but must lie between 0 and 1, of at least one "
-            "image; P1 takes 0.05 and 0.1"
-        )
+        raise UserError(f"the trusted share is {share} of {len(labels)} images; give between 0 and 1 (P1: 0.05, 0.1)")
     classes, count = torch.unique(labels), int(share * len(labels))
     if how == "balanced":
         chosen = torch.cat([torch.nonzero(labels == k).flatten()[: count // len(classes)] for k in classes])
@@ -123,10 +108,9 @@ def forward_loss(
         logits: Float [B, K], before the corruption; computed in float32, or in float64 where they are that.
         labels: Integers [B], the noisy labels ỹ.
         matrix: Float [K, K], C; row = true class.
-        reduction: ``"mean"`` or ``"sum"`` over the batch, or ``"none"``.
 
     Returns:
-        A scalar, or [B], in nats.
+        A scalar, or [B] without reduction, in nats.
     """
     shapes = [list(tensor.shape) for tensor in (logits, labels, matrix)]
     if logits.dim() != 2 or shapes[1:] != [shapes[0][:1], shapes[0][1:] * 2] or labels.is_floating_point():
@@ -158,10 +142,10 @@ class GoldLoss:
     Args:
         matrix: [K, K], as by :func:`estimate_glc_matrix`; the other images' losses go through it.
         trusted: bool [N], by position in the training set.
-        batch_size: Nominal images a batch, by which the sum of losses is divided, also in the smaller last batch of
-            an epoch (P1's code); None divides by the actual number.
-        separate_passes: Whether untrusted and trusted images of a batch go through the network one after the other
-            (P1's code), so that batch normalisation has statistics of each; otherwise all at once.
+        batch_size: Nominal images a batch, by which the sum of losses is divided also in the smaller last batch of an
+            epoch (P1's code); None divides by the actual number.
+        separate_passes: Whether the two parts of a batch go through the network one after the other (P1's code), so
+            that batch normalisation has statistics of each; otherwise all at once.
     """
 
     def __init__(

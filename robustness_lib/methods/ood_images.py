@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,8 +15,7 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import check_whole
 from robustness_lib.randomness import generator, stream_seed
 
-_PURPOSE = "foreign"
-"""The purpose of the random streams here: frozen, as recorded samples depend on it."""
+_PURPOSE = "foreign"  # of the random streams here: frozen, as recorded samples depend on it
 
 
 def gaussian(count: int, size: int, stream: np.random.Generator) -> Tensor:
@@ -44,11 +43,7 @@ def blobs(count: int, size: int, stream: np.random.Generator) -> Tensor:
     return torch.from_numpy(values * 2 - 1).permute(0, 3, 1, 2).contiguous()
 
 
-NOISE_IMAGES: dict[str, Callable[[int, int, np.random.Generator], Tensor]] = {
-    "gaussian": gaussian,
-    "rademacher": rademacher,
-    "blobs": blobs,
-}
+NOISE_IMAGES = {"gaussian": gaussian, "rademacher": rademacher, "blobs": blobs}
 """The sets that are made, by name."""
 
 
@@ -67,10 +62,7 @@ class OODSample:
 
 
 def sample_ood_images(name: str, images: Tensor, count: int, draws: int, seed: int) -> OODSample:
-    """``draws`` samples of ``count`` of the images [N, ...], each without replacement (P1's "five runs").
-
-    Every set's name and every sample has a random stream of its own.
-    """
+    """``draws`` samples of ``count`` of the images [N, ...], each without replacement (P1's "five runs")."""
     check_whole(count, "the number of images of a draw", 1, "set draw_images")
     check_whole(draws, "draws", 1, "the paper takes 5")
     if count > len(images):
@@ -94,8 +86,6 @@ def _words(name: str) -> tuple[str, ...]:
 def shared_classes(names: Sequence[str], corpus: Sequence[str]) -> tuple[list[str], list[str]]:
     """Classes of a set that a corpus may have too, by the names of both; case, hyphens and the plural's s aside.
 
-    Names do not tell everything: a kind of cat may be called "tabby", and a "mouse" may belong to a computer.
-
     Returns:
         Those whose whole name is the name of a class of the corpus, and those that share at least its last word, as
         "bottle" does with "beer bottle"; the first are among the second.
@@ -111,19 +101,14 @@ DUPLICATE = 0.65
 
 
 def nearest_images(images: Tensor, corpus: Tensor, device: str = "cpu") -> tuple[Tensor, Tensor]:
-    """How similar each image is to the most similar one of a corpus.
+    """How similar each image, uint8 [N, 3, S, S], is to the most similar one of a corpus [M, 3, S, S].
 
     Similarity is the correlation of the differences between neighbouring pixels, of which the square root is taken
     with its sign, so that neither brightness, tint and contrast nor a single strong edge decides; an eighth of the
     image on each side is left out, where many have a frame. The candidates are the three images whose thumbnails
     correlate most. A copy that is cropped, mirrored, or shifted by a pixel or two is missed.
 
-    Args:
-        images: uint8 [N, 3, S, S].
-        corpus: uint8 [M, 3, S, S].
-
-    Returns:
-        float32 [N], correlations in [-1, 1], and int64 [N], places in the corpus.
+    Returns float32 [N], correlations in [-1, 1], and int64 [N], places in the corpus.
     """
     if images.shape[1:] != corpus.shape[1:] or not len(images) or not len(corpus):
         raise UserError(
@@ -147,7 +132,7 @@ def _thumbnails(images: Tensor) -> Tensor:
 
 
 def _edges(images: Tensor) -> Tensor:
-    """What :func:`nearest_images` compares, as vectors of length 1."""
+    """Differences of neighbouring pixels as vectors of length 1."""
     margin = images.shape[-1] // 8
     values = images[..., margin : images.shape[-2] - margin, margin : images.shape[-1] - margin].float()
     steps = torch.cat([values.diff(dim=-1).flatten(-3), values.diff(dim=-2).flatten(-3)], dim=-1)

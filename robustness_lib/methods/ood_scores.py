@@ -1,9 +1,7 @@
 """OOD scores: how much an image looks as if it were not from the training distribution (P1 §4.1).
 
-All scores are functions of a network's logits and penultimate features (:class:`Outputs`), so that one forward pass
-serves them all; larger values mean more out-of-distribution (OOD).
-:func:`robustness_lib.metrics.ood_detection.detection_metrics` says how well they separate OOD from in-distribution (ID)
-images.
+All scores are functions of a network's logits and penultimate features, so that one forward pass serves them all;
+larger values mean more out-of-distribution (OOD).
 """
 
 from __future__ import annotations
@@ -19,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.errors import UserError
-from robustness_lib.methods.checks import Floats, as_array, check_logits, check_numbers, check_whole
+from robustness_lib.methods.checks import Floats, as_array, check_logits, check_numbers
 from robustness_lib.models.architectures import features, head
 from robustness_lib.training.data_loader import normalise, to_unit_range
 from robustness_lib.training.device import Runtime, full_float32
@@ -29,12 +27,7 @@ Array = npt.ArrayLike
 
 @dataclass(frozen=True)
 class Outputs:
-    """A network's outputs for N images.
-
-    Attributes:
-        logits: float32 [N, K].
-        features: float32 [N, D], the input of its last layer.
-    """
+    """A network's outputs for N images: logits, float32 [N, K], and the input of its last layer, float32 [N, D]."""
 
     logits: Tensor
     features: Tensor
@@ -48,28 +41,22 @@ def outputs(
     """Features and logits of images in one pass, in evaluation mode and float32, on the CPU.
 
     Args:
-        network: Any network of :func:`robustness_lib.models.architectures.build`; its training mode is restored
-            afterwards.
+        network: Any network of :func:`robustness_lib.models.architectures.build`; it is put into evaluation mode.
         images: uint8 [N, 3, S, S]; or float in [-1, 1], in which noise images are made
             (:mod:`robustness_lib.methods.ood_images`).
         normalisation: A key of :data:`robustness_lib.training.config.NORMALISATIONS`.
-        batch_size: Images at a time; it does not change the result beyond rounding.
     """
     if images.dtype != torch.uint8 and not (images.is_floating_point() and (images.abs() <= 1).all()):
         raise UserError(f"the images are {images.dtype}; give uint8, or floating point in [-1, 1]")
-    was_training, last = network.training, head(network)
-    network.to(runtime.device).eval()
+    last = head(network.to(runtime.device).eval())
     logits, penultimate = [], []
-    try:
-        for part in torch.split(images, batch_size):
-            batch = part.to(runtime.device)
-            unit = to_unit_range(batch) if batch.dtype == torch.uint8 else (batch + 1) / 2
-            unit = unit.contiguous(memory_format=torch.channels_last)
-            batch_features = features(network, normalise(unit, normalisation))
-            logits.append(last(batch_features).float().cpu())
-            penultimate.append(batch_features.float().cpu())
-    finally:
-        network.train(was_training)
+    for part in torch.split(images, batch_size):
+        batch = part.to(runtime.device)
+        unit = to_unit_range(batch) if batch.dtype == torch.uint8 else (batch + 1) / 2
+        unit = unit.contiguous(memory_format=torch.channels_last)
+        batch_features = features(network, normalise(unit, normalisation))
+        logits.append(last(batch_features).float().cpu())
+        penultimate.append(batch_features.float().cpu())
     return Outputs(check_logits(torch.cat(logits)), torch.cat(penultimate))
 
 
@@ -97,19 +84,15 @@ def _check_features(images: Tensor, reference: Tensor) -> None:
 
 
 def knn_score(images: Tensor, reference: Tensor, neighbours: int) -> Floats:
-    """Distance to the k-th nearest reference feature, all scaled to length 1 (Sun et al. 2022).
+    """Distance, in [0, 2], to the k-th nearest reference feature, all scaled to length 1 (Sun et al. 2022).
 
     Args:
         images: [N, D], features of the images.
-        reference: [M, D], features of ID images, such as the training images.
+        reference: [M, D], features of in-distribution (ID) images, such as the training images.
         neighbours: k, 1 ... M.
-
-    Returns:
-        [N], in [0, 2].
     """
     _check_features(images, reference)
-    check_whole(neighbours, "neighbours", 1, "5 are usual here")
-    if neighbours > len(reference):
+    if not 1 <= neighbours <= len(reference):
         raise UserError(
             f"neighbours is {neighbours} but there are {len(reference)} reference images; give 1 to {len(reference)}"
         )
@@ -124,16 +107,13 @@ def knn_score(images: Tensor, reference: Tensor, neighbours: int) -> Floats:
 def mahalanobis_score(images: Tensor, reference: Tensor, labels: Tensor) -> Floats:
     """Squared Mahalanobis distance to the nearest class mean under one shared covariance (Lee et al. 2018).
 
-    Of the penultimate features alone, without the input perturbation and the ensemble over layers of that paper, which
-    need OOD images to be tuned on. Directions without variance are left out.
+    Without the input perturbation and the ensemble over layers of that paper, which need OOD images to be tuned on.
+    Directions without variance are left out.
 
     Args:
         images: [N, D], features of the images.
         reference: [M, D], features of ID images, from which means and covariance are estimated.
         labels: int64 [M], their classes.
-
-    Returns:
-        [N], at least 0.
     """
     _check_features(images, reference)
     as_array(labels, "labels", (len(reference),))
@@ -151,13 +131,7 @@ def mahalanobis_score(images: Tensor, reference: Tensor, labels: Tensor) -> Floa
 
 @dataclass(frozen=True)
 class FeatureBank:
-    """Features of M ID images, for the scores that compare with them.
-
-    Attributes:
-        features: float32 [M, D].
-        labels: int64 [M].
-        neighbours: Which neighbour's distance counts, k.
-    """
+    """Features [M, D] and labels [M] of ID images to compare with, and which neighbour's distance counts."""
 
     features: Tensor
     labels: Tensor

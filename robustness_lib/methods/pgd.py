@@ -3,9 +3,7 @@
 An attacker may change every pixel of an image by at most epsilon. PGD looks for the worst such image: from a random
 start it goes up the loss by the sign of the gradient, a step at a time, and after each step back into the L∞ ball of
 radius epsilon around the image and into [0, 1] (Madry et al. 2018). A targeted attack goes down the loss of a wrong
-class instead.
-
-Images are in [0, 1]; normalisation is the network's own business, so epsilon is measured in units of the image.
+class instead. Images are in [0, 1] and normalised by the network, so epsilon is measured in units of the image.
 """
 
 from __future__ import annotations
@@ -31,9 +29,8 @@ class Threat:
         epsilon: Radius of the L∞ ball, in [0, 1] (P1: 8/255).
         step_size: Length of a step, at least 0 (P1's code: 2/255).
         steps: How many, at least 1 (P1: 10 in training, 20 in the test).
-        anchor: ``"clean"`` for the ball around the images; ``"noised"`` for what P1's released code does, which
-            overwrites the images with their random start: the ball is then around that, and the result can be
-            2 ``epsilon`` away from the images.
+        anchor: Center of the ball: the ``"clean"`` image; or as in P1's released code, which overwrites the images with
+            their random start, the ``"noised"`` one, so that the result can be 2 ``epsilon`` away from the image.
         targeted: Whether random wrong classes are aimed at (:func:`random_targets`).
     """
 
@@ -45,15 +42,11 @@ class Threat:
 
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon <= 1:
-            raise UserError(
-                f"epsilon is {self.epsilon} but must lie in [0, 1], in units of the image; the paper's is 8/255"
-            )
+            raise UserError(f"epsilon is {self.epsilon} but must lie in [0, 1], in units of the image (P1: 8/255)")
         if not (math.isfinite(self.step_size) and self.step_size >= 0):
-            raise UserError(
-                f"step_size is {self.step_size} but must be a finite number, at least 0; the paper's code has 2/255"
-            )
+            raise UserError(f"step_size is {self.step_size} but must be a finite number, at least 0 (P1: 2/255)")
         if self.steps < 1:
-            raise UserError(f"steps is {self.steps} but must be at least 1; the paper trains with 10 and tests with 20")
+            raise UserError(f"steps is {self.steps} but must be at least 1 (P1: 10 in training, 20 in the test)")
         choose(self.anchor, ANCHORS, "anchor of an attack")
 
 
@@ -70,24 +63,25 @@ def pgd(
 ) -> Tensor:
     """The worst images that PGD finds from one random start.
 
-    The network stays in the mode it is in: call ``network.eval()`` first to attack what it predicts with.
-
     Args:
-        network: Takes images in [0, 1] to logits [B, K].
+        network: Takes images in [0, 1] to logits [B, K]; it stays in training or evaluation mode, whichever it is in.
         images: float32 or float64 [B, C, H, W] in [0, 1].
-        labels: int64 [B], the true classes, 0 ... K - 1.
-        targets: int64 [B], wrong classes to aim at; None to aim away from ``labels``.
+        labels: Integers [B], the true classes, 0 ... K - 1.
+        targets: Integers [B], wrong classes to aim at; None to aim away from ``labels``.
         generator: What the start is drawn from; None for PyTorch's default generator of the images' device.
         logits_by_step: Gets the logits [B, K] of the images before each step.
-        check: Whether to check the input and the first step, for which the host waits for the device; a training step
-            that is recorded (:mod:`robustness_lib.training.train_step`) does without.
+        check: Whether to check the input and the first step, for which the host waits for the device, as it must not in
+            a training step that is recorded.
 
     Returns:
         Images in [0, 1], the same shape and type.
     """
     images = images.detach()
-    if check:
-        _check_input(images, labels, labels if targets is None else targets)
+    if check and (images.dtype not in (torch.float32, torch.float64) or not ((images >= 0) & (images <= 1)).all()):
+        raise UserError(
+            f"the images are {images.dtype} from {float(images.min()):.4g} to {float(images.max()):.4g} but must be "
+            "float32 or float64 in [0, 1]; divide 8-bit ones by 255, and leave normalisation to the network"
+        )
     device = images.device if generator is None else generator.device
     noise = torch.empty_like(images, device=device).uniform_(-threat.epsilon, threat.epsilon, generator=generator)
     center, adversarial = images, images + noise.to(images.device)
@@ -105,8 +99,8 @@ def pgd(
                 logits_by_step.append(logits.detach())
             if check and step == 0:
                 for name, values in (("labels", labels), ("targets", classes)):
-                    check_labels(values, check_logits(logits).shape[1], name)
-            loss = F.cross_entropy(logits, classes, reduction="sum")
+                    check_labels(values, check_logits(logits).shape[1], name, len(images))
+            loss = F.cross_entropy(logits, classes.long(), reduction="sum")
             gradient = torch.autograd.grad(loss, adversarial, allow_unused=True)[0] if loss.requires_grad else None
         if gradient is None or (check and step == 0 and not gradient.any()):
             raise UserError(
@@ -118,21 +112,6 @@ def pgd(
     if check and not adversarial.isfinite().all():  # as any gradient on the way that is not finite makes them
         raise UserError("the loss has a gradient that is not a finite number; the network diverged or is damaged")
     return adversarial
-
-
-def _check_input(images: Tensor, *labels: Tensor) -> None:
-    if images.dtype not in (torch.float32, torch.float64) or not ((images >= 0) & (images <= 1)).all():
-        lowest, highest = (float(value) for value in images.aminmax())
-        raise UserError(
-            f"the images are {images.dtype} from {lowest:.4g} to {highest:.4g} but must be float32 or float64 in "
-            "[0, 1]; divide 8-bit ones by 255, and leave normalisation to the network"
-        )
-    for classes in labels:
-        if classes.dtype != torch.int64 or classes.shape != images.shape[:1]:
-            raise UserError(
-                f"labels and targets must be int64, one for each of the {len(images)} images, but are {classes.dtype} "
-                f"of shape {tuple(classes.shape)}"
-            )
 
 
 def random_targets(labels: Tensor, num_classes: int, generator: torch.Generator | None = None) -> Tensor:
@@ -151,12 +130,8 @@ class Adversary(Threat):
     """The attack of adversarial training (P1 §3.1), a :data:`robustness_lib.methods.interfaces.Perturb`.
 
     As in P1's code the network is in training mode meanwhile, so that every forward pass of the attack uses the
-    batch's statistics and updates the running ones of batch normalisation, ``steps`` times before the update itself
-    does so once more.
-
-    Attributes:
-        num_classes: How many there are to draw the wrong ones of a targeted attack from.
-        evaluation_mode: Whether the network is in evaluation mode during the attack instead.
+    batch's statistics and updates the running ones of batch normalisation; with ``evaluation_mode`` it is not. Of the
+    ``num_classes`` those of a targeted attack are drawn.
     """
 
     num_classes: int = 0

@@ -6,26 +6,23 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.checks import check_numbers
+from robustness_lib.methods.checks import Bools, check_numbers
 from robustness_lib.randomness import generator, stream_seed
 
 LAWS = ("v1", "v5")
-"""The versions of P1 that print the two size laws."""
 
 
 def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law: str = "v1") -> list[int]:
     """How many images each class keeps (P1 §3.3).
 
-    Class c = 1 ... K keeps round(a / (b + c^gamma)) by P1v1's law, round(a / (b + (c - 1)^gamma)) by P1v5's, with a
-    and b such that the first class has ``largest`` and the last ``smallest`` images. Solved for both ends, 1 / n_c
-    goes from 1 / ``largest`` to 1 / ``smallest`` in proportion to c^gamma - 1, or to (c - 1)^gamma. At gamma = 1 the
-    laws agree. P1's numbers fit only the first: by the second, their total and minority errors imply negative errors
-    on the remaining classes.
+    Class c = 1 ... K keeps round(a / (b + c^gamma)) by the law of P1's version 1, round(a / (b + (c - 1)^gamma)) by
+    that of version 5, with a and b such that the first class has ``largest`` and the last ``smallest`` images. P1's
+    numbers fit only the first: by the second, their total and minority errors imply negative errors on the other
+    classes.
 
     Args:
         num_classes: K, at least 2.
@@ -37,23 +34,21 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
         raise UserError(
             f"gamma is {gamma} but must be above 0, at least 0.01, and at most 100; the paper uses 0.2 to 2"
         )
-    if num_classes < 2:
-        raise UserError(f"num_classes is {num_classes} but imbalance needs at least 2 classes")
-    if not 1 <= smallest < largest:
+    if num_classes < 2 or not 1 <= smallest < largest:
         raise UserError(
-            f"smallest is {smallest} and largest {largest}, but a class needs at least 1 image and the smallest "
-            "class fewer than the largest; give 1 <= smallest < largest"
+            f"num_classes is {num_classes}, smallest is {smallest} and largest {largest}, but there must be at least 2 "
+            "classes and 1 <= smallest < largest; give other sizes"
         )
-    place = np.arange(num_classes) + (1.0 if law == "v1" else 0.0)
-    power = (place / place[-1]) ** gamma
-    way = (power - power[0]) / (1 - power[0])
+    rank = np.arange(num_classes) + (1.0 if law == "v1" else 0.0)
+    power = (rank / rank[-1]) ** gamma
+    way = (power - power[0]) / (1 - power[0])  # from 1 / largest to 1 / smallest, in proportion to c^gamma - 1
     return [round(float(size)) for size in 1 / ((1 - way) / largest + way / smallest)]
 
 
-def minority_classes(sizes: Sequence[float]) -> NDArray[np.bool_]:
+def minority_classes(sizes: Sequence[float]) -> Bools:
     """Which classes, bool [K], have fewer images than the average class (P1 §3.3)."""
     counts = check_numbers(sizes, "sizes", "[K]")
-    few: NDArray[np.bool_] = counts * len(counts) < counts.sum()  # exact, as a mean is not
+    few: Bools = counts * len(counts) < counts.sum()  # exact, as a mean is not
     if not few.any():
         raise UserError("all classes have equally many images, so none is a minority; give sizes that differ")
     return few
@@ -62,8 +57,7 @@ def minority_classes(sizes: Sequence[float]) -> NDArray[np.bool_]:
 def subsample(labels: Tensor, sizes: Sequence[int], seed: int) -> Tensor:
     """Draw so many images of each class: distinct indices into ``labels``, int64 [N], ascending (file order).
 
-    At one seed, a class that keeps more images keeps all that it would keep otherwise, so the sets of one seed at
-    several gamma differ as little as they can.
+    At one seed, a class that keeps more images keeps all that it would keep otherwise.
     """
     there = torch.bincount(labels, minlength=len(sizes)).tolist()
     if len(there) != len(sizes):
@@ -82,30 +76,17 @@ def subsample(labels: Tensor, sizes: Sequence[int], seed: int) -> Tensor:
 
 
 def class_weights(labels: Tensor) -> Tensor:
-    """The weight of each example in cost-sensitive training, in proportion to one over the size of its class.
-
-    float32 [N] from labels int64 [N]; the weights of the classes that occur have mean 1.
-    """
+    """Weights for cost-sensitive training, float32 [N]: one over the size of the class, scaled to a mean of 1."""
     _, index, counts = torch.unique(labels, return_inverse=True, return_counts=True)
     inverse = 1 / counts.double()
     weights: Tensor = (inverse / inverse.mean())[index].float()
     return weights
 
 
-def _equally_large(data: ImageDataset) -> bool:
-    """Whether all classes that occur have equally many images, so that there is nothing to make."""
-    return len(torch.unique(torch.unique(data.labels, return_counts=True)[1])) <= 1
-
-
 def oversample(data: ImageDataset, seed: int) -> ImageDataset:
-    """Repeat images of the smaller classes, drawn with replacement, until all are as large as the largest (P1 §3.3).
-
-    The repeated images come after the others, class by class.
-    """
+    """Repeat images of the smaller classes, drawn with replacement, until all are as large as the largest (P1 §3.3)."""
     from imblearn.over_sampling import RandomOverSampler
 
-    if _equally_large(data):
-        return data
     sampler = RandomOverSampler(random_state=_random_state(seed, "oversampling"))
     sampler.fit_resample(np.zeros((len(data), 1)), data.labels.numpy())
     return data.subset(torch.from_numpy(sampler.sample_indices_), f"{data.name}, oversampled")
@@ -116,19 +97,15 @@ def smote(data: ImageDataset, neighbours: int, seed: int) -> ImageDataset:
 
     A new image is x + u (x' - x), where x is an image of the class, x' one of its nearest of the same class (Euclidean
     distance of the pixels), and u uniform in [0, 1]; pixels are rounded. P1 names only the method; number of
-    neighbours, distance and rounding are ours. The new images have the places that :func:`oversample` gives to
-    repeated ones.
+    neighbours, distance and rounding are ours. New images come last, class by class, as :func:`oversample`'s do.
     """
     from imblearn.over_sampling import SMOTE
 
-    if _equally_large(data):
-        return data
     check_neighbours(int(torch.unique(data.labels, return_counts=True)[1].min()), neighbours)
     sampler = SMOTE(k_neighbors=neighbours, random_state=_random_state(seed, "smote"))
     pixels = data.images.flatten(1).numpy().astype(np.float32)
     resampled, labels = sampler.fit_resample(pixels, data.labels.numpy())
-    made = torch.from_numpy(resampled[len(data) :]).round().clamp(0, 255).to(torch.uint8)
-    images = torch.cat([data.images, made.view(-1, *data.images.shape[1:])])
+    images = torch.from_numpy(resampled).round().clamp(0, 255).to(torch.uint8).view(-1, *data.images.shape[1:])
     return ImageDataset(f"{data.name}, with SMOTE", images, torch.from_numpy(labels), data.class_names)
 
 

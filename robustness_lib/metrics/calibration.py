@@ -51,9 +51,8 @@ def _confidence_and_correct(confidence: Array, correct: Array) -> tuple[Floats, 
 def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tuple[Floats, Floats, Floats]:
     """Bins of equally many examples of similar confidence (P1 §4.2).
 
-    Examples are sorted by confidence, those of equal confidence with the wrong ones first, so that the result does
-    not depend on their order in the file; floor(N / bin_size) bins of ``bin_size`` examples follow, the last taking
-    the remainder too (one bin where N < bin_size).
+    Examples are sorted by confidence, those of equal confidence with the wrong ones first, so that their order in the
+    file does not count; floor(N / bin_size) bins follow (at least one), the last taking the remainder too.
 
     Returns:
         Mean confidence [B], mean correctness [B] and number of examples [B] of the bins, by rising confidence.
@@ -122,16 +121,8 @@ def tune_temperature(
 
     The derivative of the mean cross-entropy of logits / T with respect to T is bisected: where it is positive the
     upper end moves to the middle, else the lower end, until the interval is shorter than ``tolerance``. Of the two
-    ends and the middle the one with the least loss is returned.
-
-    Args:
-        logits: [N, K], of examples that the network was not trained on.
-        labels: [N].
-        lower: Least temperature considered, above 0; ``upper`` is the greatest.
-        tolerance: Length of the last interval.
-
-    Returns:
-        A temperature, above 1 where the network was too confident.
+    ends and the middle the one with the least loss is returned: above 1 where the network was too confident. The
+    examples are some that the network was not trained on.
     """
     scores, classes = _logits_and_labels(logits, labels)
     if not 0 < lower < upper or tolerance <= 0:

@@ -28,8 +28,7 @@ SCALINGS: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]
 """Scales of accuracies and their inverses: as they are, the normal distribution's quantile, and ln(a / (1 - a)) (P2
 Table 2)."""
 
-_SAME = 1e-9
-"""Accuracies that are nearer to each other differ by rounding alone."""
+_SAME = 1e-9  # accuracies that are nearer to each other differ by rounding alone
 
 BINS = 100
 """Bins of ID accuracy that P2 averages in, from 0 to 1 (P2 B.5; the range is our choice, it states none)."""
@@ -45,7 +44,7 @@ def _pairs(id_accuracy: Array, ood_accuracy: Array) -> tuple[Floats, Floats]:
 
 
 def to_scale(accuracy: Array, scaling: str) -> Floats:
-    """Accuracies on one of :data:`SCALINGS`; -inf for 0 and inf for 1 on the probit and logit scales."""
+    """Accuracies on one of :data:`SCALINGS`; infinite for 0 and 1 on the probit and logit scales."""
     return SCALINGS[choose(scaling, SCALINGS, "scaling")][0](_accuracies(accuracy, "accuracy"))
 
 
@@ -59,15 +58,12 @@ class LinearFit:
     """A baseline: OOD accuracy as a line of ID accuracy, both on a scale (P2 §3, Table 3).
 
     Attributes:
-        slope: A.
-        intercept: B.
         scaling: One of :data:`SCALINGS`.
-        r_squared: Share of the variance that the line explains on its scale; None where it is not known, or there is
-            none to explain since all models have one OOD accuracy.
-        models: How many models it was fitted to; this and the standard errors are None where they are not known.
+        r_squared: Share of the variance that the line explains on its scale; None where there is none to explain, since
+            all models have one OOD accuracy. This and the following are None where they are not known.
+        models: How many models it was fitted to.
         left_out: How many more had an accuracy of 0 or 1, for which the scale has no place (:func:`fit_line`).
-        slope_error: Standard error of the slope.
-        intercept_error: That of the intercept.
+        slope_error: Standard error of the slope, like ``intercept_error`` of the intercept.
     """
 
     slope: float
@@ -83,10 +79,9 @@ class LinearFit:
         choose(self.scaling, SCALINGS, "scaling")
 
     def predict(self, id_accuracy: Array) -> Floats:
-        """The OOD accuracy of an ordinary model of this ID accuracy, beta(x) = logit⁻¹(A logit(x) + B).
+        """The OOD accuracy of an ordinary model of this ID accuracy, beta(x) = logit⁻¹(slope logit(x) + intercept).
 
-        At 0 and 1 it is the line's limit there, 0 and 1 for a rising line on the probit and logit scales; a linear
-        baseline may leave [0, 1].
+        At 0 and 1 it is the line's limit there; a linear baseline may leave [0, 1].
         """
         return from_scale(self.slope * to_scale(id_accuracy, self.scaling) + self.intercept, self.scaling)
 
@@ -103,12 +98,8 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
     """Fit a baseline to a testbed by ordinary least squares on a scale (P2 §3, Tables 2 and 3).
 
     A model with an accuracy of exactly 0 or 1 lies at infinity on the probit and logit scales: it is left out and
-    counted in ``left_out``. It is not moved to some place nearby, since the line would depend on how near.
-
-    Args:
-        id_accuracy: [M], of at least three models that differ.
-        ood_accuracy: [M], of the same models.
-        scaling: One of :data:`SCALINGS`.
+    counted in ``left_out``. It is not moved to some place nearby, since the line would depend on how near. Of the
+    others there must be three that differ.
     """
     from scipy.stats import linregress
 
@@ -153,14 +144,8 @@ def standard_error(
 ) -> Floats:
     """Standard error of an effective robustness that comes from the numbers of test images (delta method).
 
-    The error of the line itself is not in it.
-
-    Args:
-        id_accuracy: In (0, 1).
-        ood_accuracy: In [0, 1].
-        line: The baseline, on the logit scale.
-        id_images: Images that the ID accuracy was measured on.
-        ood_images: Those of the OOD accuracy, independent of the others.
+    The error of the line, which is on the logit scale, is not in it. The ID accuracy is in (0, 1), measured on
+    ``id_images``; the OOD accuracy on ``ood_images`` that are independent of them.
     """
     inside, outside = _pairs(id_accuracy, ood_accuracy)
     if line.scaling != "logit":
@@ -191,12 +176,8 @@ def mixed_classifier(low: tuple[float, float], high: tuple[float, float], share:
     """Accuracies of a classifier that asks one of two models at random for each image (P2 D.1).
 
     It lies on the straight segment between both, hence above a baseline that bends downwards: effective robustness that
-    says nothing about robustness.
-
-    Args:
-        low: ID and OOD accuracy of the one model.
-        high: Those of the other.
-        share: Probability that the first is asked, of any shape.
+    says nothing about robustness. ``low`` and ``high`` are ID and OOD accuracy of the two models, and ``share`` is the
+    probability that the first is asked.
     """
     first, second, chance = _accuracies(low, "low"), _accuracies(high, "high"), _accuracies(share, "share")
     return chance * first[0] + (1 - chance) * second[0], chance * first[1] + (1 - chance) * second[1]
@@ -259,14 +240,8 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
 def dominance_matrix(correct: Array) -> Floats:
     """How often the less accurate of two models is right where the other is wrong (P2 C.10, Mania and Sra 2020).
 
-    With accuracies mu_i <= mu_j it is P(f_i right and f_j wrong), in [0, 0.5]; models of equal accuracy give the same
-    number either way.
-
-    Args:
-        correct: [M, N], 1 (or True) where a model is right about an image, else 0.
-
-    Returns:
-        [M, M], all pairs.
+    With accuracies mu_i <= mu_j it is P(f_i right and f_j wrong), in [0, 0.5]: for all pairs of models, [M, M], from
+    where each is right, [M, N].
     """
     right = check_correctness(correct, "correct", "[M, N]").astype(np.float64)
     both, alone = right @ right.T, right.sum(1)

@@ -10,8 +10,7 @@ from robustness_lib.methods.checks import Floats, check_numbers
 
 Array = npt.ArrayLike
 
-RECALL = 0.95
-"""The share of OOD images that is detected at the threshold of ``fpr95``."""
+RECALL = 0.95  # at the threshold of fpr95
 
 
 def _counts(in_scores: Array, out_scores: Array) -> tuple[Floats, Floats]:
@@ -63,16 +62,7 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
 
 
 def roc_curve(in_scores: Array, out_scores: Array, rates: Array) -> Floats:
-    """The receiver operating characteristic: the largest recall of OOD images at false-positive rates of at most these.
-
-    Args:
-        in_scores: [N].
-        out_scores: [M].
-        rates: [R], in [0, 1].
-
-    Returns:
-        [R].
-    """
+    """The receiver operating characteristic: the recall [R] of OOD images at false-positive rates of at most [R]."""
     false, true = _counts(in_scores, out_scores)
     wanted = check_numbers(rates, "rates", unit="false-positive rates as fractions")
     recall: Floats = true[np.searchsorted(false / false[-1], wanted + 1e-12, side="right") - 1] / true[-1]
