@@ -11,7 +11,6 @@ import pytest
 import torch
 import toys
 
-from robustness_lib.data import ImageDataset
 from robustness_lib.data.corruptions import corrupt
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import imbalance
@@ -30,21 +29,23 @@ from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 LOGITS = np.array([[2.0, 0.5, -1.0], [0.25, 1.0, 0.5], [0.0, 0.5, 4.0], [1.0, 0.75, 0.5]])  # exact in bfloat16
 CLASSES = [0, 1, 2, 1]
 MATRIX = np.array([[0.75, 0.25, 0.0], [0.0, 0.5, 0.5], [0.25, 0.25, 0.5]])
+CHANCES = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
 
 VALUES: dict[str, tuple[Callable[[Any, Any], Any], float]] = {
-    "negative_log_likelihood": (calibration.negative_log_likelihood, -0.25 * sum(
-        math.log(math.exp(row[k]) / sum(map(math.exp, row))) for row, k in zip(LOGITS.tolist(), CLASSES, strict=True)
-    )),
+    "negative_log_likelihood": (calibration.negative_log_likelihood, -np.log(CHANCES[range(4), CLASSES]).mean()),
+    "forward_loss": (  # bytes are labels, not a mask
+        lambda *given: float(loss_correction.forward_loss(*map(torch.as_tensor, (*given, MATRIX)))),
+        -np.log((CHANCES @ MATRIX)[range(4), CLASSES]).mean(),
+    ),
     "error": (lambda logits, labels: calibration.evaluate(logits, labels)["error"], 0.25),
     "observed_matrix": (lambda _, labels: observed_matrix(labels, labels, 3).trace(), 3.0),
     "corrupt_labels": (lambda _, labels: corrupt_labels(labels, np.eye(3), 1).sum(), 4.0),
-    "imbalance": (lambda _, labels: imbalance.evaluate(labels, labels, [3, 2, 1])["error"], 0.0),
     "dominance": (lambda _, labels: effective_robustness.dominance_matrix([np.asarray(labels) == 1] * 2).sum(), 0.0),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("name", VALUES)
-@pytest.mark.parametrize("kind", ["uint8", "int8", "int16", "uint64", "int64", "list", "uint8 tensor", "int32 tensor"])
+@pytest.mark.parametrize("kind", ["uint8", "int8", "uint64", "int64", "list", "uint8 tensor", "int32 tensor"])
 def test_labels_of_every_integer_type_give_one_number(name: str, kind: str) -> None:
     function, expected = VALUES[name]
     labels = CLASSES if kind == "list" else np.array(CLASSES, kind.split()[0])
@@ -57,43 +58,18 @@ def test_numbers_of_every_precision_are_read(precision: torch.dtype) -> None:
     assert function(torch.tensor(LOGITS, dtype=precision, requires_grad=True), CLASSES) == pytest.approx(expected)
     scores = torch.tensor([0.5, 0.25], dtype=precision)
     assert detection_metrics(scores, scores)["auroc"] == 0.5
-    assert effective_robustness.fit_line(
-        torch.tensor([0.25, 0.5, 0.75], dtype=precision), [0.25, 0.5, 0.75]
-    ).slope == pytest.approx(1)
     assert check_matrix(torch.tensor(MATRIX, dtype=precision)).tolist() == MATRIX.tolist()
-
-
-@pytest.mark.parametrize("kind", [torch.uint8, torch.int8, torch.int32, torch.int64])
-def test_forward_loss_of_labels_of_every_type(kind: torch.dtype) -> None:
-    """Bytes are labels, not a mask: by hand, -log of the corrupted probability of each label."""
-    chance = np.exp(LOGITS) / np.exp(LOGITS).sum(1, keepdims=True)
-    expected = -np.log((chance @ MATRIX)[range(4), CLASSES]).mean()
-    found = loss_correction.forward_loss(torch.tensor(LOGITS), torch.tensor(CLASSES, dtype=kind), torch.tensor(MATRIX))
-    assert float(found) == pytest.approx(expected, abs=1e-12)
-
-
-def test_many_classes_do_not_overflow_small_labels() -> None:
-    labels = np.arange(20, dtype=np.uint8)
-    assert (observed_matrix(labels, labels, 20) == np.eye(20)).all()
-    assert imbalance.class_weights(torch.tensor([0, 0, 1], dtype=torch.uint8)).tolist() == pytest.approx(
-        [2 / 3, 2 / 3, 4 / 3]
-    )
-    chosen = chosen_by_difficulty(torch.tensor([1, 1, 3, 3], dtype=torch.uint8), [0.1, 0.9, 0.8, 0.2], 2, "easy")
-    assert chosen.tolist() == [1, 2]
 
 
 FEATURES = torch.eye(3)
 REFUSED: dict[str, Callable[[], object]] = {
-    "labels as floats": lambda: observed_matrix([0.0, 1.0], [0, 1], 2),
     "labels as truths": lambda: observed_matrix([True, False], [0, 1], 2),
-    "one label for all": lambda: observed_matrix([0, 1], [0], 2),
     "an unknown trusted class": lambda: loss_correction.estimate_glc_matrix(np.eye(2), [0, 2]),
     "a negative label": lambda: loss_correction.forward_loss(torch.zeros(1, 2), torch.tensor([-1]), torch.eye(2)),
     "one label for a batch": lambda: loss_correction.forward_loss(torch.zeros(3, 2), torch.tensor([1]), torch.eye(2)),
     "another matrix": lambda: loss_correction.forward_loss(torch.zeros(1, 2), torch.tensor([1]), torch.ones(1, 1)),
     "matrices of two sizes": lambda: loss_correction.matrix_error(np.eye(2), np.eye(3)),
     "a matrix of NaN": lambda: check_matrix([[math.nan, 1.0], [0.0, 1.0]]),
-    "no matrix": lambda: check_matrix(np.zeros((0, 0))),
     "a mask of bytes": lambda: loss_correction.GoldLoss(np.eye(2), torch.ones(2, dtype=torch.uint8), batch_size=1),
     "no images to trust": lambda: loss_correction.trusted_split(torch.arange(0), 0.5, "balanced", 0),
     "a seed of 33 bits": lambda: corrupt_labels([0], np.eye(2), 2**32),
@@ -105,7 +81,6 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a ragged list": lambda: calibration.brier_score([[1.0], [1.0, 2.0]], [0, 0]),
     "complex numbers": lambda: effective_robustness.to_scale([0.5 + 1j], "linear"),
     "a rate below 0": lambda: roc_curve([0.0], [1.0], [-0.1]),
-    "a rate of NaN": lambda: roc_curve([0.0], [1.0], [math.nan]),
     "features of two widths": lambda: knn_score(FEATURES, FEATURES[:, :2], 1),
     "a feature of NaN": lambda: mahalanobis_score(FEATURES * math.nan, FEATURES, torch.arange(3)),
     "one label for a bank": lambda: mahalanobis_score(FEATURES, FEATURES, torch.tensor([0])),
@@ -113,7 +88,6 @@ REFUSED: dict[str, Callable[[], object]] = {
     "no image in a draw": lambda: sample_ood_images("x", torch.zeros(3, 1), 0, 1, 0),
     "two sizes": lambda: nearest_images(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 16, 16)),
     "one score for all": lambda: chosen_by_difficulty(torch.tensor([0, 1]), [0.5], 2, "easy"),
-    "a score of NaN": lambda: chosen_by_difficulty(torch.tensor([0, 1]), [0.5, math.nan], 2, "hard"),
     "a class map of bytes": lambda: mapped_scores(torch.zeros(1, 2), torch.ones(2, 2, dtype=torch.uint8)),
     "images in [0, 1]": lambda: corrupt(torch.rand(1, 3, 8, 8), "contrast", 1),
     "no images": lambda: corrupt(torch.zeros(0, 3, 8, 8, dtype=torch.uint8), "contrast", 1),
@@ -123,7 +97,6 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a class without a score": lambda: right_among(np.zeros((1, 2)), np.array([0]), np.array([0, 2])),
     "replayed images of another size": lambda: with_replay(toys.images(4), toys.images(4, size=8), toys.RECIPE, 1),
     "an unknown noise": lambda: make_noise_images("perlin", 1, 8, 0),
-    "a class map of one column": lambda: mapped_scores(torch.zeros(1, 2), torch.ones(2, 1, dtype=torch.bool)),
 }  # fmt: skip
 
 
@@ -146,33 +119,19 @@ def test_values_at_the_edge_of_a_bin_belong_to_it() -> None:
 
 
 def test_nearly_constant_accuracies() -> None:
-    inside = [0.1, 0.2, 0.3, 0.5]
-    for outside in ([0.4] * 4, [0.4, 0.4, 0.4, 0.4 + 1e-16], [0.4 - 1e-15, 0.4, 0.4, 0.4]):
-        line = effective_robustness.fit_line(inside, outside)
-        assert (line.slope, line.r_squared, line.slope_error) == (0, None, 0)
-        np.testing.assert_allclose(line.predict(inside), 0.4)
-        with pytest.raises(UserError, match="same ID accuracy"):
-            effective_robustness.fit_line(outside, inside)
+    inside, outside = [0.1, 0.2, 0.3, 0.5], [0.4 - 1e-15, 0.4, 0.4, 0.4]
+    line = effective_robustness.fit_line(inside, outside)
+    assert (line.slope, line.r_squared, line.slope_error) == (0, None, 0)
+    np.testing.assert_allclose(line.predict(inside), 0.4)
+    with pytest.raises(UserError, match="same ID accuracy"):
+        effective_robustness.fit_line(outside, inside)
     with pytest.raises(UserError, match="none is a minority"):
         imbalance.minority_classes([0.1] * 7)
-    with pytest.raises(UserError, match="gamma is 1e-17"):
-        imbalance.class_sizes(10, 1e-17, 5000, 250)
-    assert imbalance.class_sizes(2000, 100.0, 5000, 250)[-1] == 250
-
-
-def test_where_no_image_is_to_be_made_the_set_stays() -> None:
-    for labels in ([0, 0, 0], [0, 0, 1, 1], []):
-        images = torch.zeros(len(labels), 3, 4, 4, dtype=torch.uint8)
-        data = ImageDataset("some", images, torch.tensor(labels, dtype=torch.int64), ("a", "b"))
-        assert imbalance.oversample(data, 0).labels.tolist() == labels
-        assert imbalance.smote(data, 5, 0).labels.tolist() == labels
 
 
 def test_scores_of_a_model_of_two_classes() -> None:
     """scikit-learn gives one score an image there, whatever their number."""
-    data = ImageDataset(
-        "some", (torch.arange(2) * 255).byte().view(2, 1, 1, 1).expand(2, 3, 4, 4), torch.arange(2), ("a", "b")
-    )
+    data = toys.images(2, 2, size=4)
     for name in ("ridge", "forest"):
         assert fit_pixel_model(name, data, 0)(data).argmax(1).tolist() == [0, 1]
     with pytest.raises(UserError, match="images of 1 classes"):

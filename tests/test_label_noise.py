@@ -68,7 +68,7 @@ def test_area_by_hand() -> None:
 
 @pytest.mark.parametrize(
     ("strengths", "message"),
-    [([0, 0.5], "rise from 0 to 1"), ([0, 1, 0.5], "rise from 0 to 1"), ([0, 0.5, 1], "3 strengths but 2 errors")],
+    [([0, 0.5], "rise from 0 to 1"), ([0, 1, 0.5], "rise from 0 to 1"), ([0, 0.5, 1], "the shape of errors is")],
 )
 def test_area_of_another_range_is_refused(strengths: list[float], message: str) -> None:
     with pytest.raises(UserError, match=message):
@@ -224,8 +224,8 @@ def test_gold_loss_of_a_batch_of_one_kind_is_one_pass() -> None:
         (lambda: forward_training_loss([[0.5, 0.4], [0, 1]]), "row 0 of the corruption matrix sums to 0.9"),
         (lambda: GoldLoss([[0.5, 0.4], [0, 1]], torch.ones(1), batch_size=1), "row 0 of the corruption matrix"),
         (lambda: estimate_glc_matrix(np.eye(3)[:2], [0, 1]), "class 2 has no trusted image"),
-        (lambda: estimate_glc_matrix(np.eye(3), [0, 1]), r"labels have shape \(2,\); give \[3\]"),
-        (lambda: estimate_forward_matrix(np.ones((4, 3))), "rows summing to 1"),
+        (lambda: estimate_glc_matrix(np.eye(3), [0, 1]), r"the shape of labels is \[2\]; give \[3\]"),
+        (lambda: estimate_forward_matrix(np.ones((4, 3))), "row 0 of predictions sums to 3 instead of 1"),
         (lambda: estimate_forward_matrix(np.eye(3), 100), "percentile is 100"),
         (lambda: estimate_forward_matrix(np.full((4, 2), 0.5), 97), "filter_outliers=false"),
         (lambda: trusted_split(torch.tensor([0, 0, 0, 1]), 0.5, "first", 0), "hold none of class 1"),

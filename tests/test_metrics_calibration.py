@@ -8,9 +8,6 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from pytorch_ood.metrics.functional import calibration_error
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
@@ -26,9 +23,6 @@ from robustness_lib.metrics.calibration import (
     rms_calibration_error,
     tune_temperature,
 )
-
-GOLDEN_CONFIDENCE = np.concatenate([np.linspace(0.5, 0.99, 900), np.full(100, 0.999)])
-GOLDEN_CORRECT = np.concatenate([np.ones(900), np.zeros(100)])
 
 
 def random_case(count: int, seed: int = 0, decimals: int = 9) -> tuple[np.ndarray, np.ndarray]:
@@ -50,7 +44,8 @@ def random_logits(count: int, classes: int = 5, scale: float = 3.0, seed: int = 
 
 
 def test_golden_case() -> None:
-    case = GOLDEN_CONFIDENCE, GOLDEN_CORRECT
+    confidence = np.concatenate([np.linspace(0.5, 0.99, 900), np.full(100, 0.999)])
+    case = confidence, np.arange(1000) < 900
     assert rms_calibration_error(*case) == pytest.approx(0.41970, abs=1e-5)
     assert mad_calibration_error(*case) == pytest.approx(0.32940, abs=1e-5)
     assert rms_calibration_error(*case, drop_last_bin=True) == pytest.approx(0.27631, abs=1e-5)
@@ -86,49 +81,16 @@ def by_hand(confidence: np.ndarray, correct: np.ndarray, bin_size: int, drop: bo
 @pytest.mark.parametrize(("count", "bin_size"), [(530, 100), (50, 100), (64, 16), (3, 2), (1, 1), (20, 7)])
 @pytest.mark.parametrize("decimals", [9, 1])
 def test_equals_brute_force(count: int, bin_size: int, decimals: int, drop: bool) -> None:
+    """Whatever the order of the examples; with one decimal many are equally confident."""
     confidence, correct = random_case(count, decimals=decimals)
     rms, mad = by_hand(confidence, correct, bin_size, drop)
     assert rms_calibration_error(confidence, correct, bin_size, drop_last_bin=drop) == pytest.approx(rms, abs=1e-12)
-    assert mad_calibration_error(confidence, correct, bin_size, drop_last_bin=drop) == pytest.approx(mad, abs=1e-12)
-
-
-CASES = st.integers(1, 60).flatmap(
-    lambda count: st.tuples(
-        hnp.arrays(np.float64, count, elements=st.floats(0, 1) | st.sampled_from([0.0, 0.5, 0.75, 1.0])),
-        hnp.arrays(np.bool_, count),
-        st.integers(1, 70),
-        st.randoms(use_true_random=False),
-    )
-)
-
-
-@settings(max_examples=50)
-@given(CASES)
-def test_properties(case: tuple[np.ndarray, np.ndarray, int, object]) -> None:
-    confidence, correct, bin_size, shuffler = case
-    rms = rms_calibration_error(confidence, correct, bin_size)
-    mad = mad_calibration_error(confidence, correct, bin_size)
-    assert 0 <= mad <= rms + 1e-12
-    assert rms <= 1 + 1e-12
-    order = list(range(len(confidence)))
-    shuffler.shuffle(order)
-    again = confidence[order], correct[order]
-    assert rms_calibration_error(*again, bin_size) == pytest.approx(rms, abs=1e-12)
-    assert mad_calibration_error(*again, bin_size) == pytest.approx(mad, abs=1e-12)
-    for drop in (rms_calibration_error, mad_calibration_error):
-        assert drop(confidence, correct, bin_size, drop_last_bin=True) <= drop(confidence, correct, bin_size) + 1e-12
+    order = np.random.default_rng(1).permutation(count)
+    again = mad_calibration_error(confidence[order], correct[order], bin_size, drop_last_bin=drop)
+    assert again == pytest.approx(mad, abs=1e-12)
 
 
 # ---------------------------------------------------------------------------------------- expected error
-
-
-def test_expected_calibration_error_golden() -> None:
-    # Both fall into (0.9, 1]: mean confidence 0.975, half of them right.
-    assert expected_calibration_error([0.95, 1.0], [1, 0], 10) == pytest.approx(0.475, abs=1e-12)
-    # 0 belongs to the first bin, 1 to the last: |0 - 1| and |1 - 0|, one half each.
-    assert expected_calibration_error([0.0, 1.0], [1, 0], 10) == pytest.approx(1.0, abs=1e-12)
-    # An edge belongs to the lower bin: 0.5 joins 0.45 and not 0.55.
-    assert expected_calibration_error([0.45, 0.5, 0.55], [0, 1, 1], 2) == pytest.approx((0.05 + 0.45) / 3, abs=1e-12)
 
 
 @pytest.mark.parametrize("bins", [1, 10, 15])
@@ -161,35 +123,25 @@ def test_all_metrics_of_a_network() -> None:
     logits, labels = random_logits(450)
     found = evaluate(logits, labels, 50)
     confidence, correct = softmax(logits, axis=1).max(1), logits.argmax(1) == labels
-    assert found == {
-        "error": pytest.approx(1 - correct.mean()),
-        "rms_calibration_error": pytest.approx(by_hand(confidence, correct, 50, False)[0]),
-        "mad_calibration_error": pytest.approx(by_hand(confidence, correct, 50, False)[1]),
-        "rms_calibration_error_dropped_bin": pytest.approx(by_hand(confidence, correct, 50, True)[0]),
-        "mad_calibration_error_dropped_bin": pytest.approx(by_hand(confidence, correct, 50, True)[1]),
-        "expected_calibration_error": pytest.approx(expected_calibration_error(confidence, correct, 15)),
-        "negative_log_likelihood": pytest.approx(negative_log_likelihood(logits, labels)),
-        "brier_score": pytest.approx(brier_score(logits, labels)),
-    }
+    for suffix, drop in (("", False), ("_dropped_bin", True)):
+        errors = [found[f"{kind}_calibration_error{suffix}"] for kind in ("rms", "mad")]
+        assert errors == pytest.approx(by_hand(confidence, correct, 50, drop))
+    assert found["error"] == pytest.approx(1 - correct.mean())
     assert all(type(value) is float for value in found.values())
 
 
 # ---------------------------------------------------------------------------------------- temperature
 
 
-def loss_at(logits: np.ndarray, labels: np.ndarray, temperature: float) -> float:
-    return float(-log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean())
-
-
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_temperature_is_the_minimiser(seed: int) -> None:
     logits, labels = random_logits(150, scale=0.5 + seed, seed=seed)
-    best = minimize_scalar(
-        lambda t: loss_at(logits, labels, t), bounds=(0.2, 5), method="bounded", options={"xatol": 1e-7}
-    )
-    found = tune_temperature(logits, labels)
-    assert found == pytest.approx(best.x, abs=1e-4)
-    assert loss_at(logits, labels, found) <= min(loss_at(logits, labels, t) for t in np.linspace(0.2, 5, 481)) + 1e-12
+
+    def loss(temperature: float) -> float:
+        return float(-log_softmax(logits / temperature, axis=1)[np.arange(len(labels)), labels].mean())
+
+    best = minimize_scalar(loss, bounds=(0.2, 5), method="bounded", options={"xatol": 1e-7})
+    assert tune_temperature(logits, labels) == pytest.approx(best.x, abs=1e-4)
 
 
 def test_temperature_at_the_ends_of_the_interval() -> None:
@@ -203,47 +155,30 @@ def test_temperature_at_the_ends_of_the_interval() -> None:
 # ---------------------------------------------------------------------------------------- bad input
 
 
-@pytest.mark.parametrize("metric", [rms_calibration_error, mad_calibration_error, expected_calibration_error])
+LOGITS = [[0.0, 1.0]]
+
+
 @pytest.mark.parametrize(
-    ("confidence", "correct", "expected"),
+    ("call", "message"),
     [
-        ([], [], "at least 1"),
-        ([0.5, 0.6], [1], r"the shape of correct is \[1\]; give \[2\]"),
-        (0.5, 1, r"give \[N\]"),
-        ([0.5, math.nan], [1, 0], r"\[0, 1\]"),
-        ([0.5, 1.0001], [1, 0], r"\[0, 1\]"),
-        ([-0.1, 0.5], [1, 0], r"\[0, 1\]"),
-        ([0.5, 0.6], [1, 0.5], "other than 0 and 1"),
+        (lambda: rms_calibration_error([], []), "at least 1"),
+        (lambda: mad_calibration_error([0.5, 0.6], [1]), r"the shape of correct is \[1\]; give \[2\]"),
+        (lambda: expected_calibration_error(0.5, 1), r"give \[N\]"),
+        (lambda: rms_calibration_error([0.5, math.nan], [1, 0]), r"outside \[0, 1\]"),
+        (lambda: expected_calibration_error([0.5, 1.0001], [1, 0]), r"outside \[0, 1\]"),
+        (lambda: mad_calibration_error([0.5, 0.6], [1, 0.5]), "other than 0 and 1"),
+        (lambda: negative_log_likelihood(np.zeros((0, 3)), []), "at least 1"),
+        (lambda: brier_score(np.zeros((2, 3)), [0]), r"the shape of labels is \[1\]; give \[2\]"),
+        (lambda: evaluate(np.zeros(3), [0, 1, 2]), r"\[N, K\]"),
+        (lambda: evaluate([[0.0, math.nan]], [0]), "not a finite number"),
+        (lambda: brier_score(LOGITS, [2]), "from 0 to 1"),
+        (lambda: negative_log_likelihood(LOGITS, [0.0]), "whole numbers"),
+        *(
+            (lambda options=options: tune_temperature(LOGITS, [0], **options), "cannot search temperatures")
+            for options in ({"lower": 0.0}, {"lower": 5.0}, {"lower": math.nan}, {"tolerance": 0.0})
+        ),
     ],
 )
-def test_confidences_that_are_refused(
-    metric: Callable[..., float], confidence: object, correct: object, expected: str
-) -> None:
-    with pytest.raises(UserError, match=expected) as caught:
-        metric(confidence, correct)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("metric", [negative_log_likelihood, brier_score, tune_temperature, evaluate])
-@pytest.mark.parametrize(
-    ("logits", "labels", "expected"),
-    [
-        (np.zeros((0, 3)), np.zeros(0, int), "at least 1"),
-        (np.zeros((2, 3)), [0], r"the shape of labels is \[1\]; give \[2\]"),
-        (np.zeros(3), [0, 1, 2], r"\[N, K\]"),
-        ([[0.0, math.nan]], [0], "not a finite number"),
-        ([[0.0, 1.0]], [2], "from 0 to 1"),
-        ([[0.0, 1.0]], [-1], "from 0 to 1"),
-        ([[0.0, 1.0]], [0.0], "whole numbers"),
-    ],
-)
-def test_logits_that_are_refused(metric: Callable[..., object], logits: object, labels: object, expected: str) -> None:
-    with pytest.raises(UserError, match=expected) as caught:
-        metric(logits, labels)
-    assert "\n" not in str(caught.value)
-
-
-@pytest.mark.parametrize("options", [{"lower": 0.0}, {"lower": 5.0}, {"lower": math.nan}, {"tolerance": 0.0}])
-def test_intervals_that_are_refused(options: dict[str, float]) -> None:
-    with pytest.raises(UserError, match="cannot search temperatures"):
-        tune_temperature([[0.0, 1.0]], [0], **options)
+def test_bad_input_is_one_sentence(call: Callable[[], object], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        call()

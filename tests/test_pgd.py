@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import math
 import re
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,36 +14,33 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
-from toys import PLAIN, RECIPE, checksum, images, run_training
+from toys import PLAIN, RECIPE, images, run_training
 
 from robustness_lib.errors import UserError
 from robustness_lib.methods.interfaces import Forward
 from robustness_lib.methods.pgd import EPSILON, Threat, pgd, random_targets
 from robustness_lib.models.architectures import build
 from robustness_lib.training import train_step
-from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import train
-
-SEEDS = st.integers(0, 2**31)
 
 
 def stream(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
 
 
-def linear(seed: int, classes: int = 2, size: int = 2) -> tuple[Forward, Tensor]:
-    weight = torch.randn(classes, 3 * size * size, generator=stream(seed))
+def linear(size: int = 2) -> tuple[Forward, Tensor]:
+    weight = torch.randn(2, 3 * size * size, generator=stream(0))
     return (lambda inputs: inputs.flatten(1) @ weight.t()), weight
 
 
-def curved(seed: int, classes: int = 4, size: int = 2) -> nn.Module:
+def curved(seed: int) -> nn.Module:
     torch.manual_seed(seed)
-    return nn.Sequential(nn.Flatten(), nn.Linear(3 * size * size, 16), nn.Tanh(), nn.Linear(16, classes))
+    return nn.Sequential(nn.Flatten(), nn.Linear(3 * 2 * 2, 16), nn.Tanh(), nn.Linear(16, 4))
 
 
 def batch(seed: int, count: int = 5, classes: int = 4, size: int = 2) -> tuple[Tensor, Tensor]:
     pixels = torch.rand(count, 3, size, size, generator=stream(seed))
-    pixels[0, 0] = torch.tensor([[0.0, 1.0], [1.0, 0.0]])[:size, :size] if size == 2 else pixels[0, 0]
+    pixels[0, 0, :2, :2] = torch.eye(2)  # where [0, 1] ends the ball
     return pixels, torch.randint(classes, (count,), generator=stream(seed + 1))
 
 
@@ -53,7 +49,7 @@ def batch(seed: int, count: int = 5, classes: int = 4, size: int = 2) -> tuple[T
 
 def test_on_a_linear_network_it_ends_in_the_corner_that_is_known() -> None:
     """There the gradient's sign is the same everywhere, and ten steps cross the ball from wherever they start."""
-    network, weight = linear(0)
+    network, weight = linear()
     pixels, labels = batch(1, 6, 2)
     uphill = (weight[1 - labels] - weight[labels]).sign().view_as(pixels)
     found = pgd(network, pixels, labels)
@@ -64,14 +60,14 @@ def test_on_a_linear_network_it_ends_in_the_corner_that_is_known() -> None:
 
 
 @given(
-    seed=SEEDS,
+    seed=st.integers(0, 2**31),
     epsilon=st.floats(0, 1),
     step_size=st.floats(0, 0.5),
     steps=st.integers(1, 4),
     targeted=st.booleans(),
     anchor=st.sampled_from(["clean", "noised"]),
 )
-@settings(max_examples=60)
+@settings(max_examples=40)
 def test_it_stays_in_the_ball_and_in_the_image_and_is_deterministic(
     seed: int, epsilon: float, step_size: float, steps: int, targeted: bool, anchor: str
 ) -> None:
@@ -83,7 +79,6 @@ def test_it_stays_in_the_ball_and_in_the_image_and_is_deterministic(
     radius = epsilon if anchor == "clean" else 2 * epsilon
     assert (found - pixels).abs().max() <= radius + 1e-6
     assert 0 <= found.min() <= found.max() <= 1
-    assert found.dtype == pixels.dtype
     assert torch.equal(found, again)
     assert torch.equal(pixels, kept)
 
@@ -126,7 +121,7 @@ def released(network: Forward, pixels: Tensor, labels: Tensor, seed: int) -> Ten
 
 
 def test_the_noised_anchor_is_the_released_code_with_up_to_twice_the_radius() -> None:
-    network, _ = linear(0, size=32)
+    network, _ = linear(size=32)
     pixels, labels = batch(1, 6, 2, 32)
     found = pgd(network, pixels, labels, Threat(anchor="noised"), generator=stream(2))
     torch.testing.assert_close(found, released(network, pixels, labels, 2), atol=1e-6, rtol=0)
@@ -159,21 +154,16 @@ def test_parameters_keep_their_gradients_and_the_network_its_mode() -> None:
 # ---------------------------------------------------------------------------------------- in training
 
 
-ATTACKS = {
-    "untargeted": {"adversary": "untargeted"},
-    "targeted": {"adversary": "targeted"},
-    "noised": {"adversary": "untargeted", "anchor": "noised"},
-    "eval": {"adversary": "untargeted", "attack_mode": "eval"},
-}
-
-
-@pytest.mark.parametrize("attack", ATTACKS)
-@pytest.mark.parametrize("trainable", ["all", "head"])
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"adversary": "targeted"}, {"anchor": "noised"}, {"attack_mode": "eval"}, {"trainable": "head"}],
+    ids=str,
+)
 def test_a_recorded_step_with_its_attack_needs_nothing_from_the_host(
-    attack: str, trainable: str, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(train_step, "record", test_train_step.imitated)
-    recipe = dataclasses.replace(RECIPE, trainable=trainable, attack_steps=2, **ATTACKS[attack])
+    recipe = dataclasses.replace(RECIPE, **{"adversary": "untargeted", "attack_steps": 2} | changes)
     assert test_train_step.run(1, test_train_step.RECORDED, recipe) == test_train_step.run(1, recipe=recipe)
 
 
@@ -195,52 +185,25 @@ def test_batch_normalisation_counts_the_passes_of_the_attack(changes: dict[str, 
 def test_every_batch_of_a_training_is_attacked_and_the_network_trained_on_the_result() -> None:
     seen: list[tuple[bool, Tensor]] = []
 
-    class Watching(nn.Module):
-        def __init__(self) -> None:
-            super().__init__()
-            self.fc = nn.Linear(3 * 16 * 16, 4)
+    def watch(network: nn.Module, inputs: tuple[Tensor]) -> None:
+        seen.append((network.fc.weight.requires_grad, (inputs[0].detach() + 1) / 2))
 
-        def forward(self, inputs: Tensor) -> Tensor:
-            seen.append((self.fc.weight.requires_grad, (inputs.detach() + 1) / 2))
-            return self.fc(inputs.flatten(1))  # type: ignore[no-any-return]
-
-    recipe = TrainingConfig(
-        **{**RECIPE.as_dict(), "epochs": 1, "crop_padding": 0, "flip": False}, adversary="untargeted", attack_steps=5
-    )
-    data, network = images(16), Watching()
+    recipe = dataclasses.replace(RECIPE, epochs=1, crop_padding=0, flip=False, adversary="untargeted", attack_steps=5)
+    data, network = images(16), build("wrn-10-1", 4, seed=0)
+    network.register_forward_pre_hook(watch)
     train(network, data, recipe, seed=0, runtime=PLAIN)
     assert [trained for trained, _ in seen] == [False] * 5 + [True]
-    final = seen[-1][1]
-    clean = data.images.float() / 255
-    distances = (final[:, None] - clean[None]).abs().amax((2, 3, 4))
-    assert (distances.min(1).values <= recipe.epsilon + 1e-5).all()
-    assert (distances.min(1).values >= 0.9 * recipe.epsilon).all()
-
-
-def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: Path) -> None:
-    recipe = dataclasses.replace(RECIPE, epochs=3, observations=3, adversary="targeted", attack_steps=2)
-    looks = 0
-
-    def stop(network: nn.Module) -> dict[str, Tensor]:
-        nonlocal looks
-        looks += 1
-        if looks == 2:
-            raise KeyboardInterrupt
-        return {}
-
-    options: dict[str, Any] = {"checkpoint": tmp_path / "unfinished.safetensors", "checkpoint_every": 0.0}
-    with pytest.raises(KeyboardInterrupt):
-        run_training(recipe, observe=stop, **options)
-    resumed = run_training(recipe, observe=stop, **options)
-    assert looks == 4  # the second epoch again, and the third
-    assert checksum(resumed[0]) == checksum(run_training(recipe)[0])
+    distances = (seen[-1][1][:, None] - data.images[None] / 255).abs().amax((2, 3, 4)).min(1).values
+    assert ((distances >= 0.9 * recipe.epsilon) & (distances <= recipe.epsilon + 1e-5)).all()
 
 
 # ---------------------------------------------------------------------------------------- bad input
 
+GRAY, LABELS = torch.full((2, 3, 2, 2), 0.5), torch.tensor([0, 1])
+
 
 @pytest.mark.parametrize(
-    ("options", "message"),
+    ("arguments", "message"),
     [
         ({"epsilon": -0.1}, "epsilon is -0.1 but must lie in [0, 1]"),
         ({"epsilon": 8.0}, "epsilon is 8.0 but must lie in [0, 1], in units of the image"),
@@ -248,20 +211,10 @@ def test_a_training_against_an_adversary_goes_on_where_it_was_stopped(tmp_path: 
         ({"step_size": -1.0}, "step_size is -1.0 but must be a finite number, at least 0"),
         ({"steps": 0}, "steps is 0 but must be at least 1"),
         ({"anchor": "dirty"}, "'dirty'"),
-    ],
-)
-def test_a_threat_that_cannot_be_is_refused(options: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=re.escape(message)):
-        Threat(**options)
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        ({"images": torch.zeros(2, 3, 2, 2, dtype=torch.uint8)}, "the images are torch.uint8 from 0 to 0"),
-        ({"images": torch.full((2, 3, 2, 2), -0.5)}, "from -0.5 to -0.5 but must be float32 or float64 in [0, 1]"),
-        ({"images": torch.full((2, 3, 2, 2), torch.nan)}, "from nan to nan"),
-        ({"images": torch.zeros(2, 3, 2, 2, dtype=torch.bfloat16)}, "the images are torch.bfloat16"),
+        ({"images": GRAY.byte()}, "the images are torch.uint8 from 0 to 0"),
+        ({"images": -GRAY}, "from -0.5 to -0.5 but must be float32 or float64 in [0, 1]"),
+        ({"images": GRAY * math.nan}, "from nan to nan"),
+        ({"images": GRAY.bfloat16()}, "the images are torch.bfloat16"),
         ({"labels": torch.tensor([0, 4])}, "labels must be whole numbers from 0 to 3"),
         ({"labels": torch.tensor([-1, 2])}, "labels must be whole numbers from 0 to 3"),
         ({"targets": torch.tensor([9, 2])}, "targets must be whole numbers from 0 to 3"),
@@ -269,23 +222,24 @@ def test_a_threat_that_cannot_be_is_refused(options: dict[str, Any], message: st
         ({"labels": torch.tensor([0.0, 1.0])}, "labels must be whole numbers from 0 to 3"),
     ],
 )
-def test_bad_input_gets_one_clear_sentence(options: dict[str, Any], message: str) -> None:
-    arguments = {"images": torch.full((2, 3, 2, 2), 0.5), "labels": torch.tensor([0, 1])} | options
+def test_bad_input_gets_one_clear_sentence(arguments: dict[str, Any], message: str) -> None:
+    def attack(images: Tensor = GRAY, labels: Tensor = LABELS, targets: Tensor | None = None, **threat: Any) -> Tensor:
+        return pgd(curved(0), images, labels, Threat(**threat), targets=targets)
+
     with pytest.raises(UserError, match=re.escape(message)):
-        pgd(curved(0), **arguments)
+        attack(**arguments)
 
 
 @pytest.mark.parametrize(
-    ("before", "after", "message"),
+    ("network", "message"),
     [
-        (torch.detach, None, "the loss has no gradient at any pixel"),
-        (torch.rand_like, None, "the loss has no gradient at any pixel"),
-        (lambda pixels: (pixels * 255).round() / 255, None, "the loss has no gradient at any pixel"),
-        (None, lambda logits: logits * torch.nan, r"answers to \d of 5 images are not finite numbers"),
-        (None, lambda logits: logits.where(logits < 0, torch.inf), r"answers to \d of 5 images are not finite numbers"),
+        (lambda pixels: curved(0)(pixels.detach()), "the loss has no gradient at any pixel"),
+        (lambda pixels: curved(0)(torch.rand_like(pixels)), "the loss has no gradient at any pixel"),
+        (lambda pixels: curved(0)((pixels * 255).round() / 255), "the loss has no gradient at any pixel"),
+        (lambda pixels: curved(0)(pixels) * torch.nan, "answers to 5 of 5 images are not finite numbers"),
+        (lambda pixels: 1 / (curved(0)(pixels) > 0), r"answers to \d of 5 images are not finite numbers"),
     ],
 )
-def test_networks_that_cannot_be_attacked(before: Any, after: Any, message: str) -> None:
-    network, same = curved(0), lambda values: values
+def test_networks_that_cannot_be_attacked(network: Forward, message: str) -> None:
     with pytest.raises(UserError, match=message):
-        pgd(lambda pixels: (after or same)(network((before or same)(pixels))), *batch(0))
+        pgd(network, *batch(0))

@@ -167,7 +167,7 @@ def ood_sets(config: OODConfig, test: ImageDataset, context: Context) -> dict[st
         rest = ":".join(other for other in config.averaged if other not in missing) or _MADE
         remedy = f"ood_sets={rest}" if name in config.averaged else "further_sets="
         raise MissingData(f"{reason}; or do without it: --set {remedy}") from reason
-    for name, images in found.items():
+    for images in found.values():
         check_same_size(images, test)
     return found
 

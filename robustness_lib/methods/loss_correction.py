@@ -151,9 +151,9 @@ class GoldLoss:
     def __init__(
         self, matrix: npt.ArrayLike, trusted: Tensor, *, batch_size: int | None, separate_passes: bool = True
     ) -> None:
+        self.matrix = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
         if trusted.dtype != torch.bool:
             raise UserError(f"trusted is {trusted.dtype}; give bool, one value a training image")
-        self.matrix = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
         self.trusted = CopiesByDevice(trusted)
         self.batch_size, self.separate_passes = batch_size, separate_passes
         self.static_shapes = not separate_passes  # else the two parts of a batch vary in size
