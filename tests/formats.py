@@ -179,19 +179,13 @@ def write_places365(root: Path, monkeypatch: pytest.MonkeyPatch, count: int = 4)
     lists = dict(Places365._FILE_LIST_META)
     test = [f"Places365_test_{k:08d}.jpg" for k in range(1, count + 1)]
     train = {f"/a/airfield/{k:08d}.jpg": k % 2 for k in range(count)}
-    for part, images, lines in (
-        ("test", folder / "test_256", test),
-        (
-            "train-standard",
-            folder / "data_256_standard",
-            [f"{name} {label}" for name, label in train.items()],
-        ),
-    ):
+    labelled = [f"{name} {label}" for name, label in train.items()]
+    for part, images, lines in (("test", "test_256", test), ("train-standard", "data_256_standard", labelled)):
         path = folder / lists[part][0]
         path.write_text("\n".join(lines) + "\n")
         lists[part] = (path.name, md5(path))
         for index, line in enumerate(lines):
-            save_image(images / line.split()[0].lstrip("/"), some_images(1, 48, seed=index)[0][:40])
+            save_image(folder / images / line.split()[0].lstrip("/"), some_images(1, 48, seed=index)[0][:40])
     monkeypatch.setattr(Places365, "_FILE_LIST_META", lists)
     return folder
 

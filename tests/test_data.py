@@ -8,7 +8,7 @@ import pickle
 import re
 import struct
 import zipfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 
 import formats
@@ -33,54 +33,42 @@ from robustness_lib.data import (
     write_bundle,
 )
 from robustness_lib.data.cifar import read_human_labels
-from robustness_lib.data.image_folders import load_textures, read_image
+from robustness_lib.data.image_folders import read_image
 from robustness_lib.data.imagenet_downsampled import read_class_map
 from robustness_lib.data.io import read_pickle
-from robustness_lib.data.published_predictions import TABLES
+from robustness_lib.data.registry import TABLES
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.pretraining import with_counts
-
-
-def numbers(count: int, classes: int = 3) -> ImageDataset:
-    images = torch.from_numpy(formats.some_images(count)).permute(0, 3, 1, 2).contiguous()
-    return ImageDataset("some", images, torch.arange(count) % classes, tuple(f"c{k}" for k in range(classes)))
-
 
 # The type
 
 
 @pytest.mark.parametrize(
-    ("images", "labels", "expected"),
+    ("images", "labels", "names", "expected"),
     [
-        (torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), "uint8"),
-        (torch.zeros(2, 3, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), r"\[N, C, H, W\]"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int32), "int64"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), r"shape \[2\]"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 2]), r"0\.\.1"),
-        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, -1]), r"0\.\.1"),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), "ab", "uint8"),
+        (torch.zeros(2, 3, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "ab", r"\[N, C, H, W\]"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int32), "ab", "int64"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), "ab", r"shape \[2\]"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 2]), "ab", r"0\.\.1"),
+        (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, -1]), "ab", r"0\.\.1"),
+        (torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.arange(0), "a\udce9", r"'\\udce9' is no text in UTF-8"),
     ],
 )
-def test_an_image_set_checks_its_parts(images: torch.Tensor, labels: torch.Tensor, expected: str) -> None:
+def test_an_image_set_checks_its_parts(images: torch.Tensor, labels: torch.Tensor, names: str, expected: str) -> None:
     with pytest.raises(UserError, match=expected):
-        ImageDataset("wrong", images, labels, ("a", "b"))
-
-
-def test_a_class_name_that_is_no_text_is_refused() -> None:
-    """As Python reads a folder's name in Latin-1."""
-    with pytest.raises(UserError, match=r"the class name 'caf\\udce9' is no text in UTF-8"):
-        ImageDataset("some", torch.zeros(0, 3, 1, 1, dtype=torch.uint8), torch.arange(0), ("café", "caf\udce9"))
+        ImageDataset("wrong", images, labels, tuple(names))
 
 
 def test_checksum_is_of_the_content_and_not_of_the_name() -> None:
-    data = numbers(6)
+    images = torch.from_numpy(formats.some_images(6)).permute(0, 3, 1, 2).contiguous()
+    data = ImageDataset("some", images, torch.arange(6) % 3, ("a", "b", "c"))
     assert data.checksum == ImageDataset("other", data.images.clone(), data.labels, data.class_names).checksum
-    assert len(data.checksum) == 64
     changed = data.images.clone()
     changed[5, 2, 31, 31] ^= 1
     variants = [
         ImageDataset("some", changed, data.labels, data.class_names),
         data.with_labels(data.labels.flip(0)),
-        ImageDataset("some", data.images, data.labels, ("c0", "c1", "C2")),
+        ImageDataset("some", data.images, data.labels, ("a", "b", "C")),
         ImageDataset("some", data.images.reshape(6, 3, 64, 16), data.labels, data.class_names),
     ]
     assert len({data.checksum, *(variant.checksum for variant in variants)}) == 5
@@ -91,6 +79,7 @@ def test_checksum_is_of_the_content_and_not_of_the_name() -> None:
     share=st.floats(0, 1),
     seed=st.integers(0, 2**40),
 )
+@settings(max_examples=40)
 def test_a_balanced_subset_is_as_even_as_can_be(sizes: list[int], share: float, seed: int) -> None:
     labels = torch.repeat_interleave(torch.arange(len(sizes)), torch.tensor(sizes))
     labels = labels[torch.randperm(len(labels), generator=torch.Generator().manual_seed(0))]
@@ -99,15 +88,11 @@ def test_a_balanced_subset_is_as_even_as_can_be(sizes: list[int], share: float, 
     assert len(chosen) == count
     assert bool((chosen.diff() > 0).all())
     drawn = torch.bincount(labels[chosen], minlength=len(sizes)).tolist()
-    full = max(drawn)
-    assert all(n >= min(size, full - 1) for n, size in zip(drawn, sizes, strict=True))
+    assert all(n >= min(size, max(drawn) - 1) for n, size in zip(drawn, sizes, strict=True))
     assert torch.equal(chosen, class_balanced_subset(labels, count, seed))
-
-
-@pytest.mark.parametrize("count", [0, -1, 7])
-def test_a_subset_of_impossible_size_is_refused(count: int) -> None:
-    with pytest.raises(UserError, match="between 1 and 6"):
-        class_balanced_subset(torch.zeros(6, dtype=torch.int64), count, 0)
+    for impossible in (0, len(labels) + 1):
+        with pytest.raises(UserError, match=f"between 1 and {len(labels)}"):
+            class_balanced_subset(labels, impossible, seed)
 
 
 # Where things are looked for
@@ -121,19 +106,20 @@ def test_data_root(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     assert data_root("elsewhere") == Path("elsewhere")
 
 
-@pytest.mark.parametrize("name", ["cifar11", "../cifar10", "", "/etc", ".cache"])
+@pytest.mark.parametrize("name", ["cifar11", "../cifar10", "", "/etc", ".cache", "n" * 300, "cifar-10-batches-py"])
 def test_an_unknown_set_is_refused_with_the_list(tmp_path: Path, name: str) -> None:
     formats.write_bundle(tmp_path, "mine", "train")
     formats.write_bundle(tmp_path, ".cache", "train")
-    with pytest.raises(UserError, match=r"unknown data set.*cifar10,.*mine"):
-        load(name, root=tmp_path)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for ask in (load, check):
+        with pytest.raises(UserError, match=r"unknown data set.*cifar10,.*mine"):
+            ask(name, root=tmp_path)
 
 
 @pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source.location])
 def test_a_missing_set_says_where_and_how_to_get_it(tmp_path: Path, name: str) -> None:
-    split = SOURCES[name].splits[-1]
     with pytest.raises(UserError, match=r"is missing.*(robustness data fetch|to be had|download)") as caught:
-        load(name, split, tmp_path)
+        load(name, SOURCES[name].splits[-1], tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert check(name, tmp_path).state == "missing"
 
@@ -142,33 +128,24 @@ def test_a_missing_set_says_where_and_how_to_get_it(tmp_path: Path, name: str) -
 
 
 def test_a_bundle_of_ones_own(tmp_path: Path) -> None:
-    formats.write_bundle(tmp_path, "mine", "train", count=5, size=20)
+    train = formats.write_bundle(tmp_path, "mine", "train", count=5, size=20)
     data = load("mine", root=tmp_path)
     assert (data.name, tuple(data.images.shape), data.class_names[0]) == ("mine", (5, 3, 20, 20), "class 0")
     assert torch.equal(data.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(5, 20)))
-    with pytest.raises(
-        UserError, match=r"mine/test\.npz is missing, but .* train.npz and test.npz .*; write it, as the data page"
-    ):
+    with pytest.raises(UserError, match=r"mine/test\.npz is missing, but .* write it, as the data page"):
         load("mine", "test", tmp_path)
-    write_bundle(tmp_path / "copy" / "test.npz", data)
-    assert load("copy", "test", tmp_path).checksum == data.checksum
-    assert [row["found"] for row in list_sets(tmp_path) if row["name"] in ("copy", "mine")] == ["yes", "yes"]
-
-
-def test_a_bundle_without_its_other_split_is_not_called_intact(tmp_path: Path) -> None:
-    train = formats.write_bundle(tmp_path, "mine", "train")
-    found = check("mine", tmp_path)
     absent = train.with_name("test.npz")
-    assert found == Status("mine", "incomplete", f"train: 12 images, 32x32, 3 classes; test: {absent} is not there")
-    formats.write_bundle(tmp_path, "mine", "test")
+    incomplete = Status("mine", "incomplete", f"train: 5 images, 20x20, 3 classes; test: {absent} is not there")
+    assert check("mine", tmp_path) == incomplete
+    write_bundle(absent, data)
+    assert load("mine", "test", tmp_path).checksum == data.checksum
     assert check("mine", tmp_path).state == "intact"
-    formats.write_bundle(tmp_path, "cifar100", "test")
-    assert check("cifar100", tmp_path).state == "incomplete"
+    assert list_sets(tmp_path, ["mine"])[0]["found"] == "yes"
     formats.write_bundle(tmp_path, "textures", "test")  # of which no other split was published
     assert check("textures", tmp_path).state == "intact"
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar10n-worse", "imagenet32", "textures-64", "lsun", "tiny_imagenet32"])
+@pytest.mark.parametrize("name", ["cifar10", "cifar10n-worse", "imagenet32", "textures-64", "lsun", "miniplaces"])
 def test_a_bundle_under_a_known_name_is_read_where_the_published_files_are_not(name: str, tmp_path: Path) -> None:
     formats.write_bundle(tmp_path, name, "test")
     for other in SOURCES.values():  # another bundle may lie where the published files of this set would be
@@ -179,39 +156,7 @@ def test_a_bundle_under_a_known_name_is_read_where_the_published_files_are_not(n
     assert check(name, tmp_path).state in ("intact", "incomplete")
     [row] = list_sets(tmp_path, [name])
     assert (row["found"], row["where"]) == ("yes", str(tmp_path / name))
-    lonely = next(each for each in ("svhn-64", "tiny_imagenet32") if each != name)
-    assert list_sets(tmp_path, [lonely])[0]["found"] == "no"
-
-
-def test_miniplaces_is_known_as_bundles(tmp_path: Path) -> None:
-    """100 scene classes at 32 pixels, to pre-train on and as an OOD set."""
-    for split, per_class in (("train", 2), ("test", 1)):
-        formats.write_bundle(tmp_path, "miniplaces", split, count=100 * per_class, classes=100)
-    assert check("miniplaces", tmp_path).message == (
-        "train: 200 images, 32x32, 100 classes; test: 100 images, 32x32, 100 classes"
-    )
-    [row] = list_sets(tmp_path, ["miniplaces"])
-    assert (row["found"], row["what"]) == ("yes", "MiniPlaces, 100 scene classes of Places2")
-    assert with_counts(load("miniplaces", root=tmp_path)) == "miniplaces_200x100"
-
-
-def test_a_folder_of_pictures_is_no_data_set_yet(tmp_path: Path) -> None:
-    formats.save_image(tmp_path / "mine" / "train" / "cat" / "1.png", formats.some_images(1)[0])
-    for ask in (load, check):
-        with pytest.raises(UserError, match=r"'mine': .*mine has neither train\.npz nor test\.npz.*data page"):
-            ask("mine", root=tmp_path)
-    (tmp_path / "svhn").mkdir()
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    with pytest.raises(UserError, match="choose one of"):
-        load("cifar-10-batches-py", root=tmp_path)
-
-
-def run_the_data_page() -> None:
-    [recipe] = re.findall(r"```python\n(.*?)```", DATA_PAGE.read_text(), re.DOTALL)
-    exec(recipe, {})
-
-
-DATA_PAGE = Path("book/data.md").resolve()
+    assert list_sets(tmp_path, ["svhn-64"])[0]["found"] == "no"
 
 
 @pytest.fixture
@@ -226,14 +171,24 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         for seed, kind in enumerate(("dog", "cat")):
             for name, pixels in zip(names, formats.some_images(len(names), 48, seed), strict=True):
                 formats.save_image(Path("pictures", split, kind, name), pixels[:, :, 0] if seed else pixels)
-    hidden = Path("pictures/train/.ipynb_checkpoints/0-checkpoint.png")
-    formats.save_image(hidden, formats.some_images(1)[0])
-    formats.save_image(Path("pictures/train/dog/.thumbnails/0.png"), formats.some_images(1)[0])
+    for hidden in ("pictures/train/.ipynb_checkpoints/0-checkpoint.png", "pictures/train/dog/.thumbnails/0.png"):
+        formats.save_image(Path(hidden), formats.some_images(1)[0])
     Path("elsewhere").mkdir()
     Path("pictures/train/cat/deep").rename("elsewhere/cats")
     Path("pictures/train/cat/linked").symlink_to(Path("elsewhere/cats").resolve())
     Path("elsewhere/cats/again").symlink_to(Path("elsewhere/cats").resolve())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter, clockwise
+    Image.fromarray(formats.some_images(1, 32, 9)[0]).save("pictures/train/dog/0.png", exif=exif)
     return Path("pictures")
+
+
+DATA_PAGE = Path("book/data.md").resolve()
+
+
+def run_the_data_page() -> None:
+    [recipe] = re.findall(r"```python\n(.*?)```", DATA_PAGE.read_text(), re.DOTALL)
+    exec(recipe, {})
 
 
 def test_the_data_page_makes_a_data_set_of_a_folder_of_pictures(pictures: Path) -> None:
@@ -243,18 +198,9 @@ def test_the_data_page_makes_a_data_set_of_a_folder_of_pictures(pictures: Path) 
     assert (train.class_names, train.labels.tolist()) == (("cat", "dog"), [0, 0, 0, 1, 1, 1])
     assert torch.equal(train.images[4], read_image(pictures / "train/dog/1.JPG", 32))
     assert torch.equal(train.images[2], read_image(Path("elsewhere/cats/2.PNG"), 32))
-
-
-def test_photographs_of_ones_own_are_turned_upright_and_published_ones_are_not(pictures: Path) -> None:
-    path = pictures / "train/dog/0.png"
-    lying = Image.fromarray(formats.some_images(1, 32, 9)[0])
-    exif = Image.Exif()
-    exif[0x0112] = 6  # to be turned by a quarter, clockwise
-    lying.save(path, exif=exif)
-    run_the_data_page()
-    pixels = torch.from_numpy(np.array(lying)).permute(2, 0, 1)
-    assert torch.equal(load("mine").images[3], pixels.rot90(-1, (1, 2)))
-    assert torch.equal(read_image(path, 32), pixels)
+    lying = read_image(pictures / "train/dog/0.png", 32)
+    assert torch.equal(lying.permute(1, 2, 0), torch.from_numpy(formats.some_images(1, 32, 9)[0]))
+    assert torch.equal(train.images[3], lying.rot90(-1, (1, 2)))
 
 
 @pytest.mark.parametrize(
@@ -276,11 +222,9 @@ def test_pictures_that_would_be_dropped_are_named(
     assert not Path("data").exists()
 
 
-@pytest.mark.parametrize("kind", [np.uint16, np.float32])
-def test_images_of_more_than_8_bits_are_refused(tmp_path: Path, kind: type) -> None:
-    Image.fromarray(np.full((4, 4), 1000, kind)).save(tmp_path / "a.tiff")
-    with pytest.raises(UserError, match="save it with 8 bits a channel"):
-        read_image(tmp_path / "a.tiff", 4)
+def test_a_folder_of_pictures_is_no_data_set_yet(pictures: Path) -> None:
+    with pytest.raises(UserError, match=r"'pictures': .*has neither train\.npz nor test\.npz.*data page"):
+        load("pictures", root=".")
 
 
 @pytest.mark.parametrize(
@@ -293,6 +237,7 @@ def test_images_of_more_than_8_bits_are_refused(tmp_path: Path, kind: type) -> N
         ({"labels": np.zeros(11, np.int64)}, "12 images but 11 labels"),
         ({"class_names": np.arange(3)}, "class_names must be"),
         ({"class_names": np.array(["a", None, "b"], dtype=object)}, "Object arrays"),
+        ({"class_names": np.array([b"caf\xe9", b"b", b"c"])}, r"class_names are not in UTF-8: b'caf\\xe9'"),
     ],
 )
 def test_a_bundle_that_is_not_as_described(tmp_path: Path, change: dict[str, np.ndarray], expected: str) -> None:
@@ -304,20 +249,42 @@ def test_a_bundle_that_is_not_as_described(tmp_path: Path, change: dict[str, np.
     assert str(path) in str(caught.value)
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ({"class_names": ["a", "c", "b"]}, r"class 1 is 'b' but 'c' in .*test\.npz"),
+        ({"class_names": ["a", "b"]}, r"class 2 is 'c' but 'missing' in .*test\.npz"),
+        ({"class_names": ["a", "b", "c", "d"]}, r"class 3 is 'missing' but 'd' in .*test\.npz"),
+        ({"images": np.zeros((4, 8, 16, 3), np.uint8)}, r"16x16 pixels but of 8x16 in .*test\.npz"),
+        ({"images": np.zeros((4, 3, 32, 16), np.uint8)}, r"16x16 pixels but of 32x16 in .*test\.npz"),
+    ],
+    ids=["order", "fewer", "more", "size", "channels first"],
+)
+def test_splits_that_disagree_are_refused(tmp_path: Path, change: dict[str, object], expected: str) -> None:
+    (tmp_path / "own").mkdir()
+    content = {"images": np.zeros((4, 16, 16, 3), np.uint8), "labels": [0, 1, 0, 1], "class_names": ["a", "b", "c"]}
+    np.savez(tmp_path / "own" / "train.npz", **content)
+    np.savez(tmp_path / "own" / "test.npz", **content | change)
+    for split in ("train", "test"):
+        with pytest.raises(UserError, match="write both splits with the same classes"):
+            load("own", split, tmp_path)
+    status = check("own", tmp_path)
+    assert status.state == "damaged"
+    assert re.search(expected, status.message)
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=50)
 @given(place=st.floats(0, 1, exclude_max=True), cut=st.booleans())
 def test_a_damaged_bundle_is_refused_or_read_unchanged(tmp_path: Path, place: float, cut: bool) -> None:
     path = formats.write_bundle(tmp_path, "mine", "train", count=2, size=4)
     expected = load("mine", root=tmp_path).checksum
-    whole = len(path.read_bytes())
     if cut:
         formats.truncate(path, place)
     else:
-        formats.flip_byte(path, int(place * whole))
+        formats.flip_byte(path, int(place * len(path.read_bytes())))
     status = check("mine", tmp_path)
     if status.state == "damaged":
-        with pytest.raises(UserError, match=re.escape(str(path))):
-            load("mine", root=tmp_path)
+        assert str(path) in status.message
     else:  # a byte that says nothing about the content, such as a time stamp
         assert not cut
         assert load("mine", root=tmp_path).checksum == expected
@@ -325,11 +292,13 @@ def test_a_damaged_bundle_is_refused_or_read_unchanged(tmp_path: Path, place: fl
 
 # CIFAR
 
+CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+
 
 def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formats.write_cifar10(tmp_path, monkeypatch)
     train, test = load("cifar10", "train", tmp_path), load("cifar10", "test", tmp_path)
-    assert (len(train), len(test), train.num_classes, train.class_names[9]) == (50, 10, 10, "truck")
+    assert (len(train), len(test), train.class_names) == (50, 10, tuple(CIFAR10_NAMES))
     assert train.labels[:11].tolist() == [*range(10), 0]
     assert torch.equal(test.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(10, seed=5)))
     assert check("cifar10", tmp_path).message.startswith("train: 50 images, 32x32, 10 classes")
@@ -338,8 +307,7 @@ def test_cifar10(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_cifar100_and_its_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formats.write_cifar100(tmp_path, monkeypatch)
     official = load("cifar100", root=tmp_path)
-    assert (len(official), official.num_classes) == (20, 100)
-    assert torch.equal(official.labels, torch.arange(20))
+    assert (official.labels.tolist(), official.num_classes) == (list(range(20)), 100)
     formats.write_bundle(tmp_path, "cifar100", "train", classes=4)
     assert load("cifar100", root=tmp_path).num_classes == 4
     with pytest.raises(UserError, match=r"test\.npz is missing"):  # not the other set's other split
@@ -358,35 +326,24 @@ def test_a_damaged_cifar_file_is_named_with_both_checksums(
         formats.flip_byte(path, 1000)
     else:
         formats.truncate(path)
-    for _ in range(2):
-        with pytest.raises(UserError) as caught:
-            load("cifar10", "test", tmp_path)
-        message = str(caught.value)
-        assert str(path) in message
-        assert "robustness data fetch cifar10" in message
-        if damage != "missing":
-            assert expected in message
-            assert formats.md5(path) in message
-    assert check("cifar10", tmp_path) == Status("cifar10", "damaged", message)
+    with pytest.raises(UserError, match="robustness data fetch cifar10") as caught:
+        load("cifar10", "test", tmp_path)
+    for part in [str(path)] + ([expected, formats.md5(path)] if path.exists() else []):
+        assert part in str(caught.value)
+    state = "missing" if damage == "missing" else "damaged"
+    assert check("cifar10", tmp_path) == Status("cifar10", state, str(caught.value))
 
 
-@pytest.mark.parametrize("version", ["v4", "v6"])
-def test_cifar101(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, version: str) -> None:
-    folder = formats.write_cifar101(tmp_path, monkeypatch, version)
-    data = load(f"cifar10.1-{version}", "test", tmp_path)
-    assert data.labels.tolist() == list(range(10))
+def test_cifar101(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = formats.write_cifar101(tmp_path, monkeypatch, "v4")
+    data = load("cifar10.1-v4", "test", tmp_path)
+    assert (data.labels.tolist(), data.class_names) == (list(range(10)), tuple(CIFAR10_NAMES))
     assert torch.equal(data.images.permute(0, 2, 3, 1), torch.from_numpy(formats.some_images(10)))
-    assert data.class_names == tuple(CIFAR10_NAMES)
     with pytest.raises(UserError, match="no train split"):
-        load(f"cifar10.1-{version}", "train", tmp_path)
-    for part in ("data", "labels"):
-        formats.flip_byte(folder / f"cifar10.1_{version}_{part}.npy", -1)
-        with pytest.raises(UserError, match=f"{part}.npy is damaged: its SHA-256 sum is [0-9a-f]{{64}}, expected"):
-            load(f"cifar10.1-{version}", "test", tmp_path)
-        formats.flip_byte(folder / f"cifar10.1_{version}_{part}.npy", -1)
-
-
-CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
+        load("cifar10.1-v4", "train", tmp_path)
+    formats.flip_byte(folder / "cifar10.1_v4_labels.npy", -1)
+    with pytest.raises(UserError, match=r"labels\.npy is damaged: its SHA-256 sum is [0-9a-f]{64}, expected"):
+        load("cifar10.1-v4", "test", tmp_path)
 
 
 def test_cifar10n(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -404,25 +361,24 @@ def test_cifar10n(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path.unlink()
     torch.save(published, path.with_name("CIFAR-10_human.pt"))
     assert torch.equal(load("cifar10n-aggre", root=tmp_path).labels, (clean.labels + 1) % 10)
-
-
-def test_human_labels_of_other_images_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    formats.write_cifar10(tmp_path, monkeypatch)
-    formats.write_human_labels(tmp_path, [0] * 50)
+    np.savez(path, **{name: array * 0 for name, array in published.items()})
     with pytest.raises(UserError, match="not those of CIFAR-10"):
         load("cifar10n-worse", root=tmp_path)
 
 
 # Downsampled ImageNet
 
-
 BATCHES = ([450, 1, 450, 2], [2, 1000], [388])
 
 
-@pytest.mark.parametrize("pickled", [False, True])
-@pytest.mark.parametrize("size", [32, 64])
+@pytest.mark.parametrize(("size", "pickled"), [(32, False), (64, True)])
 def test_downsampled_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pickled: bool, size: int) -> None:
-    formats.write_downsampled(tmp_path, BATCHES, [1, 3, 1000], size, pickled)
+    folder = formats.write_downsampled(tmp_path, BATCHES, [1, 3, 1000], size, pickled)
+    (folder / "unpacked").mkdir()
+    for path in sorted(folder.glob("*batch_3*")):  # files may lie one level deeper, and numbers may be left out
+        path.rename(folder / "unpacked" / path.name.replace("3", "12"))
+    (folder / ".ipynb_checkpoints").mkdir()
+    (folder / ".ipynb_checkpoints" / "train_data_batch_4").write_bytes(b"hidden")
     name = f"imagenet{size}"
     train, test = load(name, "train", tmp_path), load(name, "test", tmp_path)
     # 1 (kit fox), 2 (English setter), 388, 450, 1000 become 0..4.
@@ -441,7 +397,11 @@ def test_downsampled_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
 
 def test_the_named_exclusions(tmp_path: Path) -> None:
     formats.write_downsampled(tmp_path, [list(range(1, 1001))], list(range(1, 1001)))
-    assert load("imagenet32-no-cifar10", root=tmp_path).name == "imagenet32-no-cifar10_847x847"
+    related = load("imagenet32-no-cifar10", root=tmp_path)
+    assert related.name == "imagenet32-no-cifar10_847x847"
+    tenth = load("imagenet32-no-cifar10-tenth", root=tmp_path)
+    assert (tenth.name, tenth.class_names) == ("imagenet32-no-cifar10-tenth_85x85", related.class_names[::10])
+    assert torch.equal(tenth.images, related.images[::10])
     left = load("imagenet32-no-tiny", "test", tmp_path)
     assert left.name == "imagenet32-no-tiny_800x800"
     tiny = load("tiny_imagenet32", "test", tmp_path)
@@ -458,31 +418,6 @@ def test_tiny_imagenet32_has_the_first_500_images_of_each_class(tmp_path: Path) 
     data = load("tiny_imagenet32", root=tmp_path)
     assert data.class_names == ("goldfish",)
     assert data.images[:, 0, 0, 2].tolist() == [k % 256 for k in range(255)] + [k % 256 for k in range(3, 248)]
-
-
-def test_nested_folders_and_a_gap_in_the_numbers(tmp_path: Path) -> None:
-    folder = formats.write_downsampled(tmp_path, [[5], [6], [7]], [5], pickled=True)
-    (folder / "train_data_batch_2").unlink()
-    (folder / "Imagenet32_train").mkdir()
-    for k in (1, 3):
-        (folder / f"train_data_batch_{k}").rename(folder / "Imagenet32_train" / f"train_data_batch_{k}")
-    (folder / ".ipynb_checkpoints").mkdir()
-    (folder / ".ipynb_checkpoints" / "train_data_batch_2").write_bytes(b"hidden")
-    assert load("imagenet32", root=tmp_path).name == "imagenet32_2x2"
-
-
-def test_batches_of_python_2_are_read(tmp_path: Path) -> None:
-    """What cPickle of Python 2 wrote: byte strings for keys and for the array's buffer, protocol 2."""
-    folder = formats.write_downsampled(tmp_path, [[9]], [9])
-    (folder / "train_data_batch_1.npz").unlink()
-    buffer = bytes(range(256)) * 12
-    text = b"\x80\x02}(U\x06labelsq\x01]q\x02K\x09aU\x04data"
-    text += b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\n"
-    text += b"K\x00\x85U\x01b\x87R(K\x01K\x01M\x00\x0c\x86cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNN"
-    text += b"J\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89T" + struct.pack("<i", len(buffer)) + buffer + b"tbu."
-    (folder / "train_data_batch_1").write_bytes(text)
-    data = load("imagenet32", root=tmp_path)
-    assert data.images.flatten().tolist() == list(buffer)
 
 
 @pytest.mark.parametrize("pickled", [False, True])
@@ -502,51 +437,35 @@ def test_batches_that_are_not_in_the_format(
 ) -> None:
     folder = formats.write_downsampled(tmp_path, [[1, 2]], [1], pickled=pickled)
     content = {"data": np.zeros((2, 3072), np.uint8), "labels": [1, 2], **change}
+    path = folder / ("train_data_batch_1" + ("" if pickled else ".npz"))
     if pickled:
-        path = folder / "train_data_batch_1"
         path.write_bytes(pickle.dumps(content))
     else:
-        path = folder / "train_data_batch_1.npz"
         np.savez(path, **content)
     with pytest.raises(UserError, match=expected) as caught:
         load("imagenet32", root=tmp_path)
     assert str(path) in str(caught.value)
-    assert check("imagenet32", tmp_path).state == "damaged"
 
 
-@pytest.mark.parametrize("pickled", [False, True])
-@pytest.mark.parametrize("share", [0, 0.01, 0.5, 0.99])
-def test_a_truncated_batch_is_refused(tmp_path: Path, pickled: bool, share: float) -> None:
-    folder = formats.write_downsampled(tmp_path, [[1, 2]], [1], pickled=pickled)
-    path = folder / ("train_data_batch_1" + ("" if pickled else ".npz"))
-    formats.truncate(path, share)
-    with pytest.raises(UserError, match="damaged or not in the expected format") as caught:
-        load("imagenet32", root=tmp_path)
-    assert str(path) in str(caught.value)
+# Pickles
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
 def test_every_pickle_protocol_is_read(tmp_path: Path, protocol: int) -> None:
-    content = {
-        "data": formats.some_images(1),
-        "labels": [1, 2],
-        "mean": np.float64(3),
-        "name": "batch",
-        b"key": b"x",
-    }
+    array = formats.some_images(1)
+    content = {"data": array, "labels": [1, 2], "mean": np.float64(3), "name": "batch", b"key": b"x"}
     (tmp_path / "batch").write_bytes(pickle.dumps(content, protocol=protocol))
     found = read_pickle(tmp_path / "batch")
-    assert np.array_equal(found["data"], content["data"])
-    assert (found["labels"], found["mean"], found["name"], found["key"]) == ([1, 2], 3.0, "batch", b"x")
+    assert np.array_equal(found.pop("data"), array)
+    assert found == {"labels": [1, 2], "mean": 3.0, "name": "batch", "key": b"x"}
 
 
 def crafted(labels: bytes) -> bytes:
-    """A batch of one black image, protocol 2, whose labels are given as instructions."""
+    """A batch of one black image as Python 2 wrote it, protocol 2, whose labels are given as instructions."""
     data = b"cnumpy.core.multiarray\n_reconstruct\ncnumpy\nndarray\nK\x00\x85U\x01b\x87R(K\x01K\x01M\x00\x0c\x86"
     data += b"cnumpy\ndtype\nU\x02u1K\x00K\x01\x87R(K\x03U\x01|NNNJ\xff\xff\xff\xffJ\xff\xff\xff\xffK\x00tb\x89"
-    return (
-        b"\x80\x02}(U\x04data" + data + b"T" + struct.pack("<i", 3072) + bytes(3072) + b"tbU\x06labels" + labels + b"u."
-    )
+    pixels = bytes(range(256)) * 12
+    return b"\x80\x02}(U\x04data" + data + b"T" + struct.pack("<i", 3072) + pixels + b"tbU\x06labels" + labels + b"u."
 
 
 def forged_array(code: bytes, state: bytes, content: bytes = bytes(range(65, 73))) -> bytes:
@@ -563,7 +482,6 @@ def dtype_state(order: bytes = b"|", fields: bytes = b"NNN", size: int = -1, fla
 CRAFTED = {
     "a function": b"cposix\nsystem\nU\x0dtouch touched\x85R",
     "a function of NumPy": b"cnumpy\nload\nU\x01x\x85R",
-    "an attribute": b"c__builtin__\ngetattr\nU\x01xU\x05upper\x86R",
     "objects without their flags": forged_array(b"O8", dtype_state()),
     "objects with their flags": forged_array(b"O8", dtype_state(flags=63)),
     "flags of objects": forged_array(b"i8", dtype_state(b"<", flags=63)),
@@ -574,21 +492,17 @@ CRAFTED = {
     "another state": forged_array(b"i8", b"}b"),
     "a type built twice": forged_array(b"i8", dtype_state(b"<") + dtype_state(b"<", flags=63)),
     "a built list": b"]}b",
-    "a built number": b"K\x01}b",
+    "a built maker": b"cnumpy.core.multiarray\n_reconstruct\n}U\x01aK\x01sb",
     "a class that is called": b"cnumpy\nndarray\nK\x05\x85R",
-    "a number that is called": b"K\x05)R",
     "a new object": b"cnumpy\ndtype\nU\x02O8\x85\x81",
     "an old instance": b"(U\x02O8inumpy\ndtype\n",
-    "a persistent object": b"U\x01xQ",
-    "an extension": b"\x82\x01",
     "a place far away": b"K\x01r\xff\xff\xff\x7f",
-    "a key of many tuples": b"}" + b")" + b"\x85" * 200_000 + b"K\x01s",
-    "many tuples": b")" + b"\x85" * 200_000,
+    "a very long text": b"\x96\xff\xff\xff\xff\xff\x00\x00\x00",
+    "a key of many tuples": b"}" + b")" + b"\x85" * 100_000 + b"K\x01s",
     "lists of lists, each nine times": b"(](K\x01eq\x00" + b"".join(
         b"](" + 9 * (b"h" + bytes([k - 1])) + b"eq" + bytes([k]) for k in range(1, 30)
     ) + b"l",
     "a list in itself": b"]q\x01h\x01a",
-    "a number of many digits": b"L" + b"9" * 5000 + b"L\n",
     "nothing": b"",
     "an empty stack": b"000",
 }  # fmt: skip
@@ -601,39 +515,36 @@ def test_a_crafted_batch_ends_in_one_sentence(tmp_path: Path, monkeypatch: pytes
     formats.write_downsampled(tmp_path, [[1, 2]], [1])
     path = tmp_path / "imagenet32" / "train_data_batch_2"
     path.write_bytes(crafted(b"]K\x01a"))
-    assert len(load("imagenet32", root=tmp_path)) == 3
+    assert load("imagenet32", root=tmp_path).images[2].flatten().tolist() == list(range(256)) * 12
     path.write_bytes(crafted(CRAFTED[name]))
     with pytest.raises(UserError, match=r"train_data_batch_2 is damaged") as caught:
         load("imagenet32", root=tmp_path)
     assert "\n" not in str(caught.value)
-    assert check("imagenet32", tmp_path).state == "damaged"
-    for inside in (True, False):
-        labels = tmp_path / "CIFAR-10_human.pt"
-        content = b"\x80\x02}U\x0bclean_label" + CRAFTED[name] + b"s."
-        if inside:
-            with zipfile.ZipFile(labels, "w") as archive:
-                archive.writestr("CIFAR-10_human/data.pkl", content)
-        else:
-            labels.write_bytes(b"\x80\x02K\x01." * 3 + content)
-        with pytest.raises(UserError, match=r"CIFAR-10_human\.pt is damaged"):
-            read_human_labels(labels)
+    labels = tmp_path / "CIFAR-10_human.pt"
+    content = b"\x80\x02}U\x0bclean_label" + CRAFTED[name] + b"s."
+    labels.write_bytes(b"\x80\x02K\x01." * 3 + content)
+    with pytest.raises(UserError, match=r"CIFAR-10_human\.pt is damaged"):
+        read_human_labels(labels)
+    with zipfile.ZipFile(labels, "w") as archive:
+        archive.writestr("CIFAR-10_human/data.pkl", content)
+    with pytest.raises(UserError, match=r"CIFAR-10_human\.pt is damaged"):
+        read_human_labels(labels)
     assert not Path("touched").exists()
 
 
 @given(st.data())
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=300)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=150)
 def test_a_batch_with_changed_instructions_is_read_or_refused(tmp_path: Path, data: st.DataObject) -> None:
-    content = bytearray(
-        pickle.dumps(
-            {"data": np.zeros((1, 8), np.uint8), "labels": [1], "mean": np.ones(2)}, data.draw(st.integers(2, 5))
-        )
-    )
+    batch = {"data": np.zeros((1, 8), np.uint8), "labels": [1], "mean": np.ones(2)}
+    content = bytearray(pickle.dumps(batch, data.draw(st.integers(2, 5))))
     for _ in range(data.draw(st.integers(1, 4))):
         content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
     (tmp_path / "batch").write_bytes(content)
     with contextlib.suppress(UserError):
         read_pickle(tmp_path / "batch")
 
+
+# Lists of classes
 
 # The 153 classes as development-kit numbers.
 PRINTED_NUMBERS = """
@@ -650,16 +561,13 @@ def test_the_class_lists_are_the_papers() -> None:
     numbers_of = {wnid: number for number, (wnid, _) in enumerate(read_class_map(), start=1)}
     cifar10, tiny = class_list("cifar10_related"), class_list("tiny_imagenet")
     assert (len(set(cifar10)), len(set(tiny)), len(numbers_of)) == (153, 200, 1000)
-    assert list(cifar10) == sorted(cifar10)
-    assert list(tiny) == sorted(tiny)
+    assert (list(cifar10), list(tiny)) == (sorted(cifar10), sorted(tiny))
     assert len(set(cifar10) & set(tiny)) == 11
     assert set(cifar10) | set(tiny) <= set(numbers_of)
     assert [numbers_of[wnid] for wnid in ("n02119789", "n02100735", "n02110185")] == [1, 2, 3]
     assert sorted(numbers_of[wnid] for wnid in cifar10) == [int(number) for number in PRINTED_NUMBERS.split()]
-    names = dict(read_class_map())
-    for wnid, name in (("n03345487", "fire engine"), ("n03947888", "pirate"), ("n01641577", "bullfrog")):
-        assert names[wnid] == name
-        assert wnid in cifar10
+    names = [dict(read_class_map())[wnid] for wnid in ("n03345487", "n03947888", "n01641577")]
+    assert names == ["fire engine", "pirate", "bullfrog"]
 
 
 def test_a_class_map_beside_the_batches_is_read_and_checked(tmp_path: Path) -> None:
@@ -675,25 +583,15 @@ def test_a_class_map_beside_the_batches_is_read_and_checked(tmp_path: Path) -> N
 # Folders of image files
 
 
-WNIDS = ("n02", "n01")
-
-
 def test_tiny_imagenet(tmp_path: Path) -> None:
-    folder = formats.write_tiny_imagenet(tmp_path, WNIDS)
+    folder = formats.write_tiny_imagenet(tmp_path, ("n02", "n01"))
     train, test = load("tiny_imagenet", "train", tmp_path), load("tiny_imagenet", "test", tmp_path)
     assert tuple(train.images.shape) == (6, 3, 64, 64)
     assert train.class_names == ("name of n01", "name of n02")
-    assert train.labels.tolist() == [0, 0, 0, 1, 1, 1]
+    assert (train.labels.tolist(), test.labels.tolist()) == ([0, 0, 0, 1, 1, 1], [1, 0])
     with Image.open(folder / "train" / "n01" / "images" / "n01_1.JPEG") as image:
         assert torch.equal(train.images[1].permute(1, 2, 0), torch.from_numpy(np.array(image)))
-    grey = train.images[0]
-    assert torch.equal(grey[0], grey[1])
-    assert test.labels.tolist() == [1, 0]
-
-
-def test_a_missing_or_damaged_image_is_named_every_time(tmp_path: Path) -> None:
-    folder = formats.write_tiny_imagenet(tmp_path, WNIDS)
-    load("tiny_imagenet", "train", tmp_path)
+    assert torch.equal(train.images[0, 0], train.images[0, 1])  # a grey one
     path = folder / "train" / "n02" / "images" / "n02_2.JPEG"
     formats.truncate(path, 0.6)
     for _ in range(2):
@@ -713,7 +611,9 @@ def test_other_pixels_in_a_file_of_the_same_size_and_time_are_seen(tmp_path: Pat
         pixels = formats.some_images(1, 32, seed)[0]
         formats.save_image(path, pixels)
         os.utime(path, ns=(1, 1))
-        assert torch.equal(load("lsun", "test", tmp_path).images[0], torch.from_numpy(pixels).permute(2, 0, 1))
+        for _ in ("decoded", "from the cache"):
+            assert torch.equal(load("lsun", "test", tmp_path).images[0], torch.from_numpy(pixels).permute(2, 0, 1))
+    assert len(list((tmp_path / ".cache").iterdir())) == 2
 
 
 def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -735,29 +635,27 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_textures(tmp_path: Path) -> None:
     folder = formats.write_textures(tmp_path)
     data = load("textures", "test", tmp_path)
-    assert (len(data), data.class_names, data.labels.tolist()) == (
-        6,
-        ("banded", "dotted"),
-        [0, 0, 0, 1, 1, 1],
-    )
-    assert tuple(load_textures("textures", "test", tmp_path, size=24).images.shape) == (6, 3, 24, 24)
+    assert (data.class_names, data.labels.tolist()) == (("banded", "dotted"), [0, 0, 0, 1, 1, 1])
+    assert tuple(data.images.shape) == (6, 3, 32, 32)
     assert tuple(load("textures-64", "test", tmp_path).images.shape) == (6, 3, 64, 64)
     (folder / "labels" / "val1.txt").unlink()
     with pytest.raises(UserError, match="not complete"):
         load("textures", "test", tmp_path)
 
 
-def test_resizing_is_of_the_shorter_side_then_a_centre_crop(tmp_path: Path) -> None:
+def test_images_are_resized_and_cropped(tmp_path: Path) -> None:
     pixels = np.zeros((32, 96, 3), np.uint8)
     pixels[:, 32:64] = 255
     formats.save_image(tmp_path / "wide.png", pixels)
     assert read_image(tmp_path / "wide.png", 32).min() == 255
-    squeezed = read_image(tmp_path / "wide.png", 3, "squeeze")
-    assert squeezed[0].tolist() == [[0, 255, 0]] * 3
+    assert read_image(tmp_path / "wide.png", 3, squeeze=True)[0].tolist() == [[0, 255, 0]] * 3
     with Image.open(tmp_path / "wide.png") as image:
         resized = np.array(image.resize((48, 16), Image.Resampling.BILINEAR))
     expected = torch.from_numpy(resized[:, 16:32]).permute(2, 0, 1)
     assert torch.equal(read_image(tmp_path / "wide.png", 16), expected)
+    Image.fromarray(np.full((4, 4), 1000, np.uint16)).save(tmp_path / "a.tiff")
+    with pytest.raises(UserError, match="save it with 8 bits a channel"):
+        read_image(tmp_path / "a.tiff", 4)
 
 
 def test_places365(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -784,8 +682,6 @@ def test_lsun(tmp_path: Path) -> None:
     assert tuple(data.images.shape) == (3, 3, 32, 32)
     assert torch.equal(data.images[0], read_image(tmp_path / "lsun" / "test" / "a" / "y.png", 32))
     assert load("lsun-64", "test", tmp_path).images.shape[2:] == (64, 64)
-    with pytest.raises(UserError, match=r"imagenet21k/test is missing .*image-net.org"):
-        load("imagenet21k", "test", tmp_path)
     (tmp_path / "lsun").rename(tmp_path / "imagenet21k")
     assert load("imagenet21k", "test", tmp_path).images.shape[2:] == (64, 64)
 
@@ -795,15 +691,15 @@ def test_lsun(tmp_path: Path) -> None:
 
 def test_the_list_says_what_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formats.write_cifar10(tmp_path, monkeypatch)
-    formats.write_bundle(tmp_path, "cifar100", "test")
     rows = {row["name"]: row for row in list_sets(tmp_path)}
     assert list(rows) == [*SOURCES, *TABLES]
-    assert rows["cifar10"]["found"] == rows["cifar100"]["found"] == "yes"
-    assert rows["cifar10"]["where"] == str(tmp_path / "cifar-10-batches-py")
-    assert rows["svhn"]["found"] == "no"
-    assert rows["synthetic"]["found"] == "made on the fly"
+    assert (rows["cifar10"]["found"], rows["cifar10"]["where"]) == ("yes", str(tmp_path / "cifar-10-batches-py"))
+    assert (rows["svhn"]["found"], rows["synthetic"]["found"]) == ("no", "made on the fly")
     for row in rows.values():
         assert all(row[key] for key in ("what", "origin", "get"))
+    family = [row["name"] for row in list_sets(tmp_path, ["cifar10.1", "cifar10"])]
+    assert family == ["cifar10.1-v4", "cifar10.1-v6", "cifar10"]
+    assert len(expand_names(["cifar10n"], tmp_path)) == 6
 
 
 def test_the_list_of_a_root_that_does_not_exist(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -820,15 +716,6 @@ def test_the_list_of_a_root_that_does_not_exist(tmp_path: Path, monkeypatch: pyt
         list_sets("n" * 300)
 
 
-def test_a_family_stands_for_its_members(tmp_path: Path) -> None:
-    assert [row["name"] for row in list_sets(tmp_path, ["cifar10.1", "cifar10"])] == [
-        "cifar10.1-v4",
-        "cifar10.1-v6",
-        "cifar10",
-    ]
-    assert len(expand_names(["cifar10n"], tmp_path)) == 6
-
-
 @pytest.mark.parametrize(
     "name", ["known", "mean", "gaussian", "rademacher", "blobs", "all", "default", "cifar10n-mine", "cifar10-testbed"]
 )
@@ -837,48 +724,3 @@ def test_a_set_of_ones_own_has_no_name_that_results_use(tmp_path: Path, name: st
     with pytest.raises(UserError, match=f"results use the name '{name}' themselves"):
         load(name, "test", tmp_path)
     assert "yourself" not in {row["origin"] for row in list_sets(tmp_path)}
-
-
-def test_odd_names_are_one_sentence(tmp_path: Path) -> None:
-    path = formats.write_bundle(tmp_path, "mine", "test")
-    with np.load(path) as arrays:
-        content = dict(arrays)
-    np.savez(path, **{**content, "class_names": np.array([b"caf\xe9", b"b", b"c"])})
-    with pytest.raises(UserError, match=r"class_names are not in UTF-8: b'caf\\xe9'"):
-        load("mine", "test", tmp_path)
-    for ask in (load, check):
-        with pytest.raises(UserError, match="unknown data set"):
-            ask("n" * 300, root=tmp_path)
-
-
-# A bundle's two splits
-
-
-def write_split(root: Path, split: str, images: np.ndarray, names: Sequence[str], labels: Sequence[int]) -> None:
-    (root / "own").mkdir(exist_ok=True)
-    np.savez(root / "own" / f"{split}.npz", images=images, labels=np.array(labels, int), class_names=np.array(names))
-
-
-PIXELS = np.zeros((4, 16, 16, 3), np.uint8)
-
-
-@pytest.mark.parametrize(
-    ("images", "names", "expected"),
-    [
-        (PIXELS, ["a", "c", "b"], r"class 1 is 'b' but 'c' in .*test\.npz"),
-        (PIXELS, ["a", "b"], r"class 2 is 'c' but 'missing' in .*test\.npz"),
-        (PIXELS, ["a", "b", "c", "d"], r"class 3 is 'missing' but 'd' in .*test\.npz"),
-        (PIXELS[:, :8], ["a", "b", "c"], r"16x16 pixels but of 8x16 in .*test\.npz"),
-        (np.zeros((4, 3, 32, 16), np.uint8), ["a", "b", "c"], r"16x16 pixels but of 32x16 in .*test\.npz"),
-    ],
-    ids=["order", "fewer", "more", "size", "channels first"],
-)
-def test_splits_that_disagree_are_refused(tmp_path: Path, images: np.ndarray, names: list[str], expected: str) -> None:
-    write_split(tmp_path, "train", PIXELS, ["a", "b", "c"], [0, 1, 0, 1])
-    write_split(tmp_path, "test", images, names, [0, 1, 0, 1])
-    for split in ("train", "test"):
-        with pytest.raises(UserError, match="write both splits with the same classes"):
-            load("own", split, tmp_path)
-    status = check("own", tmp_path)
-    assert status.state == "damaged"
-    assert re.search(expected, status.message)

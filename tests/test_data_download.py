@@ -21,6 +21,7 @@ import torch
 from torchvision.datasets import CIFAR10, DTD, SVHN
 
 from robustness_lib.data import cifar, download, fetch, load
+from robustness_lib.data.io import arrays_digest
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked
 
@@ -76,8 +77,15 @@ def server() -> Iterator[Server]:
 
 def serve_cifar101(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = formats.write_cifar101(tmp_path / "published", monkeypatch)
-    server.content = {path.name: path.read_bytes() for path in folder.iterdir()}
+    server.content |= {path.name: path.read_bytes() for path in folder.iterdir()}
     monkeypatch.setattr(cifar, "CIFAR101_ADDRESS", server.address)
+
+
+def serve_svhn(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = formats.write_svhn(tmp_path / "published", monkeypatch)
+    for split, (_, filename, md5) in SVHN.split_list.items():
+        server.content[filename] = (folder / filename).read_bytes()
+        monkeypatch.setitem(SVHN.split_list, split, [server.address + filename, filename, md5])
 
 
 def assert_nothing_is_left(root: Path) -> None:
@@ -85,18 +93,22 @@ def assert_nothing_is_left(root: Path) -> None:
 
 
 def test_a_download_is_kept_and_not_repeated(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And what killed downloads have left goes."""
     serve_cifar101(server, tmp_path, monkeypatch)
     root = tmp_path / "root"
-    status = fetch("cifar10.1-v6", root)
+    for name in ("killed", "running"):
+        (root / f".download-{name}").mkdir(parents=True)
+        (root / f".download-{name}" / "part").write_bytes(b"half")
+    with locked(root / ".download-running"):
+        status = fetch("cifar10.1-v6", root)
     assert (status.state, status.message) == ("intact", "test: 10 images, 32x32, 10 classes")
-    assert len(load("cifar10.1-v6", "test", root)) == 10
-    assert sorted(path.name for path in root.iterdir()) == ["cifar10.1"]
+    assert sorted(path.name for path in root.iterdir()) == [".download-running", "cifar10.1"]
     before = len(server.asked)
     assert fetch("cifar10.1-v6", root).state == "intact"
     assert len(server.asked) == before
 
 
-@pytest.mark.parametrize("fault", ["cut", "other", "page", "absent"])
+@pytest.mark.parametrize("fault", ["cut", "other", "absent"])
 def test_a_bad_download_is_refused_at_every_call(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str
 ) -> None:
@@ -107,8 +119,6 @@ def test_a_bad_download_is_refused_at_every_call(
         server.cut.add(name)
     elif fault == "other":
         server.content[name] = bytes(reversed(whole))
-    elif fault == "page":
-        server.content[name] = b"<html>Please log in</html>"
     else:
         del server.content[name]
     root = tmp_path / "root"
@@ -156,10 +166,7 @@ def test_torchvisions_sets(server: Server, tmp_path: Path, monkeypatch: pytest.M
     formats.flip_byte(root / CIFAR10.base_folder / "test_batch", 99)
     assert fetch("cifar10", root).state == "intact"
 
-    formats.write_svhn(tmp_path / "published", monkeypatch)
-    for split, (_, filename, md5) in SVHN.split_list.items():
-        server.content[filename] = (tmp_path / "published" / "svhn" / filename).read_bytes()
-        monkeypatch.setitem(SVHN.split_list, split, [server.address + filename, filename, md5])
+    serve_svhn(server, tmp_path, monkeypatch)
     assert fetch("svhn", root).state == "intact"
 
     body = tar(formats.write_textures(tmp_path / "published"), inside="dtd")
@@ -176,29 +183,13 @@ def test_a_download_ends_however_slowly_it_goes_on(
 ) -> None:
     """Bytes that drip reach no time-out of a single answer. The one library is pooch, the other torchvision."""
     serve_cifar101(server, tmp_path, monkeypatch)
-    formats.write_svhn(tmp_path / "published", monkeypatch)
-    for split, (_, filename, md5) in SVHN.split_list.items():
-        server.content[filename] = (tmp_path / "published" / "svhn" / filename).read_bytes()
-        monkeypatch.setitem(SVHN.split_list, split, [server.address + filename, filename, md5])
+    serve_svhn(server, tmp_path, monkeypatch)
     server.slow = set(server.content)
     monkeypatch.setattr(download, "TIME_LIMIT", 0.5)
     with pytest.raises(UserError, match=r"downloading .* failed: it took more than 0\.00014 hours; try again"):
         fetch(name, tmp_path / "root")
     assert not list((tmp_path / "root").iterdir())
     time.sleep(0.6)  # no alarm is left behind
-
-
-def test_what_killed_downloads_have_left_is_swept(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    serve_cifar101(server, tmp_path, monkeypatch)
-    root = tmp_path / "root"
-    for name in ("killed", "running"):
-        (root / f".download-{name}").mkdir(parents=True)
-        (root / f".download-{name}" / "part").write_bytes(b"half")
-    with locked(root / ".download-running"):
-        assert fetch("cifar10.1-v6", root).state == "intact"
-    assert sorted(path.name for path in root.iterdir()) == [".download-running", "cifar10.1"]
 
 
 def test_human_labels_are_checked_by_content(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -211,38 +202,27 @@ def test_human_labels_are_checked_by_content(server: Server, tmp_path: Path, mon
     torch.save({name: array.astype(np.int64) for name, array in labels.items()}, buffer)
     server.content["CIFAR-10_human.pt"] = buffer.getvalue()
     monkeypatch.setattr(cifar, "CIFAR10N_ADDRESS", server.address + "CIFAR-10_human.pt")
-    with pytest.raises(UserError, match=r"SHA-256 sum of \w+ is \w{64}, expected \w{64}; nothing was kept"):
+    with pytest.raises(UserError, match=r"failed: the labels have the SHA-256 sum \w{64}, expected \w{64}"):
         fetch("cifar10n-worse", root)
     assert not (root / "cifar10n").exists()
-    sums = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in labels.items()}
-    monkeypatch.setattr(download, "CIFAR10N_SHA256", sums)
+    monkeypatch.setattr(download, "CIFAR10N_SHA256", arrays_digest(labels.values()))
     assert fetch("cifar10n-worse", root).state == "intact"
     assert [path.name for path in (root / "cifar10n").iterdir()] == ["labels.npz"]
-
-
-def zipped(folder: Path, *extra: str) -> bytes:
-    buffer = io.BytesIO()
-    with zipfile.ZipFile(buffer, "w") as archive:
-        for path in sorted(folder.rglob("*")):
-            archive.write(path, f"{folder.name}/{path.relative_to(folder)}")
-        for name in extra:
-            archive.writestr(name, "malice")
-    return buffer.getvalue()
 
 
 def test_tiny_imagenet_is_unpacked_and_only_into_its_folder(
     server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     published = formats.write_tiny_imagenet(tmp_path / "published", ("n01", "n02"))
-    root = tmp_path / "root"
-
-    def publish(body: bytes) -> None:
-        server.content["tiny.zip"] = body
-        monkeypatch.setattr(download, "TINY_IMAGENET_HASH", f"md5:{hashlib.md5(body).hexdigest()}")
-
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as archive:
+        for path in sorted(published.rglob("*")):
+            archive.write(path, path.relative_to(published.parent))
+        archive.writestr("../../escaped", "malice")
+    server.content["tiny.zip"] = buffer.getvalue()
+    monkeypatch.setattr(download, "TINY_IMAGENET_HASH", f"md5:{hashlib.md5(buffer.getvalue()).hexdigest()}")
     monkeypatch.setattr(download, "TINY_IMAGENET_ADDRESS", server.address + "tiny.zip")
-    publish(zipped(published, "../../escaped"))
-    status = fetch("tiny_imagenet", root)
+    status = fetch("tiny_imagenet", tmp_path / "root")
     assert not (tmp_path / "escaped").exists()
     assert status.message == "train: 6 images, 64x64, 2 classes; test: 2 images, 64x64, 2 classes"
-    assert not list(root.rglob("*.zip"))
+    assert not list((tmp_path / "root").rglob("*.zip"))

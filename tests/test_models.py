@@ -18,11 +18,6 @@ from robustness_lib.errors import UserError
 from robustness_lib.models import architectures, checkpoints
 from robustness_lib.models.architectures import StateDict
 
-PARAMETERS = {
-    "wrn-40-2": {10: 2_243_546, 100: 2_255_156, 200: 2_268_056, 1000: 2_371_256},
-    "wrn-28-10": {10: 36_479_194, 100: 36_536_884, 200: 36_600_984, 1000: 37_113_784},
-}
-
 
 def on_meta(architecture: str, num_classes: int = 10) -> nn.Module:
     with torch.device("meta"):
@@ -46,15 +41,8 @@ def images(count: int = 3, size: int = 32, seed: int = 0) -> Tensor:
 # --- architectures ---
 
 
-@pytest.mark.parametrize(("architecture", "entries"), [("wrn-40-2", 227), ("wrn-28-10", 155)])
-def test_wide_resnets_have_the_published_sizes(architecture: str, entries: int) -> None:
-    for num_classes, parameters in PARAMETERS[architecture].items():
-        assert architectures.count_parameters(on_meta(architecture, num_classes)) == parameters
-    assert len(on_meta(architecture).state_dict()) == entries
-
-
-@pytest.mark.parametrize(("depth", "width"), [(10, 1), (16, 2), (40, 2), (28, 10)])
-def test_wide_resnets_have_the_authors_names_and_shapes(depth: int, width: int) -> None:
+@pytest.mark.parametrize(("depth", "width", "parameters"), [(10, 1, None), (40, 2, 2_243_546), (28, 10, 36_479_194)])
+def test_wide_resnets_have_the_authors_names_shapes_and_sizes(depth: int, width: int, parameters: int | None) -> None:
     expected: dict[str, tuple[int, ...]] = {}
 
     def norm(name: str, channels: int) -> None:
@@ -76,9 +64,10 @@ def test_wide_resnets_have_the_authors_names_and_shapes(depth: int, width: int) 
                 expected[f"{block}.convShortcut.weight"] = (out, previous, 1, 1)
             previous = out
     norm("bn1", previous)
-    expected |= {"fc.weight": (7, previous), "fc.bias": (7,)}
+    expected |= {"fc.weight": (10, previous), "fc.bias": (10,)}
 
-    network = on_meta(f"wrn-{depth}-{width}", 7)
+    network = on_meta(f"wrn-{depth}-{width}")
+    assert parameters in (None, architectures.count_parameters(network))
     assert [(name, tuple(value.shape)) for name, value in network.state_dict().items()] == list(expected.items())
     children = [name for name, _ in network.named_children()]
     assert children == ["conv1", "block1", "block2", "block3", "bn1", "relu", "fc"]
@@ -110,16 +99,10 @@ def plain_wide_resnet(state: StateDict, x: Tensor, training: bool = False, dropo
     return out @ state["fc.weight"].T + state["fc.bias"]
 
 
-@pytest.mark.parametrize("size", [16, 32, 64])
+@pytest.mark.parametrize("size", [16, 64])
 def test_wide_resnet_computes_what_the_description_says(size: int) -> None:
-    network = lively("wrn-16-2", 7)
-    x = images(size=size)
-    with torch.no_grad():
-        torch.testing.assert_close(network(x), plain_wide_resnet(network.state_dict(), x), rtol=1e-4, atol=1e-5)
-
-
-def test_wide_resnet_drops_out_before_the_second_convolution_in_training_only() -> None:
-    network, x = lively("wrn-16-1", 7, dropout=0.3), images(8)
+    """Dropout is before the second convolution, and in training only."""
+    network, x = lively("wrn-16-2", 7, dropout=0.3), images(size=size)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.no_grad():
         torch.testing.assert_close(network(x), plain_wide_resnet(state, x), rtol=1e-4, atol=1e-5)
@@ -130,44 +113,15 @@ def test_wide_resnet_drops_out_before_the_second_convolution_in_training_only() 
         assert not torch.allclose(network(x), expected, atol=1e-3)  # other draws, other values
 
 
-def test_wide_resnet_runs_channels_last_in_bf16_as_one_graph() -> None:
-    network, x = lively("wrn-10-1"), images(8)
-    expected = network(x)
-    network = network.to(memory_format=torch.channels_last)
-    compiled = torch.compile(network, backend="eager", fullgraph=True)
-    torch.testing.assert_close(compiled(x.to(memory_format=torch.channels_last)), expected, rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(
-        architectures.head(compiled)(architectures.features(compiled, x)), expected, rtol=1e-4, atol=1e-5
-    )
-    with torch.autocast("cpu", torch.bfloat16):
-        low = compiled(x)
-    assert low.dtype == torch.bfloat16
-    assert (low.float() - expected).abs().max() < 0.05 * expected.abs().max()
-
-
-def test_allconv_has_the_authors_size_and_names() -> None:
-    network = on_meta("allconv")
-    names = {"classifier.weight", "classifier.bias"}
-    names |= {f"features.{i}.{entry}" for i in (0, 3, 6, 11, 14, 17, 22, 25, 28) for entry in ("weight", "bias")}
-    for i in (1, 4, 7, 12, 15, 18, 23, 26, 29):
-        entries = ("weight", "bias", "running_mean", "running_var", "num_batches_tracked")
-        names |= {f"features.{i}.{entry}" for entry in entries}
-    assert set(network.state_dict()) == names
-    assert len(names) == 65
-    assert architectures.count_parameters(network) == 1_409_674
-    assert architectures.head(network).in_features == 192
-    assert architectures.count_parameters(on_meta("allconv-64")) == 1_409_674
-
-
 @pytest.mark.parametrize("size", [32, 64])
 def test_allconv_computes_what_the_description_says(size: int) -> None:
-    network, x = lively("allconv" if size == 32 else "allconv-64", 5), images(2, size)
+    network, x = lively("allconv" if size == 32 else "allconv-64"), images(2, size)
     state = network.state_dict()
+    assert (architectures.count_parameters(network), len(state)) == (1_409_674, 65)  # the authors'
 
     def stage(x: Tensor, index: int, padding: int = 1) -> Tensor:
-        norm = {
-            name: state[f"features.{index + 1}.{name}"] for name in ("running_mean", "running_var", "weight", "bias")
-        }
+        entries = ("running_mean", "running_var", "weight", "bias")
+        norm = {name: state[f"features.{index + 1}.{name}"] for name in entries}
         x = F.conv2d(x, state[f"features.{index}.weight"], state[f"features.{index}.bias"], padding=padding)
         x = F.batch_norm(x, **norm)
         return x / (1 + torch.exp(-1.702 * x)) if size == 32 else x.clamp(min=0)
@@ -185,15 +139,7 @@ def test_allconv_computes_what_the_description_says(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("architecture", "features"),
-    [
-        ("resnet18", 512),
-        ("resnet50", 2048),
-        ("resnet152", 2048),
-        ("wide_resnet50_2", 2048),
-        ("alexnet", 4096),
-        ("vgg11_bn", 4096),
-    ],
+    ("architecture", "features"), [("resnet18", 512), ("wide_resnet50_2", 2048), ("alexnet", 4096), ("vgg11_bn", 4096)]
 )
 def test_torchvision_networks_come_through_the_same_door(architecture: str, features: int) -> None:
     network = on_meta(architecture, 1000).eval()
@@ -205,11 +151,9 @@ def test_torchvision_networks_come_through_the_same_door(architecture: str, feat
     assert architectures.head(network)(seen).shape == (2, 1000)
 
 
-@pytest.mark.parametrize(
-    ("architecture", "size"), [("wrn-10-1", 32), ("allconv", 32), ("resnet18", 64), ("alexnet", 64)]
-)
-def test_features_are_what_the_head_sees(architecture: str, size: int) -> None:
-    network, x = architectures.build(architecture, 6, seed=1).eval(), images(2, size)
+@pytest.mark.parametrize("architecture", ["wrn-10-1", "resnet18"])
+def test_features_are_what_the_head_sees(architecture: str) -> None:
+    network, x = architectures.build(architecture, 6, seed=1).eval(), images(2)
     with torch.no_grad():
         seen = architectures.features(network, x)
         assert seen.shape == (2, architectures.head(network).in_features)
@@ -217,16 +161,10 @@ def test_features_are_what_the_head_sees(architecture: str, size: int) -> None:
 
 
 BAD_REQUESTS = [
-    *(
-        (("wrn" + name, 10), f"architecture is 'wrn{name}', .* a depth 4 more than a .*")
-        for name in ("", "-41-2", "-4-2", "-40-0")
-    ),
-    *(
-        (("wrn" + name, 10), f"architecture is .wrn{name}., .* for example wrn-40-2")
-        for name in ("-40", "-40-2-1", "-<depth>")
-    ),
+    (("wrn-41-2", 10), "architecture is 'wrn-41-2', .* a depth 4 more than a .*"),
+    (("wrn-40-0", 10), "architecture is 'wrn-40-0', .* a depth 4 more than a .*"),
+    (("wrn-40-2-1", 10), "architecture is 'wrn-40-2-1', .* for example wrn-40-2"),
     (("allconv-32", 10), r"unknown architecture 'allconv-32' .*did you mean 'allconv.*wrn-<depth>-<width>"),
-    (("resnet34", 10), r"unknown architecture 'resnet34'.*resnet18"),
     (("wrn-10-1", 0), "at least 1 class, not 0"),
     *((("wrn-10-1", 10, dropout), "dropout must be at least 0 and below 1") for dropout in (1.0, -0.1, math.nan)),
 ]
@@ -262,7 +200,7 @@ def test_initialisation_is_that_of_the_authors(architecture: str) -> None:
     assert not head.bias.any()
 
 
-@pytest.mark.parametrize("architecture", ["wrn-16-1", "allconv", "resnet18"])
+@pytest.mark.parametrize("architecture", ["wrn-10-1", "resnet18"])
 def test_weights_are_a_function_of_the_seed_alone(architecture: str) -> None:
     torch.manual_seed(1)
     before = torch.get_rng_state()
@@ -291,14 +229,11 @@ def test_a_new_head_is_drawn_from_its_own_stream_bias_included() -> None:
     assert torch.equal(bare.weight, head.weight)
     other = architectures.head(architectures.new_head(network, 100, seed=6))
     assert not torch.equal(other.weight, head.weight)
-    with pytest.raises(UserError, match="at least 1 class"):
-        architectures.new_head(network, 0, seed=1)
 
 
 def test_only_the_head_trains_and_statistics_stay() -> None:
     network = architectures.build("wrn-10-1", 4, dropout=0.5, seed=0)
     architectures.freeze_all_but_head(network)
-    assert architectures.count_parameters(network, trainable_only=True) == 64 * 4 + 4
     before = {name: value.clone() for name, value in network.state_dict().items()}
     x = images(8)
     optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
@@ -330,10 +265,7 @@ def test_a_trunk_is_loaded_under_another_head() -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (
-            lambda s: s.pop("conv1.weight"),
-            r"trunk of wrn-10-1.*: missing 'conv1\.weight'$",
-        ),
+        (lambda s: s.pop("conv1.weight"), r"trunk of wrn-10-1.*: missing 'conv1\.weight'$"),
         (lambda s: s.update(extra=torch.zeros(1)), "unexpected 'extra'$"),
         (lambda s: s.update({"bn1.bias": torch.zeros(9)}), r"'bn1.bias' has shape \(9,\) instead of \(64,\)"),
         (
@@ -357,7 +289,9 @@ def test_a_trunk_that_does_not_fit_changes_nothing(change: Callable[[StateDict],
 
 def test_weights_survive_the_round_trip(tmp_path: Path) -> None:
     state = dict(lively("wrn-10-1").to(memory_format=torch.channels_last).state_dict())
+    whole = torch.arange(6.0)
     state |= {"half": torch.randn(3).bfloat16(), "none": torch.empty(0, 2), "counts": torch.arange(5)}
+    state |= {"whole": whole, "again": whole, "part": whole[3:], "empty": torch.zeros(0)}  # shared ones
     path = tmp_path / "new" / "folder" / "a.safetensors"
     metadata = {"seed": "1", "corpus": "zażółć"}
     checkpoints.save_weights(path, state, metadata)
@@ -372,26 +306,15 @@ def test_weights_survive_the_round_trip(tmp_path: Path) -> None:
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
 
 
-def test_shared_weights_are_written_once_a_name(tmp_path: Path) -> None:
-    tied = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
-    tied[1].weight = tied[0].weight
-    whole = torch.arange(6.0)
-    state = {**tied.state_dict(), "first": whole[:3], "last": whole[3:], "none": torch.zeros(0), "also": torch.zeros(0)}
-    checkpoints.save_weights(tmp_path / "a.safetensors", state, {})
-    loaded, _ = checkpoints.load_weights(tmp_path / "a.safetensors")
-    assert loaded.keys() == state.keys()
-    assert all(torch.equal(loaded[name], value) for name, value in state.items())
-
-
 def test_damaged_weights_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.safetensors"
     checkpoints.save_weights(path, {"w": torch.arange(50.0), "v": torch.ones(3)}, {"note": "x"})
     content = path.read_bytes()
-    for length in range(0, len(content), 7):
+    for length in range(0, len(content), 17):
         path.write_bytes(content[:length])
         with pytest.raises(UserError, match=r"a\.safetensors"):
             checkpoints.load_weights(path)
-    for position in range(len(content)):
+    for position in range(0, len(content), 3):
         path.write_bytes(content[:position] + bytes([content[position] ^ 4]) + content[position + 1 :])
         try:
             loaded, metadata = checkpoints.load_weights(path)
@@ -426,9 +349,7 @@ def untracked(state: StateDict) -> StateDict:
 @pytest.mark.parametrize(
     ("form", "classes"),
     [
-        (lambda s: s, 1000),
-        (prefixed, 365),
-        (untracked, 10),
+        (lambda s: s, 10),
         (lambda s: prefixed(untracked(s)), 1000),
         (lambda s: {"state_dict": prefixed(s)}, 10),
         (lambda s: wrapped(s, 100, bias=True), 100),
@@ -436,13 +357,10 @@ def untracked(state: StateDict) -> StateDict:
         (lambda s: wrapped(s, 10, bias=False), 10),
     ],
 )
-@pytest.mark.parametrize("zipped", [True, False])
-def test_the_authors_files_are_read(
-    form: Callable[[StateDict], object], classes: int, zipped: bool, tmp_path: Path
-) -> None:
+def test_the_authors_files_are_read(form: Callable[[StateDict], object], classes: int, tmp_path: Path) -> None:
     source = lively("wrn-10-1", classes)
     path = tmp_path / "imagenet_wrn_baseline_epoch_99.pt"
-    torch.save(form(dict(source.state_dict())), path, _use_new_zipfile_serialization=zipped)
+    torch.save(form(dict(source.state_dict())), path, _use_new_zipfile_serialization=classes > 10)
     weights = checkpoints.load_authors_checkpoint(path)
     assert checkpoints.architecture_of(weights) == ("wrn-10-1", classes)
     missing = set(source.state_dict()) - set(weights)
@@ -452,10 +370,6 @@ def test_the_authors_files_are_read(
     x = images()
     with torch.no_grad():
         assert torch.equal(architectures.features(network.eval(), x), architectures.features(source, x))
-    if not missing:
-        same = architectures.build("wrn-10-1", classes)
-        same.load_state_dict(weights)
-        assert same(x).shape == (3, classes)
 
 
 def test_the_authors_allconv_is_read(tmp_path: Path) -> None:

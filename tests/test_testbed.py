@@ -21,8 +21,8 @@ import pandas as pd
 import pytest
 
 from robustness_lib import data
-from robustness_lib.data import published_predictions, published_predictions_download
-from robustness_lib.data.io import MissingData
+from robustness_lib.data import published_predictions
+from robustness_lib.data.io import MissingData, arrays_digest
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import registry, testbed
 from robustness_lib.metrics import Metrics
@@ -51,12 +51,6 @@ def save(path: Path, array: np.ndarray) -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
     np.save(path, array)
     return path
-
-
-def pin(monkeypatch: pytest.MonkeyPatch, sums: str, arrays: dict[str, np.ndarray]) -> None:
-    monkeypatch.setattr(
-        published_predictions, sums, {key: published_predictions.array_digest(array) for key, array in arrays.items()}
-    )
 
 
 # --------------------------------------------------------------------------------------------- what authors publish
@@ -89,7 +83,7 @@ STATES = {
 
 def state(rows: dict[str, tuple[str, str]]) -> str:
     """A published table: more columns than are wanted, empty cells where nothing was evaluated."""
-    columns = ["something-else", *published_predictions_download.ACCURACY_COLUMNS]
+    columns = ["something-else", *published_predictions.ACCURACY_COLUMNS]
     lines = [",".join(["model", *columns])]
     for model, (val, shifted) in rows.items():
         cells = {name: shifted if name.startswith("imagenetv2") else val for name in columns}
@@ -117,7 +111,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         for model, row in zip(MODELS, answers(3 + number), strict=True):
             five = np.stack([row, *[(row + step) % 10 for step in range(1, 5)]], axis=1)
             save(folder / f"v2/predictions/{part}/{model}.npy", five)
-    for date, commit in published_predictions_download.SNAPSHOT_COMMITS.items():
+    for date, commit in published_predictions.SNAPSHOT_COMMITS.items():
         write(folder / f"testbed/{commit}/robustness_top1s.csv", state(STATES[date]))
         write(folder / f"testbed/{commit}/plotting/model_types.py", TYPES)
 
@@ -135,9 +129,9 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             ("IMAGENETV2_ADDRESS", "v2/"),
             ("TESTBED_ADDRESS", "testbed/"),
         ):
-            monkeypatch.setattr(published_predictions_download, name, address + place)
-        monkeypatch.setattr(published_predictions_download, "CIFAR10_MODELS", MODELS)
-        monkeypatch.setattr(published_predictions_download, "IMAGENET_MODELS", MODELS)
+            monkeypatch.setattr(published_predictions, name, address + place)
+        monkeypatch.setattr(published_predictions, "CIFAR10_MODELS", MODELS)
+        monkeypatch.setattr(published_predictions, "IMAGENET_MODELS", MODELS)
         yield folder
         server.shutdown()
         thread.join()
@@ -172,8 +166,7 @@ def accuracy_file() -> pd.DataFrame:
     lines = []
     for model, kind, since, val, shifted, val_then, shifted_then, objects_then in rows:
         now = {
-            name: shifted if name.startswith("imagenetv2") else val
-            for name in published_predictions_download.ACCURACY_COLUMNS
+            name: shifted if name.startswith("imagenetv2") else val for name in published_predictions.ACCURACY_COLUMNS
         }
         then = {"val@2020-08-31": val_then, f"{v2}@2020-08-31": shifted_then, f"{objects}@2020-11-20": objects_then}
         lines.append({"model": model, "model_type": kind, "first_snapshot": since, **now, **then})
@@ -183,46 +176,51 @@ def accuracy_file() -> pd.DataFrame:
 @pytest.fixture
 def pinned(monkeypatch: pytest.MonkeyPatch) -> None:
     """The sums of the small tables in place of the real ones."""
-    pin(monkeypatch, "CIFAR10_SHA256", CIFAR10_ARRAYS)
-    pin(monkeypatch, "IMAGENET_SHA256", IMAGENET_ARRAYS)
-    monkeypatch.setattr(published_predictions, "ACCURACIES_SHA256", published_predictions.table_digest(accuracy_file()))
+    for name, digest in (
+        ("cifar10-testbed", arrays_digest(CIFAR10_ARRAYS.values())),
+        ("imagenet-answers", arrays_digest(IMAGENET_ARRAYS.values())),
+        ("imagenet-testbed", published_predictions.table_digest(accuracy_file())),
+    ):
+        monkeypatch.setitem(published_predictions.CHECKSUMS, name, digest)
 
 
 @pytest.fixture
 def small(tmp_path: Path, pinned: None) -> Path:
     """A data root with the small tables."""
-    folder = tmp_path / "root" / published_predictions.FOLDER
-    folder.mkdir(parents=True)
-    np.savez(folder / published_predictions.CIFAR10_FILE, **CIFAR10_ARRAYS)  # type: ignore[arg-type]
-    np.savez(folder / published_predictions.IMAGENET_FILE, **IMAGENET_ARRAYS)  # type: ignore[arg-type]
-    write(folder / published_predictions.ACCURACIES_FILE, accuracy_file().to_csv(index=False))
-    return folder.parent
+    root = tmp_path / "root"
+    (root / "testbeds").mkdir(parents=True)
+    np.savez(root / published_predictions.FILES["cifar10-testbed"], **CIFAR10_ARRAYS)  # type: ignore[arg-type]
+    np.savez(root / published_predictions.FILES["imagenet-answers"], **IMAGENET_ARRAYS)  # type: ignore[arg-type]
+    write(root / published_predictions.FILES["imagenet-testbed"], accuracy_file().to_csv(index=False))
+    return root
 
 
 # --------------------------------------------------------------------------------------------- fetching
 
 
-@pytest.mark.parametrize("name", published_predictions.TABLES)
+@pytest.mark.parametrize("name", published_predictions.FILES)
 def test_tables_are_made_from_what_is_published(name: str, published: Path, pinned: None, tmp_path: Path) -> None:
     root = tmp_path / "data"
     assert data.check(name, root).state == "missing"
     status = data.fetch(name, root)
     assert status.state == "intact", status.message
-    assert [path.name for path in root.rglob("*") if path.is_file()] == [published_predictions.TABLES[name].filename]
+    assert [path.name for path in root.rglob("*") if path.is_file()] == [
+        published_predictions.FILES[name].partition("/")[2]
+    ]
     for path in sorted(published.rglob("*"), reverse=True):
         path.unlink() if path.is_file() else path.rmdir()
     assert data.fetch(name, root).state == "intact"  # nothing is downloaded twice
 
 
 def test_what_the_made_tables_say(published: Path, pinned: None, tmp_path: Path) -> None:
-    for name in published_predictions.TABLES:
+    for name in published_predictions.FILES:
         data.fetch(name, tmp_path)
     cifar = published_predictions.cifar10_correctness(tmp_path)
     np.testing.assert_array_equal(cifar.correct["cifar10.1-v6"], answers(2) == LABELS)
     net = published_predictions.imagenet_correctness(tmp_path)
     np.testing.assert_array_equal(net.correct["imagenetv2"], answers(4) == LABELS)
     assert net.labels["imagenet"].tolist() == LABELS.tolist()
-    found = published_predictions.imagenet_accuracies(tmp_path).table
+    found = published_predictions.imagenet_accuracies(tmp_path)
     assert found.loc["vgg11", "val@2020-08-31"] == pytest.approx(0.5)
     assert found["val"].isna().tolist() == [False, False, False, False, True]
     assert found["model_type"].tolist() == ["more_data", "", "standard", "", ""]
@@ -238,17 +236,17 @@ def test_what_the_made_tables_say(published: Path, pinned: None, tmp_path: Path)
         ("imagenet-answers", "v2/predictions/imagenetv2-b-33/a_net.npy", b"<html>Please log in</html>"),
         (
             "imagenet-testbed",
-            f"testbed/{published_predictions_download.SNAPSHOT_COMMITS['2021-09-15']}/robustness_top1s.csv",
+            f"testbed/{published_predictions.SNAPSHOT_COMMITS['2021-09-15']}/robustness_top1s.csv",
             b"a,b",
         ),
         (
             "imagenet-testbed",
-            f"testbed/{published_predictions_download.SNAPSHOT_COMMITS['2020-08-31']}/robustness_top1s.csv",
+            f"testbed/{published_predictions.SNAPSHOT_COMMITS['2020-08-31']}/robustness_top1s.csv",
             b"",
         ),
         (
             "imagenet-testbed",
-            f"testbed/{published_predictions_download.SNAPSHOT_COMMITS['2021-09-15']}/plotting/model_types.py",
+            f"testbed/{published_predictions.SNAPSHOT_COMMITS['2021-09-15']}/plotting/model_types.py",
             b"(",
         ),
     ],
@@ -266,10 +264,7 @@ def test_a_damaged_publication_is_refused(
 def test_another_publication_than_the_known_one_is_refused(published: Path, pinned: None, tmp_path: Path) -> None:
     path = published / "cifar101/model_predictions/v4_predictions/a_net_predictions.json"
     path.write_text(json.dumps([9 - k for k in json.loads(path.read_text())]))
-    expected = (
-        r"cifar10-testbed is not what was published: .* cifar101_v4_predictions is \w{64}, expected \w{64}; nothing"
-    )
-    with pytest.raises(UserError, match=expected):
+    with pytest.raises(UserError, match=r"downloading cifar10-testbed into .* failed: it is not what was published"):
         data.fetch("cifar10-testbed", tmp_path / "data")
     (published / "v2/metadata/class_info.json").unlink()
     with pytest.raises(UserError, match=r"downloading imagenet-answers into .* failed"):
@@ -281,7 +276,7 @@ def test_another_publication_than_the_known_one_is_refused(published: Path, pinn
 
 def test_tables_are_listed_beside_the_image_sets(small: Path) -> None:
     rows = {row["name"]: row for row in data.list_sets(small)}
-    assert {rows[name]["found"] for name in published_predictions.TABLES} == {"yes"}
+    assert {rows[name]["found"] for name in published_predictions.FILES} == {"yes"}
     assert rows["imagenet-answers"]["get"] == "'robustness data fetch imagenet-answers' downloads it"
     assert data.check("cifar10-testbed", small).message.startswith("4 networks; images: cifar10 60, cifar10.1-v4 60")
     assert data.check("imagenet-testbed", small).message == "5 networks, 14 columns of accuracies"
@@ -290,27 +285,25 @@ def test_tables_are_listed_beside_the_image_sets(small: Path) -> None:
 
 
 def test_missing_and_damaged_tables(small: Path) -> None:
-    folder = small / published_predictions.FOLDER
-    np.savez(folder / published_predictions.CIFAR10_FILE, **CIFAR10_ARRAYS | {"cifar10_labels": LABELS[::-1]})  # type: ignore[arg-type]
-    with pytest.raises(
-        UserError, match=r"damaged: the SHA-256 sum of its array cifar10_labels is \w+, expected \w+; 'rob"
-    ):
+    cifar10, imagenet, accuracies = (small / place for place in published_predictions.FILES.values())
+    np.savez(cifar10, **CIFAR10_ARRAYS | {"cifar10_labels": LABELS[::-1]})  # type: ignore[arg-type]
+    with pytest.raises(UserError, match=r"damaged: the SHA-256 sum of its content is \w+, expected \w+; 'rob"):
         published_predictions.cifar10_correctness(small)
-    (folder / published_predictions.IMAGENET_FILE).write_bytes(b"PK")
+    imagenet.write_bytes(b"PK")
     assert data.check("imagenet-answers", small).state == "damaged"
-    write(folder / published_predictions.ACCURACIES_FILE, "model,val\nx,1\n")
+    write(accuracies, "model,val\nx,1\n")
     assert data.check("imagenet-testbed", small).state == "damaged"
-    write(folder / published_predictions.ACCURACIES_FILE, accuracy_file().to_csv(index=False).replace("57.0", "58.0"))
-    with pytest.raises(UserError, match=r"damaged: the SHA-256 sum of its table is"):
+    write(accuracies, accuracy_file().to_csv(index=False).replace("57.0", "58.0"))
+    with pytest.raises(UserError, match=r"damaged: the SHA-256 sum of its content is"):
         published_predictions.imagenet_accuracies(small)
     table = accuracy_file()
     write(
-        folder / published_predictions.ACCURACIES_FILE,
+        accuracies,
         table.replace({"model_type": {"standard": "lp_adv"}}).to_csv(index=False),
     )
     assert data.check("imagenet-testbed", small).state == "damaged"
     table.loc[table["model"] == "weak", "model_type"] = "low_accuracy_cnn"  # nothing is computed from the latest types
-    write(folder / published_predictions.ACCURACIES_FILE, table.to_csv(index=False))
+    write(accuracies, table.to_csv(index=False))
     assert data.check("imagenet-testbed", small).state == "intact"
     with pytest.raises(UserError, match="is missing: 'robustness data fetch cifar10-testbed' downloads it"):
         published_predictions.cifar10_correctness(small.parent)

@@ -46,10 +46,9 @@ CIFAR10N_LABELS = {
 
 
 def load_cifar(name: str, split: str, root: Path) -> ImageDataset:
-    """``cifar10`` or ``cifar100`` (fine classes), 50,000 and 10,000 images of 32x32 pixels, in the official order.
+    """``cifar10`` or ``cifar100`` (fine classes), in the official order.
 
-    The official files in ``<root>/cifar-10-batches-py`` or ``<root>/cifar-100-python`` are checked against their
-    published MD5 sums.
+    The official files, where torchvision puts them, are checked against their published MD5 sums.
     """
     from torchvision.datasets import CIFAR10, CIFAR100
 
@@ -64,17 +63,13 @@ def load_cifar(name: str, split: str, root: Path) -> ImageDataset:
 
 
 def load_cifar101(name: str, split: str, root: Path) -> ImageDataset:
-    """CIFAR-10.1, new test images for CIFAR-10 (Recht et al., 2018), from ``<root>/cifar10.1/*.npy``.
-
-    ``name`` is ``"cifar10.1-v4"`` (2,021 images) or ``"cifar10.1-v6"`` (2,000, as many of every class).
-    """
+    """CIFAR-10.1, 2,021 (v4) or 2,000 (v6) new test images for CIFAR-10 (Recht et al., 2018)."""
     arrays = []
     for part in ("data", "labels"):
         path = root / "cifar10.1" / f"{name.replace('-', '_')}_{part}.npy"
         expect_digest(path, "sha256", CIFAR101_SHA256[path.name], f"'robustness data fetch {name}' downloads it")
-        arrays.append(read_npy(path))
-    images = torch.from_numpy(np.ascontiguousarray(arrays[0].transpose(0, 3, 1, 2)))
-    return ImageDataset(name, images, torch.from_numpy(arrays[1].astype(np.int64)), CIFAR10_CLASSES)
+        arrays.append(torch.from_numpy(read_npy(path)))
+    return ImageDataset(name, arrays[0].permute(0, 3, 1, 2).contiguous(), arrays[1].long(), CIFAR10_CLASSES)
 
 
 def read_human_labels(path: Path) -> dict[str, np.ndarray]:
@@ -85,11 +80,10 @@ def read_human_labels(path: Path) -> dict[str, np.ndarray]:
     else:
         try:
             arrays = _read_torch_file(path)
+            arrays = {name: arrays[name] for name in names}
         except Exception as error:  # whatever a damaged file makes the reader stumble over
             raise damaged(path, error) from error
-        if not isinstance(arrays, dict) or not set(names) <= set(arrays):
-            raise damaged(path, f"a dictionary with {', '.join(names)} was expected")
-    return {name: integer_labels(path, arrays[name], 0, 9) for name in names}
+    return {name: integer_labels(path, array, 0, 9) for name, array in arrays.items()}
 
 
 def _read_torch_file(path: Path) -> Any:
@@ -103,10 +97,9 @@ def _read_torch_file(path: Path) -> Any:
 
 
 def load_cifar10n(name: str, split: str, root: Path) -> ImageDataset:
-    """CIFAR-10N: CIFAR-10's training images with labels that people gave (Wei et al., 2022).
+    """CIFAR-10: its training images with labels that people gave (Wei et al., 2022), its test images with its own.
 
-    Reads ``<root>/cifar10n/labels.npz`` (or ``CIFAR-10_human.pt``) and CIFAR-10; the test split is CIFAR-10's own.
-    ``name`` is ``"cifar10n-"`` and a key of :data:`CIFAR10N_LABELS`.
+    Labels are those of ``<root>/cifar10n/labels.npz`` or ``CIFAR-10_human.pt`` in the same place.
     """
     from torchvision.datasets import CIFAR10
 

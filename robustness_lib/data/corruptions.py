@@ -8,7 +8,6 @@ photographs nor randomly drawn textures. The random draws are ours, so images ar
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +17,6 @@ from torch import Tensor
 from robustness_lib.data.dataset import ImageDataset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.randomness import stream_seed
-
-Pixels = npt.NDArray[np.uint8]
-"""One image, [H, W, 3]."""
 
 SEVERITIES = (1, 2, 3, 4, 5)
 
@@ -38,45 +34,29 @@ CORRUPTIONS = tuple(PARAMETERS)
 """Names of the corruptions."""
 
 
-def _gaussian_noise(image: Pixels, deviation: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    return image / 255 + random.normal(scale=deviation, size=image.shape)
-
-
-def _gaussian_blur(image: Pixels, deviation: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
+def _corrupt(
+    image: npt.NDArray[np.uint8], corruption: str, parameter: float, random: np.random.Generator
+) -> npt.NDArray[np.float64]:
+    """One image [H, W, 3] corrupted, with values 0..1 and perhaps beyond."""
+    from PIL import Image
     from scipy.ndimage import gaussian_filter
 
-    return np.asarray(gaussian_filter(image / 255, (deviation, deviation, 0), mode="nearest"))
-
-
-def _contrast(image: Pixels, factor: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    mean = (image / 255).mean((0, 1))
-    return np.asarray((image / 255 - mean) * factor + mean)
-
-
-def _pixelate(image: Pixels, factor: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    from PIL import Image
-
-    height, width, _ = image.shape
-    small = Image.fromarray(image).resize((int(width * factor), int(height * factor)), Image.Resampling.BOX)
-    return np.asarray(small.resize((width, height), Image.Resampling.BOX)) / 255
-
-
-def _jpeg_compression(image: Pixels, quality: float, random: np.random.Generator) -> npt.NDArray[np.float64]:
-    from PIL import Image
-
+    scaled = image / 255
+    if corruption == "gaussian_noise":
+        return scaled + random.normal(scale=parameter, size=image.shape)
+    if corruption == "gaussian_blur":
+        return np.asarray(gaussian_filter(scaled, (parameter, parameter, 0), mode="nearest"))
+    if corruption == "contrast":
+        mean = scaled.mean((0, 1))
+        return np.asarray((scaled - mean) * parameter + mean)
+    picture = Image.fromarray(image)
+    if corruption == "pixelate":
+        small = picture.resize((int(picture.width * parameter), int(picture.height * parameter)), Image.Resampling.BOX)
+        return np.asarray(small.resize(picture.size, Image.Resampling.BOX)) / 255
     file = io.BytesIO()
-    Image.fromarray(image).save(file, "JPEG", quality=int(quality))
+    picture.save(file, "JPEG", quality=int(parameter))
     with Image.open(file) as decoded:
         return np.asarray(decoded) / 255
-
-
-_CORRUPT: dict[str, Callable[[Pixels, float, np.random.Generator], npt.NDArray[np.float64]]] = {
-    "gaussian_noise": _gaussian_noise,
-    "gaussian_blur": _gaussian_blur,
-    "contrast": _contrast,
-    "pixelate": _pixelate,
-    "jpeg_compression": _jpeg_compression,
-}
 
 
 def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Tensor:
@@ -92,7 +72,7 @@ def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Te
     parameter = PARAMETERS[corruption][severity - 1]
     random = np.random.default_rng(stream_seed(seed, "common corruption", corruption, severity))
     pixels = images.permute(0, 2, 3, 1).contiguous().numpy()
-    changed = np.stack([_CORRUPT[corruption](image, parameter, random) for image in pixels])
+    changed = np.stack([_corrupt(image, corruption, parameter, random) for image in pixels])
     whole = np.clip(changed * 255, 0, 255).round().astype(np.uint8)
     return torch.from_numpy(whole).permute(0, 3, 1, 2).contiguous()
 

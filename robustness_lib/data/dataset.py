@@ -39,26 +39,23 @@ class ImageDataset:
     class_names: tuple[str, ...]
 
     def __post_init__(self) -> None:
-        images, labels = self.images, self.labels
+        images, labels, fault = self.images, self.labels, ""
         if images.ndim != 4 or images.dtype != torch.uint8:
-            raise UserError(
-                f"image set {self.name!r}: images must be uint8 of shape [N, C, H, W], "
-                f"not {images.dtype} of shape {list(images.shape)}"
-            )
-        if labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
-            raise UserError(
-                f"image set {self.name!r}: labels must be int64 of shape [{len(images)}], one an image, "
+            fault = f"images must be uint8 of shape [N, C, H, W], not {images.dtype} of shape {list(images.shape)}"
+        elif labels.dtype != torch.int64 or labels.shape != images.shape[:1]:
+            fault = (
+                f"labels must be int64 of shape [{len(images)}], one an image, "
                 f"not {labels.dtype} of shape {list(labels.shape)}"
             )
-        if invalid := [name for name in self.class_names if name.encode(errors="replace").decode() != name]:
-            raise UserError(
-                f"image set {self.name!r}: the class name {invalid[0]!r} is no text in UTF-8; rename the class"
+        elif invalid := [name for name in self.class_names if name.encode(errors="replace").decode() != name]:
+            fault = f"the class name {invalid[0]!r} is no text in UTF-8; rename the class"
+        elif len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
+            fault = (
+                f"labels must lie in 0..{self.num_classes - 1} ({self.num_classes} class names), "
+                f"not in {int(labels.min())}..{int(labels.max())}"
             )
-        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.num_classes:
-            raise UserError(
-                f"image set {self.name!r}: labels must lie in 0..{self.num_classes - 1} "
-                f"({self.num_classes} class names), not in {int(labels.min())}..{int(labels.max())}"
-            )
+        if fault:
+            raise UserError(f"image set {self.name!r}: {fault}")
 
     def __len__(self) -> int:
         return len(self.images)
@@ -105,13 +102,11 @@ def class_balanced_subset(labels: torch.Tensor, count: int, seed: int) -> torch.
     classes, sizes = torch.unique(labels, return_counts=True)
     share = torch.zeros_like(sizes)
     while (left := count - int(share.sum())) > 0:
-        not_exhausted = torch.nonzero(share < sizes).flatten()
-        if left >= len(not_exhausted):
-            share[not_exhausted] = torch.minimum(
-                share[not_exhausted] + left // len(not_exhausted), sizes[not_exhausted]
-            )
+        open_classes = torch.nonzero(share < sizes).flatten()
+        if left < len(open_classes):
+            share[open_classes[torch.randperm(len(open_classes), generator=stream)[:left]]] += 1
         else:
-            share[not_exhausted[torch.randperm(len(not_exhausted), generator=stream)[:left]]] += 1
+            share = torch.minimum(share + left // len(open_classes), sizes)
     parts = []
     for label, number in zip(classes, share.tolist(), strict=True):
         members = torch.nonzero(labels == label).flatten()

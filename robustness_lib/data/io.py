@@ -24,10 +24,8 @@ class MissingData(UserError):
 
 
 COPY_AGAIN = "replace it by a fresh copy"
-"""What to do where a published file cannot be used."""
-
 WRITE_AGAIN = "write it again, in the format that the data page (book/data.md) describes"
-"""What to do where a bundle cannot be used: only its maker has it."""
+"""What to do where a published file, or a bundle, which only its maker has, cannot be used."""
 
 
 def damaged(path: Path, reason: object, remedy: str = COPY_AGAIN) -> UserError:
@@ -44,11 +42,17 @@ def file_digest(path: Path, algorithm: str) -> str:
 def expect_digest(path: Path, algorithm: str, expected: str, remedy: str) -> None:
     """Refuse a file that is missing or has not its published checksum; ``remedy`` ends the sentence."""
     if not path.is_file():
-        raise UserError(f"{path} is missing; {remedy}")
+        raise MissingData(f"{path} is missing; {remedy}")
     actual = file_digest(path, algorithm)
     if actual != expected:
         name = algorithm.upper().replace("SHA256", "SHA-256")
         raise UserError(f"{path} is damaged: its {name} sum is {actual}, expected {expected}; {remedy}")
+
+
+def arrays_digest(arrays: Iterable[np.ndarray]) -> str:
+    """SHA-256 of the sums of arrays, each of its bytes (an archive's own depend on the library that wrote it)."""
+    sums = [hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest() for array in arrays]
+    return hashlib.sha256("".join(sums).encode()).hexdigest()
 
 
 def read_pickle(path: Path) -> dict[str, Any]:
@@ -56,11 +60,9 @@ def read_pickle(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = pickles.load(file)
+        return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     except Exception as error:  # whatever a damaged file makes the reader stumble over
         raise damaged(path, error) from error
-    if not isinstance(content, dict):
-        raise damaged(path, f"a {type(content).__name__} where a dictionary was expected")
-    return {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
 
 
 def read_npz(path: Path, keys: Iterable[str], remedy: str = COPY_AGAIN) -> dict[str, np.ndarray]:
@@ -102,12 +104,10 @@ def integer_labels(path: Path, labels: Any, low: int, high: int, remedy: str = C
 
 
 def read_bundle(path: Path, name: str) -> ImageDataset:
-    """Read a bundle: an ``.npz`` file with ``images``, ``labels`` and ``class_names``.
+    """Read the image set ``name`` from a bundle, an ``.npz`` file.
 
-    Args:
-        path: The file. ``images`` is uint8 [N, H, W, 3] (or [N, 3, H, W]), ``labels`` whole numbers [N] in
-            0..K-1, ``class_names`` K texts.
-        name: The name of the image set.
+    Its arrays are ``images``, uint8 [N, H, W, 3] or [N, 3, H, W], ``labels``, whole numbers [N] in 0..K-1, and
+    ``class_names``, K texts.
     """
     arrays = read_npz(path, ("images", "labels", "class_names"), WRITE_AGAIN)
     images, names = arrays["images"], arrays["class_names"]
@@ -117,9 +117,7 @@ def read_bundle(path: Path, name: str) -> ImageDataset:
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise damaged(path, f"class_names must be a list of texts, not {names.dtype} {list(names.shape)}", WRITE_AGAIN)
     labels = integer_labels(path, arrays["labels"], 0, len(names) - 1, WRITE_AGAIN)
-    if not images.size:
-        raise damaged(path, "no image in it", WRITE_AGAIN)
-    if len(labels) != len(images):
+    if len(labels) != len(images) or not images.size:
         raise damaged(path, f"{len(images)} images but {len(labels)} labels", WRITE_AGAIN)
     if images.shape[3] == 3:
         images = images.transpose(0, 3, 1, 2)
@@ -135,24 +133,21 @@ def _texts(names: np.ndarray) -> tuple[str, ...]:
 
 
 def expect_same_form(path: Path, images: ImageDataset, other: Path) -> None:
-    """Refuse a bundle whose classes or image size are not those of the other split's, which is not read whole."""
+    """Refuse a bundle whose classes or image size are not the other split's, of which only the head is read."""
     try:
         names = _texts(read_npz(other, ("class_names",))["class_names"])
         with zipfile.ZipFile(other) as archive, archive.open("images.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-            _, *sides = read(stream)[0]
-        size = tuple(sides[:2] if sides[2] == 3 else sides[1:])
+            np.lib.format.read_magic(stream)
+            _, *sides = np.lib.format.read_array_header_1_0(stream)[0]
+        height, width = sides[:2] if sides[2] == 3 else sides[1:]
     except Exception:  # it is damaged, which whoever reads it is told
         return
     remedy = "write both splits with the same classes, in one order, and the same image size"
-    pairs = enumerate(zip_longest(images.class_names, names, fillvalue="missing"))
-    for label, (name, other_name) in pairs:
-        if name != other_name:
-            raise damaged(path, f"class {label} is {name!r} but {other_name!r} in {other}", remedy)
-    height, width = images.images.shape[2:]
-    if (height, width) != size:
-        reason = f"images of {height}x{width} pixels but of {size[0]}x{size[1]} in {other}"
+    for label, (mine, others) in enumerate(zip_longest(images.class_names, names, fillvalue="missing")):
+        if mine != others:
+            raise damaged(path, f"class {label} is {mine!r} but {others!r} in {other}", remedy)
+    if (size := tuple(images.images.shape[2:])) != (height, width):
+        reason = f"images of {size[0]}x{size[1]} pixels but of {height}x{width} in {other}"
         raise damaged(path, reason, remedy)
 
 
@@ -165,11 +160,5 @@ def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:
 
 def write_bundle(path: Path, images: ImageDataset) -> None:
     """Write an image set as a bundle (see :func:`read_bundle`), whole or not at all."""
-    write_npz(
-        path,
-        {
-            "images": images.images.permute(0, 2, 3, 1).contiguous().numpy(),
-            "labels": images.labels.numpy(),
-            "class_names": np.array(images.class_names),
-        },
-    )
+    pixels = images.images.permute(0, 2, 3, 1).contiguous().numpy()
+    write_npz(path, {"images": pixels, "labels": images.labels.numpy(), "class_names": np.array(images.class_names)})

@@ -1,28 +1,29 @@
-"""Reading pickled dictionaries of arrays without Python's unpickler, which a crafted file can make run code or crash.
+"""Reading pickled dictionaries of arrays with a part of Python's unpickler, whose whole a crafted file can misuse.
 
-The few instructions that batches of images hold are interpreted here, as lists, dictionaries, numbers, texts and NumPy
-arrays of plain numbers; everything else is refused. Nothing that a file names is imported or called.
+Only the instructions that batches of images hold are known: for lists, dictionaries with texts as keys, numbers, texts
+and NumPy arrays of plain numbers, made by stand-ins for NumPy's own functions. Nothing that a file names is imported.
 """
 
 from __future__ import annotations
 
-import pickletools
+import pickle
 import re
-from collections.abc import Iterable
+from collections.abc import Callable
 from pickle import UnpicklingError
-from typing import IO, Any
+from typing import IO, Any, ClassVar
 
 import numpy as np
 
-_NUMBERS = {"BININT", "BININT1", "BININT2", "LONG1", "LONG4", "BINFLOAT"}
-_TEXTS = {"BINSTRING", "SHORT_BINSTRING", "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8"}
-_LITERALS = _NUMBERS | _TEXTS | {"BINBYTES", "SHORT_BINBYTES", "BINBYTES8", "BYTEARRAY8"}
-_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
-_TUPLES = {"EMPTY_TUPLE": 0, "TUPLE1": 1, "TUPLE2": 2, "TUPLE3": 3}
+_INSTRUCTIONS = """
+    PROTO FRAME STOP MARK NONE NEWTRUE NEWFALSE BININT BININT1 BININT2 LONG1 LONG4 BINFLOAT
+    BINSTRING SHORT_BINSTRING BINUNICODE SHORT_BINUNICODE BINUNICODE8 BINBYTES SHORT_BINBYTES BINBYTES8
+    EMPTY_TUPLE TUPLE TUPLE1 TUPLE2 TUPLE3 EMPTY_LIST APPEND APPENDS EMPTY_DICT
+    BINPUT LONG_BINPUT MEMOIZE BINGET LONG_BINGET GLOBAL STACK_GLOBAL REDUCE
+"""
 
 
 class _Dtype:
-    """A type of plain numbers, from its code such as ``u1``."""
+    """A type of plain numbers, from its code such as ``u1``; others, such as objects, make pointers of bytes."""
 
     def __init__(self, code: str, align: bool = False, copy: bool = True) -> None:
         if not re.fullmatch("[iuf][1248]", code):
@@ -52,88 +53,60 @@ def _array(data: Any, dtype: _Dtype, shape: Any, order: Any = "C") -> np.ndarray
 
 
 _MAKERS: dict[str, Any] = {
-    "numpy ndarray": None,
-    "numpy dtype": _Dtype,
-    "_codecs encode": lambda text, encoding: text.encode("latin1"),
+    "numpy.ndarray": None,
+    "numpy.dtype": _Dtype,
+    "_codecs.encode": lambda text, encoding: text.encode("latin1"),
 }
 for _core in ("numpy.core", "numpy._core"):
-    _MAKERS[f"{_core}.multiarray _reconstruct"] = _Array
-    _MAKERS[f"{_core}.multiarray scalar"] = lambda dtype, data: _array(data, dtype, ())[()]
-    _MAKERS[f"{_core}.numeric _frombuffer"] = _array
+    _MAKERS[f"{_core}.multiarray._reconstruct"] = _Array
+    _MAKERS[f"{_core}.multiarray.scalar"] = lambda dtype, data: _array(data, dtype, ())[()]
+    _MAKERS[f"{_core}.numeric._frombuffer"] = _array
+
+
+class _Reader(pickle._Unpickler):
+    stack: list[Any]
+    pop_mark: Callable[[], list[Any]]
+    dispatch: ClassVar[dict[int, Any]]
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (wanted := f"{module}.{name}") not in _MAKERS:
+            raise UnpicklingError(f"it wants to use {wanted!r}, and a batch of images has no need to")
+        return _MAKERS[wanted]
+
+    def set_items(self, items: list[Any]) -> None:
+        for key, value in zip(items[::2], items[1::2], strict=True):
+            if type(self.stack[-1]) is not dict or not isinstance(key, (str, bytes)):  # whose hash may crash
+                raise UnpicklingError("it has a dictionary with keys that are not texts")
+            self.stack[-1][key] = value
+
+    def build(self) -> None:
+        state = self.stack.pop()
+        if not isinstance(self.stack[-1], (_Dtype, _Array)):
+            raise UnpicklingError("it changes what is no part of an array")
+        self.stack[-1].build(state)
+
+
+_CODES = [getattr(pickle, name)[0] for name in _INSTRUCTIONS.split()]
+_Reader.dispatch = {code: pickle._Unpickler.dispatch[code] for code in _CODES} | {
+    pickle.SETITEM[0]: lambda reader: reader.set_items([reader.stack.pop(-2), reader.stack.pop()]),
+    pickle.SETITEMS[0]: lambda reader: reader.set_items(reader.pop_mark()),
+    pickle.BUILD[0]: _Reader.build,
+    pickle.BYTEARRAY8[0]: pickle._Unpickler.dispatch[pickle.BINBYTES8[0]],  # which allocates nothing in advance
+}
 
 
 def load(stream: IO[bytes]) -> Any:
-    """A pickle of protocol 2 or later, with arrays as values of dictionaries; Python 2's text is read as Latin-1.
+    """A pickle of protocol 2 or later, with arrays as values of a dictionary; Python 2's text is read as Latin-1.
 
     The stream is left behind the pickle.
 
     Raises:
         UnpicklingError: It holds, or asks for, anything else; a damaged one may raise any other exception too.
     """
-    stack: list[Any] = []
-    marks: list[int] = []
-    memo: dict[int, Any] = {}
-
-    def after_mark() -> list[Any]:
-        place = marks.pop()
-        items = stack[place:]
-        del stack[place:]
-        return items
-
-    operations: Iterable[tuple[Any, Any, Any]] = pickletools.genops(stream)
-    for opcode, argument, _ in operations:
-        name = opcode.name
-        if name in _LITERALS:
-            stack.append(argument)
-        elif name in _CONSTANTS:
-            stack.append(_CONSTANTS[name])
-        elif name in _TUPLES:
-            place = len(stack) - _TUPLES[name]
-            stack[place:] = [tuple(stack[place:])]
-        elif name in ("BINPUT", "LONG_BINPUT", "MEMOIZE"):
-            memo[len(memo) if argument is None else argument] = stack[-1]
-        elif name in ("BINGET", "LONG_BINGET"):
-            stack.append(memo[argument])
-        elif name in ("EMPTY_LIST", "EMPTY_DICT"):
-            stack.append([] if name == "EMPTY_LIST" else {})
-        elif name == "MARK":
-            marks.append(len(stack))
-        elif name == "TUPLE":
-            stack.append(tuple(after_mark()))
-        elif name in ("APPEND", "APPENDS"):
-            items = [stack.pop()] if name == "APPEND" else after_mark()
-            _only(stack[-1], list).extend(items)
-        elif name in ("SETITEM", "SETITEMS"):
-            items = [stack.pop(-2), stack.pop()] if name == "SETITEM" else after_mark()
-            for key, value in zip(items[::2], items[1::2], strict=True):
-                if not isinstance(key, (str, bytes)):
-                    raise UnpicklingError("it has a dictionary with keys that are not texts")
-                _only(stack[-1], dict)[key] = value.values if isinstance(value, _Array) else value
-        elif name in ("GLOBAL", "STACK_GLOBAL"):
-            wanted = argument if name == "GLOBAL" else " ".join([stack.pop(-2), stack.pop()])
-            if wanted not in _MAKERS:
-                raise UnpicklingError(f"it wants to use {wanted!r}, and a batch of images has no need to")
-            stack.append(_MAKERS[wanted])
-        elif name == "REDUCE":
-            arguments = stack.pop()
-            maker = stack.pop()
-            if not callable(maker):  # as nothing but a maker is
-                raise UnpicklingError("it calls what is no part of an array")
-            stack.append(maker(*arguments))
-        elif name == "BUILD":
-            state = stack.pop()
-            if not isinstance(stack[-1], (_Dtype, _Array)):
-                raise UnpicklingError("it changes what is no part of an array")
-            stack[-1].build(state)
-        elif name == "STOP":
-            [content] = stack
-            return content
-        elif name not in ("PROTO", "FRAME"):
-            raise UnpicklingError(f"it holds the instruction {name}, which no batch of images has")
-    raise EOFError("it ends early")
-
-
-def _only(value: Any, kind: type) -> Any:
-    if type(value) is not kind:
-        raise UnpicklingError(f"it adds items to a {type(value).__name__}")
-    return value
+    try:
+        content = _Reader(stream, encoding="latin1").load()
+    except KeyError as error:
+        raise UnpicklingError(f"it holds the instruction {error}, which no batch of images has") from error
+    if isinstance(content, dict):
+        content = {key: value.values if isinstance(value, _Array) else value for key, value in content.items()}
+    return content

@@ -1,156 +1,79 @@
 """Published predictions and accuracies of other people's networks: no images, only tables.
 
-Three small files in the folder ``testbeds`` of the data root, each made without loss from what was published
-(:mod:`robustness_lib.data.published_predictions_download` makes them from there):
-
-* ``cifar10_testbed_predictions.npz``: the predicted classes of 30 networks on CIFAR-10's test set and both versions of
-  CIFAR-10.1 (Recht et al., 2018);
-* ``imagenet_testbed_correct.npz``: where 67 networks are right on ImageNet's validation set and on ImageNetV2
-  MatchedFrequency, one bit an image (Recht et al., 2019);
-* ``imagenet_testbed_top1.csv``: accuracies of 338 networks on ImageNet and its variants, with what the table said at
-  two earlier dates (Taori et al., 2020).
+Three small files in the folder ``testbeds`` of the data root, each made without loss from the many that were published,
+at addresses that name a commit. Their content is known by its SHA-256 sum.
 """
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+import json
+import logging
+import re
+import shutil
+from collections.abc import Mapping
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.dataset import data_root
-from robustness_lib.data.io import MissingData, damaged, read_npz
+from robustness_lib.data.download import retrieve, staging
+from robustness_lib.data.io import MissingData, arrays_digest, damaged, read_npy, read_npz, write_npz
 from robustness_lib.errors import UserError
 
 if TYPE_CHECKING:
     import pandas as pd
 
-
-FOLDER = "testbeds"
-"""Where the files lie below the data root."""
-
-CIFAR10_FILE = "cifar10_testbed_predictions.npz"
-IMAGENET_FILE = "imagenet_testbed_correct.npz"
-ACCURACIES_FILE = "imagenet_testbed_top1.csv"
-
-CIFAR10_SHA256 = {
-    "model_names": "257c5218215cf0daac2a3555f13fc9446ca4bf537430ccf5122248ddba372e40",
-    "cifar10_predictions": "fda30219d31ab740d81bd7dfa2f383fc5a4cbfa345abb0a0ec391d3c9cc9a529",
-    "cifar10_labels": "cec8a24a1e92aa2ecaa0bbd3dbfa86bf6cd8759fbd209a832824c8cf0afca9d5",
-    "cifar101_v4_predictions": "e658055c468778ced6220c7f4a59d63ac07021089952525ac0d8014b8573b067",
-    "cifar101_v4_labels": "ecbf25061afbd8dee265bdeb4a6f6b1454a1ff4be7cff84b7ec4916fd2e8b24c",
-    "cifar101_v6_predictions": "a2fb0834020f5a33563e90873d71e2ece167a75c48a7037f69556ed69b5960f2",
-    "cifar101_v6_labels": "783ded2cd634604d77909249bf721cf46185a8401e95753ab3636fc8edcb816c",
+FILES = {
+    "cifar10-testbed": "testbeds/cifar10_testbed_predictions.npz",
+    "imagenet-answers": "testbeds/imagenet_testbed_correct.npz",
+    "imagenet-testbed": "testbeds/imagenet_testbed_top1.csv",
 }
-IMAGENET_SHA256 = {
-    "model_names": "03807e32c2ed9448a4285ccae6d5b866fbadd003339a95f938b352dc68e2d1d5",
-    "imagenet_val_correct": "006a75b3740b0e28519e8ee0e433c784c8e483eca0d01b79a88e904900a4123b",
-    "imagenet_val_labels": "38706990d40922216fd42a6304c4268aefc9a2d838deefa83badb4b4a93bf2ac",
-    "imagenetv2_matched_frequency_correct": "7773ed5b4b26bcd15a55be7413fcbc60651d515904842c7550a4cf0cdf3dd4ec",
-    "imagenetv2_matched_frequency_labels": "8619622206e6c6b960a7be3e01c628c2aee1b0dfb517d80acefac198878887e0",
+"""Where each table lies below the data root."""
+
+CHECKSUMS = {
+    "cifar10-testbed": "1166de32920f1cf0a2f7458864a5adbb29719e61ae06061b649e746af0a7a052",
+    "imagenet-answers": "4786f0c8258720157c80e7651cba7628afaa895e09c3e8f19c3656876d1f9b67",
+    "imagenet-testbed": "38cc2a4a96df0f888cf06692f09022002692b1938955257dd7c37e2c85be244c",
 }
-"""SHA-256 sums of the arrays' bytes (a zip archive's own bytes depend on the library that wrote it)."""
+"""Of each table's content, by ``arrays_digest`` or :func:`table_digest`."""
 
-ACCURACIES_SHA256 = "38cc2a4a96df0f888cf06692f09022002692b1938955257dd7c37e2c85be244c"
-"""That of the table, as :func:`table_digest` computes it."""
-
-SNAPSHOTS = ("2020-08-31", "2020-11-20", "2021-09-15")
+SNAPSHOT_COMMITS = {
+    "2020-08-31": "28477dc7912df34bed05ccdb4da963dbb91dd1b4",
+    "2020-11-20": "b9067fc13ea5b3cbf25e37a144d2a6fe437164f1",
+    "2021-09-15": "0170eec658d664289d9f61de8f90f967f49abca0",
+}
+SNAPSHOTS = tuple(SNAPSHOT_COMMITS)
 """The states of the ImageNet testbed's table that are kept, oldest first."""
-
-Bools = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
 class Correctness:
-    """Where every network of a testbed is right.
-
-    Attributes:
-        models: Their M names.
-        correct: bool [M, N] by test set.
-        labels: int64 [N], 0..K-1, by test set.
-        checksum: SHA-256 of the file's content.
-    """
+    """Where each of M networks is right: bool [M, N], and labels int64 [N] in 0..K-1, by test set."""
 
     models: tuple[str, ...]
-    correct: Mapping[str, Bools]
+    correct: Mapping[str, npt.NDArray[np.bool_]]
     labels: Mapping[str, npt.NDArray[np.int64]]
-    checksum: str
 
 
-@dataclass(frozen=True, eq=False)
-class Accuracies:
-    """Accuracies of the networks of a testbed.
-
-    Attributes:
-        table: One row a network, by name: ``model_type`` and ``first_snapshot`` (texts), and accuracies as fractions,
-            NaN where a network was not evaluated.
-        checksum: SHA-256 of the file's content.
-    """
-
-    table: pd.DataFrame
-    checksum: str
-
-
-def _file(filename: str, name: str, root: Path | str | None) -> Path:
-    path = data_root(root) / FOLDER / filename
+def _file(name: str, root: Path | str | None) -> Path:
+    path = data_root(root) / FILES[name]
     if not path.is_file():
         raise MissingData(f"{path} is missing: 'robustness data fetch {name}' downloads it")
     return path
 
 
-def _expect(path: Path, what: str, actual: str, expected: str, name: str) -> None:
-    if actual != expected:
+def _expect(name: str, actual: str, path: Path) -> None:
+    if actual != CHECKSUMS[name]:
         raise UserError(
-            f"{path} is damaged: the SHA-256 sum of its {what} is {actual}, expected {expected}; "
+            f"{path} is damaged: the SHA-256 sum of its content is {actual}, expected {CHECKSUMS[name]}; "
             f"'robustness data fetch {name}' downloads it again"
         )
-
-
-def array_digest(array: npt.NDArray[np.generic]) -> str:
-    """SHA-256 of an array's bytes in C order."""
-    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
-
-
-def _arrays(path: Path, sums: Mapping[str, str], name: str) -> tuple[dict[str, npt.NDArray[np.generic]], str]:
-    """The arrays of a file, each against its sum, and one checksum of them all."""
-    arrays = read_npz(path, sums)
-    for key, expected in sums.items():
-        _expect(path, f"array {key}", array_digest(arrays[key]), expected, name)
-    return arrays, hashlib.sha256("".join(sums.values()).encode()).hexdigest()
-
-
-def cifar10_correctness(root: Path | str | None = None) -> Correctness:
-    """The 30 public CIFAR-10 networks, on ``cifar10``, ``cifar10.1-v4`` and ``cifar10.1-v6``."""
-    name = "cifar10-testbed"
-    arrays, checksum = _arrays(_file(CIFAR10_FILE, name, root), CIFAR10_SHA256, name)
-    sets = {"cifar10": "cifar10", "cifar10.1-v4": "cifar101_v4", "cifar10.1-v6": "cifar101_v6"}
-    return Correctness(
-        models=tuple(str(model) for model in arrays["model_names"]),
-        correct={test: arrays[f"{key}_predictions"] == arrays[f"{key}_labels"] for test, key in sets.items()},
-        labels={test: arrays[f"{key}_labels"].astype(np.int64) for test, key in sets.items()},
-        checksum=checksum,
-    )
-
-
-def imagenet_correctness(root: Path | str | None = None) -> Correctness:
-    """The 67 networks of Recht et al. (2019), on ``imagenet`` and ``imagenetv2``.
-
-    These are P2's testbed of single images: its 4.8 % of hard examples are theirs. One of them, ``fv_16k``, has 2.5 %
-    on ImageNetV2 against 28 % on ImageNet: its file there is broken, and it is left out where ImageNetV2 is used.
-    """
-    name = "imagenet-answers"
-    arrays, checksum = _arrays(_file(IMAGENET_FILE, name, root), IMAGENET_SHA256, name)
-    sets = {"imagenet": "imagenet_val", "imagenetv2": "imagenetv2_matched_frequency"}
-    labels = {test: arrays[f"{key}_labels"].astype(np.int64) for test, key in sets.items()}
-    correct = {
-        test: np.unpackbits(arrays[f"{key}_correct"].astype(np.uint8), axis=1, count=len(labels[test])).astype(np.bool_)
-        for test, key in sets.items()
-    }
-    return Correctness(tuple(str(model) for model in arrays["model_names"]), correct, labels, checksum)
 
 
 def table_digest(table: pd.DataFrame) -> str:
@@ -162,80 +85,172 @@ def table_digest(table: pd.DataFrame) -> str:
     return hashlib.sha256(table.assign(model_type=types).to_csv(index=False).encode()).hexdigest()
 
 
-def imagenet_accuracies(root: Path | str | None = None) -> Accuracies:
-    """The ImageNet testbed of Taori et al. (2020) with its later networks.
+def _correctness(name: str, kind: str, sets: Mapping[str, str], root: Path | str | None) -> Correctness:
+    """From arrays of ``predictions``, or ``correct``, one bit an image, with the prefixes ``sets`` (by test set)."""
+    path = _file(name, root)
+    arrays = read_npz(path, ["model_names", *(f"{key}_{part}" for key in sets.values() for part in (kind, "labels"))])
+    _expect(name, arrays_digest(arrays.values()), path)
+    labels = {test: arrays[f"{key}_labels"].astype(np.int64) for test, key in sets.items()}
+    correct = {}
+    for test, key in sets.items():
+        stored = arrays[f"{key}_{kind}"]
+        bits = stored == labels[test] if kind == "predictions" else np.unpackbits(stored, axis=1)
+        correct[test] = bits[:, : len(labels[test])].astype(np.bool_)
+    return Correctness(tuple(arrays["model_names"].tolist()), correct, labels)
 
-    Columns beside ``model_type`` and ``first_snapshot`` (one of :data:`SNAPSHOTS`) are the testbed's own: ``val`` is
-    ImageNet's validation set, ``val-on-…-classes`` a part of its classes. Those with ``@`` and a date have the values
-    that the table had then.
+
+def cifar10_correctness(root: Path | str | None = None) -> Correctness:
+    """The 30 public CIFAR-10 networks, on ``cifar10``, ``cifar10.1-v4`` and ``cifar10.1-v6`` (Recht et al., 2018)."""
+    sets = {"cifar10": "cifar10", "cifar10.1-v4": "cifar101_v4", "cifar10.1-v6": "cifar101_v6"}
+    return _correctness("cifar10-testbed", "predictions", sets, root)
+
+
+def imagenet_correctness(root: Path | str | None = None) -> Correctness:
+    """The 67 networks of Recht et al. (2019), on ``imagenet`` and ``imagenetv2`` (MatchedFrequency).
+
+    These are P2's testbed of single images: its 4.8 % of hard examples are theirs. One of them, ``fv_16k``, has 2.5 %
+    on ImageNetV2 against 28 % on ImageNet: its file there is broken, and it is left out where ImageNetV2 is used.
+    """
+    sets = {"imagenet": "imagenet_val", "imagenetv2": "imagenetv2_matched_frequency"}
+    return _correctness("imagenet-answers", "correct", sets, root)
+
+
+def imagenet_accuracies(root: Path | str | None = None) -> pd.DataFrame:
+    """The ImageNet testbed of 338 networks (Taori et al., 2020, with later ones): a row a network, by name.
+
+    Columns are ``model_type`` and ``first_snapshot`` (one of :data:`SNAPSHOTS`), and accuracies as fractions, NaN where
+    a network was not evaluated, under the testbed's own names: ``val`` is ImageNet's validation set,
+    ``val-on-…-classes`` a part of its classes. Those with ``@`` and a date have the values that the table had then.
     """
     import pandas as pd
 
-    path = _file(ACCURACIES_FILE, "imagenet-testbed", root)
+    name = "imagenet-testbed"
+    path = _file(name, root)
     try:
         table = pd.read_csv(path, dtype=str, keep_default_na=False)
         digest = table_digest(table)
     except (ValueError, KeyError) as error:
         raise damaged(path, error) from error
-    _expect(path, "table", digest, ACCURACIES_SHA256, "imagenet-testbed")
+    _expect(name, digest, path)
     texts = ["model_type", "first_snapshot"]
     numbers = table.drop(columns=["model", *texts]).apply(pd.to_numeric) / 100
-    return Accuracies(pd.concat([table[texts], numbers], axis=1).set_index(table["model"]), digest)
+    accuracies: pd.DataFrame = pd.concat([table[texts], numbers], axis=1).set_index(table["model"])
+    return accuracies
 
 
-def _summary(testbed: Correctness) -> str:
-    sizes = ", ".join(f"{name} {correct.shape[1]}" for name, correct in testbed.correct.items())
+def describe(name: str, root: Path | str | None = None) -> str:
+    """What a table holds, which is read and checked."""
+    if name == "imagenet-testbed":
+        networks, columns = imagenet_accuracies(root).shape
+        return f"{networks} networks, {columns - 2} columns of accuracies"
+    testbed = cifar10_correctness(root) if name == "cifar10-testbed" else imagenet_correctness(root)
+    sizes = ", ".join(f"{test} {correct.shape[1]}" for test, correct in testbed.correct.items())
     return f"{len(testbed.models)} networks; images: {sizes}"
 
 
-def _accuracies_summary(root: Path) -> str:
-    table = imagenet_accuracies(root).table
-    return f"{len(table)} networks, {table.shape[1] - 2} columns of accuracies"
+_GITHUB = "https://raw.githubusercontent.com"
+CIFAR101_ADDRESS = f"{_GITHUB}/modestyachts/CIFAR-10.1/d9982abb0bfc4846b8d13a11e66b887d946205d0/"
+CIFAR10_LABELS_ADDRESS = (
+    f"{_GITHUB}/cleanlab/label-errors/6d5d6b31a13216290afc40e5c6319399c4d15c06/original_test_labels/"
+    "cifar10_test_set_original_labels.npy"
+)
+IMAGENETV2_ADDRESS = f"{_GITHUB}/modestyachts/ImageNetV2/0b0c3fe89058e4c7ee2348938b3f4f706a931bf3/data/"
+TESTBED_ADDRESS = f"{_GITHUB}/modestyachts/imagenet-testbed/"
 
+_MODELS = files("robustness_lib.data") / "testbed_models"
+CIFAR10_MODELS = (_MODELS / "cifar10.txt").read_text().split()
+IMAGENET_MODELS = (_MODELS / "imagenet.txt").read_text().split()
+"""The networks of the authors of CIFAR-10.1 and of ImageNetV2."""
 
-@dataclass(frozen=True)
-class Table:
-    """A file that the data commands know beside image sets.
+ACCURACY_COLUMNS = (
+    "val",
+    "imagenetv2-matched-frequency-format-val",
+    "imagenetv2-matched-frequency",
+    "imagenetv2-threshold-0.7-format-val",
+    "imagenetv2-threshold0.7",
+    "imagenetv2-top-images-format-val",
+    "imagenetv2-topimages",
+    "imagenet-r",
+    "val-on-imagenet-r-classes",
+    "objectnet-1.0-beta",
+    "val-on-objectnet-classes",
+)
+"""The columns that are kept of the testbed's more than two hundred."""
 
-    Attributes:
-        name: As the commands take it.
-        what: What it is, in a line.
-        filename: Its name in :data:`FOLDER`.
-        origin: Who published it, under which terms.
-        describe: Reads and checks it below a data root, and says what it holds.
-    """
-
-    name: str
-    what: str
-    filename: str
-    origin: str
-    describe: Callable[[Path], str]
-
-
-TABLES: dict[str, Table] = {
-    table.name: table
-    for table in (
-        Table(
-            "cifar10-testbed",
-            "Predictions of 30 networks on CIFAR-10 and CIFAR-10.1",
-            CIFAR10_FILE,
-            "Recht et al. (2018), MIT; labels: terms of Tiny Images",
-            lambda root: _summary(cifar10_correctness(root)),
-        ),
-        Table(
-            "imagenet-answers",
-            "Where 67 networks are right on ImageNet and ImageNetV2",
-            IMAGENET_FILE,
-            "Recht et al. (2019), MIT",
-            lambda root: _summary(imagenet_correctness(root)),
-        ),
-        Table(
-            "imagenet-testbed",
-            "Accuracies of 338 networks on ImageNet and its variants",
-            ACCURACIES_FILE,
-            "Taori et al. (2020), MIT",
-            _accuracies_summary,
-        ),
-    )
+EARLIER_COLUMNS = {
+    "val": "2020-08-31",
+    "imagenetv2-matched-frequency-format-val": "2020-08-31",
+    "val-on-objectnet-classes": "2020-11-20",
 }
-"""These files by name."""
+"""Those whose values at an earlier date are kept besides."""
+
+
+def fetch(name: str, root: Path) -> None:
+    """Download what a table is made of, make it, and keep it if it is as known; nothing else is checked on the way."""
+    import pooch
+
+    pooch.get_logger().setLevel(logging.WARNING)  # else a line a file, with its sum
+    make = {"cifar10-testbed": _cifar10, "imagenet-answers": _imagenet, "imagenet-testbed": _accuracies}[name]
+    with staging(name, root) as folder:
+        target = folder / FILES[name]
+        target.parent.mkdir()
+        make(folder / "raw", target)
+        shutil.rmtree(folder / "raw")
+        try:
+            describe(name, folder)
+        except UserError as error:
+            raise ValueError("it is not what was published, since it has another SHA-256 sum") from error
+
+
+def _cifar10(raw: Path, target: Path) -> None:
+    arrays = {"model_names": np.array(CIFAR10_MODELS), "class_names": np.array(CIFAR10_CLASSES)}
+    for part, key in {"original": "cifar10", "v4": "cifar101_v4", "v6": "cifar101_v6"}.items():
+        folder = f"{CIFAR101_ADDRESS}model_predictions/{part}_predictions/"
+        paths = [retrieve(f"{folder}{model}_predictions.json", None, raw / part) for model in CIFAR10_MODELS]
+        arrays[f"{key}_predictions"] = np.array([json.loads(path.read_bytes()) for path in paths]).astype(np.uint8)
+        address = f"{CIFAR101_ADDRESS}datasets/cifar10.1_{part}_labels.npy"
+        labels = retrieve(CIFAR10_LABELS_ADDRESS if part == "original" else address, None, raw)
+        arrays[f"{key}_labels"] = read_npy(labels).astype(np.uint8)
+    write_npz(target, arrays)
+
+
+def _imagenet(raw: Path, target: Path) -> None:
+    arrays = {"model_names": np.array(IMAGENET_MODELS)}
+    classes = json.loads(retrieve(f"{IMAGENETV2_ADDRESS}metadata/class_info.json", None, raw).read_bytes())
+    class_of = {entry["wnid"]: entry["cid"] for entry in classes}
+    parts = {"imagenet-validation-original": "imagenet_val", "imagenetv2-b-33": "imagenetv2_matched_frequency"}
+    for part, key in parts.items():
+        images = json.loads(retrieve(f"{IMAGENETV2_ADDRESS}datasets/{part}.json", None, raw).read_bytes())
+        labels = np.array([class_of[wnid] for _, wnid in images["image_filenames"]])
+        folder = f"{IMAGENETV2_ADDRESS}predictions/{part}/"
+        top5 = (read_npy(retrieve(f"{folder}{model}.npy", None, raw / part)) for model in IMAGENET_MODELS)
+        arrays[f"{key}_correct"] = np.packbits(np.stack([most_likely[:, 0] == labels for most_likely in top5]), axis=1)
+        arrays[f"{key}_labels"] = labels.astype(np.int16)
+    write_npz(target, arrays)
+
+
+def _accuracies(raw: Path, target: Path) -> None:
+    """The newest of the published tables, with what earlier ones said and since when each network is listed.
+
+    All values are texts, as published; a network of unknown type has the type "".
+    """
+    import pandas as pd
+
+    tables = {}
+    for date, commit in SNAPSHOT_COMMITS.items():
+        path = retrieve(f"{TESTBED_ADDRESS}{commit}/robustness_top1s.csv", None, raw / date)
+        tables[date] = pd.read_csv(path, dtype=str, keep_default_na=False).set_index("model")
+    newest = tables[date]
+    # A program that colours the testbed's figures has the types, as 'resnet50': ModelTypes.STANDARD
+    program = retrieve(f"{TESTBED_ADDRESS}{commit}/plotting/model_types.py", None, raw).read_text()
+    types = dict(re.findall(r"'([^']+)': ModelTypes\.(\w+)", program))
+    columns = {
+        "model_type": [types.get(model, "").lower() for model in newest.index],
+        "first_snapshot": [next(date for date in tables if model in tables[date].index) for model in newest.index],
+    }
+    earlier = {
+        f"{column}@{date}": tables[date][column].reindex(newest.index, fill_value="")
+        for column, date in EARLIER_COLUMNS.items()
+    }
+    table = newest.assign(**columns, **earlier)[[*columns, *ACCURACY_COLUMNS, *earlier]]
+    table.reset_index().to_csv(target, index=False)

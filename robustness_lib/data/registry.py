@@ -1,18 +1,14 @@
-"""Every image set: what it is, where it is looked for, whether it is there and intact, how to get it.
-
-The tables of :mod:`robustness_lib.data.published_predictions` are listed, checked and fetched beside them.
-"""
+"""Every image set, and beside them the tables of published predictions: what each is, where, whether it is intact."""
 
 from __future__ import annotations
 
-import functools
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustness_lib.data import download, published_predictions_download
+from robustness_lib.data import download, published_predictions
 from robustness_lib.data.cifar import CIFAR10N_LABELS, load_cifar, load_cifar10n, load_cifar101
 from robustness_lib.data.dataset import SPLITS, ImageDataset, data_root
 from robustness_lib.data.image_folders import (
@@ -23,16 +19,13 @@ from robustness_lib.data.image_folders import (
     load_unlabelled,
 )
 from robustness_lib.data.imagenet_downsampled import (
-    EXCLUSIONS,
     PUBLISHED_IMAGES,
-    TENTH,
     how_to_get,
     load_cifar10_imagenet,
     load_corpus,
     load_tiny_imagenet32,
 )
 from robustness_lib.data.io import MissingData, expect_same_form, read_bundle
-from robustness_lib.data.published_predictions import FOLDER, TABLES
 from robustness_lib.data.synthetic import load_synthetic
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models.corpora import recognised
@@ -59,14 +52,14 @@ def _read_bundle(name: str, split: str, root: Path) -> ImageDataset:
 
 @dataclass(frozen=True)
 class Source:
-    """An image set that this package knows.
+    """An image set, or a table, that this package knows.
 
     Attributes:
         name: As :func:`load` takes it.
         what: What it is, in a line.
         location: Where its published files lie below the data root; empty where it needs none.
         origin: Who published it, under which terms.
-        read: Reads a split: name, split, data root.
+        read: Reads a split: name, split, data root; None of a table.
         splits: The splits that were published (or are made).
         fetch: Downloads it into a data root; None where a person must.
         how: How a person gets it, where ``fetch`` is None.
@@ -76,7 +69,7 @@ class Source:
     what: str
     location: str
     origin: str
-    read: Callable[[str, str, Path], ImageDataset]
+    read: Callable[[str, str, Path], ImageDataset] | None
     splits: tuple[str, ...] = SPLITS
     fetch: Callable[[str, Path], None] | None = None
     how: str = ""
@@ -90,9 +83,43 @@ class Source:
 
 
 _KRIZHEVSKY = "Krizhevsky (2009); no licence stated, research use"
+_HUMAN = "Wei et al. (2022), CC BY-NC 4.0"
+_TINY_IMAGES = "Recht et al. (2018), from Tiny Images; terms of Tiny Images"
 _DOWNSAMPLED = "Chrabaszcz et al. (2017), from ILSVRC 2012; ImageNet's terms, non-commercial research"
+_STANFORD = "Stanford CS231n, from ILSVRC 2012; ImageNet's terms, non-commercial research"
+_NETZER = "Netzer et al. (2011), non-commercial use"
+_CIMPOI = "Cimpoi et al. (2014), research use"
 _PLACES = "Zhou et al. (2017), terms of the Places project"
+_YU = "Yu et al. (2015), research use"
+_DENG = "Deng et al. (2009); ImageNet's terms, non-commercial research"
+_TESTBED = "Recht et al. (2018), MIT; labels: terms of Tiny Images"
+_OWN = "made by this package"
 _TEST = ("test",)
+
+_GET_LSUN = (
+    "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
+    "them into the folder lsun/test of the data root"
+)
+_GET_MINIPLACES = (
+    "MiniPlaces is to be had from github.com/CSAILVision/miniplaces; write its training and validation part as "
+    "train.npz and test.npz into the folder miniplaces of the data root, as the data page (book/data.md) shows"
+)
+_GET_IMAGENET21K = (
+    "ImageNet-21K is to be had from image-net.org (free registration); put images of classes that are not "
+    "among ImageNet-1k's into the folder imagenet21k/test of the data root"
+)
+
+_OF_IMAGENET = {
+    "cifar10-imagenet-excluded": "Test images for CIFAR-10: classes outside imagenet32-no-cifar10",
+    "cifar10-imagenet-included": "Test images for CIFAR-10: classes in imagenet32-no-cifar10",
+    "imagenet32": "Downsampled ImageNet 32x32",
+    "imagenet32-no-cifar10": "Downsampled ImageNet 32x32 without 153 CIFAR-10-related classes",
+    "imagenet32-no-tiny": "Downsampled ImageNet 32x32 without Tiny ImageNet's 200 classes",
+    "imagenet64": "Downsampled ImageNet 64x64",
+    "imagenet64-no-cifar10": "Downsampled ImageNet 64x64 without 153 CIFAR-10-related classes",
+    "imagenet64-no-tiny": "Downsampled ImageNet 64x64 without Tiny ImageNet's 200 classes",
+    "imagenet32-no-cifar10-tenth": "Every tenth class of imagenet32-no-cifar10",
+}
 
 
 def _sources() -> Iterator[Source]:
@@ -100,78 +127,46 @@ def _sources() -> Iterator[Source]:
     yield Source("cifar10", "CIFAR-10", "cifar-10-batches-py", _KRIZHEVSKY, load_cifar, fetch=fetch)
     yield Source("cifar100", "CIFAR-100", "cifar-100-python", _KRIZHEVSKY, load_cifar, fetch=fetch)
     for suffix, column in CIFAR10N_LABELS.items():
-        what, terms = f"CIFAR-10 with human annotators' labels ({column})", "Wei et al. (2022), CC BY-NC 4.0"
-        yield Source(f"cifar10n-{suffix}", what, "cifar10n", terms, load_cifar10n, fetch=download.cifar10n)
+        what = f"CIFAR-10 with human annotators' labels ({column})"
+        yield Source(f"cifar10n-{suffix}", what, "cifar10n", _HUMAN, load_cifar10n, fetch=download.cifar10n)
     for version, number in (("v4", "2,021"), ("v6", "2,000")):
         what = f"CIFAR-10.1 {version}: {number} new test images for CIFAR-10"
-        terms = "Recht et al. (2018), from Tiny Images; terms of Tiny Images"
-        yield Source(f"cifar10.1-{version}", what, "cifar10.1", terms, load_cifar101, _TEST, download.cifar101)
-
-    imagenet32 = functools.partial(Source, location="imagenet32", origin=_DOWNSAMPLED, how=how_to_get(32))
-    for kind, where in (("excluded", "outside"), ("included", "in")):
-        what = f"Test images for CIFAR-10: classes {where} imagenet32-no-cifar10"
-        yield imagenet32(f"cifar10-imagenet-{kind}", what, read=load_cifar10_imagenet, splits=_TEST)
-    left_out = {"": "", "-no-cifar10": " without 153 CIFAR-10-related classes"}
-    for size in (32, 64):
-        for suffix in ("", *(f"-{name}" for name in EXCLUSIONS)):
-            what = f"Downsampled ImageNet {size}x{size}" + left_out.get(suffix, " without Tiny ImageNet's 200 classes")
-            name, how = f"imagenet{size}", how_to_get(size)
-            yield Source(name + suffix, what, name, _DOWNSAMPLED, load_corpus, how=how)
-    what = "Every tenth class of imagenet32-no-cifar10"
-    yield imagenet32(f"imagenet32-no-cifar10{TENTH}", what, read=load_corpus)
-    what = "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet"
-    yield imagenet32("tiny_imagenet32", what, read=load_tiny_imagenet32)
-    terms = "Stanford CS231n, from ILSVRC 2012; ImageNet's terms, non-commercial research"
+        yield Source(f"cifar10.1-{version}", what, "cifar10.1", _TINY_IMAGES, load_cifar101, _TEST, download.cifar101)
+    for name, what in _OF_IMAGENET.items():
+        size = 64 if name.startswith("imagenet64") else 32
+        read, splits = (load_cifar10_imagenet, _TEST) if name.startswith("cifar10") else (load_corpus, SPLITS)
+        yield Source(name, what, f"imagenet{size}", _DOWNSAMPLED, read, splits, how=how_to_get(size))
+    what, read = "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet", load_tiny_imagenet32
+    yield Source("tiny_imagenet32", what, "imagenet32", _DOWNSAMPLED, read, how=how_to_get(32))
     location, read = "tiny-imagenet-200", load_tiny_imagenet
-    yield Source("tiny_imagenet", "Tiny ImageNet, 64x64", location, terms, read, fetch=download.tiny_imagenet)
-
-    lsun_how = (
-        "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
-        "them into the folder lsun/test of the data root"
-    )
-    for size, suffix in ((32, ""), (64, "-64")):  # the larger ones are OOD images for Tiny ImageNet
-        svhn, textures, places, lsun = (
-            functools.partial(read, size=size) for read in (load_svhn, load_textures, load_places365, load_unlabelled)
-        )
-        what, terms = f"Street View House Numbers, {size}x{size}", "Netzer et al. (2011), non-commercial use"
-        yield Source(f"svhn{suffix}", what, "svhn", terms, svhn, fetch=fetch)
-        what, terms = f"DTD, {size}x{size}", "Cimpoi et al. (2014), research use"
-        yield Source(f"textures{suffix}", what, "dtd/dtd", terms, textures, _TEST, fetch)
-        yield Source(f"places365{suffix}", f"Places365, {size}x{size}", "places365", _PLACES, places, fetch=fetch)
-        what, terms = f"LSUN test scenes, {size}x{size}", "Yu et al. (2015), research use"
-        yield Source(f"lsun{suffix}", what, "lsun/test", terms, lsun, _TEST, how=lsun_how)
-    yield Source(
-        "miniplaces",
-        "MiniPlaces, 100 scene classes of Places2",
-        "miniplaces",
-        _PLACES,
-        _read_bundle,
-        how=(
-            "MiniPlaces is to be had from github.com/CSAILVision/miniplaces; write its training and validation part as "
-            "train.npz and test.npz into the folder miniplaces of the data root, as the data page (book/data.md) shows"
-        ),
-    )
-    yield Source(
-        "imagenet21k",
-        "ImageNet-21K classes outside ImageNet-1k, 64x64",
-        "imagenet21k/test",
-        "Deng et al. (2009); ImageNet's terms, non-commercial research",
-        functools.partial(load_unlabelled, size=64, folder="imagenet21k/test"),
-        _TEST,
-        how=(
-            "ImageNet-21K is to be had from image-net.org (free registration); put images of classes that are not "
-            "among ImageNet-1k's into the folder imagenet21k/test of the data root"
-        ),
-    )
-    own = "made by this package"
-    yield Source("synthetic-source", "Synthetic, 40 classes to pre-train on", "", own, load_synthetic)
-    yield Source("synthetic", "Synthetic, 10 other classes of the same visual parts", "", own, load_synthetic)
-    yield Source("synthetic-shifted", "The target under other conditions", "", own, load_synthetic)
+    yield Source("tiny_imagenet", "Tiny ImageNet, 64x64", location, _STANFORD, read, fetch=download.tiny_imagenet)
+    for suffix, pixels in (("", "32x32"), ("-64", "64x64")):  # the larger ones are OOD images for Tiny ImageNet
+        yield Source(f"svhn{suffix}", f"Street View House Numbers, {pixels}", "svhn", _NETZER, load_svhn, fetch=fetch)
+        yield Source(f"textures{suffix}", f"DTD, {pixels}", "dtd/dtd", _CIMPOI, load_textures, _TEST, fetch)
+        yield Source(f"places365{suffix}", f"Places365, {pixels}", "places365", _PLACES, load_places365, fetch=fetch)
+        what, read = f"LSUN test scenes, {pixels}", load_unlabelled
+        yield Source(f"lsun{suffix}", what, "lsun/test", _YU, read, _TEST, how=_GET_LSUN)
+    what = "MiniPlaces, 100 scene classes of Places2"
+    yield Source("miniplaces", what, "miniplaces", _PLACES, _read_bundle, how=_GET_MINIPLACES)
+    what, location = "ImageNet-21K classes outside ImageNet-1k, 64x64", "imagenet21k/test"
+    yield Source("imagenet21k", what, location, _DENG, load_unlabelled, _TEST, how=_GET_IMAGENET21K)
+    yield Source("synthetic-source", "Synthetic, 40 classes to pre-train on", "", _OWN, load_synthetic)
+    yield Source("synthetic", "Synthetic, 10 other classes of the same visual parts", "", _OWN, load_synthetic)
+    yield Source("synthetic-shifted", "The target under other conditions", "", _OWN, load_synthetic)
 
 
 SOURCES: dict[str, Source] = {source.name: source for source in _sources()}
 """The image sets by name."""
 
+TABLES = {
+    name: Source(name, what, published_predictions.FILES[name], origin, None, fetch=published_predictions.fetch)
+    for name, what, origin in (
+        ("cifar10-testbed", "Predictions of 30 networks on CIFAR-10 and CIFAR-10.1", _TESTBED),
+        ("imagenet-answers", "Where 67 networks are right on ImageNet and ImageNetV2", "Recht et al. (2019), MIT"),
+        ("imagenet-testbed", "Accuracies of 338 networks on ImageNet and its variants", "Taori et al. (2020), MIT"),
+    )
+}
+"""The tables of published predictions by name."""
 
 _OWN_NAME = r"(?!cifar10n-)[\w+-][\w.+-]{0,99}"
 """What a data set of one's own may be called; human labels are recognised by their prefix."""
@@ -200,16 +195,18 @@ def _own_sets(root: Path) -> list[str]:
 def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
     """``name``, if a set of :data:`SOURCES`, a bundle or one of ``others`` is called so; says what a folder lacks."""
     options = [*SOURCES, *others, *_own_sets(root)]
-    if name not in options and (name in _RESERVED or name.startswith("cifar10n-")) and (root / name).is_dir():
-        raise UserError(
-            f"results use the name {name!r} themselves, so no data set can be called so; rename {root / name}"
-        )
-    published = {Path(place).parts[0] for place in (FOLDER, *(s.location for s in SOURCES.values() if s.location))}
-    if name not in {*options, *published} and re.fullmatch(_OWN_NAME, name) and (root / name).is_dir():
-        raise UserError(
-            f"unknown data set {name!r}: the folder {root / name} has neither train.npz nor test.npz in it; make them "
-            "of your images, as the data page (book/data.md) shows"
-        )
+    if name not in options and len(name) <= 100 and (root / name).is_dir():
+        if name in _RESERVED or name.startswith("cifar10n-"):
+            raise UserError(
+                f"results use the name {name!r} themselves, so no data set can be called so; rename {root / name}"
+            )
+        locations = [source.location for source in (*SOURCES.values(), *TABLES.values())]
+        published = {location.partition("/")[0] for location in locations}
+        if name not in published and re.fullmatch(_OWN_NAME, name):
+            raise UserError(
+                f"unknown data set {name!r}: the folder {root / name} has neither train.npz nor test.npz in it; make "
+                "them of your images, as the data page (book/data.md) shows"
+            )
     return choose(name, options, "data set")
 
 
@@ -241,23 +238,22 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
 
     Raises:
         MissingData: The set, the split or the data root is not there; says how to get it.
-        UserError: The name or split is unknown, or a file is damaged; says which, with both checksums where one was
-            published.
+        UserError: The name or split is unknown, or a file is damaged; says which.
     """
     choose(split, SPLITS, "split")
     folder = data_root(root)
     source = SOURCES.get(name)
-    if source and not source.location:
-        return source.read(name, split, folder)
-    if not folder.is_dir():
-        raise _no_root(folder)
-    if source is None or _is_bundled(name, folder):
-        return _read_bundle(_check_name(name, folder), split, folder)
-    if split not in source.splits:
-        raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; choose another data set")
-    if not _is_published(source, folder):
-        bundle = _bundle(name, split, folder)
-        raise MissingData(f"{folder / source.location} is missing (nor is there a bundle {bundle}): {source.remedy}")
+    if source is None or source.location:
+        if not folder.is_dir():
+            raise _no_root(folder)
+        if source is None or _is_bundled(name, folder):
+            return _read_bundle(_check_name(name, folder), split, folder)
+        if split not in source.splits:
+            raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; choose another data set")
+        if not _is_published(source, folder):
+            place, bundle = folder / source.location, _bundle(name, split, folder)
+            raise MissingData(f"{place} is missing (nor is there a bundle {bundle}): {source.remedy}")
+    assert source.read
     return source.read(name, split, folder)
 
 
@@ -284,32 +280,30 @@ def check(name: str, root: Path | str | None = None) -> Status:
     """
     folder = data_root(root)
     _check_name(name, folder, TABLES)
+    source, bundled = SOURCES.get(name), _is_bundled(name, folder)
     present, absent, reason = [], [], ""
-    source = SOURCES.get(name)
     try:
         if name in TABLES:
-            return Status(name, "intact", TABLES[name].describe(folder))
+            return Status(name, "intact", published_predictions.describe(name, folder))
         for split in SPLITS:
             try:
-                present.append(f"{split}: {_summary(load(name, split, folder), split, source)}")
+                present.append(f"{split}: {_summary(name, split, folder)}")
             except MissingData as error:
                 reason = str(error)
                 if source is None or split in source.splits:
-                    absent.append(split)
+                    absent.append(f"{split}: {_bundle(name, split, folder) if bundled else 'it'} is not there")
     except MissingData as error:
         return Status(name, "missing", str(error))
     except UserError as error:
         return Status(name, "damaged", str(error))
     if not present:
         return Status(name, "missing", reason)
-    bundled = _is_bundled(name, folder)
-    lacking = [f"{split}: {_bundle(name, split, folder) if bundled else 'it'} is not there" for split in absent]
-    return Status(name, "incomplete" if lacking and bundled else "intact", "; ".join(present + lacking))
+    return Status(name, "incomplete" if absent and bundled else "intact", "; ".join(present + absent))
 
 
-def _summary(images: ImageDataset, split: str, source: Source | None) -> str:
-    whole = source is not None and source.name in ("imagenet32", "imagenet64")
-    total = f" of the published {PUBLISHED_IMAGES[split]:,}" if whole else ""
+def _summary(name: str, split: str, root: Path) -> str:
+    images = load(name, split, root)
+    total = f" of the published {PUBLISHED_IMAGES[split]:,}" if name in ("imagenet32", "imagenet64") else ""
     height, width = images.images.shape[2:]
     words = f", {known}" if (known := recognised(images.checksum)) else ""
     return f"{len(images)}{total} images, {height}x{width}, {images.num_classes} classes{words}"
@@ -330,20 +324,15 @@ def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None
     if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():
         raise _no_root(folder)
     rows = []
-    for source in SOURCES.values():
+    for source in (*SOURCES.values(), *TABLES.values()):
         bundled = _is_bundled(source.name, folder)
         where = str(folder / (source.name if bundled else source.location)) if source.location else ""
         present = "yes" if bundled or _is_published(source, folder) else "no"
         found = present if source.location else "made on the fly"
         rows.append([source.name, source.what, where, found, source.origin, source.remedy])
-    for table in TABLES.values():
-        path = folder / FOLDER / table.filename
-        get = f"'robustness data fetch {table.name}' downloads it"
-        rows.append([table.name, table.what, str(path), "yes" if path.is_file() else "no", table.origin, get])
     for name in _own_sets(folder):
-        absent = [path.name for path in (_bundle(name, split, folder) for split in SPLITS) if not path.is_file()]
-        what = "your own bundle" + (f", without {absent[0]}" if absent else "")
-        rows.append([name, what, str(folder / name), "yes", "yourself", ""])
+        absent = [f", without {split}.npz" for split in SPLITS if not _bundle(name, split, folder).is_file()]
+        rows.append([name, "".join(["your own bundle", *absent]), str(folder / name), "yes", "yourself", ""])
     by_name = {row[0]: dict(zip(("name", "what", "where", "found", "origin", "get"), row, strict=True)) for row in rows}
     return [by_name[name] for name in (by_name if names is None else expand_names(names, root))]
 
@@ -365,10 +354,8 @@ def fetch(name: str, root: Path | str | None = None) -> Status:
     status = check(name, folder)
     if status.state == "intact":
         return status
-    if name in TABLES:
-        published_predictions_download.fetch(name, folder)
-    elif (download_into := SOURCES[name].fetch) is not None:
-        download_into(name, folder)
-    else:
-        raise UserError(f"{name} cannot be downloaded by this command: {SOURCES[name].remedy}")
+    source = (SOURCES | TABLES)[name]
+    if source.fetch is None:
+        raise UserError(f"{name} cannot be downloaded by this command: {source.remedy}")
+    source.fetch(name, folder)
     return check(name, folder)

@@ -1,11 +1,9 @@
 """Images made on the fly, for a first run without any download.
 
-Every image shows one figure: a shape (ten kinds) filled with a texture (five kinds), somewhere, of some size
-and turn, in any two colours on a background of any other two, with stray strokes and noise. A class is a pair
-of shape and texture, so there are fifty. Forty are the pre-training domain, ``synthetic-source``; the other
-ten, in which every shape occurs once and every texture twice, are the target domain, ``synthetic``: other
-classes that are made of the same visual parts. ``synthetic-shifted`` is the target under other conditions:
-fainter, in a coloured light, with more noise and busier backgrounds.
+Every image shows a shape (ten kinds) filled with a texture (five kinds) before a busy background. A class is a pair of
+shape and texture. Forty are the pre-training domain, ``synthetic-source``; the other ten, in which every shape occurs
+once and every texture twice, are the target domain, ``synthetic``. ``synthetic-shifted`` is the target under other
+conditions: fainter, in a coloured light, with more noise and busier backgrounds.
 """
 
 from __future__ import annotations
@@ -37,19 +35,12 @@ COUNTS = {
 
 @dataclass(frozen=True)
 class Conditions:
-    """Under which conditions images are taken.
+    """Under which conditions images are taken, in units of the value range [0, 1]."""
 
-    Attributes:
-        contrast: Factor on the deviation from mid-grey.
-        noise: Standard deviation of the noise, in units of the value range [0, 1].
-        clutter: Opacity of the stray strokes and of the background's pattern, 0..1.
-        tint: Added to the red, green and blue channels, in units of the value range.
-    """
-
-    contrast: float = 1.0
-    noise: float = 0.04
-    clutter: float = 0.3
-    tint: tuple[float, float, float] = (0.0, 0.0, 0.0)
+    contrast: float = 1.0  # factor on the deviation from mid-grey
+    noise: float = 0.04  # standard deviation
+    clutter: float = 0.3  # opacity of the stray strokes and of the background's pattern
+    tint: tuple[float, float, float] = (0.0, 0.0, 0.0)  # added to red, green and blue
 
 
 NORMAL = Conditions()
@@ -145,10 +136,7 @@ def draw(shapes: Tensor, textures: Tensor, stream: torch.Generator, conditions: 
 
 
 def load_synthetic(name: str, split: str, root: Path | None = None, seed: int = 0) -> ImageDataset:
-    """Make ``synthetic-source``, ``synthetic`` or ``synthetic-shifted``, which need no file: 16x16 pixels, mixed order.
-
-    The name of ``synthetic-source`` ends with its numbers of images and classes, as a corpus's name does.
-    """
+    """Make a set of :data:`COUNTS`, of 16x16 pixels, in mixed order; a corpus's name ends with what it holds."""
     pairs = torch.tensor(_SOURCE if name == "synthetic-source" else _TARGET)
     stream = generator(seed, "synthetic", name, split)
     labels = torch.arange(COUNTS[name][split]) % len(pairs)

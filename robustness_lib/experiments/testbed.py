@@ -29,6 +29,7 @@ import numpy as np
 import numpy.typing as npt
 
 from robustness_lib.data.published_predictions import (
+    CHECKSUMS,
     SNAPSHOTS,
     Correctness,
     cifar10_correctness,
@@ -224,7 +225,7 @@ def run(job: Job, context: Context) -> Metrics:
 def _answers(source: str, context: Context) -> Correctness:
     read = {"cifar10-testbed": cifar10_correctness, "imagenet-answers": imagenet_correctness}[source]
     found = read(context.data)
-    context.note_data(source, found.checksum)
+    context.note_data(source, CHECKSUMS[source])
     return found
 
 
@@ -243,10 +244,10 @@ class _Models:
 
 def _models(pair: Pair, context: Context) -> _Models:
     if pair.source == "imagenet-testbed":
-        found = imagenet_accuracies(context.data)
-        context.note_data(pair.source, found.checksum)
+        table = imagenet_accuracies(context.data)
+        context.note_data(pair.source, CHECKSUMS[pair.source])
         date, _, kind = pair.models.partition(" ")
-        table = found.table[found.table["first_snapshot"] <= date]
+        table = table[table["first_snapshot"] <= date]
         table = table[table["model_type"] == kind] if kind else table
         inside, outside = (table[name].to_numpy(dtype=float) for name in (pair.original, pair.shifted))
         more_data = np.asarray(table["model_type"] == "more_data", dtype=np.float64)

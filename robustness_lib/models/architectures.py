@@ -1,16 +1,13 @@
-"""Networks and their heads.
+"""Networks and their heads: P1's :class:`WideResNet` and :class:`AllConv`, and P2's from torchvision.
 
-The networks of P1 are :class:`WideResNet` (WRN-40-2 and WRN-28-10) and :class:`AllConv`; those of P2 come
-from torchvision. Parameter names and shapes are those of P1's released checkpoints, so that
-:func:`robustness_lib.models.checkpoints.load_authors_checkpoint` reads these.
-
-Every network takes normalised float images [N, 3, H, W] and returns logits [N, K]. Its *head* is its last
-linear layer, its *trunk* is everything else.
+Every network takes normalised float images [N, 3, H, W] and returns logits [N, K]. Its *head* is its last linear layer,
+its *trunk* is everything else. Parameter names and shapes are those of P1's released checkpoints.
 """
 
 from __future__ import annotations
 
 import contextlib
+from collections import OrderedDict
 from collections.abc import Iterator, Mapping
 
 import torch
@@ -46,44 +43,34 @@ class _Block(nn.Module):
         return shortcut + residual
 
 
-class _Group(nn.Module):
+def _group(blocks: int, in_width: int, out_width: int, stride: int, dropout: float) -> nn.Module:
     """Blocks of one width; only the first changes width and resolution."""
-
-    def __init__(self, blocks: int, in_width: int, out_width: int, stride: int, dropout: float) -> None:
-        super().__init__()
-        first = _Block(in_width, out_width, stride, dropout)
-        self.layer = nn.Sequential(first, *(_Block(out_width, out_width, 1, dropout) for _ in range(blocks - 1)))
-
-    def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.layer(x)
-        return out
+    first = _Block(in_width, out_width, stride, dropout)
+    rest = (_Block(out_width, out_width, 1, dropout) for _ in range(blocks - 1))
+    return nn.Sequential(OrderedDict(layer=nn.Sequential(first, *rest)))
 
 
 class WideResNet(nn.Module):
     """Wide ResNet WRN-depth-width (Zagoruyko and Komodakis 2016), the network of all tables of P1.
 
-    Three groups of (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times ``width`` channels, then
-    global average pooling, so that images may have any size (P1: 32 and 64 pixels). Where a block widens, its
-    shortcut is a 1x1 convolution of the activated input.
-
-    ``dropout`` is the drop rate between the two convolutions of every block (P1: 0.3 when trained from scratch, 0 for
-    pre-training and tuning).
+    Three groups of (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times ``width`` channels, then global
+    average pooling, so that images may have any size. ``dropout`` is the rate between the two convolutions of a block.
     """
 
     def __init__(self, depth: int, width: int, num_classes: int, dropout: float = 0.0) -> None:
         super().__init__()
         blocks = (depth - 4) // 6
         self.conv1 = nn.Conv2d(3, 16, 3, padding=1, bias=False)
-        self.block1 = _Group(blocks, 16, 16 * width, 1, dropout)
-        self.block2 = _Group(blocks, 16 * width, 32 * width, 2, dropout)
-        self.block3 = _Group(blocks, 32 * width, 64 * width, 2, dropout)
+        self.block1 = _group(blocks, 16, 16 * width, 1, dropout)
+        self.block2 = _group(blocks, 16 * width, 32 * width, 2, dropout)
+        self.block3 = _group(blocks, 32 * width, 64 * width, 2, dropout)
         self.bn1 = nn.BatchNorm2d(64 * width)
         self.relu = nn.ReLU(inplace=True)
         self.fc = nn.Linear(64 * width, num_classes)
         _initialise(self)
 
     def penultimate(self, x: Tensor) -> Tensor:
-        """The pooled features [N, 64 * width] of images [N, 3, H, W]."""
+        """The pooled features [N, 64 * width]."""
         maps: Tensor = self.block3(self.block2(self.block1(self.conv1(x))))
         return F.relu(self.bn1(maps), inplace=True).mean((2, 3))
 
@@ -103,11 +90,9 @@ class _SigmoidGELU(nn.Module):
 class AllConv(nn.Module):
     """All-convolutional network (Salimans and Kingma 2016, as P1's code has it; P1 §3.2, No Correction).
 
-    Two quirks are kept, since released checkpoints depend on them: the 1x1 convolutions are padded by 1, and
-    the 8x8 average pooling that follows sees only the top left of their 10x10 map. Dropout of 0.5 after each
-    of the two max-poolings is part of the network.
-
-    ``image_size`` is 32, or 64 for the Tiny ImageNet variant (ReLU in place of GELU, and one more 2x2 average pooling).
+    Released checkpoints depend on two quirks: the 1x1 convolutions are padded by 1, and the 8x8 average pooling that
+    follows sees only the top left of their 10x10 map. ``image_size`` is 32, or 64 for the Tiny ImageNet variant (ReLU
+    in place of GELU, and one more 2x2 average pooling).
     """
 
     def __init__(self, num_classes: int, image_size: int = 32) -> None:
@@ -127,7 +112,7 @@ class AllConv(nn.Module):
         _initialise(self)
 
     def penultimate(self, x: Tensor) -> Tensor:
-        """The pooled features [N, 192] of images [N, 3, S, S], S the ``image_size``."""
+        """The pooled features [N, 192]."""
         if x.shape[2:] != (self.image_size, self.image_size):
             raise UserError(
                 f"this AllConv takes {self.image_size}-pixel images, not {'x'.join(map(str, x.shape[2:]))}; "
@@ -137,7 +122,7 @@ class AllConv(nn.Module):
         return (x if self.image_size == 32 else F.avg_pool2d(x, 2)).flatten(1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, K] of images [N, 3, S, S]."""
+        """Logits [N, K] of images [N, 3, S, S], S the ``image_size``."""
         logits: Tensor = self.classifier(self.penultimate(x))
         return logits
 
@@ -160,25 +145,21 @@ def _initialised_from(stream: torch.Generator) -> Iterator[None]:
 
 
 def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int | None = None) -> nn.Module:
-    """A network with fresh weights.
+    """A network with fresh weights, in training mode, float32, on the CPU.
 
-    k x k convolutions of Wide ResNets and AllConv have the variance 2 / (k k out_channels), the head's
-    weight is from U(-1/sqrt(d), 1/sqrt(d)) for d features, its bias 0 (P1's code). torchvision's
-    networks initialise themselves in their own way.
+    k x k convolutions of Wide ResNets and AllConv have the variance 2 / (k k out_channels), the head's weight is from
+    U(-1/sqrt(d), 1/sqrt(d)) for d features, its bias 0 (P1's code). torchvision's networks have their own ways.
 
     Args:
         architecture: ``wrn-<depth>-<width>``, or another of :data:`robustness_lib.training.config.ARCHITECTURES`.
         num_classes: Number of logits K, at least 1.
         dropout: Drop rate in [0, 1) of a Wide ResNet; the other networks have their own, fixed rates.
-        seed: The job's seed. The weights are a function of it, and the global random state is left alone;
-            with None they are from PyTorch's global generator.
-
-    Returns:
-        The network in training mode, float32, on the CPU.
+        seed: The job's seed, which alone decides the weights; with None they are from PyTorch's global generator.
     """
     import torchvision
 
-    _check_classes(num_classes)
+    if num_classes < 1:
+        raise UserError(f"a network needs at least 1 class, not {num_classes}")
     if not 0 <= dropout < 1:
         raise UserError(f"dropout must be at least 0 and below 1, not {dropout}")
     with contextlib.nullcontext() if seed is None else _initialised_from(generator(seed, "init")):
@@ -192,13 +173,8 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     return network
 
 
-def _check_classes(num_classes: int) -> None:
-    if num_classes < 1:
-        raise UserError(f"a network needs at least 1 class, not {num_classes}")
-
-
 def head_name(network: nn.Module) -> str:
-    """The name of the head in ``network``: its last linear layer, such as ``fc`` or ``classifier.6``."""
+    """The name of the head in ``network``, such as ``fc`` or ``classifier.6``."""
     names = [name for name, module in network.named_modules() if isinstance(module, nn.Linear)]
     return str(names[-1])
 
@@ -213,10 +189,9 @@ def head(network: nn.Module) -> nn.Linear:
 def new_head(network: nn.Module, num_classes: int, seed: int, bias: bool = True) -> nn.Module:
     """Replace the head of ``network``, in place, by a fresh one for fine-tuning (P1 §3), and return the network.
 
-    Weight and bias are from U(-1/sqrt(d), 1/sqrt(d)): unlike in a network built for training from scratch, the bias is
-    not zero (P1's code). P1's Forward and GLC code has no bias; equal seeds give equal weights with and without one.
+    Weight and bias are from U(-1/sqrt(d), 1/sqrt(d)) (P1's code; that for Forward and GLC has no bias). Equal seeds
+    give equal weights with and without a bias.
     """
-    _check_classes(num_classes)
     old = head(network)
     with _initialised_from(generator(seed, "head")):
         fresh = nn.Linear(old.in_features, num_classes, bias=bias)
@@ -226,22 +201,14 @@ def new_head(network: nn.Module, num_classes: int, seed: int, bias: bool = True)
 
 
 def freeze_all_but_head(network: nn.Module) -> None:
-    """Let only the head train (P1 §3.1, P2 B.2: last layer only).
-
-    Call :func:`train_mode` instead of ``network.train()`` from then on, so that batch normalisation keeps its
-    statistics.
-    """
+    """Let only the head train (P1 §3.1, P2 B.2); from then on :func:`train_mode` takes ``network.train()``'s place."""
     network.requires_grad_(False)
     head(network).requires_grad_(True)
     train_mode(network)
 
 
 def train_mode(network: nn.Module) -> None:
-    """Put ``network`` into training mode; a trunk that is frozen stays in evaluation mode.
-
-    In evaluation mode a trunk is a fixed function: its batch normalisation uses and keeps the statistics of
-    pre-training, and it does not drop out.
-    """
+    """Put ``network`` into training mode; a trunk that is frozen stays a fixed function, in evaluation mode."""
     last = head(network)
     own = {id(parameter) for parameter in last.parameters()}
     network.train(any(p.requires_grad for p in network.parameters() if id(p) not in own))
@@ -252,7 +219,6 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
     """What the head of a network of :func:`build` gets, [N, D], for normalised images [N, 3, H, W]."""
     import torchvision
 
-    network = getattr(network, "_orig_mod", network)  # what torch.compile wraps
     if isinstance(network, WideResNet | AllConv):
         return network.penultimate(x)
     if isinstance(network, torchvision.models.ResNet):
@@ -264,47 +230,37 @@ def features(network: nn.Module, x: Tensor) -> Tensor:
     raise UserError(f"the features of a {type(network).__name__} are not known; use a network of models.build")
 
 
-def count_parameters(network: nn.Module, trainable_only: bool = False) -> int:
-    """The number of parameters, or only of those that train."""
-    return sum(p.numel() for p in network.parameters() if p.requires_grad or not trainable_only)
-
-
-def describe(network: nn.Module) -> str:
-    """One line about ``network``: its name, parameters, features and classes."""
-    total, training = count_parameters(network), count_parameters(network, trainable_only=True)
-    frozen = "" if training == total else f" ({training:,} train)"
-    return (
-        f"{getattr(network, 'architecture', type(network).__name__)}: {total:,} parameters{frozen}, "
-        f"{head(network).in_features} features, {head(network).out_features} classes"
-    )
+def count_parameters(network: nn.Module) -> int:
+    """The number of parameters."""
+    return sum(parameter.numel() for parameter in network.parameters())
 
 
 def load_trunk(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Load everything but the head, in place, from weights of the same architecture with or without any head.
 
-    ``num_batches_tracked`` may be missing (PyTorch before 0.4.1). Where other names or shapes differ, the error says
-    which, and the network is unchanged.
+    ``num_batches_tracked`` may be missing (PyTorch before 0.4.1). Where they do not fit, the network is unchanged.
     """
     prefix = head_name(network) + "."
     expected = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}
     given = {name: value for name, value in state_dict.items() if not name.startswith(prefix)}
     if misfit := difference(expected, given):
-        raise UserError(f"these weights do not fit a trunk of {describe(network)}: {misfit}")
+        name = getattr(network, "architecture", type(network).__name__)
+        raise UserError(f"these weights do not fit a trunk of {name}: {misfit}")
     network.load_state_dict(given, strict=False)
 
 
 def difference(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
     """How ``given`` differs from ``expected`` in names and shapes, in words; empty if it does not."""
-    optional = ".num_batches_tracked"
-    missing = [name for name in expected if name not in given and not name.endswith(optional)]
+    missing = [name for name in expected if name not in given and not name.endswith(".num_batches_tracked")]
     unknown = [name for name in given if name not in expected]
+    shapes = [
+        f"{name!r} has shape {tuple(given[name].shape)} instead of {tuple(value.shape)}"
+        for name, value in expected.items()
+        if name in given and given[name].shape != value.shape
+    ]
     parts = [
         f"{what} {names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
         for what, names in (("missing", missing), ("unexpected", unknown))
         if names
     ]
-    for name, value in given.items():
-        if name in expected and value.shape != expected[name].shape:
-            shapes = f"{tuple(value.shape)} instead of {tuple(expected[name].shape)}"
-            return "; ".join([*parts, f"{name!r} has shape {shapes}"])
-    return "; ".join(parts)
+    return "; ".join([*parts, *shapes[:1]])

@@ -1,9 +1,8 @@
-"""What names of corpora and ids of checkpoints say: the one place that reads them.
+"""What names of corpora and ids of checkpoints say.
 
-A corpus of pre-training is named with what it holds, for example ``imagenet32_160000x275``. A checkpoint's id goes on
-from there, for example ``wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138``
-(:func:`robustness_lib.runner.records.checkpoint_id`); that of published weights ends otherwise
-(:func:`robustness_lib.runner.pretrained_weights.import_weights`).
+A corpus of pre-training is named with what it holds, for example ``imagenet32_160000x275``; a checkpoint's id goes on
+from there (:func:`robustness_lib.runner.records.checkpoint_id`,
+:func:`robustness_lib.runner.pretrained_weights.import_weights`).
 """
 
 from __future__ import annotations
@@ -25,12 +24,10 @@ _ID = re.compile(
 STAND_INS = {"places365": "miniplaces"}
 """What a method that asks for a corpus takes too: MiniPlaces has photographs of 100 of Places2's scenes."""
 
-_SAFE = re.compile(r"(timm/)?[\w+][\w.+-]{0,199}")
-
 
 def is_checkpoint_id(text: object) -> bool:
     """Whether this can be a checkpoint's id: letters, digits and ``._+-``, perhaps after ``timm/``; it names a file."""
-    return isinstance(text, str) and _SAFE.fullmatch(text) is not None
+    return isinstance(text, str) and re.fullmatch(r"(timm/)?[\w+][\w.+-]{0,199}", text) is not None
 
 
 def check_id(checkpoint: str, given: str = "the checkpoint's id") -> str:
@@ -55,22 +52,12 @@ def corpus_counts(holds: str) -> tuple[int, int] | None:
 
 @dataclass(frozen=True)
 class Origin:
-    """How a checkpoint came to be, by its id.
-
-    Attributes:
-        architecture: Its network.
-        corpus: The image set that it was trained on.
-        holds: The same with its counts, where the id has them.
-        images: On how many images of it; 0 for all.
-        adversary: Against what, one of :data:`robustness_lib.training.config.ADVERSARIES`.
-        epochs: For how long; None of published weights.
-        seed: Its seed; None of published weights.
-    """
+    """How a checkpoint came to be, by its id; epochs and seed are None of published weights."""
 
     architecture: str
     corpus: str
-    holds: str
-    images: int
+    holds: str  # the corpus with its counts, where the id has them
+    images: int  # on how many images of it; 0 for all
     adversary: str
     epochs: int | None
     seed: int | None
@@ -81,16 +68,10 @@ def origin(checkpoint: str) -> Origin | None:
     match = _ID.fullmatch(checkpoint)
     if match is None:
         return None
-    epochs, seed = (None if match[name] is None else int(match[name]) for name in ("epochs", "seed"))
-    return Origin(
-        architecture=match["architecture"],
-        corpus=match["corpus"],
-        holds="_".join(filter(None, (match["corpus"], match["counts"]))),
-        images=int(match["images"] or 0),
-        adversary=match["adversary"] or ADVERSARIES[0],
-        epochs=epochs,
-        seed=seed,
-    )
+    epochs, seed = (int(text) if (text := match[name]) else None for name in ("epochs", "seed"))
+    holds = "_".join(filter(None, (match["corpus"], match["counts"])))
+    images, adversary = int(match["images"] or 0), match["adversary"] or ADVERSARIES[0]
+    return Origin(match["architecture"], match["corpus"], holds, images, adversary, epochs, seed)
 
 
 def trained_on(checkpoint: str, corpus: str) -> bool:

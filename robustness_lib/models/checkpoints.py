@@ -25,17 +25,8 @@ from robustness_lib.training.config import TORCHVISION
 
 
 def save_weights(path: Path | str, state_dict: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write weights and metadata to a safetensors file with a SHA-256 sum of everything, all or nothing.
-
-    Weights may be on any device and of any memory layout; shared ones are written once a name.
-    """
-    tensors: StateDict = {}
-    stored: set[int] = set()
-    for name, value in state_dict.items():
-        tensor = value.detach().cpu().contiguous()
-        address = tensor.untyped_storage().data_ptr()
-        tensors[name] = tensor.clone() if address in stored else tensor  # the format has no shared weights
-        stored.add(address)
+    """Write weights and metadata to a safetensors file with a SHA-256 sum of everything, all or nothing."""
+    tensors = {name: value.detach().cpu().contiguous().clone() for name, value in state_dict.items()}  # none shared
     complete = {**metadata, _SUM: weights_checksum(tensors, metadata)}
     write_atomically(Path(path), safetensors.torch.save(tensors, complete))
 
@@ -44,10 +35,7 @@ _SUM = "content_sha256"
 
 
 def weights_checksum(state_dict: Mapping[str, Tensor], metadata: Mapping[str, str] | None = None) -> str:
-    """SHA-256, in hexadecimal, of names, types, shapes and bits of weights (and of ``metadata``).
-
-    Equal sums mean bit-identical weights, whatever the device, memory layout or order of entries.
-    """
+    """SHA-256 (hexadecimal) of names, types, shapes and bits, whatever the device, layout or order of entries."""
     digest = hashlib.sha256(json.dumps(dict(metadata or {}), sort_keys=True).encode())
     for name in sorted(state_dict):
         value = state_dict[name].detach().cpu().contiguous()
@@ -80,11 +68,9 @@ def load_weights(path: Path | str) -> tuple[StateDict, dict[str, str]]:
 def load_authors_checkpoint(path: Path | str) -> StateDict:
     """Weights under our names of a Wide ResNet's or AllConv's ``.pt`` file by P1's authors; no code in it is run.
 
-    Understood are networks saved inside ``DataParallel`` (``module.…``) and inside the wrapper of the label
-    corruption scripts (``trunk.0`` … ``trunk.4`` and ``classifier``), heads of any number of classes with or
-    without bias, and files so old that they lack ``num_batches_tracked`` (0 is filled in). See
-    :func:`architecture_of` for what network they belong to, and
-    :func:`~robustness_lib.models.architectures.load_trunk` to use them with another head.
+    They may be saved inside ``DataParallel`` (``module.…``) or the wrapper of the label corruption scripts (``trunk.0``
+    … ``trunk.4`` and ``classifier``), with a head with or without bias, and may lack ``num_batches_tracked`` (0 is
+    filled in). :func:`architecture_of` says what network they belong to.
     """
     state_dict = _our_names(_torch_file(Path(path)))
     try:
@@ -102,10 +88,7 @@ def load_authors_checkpoint(path: Path | str) -> StateDict:
 
 
 def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
-    """The architecture (for :func:`build`) and number of classes of a Wide ResNet's or AllConv's weights.
-
-    ``allconv`` and ``allconv-64`` have the same names and shapes; the answer is ``allconv``.
-    """
+    """Architecture and number of classes of a Wide ResNet's or AllConv's weights (of ``allconv-64`` ``allconv``)."""
     shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
     blocks = {match[1] for name in shapes if (match := re.match(r"block1\.layer\.(\d+)\.", name))}
     first = shapes.get("block1.layer.0.conv1.weight", ())
@@ -122,17 +105,16 @@ def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
 
 
 def load_imagenet_weights(architecture: str, folder: Path | str) -> StateDict:
-    """ImageNet weights of a network of :data:`TORCHVISION` from a local file (``IMAGENET1K_V1``, those of P2 B.6).
+    """ImageNet weights of a network of :data:`TORCHVISION` (``IMAGENET1K_V1``, those of P2 B.6).
 
-    The file lies in ``folder`` under the name that torchvision's download gives it (``resnet18-f37072fd.pth``); the
-    name's last part begins its SHA-256 sum, which is checked.
+    They lie in ``folder`` under the name that torchvision gives them (``resnet18-f37072fd.pth``), whose last part
+    begins the SHA-256 sum, which is checked.
     """
     address = _imagenet_address(choose(architecture, TORCHVISION, "torchvision network"))
     path = Path(folder) / address.rsplit("/", 1)[-1]
-    hint = f"download {address} to it"
+    beginning, hint = path.stem.rsplit("-", 1)[-1], f"download {address} to it"
     if not path.is_file():
         raise UserError(f"no ImageNet weights of {architecture} at {path}; {hint}")
-    beginning = path.stem.rsplit("-", 1)[-1]
     actual = hashlib.sha256(_read(path)).hexdigest()
     if not actual.startswith(beginning):
         raise UserError(
@@ -156,12 +138,11 @@ def _imagenet_address(architecture: str) -> str:
 def _our_names(state_dict: StateDict) -> StateDict:
     """The authors' names, without ``module.`` and with the label corruption wrapper's names mapped back."""
     plain = {name.removeprefix("module."): value for name, value in state_dict.items()}
-    if not any(name.startswith("trunk.") for name in plain):
-        return plain
-    parts = {f"trunk.{i}": part for i, part in enumerate(("conv1", "block1", "block2", "block3", "bn1"))}
-    parts["classifier"] = "fc"
-    pattern = re.compile(r"(trunk\.[0-4]|classifier)(?=\.)")
-    return {pattern.sub(lambda match: parts[match[1]], name, count=1): value for name, value in plain.items()}
+    if any(name.startswith("trunk.") for name in plain):
+        for number, part in enumerate(("conv1", "block1", "block2", "block3", "bn1")):
+            plain = {re.sub(rf"^trunk\.{number}\.", f"{part}.", name): value for name, value in plain.items()}
+        plain = {re.sub(r"^classifier\.", "fc.", name): value for name, value in plain.items()}
+    return plain
 
 
 def _read(path: Path) -> bytes:
@@ -183,14 +164,12 @@ def _torch_file(path: Path) -> StateDict:
         )
     try:
         loaded = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        if match := re.search(r"GLOBAL (\S+)", str(error)):
+    except Exception as error:  # whatever a damaged file makes the reader stumble over
+        if isinstance(error, pickle.UnpicklingError) and (match := re.search(r"GLOBAL (\S+)", str(error))):
             raise UserError(
                 f"{path} holds more than weights: it asks to run {match[1]!r}, which is refused; "
                 "save it again as a state dict (torch.save(network.state_dict(), …)) where you trust it"
             ) from error
-        raise UserError(f"{path} is damaged ({first_line(error)}); download it again") from error
-    except Exception as error:  # whatever a damaged file makes the reader stumble over
         raise UserError(f"{path} is damaged ({first_line(error)}); download it again") from error
     if isinstance(loaded, dict) and isinstance(loaded.get("state_dict"), dict):
         loaded = loaded["state_dict"]

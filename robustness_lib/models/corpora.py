@@ -5,14 +5,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING
-
-from robustness_lib.models.checkpoint_ids import Origin, corpus_counts, corpus_name, origin
-from robustness_lib.training.config import ADVERSARIES
-
-if TYPE_CHECKING:  # what reads image sets needs this file too, and no records
-    from robustness_lib.runner.records import Job, Record
+from robustness_lib.models.checkpoint_ids import corpus_counts, corpus_name
 
 STAND_IN = "a 275-class ImageNet stand-in (Tiny ImageNet + mini-ImageNet)"
 PERMUTED = "CIFAR-100, its images permuted within classes"
@@ -48,8 +41,7 @@ def recognised(checksum: str) -> str | None:
 def description(holds: str, checksum: str | None) -> str:
     """A corpus of pre-training in words, by its name with or without counts, and its training images' checksum.
 
-    For example :data:`STAND_IN`, perhaps with what is left out of it; "Downsampled ImageNet" of what has as many
-    classes and images as that; of other sets their name, with the counts.
+    "Downsampled ImageNet" is only what has as many classes and images as that.
     """
     name, counts = corpus_name(holds), corpus_counts(holds)
     base, _, part = name.partition("-")
@@ -61,30 +53,3 @@ def description(holds: str, checksum: str | None) -> str:
     if counts is None or (counts[1] == _WHOLE[part] and counts[0] > 1200 * counts[1]):
         return "Downsampled ImageNet" + _WITHOUT.get(part, "")
     return f"unrecognised images in place of Downsampled ImageNet{_WITHOUT.get(part, '')}{size}"
-
-
-def corpus_label(records: Iterable[Record], checkpoint: str) -> str:
-    """What a checkpoint was pre-trained on: the :func:`description` of its corpus, whose checksum its record has.
-
-    Of published weights it is by their id alone, of other names the name. ``records`` are those of pre-trainings
-    (``load_published("pretraining")``); others are ignored.
-    """
-    made = origin(checkpoint)
-    if made is None:
-        return checkpoint
-    sums = {
-        record.provenance.get("data", {}).get(f"{made.corpus}/train")
-        for record in records
-        if record.job.section == "pretraining" and _is_made_by(made, record.job)
-    }
-    return description(made.holds, min(filter(None, sums), default=None))
-
-
-def _is_made_by(made: Origin, job: Job) -> bool:
-    recipe = job.recipe
-    settings = [recipe.get(name) for name in ("architecture", "epochs", "train_images")]
-    adversary = recipe.get("adversary", ADVERSARIES[0])
-    return [job.dataset, job.seed, adversary, *settings] == [
-        *(made.holds, made.seed, made.adversary),
-        *(made.architecture, made.epochs, made.images),
-    ]

@@ -8,11 +8,31 @@ from typing import Any
 import pandas as pd
 
 from robustness_lib.errors import UserError
-from robustness_lib.models.corpora import corpus_label
+from robustness_lib.models.checkpoint_ids import origin
+from robustness_lib.models.corpora import description
 from robustness_lib.paper.numbers import Metric, label, metric, network_label
 from robustness_lib.report.evidence import where
 from robustness_lib.report.markdown import Markdown, number, table
-from robustness_lib.runner.records import EVIDENCE, PRETRAINING, SCRATCH, SETTING, Job, Record, distinctions
+from robustness_lib.runner.records import (
+    EVIDENCE,
+    PRETRAINING,
+    SCRATCH,
+    SETTING,
+    Job,
+    Record,
+    checkpoint_id,
+    distinctions,
+)
+
+
+def corpus_label(pretrainings: Iterable[Record], checkpoint: str) -> str:
+    """What a checkpoint was pre-trained on, in words: its corpus, whose checksum the record of its pre-training has."""
+    made = origin(checkpoint)
+    if made is None:
+        return checkpoint
+    records = [record for record in pretrainings if checkpoint_id(record.job) == checkpoint]
+    sums = {record.provenance.get("data", {}).get(f"{made.corpus}/train") for record in records}
+    return description(made.holds, min(filter(None, sums), default=None))
 
 
 def trainings_table(

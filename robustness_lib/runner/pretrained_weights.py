@@ -21,23 +21,15 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
     """Take published weights into the store.
 
     Args:
-        weights: Path of a ``.pt`` file of P1's authors
-            (:func:`robustness_lib.models.checkpoints.load_authors_checkpoint`), or the name of a torchvision network,
-            one of :data:`robustness_lib.training.config.TORCHVISION`, whose ImageNet weights (P2 B.6) a person has
-            downloaded.
-        context: Its store receives them. torchvision's lie in the folder ``torchvision`` of its data root
-            (:func:`robustness_lib.models.checkpoints.load_imagenet_weights` says where to get them).
+        weights: Path of a ``.pt`` file of P1's authors, or the name of a torchvision network, one of
+            :data:`robustness_lib.training.config.TORCHVISION`, whose ImageNet weights (P2 B.6) a person has downloaded.
+        context: Its store receives them; torchvision's lie in the folder ``torchvision`` of its data root.
         corpus: The image set that the authors' network was trained on, which a file does not say.
         adversary: What it was trained against, one of :data:`robustness_lib.training.config.ADVERSARIES`.
 
     Returns:
         The checkpoint's id, for ``--init`` with ``--set architecture=…``, and of torchvision's networks
-        ``--set image_size=224``. It names architecture, corpus, adversary if any, and the weights' sum, so that a file
-        that is imported again has the same.
-
-    Raises:
-        UserError: The file is missing, damaged or of another network, its corpus is not given, a name is unknown, or
-            the store cannot be written.
+        ``--set image_size=224``; a file that is imported again has the same.
     """
     if weights in TORCHVISION:
         if corpus is not None or adversary != ADVERSARIES[0]:
