@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +27,8 @@ from robustness_lib.methods.ood_scores import Outputs, outputs
 from robustness_lib.models.architectures import build
 from robustness_lib.runner import model_cache
 from robustness_lib.runner.model_cache import Context, Training, save_trained
-from robustness_lib.runner.records import SCRATCH, Job, Store
-from robustness_lib.runner.sweep import sweep
+from robustness_lib.runner.records import SCRATCH, Job, Record
+from robustness_lib.runner.sweep import perform
 from robustness_lib.training.trainer import History, predict
 
 # ---------------------------------------------------------------------------------------- jobs
@@ -57,29 +58,41 @@ def test_paper_profile_has_the_papers_sets() -> None:
         assert (recipe.draws, recipe.draw_images) == (5, 0)
 
 
-def test_unknown_values_are_refused() -> None:
-    for setting in ("draws=0", "draw_images=-1", "neighbours=0", "reference_images=0"):
-        name, _, value = setting.partition("=")
-        with pytest.raises(UserError, match=f"{name} is {value} but must be at least"):
-            ood.jobs("cpu", overrides={name: value})
-    with pytest.raises(UserError, match="ood_sets names no set"):
-        ood.jobs("cpu", overrides={"ood_sets": ":"})
-    with pytest.raises(UserError, match="textures is named more than once"):
-        ood.jobs("cpu", overrides={"ood_sets": "textures:blobs", "further_sets": "textures"})
-    with pytest.raises(UserError, match="cifar10 is the ID set"):
-        ood.jobs("cpu", datasets=["cifar10"], overrides={"further_sets": "cifar10"})
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        *(({name: "-1"}, f"{name} is -1 but must be at least") for name in ("draws", "draw_images", "neighbours")),
+        ({"reference_images": "0"}, "reference_images is 0 but must be at least 1"),
+        ({"ood_sets": ":"}, "ood_sets names no set"),
+        ({"ood_sets": "textures:blobs", "further_sets": "textures"}, "textures is named more than once"),
+        ({"ood_sets": "blobs", "further_sets": "cifar10"}, "cifar10 is the ID set"),
+    ],
+)
+def test_unknown_values_are_refused(overrides: dict[str, str], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        ood.jobs("cpu", overrides=overrides)
 
 
-def test_overlap_needs_a_checkpoint_that_names_its_corpus() -> None:
+def test_overlap_is_measured_once_and_where_the_checkpoint_names_its_corpus() -> None:
     found = ood.jobs("smoke", datasets=["own"], init="tiny")
     assert {job.method for job in found} == set(ood_scores.SCORES) == set(ood.METHODS) - {ood.OVERLAP}
-    [job] = ood.jobs("smoke", datasets=["own"], init="tiny", methods=["overlap"])
-    assert job.init == "tiny"
-
-
-def test_further_seeds_count_the_overlap_no_second_time() -> None:
     assert all(job.method != "overlap" for job in ood.jobs("cpu", seeds=[3, 4]))
     assert {job.seed for job in ood.jobs("cpu", seeds=[3, 4], methods=["overlap"])} == {3}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "corpus"),
+    [
+        ("wrn-16-1_imagenet32_160000x275_e10_s1_bcea81", "imagenet32"),
+        ("wrn-40-2_imagenet64-no-tiny_e100_s1_abcdef", "imagenet64-no-tiny"),
+        ("wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138", "imagenet32"),
+        ("wrn-16-1_imagenet32-no-cifar10_144900x249_n14000_e10_s1_6a07ad", None),  # not all of it
+        ("wrn-40-2_imagenet32_authors_0123ab", None),  # of other images than ours
+        ("tiny", None),
+    ],
+)
+def test_corpus_of_a_checkpoint(checkpoint: str, corpus: str | None) -> None:
+    assert ood._corpus(checkpoint) == corpus
 
 
 # ---------------------------------------------------------------------------------------- measuring
@@ -97,19 +110,27 @@ SETTINGS = {
 TINY = "wrn-10-1_other_30x3_e1_s1_abcdef"
 
 
-@pytest.fixture
-def root(tmp_path: Path) -> Path:
-    for name, count, classes in (("own", 60, 4), ("other", 30, 3), ("mine", 12, 2)):
-        toys.write_bundle(tmp_path / "data", name, count, classes)
-    toys.write_bundle(tmp_path / "data", "large", 20, 2, size=20)
-    return tmp_path / "data"
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("data")
+    for name, count, classes, size in (
+        *(("own", 60, 4, 16), ("other", 30, 3, 16), ("mine", 12, 2, 16), ("large", 20, 2, 20)),
+        *(("big", 20, 2, 64), ("textures-64", 20, 2, 64), ("flat", 60, 4, 16)),
+    ):
+        toys.write_bundle(folder, name, count, classes, size=size)
+    for split in ("train", "test"):
+        with np.load(folder / "flat" / f"{split}.npz") as arrays:
+            content = dict(arrays)
+        np.savez(folder / "flat" / f"{split}.npz", **{**content, "images": content["images"][..., :12]})
+    return folder
 
 
-@pytest.fixture
-def context(root: Path, tmp_path: Path) -> Context:
+@pytest.fixture(scope="module")
+def context(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
     """A store with a checkpoint that says it was pre-trained on ``other``."""
-    save_trained(tmp_path / "runs" / "checkpoints" / f"{TINY}.safetensors", build("wrn-10-1", 3, 0.0, 1), History(), {})
-    return toys.context(tmp_path / "runs", data=root)
+    store = tmp_path_factory.mktemp("runs")
+    save_trained(store / "checkpoints" / f"{TINY}.safetensors", build("wrn-10-1", 3, 0.0, 1), History(), {})
+    return toys.context(store, data=root)
 
 
 def own_jobs(**changes: str) -> list[Job]:
@@ -121,49 +142,68 @@ def own_job(init: str = SCRATCH, method: str = "standard", **changes: str) -> Jo
     return job
 
 
-def test_sweep_measures_all_documented_metrics(context: Context, root: Path) -> None:
-    jobs = own_jobs()
-    outcome = sweep(jobs, ood.run, context)
-    assert outcome.recorded == jobs
-    assert len(jobs) == 2 * len(ood_scores.SCORES) + 1  # both arms, and the overlap
+@pytest.fixture(scope="module")
+def measured(context: Context) -> tuple[dict[str, Record], list[int], dict[str, set[bytes]]]:
+    """Records of all jobs by key; how many images each pass through a network had; and the draws of each set."""
+    passes: list[int] = []
+    drawn: dict[str, set[bytes]] = {}
+
+    def watch_outputs(network: nn.Module, images: torch.Tensor, *arguments: object) -> Outputs:
+        passes.append(len(images))
+        return outputs(network, images, *arguments)
+
+    def watch_draw(name: str, images: torch.Tensor, *arguments: int) -> ood_images.OODSample:
+        found = sample_ood_images(name, images, *arguments)
+        drawn.setdefault(name, set()).add(found.images[found.rows].numpy().tobytes())
+        return found
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ood, "outputs", watch_outputs)
+        patch.setattr(ood_images, "sample_ood_images", watch_draw)
+        return {job.key: perform(ood.run, job, context) for job in own_jobs()}, passes, drawn
+
+
+def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(context: Context, measured: Any) -> None:
+    records, passes, drawn = measured
+    assert len(records) == 2 * len(ood_scores.SCORES) + 1  # both arms, and the overlap
+    assert len(passes) == 2 * 7  # per network: test images, reference images, five OOD sets
+    assert len(drawn) == 5
+    assert {len(draws) for draws in drawn.values()} == {1}
+    assert len(list((context.store / "networks").glob("*"))) == 2
+
+
+@pytest.mark.parametrize("job", own_jobs(), ids=lambda job: f"{job.method}-{job.init}")
+def test_all_documented_metrics_are_measured(job: Job, measured: Any, root: Path) -> None:
     sets = ["gaussian", "rademacher", "blobs", "other", "mine"]
     plain = {f"{measure}_{name}" for measure in ood.MEASURES for name in (*sets, "mean")}
     curves = {f"roc_{name}" for name in sets} | {f"histogram_{name}" for name in (*sets, "known")}
-    for job in jobs:
-        record = Store(context.store).get(job)
-        assert record is not None
-        assert len(json.dumps(record.metrics)) < 10_000
-        for name in record.metrics:
-            if name != "error" and not name.startswith(("roc_", "histogram_")):
-                paper.metric(name)
-        if job.method == "overlap":
-            continue
-        expected = {"error"} | plain | {f"spread_{name}" for name in plain}
-        assert set(record.metrics) == expected | (curves if job.method == "standard" else set())
-        numbers = {name: float(str(record.metrics[name])) for name in expected}
-        assert all(0 <= value <= 1 for value in numbers.values())
-        for measure in ood.MEASURES:
-            averaged = [numbers[f"{measure}_{name}"] for name in sets[:-1]]
-            assert numbers[f"{measure}_mean"] == pytest.approx(np.mean(averaged))
-        if job.method == "standard":
-            for name in (*sets, "known"):
-                assert sum(record.metrics[f"histogram_{name}"]) == pytest.approx(1, abs=0.01)
-            for name in sets:
-                curve = record.metrics[f"roc_{name}"]
-                assert len(curve) == len(ood.RATES)
-                assert curve == sorted(curve)
-                assert curve[-1] == 1
-        data = {
-            f"{name}/{split}": load(name, split, root).checksum for name, split in (("own", "train"), ("own", "test"))
-        }
-        data |= {f"{name}/test": load(name, "test", root).checksum for name in ("other", "mine")}
-        assert record.provenance["data"] == dict(sorted(data.items()))
+    found, provenance = measured[0][job.key].metrics, measured[0][job.key].provenance
+    assert len(json.dumps(found)) < 10_000
+    for name in set(found) - {"error"} - curves:
+        paper.metric(name)
+    if job.method == "overlap":
+        return
+    expected = {"error"} | plain | {f"spread_{name}" for name in plain}
+    assert set(found) == expected | (curves if job.method == "standard" else set())
+    assert all(0 <= found[name] <= 1 for name in expected)
+    for measure in ood.MEASURES:
+        assert found[f"{measure}_mean"] == pytest.approx(np.mean([found[f"{measure}_{name}"] for name in sets[:-1]]))
+    if job.method == "standard":
+        for name in (*sets, "known"):
+            assert sum(found[f"histogram_{name}"]) == pytest.approx(1, abs=0.01)
+        for name in sets:
+            curve = found[f"roc_{name}"]
+            assert len(curve) == len(ood.RATES)
+            assert curve == sorted(curve)
+            assert curve[-1] == 1
+    used = {"own/train": ("own", "train")} | {f"{name}/test": (name, "test") for name in ("own", "other", "mine")}
+    assert provenance["data"] == {label: load(*used[label], root).checksum for label in sorted(used)}
 
 
-def test_values_are_those_of_the_networks_scores(context: Context, root: Path) -> None:
+def test_values_are_those_of_the_networks_scores(context: Context, root: Path, measured: Any) -> None:
     """By hand for one set: predict, draw, measure with scikit-learn."""
     job = own_job(TINY)
-    found = ood.run(job, context)
+    found = measured[0][job.key].metrics
     training = Training(dataset="own", init=TINY, seed=0, recipe=OODConfig.of(job.recipe))
     network = model_cache.trained(training, context).network
 
@@ -182,59 +222,29 @@ def test_values_are_those_of_the_networks_scores(context: Context, root: Path) -
     assert found["aupr_other"] == pytest.approx(np.mean(precision), abs=1e-6)
 
 
-def test_one_pass_serves_all_scores_and_both_arms_have_the_same_draws(
-    context: Context, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    passes: list[int] = []
-    drawn: dict[tuple[str, str], set[bytes]] = {}
-
-    def watch_outputs(network: nn.Module, images: torch.Tensor, *arguments: object) -> Outputs:
-        passes.append(len(images))
-        return outputs(network, images, *arguments)
-
-    def watch_draw(name: str, images: torch.Tensor, *arguments: int) -> ood_images.OODSample:
-        found = sample_ood_images(name, images, *arguments)
-        drawn.setdefault((name, "drawn"), set()).add(found.images[found.rows].numpy().tobytes())
-        return found
-
-    monkeypatch.setattr(ood, "outputs", watch_outputs)
-    monkeypatch.setattr(ood_images, "sample_ood_images", watch_draw)
-    for job in own_jobs():
-        ood.run(job, context)
-    assert len(passes) == 2 * 7  # per network: test images, reference images, five OOD sets
-    assert len(drawn) == 5
-    assert {len(draws) for draws in drawn.values()} == {1}
-    assert len(list((context.store / "networks").glob("*"))) == 2
-
-
-def test_changed_images_are_evaluated_again(context: Context, root: Path) -> None:
-    job = own_job()
-    before = ood.run(job, context)
-    (root / "mine" / "test.npz").unlink()
-    (root / "mine" / "train.npz").rename(root / "mine" / "test.npz")
-    after = ood.run(job, toys.context(context.store, data=root))
+def test_changed_images_are_evaluated_again(context: Context, root: Path, tmp_path: Path, measured: Any) -> None:
+    shutil.copytree(root, tmp_path / "data")
+    (tmp_path / "data" / "mine" / "train.npz").replace(tmp_path / "data" / "mine" / "test.npz")
+    after = ood.run(own_job(), toys.context(context.store, data=tmp_path / "data"))
+    before = measured[0][own_job().key].metrics
     assert after["auroc_mine"] != before["auroc_mine"]
     assert after["auroc_other"] == before["auroc_other"]
 
 
-def test_id_images_of_64_pixels_get_ood_ones_of_that_size(root: Path, tmp_path: Path) -> None:
-    for name, size in (("big", 64), ("textures-64", 64), ("svhn", 32)):
-        toys.write_bundle(root, name, 20, 2, size=size)
-    changes = {"ood_sets": "blobs:textures", "further_sets": "", "draw_images": "4", "train_images": "20"}
-    settings = SETTINGS | changes
-    [job] = ood.jobs("smoke", datasets=["big"], seeds=[0], methods=["energy"], overrides=settings, init=TINY)[:1]
-    context = toys.context(tmp_path / "runs", data=root)
-    assert "auroc_textures" in ood.run(job, context)
+def test_id_images_of_64_pixels_get_ood_ones_of_that_size(context: Context) -> None:
+    changes = {"ood_sets": "textures", "further_sets": "", "draw_images": "4", "train_images": "20"}
+    job = dataclasses.replace(own_job(**changes), dataset="big")
+    assert list(ood.ood_sets(OODConfig.of(job.recipe), context.images("big", "test"), context)) == ["textures"]
     assert "textures-64/test" in context.take_used_data()
     job = dataclasses.replace(job, recipe={**job.recipe, "ood_sets": "svhn"})
     with pytest.raises(UserError, match=r"fetch svhn-64' downloads it; or do without it"):
-        ood.run(job, context)
+        ood.check_images(job, context)
 
 
 def test_a_fifth_of_the_test_images_is_drawn_where_nothing_is_said(context: Context) -> None:
+    assert OODConfig().images_of_a_draw(context.images("own", "test")) == 12
     with pytest.raises(UserError, match="mine has 12 images but a draw has 13"):
         ood.run(own_job(draw_images="13"), context)
-    assert "auroc_mine" in ood.run(own_job(draw_images="0"), context)  # 60 / 5 = 12
 
 
 @pytest.mark.parametrize(
@@ -263,34 +273,30 @@ def test_unusable_sets_are_one_sentence_before_anything_is_trained(
 
 
 def test_sets_that_do_not_fit_are_refused_before_the_pretraining(root: Path, tmp_path: Path) -> None:
-    context = toys.context(tmp_path / "empty", data=root)
-    asked = {"methods": ["standard"], "seeds": [0]}
+    shutil.copytree(root, tmp_path / "data")
+    context = toys.context(tmp_path / "empty", data=tmp_path / "data")
+    asked: dict[str, Any] = {"methods": ["standard"], "seeds": [0]}
     with pytest.raises(UserError, match="large has images of 20x20 pixels but synthetic of 16x16"):
         registry.measure_section("ood", "smoke", context, overrides={"further_sets": "large"}, **asked)
-    (root / "blobs").mkdir()
+    (tmp_path / "data" / "blobs").mkdir()
     with pytest.raises(UserError, match="blobs is noise that is made here, so no data set can be called so"):
-        registry.measure_section("ood", "smoke", context, overrides={}, **asked)
+        registry.measure_section("ood", "smoke", context, **asked)
     assert not list((tmp_path / "empty").rglob("*.safetensors"))
 
 
-def test_id_images_that_are_not_square_are_refused(context: Context, root: Path) -> None:
-    toys.write_bundle(root, "flat", 60, 4)
-    for split in ("train", "test"):
-        path = root / "flat" / f"{split}.npz"
-        with np.load(path) as arrays:
-            content = dict(arrays)
-        np.savez(path, **{**content, "images": content["images"][..., :12]})
-    job = dataclasses.replace(own_job(), dataset="flat")
+def test_id_images_that_are_not_square_are_refused(context: Context) -> None:
     for ask in (ood.run, ood.check_images):
         with pytest.raises(UserError, match="flat has images of 16x12 pixels, but OOD images are square"):
-            ask(job, context)
+            ask(dataclasses.replace(own_job(), dataset="flat"), context)
 
 
-def test_overlap_is_counted(context: Context, root: Path) -> None:
+def test_overlap_is_counted(root: Path, tmp_path: Path) -> None:
     """``other`` is its own corpus; two of its test images are put among the training images.
 
     The toys of all sets are the same noise, with a shift by class that does not matter.
     """
+    root = shutil.copytree(root, tmp_path / "data")
+    context = toys.context(tmp_path / "runs", data=root)
     test, train = load("other", "test", root), load("other", "train", root)
     noise = torch.randint(0, 256, (30, 3, 16, 16), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
     noise[:2] = test.images[:2]
@@ -311,12 +317,3 @@ def test_overlap_is_counted(context: Context, root: Path) -> None:
     }
     with pytest.raises(UserError, match="the checkpoint tiny does not name a corpus"):
         ood.run(dataclasses.replace(job, init="tiny"), context)
-
-
-def test_related_classes_of_imagenet_are_counted_by_name() -> None:
-    assert ood._corpus("wrn-16-1_imagenet32_160000x275_e10_s1_bcea81") == "imagenet32"
-    assert ood._corpus("wrn-40-2_imagenet64-no-tiny_e100_s1_abcdef") == "imagenet64-no-tiny"
-    assert ood._corpus("tiny") is None
-    assert ood._corpus("wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138") == "imagenet32"
-    assert ood._corpus("wrn-16-1_imagenet32-no-cifar10_144900x249_n14000_e10_s1_6a07ad") is None  # not all of it
-    assert ood._corpus("wrn-40-2_imagenet32_authors_0123ab") is None  # of other images than ours
