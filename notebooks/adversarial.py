@@ -438,24 +438,20 @@ trainings.live_table(
 )
 
 # %% mystnb={"figure": {"caption": "Test images of this run before and after the attack, with the class that the first network of the table predicts, in bold where the attack changed it; and the change, amplified: grey is none, black and white are the radius.", "name": "fig-adversarial-live"}, "image": {"alt": "Three rows of small images. The second row looks like the first, with a slight grain; the third shows that grain by itself, most of it at the limits.", "width": "100%"}} tags=["hide-input"]
-seen = adversarial.examples(jobs[0], Context(data=Path(data_root) if data_root else None, store=Path(store)))
-radius, count = float(jobs[0].recipe["test_epsilon"]), len(seen.clean)
-change = (0.5 + (seen.adversarial - seen.clean) / (2 * radius)).clip(0, 1)
-figure, panels = style.new_figure(columns=count, rows=3, height=1.25)
-lines = {
-    "clean": (seen.clean, seen.before),
-    "attacked": (seen.adversarial, seen.after),
-    "change": (change, [""] * count),
-}
+context = Context(data=Path(data_root) if data_root else None, store=Path(store))
+clean, attacked, classes, after = adversarial.examples(jobs[0], context)
+change = (0.5 + (attacked - clean) / (2 * float(jobs[0].recipe["test_epsilon"]))).clip(0, 1)
+figure, panels = style.new_figure(columns=len(clean), rows=3, height=1.25)
+lines = {"clean": (clean, classes), "attacked": (attacked, after), "change": (change, [""] * len(clean))}
 for row, (words, (images, names)) in enumerate(lines.items()):
     for place, (pixels, name) in enumerate(zip(images, names, strict=True)):
-        panel = panels[row * count + place]
+        panel = panels[row * len(clean) + place]
         panel.imshow(pixels.permute(1, 2, 0), interpolation="nearest")
         panel.set(xticks=[], yticks=[], ylabel=words if place == 0 else "")
         panel.grid(visible=False)
-        changed = words == "attacked" and name != seen.before[place]
+        changed = words == "attacked" and name != classes[place]
         panel.set_xlabel(name.replace(" ", "\n"), fontsize=9, fontweight="bold" if changed else "normal")
-style.show(figure, pd.DataFrame({"class": seen.labels, "clean": seen.before, "attacked": seen.after}))
+style.show(figure, pd.DataFrame({"class": classes, "attacked": after}))
 
 # %% [markdown]
 # The same at another scale, the pre-training alone (which resumes where it was stopped), and attacks by others. Results

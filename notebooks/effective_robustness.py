@@ -31,7 +31,7 @@ import numpy as np
 import pandas as pd
 
 from robustness_lib import notebook
-from robustness_lib.experiments import effective_robustness, registry
+from robustness_lib.experiments import registry
 from robustness_lib.experiments import testbed as published_testbeds
 from robustness_lib.metrics import effective_robustness as linear_fits
 from robustness_lib.paper import label, select
@@ -534,7 +534,7 @@ trainings.live_table(
 # %% mystnb={"figure": {"caption": "Effective robustness of this run against accuracy, drawn as in the first figure; thin dotted lines are the recorded means of the same scale.", "name": "fig-er-live"}, "image": {"alt": "Effective robustness of the live run against accuracy, a panel a shift, one course from scratch and one pre-trained.", "width": "100%"}} tags=["hide-input"]
 own = [record for record in map(Store(store).get, jobs) if record and record.job.method == "standard"]
 if own:
-    measured = effective_robustness.shifts_of(jobs)[:2]
+    measured = own[0].job.recipe["shifts"].split(",")[:2]
     beside = [record for record in everything if record.job.profile == profile]
     figure, _, plotted = courses(own, {shift: (shift, both) for shift in measured}, own[0].job.dataset, beside)
     style.show(figure, plotted)

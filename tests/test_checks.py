@@ -14,7 +14,7 @@ import toys
 from robustness_lib.data.corruptions import corrupt
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import imbalance
-from robustness_lib.experiments.shifted_test_sets import right_among
+from robustness_lib.experiments.evaluations import right_among
 from robustness_lib.methods import loss_correction
 from robustness_lib.methods.baseline_models import fit_pixel_model
 from robustness_lib.methods.class_mapping import mapped_scores

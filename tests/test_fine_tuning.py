@@ -1,4 +1,4 @@
-"""Trainings that are evaluated on the way, replay, weight space, difficulty, and the testbed's models."""
+"""What fine-tuning needs: enlarged images, features, replay, weight space, difficulty, pixel models, class maps."""
 
 from __future__ import annotations
 
@@ -15,11 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.data import ImageDataset
+from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.errors import UserError
-from robustness_lib.experiments import fine_tuning
-from robustness_lib.experiments.fine_tuning import Evaluations, cross_validated_scores, fit, fit_head
-from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests, target_tests
-from robustness_lib.methods import baseline_models, example_difficulty
+from robustness_lib.methods import baseline_models, class_mapping, example_difficulty
 from robustness_lib.methods.example_difficulty import C_SCORES, c_scores, chosen_by_difficulty
 from robustness_lib.methods.fine_tuning import (
     Features,
@@ -32,104 +30,7 @@ from robustness_lib.methods.fine_tuning import (
 )
 from robustness_lib.models.architectures import build, features, head
 from robustness_lib.randomness import generator
-from robustness_lib.runner.model_cache import Context, Training
-from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import predict
-
-RECIPE = TrainingConfig(
-    architecture="wrn-10-1",
-    train_images=60,
-    epochs=2,
-    batch_size=20,
-    learning_rate=0.02,
-    schedule="constant",
-    observations=2,
-    early_looks=1,
-    crop_padding=0,
-    flip=False,
-)
-
-
-@pytest.fixture
-def context(tmp_path: Path) -> Context:
-    return toys.context(tmp_path / "runs")
-
-
-@pytest.fixture
-def sets(context: Context) -> TargetTests:
-    return target_tests("synthetic", ["shifted"], context, original=20, shifted=10)
-
-
-def training(recipe: TrainingConfig = RECIPE, variant: str = "toy") -> Training:
-    return Training(dataset="synthetic", init="scratch", seed=0, recipe=recipe, variant=variant)
-
-
-def fresh() -> nn.Module:
-    return build("wrn-10-1", 10, 0.0, 0)
-
-
-# ---------------------------------------------------------------------------------------- fit
-
-
-def test_what_is_seen_is_what_the_network_says(context: Context, sets: TargetTests) -> None:
-    evaluations = fit(training(), sets, context, start=fresh)
-    assert evaluations.epochs.tolist() == [2 / 3, 1, 2]  # after 2 of 3 updates, rounded from a half
-    shapes = {name: part.shape for name, part in evaluations.scores.items()}
-    assert shapes == {
-        ORIGINAL: (3, 20, 10),
-        "shifted": (3, 10, 10),
-    }
-    network = fresh()
-    network.load_state_dict(dict(evaluations.weights))
-    for name, images in {ORIGINAL: sets.original, "shifted": sets.shifted["shifted"]}.items():
-        logits = predict(network, images, "half", context.runtime)
-        assert np.allclose(evaluations.scores[name][-1], logits.numpy(), atol=1e-5)
-
-
-def test_it_is_read_the_second_time(context: Context, sets: TargetTests) -> None:
-    first = fit(training(), sets, context, start=fresh)
-
-    def start() -> nn.Module:
-        raise AssertionError("trained twice")
-
-    again = fit(training(), sets, context, start=start)
-    assert np.array_equal(first.scores["shifted"], again.scores["shifted"])
-    other = fit(training(variant="other"), sets, context, start=lambda: build("wrn-10-1", 10, 0.0, 9))
-    assert not np.array_equal(first.scores["shifted"], other.scores["shifted"])
-
-
-# ---------------------------------------------------------------------------------------- last layer
-
-
-def test_a_linear_layer_on_fixed_features_is_that_of_the_whole_loop(context: Context, sets: TargetTests) -> None:
-    recipe = dataclasses.replace(RECIPE, nesterov=False, weight_decay=1e-4, learning_rate=0.1)
-    evaluations = fit_head(training(recipe), sets, context, extractor=lambda: Features(fresh()))
-    frozen = dataclasses.replace(recipe, trainable="head")
-
-    def start() -> nn.Module:
-        from robustness_lib.models.architectures import new_head
-
-        return new_head(fresh().eval(), 10, 0)
-
-    whole = fit(training(frozen, "whole"), sets, context, start=start)
-    assert evaluations.epochs.tolist() == whole.epochs.tolist() == [2 / 3, 1, 2]
-    for name, scores in evaluations.scores.items():
-        assert np.allclose(scores, whole.scores[name], atol=2e-3), name
-    assert not np.allclose(evaluations.scores[ORIGINAL][0], evaluations.scores[ORIGINAL][1], atol=1e-3)
-
-
-def test_the_layer_needs_a_constant_rate_and_says_when_it_diverges(context: Context, sets: TargetTests) -> None:
-    cosine = dataclasses.replace(RECIPE, schedule="cosine")
-    with pytest.raises(UserError, match="constant rate"):
-        fit_head(training(cosine), sets, context, extractor=lambda: Features(fresh()))
-    with pytest.raises(UserError, match="diverged in epoch"):
-        fit_head(
-            training(dataclasses.replace(RECIPE, learning_rate=1e30)),
-            sets,
-            context,
-            extractor=lambda: Features(fresh()),
-        )
-
 
 # ---------------------------------------------------------------------------------------- other networks
 
@@ -174,7 +75,7 @@ def test_features_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("ratio", [1, 3])
 def test_every_batch_has_the_target_s_and_replayed_images_in_their_ratio(ratio: int) -> None:
     target, old = toys.images(25, 4), toys.images(10, 7, seed=1)
-    both, recipe, sampler = with_replay(target, old, dataclasses.replace(RECIPE, batch_size=10), ratio)
+    both, recipe, sampler = with_replay(target, old, dataclasses.replace(toys.RECIPE, batch_size=10), ratio)
     assert len(both) == 35
     assert both.num_classes == 7
     assert torch.equal(both.labels[25:], old.labels)
@@ -192,7 +93,7 @@ def test_every_batch_has_the_target_s_and_replayed_images_in_their_ratio(ratio: 
 # ---------------------------------------------------------------------------------------- weight space
 
 
-def test_between_two_networks(context: Context) -> None:
+def test_between_two_networks() -> None:
     one, other = build("wrn-10-1", 3, 0.0, 0), build("wrn-10-1", 3, 0.0, 1)
     other.bn1.num_batches_tracked += 7
     ends = [interpolated(one, other.state_dict(), share) for share in (0.0, 1.0)]
@@ -206,13 +107,13 @@ def test_between_two_networks(context: Context) -> None:
             assert torch.equal(ends[0][name], other.state_dict()[name])
 
 
-def test_renewed_statistics_are_those_of_the_images(context: Context) -> None:
+def test_renewed_statistics_are_those_of_the_images() -> None:
     network, data = build("wrn-10-1", 3, 0.0, 0), toys.images(40)
-    renew_statistics(network, data, dataclasses.replace(RECIPE, batch_size=40), "cpu")
+    renew_statistics(network, data, dataclasses.replace(toys.RECIPE, batch_size=40), "cpu")
     assert not network.training
     evaluations: list[Tensor] = []
     network.block1.layer[0].bn1.register_forward_pre_hook(lambda module, inputs: evaluations.append(inputs[0]))
-    predict(network, data, "half", context.runtime)
+    predict(network, data, "half", toys.PLAIN)
     values = torch.cat(evaluations)
     norm = network.block1.layer[0].bn1
     assert torch.allclose(norm.running_mean, values.mean((0, 2, 3)), atol=1e-4)
@@ -261,21 +162,6 @@ def test_ever_harder_images() -> None:
         example_difficulty.hardening(labels, scores, 4, 41)
 
 
-def test_cross_validated_scores_tell_spoilt_images_and_are_kept(context: Context) -> None:
-    data = toys.images(160, 2, seed=3)
-    wrong = torch.arange(160) % 8 == 0
-    spoilt = data.with_labels(torch.where(wrong, 1 - data.labels, data.labels))
-    recipe = TrainingConfig(architecture="wrn-10-1", epochs=6, batch_size=20, learning_rate=0.05)
-    scores = cross_validated_scores(spoilt, recipe, context)
-    assert scores.shape == (160,)
-    assert 0 <= scores.min() <= scores.max() <= 1
-    assert scores[wrong].mean() < 0.5 < scores[~wrong].mean()
-    [path] = (context.store / "difficulty").glob("*.npz")
-    changed = path.stat().st_mtime_ns
-    assert np.array_equal(cross_validated_scores(spoilt, recipe, context), scores)
-    assert path.stat().st_mtime_ns == changed
-
-
 def test_published_c_scores(tmp_path: Path) -> None:
     data = toys.images(6, 3)
     with pytest.raises(UserError, match=r"cross-validated score with --set difficulty"):
@@ -306,18 +192,75 @@ def test_models_of_pixels_learn_and_score_every_class(name: str) -> None:
     assert torch.equal(again, score(wider))
 
 
-def test_a_model_without_a_network_is_fitted_once(context: Context, sets: TargetTests) -> None:
-    fitted: list[int] = []
+# ---------------------------------------------------------------------------------------- class maps
 
-    def score() -> object:
-        fitted.append(1)
-        return lambda images: torch.arange(len(images))[:, None].float().expand(-1, 10)
 
-    first, again = (
-        fine_tuning.fit_without_network(training(), sets, context, score=score)  # type: ignore[arg-type]
-        for _ in range(2)
-    )
-    assert fitted == [1]
-    assert isinstance(first, Evaluations)
-    assert np.array_equal(first.scores["shifted"], again.scores["shifted"])
-    assert first.scores["shifted"][0, :, 0].tolist() == list(range(10))
+def test_corpus_classes_are_mapped_by_name() -> None:
+    names = ["convertible", "lion", "robin", "crane", "teapot", "sorrel"]
+    members = class_mapping.class_map("cifar10", CIFAR10_CLASSES, names)
+    assert members.shape == (10, 6)
+    found = {(int(k), int(j)) for k, j in torch.nonzero(members)}
+    assert found == {(1, 0), (3, 1), (2, 2), (7, 5)}  # "crane" is a bird and a machine
+    synthetic = class_mapping.class_map("synthetic", ("plain disc", "striped square"), ["dotted square", "dotted disc"])
+    assert synthetic.tolist() == [[False, True], [True, False]]
+    with pytest.raises(UserError, match="no map"):
+        class_mapping.class_map("cifar100", ("a",), ("b",))
+
+
+def test_mapped_scores_are_maximum_mean_and_sum_of_probabilities() -> None:
+    members = torch.tensor([[True, True, False], [False, False, True], [False, False, False]])
+    logits = torch.tensor([[1.0, 0.0, 1.2]])
+    p = logits.softmax(1)[0].double()
+    for rule, first in (("max", p[0]), ("sum", p[0] + p[1]), ("mean", (p[0] + p[1]) / 2)):
+        found = class_mapping.mapped_scores(logits, members, rule)[0]
+        assert found[0] == pytest.approx(float(first), rel=1e-6)
+        assert found[1] == pytest.approx(float(p[2]), rel=1e-6)
+        assert found[2] == -torch.inf
+    assert class_mapping.mapped_scores(logits, members).argmax() == 1
+    assert class_mapping.mapped_scores(logits, members, "sum").argmax() == 0
+    with pytest.raises(UserError, match="unknown rule"):
+        class_mapping.mapped_scores(logits, members, "median")
+
+
+def test_class_map_loss_takes_the_likeliest_member_as_the_target() -> None:
+    members = torch.tensor([[True, True, False], [False, False, True]])
+    logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, 0.0, -1.0]])
+    loss = class_mapping.class_map_loss(members)
+    value = loss(lambda images: logits, torch.zeros(2), torch.tensor([0, 1]), torch.arange(2))
+    assert float(value) == pytest.approx(float(F.cross_entropy(logits, torch.tensor([0, 2]))), rel=1e-6)
+
+
+def test_replayed_images_of_the_class_map_have_their_own_label() -> None:
+    members = torch.tensor([[True, True, False], [False, False, True]])
+    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
+    labels, indices = torch.tensor([0, 1, 2, 0]), torch.tensor([3, 4, 10, 11])
+    value = class_mapping.class_map_loss(members, old_labels_from=10)(lambda images: logits, labels, labels, indices)
+    first = int(logits[0, :2].argmax())
+    expected = F.cross_entropy(logits[:2], torch.tensor([first, 2])) + F.cross_entropy(logits[2:], labels[2:])
+    assert float(value) == pytest.approx(float(expected), rel=1e-6)
+
+
+def test_two_headed_loss_is_the_sum_of_both_mean_cross_entropies() -> None:
+    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
+    labels, indices = torch.tensor([0, 2, 3, 1, 0]), torch.tensor([0, 1, 12, 10, 2])
+    value = class_mapping.two_headed_loss(4, 10)(lambda images: logits, torch.zeros(5), labels, indices)
+    new = F.cross_entropy(logits[[0, 1, 4], 4:], labels[[0, 1, 4]])
+    old = F.cross_entropy(logits[[2, 3], :4], labels[[2, 3]])
+    assert float(value) == pytest.approx(float(new + old), rel=1e-6)
+    alone = class_mapping.two_headed_loss(4, 10)(lambda images: logits[:1], torch.zeros(1), labels[:1], indices[:1])
+    assert float(alone) == pytest.approx(float(F.cross_entropy(logits[:1, 4:], labels[:1])), rel=1e-6)
+
+
+def test_an_extended_head_keeps_its_classes_and_a_completed_map_uses_the_new_ones() -> None:
+    members = torch.tensor([[False, False], [True, False], [False, False]])
+    every = class_mapping.completed(members)
+    assert every.tolist() == [[False, False, True, False], [True, False, False, False], [False, False, False, True]]
+    assert torch.equal(class_mapping.completed(every), every)
+    network = build("wrn-10-1", 2, 0.0, 0).eval()
+    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
+    before = network(images)
+    assert class_mapping.extend_head(network, 2, seed=1) is network
+    assert network(images).shape == (3, 4)
+    assert torch.allclose(network(images)[:, :2], before)
+    assert isinstance(head(network), nn.Linear)
+    assert class_mapping.extend_head(network, 0, seed=1)(images).shape == (3, 4)

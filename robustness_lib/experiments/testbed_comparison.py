@@ -1,7 +1,6 @@
 """What a network has beyond a testbed: effective robustness, dominance and hard examples (P2 §3, §5.4).
 
-The models of the testbed and the network are given by their scores for the same test images
-(:class:`robustness_lib.experiments.fine_tuning.Evaluations`), so everything here can be computed without training.
+Everything is computed from kept scores (:class:`robustness_lib.experiments.evaluations.Evaluations`), without training.
 """
 
 from __future__ import annotations
@@ -9,17 +8,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.fine_tuning import Evaluations
-from robustness_lib.experiments.shifted_test_sets import ORIGINAL, TargetTests, right_among, right_answers
-from robustness_lib.metrics import Metrics
+from robustness_lib.experiments.evaluations import ORIGINAL, Bools, Evaluations, Integers, TargetTests, right_among
+from robustness_lib.methods.checks import Floats
+from robustness_lib.metrics import Metrics, rounded
 from robustness_lib.metrics.effective_robustness import (
     BINS,
     PRINTED_LINES,
     SCALINGS,
-    LinearFit,
     binned_average,
     dominance_matrix,
     effective_robustness,
@@ -31,161 +28,113 @@ from robustness_lib.metrics.effective_robustness import (
 PRINTED_FOR = {"cifar10.1": "cifar10"}
 """Shifts whose baseline is the line that P2 prints, through more and stronger models than a testbed of one's own."""
 
-Floats = npt.NDArray[np.float64]
-Bools = npt.NDArray[np.bool_]
 
-
-def testbed_metrics(evaluations: Evaluations, tests: TargetTests) -> Metrics:
-    """Accuracies of one testbed model.
-
-    Returns:
-        ``accuracy`` among all classes; for each shift its ``accuracy_<shift>`` on the original and
-        ``shifted_accuracy_<shift>`` on the shifted images of the shift's classes (fractions), and how many these are,
-        ``images_<shift>`` and ``shifted_images_<shift>``.
-    """
-    last = {name: value[-1] for name, value in evaluations.scores.items()}
-    found: Metrics = {"accuracy": float(_right(last[ORIGINAL], tests).mean())}
-    for shift in tests.shifted:
-        inside, outside = right_answers(last, tests, shift)
-        found |= {f"accuracy_{shift}": float(inside.mean()), f"shifted_accuracy_{shift}": float(outside.mean())}
-        found |= {f"images_{shift}": float(inside.size), f"shifted_images_{shift}": float(outside.size)}
+def testbed_metrics(model: Evaluations, tests: TargetTests) -> Metrics:
+    """Accuracies of one testbed model: among all classes, and for each shift among the shift's."""
+    found: Metrics = {"accuracy": float(_right(model, tests, ORIGINAL, tests.classes(ORIGINAL))[-1].mean())}
+    for shift in tests.shifts:
+        [inside], [outside] = _accuracies([model], tests, shift, tests.classes(shift))
+        found |= {f"accuracy_{shift}": float(inside), f"shifted_accuracy_{shift}": float(outside)}
+        found |= _images(tests, shift)
     return found
 
 
 def whole_testbed_metrics(testbed: Sequence[Evaluations], tests: TargetTests) -> Metrics:
-    """Lines through the testbed, and how its models differ image by image.
-
-    Returns:
-        For each shift the lists ``accuracy_<shift>`` and ``shifted_accuracy_<shift>``, one value a model, their numbers
-        of images ``images_<shift>`` and ``shifted_images_<shift>``, and by scale
-        (:data:`robustness_lib.metrics.effective_robustness.SCALINGS`) the line through them, ``slope_<shift>_<scale>``,
-        ``intercept_<shift>_<scale>`` and ``r_squared_<shift>_<scale>``. On the original images ``model_accuracy`` of
-        each model, ``dominance`` of each pair (the upper triangle, row by row), and ``model_hard_share_correct``: the
-        share that each gets right of those that all others get wrong. Fractions, but for the numbers of images.
-    """
+    """Lines through the testbed, and how its models differ image by image on the original images."""
     found: Metrics = {}
-    for shift in tests.shifted:
-        pairs = [right_answers(model.scores, tests, shift) for model in testbed]
-        inside, outside = (np.array([pair[side].mean() for pair in pairs]) for side in (0, 1))
-        found |= {f"accuracy_{shift}": _rounded(inside), f"shifted_accuracy_{shift}": _rounded(outside)}
-        found |= {f"images_{shift}": float(pairs[0][0].size), f"shifted_images_{shift}": float(pairs[0][1].size)}
+    for shift in tests.shifts:
+        inside, outside = _accuracies(testbed, tests, shift, tests.classes(shift))
+        found |= {f"accuracy_{shift}": rounded(inside, 4), f"shifted_accuracy_{shift}": rounded(outside, 4)}
+        found |= _images(tests, shift)
         for scaling in SCALINGS:
             line = fit_line(inside, outside, scaling)
             found |= {f"slope_{shift}_{scaling}": line.slope, f"intercept_{shift}_{scaling}": line.intercept}
             found[f"r_squared_{shift}_{scaling}"] = line.r_squared or 0.0
-    right = np.stack([_right(model.scores[ORIGINAL][-1], tests) for model in testbed])
+    right = np.stack([_right(model, tests, ORIGINAL, tests.classes(ORIGINAL))[-1] for model in testbed])
     found |= {
-        "model_accuracy": _rounded(right.mean(1)),
-        "dominance": _rounded(dominance_matrix(right)[np.triu_indices(len(right), 1)]),
+        "model_accuracy": rounded(right.mean(1), 4),
+        "dominance": rounded(dominance_matrix(right)[np.triu_indices(len(right), 1)], 4),
         "hard_images": float(hard_examples(right).sum()),
     }
     shares = hard_share_correct(right)
     if np.isfinite(shares).all():
-        found["model_hard_share_correct"] = _rounded(shares)
+        found["model_hard_share_correct"] = rounded(shares, 4)
     return found
 
 
 def metrics_against(
-    testbed: Sequence[Evaluations],
-    evaluations: Evaluations,
-    tests: TargetTests,
-    classes: Sequence[int] | None = None,
-    *,
-    bins: int = BINS,
+    testbed: Sequence[Evaluations], evaluations: Evaluations, tests: TargetTests, *, bins: int = BINS
 ) -> Metrics:
-    """What a network has beyond the testbed, observation by observation.
+    """What a network has beyond the testbed, observation by observation; everything is a fraction.
 
-    Args:
-        classes: The only target classes that the network knows; None for all. Shifts with fewer than two of them, and
-            the accuracy among all classes, are then left out.
-
-    Returns:
-        ``history_epoch``; for each shift, at each of them, ``history_accuracy_<shift>`` on the original and
-        ``history_shifted_accuracy_<shift>`` on the shifted images, and ``history_effective_robustness_<shift>``; the
-        line, ``slope_<shift>``, ``intercept_<shift>``, ``r_squared_<shift>`` and the testbed's lowest and highest
-        accuracy, ``lowest_<shift>`` and ``highest_<shift>``; ``maximum_effective_robustness_<shift>`` (the largest mean
-        of a bin of accuracies, from the testbed's lowest on), the observation nearest to it, ``maximum_at_<shift>``
-        (from 0), ``final_effective_robustness_<shift>`` and the difference, ``lost_effective_robustness_<shift>``;
-        these three of the first shift again without its name. ``accuracy`` at the end, and ``history_accuracy``. On the
-        original images, at the first shift's maximum and at the end: ``dominance_at_maximum`` and ``dominance_at_end``
-        over each testbed model (:func:`robustness_lib.metrics.effective_robustness.dominance_matrix`), and of
-        the ``hard_images`` that all testbed models get wrong the share that the network gets right,
-        ``hard_share_correct`` and ``final_hard_share_correct``. Everything is a fraction.
+    The maximum is the largest mean of a bin of accuracies, from the testbed's lowest on: below it, the line would be
+    extended. Maximum, final value and their difference of the first shift are given without its name too. Shifts of
+    which the network knows fewer than two classes are left out.
     """
-    found: Metrics = {"history_epoch": [round(float(epoch), 5) for epoch in evaluations.epochs]}
-    first: dict[str, float] | None = None
-    best = -1
-    for shift in tests.shifted:
-        known = tests.classes(shift) if classes is None else np.intersect1d(tests.classes(shift), list(classes))
-        if len(known) < 2:
-            continue
-        inside, outside = (right.mean(-1) for right in right_answers(evaluations.scores, tests, shift, known.tolist()))
-        line, lowest, highest = _line(testbed, tests, shift, known.tolist())
-        line = PRINTED_LINES[PRINTED_FOR[shift]] if shift in PRINTED_FOR and classes is None else line
-        beyond = effective_robustness(inside, outside, line)
-        measured, place = _maximum(inside, beyond, lowest, bins)
-        final = float(beyond[-1])
-        course = {
-            "maximum_effective_robustness": measured,
-            "final_effective_robustness": final,
-            "lost_effective_robustness": measured - final,
-        }
-        if first is None:
-            first, best = course, place
-        found |= {f"{name}_{shift}": value for name, value in course.items()}
-        found |= {f"slope_{shift}": line.slope, f"intercept_{shift}": line.intercept}
-        found |= {f"r_squared_{shift}": line.r_squared or 0.0, f"lowest_{shift}": lowest, f"highest_{shift}": highest}
-        found[f"maximum_at_{shift}"] = float(place)
-        found[f"history_accuracy_{shift}"] = _rounded(inside)
-        found[f"history_shifted_accuracy_{shift}"] = _rounded(outside)
-        found[f"history_effective_robustness_{shift}"] = _rounded(beyond)
-    if first is None:
+    known = evaluations.classes
+    shifts = [shift for shift in tests.shifts if len(tests.classes(shift, known)) >= 2]
+    if not shifts:
         raise UserError("no shift has two classes that this network knows; choose other shifts with --set shifts=…")
-    right = _right(evaluations.scores[ORIGINAL], tests, classes)
-    others = np.stack([_right(model.scores[ORIGINAL][-1], tests, classes) for model in testbed])
+    found: Metrics = {"history_epoch": [round(float(epoch), 5) for epoch in evaluations.epochs]}
+    best = []
+    for shift in shifts:
+        classes = tests.classes(shift, known)
+        inside, outside = (_right(evaluations, tests, name, classes).mean(-1) for name in (ORIGINAL, shift))
+        ordinary = _accuracies(testbed, tests, shift, classes)
+        printed = PRINTED_LINES[PRINTED_FOR[shift]] if shift in PRINTED_FOR and known is None else None
+        line, lowest = printed or fit_line(*ordinary), float(ordinary[0].min())
+        beyond = effective_robustness(inside, outside, line)
+        reached = np.flatnonzero(inside >= lowest)  # all, where the testbed has no model as weak
+        reached = reached if len(reached) else np.arange(len(inside))
+        average = binned_average(inside[reached], beyond[reached], bins)
+        maximum, near = float(average.mean.max()), inside[reached] - average.id_accuracy[average.mean.argmax()]
+        best.append(int(reached[np.abs(near).argmin()]))
+        found |= {
+            f"maximum_effective_robustness_{shift}": maximum,
+            f"final_effective_robustness_{shift}": float(beyond[-1]),
+            f"lost_effective_robustness_{shift}": maximum - float(beyond[-1]),
+            f"maximum_at_{shift}": float(best[-1]),  # the observation nearest to it, from 0
+            f"slope_{shift}": line.slope,
+            f"intercept_{shift}": line.intercept,
+            f"r_squared_{shift}": line.r_squared or 0.0,
+            f"lowest_{shift}": lowest,
+            f"highest_{shift}": float(ordinary[0].max()),
+            f"history_accuracy_{shift}": rounded(inside, 4),
+            f"history_shifted_accuracy_{shift}": rounded(outside, 4),
+            f"history_effective_robustness_{shift}": rounded(beyond, 4),
+        }
+    for name in ("maximum", "final", "lost"):
+        found[f"{name}_effective_robustness"] = found[f"{name}_effective_robustness_{shifts[0]}"]
+    classes = tests.classes(ORIGINAL, known)
+    right = _right(evaluations, tests, ORIGINAL, classes)
+    others = np.stack([_right(model, tests, ORIGINAL, classes)[-1] for model in testbed])
     hard = hard_examples(others)
-    for when, at in (("maximum", best), ("end", -1)):
-        found[f"dominance_at_{when}"] = _rounded(dominance_matrix(np.vstack([right[at], others]))[0, 1:])
     found |= {
-        **first,
         "accuracy": float(right[-1].mean()),
-        "history_accuracy": _rounded(right.mean(-1)),
+        "history_accuracy": rounded(right.mean(-1), 4),
         "hard_images": float(hard.sum()),
     }
-    if hard.any():
-        found |= {
-            "hard_share_correct": float(right[best][hard].mean()),
-            "final_hard_share_correct": float(right[-1][hard].mean()),
-        }
+    for when, share, place in (("maximum", "hard_share_correct", best[0]), ("end", "final_hard_share_correct", -1)):
+        found[f"dominance_at_{when}"] = rounded(dominance_matrix(np.vstack([right[place], others]))[0, 1:], 4)
+        if hard.any():
+            found[share] = float(right[place][hard].mean())
     return found
 
 
-def _right(scores: npt.ArrayLike, tests: TargetTests, classes: Sequence[int] | None = None) -> Bools:
-    """Which original images of the classes are right, among these classes."""
-    labels = tests.original.labels.numpy()
-    return right_among(scores, labels, np.unique(labels) if classes is None else np.unique(list(classes)))
+def _right(model: Evaluations, tests: TargetTests, name: str, classes: Integers) -> Bools:
+    """Which images of a test set are right, [E, n], when the model chooses among some classes."""
+    return right_among(model.scores[name], tests.sets[name].labels.numpy(), classes)
 
 
-def _line(
-    testbed: Sequence[Evaluations], tests: TargetTests, shift: str, classes: Sequence[int]
-) -> tuple[LinearFit, float, float]:
-    """The baseline of a shift, and the testbed's lowest and highest original accuracy."""
-    pairs = [
-        tuple(right.mean(-1)[-1] for right in right_answers(model.scores, tests, shift, classes)) for model in testbed
-    ]
-    inside, outside = np.array(pairs).T
-    return fit_line(inside, outside), float(inside.min()), float(inside.max())
+def _accuracies(
+    testbed: Sequence[Evaluations], tests: TargetTests, shift: str, classes: Integers
+) -> tuple[Floats, Floats]:
+    """Each testbed model's accuracy among some classes on the original and on the shifted images, [M] each."""
+    pairs = [[_right(model, tests, name, classes)[-1].mean() for model in testbed] for name in (ORIGINAL, shift)]
+    return np.array(pairs[0]), np.array(pairs[1])
 
 
-def _maximum(inside: Floats, beyond: Floats, lowest: float, bins: int) -> tuple[float, int]:
-    """The largest bin mean at accuracies that the testbed reaches (all, where none is), and an observation in it."""
-    counted = np.flatnonzero(inside >= lowest)
-    counted = counted if len(counted) else np.arange(len(inside))
-    average = binned_average(inside[counted], beyond[counted], bins)
-    best = int(average.mean.argmax())
-    near = np.abs(inside[counted] - average.id_accuracy[best])
-    return float(average.mean[best]), int(counted[near.argmin()])
-
-
-def _rounded(values: Floats) -> list[float]:
-    return [round(float(value), 4) for value in values]
+def _images(tests: TargetTests, shift: str) -> Metrics:
+    """How many original and shifted images there are of a shift's classes."""
+    count = np.isin(tests.sets[ORIGINAL].labels, tests.classes(shift)).sum()
+    return {f"images_{shift}": float(count), f"shifted_images_{shift}": float(len(tests.sets[shift]))}

@@ -1,4 +1,4 @@
-"""Shifted test sets, common corruptions, and maps from the classes of a corpus."""
+"""Shifted test sets, what models say about them, and the images that they are made of."""
 
 from __future__ import annotations
 
@@ -15,25 +15,27 @@ import toys
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
-from torch import nn
-from torch.nn import functional as F
 
 from robustness_lib.data import ImageDataset, class_list, data_root, load
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.corruptions import CORRUPTIONS, PARAMETERS, SEVERITIES, corrupt, corrupted
 from robustness_lib.data.imagenet_downsampled import cinic10_classes, read_class_map
 from robustness_lib.errors import UserError
-from robustness_lib.experiments import shifted_test_sets
-from robustness_lib.experiments.shifted_test_sets import (
+from robustness_lib.experiments import effective_robustness as section
+from robustness_lib.experiments import evaluations
+from robustness_lib.experiments.effective_robustness import Tuning
+from robustness_lib.experiments.evaluations import (
     ORIGINAL,
     TargetTests,
+    cross_validated_scores,
     parse_shifts,
     right_among,
-    right_answers,
     target_tests,
 )
-from robustness_lib.methods import class_mapping
-from robustness_lib.models.architectures import build, head
+from robustness_lib.methods.fine_tuning import Features
+from robustness_lib.models.architectures import new_head
+from robustness_lib.training.config import TrainingConfig
+from robustness_lib.training.trainer import predict
 
 NUMBERS = {wnid: number for number, (wnid, _) in enumerate(read_class_map(), start=1)}
 
@@ -111,11 +113,11 @@ def test_each_image_of_a_corrupted_set_is_corrupted_in_one_of_the_ways() -> None
 def test_shifted_images_stay_the_same_as_what_was_said_of_them_is_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(shifted_test_sets.SHIFTS, "moved", "moved")
+    monkeypatch.setitem(evaluations.SHIFTS, "moved", "moved")
     for name in ("own", "moved"):
         toys.write_bundle(tmp_path, name, 20, 4)
     context = toys.context(tmp_path / "runs", data=tmp_path)
-    assert len(target_tests("own", ["moved"], context).shifted["moved"]) == 20
+    assert len(target_tests("own", ["moved"], context).sets["moved"]) == 20
     toys.write_bundle(tmp_path / "other", "moved", 24, 4)
     later = dataclasses.replace(context, _images={})
     (tmp_path / "moved" / "test.npz").write_bytes((tmp_path / "other" / "moved" / "test.npz").read_bytes())
@@ -123,12 +125,6 @@ def test_shifted_images_stay_the_same_as_what_was_said_of_them_is_kept(
     for _ in range(2):
         with pytest.raises(UserError, match=r"moved/test have the checksum .* another folder to --store"):
             target_tests("own", ["moved"], toys.context(tmp_path / "runs", data=tmp_path))
-
-
-def test_shifts_can_be_written_in_a_list_of_settings() -> None:
-    assert parse_shifts("excluded:corrupted") == parse_shifts("excluded, corrupted") == ("excluded", "corrupted")
-    with pytest.raises(UserError, match="separated by colons"):
-        parse_shifts(" ")
 
 
 # ---------------------------------------------------------------------------------------- ImageNet's images
@@ -184,30 +180,7 @@ def test_every_tenth_class_of_a_corpus(tmp_path: Path) -> None:
     assert load("imagenet32-no-cifar10-tenth", "test", tmp_path).class_names == part.class_names
 
 
-# ---------------------------------------------------------------------------------------- comparisons
-
-
-def sets_of(count: int = 12) -> TargetTests:
-    names = ("a", "b", "c")
-    original = ImageDataset("own", smooth(count), torch.arange(count) % 3, names)
-    shifted = ImageDataset("other", smooth(6), torch.tensor([0, 2, 0, 2, 2, 0]), names)
-    return TargetTests(original, {"corrupted": shifted}, "some")
-
-
-def test_both_sides_choose_among_the_classes_of_the_shift() -> None:
-    tests = sets_of()
-    assert tests.classes("corrupted").tolist() == [0, 2]
-    scores = {ORIGINAL: np.zeros((12, 3)), "corrupted": np.zeros((6, 3))}
-    for part in scores.values():
-        part[:, 1] = 5  # a class that does not occur is never chosen
-        part[:, 2] = 1
-    inside, outside = right_answers(scores, tests, "corrupted")
-    assert inside.tolist() == [False, True] * 4
-    assert outside.tolist() == [False, True, False, True, True, False]
-    only, _ = right_answers(scores, tests, "corrupted", [2])
-    assert only.tolist() == [True] * 4
-    with pytest.raises(UserError, match="none of the classes"):
-        right_answers(scores, tests, "corrupted", [1])
+# ---------------------------------------------------------------------------------------- test sets
 
 
 @given(st.integers(0, 1000))
@@ -226,95 +199,90 @@ def test_target_tests_are_the_same_for_every_network(tmp_path: Path) -> None:
     context = toys.context(tmp_path)
     first = target_tests("synthetic", ["shifted", "corrupted"], context, original=50, shifted=30)
     again = target_tests("synthetic", ["shifted", "corrupted"], context, original=50, shifted=30)
-    assert len(first.original) == 50
-    assert {name: len(part) for name, part in first.shifted.items()} == {"shifted": 30, "corrupted": 30}
-    assert torch.bincount(first.original.labels).tolist() == [5] * 10
-    assert torch.equal(first.shifted["corrupted"].images, again.shifted["corrupted"].images)
+    assert {name: len(part) for name, part in first.sets.items()} == {ORIGINAL: 50, "shifted": 30, "corrupted": 30}
+    assert torch.bincount(first.sets[ORIGINAL].labels).tolist() == [5] * 10
+    assert torch.equal(first.sets["corrupted"].images, again.sets["corrupted"].images)
     whole = target_tests("synthetic", ["shifted"], context)
-    assert len(whole.shifted["shifted"]) == len(whole.original) == 1000
-    assert first.description != whole.description
+    assert len(whole.sets["shifted"]) == len(whole.sets[ORIGINAL]) == 1000
+
+
+def test_the_classes_of_a_set_are_those_that_occur() -> None:
+    few = toys.images(6, 3).subset(torch.tensor([0, 2, 3]))
+    tests = TargetTests({ORIGINAL: toys.images(6, 3), "corrupted": few})
+    assert tests.classes(ORIGINAL).tolist() == [0, 1, 2]
+    assert tests.classes("corrupted").tolist() == [0, 2]
+    assert tests.classes("corrupted", [1, 2]).tolist() == [2]
 
 
 def test_bad_shifts_are_refused(tmp_path: Path) -> None:
-    assert parse_shifts("excluded, corrupted") == ("excluded", "corrupted")
+    assert parse_shifts("excluded:corrupted") == parse_shifts("excluded, corrupted") == ["excluded", "corrupted"]
     with pytest.raises(UserError, match="unknown shift 'fog'"):
         parse_shifts("fog")
-    with pytest.raises(UserError, match="no shift was named"):
+    with pytest.raises(UserError, match=r"no shift was named.*separated by colons"):
         parse_shifts(" , ")
     toys.write_bundle(tmp_path / "data", "own", 20, 4)
     with pytest.raises(UserError, match="not those of own"):
         target_tests("own", ["shifted"], toys.context(tmp_path / "runs", data=tmp_path / "data"))
 
 
-# ---------------------------------------------------------------------------------------- class maps
+# ---------------------------------------------------------------------------------------- trainings
+
+SETTINGS = {"train_images": 60, "epochs": 2, "batch_size": 20, "observations": 2, "early_looks": 1}
+FIXED = {"schedule": "constant", "learning_rate": 0.1, "crop_padding": 0, "flip": False, "nesterov": False}
 
 
-def test_corpus_classes_are_mapped_by_name() -> None:
-    names = ["convertible", "lion", "robin", "crane", "teapot", "sorrel"]
-    members = class_mapping.class_map("cifar10", CIFAR10_CLASSES, names)
-    assert members.shape == (10, 6)
-    found = {(int(k), int(j)) for k, j in torch.nonzero(members)}
-    assert found == {(1, 0), (3, 1), (2, 2), (7, 5)}  # "crane" is a bird and a machine
-    synthetic = class_mapping.class_map("synthetic", ("plain disc", "striped square"), ["dotted square", "dotted disc"])
-    assert synthetic.tolist() == [[False, True], [True, False]]
-    with pytest.raises(UserError, match="no map"):
-        class_mapping.class_map("cifar100", ("a",), ("b",))
+@pytest.fixture
+def tuning(tmp_path: Path) -> Tuning:
+    """A training on the synthetic set, evaluated on a few images."""
+    [job, *_] = section.jobs("smoke", methods=["standard"])
+    recipe = {**job.recipe, **SETTINGS, **FIXED, "shifts": "shifted"}
+    context = toys.context(tmp_path / "runs")
+    tests = target_tests("synthetic", ["shifted"], context, original=20, shifted=10)
+    return Tuning(dataclasses.replace(job, init="scratch", recipe=recipe), tests, context)
 
 
-def test_mapped_scores_are_maximum_mean_and_sum_of_probabilities() -> None:
-    members = torch.tensor([[True, True, False], [False, False, True], [False, False, False]])
-    logits = torch.tensor([[1.0, 0.0, 1.2]])
-    p = logits.softmax(1)[0].double()
-    for rule, first in (("max", p[0]), ("sum", p[0] + p[1]), ("mean", (p[0] + p[1]) / 2)):
-        found = class_mapping.mapped_scores(logits, members, rule)[0]
-        assert found[0] == pytest.approx(float(first), rel=1e-6)
-        assert found[1] == pytest.approx(float(p[2]), rel=1e-6)
-        assert found[2] == -torch.inf
-    assert class_mapping.mapped_scores(logits, members).argmax() == 1
-    assert class_mapping.mapped_scores(logits, members, "sum").argmax() == 0
-    with pytest.raises(UserError, match="unknown rule"):
-        class_mapping.mapped_scores(logits, members, "median")
+def test_what_is_kept_is_what_the_network_says(tuning: Tuning) -> None:
+    first = tuning.fit(tuning.new_head())
+    assert first.epochs.tolist() == [2 / 3, 1, 2]  # after 2 of 3 updates, rounded from a half
+    assert {name: part.shape for name, part in first.scores.items()} == {ORIGINAL: (3, 20, 10), "shifted": (3, 10, 10)}
+    network = tuning.new_head()
+    network.load_state_dict(dict(first.weights))
+    for name, images in tuning.tests.sets.items():
+        logits = predict(network, images, "half", toys.PLAIN)
+        assert np.allclose(first.scores[name][-1], logits.numpy(), atol=1e-5)
+    again = tuning.fit(network, loss=lambda *_: pytest.fail("trained twice"))
+    assert np.array_equal(first.scores["shifted"], again.scores["shifted"])
+    other = tuning.fit(network, "from other weights")
+    assert not np.array_equal(first.scores["shifted"], other.scores["shifted"])
 
 
-def test_class_map_loss_takes_the_likeliest_member_as_the_target() -> None:
-    members = torch.tensor([[True, True, False], [False, False, True]])
-    logits = torch.tensor([[2.0, 1.0, 0.0], [0.5, 0.0, -1.0]])
-    loss = class_mapping.class_map_loss(members)
-    value = loss(lambda images: logits, torch.zeros(2), torch.tensor([0, 1]), torch.arange(2))
-    assert float(value) == pytest.approx(float(F.cross_entropy(logits, torch.tensor([0, 2]))), rel=1e-6)
+def test_a_linear_layer_on_fixed_features_is_that_of_the_whole_loop(tuning: Tuning) -> None:
+    extractor = Features(tuning.new_head())
+    _, history = evaluations.train_head(tuning.described(), extractor, tuning.data, tuning.tests, tuning.context)
+    frozen = dataclasses.replace(tuning.config, trainable="head")
+    whole = tuning.fit(new_head(tuning.new_head().eval(), 10, 0), config=frozen)
+    assert list(history.observed) == whole.epochs.tolist() == [2 / 3, 1, 2]
+    for place, observed in enumerate(history.observed.values()):
+        for name, scores in observed.items():
+            assert np.allclose(scores, whole.scores[name][place], atol=2e-3), name
+    first, last = history.observed[2 / 3][ORIGINAL], history.observed[2][ORIGINAL]
+    assert not torch.allclose(first, last, atol=1e-3)
+    diverging = dataclasses.replace(tuning.config, learning_rate=1e30)
+    with pytest.raises(UserError, match="diverged in epoch"):
+        evaluations.train_head(tuning.described("", diverging), extractor, tuning.data, tuning.tests, tuning.context)
 
 
-def test_replayed_images_of_the_class_map_have_their_own_label() -> None:
-    members = torch.tensor([[True, True, False], [False, False, True]])
-    logits = torch.randn(4, 3, generator=torch.Generator().manual_seed(0))
-    labels, indices = torch.tensor([0, 1, 2, 0]), torch.tensor([3, 4, 10, 11])
-    value = class_mapping.class_map_loss(members, old_labels_from=10)(lambda images: logits, labels, labels, indices)
-    first = int(logits[0, :2].argmax())
-    expected = F.cross_entropy(logits[:2], torch.tensor([first, 2])) + F.cross_entropy(logits[2:], labels[2:])
-    assert float(value) == pytest.approx(float(expected), rel=1e-6)
-
-
-def test_two_headed_loss_is_the_sum_of_both_mean_cross_entropies() -> None:
-    logits = torch.randn(5, 7, generator=torch.Generator().manual_seed(0))
-    labels, indices = torch.tensor([0, 2, 3, 1, 0]), torch.tensor([0, 1, 12, 10, 2])
-    value = class_mapping.two_headed_loss(4, 10)(lambda images: logits, torch.zeros(5), labels, indices)
-    new = F.cross_entropy(logits[[0, 1, 4], 4:], labels[[0, 1, 4]])
-    old = F.cross_entropy(logits[[2, 3], :4], labels[[2, 3]])
-    assert float(value) == pytest.approx(float(new + old), rel=1e-6)
-    alone = class_mapping.two_headed_loss(4, 10)(lambda images: logits[:1], torch.zeros(1), labels[:1], indices[:1])
-    assert float(alone) == pytest.approx(float(F.cross_entropy(logits[:1, 4:], labels[:1])), rel=1e-6)
-
-
-def test_an_extended_head_keeps_its_classes_and_a_completed_map_uses_the_new_ones() -> None:
-    members = torch.tensor([[False, False], [True, False], [False, False]])
-    every = class_mapping.completed(members)
-    assert every.tolist() == [[False, False, True, False], [True, False, False, False], [False, False, False, True]]
-    assert torch.equal(class_mapping.completed(every), every)
-    network = build("wrn-10-1", 2, 0.0, 0).eval()
-    images = torch.randn(3, 3, 16, 16, generator=torch.Generator().manual_seed(0))
-    before = network(images)
-    assert class_mapping.extend_head(network, 2, seed=1) is network
-    assert network(images).shape == (3, 4)
-    assert torch.allclose(network(images)[:, :2], before)
-    assert isinstance(head(network), nn.Linear)
-    assert class_mapping.extend_head(network, 0, seed=1)(images).shape == (3, 4)
+def test_cross_validated_scores_tell_spoilt_images_and_are_kept(tmp_path: Path) -> None:
+    context = toys.context(tmp_path)
+    data = toys.images(160, 2, seed=3)
+    wrong = torch.arange(160) % 8 == 0
+    spoilt = data.with_labels(torch.where(wrong, 1 - data.labels, data.labels))
+    recipe = TrainingConfig(architecture="wrn-10-1", epochs=6, batch_size=20, learning_rate=0.05)
+    scores = cross_validated_scores(spoilt, recipe, context)
+    assert scores.shape == (160,)
+    assert 0 <= scores.min() <= scores.max() <= 1
+    assert scores[wrong].mean() < 0.5 < scores[~wrong].mean()
+    [path] = (context.store / "difficulty").glob("*.npz")
+    changed = path.stat().st_mtime_ns
+    assert np.array_equal(cross_validated_scores(spoilt, recipe, context), scores)
+    assert path.stat().st_mtime_ns == changed
