@@ -36,8 +36,6 @@ CHANGED = {
     ("cifar100", 5000): [0, 4498, 8965, 13353, 17823, 22347, 26876, 31355, 35758, 40195, 44544],
 }
 
-# ---------------------------------------------------------------------------------------- labels
-
 
 @pytest.mark.parametrize("classes", FIRST_TWENTY)
 def test_labels_are_those_of_the_authors_code(classes: int) -> None:
@@ -116,9 +114,6 @@ def test_flip_has_the_targets_of_the_authors_code() -> None:
     assert (matrix - 0.6 * np.eye(10)).argmax(axis=1).tolist() == [6, 9, 6, 0, 0, 1, 8, 6, 2, 4]
     assert sorted(matrix[0].tolist()) == [0.0] * 8 + [0.4, 0.6]
     assert not np.array_equal(matrix, corruption_matrix(10, 0.4, "flip", seed=2))
-
-
-# ---------------------------------------------------------------------------------------- bad input
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import toys
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from pytorch_ood.detector import KNN, EnergyBased, Mahalanobis, MaxLogit, MaxSoftmax
 from scipy.ndimage import gaussian_filter
@@ -42,6 +42,7 @@ sides = st.one_of(
 )
 
 
+@settings(max_examples=40)
 @given(sides)
 def test_metrics_equal_scikit_learn(pair: tuple[list[float], list[float]]) -> None:
     known, outside = pair

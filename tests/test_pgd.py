@@ -8,10 +8,10 @@ import re
 from typing import Any
 
 import pytest
-import test_train_step
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from test_train_step import RECORDED, imitated, run
 from torch import Tensor, nn
 from torch.nn import functional as F
 from toys import PLAIN, RECIPE, images, run_training
@@ -145,26 +145,25 @@ def test_parameters_keep_their_gradients_and_the_network_its_mode() -> None:
     network = build("wrn-10-1", 10, seed=0)
     pixels, labels = torch.rand(4, 3, 16, 16), torch.tensor([0, 1, 2, 3])
     with torch.no_grad():  # callers need not care
-        pgd(network, pixels, labels, Threat(steps=3))
+        pgd(network, pixels, labels, Threat(steps=2))
     assert network.training
     assert all(parameter.grad is None and parameter.requires_grad for parameter in network.parameters())
-    assert not pgd(network, pixels.requires_grad_(), labels).requires_grad
+    assert not pgd(network, pixels.requires_grad_(), labels, Threat(steps=1)).requires_grad
 
 
 # ---------------------------------------------------------------------------------------- in training
 
 
 @pytest.mark.parametrize(
-    "changes",
-    [{}, {"adversary": "targeted"}, {"anchor": "noised"}, {"attack_mode": "eval"}, {"trainable": "head"}],
-    ids=str,
+    "changes", [{}, {"adversary": "targeted"}, {"anchor": "noised"}, {"attack_mode": "eval"}, {"trainable": "head"}]
 )
 def test_a_recorded_step_with_its_attack_needs_nothing_from_the_host(
     changes: dict[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(train_step, "record", test_train_step.imitated)
+    monkeypatch.setattr(train_step, "record", imitated)
     recipe = dataclasses.replace(RECIPE, **{"adversary": "untargeted", "attack_steps": 2} | changes)
-    assert test_train_step.run(1, test_train_step.RECORDED, recipe) == test_train_step.run(1, recipe=recipe)
+    data = images(20, size=8)
+    assert run(1, RECORDED, recipe, data=data) == run(1, recipe=recipe, data=data)
 
 
 @pytest.mark.parametrize(

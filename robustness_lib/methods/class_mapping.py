@@ -1,7 +1,7 @@
 """From the classes of a pre-training corpus to those of the target (P2 §5.2, §5.5, C.7, C.12).
 
 A network that was pre-trained on fine classes knows some of the target's under other names: a "convertible" is an
-"automobile". Its old head can so answer without any fine-tuning ("zero-shot"), or be fine-tuned in place of a new one.
+"automobile". So its old head can answer without any fine-tuning ("zero-shot"), or be fine-tuned in place of a new one.
 A class map is bool [K, J]: which of the corpus's J classes are which of the target's K.
 """
 

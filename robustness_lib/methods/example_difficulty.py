@@ -33,10 +33,10 @@ def c_scores(data: ImageDataset, root: Path) -> Floats:
             f"{path} is missing; download cifar10-cscores-orig-order.npz from pluskid.github.io/structural-regularity "
             "to it, or use the cross-validated score with --set difficulty=cross-validated"
         )
-    found = read_npz(path, ("scores", "labels"))
-    if not np.array_equal(found["labels"], data.labels.numpy()):
+    published = read_npz(path, ("scores", "labels"))
+    if not np.array_equal(published["labels"], data.labels.numpy()):
         raise UserError(f"{path} has other labels than {data.name}; C-scores are those of CIFAR-10 in official order")
-    return check_numbers(found["scores"], f"{path}: scores", "[N]", unit="C-scores")
+    return check_numbers(published["scores"], f"{path}: scores", "[N]", unit="C-scores")
 
 
 def _ranked(labels: Tensor, scores: npt.ArrayLike, count: int, easy: bool) -> tuple[list[Tensor], int]:

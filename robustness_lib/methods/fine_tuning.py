@@ -74,7 +74,7 @@ def with_replay(
         rounds = -(-count // len(replayed))
         again = torch.cat([torch.randperm(len(replayed), generator=stream) for _ in range(rounds)])[:count]
         parts = zip(torch.split(own, recipe.batch_size), torch.split(again, recipe.batch_size * ratio), strict=True)
-        return torch.cat([torch.cat([mine, old + len(target)]) for mine, old in parts])
+        return torch.cat([torch.cat([new, old + len(target)]) for new, old in parts])
 
     return both, replace(recipe, batch_size=recipe.batch_size * (1 + ratio)), sampler
 

@@ -44,8 +44,8 @@ def evaluate(logits: Array, labels: Array, bin_size: int = 100) -> Metrics:
 
 
 def _confidence_and_correct(confidence: Array, correct: Array) -> tuple[Floats, Floats]:
-    sure = check_numbers(confidence, "confidence", "[N]", unit="softmax probabilities")
-    return sure, check_correctness(correct, "correct", sure.shape).astype(np.float64)
+    confidences = check_numbers(confidence, "confidence", "[N]", unit="softmax probabilities")
+    return confidences, check_correctness(correct, "correct", confidences.shape).astype(np.float64)
 
 
 def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tuple[Floats, Floats, Floats]:
@@ -57,19 +57,19 @@ def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tup
     Returns:
         Mean confidence [B], mean correctness [B] and number of examples [B] of the bins, by rising confidence.
     """
-    sure, right = _confidence_and_correct(confidence, correct)
+    confidences, right = _confidence_and_correct(confidence, correct)
     check_whole(bin_size, "bin_size", 1, "the paper uses 100")
-    order = np.lexsort((right, sure))
-    starts = np.arange(max(len(sure) // bin_size, 1)) * bin_size
-    counts = np.diff(np.append(starts, len(sure))).astype(np.float64)
-    return np.add.reduceat(sure[order], starts) / counts, np.add.reduceat(right[order], starts) / counts, counts
+    order = np.lexsort((right, confidences))
+    starts = np.arange(max(len(confidences) // bin_size, 1)) * bin_size
+    counts = np.diff(np.append(starts, len(confidences))).astype(np.float64)
+    return np.add.reduceat(confidences[order], starts) / counts, np.add.reduceat(right[order], starts) / counts, counts
 
 
 def _gaps(confidence: Array, correct: Array, bin_size: int, drop_last_bin: bool) -> tuple[Floats, Floats]:
     """Absolute gap and weight of each bin."""
-    sure, right, counts = adaptive_bins(confidence, correct, bin_size)
+    confidences, right, counts = adaptive_bins(confidence, correct, bin_size)
     kept = slice(None, -1) if drop_last_bin else slice(None)
-    return np.abs(sure - right)[kept], (counts / counts.sum())[kept]
+    return np.abs(confidences - right)[kept], (counts / counts.sum())[kept]
 
 
 def rms_calibration_error(
@@ -94,10 +94,10 @@ def mad_calibration_error(
 
 def expected_calibration_error(confidence: Array, correct: Array, bins: int = 15) -> float:
     """Expected calibration error with bins ((k - 1)/bins, k/bins] of equal width (Guo et al. 2017)."""
-    sure, right = _confidence_and_correct(confidence, correct)
+    confidences, right = _confidence_and_correct(confidence, correct)
     check_whole(bins, "bins", 1, "15 are usual")
-    index = np.searchsorted(np.arange(1, bins) / bins, sure, side="left")
-    return float(np.abs(np.bincount(index, sure - right, minlength=bins)).sum() / len(sure))
+    index = np.searchsorted(np.arange(1, bins) / bins, confidences, side="left")
+    return float(np.abs(np.bincount(index, confidences - right, minlength=bins)).sum() / len(confidences))
 
 
 def negative_log_likelihood(logits: Array, labels: Array) -> float:

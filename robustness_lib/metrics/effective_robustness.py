@@ -212,9 +212,9 @@ def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> Binne
         raise UserError("there are no points to average; give at least one point")
     check_whole(bins, "bins", 1, f"the paper uses {BINS}")
     number = np.searchsorted(np.arange(1, bins) / bins, inside.ravel(), side="right")
-    filled, place, counts = np.unique(number, return_inverse=True, return_counts=True)
+    filled, index, counts = np.unique(number, return_inverse=True, return_counts=True)
     spread = np.array([points[number == which].std() for which in filled])
-    return BinnedAverage((filled + 0.5) / bins, np.bincount(place, points) / counts, spread, counts)
+    return BinnedAverage((filled + 0.5) / bins, np.bincount(index, points) / counts, spread, counts)
 
 
 def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> tuple[Floats, Floats]:
