@@ -1,7 +1,6 @@
 """Writers of small image sets in the published formats, for every test that reads a data root.
 
-The files of torchvision's sets have other MD5 sums than the published ones, so their writers also put the sums
-of the small files into torchvision's classes, for the length of a test.
+Torchvision's classes get the MD5 sums of the small files for the length of a test.
 """
 
 from __future__ import annotations

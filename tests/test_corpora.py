@@ -1,4 +1,4 @@
-"""What corpora are called: by the checksum of their content."""
+"""Names of corpora and ids of checkpoints: what is written is what is read, and corpora are called what they are."""
 
 from __future__ import annotations
 
@@ -6,31 +6,77 @@ from pathlib import Path
 
 import pytest
 
+from robustness_lib.experiments import ood, pretraining
+from robustness_lib.experiments.presets import PROFILES
+from robustness_lib.models.checkpoint_ids import Origin, corpus_counts, corpus_name, origin, trained_on
 from robustness_lib.models.corpora import STAND_IN, description, recognised
 from robustness_lib.report.trainings import corpus_label
-from robustness_lib.runner.records import SCRATCH, load_published
+from robustness_lib.runner.records import SCRATCH, checkpoint_id, load_published
+from robustness_lib.training.config import TORCHVISION
 
-RESULTS = Path(__file__).parents[1] / "book/results"
+SHIPPED = sorted(path.stem for path in Path("book/checkpoints").glob("*.safetensors"))
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+@pytest.mark.parametrize("adversary", ["none", "untargeted", "targeted"])
+def test_what_is_written_is_read(scale: str, adversary: str) -> None:
+    for target in PROFILES[scale].targets.values():
+        for holds, images in ((target.corpus_holds, 0), ("my_own_set_700x12", 500)):
+            changes = {"adversary": adversary, "train_images": str(images)}
+            job = pretraining.job(PROFILES[scale], target, corpus_holds=holds, overrides=changes, seed=3)
+            architecture, epochs = job.recipe["architecture"], job.recipe["epochs"]
+            made = Origin(architecture, corpus_name(holds), holds, images, adversary, epochs, seed=3)
+            assert origin(checkpoint_id(job)) == made
+
+
+@pytest.mark.parametrize("checkpoint", SHIPPED)
+def test_the_shipped_checkpoints_say_what_they_are(checkpoint: str) -> None:
+    made = origin(checkpoint)
+    assert made is not None
+    assert (made.architecture, made.seed) == (checkpoint.partition("_")[0], 1)
+    assert trained_on(checkpoint, made.corpus)
+    assert (made.images == 14_000) == ("_n14000_" in checkpoint)
+    assert (made.adversary != "none") == ("targeted" in checkpoint)
+    planned = ood.jobs("cpu", datasets=["cifar10"], seeds=[0], init=checkpoint)
+    assert any(job.method == ood.OVERLAP for job in planned) == (not made.images)
+
+
+def test_published_weights_and_other_names() -> None:
+    made = origin("wrn-40-2_imagenet32_untargeted_authors_0123ab")
+    assert made == Origin("wrn-40-2", "imagenet32", "imagenet32", 0, "untargeted", None, None)
+    for architecture in TORCHVISION:  # two of which have an underscore in their names
+        made = origin(f"{architecture}_imagenet_1281167x1000_v1")
+        assert made == Origin(architecture, "imagenet", "imagenet_1281167x1000", 0, "none", None, None)
+        made = origin(f"{architecture}_imagenet32-no-cifar10_1086000x847_e100_s1_165ab6")
+        assert made is not None
+        assert (made.architecture, made.corpus, made.epochs) == (architecture, "imagenet32-no-cifar10", 100)
+    for name in ("ck", "scratch", "timm/resnetv2_101x3_bit.goog_in21k", "wrn-16-1_imagenet32"):
+        assert origin(name) is None
+        assert not trained_on(name, "imagenet32")
+    assert (corpus_name("cifar10.1-v4"), corpus_counts("cifar10.1-v4")) == ("cifar10.1-v4", None)
+
+
+def test_scenes_stand_in_for_places365_but_not_the_other_way_round() -> None:
+    assert trained_on("wrn-16-1_miniplaces_45000x100_e10_s1_cb9952", "places365")
+    assert trained_on("wrn-16-1_places365_1803460x365_e10_s1_0123ab", "places365")
+    assert not trained_on("wrn-16-1_places365_1803460x365_e10_s1_0123ab", "miniplaces")
+    assert not trained_on("wrn-16-1_imagenet32_160000x275_e10_s2_e98e9e", "places365")
 
 
 def test_every_checkpoint_of_a_published_record_names_the_stand_in() -> None:
-    made = load_published("pretraining", RESULTS)
-    starts = {record.job.init for record in load_published(folder=RESULTS)} - {SCRATCH}
+    made = load_published("pretraining")
+    starts = {record.job.init for record in load_published()} - {SCRATCH}
     assert len(starts) == 11
-    for checkpoint in starts:
-        assert corpus_label(made, checkpoint).startswith(STAND_IN), checkpoint
-        assert "Downsampled" not in corpus_label(made, checkpoint)
+    labels = {checkpoint: corpus_label(made, checkpoint) for checkpoint in starts}
+    assert all(text.startswith(STAND_IN) and "Downsampled" not in text for text in labels.values())
     [excluded] = {start for start in starts if start.startswith("wrn-16-2_")}
-    assert corpus_label(made, excluded) == f"{STAND_IN}, without the classes related to CIFAR-10"
+    assert labels[excluded] == f"{STAND_IN}, without the classes related to CIFAR-10"
 
 
 def test_published_cifar100_is_recognised_as_permuted() -> None:
-    [sums] = {
-        (record.provenance["data"]["cifar100/train"], record.provenance["data"]["cifar100/test"])
-        for record in load_published("calibration", RESULTS)
-        if record.job.dataset == "cifar100"
-    }
-    assert {recognised(one) for one in sums} == {"CIFAR-100, its images permuted within classes"}
+    records = [record for record in load_published("calibration") if record.job.dataset == "cifar100"]
+    sums = {record.provenance["data"][f"cifar100/{split}"] for record in records for split in ("train", "test")}
+    assert {recognised(checksum) for checksum in sums} == {"CIFAR-100, its images permuted within classes"}
 
 
 @pytest.mark.parametrize(

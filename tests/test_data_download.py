@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 import http.server
 import io
+import os
 import tarfile
 import threading
 import time
@@ -23,7 +24,6 @@ from torchvision.datasets import CIFAR10, DTD, SVHN
 from robustness_lib.data import cifar, download, fetch, load
 from robustness_lib.data.io import arrays_digest
 from robustness_lib.errors import UserError
-from robustness_lib.files import locked
 
 
 @dataclass
@@ -99,8 +99,8 @@ def test_a_download_is_kept_and_not_repeated(server: Server, tmp_path: Path, mon
     for name in ("killed", "running"):
         (root / f".download-{name}").mkdir(parents=True)
         (root / f".download-{name}" / "part").write_bytes(b"half")
-    with locked(root / ".download-running"):
-        status = fetch("cifar10.1-v6", root)
+    os.utime(root / ".download-killed", (0, 0))
+    status = fetch("cifar10.1-v6", root)
     assert (status.state, status.message) == ("intact", "test: 10 images, 32x32, 10 classes")
     assert sorted(path.name for path in root.iterdir()) == [".download-running", "cifar10.1"]
     before = len(server.asked)
@@ -149,17 +149,14 @@ def tar(folder: Path, *, inside: str) -> bytes:
 
 
 def test_torchvisions_sets(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    folder = formats.write_cifar10(tmp_path / "published", monkeypatch)
-    body = tar(folder, inside=CIFAR10.base_folder)
-    server.content[CIFAR10.filename] = body
+    root = tmp_path / "root"
+    body = tar(formats.write_cifar10(tmp_path / "published", monkeypatch), inside=CIFAR10.base_folder)
     monkeypatch.setattr(CIFAR10, "url", server.address + CIFAR10.filename)
     monkeypatch.setattr(CIFAR10, "tgz_md5", hashlib.md5(body).hexdigest())
-    root = tmp_path / "root"
     server.content[CIFAR10.filename] = body[:-100]
-    for _ in range(2):
-        with pytest.raises(UserError, match="downloading cifar10 into"):
-            fetch("cifar10", root)
-        assert_nothing_is_left(root)
+    with pytest.raises(UserError, match="downloading cifar10 into"):
+        fetch("cifar10", root)
+    assert_nothing_is_left(root)
     server.content[CIFAR10.filename] = body
     assert fetch("cifar10", root).state == "intact"
     assert [path.name for path in root.iterdir()] == [CIFAR10.base_folder]

@@ -106,6 +106,7 @@ def test_wide_resnet_computes_what_the_description_says(size: int) -> None:
     state = {name: value.clone() for name, value in network.state_dict().items()}
     with torch.no_grad():
         torch.testing.assert_close(network(x), plain_wide_resnet(state, x), rtol=1e-4, atol=1e-5)
+        assert torch.equal(architectures.head(network)(architectures.features(network, x)), network(x))
         torch.manual_seed(5)
         expected = plain_wide_resnet(state, x, training=True, dropout=0.3)
         torch.manual_seed(5)
@@ -147,17 +148,10 @@ def test_torchvision_networks_come_through_the_same_door(architecture: str, feat
     assert architectures.count_parameters(network) == published
     assert architectures.head(network).in_features == features
     seen = architectures.features(network, torch.empty(2, 3, 224, 224, device="meta"))
-    assert seen.shape == (2, features)
     assert architectures.head(network)(seen).shape == (2, 1000)
-
-
-@pytest.mark.parametrize("architecture", ["wrn-10-1", "resnet18"])
-def test_features_are_what_the_head_sees(architecture: str) -> None:
-    network, x = architectures.build(architecture, 6, seed=1).eval(), images(2)
-    with torch.no_grad():
-        seen = architectures.features(network, x)
-        assert seen.shape == (2, architectures.head(network).in_features)
-        assert torch.equal(architectures.head(network)(seen), network(x))
+    if architecture == "resnet18":
+        network, x = architectures.build(architecture, 6).eval(), images(2)
+        assert torch.equal(architectures.head(network)(architectures.features(network, x)), network(x))
 
 
 BAD_REQUESTS = [
@@ -258,8 +252,7 @@ def test_a_trunk_is_loaded_under_another_head() -> None:
     x = images()
     with torch.no_grad():
         assert torch.equal(architectures.features(network.eval(), x), architectures.features(source, x))
-    trunk = {name: value for name, value in weights.items() if not name.startswith("fc.")}
-    architectures.load_trunk(network, trunk)
+    architectures.load_trunk(network, {name: value for name, value in weights.items() if not name.startswith("fc.")})
 
 
 @pytest.mark.parametrize(
@@ -373,14 +366,11 @@ def test_the_authors_files_are_read(form: Callable[[StateDict], object], classes
 
 
 def test_the_authors_allconv_is_read(tmp_path: Path) -> None:
-    source = lively("allconv", 10)
-    torch.save(prefixed(untracked(dict(source.state_dict()))), tmp_path / "a.pt")
+    source = lively("allconv").state_dict()
+    torch.save(prefixed(untracked(dict(source))), tmp_path / "a.pt")
     weights = checkpoints.load_authors_checkpoint(tmp_path / "a.pt")
     assert checkpoints.architecture_of(weights) == ("allconv", 10)
-    network = architectures.build("allconv", 10).eval()
-    network.load_state_dict(weights)
-    with torch.no_grad():
-        assert torch.equal(network(images()), source(images()))
+    assert all(torch.equal(weights[name], value) for name, value in source.items())
 
 
 class Bomb:
@@ -395,8 +385,7 @@ class Bomb:
 
 @pytest.mark.parametrize("zipped", [True, False])
 def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
-    path = tmp_path / "a.pt"
-    content = {"conv1.weight": Bomb(tmp_path / "exploded")}
+    path, content = tmp_path / "a.pt", {"conv1.weight": Bomb(tmp_path / "exploded")}
     torch.save(content, path, _use_new_zipfile_serialization=zipped)
     with pytest.raises(UserError, match=r"holds more than weights: it asks to run 'posix\.mkdir', which is refused"):
         checkpoints.load_authors_checkpoint(path)
@@ -410,16 +399,12 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.pt"
     with pytest.raises(UserError, match="there is no file"):
         checkpoints.load_authors_checkpoint(path)
-    for page in (b"", b"<!DOCTYPE html><html>Not found</html>", b"version https://git-lfs", bytes(100)):
-        path.write_bytes(page)
-        with pytest.raises(UserError, match=r"a\.pt is not a PyTorch checkpoint"):
-            checkpoints.load_authors_checkpoint(path)
     for zipped in (True, False):
         torch.save(lively("wrn-10-1").state_dict(), path, _use_new_zipfile_serialization=zipped)
         content = path.read_bytes()
-        for length in (2, 50, len(content) // 2, len(content) - 30):
-            path.write_bytes(content[:length])
-            with pytest.raises(UserError, match=r"a\.pt (is damaged|does not hold)"):
+        for part in (b"", b"<html>Not found</html>", content[:50], content[: len(content) // 2], content[:-30]):
+            path.write_bytes(part)
+            with pytest.raises(UserError, match=r"a\.pt (is damaged|does not hold|is not a PyTorch checkpoint)"):
                 checkpoints.load_authors_checkpoint(path)
 
 

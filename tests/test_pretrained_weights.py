@@ -8,10 +8,8 @@ from pathlib import Path
 import pytest
 import torch
 import toys
-from torch import Tensor
 
 from robustness_lib.errors import UserError
-from robustness_lib.models import checkpoints
 from robustness_lib.models.architectures import build
 from robustness_lib.models.checkpoint_ids import trained_on
 from robustness_lib.models.checkpoints import load_weights
@@ -66,31 +64,23 @@ def test_what_cannot_be_imported(context: Context, released: Path, tmp_path: Pat
     assert not (context.store / "checkpoints").exists()
 
 
-@pytest.mark.parametrize(("corpus", "network"), [("imagenet32", "allconv"), ("imagenet64-no-tiny", "allconv-64")])
-def test_the_two_allconvs_are_told_apart_by_their_corpus(
-    corpus: str, network: str, context: Context, tmp_path: Path
-) -> None:
+def test_the_two_allconvs_are_told_apart_by_their_corpus(context: Context, tmp_path: Path) -> None:
     torch.save(build("allconv", 10).state_dict(), tmp_path / "a.pt")
-    assert import_weights(str(tmp_path / "a.pt"), context, corpus=corpus).startswith(f"{network}_{corpus}_authors_")
+    for corpus, network in (("imagenet32", "allconv"), ("imagenet64-no-tiny", "allconv-64")):
+        name = import_weights(str(tmp_path / "a.pt"), context, corpus=corpus)
+        assert name.startswith(f"{network}_{corpus}_authors_")
 
 
 def test_imagenet_weights_become_a_checkpoint(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
-    weights = build("resnet18", 1000, 0.0, 0).state_dict()
-    asked: list[tuple[str, Path]] = []
-
-    def read(architecture: str, folder: Path) -> dict[str, Tensor]:
-        asked.append((architecture, folder))
-        return weights
-
-    monkeypatch.setattr(pretrained_weights, "load_imagenet_weights", read)
-    name = import_weights("resnet18", dataclasses.replace(context, data=Path("root")))
-    assert asked == [("resnet18", Path("root/torchvision"))]
+    with pytest.raises(UserError, match="no ImageNet weights of alexnet at nowhere/torchvision/"):
+        import_weights("alexnet", dataclasses.replace(context, data=Path("nowhere")))
+    weights = {"fc.weight": torch.arange(3.0)}
+    monkeypatch.setattr(pretrained_weights, "load_imagenet_weights", lambda architecture, folder: weights)
+    name = import_weights("resnet18", context)
+    assert name == "resnet18_imagenet_1281167x1000_v1"
     found = context.checkpoint(name)
     assert found is not None
     assert torch.equal(load_weights(found)[0]["fc.weight"], weights["fc.weight"])
-    monkeypatch.setattr(pretrained_weights, "load_imagenet_weights", checkpoints.load_imagenet_weights)
-    with pytest.raises(UserError, match="no ImageNet weights of alexnet"):
-        import_weights("alexnet", dataclasses.replace(context, data=Path("nowhere")))
 
 
 def test_the_command_imports(

@@ -1,10 +1,4 @@
-"""Everything about image sets: where they live, how each is read, downloaded and checked.
-
->>> from robustness_lib.data import load
->>> target = load("synthetic", "train")
->>> target.images.dtype, target.num_classes
-(torch.uint8, 10)
-"""
+"""Image sets: where they live, how each is read, downloaded and checked."""
 
 from robustness_lib.data.dataset import ImageDataset, class_balanced_subset, data_root
 from robustness_lib.data.imagenet_downsampled import class_list

@@ -12,15 +12,7 @@ import torch
 
 from robustness_lib.data import pickles
 from robustness_lib.data.dataset import ImageDataset
-from robustness_lib.data.io import (
-    MissingData,
-    damaged,
-    expect_digest,
-    integer_labels,
-    read_npy,
-    read_npz,
-    read_pickle,
-)
+from robustness_lib.data.io import MissingData, damaged, expect_digest, integer_labels, read_npz, read_pickle
 
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 
@@ -68,7 +60,7 @@ def load_cifar101(name: str, split: str, root: Path) -> ImageDataset:
     for part in ("data", "labels"):
         path = root / "cifar10.1" / f"{name.replace('-', '_')}_{part}.npy"
         expect_digest(path, "sha256", CIFAR101_SHA256[path.name], f"'robustness data fetch {name}' downloads it")
-        arrays.append(torch.from_numpy(read_npy(path)))
+        arrays.append(torch.from_numpy(np.load(path, allow_pickle=False)))
     return ImageDataset(name, arrays[0].permute(0, 3, 1, 2).contiguous(), arrays[1].long(), CIFAR10_CLASSES)
 
 

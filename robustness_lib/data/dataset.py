@@ -83,18 +83,10 @@ class ImageDataset:
 
 
 def class_balanced_subset(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
-    """Sample ``count`` of N images, from each class as equally many as possible.
+    """Sample ``count`` of the images with ``labels`` (int64 [N]), from each class as equally many as possible.
 
-    A class with too few images gives all it has and the others make up for it; where the count does not
-    divide evenly, the classes that give one more are random too.
-
-    Args:
-        labels: int64 tensor [N].
-        count: How many images, 1..N.
-        seed: The job's seed; the subset has a random stream of its own.
-
-    Returns:
-        int64 tensor [count]: distinct indices into ``labels``, ascending (file order).
+    A class with too few images gives all it has and the others make up for it; where the count does not divide evenly,
+    the classes that give one more are random too. Returns ascending indices, int64 [count].
     """
     if not 1 <= count <= len(labels):
         raise UserError(f"a subset must have between 1 and {len(labels)} images, not {count}")

@@ -8,6 +8,7 @@ import shutil
 import signal
 import tempfile
 import threading
+import time
 import zipfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +18,6 @@ import numpy as np
 from robustness_lib.data import cifar
 from robustness_lib.data.io import arrays_digest, write_npz
 from robustness_lib.errors import UserError
-from robustness_lib.files import locked
 
 TINY_IMAGENET_ADDRESS = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_HASH = "sha256:6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
@@ -32,21 +32,17 @@ file is a pickle, whose bytes depend on the library that wrote it)."""
 
 @contextlib.contextmanager
 def staging(name: str, root: Path) -> Iterator[Path]:
-    """A temporary folder below the data root; what is in it at the end moves there, what killed downloads left goes.
+    """A temporary folder below the data root; what is in it at the end moves there, if all goes well and in time.
 
-    Raises:
-        UserError: What is done in the folder fails, or takes longer than :data:`TIME_LIMIT`.
+    What killed downloads left goes when it is old.
     """
     try:
         root.mkdir(parents=True, exist_ok=True)
-        with contextlib.ExitStack() as stack:
-            with locked(root):
-                for leftover in root.glob(".download-*"):
-                    with locked(leftover, wait=False) as free:
-                        if free:
-                            shutil.rmtree(leftover, ignore_errors=True)
-                folder = Path(stack.enter_context(tempfile.TemporaryDirectory(dir=root, prefix=".download-")))
-                stack.enter_context(locked(folder))
+        for leftover in root.glob(".download-*"):
+            if time.time() - leftover.stat().st_mtime > 2 * TIME_LIMIT:
+                shutil.rmtree(leftover, ignore_errors=True)
+        with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as text:
+            folder = Path(text)
             with _time_limit(TIME_LIMIT):
                 yield folder
             for path in sorted(folder.rglob("*")):

@@ -1,7 +1,6 @@
 """Image sets that are published as single image files: Tiny ImageNet, DTD, Places365, LSUN; and SVHN.
 
-Decoding many files takes a while, so the result is kept in ``<root>/.cache`` under a name that changes with
-the files' content; deleting that folder loses nothing but time.
+Decoded images are kept in ``<root>/.cache``, under names that change with the files' content.
 """
 
 from __future__ import annotations
@@ -25,17 +24,11 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_image(path: Path, size: int, squeeze: bool = False, upright: bool = False) -> Tensor:
-    """Read one image file, in any format that Pillow reads; grey images become RGB.
+    """Read one image file, in any format that Pillow reads, as uint8 [3, size, size].
 
-    Args:
-        path: The file.
-        size: Pixels along a side of the result.
-        squeeze: Whether both sides are resized to ``size`` with a box filter, as Downsampled ImageNet was made; else
-            the shorter side is (bilinear), then the centre is cropped, as for the OOD sets of P1.
-        upright: Whether the image is turned as its EXIF orientation says, as photographs must be.
-
-    Returns:
-        uint8 tensor [3, size, size].
+    The shorter side is resized to ``size`` (bilinear), then the centre is cropped, as for the OOD sets of P1;
+    ``squeeze`` resizes both sides with a box filter, as Downsampled ImageNet was made. ``upright`` turns the image as
+    its EXIF orientation says, as photographs must be.
     """
     from torchvision.transforms import functional as F
 
@@ -219,28 +212,27 @@ def write_pictures(pictures: Path | str, bundles: Path | str, size: int) -> None
     ``<split>`` is ``train``, ``test`` or both, with the same classes; pictures are at any depth. Of each, turned
     upright, the shorter side is resized to ``size`` and the middle is kept.
     """
-    splits: dict[str, dict[str, list[Path]]] = {}
-    for folder in (place for split in SPLITS if (place := Path(pictures).expanduser() / split).is_dir()):
-        classes = sorted(path.name for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
-        splits[folder.name] = {name: [] for name in classes}
-        for path in _files_below(folder):
-            if path.suffix.lower() not in SUFFIXES or path.parent == folder:
-                raise UserError(
-                    f"{path} is no picture in the folder of a class ({', '.join(SUFFIXES)}); convert or move it"
-                )
-            splits[folder.name][path.relative_to(folder).parts[0]].append(path)
-        if empty := [name for name, paths in splits[folder.name].items() if not paths] or ([] if classes else ["."]):
-            raise UserError(f"{folder / empty[0]} holds no picture ({', '.join(SUFFIXES)}); add some or remove it")
-    if not splits:
+    folders = [folder for split in SPLITS if (folder := Path(pictures).expanduser() / split).is_dir()]
+    if not folders:
         raise UserError(f"{pictures} has neither a folder train nor a folder test; put a folder a class in each")
-    names = [set(classes) for classes in splits.values()]
-    if unshared := sorted(names[0] ^ names[-1]):
+    classes = [{path.name for path in folder.iterdir() if path.is_dir()} for folder in folders]
+    if unshared := sorted(name for name in classes[0] ^ classes[-1] if not name.startswith(".")):
         raise UserError(
             f"the class {unshared[0]!r} is in one of train and test of {pictures} alone; give both the same classes"
         )
-    for split, paths_by_class in splits.items():
-        paths = [path for files in paths_by_class.values() for path in files]
-        labels = [label for label, files in enumerate(paths_by_class.values()) for _ in files]
+    names = sorted(name for name in classes[0] if not name.startswith("."))
+    parts = []
+    for folder in folders:
+        paths = _files_below(folder)
+        if strays := [path for path in paths if path.suffix.lower() not in SUFFIXES or path.parent == folder]:
+            raise UserError(
+                f"{strays[0]} is no picture in the folder of a class ({', '.join(SUFFIXES)}); convert or move it"
+            )
+        labels = [names.index(path.relative_to(folder).parts[0]) for path in paths]
+        if empty := [name for label, name in enumerate(names or ["."]) if label not in labels]:
+            raise UserError(f"{folder / empty[0]} holds no picture ({', '.join(SUFFIXES)}); add some or remove it")
+        parts.append((folder.name, paths, labels))
+    for split, paths, labels in parts:
         images = read_images(paths, size, upright=True)
-        data = ImageDataset(Path(bundles).name, images, torch.tensor(labels), tuple(paths_by_class))
+        data = ImageDataset(Path(bundles).name, images, torch.tensor(labels), tuple(names))
         write_bundle(Path(bundles).expanduser() / f"{split}.npz", data)

@@ -20,9 +20,6 @@ from robustness_lib.data.io import MissingData, damaged, integer_labels, read_np
 EXCLUSIONS = {"no-cifar10": "cifar10_related", "no-tiny": "tiny_imagenet"}
 """The class lists that a corpus's suffix leaves out (P1 appendix A; P1 §4, the 64-pixel corpus)."""
 
-PUBLISHED_IMAGES = {"train": 1_281_167, "test": 50_000}
-"""Images of the 1,000 classes in Downsampled ImageNet."""
-
 _LISTS = files("robustness_lib.data") / "class_lists"
 
 
@@ -41,10 +38,7 @@ def class_list(name: str) -> tuple[str, ...]:
 
 
 def read_class_map(path: Path | None = None) -> tuple[tuple[str, str], ...]:
-    """WordNet id and name ("kit fox") of the 1000 classes in development-kit order: label l is entry l-1.
-
-    ``path`` is a ``map_clsloc.txt`` (lines "id number name"); where it is None or not there, the package's is read.
-    """
+    """WordNet id and name of the 1000 classes in development-kit order, from a ``map_clsloc.txt`` or the package."""
     source = path if path and path.exists() else _LISTS / "imagenet.txt"
     lines = source.read_bytes().decode(errors="replace").splitlines()
     rows = [line.split() for line in lines if line.strip()]
@@ -89,10 +83,9 @@ def _images(path: Path, size: int, count: int) -> np.ndarray:
 
 
 def _read_classes(folder: Path, split: str, size: int, wanted: Sequence[str]) -> tuple[Tensor, Tensor, list[str]]:
-    """Images uint8 [N, 3, size, size], labels int64 [N] in 0..K-1, and the WordNet ids of the K classes.
+    """Images, labels in 0..K-1, and WordNet ids of those of the wanted classes that the *training* batches hold.
 
-    The classes are those of ``wanted``, in this order, that the *training* batches hold (or the test batch, where there
-    is no training batch), so that both splits agree. Test images of other classes are left out.
+    So both splits agree; where there is no training batch, the test batch decides.
     """
     batches = _find_batches(folder, split)
     if not batches:

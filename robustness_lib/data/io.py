@@ -81,14 +81,6 @@ def read_npz(path: Path, keys: Iterable[str], remedy: str = COPY_AGAIN) -> dict[
     return arrays
 
 
-def read_npy(path: Path) -> np.ndarray:
-    """The array of an ``.npy`` file; no pickled arrays."""
-    try:
-        return np.asarray(np.load(path, allow_pickle=False))
-    except Exception as error:
-        raise damaged(path, error) from error
-
-
 def integer_labels(path: Path, labels: Any, low: int, high: int, remedy: str = COPY_AGAIN) -> np.ndarray:
     """Labels as int64 [N], if they are whole numbers in ``low..high``."""
     if isinstance(labels, (list, tuple)) and any(isinstance(label, (list, tuple)) for label in labels):

@@ -23,7 +23,7 @@ import numpy.typing as npt
 from robustness_lib.data.cifar import CIFAR10_CLASSES
 from robustness_lib.data.dataset import data_root
 from robustness_lib.data.download import retrieve, staging
-from robustness_lib.data.io import MissingData, arrays_digest, damaged, read_npy, read_npz, write_npz
+from robustness_lib.data.io import MissingData, arrays_digest, damaged, read_npz, write_npz
 from robustness_lib.errors import UserError
 
 if TYPE_CHECKING:
@@ -210,7 +210,7 @@ def _cifar10(raw: Path, target: Path) -> None:
         arrays[f"{key}_predictions"] = np.array([json.loads(path.read_bytes()) for path in paths]).astype(np.uint8)
         address = f"{CIFAR101_ADDRESS}datasets/cifar10.1_{part}_labels.npy"
         labels = retrieve(CIFAR10_LABELS_ADDRESS if part == "original" else address, None, raw)
-        arrays[f"{key}_labels"] = read_npy(labels).astype(np.uint8)
+        arrays[f"{key}_labels"] = np.load(labels, allow_pickle=False).astype(np.uint8)
     write_npz(target, arrays)
 
 
@@ -223,8 +223,9 @@ def _imagenet(raw: Path, target: Path) -> None:
         images = json.loads(retrieve(f"{IMAGENETV2_ADDRESS}datasets/{part}.json", None, raw).read_bytes())
         labels = np.array([class_of[wnid] for _, wnid in images["image_filenames"]])
         folder = f"{IMAGENETV2_ADDRESS}predictions/{part}/"
-        top5 = (read_npy(retrieve(f"{folder}{model}.npy", None, raw / part)) for model in IMAGENET_MODELS)
-        arrays[f"{key}_correct"] = np.packbits(np.stack([most_likely[:, 0] == labels for most_likely in top5]), axis=1)
+        paths = [retrieve(f"{folder}{model}.npy", None, raw / part) for model in IMAGENET_MODELS]
+        first = [np.load(path, allow_pickle=False)[:, 0] for path in paths]  # of the five most likely classes
+        arrays[f"{key}_correct"] = np.packbits(np.stack(first) == labels, axis=1)
         arrays[f"{key}_labels"] = labels.astype(np.int16)
     write_npz(target, arrays)
 

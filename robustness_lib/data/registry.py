@@ -8,23 +8,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from robustness_lib.data import download, published_predictions
-from robustness_lib.data.cifar import CIFAR10N_LABELS, load_cifar, load_cifar10n, load_cifar101
+from robustness_lib.data import cifar, download, image_folders, imagenet_downsampled, published_predictions
 from robustness_lib.data.dataset import SPLITS, ImageDataset, data_root
-from robustness_lib.data.image_folders import (
-    load_places365,
-    load_svhn,
-    load_textures,
-    load_tiny_imagenet,
-    load_unlabelled,
-)
-from robustness_lib.data.imagenet_downsampled import (
-    PUBLISHED_IMAGES,
-    how_to_get,
-    load_cifar10_imagenet,
-    load_corpus,
-    load_tiny_imagenet32,
-)
 from robustness_lib.data.io import MissingData, expect_same_form, read_bundle
 from robustness_lib.data.synthetic import load_synthetic
 from robustness_lib.errors import UserError, choose
@@ -52,27 +37,16 @@ def _read_bundle(name: str, split: str, root: Path) -> ImageDataset:
 
 @dataclass(frozen=True)
 class Source:
-    """An image set, or a table, that this package knows.
-
-    Attributes:
-        name: As :func:`load` takes it.
-        what: What it is, in a line.
-        location: Where its published files lie below the data root; empty where it needs none.
-        origin: Who published it, under which terms.
-        read: Reads a split: name, split, data root; None of a table.
-        splits: The splits that were published (or are made).
-        fetch: Downloads it into a data root; None where a person must.
-        how: How a person gets it, where ``fetch`` is None.
-    """
+    """An image set, or a table, that this package knows."""
 
     name: str
-    what: str
-    location: str
-    origin: str
-    read: Callable[[str, str, Path], ImageDataset] | None
-    splits: tuple[str, ...] = SPLITS
-    fetch: Callable[[str, Path], None] | None = None
-    how: str = ""
+    what: str  # in a line
+    location: str  # of its published files below the data root; empty where it needs none
+    origin: str  # who published it, under which terms
+    read: Callable[[str, str, Path], ImageDataset] | None  # from name, split and data root; None of a table
+    splits: tuple[str, ...] = SPLITS  # that were published (or are made)
+    fetch: Callable[[str, Path], None] | None = None  # downloads it into a data root; None where a person must
+    how: str = ""  # a person gets it, where fetch is None
 
     @property
     def remedy(self) -> str:
@@ -119,37 +93,44 @@ _OF_IMAGENET = {
     "imagenet64-no-cifar10": "Downsampled ImageNet 64x64 without 153 CIFAR-10-related classes",
     "imagenet64-no-tiny": "Downsampled ImageNet 64x64 without Tiny ImageNet's 200 classes",
     "imagenet32-no-cifar10-tenth": "Every tenth class of imagenet32-no-cifar10",
+    "tiny_imagenet32": "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet",
 }
 
 
 def _sources() -> Iterator[Source]:
     fetch = download.torchvision_set
-    yield Source("cifar10", "CIFAR-10", "cifar-10-batches-py", _KRIZHEVSKY, load_cifar, fetch=fetch)
-    yield Source("cifar100", "CIFAR-100", "cifar-100-python", _KRIZHEVSKY, load_cifar, fetch=fetch)
-    for suffix, column in CIFAR10N_LABELS.items():
+    yield Source("cifar10", "CIFAR-10", "cifar-10-batches-py", _KRIZHEVSKY, cifar.load_cifar, fetch=fetch)
+    yield Source("cifar100", "CIFAR-100", "cifar-100-python", _KRIZHEVSKY, cifar.load_cifar, fetch=fetch)
+    for suffix, column in cifar.CIFAR10N_LABELS.items():
         what = f"CIFAR-10 with human annotators' labels ({column})"
-        yield Source(f"cifar10n-{suffix}", what, "cifar10n", _HUMAN, load_cifar10n, fetch=download.cifar10n)
+        yield Source(f"cifar10n-{suffix}", what, "cifar10n", _HUMAN, cifar.load_cifar10n, fetch=download.cifar10n)
     for version, number in (("v4", "2,021"), ("v6", "2,000")):
-        what = f"CIFAR-10.1 {version}: {number} new test images for CIFAR-10"
-        yield Source(f"cifar10.1-{version}", what, "cifar10.1", _TINY_IMAGES, load_cifar101, _TEST, download.cifar101)
+        name, what = f"cifar10.1-{version}", f"CIFAR-10.1 {version}: {number} new test images for CIFAR-10"
+        yield Source(name, what, "cifar10.1", _TINY_IMAGES, cifar.load_cifar101, _TEST, download.cifar101)
+    special = {
+        "cifar10": imagenet_downsampled.load_cifar10_imagenet,
+        "tiny_imagenet32": imagenet_downsampled.load_tiny_imagenet32,
+    }
     for name, what in _OF_IMAGENET.items():
         size = 64 if name.startswith("imagenet64") else 32
-        read, splits = (load_cifar10_imagenet, _TEST) if name.startswith("cifar10") else (load_corpus, SPLITS)
-        yield Source(name, what, f"imagenet{size}", _DOWNSAMPLED, read, splits, how=how_to_get(size))
-    what, read = "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet", load_tiny_imagenet32
-    yield Source("tiny_imagenet32", what, "imagenet32", _DOWNSAMPLED, read, how=how_to_get(32))
-    location, read = "tiny-imagenet-200", load_tiny_imagenet
-    yield Source("tiny_imagenet", "Tiny ImageNet, 64x64", location, _STANFORD, read, fetch=download.tiny_imagenet)
+        read = special.get(name.partition("-")[0], imagenet_downsampled.load_corpus)
+        splits, how = (_TEST if name.startswith("cifar10") else SPLITS), imagenet_downsampled.how_to_get(size)
+        yield Source(name, what, f"imagenet{size}", _DOWNSAMPLED, read, splits, how=how)
+    what, location, read = "Tiny ImageNet, 64x64", "tiny-imagenet-200", image_folders.load_tiny_imagenet
+    yield Source("tiny_imagenet", what, location, _STANFORD, read, fetch=download.tiny_imagenet)
     for suffix, pixels in (("", "32x32"), ("-64", "64x64")):  # the larger ones are OOD images for Tiny ImageNet
-        yield Source(f"svhn{suffix}", f"Street View House Numbers, {pixels}", "svhn", _NETZER, load_svhn, fetch=fetch)
-        yield Source(f"textures{suffix}", f"DTD, {pixels}", "dtd/dtd", _CIMPOI, load_textures, _TEST, fetch)
-        yield Source(f"places365{suffix}", f"Places365, {pixels}", "places365", _PLACES, load_places365, fetch=fetch)
-        what, read = f"LSUN test scenes, {pixels}", load_unlabelled
+        what, read = f"Street View House Numbers, {pixels}", image_folders.load_svhn
+        yield Source(f"svhn{suffix}", what, "svhn", _NETZER, read, fetch=fetch)
+        what, read = f"DTD, {pixels}", image_folders.load_textures
+        yield Source(f"textures{suffix}", what, "dtd/dtd", _CIMPOI, read, _TEST, fetch)
+        what, read = f"Places365, {pixels}", image_folders.load_places365
+        yield Source(f"places365{suffix}", what, "places365", _PLACES, read, fetch=fetch)
+        what, read = f"LSUN test scenes, {pixels}", image_folders.load_unlabelled
         yield Source(f"lsun{suffix}", what, "lsun/test", _YU, read, _TEST, how=_GET_LSUN)
     what = "MiniPlaces, 100 scene classes of Places2"
     yield Source("miniplaces", what, "miniplaces", _PLACES, _read_bundle, how=_GET_MINIPLACES)
     what, location = "ImageNet-21K classes outside ImageNet-1k, 64x64", "imagenet21k/test"
-    yield Source("imagenet21k", what, location, _DENG, load_unlabelled, _TEST, how=_GET_IMAGENET21K)
+    yield Source("imagenet21k", what, location, _DENG, image_folders.load_unlabelled, _TEST, how=_GET_IMAGENET21K)
     yield Source("synthetic-source", "Synthetic, 40 classes to pre-train on", "", _OWN, load_synthetic)
     yield Source("synthetic", "Synthetic, 10 other classes of the same visual parts", "", _OWN, load_synthetic)
     yield Source("synthetic-shifted", "The target under other conditions", "", _OWN, load_synthetic)
@@ -227,18 +208,13 @@ def expand_names(names: Iterable[str], root: Path | str | None = None) -> list[s
 
 
 def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageDataset:
-    """Load an image set.
+    """Load the ``"train"`` or ``"test"`` split of an image set from a data root.
 
-    Args:
-        name: A name of :data:`SOURCES`, or of a folder of the data root that holds bundles ``train.npz`` or
-            ``test.npz`` with ``images`` (uint8 [N, H, W, 3]), ``labels`` (0..K-1) and ``class_names``. Bundles
-            under the name of a published set are read in its place.
-        split: ``"train"`` or ``"test"`` (the published test or validation part).
-        root: The data root (see :func:`~robustness_lib.data.data_root`).
+    It is one of :data:`SOURCES`, or a folder of the root with bundles (:func:`~robustness_lib.data.io.read_bundle`);
+    bundles under the name of a published set are read in its place.
 
     Raises:
         MissingData: The set, the split or the data root is not there; says how to get it.
-        UserError: The name or split is unknown, or a file is damaged; says which.
     """
     choose(split, SPLITS, "split")
     folder = data_root(root)
@@ -259,25 +235,15 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
 
 @dataclass(frozen=True)
 class Status:
-    """Whether an image set is there and intact.
-
-    Attributes:
-        name: Its name.
-        state: ``"intact"``, ``"incomplete"`` (a bundle whose other split is not there), ``"damaged"`` or ``"missing"``.
-        message: What is there, or one sentence on what is wrong and what to do.
-    """
+    """Whether an image set is there and intact; a bundle whose other split is not there is incomplete."""
 
     name: str
-    state: str
-    message: str
+    state: str  # intact, incomplete, damaged or missing
+    message: str  # what is there, or what is wrong and what to do
 
 
 def check(name: str, root: Path | str | None = None) -> Status:
-    """Read the whole of an image set or table, and say whether it is there and intact.
-
-    Published checksums are compared where there are any; elsewhere everything must be readable (``.npz``
-    files against their own checksums), with the shapes, types and label ranges that the format has.
-    """
+    """Read the whole of an image set or table, and say whether it is there and intact."""
     folder = data_root(root)
     _check_name(name, folder, TABLES)
     source, bundled = SOURCES.get(name), _is_bundled(name, folder)
@@ -303,22 +269,18 @@ def check(name: str, root: Path | str | None = None) -> Status:
 
 def _summary(name: str, split: str, root: Path) -> str:
     images = load(name, split, root)
-    total = f" of the published {PUBLISHED_IMAGES[split]:,}" if name in ("imagenet32", "imagenet64") else ""
+    published = {"train": "1,281,167", "test": "50,000"}[split]
+    total = f" of the published {published}" if name in ("imagenet32", "imagenet64") else ""
     height, width = images.images.shape[2:]
     words = f", {known}" if (known := recognised(images.checksum)) else ""
     return f"{len(images)}{total} images, {height}x{width}, {images.num_classes} classes{words}"
 
 
 def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """Image sets and tables, the user's own bundles among them, without reading any.
+    """All image sets and tables and the user's own bundles, or those named (as for :func:`expand_names`), unread.
 
-    Args:
-        root: The data root. One that was named must exist; the folder ``data`` of the working directory need not.
-        names: Which, in this order, as for :func:`expand_names`; None for all.
-
-    Returns:
-        One row a set: ``name``, ``what``, ``where`` (path), ``found`` ("yes", "no", "made on the fly"),
-        ``origin`` (publisher and terms) and ``get`` (how to get it).
+    One row a set: ``name``, ``what``, ``where`` (path), ``found`` ("yes", "no", "made on the fly"), ``origin``
+    (publisher and terms) and ``get`` (how to get it).
     """
     folder = data_root(root)
     if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():
@@ -338,12 +300,7 @@ def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None
 
 
 def fetch(name: str, root: Path | str | None = None) -> Status:
-    """Download an image set or table into the data root, unless it is there and intact, and check it.
-
-    Raises:
-        UserError: The name is unknown or of the user's own, the set cannot be downloaded without a person, or the
-            download failed; then nothing is left of it.
-    """
+    """Download an image set or table, unless it is there and intact, and check it; nothing is left of a failure."""
     folder = data_root(root)
     if name in _own_sets(folder):
         raise UserError(

@@ -148,13 +148,9 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     """A network with fresh weights, in training mode, float32, on the CPU.
 
     k x k convolutions of Wide ResNets and AllConv have the variance 2 / (k k out_channels), the head's weight is from
-    U(-1/sqrt(d), 1/sqrt(d)) for d features, its bias 0 (P1's code). torchvision's networks have their own ways.
-
-    Args:
-        architecture: ``wrn-<depth>-<width>``, or another of :data:`robustness_lib.training.config.ARCHITECTURES`.
-        num_classes: Number of logits K, at least 1.
-        dropout: Drop rate in [0, 1) of a Wide ResNet; the other networks have their own, fixed rates.
-        seed: The job's seed, which alone decides the weights; with None they are from PyTorch's global generator.
+    U(-1/sqrt(d), 1/sqrt(d)) for d features, its bias 0 (P1's code). torchvision's networks have their own ways, and but
+    for Wide ResNets their own ``dropout``. ``seed``, the job's, alone decides the weights; with None they are from
+    PyTorch's global generator. Architectures: :data:`robustness_lib.training.config.ARCHITECTURES`.
     """
     import torchvision
 

@@ -1,9 +1,4 @@
-"""What names of corpora and ids of checkpoints say.
-
-A corpus of pre-training is named with what it holds, for example ``imagenet32_160000x275``; a checkpoint's id goes on
-from there (:func:`robustness_lib.runner.records.checkpoint_id`,
-:func:`robustness_lib.runner.pretrained_weights.import_weights`).
-"""
+"""What is read from names of corpora (``imagenet32_160000x275``) and from ids of checkpoints, which hold these."""
 
 from __future__ import annotations
 
@@ -26,7 +21,7 @@ STAND_INS = {"places365": "miniplaces"}
 
 
 def is_checkpoint_id(text: object) -> bool:
-    """Whether this can be a checkpoint's id: letters, digits and ``._+-``, perhaps after ``timm/``; it names a file."""
+    """Whether this can be a checkpoint's id, which names a file."""
     return isinstance(text, str) and re.fullmatch(r"(timm/)?[\w+][\w.+-]{0,199}", text) is not None
 
 

@@ -1,7 +1,4 @@
-"""Files of weights: our own (safetensors), those that P1's authors released, and torchvision's.
-
-No pickle is loaded: released ``.pt`` files are read with ``weights_only=True``, and every damaged file is refused.
-"""
+"""Files of weights: our own (safetensors), and those of P1's authors and torchvision, in which no code is run."""
 
 from __future__ import annotations
 
@@ -105,10 +102,9 @@ def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
 
 
 def load_imagenet_weights(architecture: str, folder: Path | str) -> StateDict:
-    """ImageNet weights of a network of :data:`TORCHVISION` (``IMAGENET1K_V1``, those of P2 B.6).
+    """ImageNet weights of a network of torchvision (``IMAGENET1K_V1``, P2 B.6), under its name for them in ``folder``.
 
-    They lie in ``folder`` under the name that torchvision gives them (``resnet18-f37072fd.pth``), whose last part
-    begins the SHA-256 sum, which is checked.
+    The name's last part (``resnet18-f37072fd.pth``) begins the SHA-256 sum, which is checked.
     """
     address = _imagenet_address(choose(architecture, TORCHVISION, "torchvision network"))
     path = Path(folder) / address.rsplit("/", 1)[-1]

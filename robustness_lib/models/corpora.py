@@ -1,7 +1,4 @@
-"""What image sets are in true words: by the checksum of their content, since a name says only what they stand for.
-
-``../shared/data/README.md`` describes the sets that the published records were made with.
-"""
+"""What image sets are in true words: by the checksum of their content, since a name says only what they stand for."""
 
 from __future__ import annotations
 
