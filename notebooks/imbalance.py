@@ -31,6 +31,7 @@ import numpy as np
 
 from robustness_lib import notebook
 from robustness_lib.experiments import imbalance, registry
+from robustness_lib.methods.resampling import class_sizes, minority_classes
 from robustness_lib.paper import label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 from robustness_lib.runner.records import Store, frame, load_published
@@ -65,7 +66,7 @@ def paper_means(name):
 
 def minority_share(name, gamma, law="v1", scale="paper"):
     count, largest, smallest = imbalance.SIZES[scale][name]
-    return imbalance.minority_classes(imbalance.class_sizes(count, gamma, largest, smallest, law)).mean()
+    return minority_classes(class_sizes(count, gamma, largest, smallest, law)).mean()
 
 
 def minority_part(name, level=None):

@@ -23,6 +23,7 @@ from robustness_lib.methods.fine_tuning import with_replay
 from robustness_lib.methods.label_noise import check_matrix, corrupt_labels, corruption_matrix, observed_matrix
 from robustness_lib.methods.ood_images import make_noise_images, nearest_images, sample_ood_images
 from robustness_lib.methods.ood_scores import knn_score, mahalanobis_score, outputs
+from robustness_lib.methods.resampling import minority_classes
 from robustness_lib.metrics import calibration, effective_robustness
 from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 
@@ -126,7 +127,7 @@ def test_nearly_constant_accuracies() -> None:
     with pytest.raises(UserError, match="same ID accuracy"):
         effective_robustness.fit_line(outside, inside)
     with pytest.raises(UserError, match="none is a minority"):
-        imbalance.minority_classes([0.1] * 7)
+        minority_classes([0.1] * 7)
 
 
 def test_scores_of_a_model_of_two_classes() -> None:

@@ -391,5 +391,6 @@ def test_lengths_on_imbalanced_sets_are_judged_on_images_that_no_exponent_keeps(
     wrong = predict(network, judged, job.recipe["normalisation"], context.runtime).argmax(1) != judged.labels
     assert measured["error"] == pytest.approx(wrong.double().mean().item())
     for other in own_jobs(methods=["normal"], chosen_levels=[0.2, 2.0]):
-        used = {image.numpy().tobytes() for image in imbalance.thinned(other, context).images}
+        sizes = imbalance.ImbalanceConfig.of(other.recipe).sizes(4, other.level)
+        used = {image.numpy().tobytes() for image in data.images[subsample(data.labels, sizes, other.seed)]}
         assert not used & {image.numpy().tobytes() for image in judged.images}

@@ -12,14 +12,7 @@ from typing import Unpack
 
 from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.methods.checks import check_whole
-from robustness_lib.metrics import Metrics
-from robustness_lib.metrics.calibration import (
-    adaptive_bins,
-    confidence_and_correctness,
-    evaluate,
-    rms_calibration_error,
-    tune_temperature,
-)
+from robustness_lib.metrics import Metrics, calibration
 from robustness_lib.runner.model_cache import Context, Training, held_out_split, keep_outputs, target_images, trained
 from robustness_lib.runner.records import Job
 from robustness_lib.training.config import TrainingConfig
@@ -77,10 +70,10 @@ def run(job: Job, context: Context) -> Metrics:
     logits = predict(result.network, test, config.normalisation, context.runtime).numpy()
     labels = test.labels.numpy()
     outputs = {"logits": logits, "labels": labels}
-    metrics = evaluate(logits, labels, config.bin_size)
-    sure, right, _ = adaptive_bins(*confidence_and_correctness(logits, labels), config.bin_size)
+    metrics = calibration.evaluate(logits, labels, config.bin_size)
+    sure, right, _ = calibration.adaptive_bins(*calibration.confidence_and_correctness(logits, labels), config.bin_size)
     history = zip(result.confidence, result.correct, strict=True)
-    rms = [rms_calibration_error(confidence, correct, config.bin_size) for confidence, correct in history]
+    rms = [calibration.rms_calibration_error(confidence, correct, config.bin_size) for confidence, correct in history]
     metrics |= {
         "reliability_confidence": [round(float(value), 4) for value in sure],
         "reliability_accuracy": [round(float(value), 4) for value in right],
@@ -92,8 +85,8 @@ def run(job: Job, context: Context) -> Metrics:
         tuning_set = held_out_split(target_images(training, context))[1]
         tuning_logits = predict(result.network, tuning_set, config.normalisation, context.runtime).numpy()
         tuning_labels = tuning_set.labels.numpy()
-        temperature = tune_temperature(tuning_logits, tuning_labels)
-        tempered = evaluate(logits / temperature, labels, config.bin_size)
+        temperature = calibration.tune_temperature(tuning_logits, tuning_labels)
+        tempered = calibration.evaluate(logits / temperature, labels, config.bin_size)
         metrics |= {"temperature": temperature} | {f"{name}_tempered": value for name, value in tempered.items()}
         outputs |= {"tuning_logits": tuning_logits, "tuning_labels": tuning_labels}
     keep_outputs(job, context, outputs)

@@ -61,6 +61,7 @@ method, and arm. Two thousand images are for the sections that need hundreds of 
 most of few passes; on imbalanced sets the images that are processed stand in place of the epochs."""
 
 IMBALANCED_LEVELS = (0.2, 2.0)  # both ends of the exponents
+SIZES = ("5000", "2000")  # numbers of training images
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
@@ -72,30 +73,29 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         return []
     filters["datasets"] = filters.get("datasets") or ["cifar10"]
     filters["seeds"] = filters.get("seeds") or [0]
-    levels, overrides = filters.get("chosen_levels"), filters.get("overrides") or {}
+    overrides = filters.get("overrides") or {}
     candidates = []
     for method in filters.get("methods") or ["held-out"]:
-        filters["methods"] = [choose(method, METHODS, f"method of the section {SECTION}")]
-        sizes = [overrides["train_images"]] if "train_images" in overrides else ["5000", "2000"]
+        chosen: Filters = {**filters, "methods": [choose(method, METHODS, f"method of the section {SECTION}")]}
         if method == "imbalanced":
-            thinned: Filters = {**filters, "methods": ["normal"], "chosen_levels": levels or IMBALANCED_LEVELS}
-            planned = imbalance.jobs(profile_name, **thinned)
+            levels = filters.get("chosen_levels") or IMBALANCED_LEVELS
+            planned = imbalance.jobs(profile_name, **chosen | Filters(methods=["normal"], chosen_levels=levels))
         elif method == "adversarial":
-            planned = expand(SECTION, profile_name, METHODS, TrainingConfig, **filters)
+            planned = expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)
         else:
             planned = []
-            for size in sizes:
-                choose(size, ("5000", "2000"), "number of training images with candidates")
-                sized: Filters = {**filters, "overrides": {**overrides, "train_images": size, "observations": "0"}}
-                planned += expand(SECTION, profile_name, METHODS, TrainingConfig, **sized)
+            for size in [overrides["train_images"]] if "train_images" in overrides else SIZES:
+                choose(size, SIZES, "number of training images with candidates")
+                chosen["overrides"] = {**overrides, "train_images": size, "observations": "0"}
+                planned += expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)
         for job in planned:
             rows = CANDIDATES[str(job.recipe["train_images"]) if method == "held-out" else method]
             for row in rows["scratch" if job.init == SCRATCH else "tuned"]:
                 changes = dict(zip(("epochs", "learning_rate", "batch_size"), row, strict=False))
                 if method == "imbalanced":
                     classes = imbalance.SIZES[profile_name].get(job.dataset, (10,))[0]
-                    count = sum(imbalance.ImbalanceConfig.of(job.recipe).sizes(classes, job.level))
-                    changes["epochs"] = max(1, round(row[0] / count))
+                    sizes = imbalance.ImbalanceConfig.of(job.recipe).sizes(classes, job.level)
+                    changes["epochs"] = imbalance.epochs_for(row[0], sum(sizes))
                 candidates.append(replace(job, section=SECTION, method=method, recipe={**job.recipe, **changes}))
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))
 
@@ -112,13 +112,10 @@ def left_over(data: ImageDataset, used: Tensor, seed: int) -> ImageDataset:
 
 
 def run(job: Job, context: Context) -> Metrics:
-    """Train a candidate and judge it on training images that it has not seen.
-
-    On an imbalanced set, these are images that no exponent keeps, so all classes have equally many to draw from.
+    """Train a candidate and judge it on images that it has not seen; of an imbalanced set, that no exponent keeps.
 
     Returns:
-        The metrics of :func:`robustness_lib.metrics.calibration.evaluate`; for ``adversarial`` also
-        ``adversarial_accuracy``.
+        The metrics of :func:`robustness_lib.metrics.calibration.evaluate`, and ``adversarial_accuracy``.
     """
     data = context.images(job.dataset, "train")
     config: TrainingConfig

@@ -19,20 +19,11 @@ import numpy as np
 from numpy.typing import ArrayLike
 from torch import nn
 
-from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
+from robustness_lib.methods import resampling
 from robustness_lib.methods.checks import check_labels, check_whole
 from robustness_lib.methods.interfaces import Loss
-from robustness_lib.methods.resampling import (
-    check_neighbours,
-    class_sizes,
-    class_weights,
-    minority_classes,
-    oversample,
-    smote,
-    subsample,
-)
 from robustness_lib.metrics import Metrics
 from robustness_lib.runner.model_cache import Context, Training, keep_outputs, trained
 from robustness_lib.runner.records import Job
@@ -59,12 +50,12 @@ ENLARGED = ("oversampling", "smote")
 
 @dataclass(frozen=True, kw_only=True)
 class ImbalanceConfig(TrainingConfig):
-    """A training config and how the training set is thinned out (:func:`class_sizes`).
+    """A training config and how the training set is thinned out.
 
     Attributes:
         largest: Images of the first class (P1: 5000 of CIFAR-10, 500 of CIFAR-100).
         smallest: Images of the last class (P1: 250 and 25).
-        law: The size law, ``"v1"`` or ``"v5"``.
+        law: One of :data:`robustness_lib.methods.resampling.LAWS`.
         smote_neighbours: How many nearest images SMOTE draws from.
     """
 
@@ -80,7 +71,7 @@ class ImbalanceConfig(TrainingConfig):
 
     def sizes(self, num_classes: int, gamma: float | None) -> list[int]:
         """How many images each class keeps at an exponent."""
-        return class_sizes(num_classes, gamma or 0.0, self.largest, self.smallest, self.law)
+        return resampling.class_sizes(num_classes, gamma or 0.0, self.largest, self.smallest, self.law)
 
 
 SIZES = {
@@ -107,10 +98,15 @@ def _configure(config: ImbalanceConfig, point: GridPoint) -> ImbalanceConfig:
         return config
     classes, largest, smallest = SIZES[point.profile][point.dataset]
     config = replace(config, largest=largest, smallest=smallest)
-    if point.profile == "paper":
-        return replace(config, epochs={"scratch": 100, "tuned": 50}[point.arm])
     count = classes * largest if point.method in ENLARGED else sum(config.sizes(classes, point.level))
-    return replace(config, epochs=max(1, round(IMAGES[point.profile][point.arm] / count)))
+    images = IMAGES.get(point.profile)
+    epochs = epochs_for(images[point.arm], count) if images else {"scratch": 100, "tuned": 50}[point.arm]
+    return replace(config, epochs=epochs)
+
+
+def epochs_for(images: float, count: int) -> int:
+    """The whole epochs of ``count`` images that process about ``images``."""
+    return max(1, round(images / count))
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
@@ -136,7 +132,7 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
                 "set largest and smallest instead"
             )
         if job.method == "smote":
-            check_neighbours(config.smallest, config.smote_neighbours)
+            resampling.check_neighbours(config.smallest, config.smote_neighbours)
     return planned
 
 
@@ -144,8 +140,7 @@ def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's network and measure it on the whole test set.
 
     Returns:
-        The metrics of :func:`evaluate`, and for method ``smote`` the time that making its images took,
-        ``smote_seconds``.
+        The metrics of :func:`evaluate`, and for method ``smote`` the time of making images, ``smote_seconds``.
     """
     config = ImbalanceConfig.of(job.recipe)
     network, metrics = fitted(job, context)
@@ -156,31 +151,22 @@ def run(job: Job, context: Context) -> Metrics:
 
 
 def fitted(job: Job, context: Context) -> tuple[nn.Module, Metrics]:
-    """Train (or find) the job's network on its imbalanced set.
-
-    Returns:
-        The network, and for method ``smote`` the time that making its images took, ``smote_seconds``.
-    """
+    """The job's network on its imbalanced set; and for ``smote`` the time of making images, ``smote_seconds``."""
     config = ImbalanceConfig.of(job.recipe)
-    data = thinned(job, context)
+    data = context.images(job.dataset, "train")
+    kept = resampling.subsample(data.labels, config.sizes(data.num_classes, job.level), job.seed)
+    data = data.subset(kept, f"{data.name}, gamma {job.level:g}")
     metrics: Metrics = {}
     loss: Loss = cross_entropy
     if job.method == "cost-sensitive":
-        loss = weighted_cross_entropy(class_weights(data.labels))
+        loss = weighted_cross_entropy(resampling.class_weights(data.labels))
     elif job.method == "oversampling":
-        data = oversample(data, job.seed)
+        data = resampling.oversample(data, job.seed)
     elif job.method == "smote":
         started = time.monotonic()
-        data = smote(data, config.smote_neighbours, job.seed)
+        data = resampling.smote(data, config.smote_neighbours, job.seed)
         metrics["smote_seconds"] = time.monotonic() - started
     return trained(training_of(job), context, data=data, progress=job.label, loss=loss).network, metrics
-
-
-def thinned(job: Job, context: Context) -> ImageDataset:
-    """The job's imbalanced training set, in file order; both arms and all methods have the same one."""
-    data = context.images(job.dataset, "train")
-    sizes = ImbalanceConfig.of(job.recipe).sizes(data.num_classes, job.level)
-    return data.subset(subsample(data.labels, sizes, job.seed), f"{data.name}, gamma {job.level:g}")
 
 
 def training_of(job: Job) -> Training:
@@ -193,18 +179,13 @@ def training_of(job: Job) -> Training:
 
 
 def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) -> Metrics:
-    """All metrics of the section for one network.
-
-    Args:
-        predictions: [N], predicted classes of the test images, 0 ... K - 1.
-        labels: [N], their labels.
+    """All metrics of the section for the predicted classes and the labels [N] of the test images.
 
     Returns:
-        ``error`` (the total error); ``class_error`` of each class; their means over the minority classes and over the
-        others, ``minority_error`` and ``majority_error``; ``minority_excess``, the sum of the class errors of the
-        minority less that of the others, divided by K (the total error of a balanced test set has the two sums as its
-        parts); ``balanced_accuracy``, one less the mean of all class errors, which is 1 - ``error`` where the test set
-        is balanced, as CIFAR's is; and the ``class_sizes``. All but the last are fractions.
+        ``error``; ``class_error`` of each class; their means over the minority classes and over the others,
+        ``minority_error`` and ``majority_error``; ``minority_excess``, the sum of the class errors of the minority less
+        that of the others, divided by K; ``balanced_accuracy``, one less the mean of all class errors; and the
+        ``class_sizes``. All but the last are fractions.
     """
     classes = check_labels(labels, len(sizes))
     wrong = check_labels(predictions, len(sizes), "predictions", len(classes)) != classes
@@ -215,7 +196,7 @@ def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) ->
             "class-wise errors need test images of all of them"
         )
     errors = np.bincount(classes, wrong, minlength=len(sizes)) / counts
-    few = minority_classes(sizes)
+    few = resampling.minority_classes(sizes)
     return {
         "error": float(wrong.mean()),
         "minority_error": float(errors[few].mean()),

@@ -26,18 +26,10 @@ from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
 from robustness_lib.experiments.presets import PROFILES
+from robustness_lib.methods import loss_correction
 from robustness_lib.methods.checks import Floats, check_whole
 from robustness_lib.methods.interfaces import Loss
 from robustness_lib.methods.label_noise import KINDS, corrupt_labels, corruption_matrix, observed_matrix
-from robustness_lib.methods.loss_correction import (
-    TRUSTED,
-    GoldLoss,
-    estimate_forward_matrix,
-    estimate_glc_matrix,
-    forward_training_loss,
-    matrix_error,
-    trusted_split,
-)
 from robustness_lib.metrics import Metrics
 from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
 from robustness_lib.runner.records import Job
@@ -45,9 +37,7 @@ from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import cross_entropy, predict
 
 SECTION = "label_noise"
-STRENGTHS = tuple(tenths / 10 for tenths in range(11))
-"""The corruption strengths of the paper."""
-
+STRENGTHS = tuple(tenths / 10 for tenths in range(11))  # of the paper
 _LEVELS = {"smoke": STRENGTHS[::5], "cpu": STRENGTHS, "paper": STRENGTHS}
 _LONGER = dict.fromkeys(PROFILES, (0.6,))  # the strength of Figure 1
 _ON_REQUEST: dict[str, Any] = {"profiles": (), "levels": _LEVELS}
@@ -63,28 +53,22 @@ METHODS = {
     "none-places365": Method(arms=["tuned"], corpus="places365", **_ON_REQUEST),
 }
 
-_FILTERED_CLASSES, _SHOWN_CLASSES = 10, 20
-"""The most classes for which Forward passes over outliers, and for which a record holds matrices."""
-
 _HUMAN, _CLEAN = "cifar10n-", "cifar10"
 """What the names of sets with human labels begin with, and the set that has their true labels."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelNoiseConfig(TrainingConfig):
-    """A training config, how labels are corrupted, and how the corruption is corrected.
+    """A training config, how labels are corrupted, and how that is corrected: the defaults are those of P1's code.
 
     Attributes:
         noise: One of :data:`robustness_lib.methods.label_noise.KINDS`, or ``"human"`` (the data set's own).
         noise_seed: From which labels are drawn (P1: 1); None for the job's seed + 1.
         filter_outliers: Whether Forward, on sets of at most 10 classes, passes over the images above the 97th
-            percentile of a class's probability, as P1's code does.
-        trusted: How GLC's trusted images are chosen (:func:`robustness_lib.methods.loss_correction.trusted_split`);
-            in P1's code ``"first"``.
-        separate_passes: Whether GLC's untrusted and trusted images go through the network one after the other, as in
-            P1's code.
-        nominal_divisor: Whether GLC divides a batch's loss by the nominal batch size, as P1's code does; false for the
-            number of images in it.
+            percentile of a class's probability.
+        trusted: How GLC's trusted images are chosen (:func:`robustness_lib.methods.loss_correction.trusted_split`).
+        separate_passes: Whether GLC's untrusted and trusted images go through the network one after the other.
+        nominal_divisor: Whether GLC divides a batch's loss by the nominal batch size, or by the images in it.
     """
 
     noise: str = "uniform"
@@ -97,7 +81,7 @@ class LabelNoiseConfig(TrainingConfig):
     def __post_init__(self) -> None:
         super().__post_init__()
         choose(self.noise, (*KINDS, "human"), "kind of noise")
-        choose(self.trusted, TRUSTED, "way to choose trusted images")
+        choose(self.trusted, loss_correction.TRUSTED, "way to choose trusted images")
         check_whole(self.noise_seed or 0, "noise_seed", 0, "P1 takes 1")
         check_whole(self.observations, "observations", 1, "the train error is measured at observations")
 
@@ -126,14 +110,10 @@ SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
 
 
 def _configure(config: LabelNoiseConfig, point: GridPoint) -> LabelNoiseConfig:
-    """Human noise where the data set has it; and at ``paper``, for Forward and GLC, the settings of P1's code.
-
-    There images are normalised by CIFAR's statistics, although the checkpoint was pre-trained with others. At the
-    smaller profiles the settings are those of ``none``, whose network is then the first stage of Forward.
-    """
+    """Human noise where the data set has it; and at ``paper``, for Forward and GLC, the settings of P1's code."""
     changes: dict[str, Any] = {"noise": "human"} if point.dataset.startswith(_HUMAN) else {}
     if point.profile == "paper" and point.method.startswith(("forward", "glc")):
-        changes |= {"normalisation": "cifar"}
+        changes["normalisation"] = "cifar"  # although the checkpoint was pre-trained with "half"
         if point.arm == "tuned":
             changes |= {"head_bias": False, "learning_rate": 0.01, "final_learning_rate": 1e-7}
     return replace(config, **changes)
@@ -166,10 +146,9 @@ def _named(job: Job) -> Job:
     """The job without a level where people gave the labels, and else with its noise in its name unless uniform."""
     noise, human = job.recipe["noise"], job.dataset.startswith(_HUMAN)
     if (noise == "human") != human:
-        sets = "annotators gave its labels; leave noise out" if human else f"choose one of {', '.join(KINDS)}"
+        wanted = "human (leave noise out)" if human else f"one of {', '.join(KINDS)}"
         raise UserError(
-            f"noise={noise} does not go with the data set {job.dataset}: {sets}, or choose another data set "
-            f"({_HUMAN}… have human labels)"
+            f"noise={noise} does not go with the data set {job.dataset}; choose {wanted}, or another data set"
         )
     if human:
         return replace(job, level=None)
@@ -199,17 +178,16 @@ class NoisyTraining:
         """The description of a training on these labels, with all that a correction adds to it."""
         return replace(self.plain, variant=f"{self.plain.variant}; {correction}", **changes)
 
-    def fit(self, training: Training, loss: Loss = cross_entropy, given: ImageDataset | None = None) -> Trained:
+    def fit(self, training: Training, loss: Loss = cross_entropy) -> Trained:
         """Train on the given labels, evaluating the error on the training images against these and the true ones."""
-        images = self.given if given is None else given
 
         def training_errors(network: nn.Module) -> dict[str, Tensor]:
-            prediction = predict(network, images, self.config.normalisation, self.context.runtime).argmax(1)
-            against = {"train_error": images.labels, "train_error_clean": self.true.labels}
+            prediction = predict(network, self.given, self.config.normalisation, self.context.runtime).argmax(1)
+            against = {"train_error": self.given.labels, "train_error_clean": self.true.labels}
             return {name: (prediction != labels).double().mean() for name, labels in against.items()}
 
         label = self.job.label
-        return trained(training, self.context, progress=label, data=images, observe=training_errors, loss=loss)
+        return trained(training, self.context, progress=label, data=self.given, observe=training_errors, loss=loss)
 
     def probabilities(self, network: nn.Module, images: ImageDataset) -> Floats:
         """Softmax probabilities, float64 [N, K]."""
@@ -243,16 +221,15 @@ def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's networks and measure the last one on the whole test set.
 
     Returns:
-        ``error`` on the test set after the last epoch; ``train_error`` against the labels trained on, and
-        ``train_error_clean`` against the true ones, both of the training images without augmentation; all three by
-        ``history_epoch`` as ``history_…``; ``changed_labels``, the share of labels that the noise made wrong (before
-        GLC's trusted ones are put back). With an estimate of the corruption matrix its ``matrix_error``
-        (:func:`robustness_lib.methods.loss_correction.matrix_error`) and, where there are at most 20 classes,
+        ``error`` on the test set; ``train_error`` against the labels trained on, and ``train_error_clean`` against the
+        true ones, of the training images without augmentation; all three by ``history_epoch`` as ``history_…``; and
+        ``changed_labels``, the share that the noise made wrong (before GLC's trusted ones are put back). With an
+        estimate of the corruption matrix its ``matrix_error`` and, where there are at most 20 classes,
         ``estimated_matrix`` and ``true_matrix`` row by row. Everything is a fraction.
     """
     noisy = noisy_training(job, context)
-    correction = CORRECTIONS.get(job.method.removesuffix(f"-{noisy.config.noise}"), _uncorrected)
-    result, estimate = correction(noisy)
+    correction = CORRECTIONS.get(job.method.removesuffix(f"-{noisy.config.noise}"))
+    result, estimate = correction(noisy) if correction else (noisy.fit(noisy.plain), None)
     test = context.images(noisy.plain.dataset, "test")
     logits = predict(result.network, test, noisy.config.normalisation, context.runtime)
     curves = {"error": 1 - result.correct.mean(axis=1), **result.further}
@@ -263,8 +240,8 @@ def run(job: Job, context: Context) -> Metrics:
     outputs = {"logits": logits.numpy(), "labels": test.labels.numpy()}
     if estimate is not None:
         outputs["estimated_matrix"] = estimate
-        metrics["matrix_error"] = matrix_error(estimate, noisy.matrix)
-        if len(estimate) <= _SHOWN_CLASSES:
+        metrics["matrix_error"] = loss_correction.matrix_error(estimate, noisy.matrix)
+        if len(estimate) <= 20:
             metrics |= {"estimated_matrix": _rounded(estimate), "true_matrix": _rounded(noisy.matrix)}
     keep_outputs(job, context, outputs)
     return metrics
@@ -274,36 +251,30 @@ def _rounded(values: Floats) -> list[float]:
     return [round(float(value), 5) for value in values.flat]
 
 
-def _uncorrected(noisy: NoisyTraining) -> tuple[Trained, None]:
-    """A network trained on the noisy labels as they are."""
-    return noisy.fit(noisy.plain), None
-
-
 def _forward(noisy: NoisyTraining) -> tuple[Trained, Floats]:
     """A network trained on the noisy labels, the estimate that it gives, and a second one trained through it."""
     probabilities = noisy.probabilities(noisy.fit(noisy.plain).network, noisy.given)
-    few = noisy.true.num_classes <= _FILTERED_CLASSES
-    percentile = 97.0 if noisy.config.filter_outliers and few else None
-    estimate = estimate_forward_matrix(probabilities, percentile)
+    percentile = 97.0 if noisy.config.filter_outliers and noisy.true.num_classes <= 10 else None
+    estimate = loss_correction.estimate_forward_matrix(probabilities, percentile)
     second = noisy.corrected(f"Forward through {noisy.plain.key}, outliers from {percentile}")
-    return noisy.fit(second, forward_training_loss(estimate)), estimate
+    return noisy.fit(second, loss_correction.forward_training_loss(estimate)), estimate
 
 
 def _glc(noisy: NoisyTraining, share: float) -> tuple[Trained, Floats]:
     """The same with Gold Loss Correction, whose first network does not see the trusted images."""
     config, true, given = noisy.config, noisy.true, noisy.given
-    trusted = trusted_split(true.labels, share, config.trusted, noisy.job.seed)
+    trusted = loss_correction.trusted_split(true.labels, share, config.trusted, noisy.job.seed)
     what = f"{config.trusted} {share:g} trusted"
     first = noisy.corrected(f"{what}, the rest", recipe=replace(config.training_part(), observations=0))
-    network = noisy.fit(first, given=given.subset(~trusted)).network
+    network = replace(noisy, given=given.subset(~trusted)).fit(first).network
     gold = true.subset(trusted)
-    estimate = estimate_glc_matrix(noisy.probabilities(network, gold), gold.labels)
+    estimate = loss_correction.estimate_glc_matrix(noisy.probabilities(network, gold), gold.labels)
     batch_size = config.batch_size if config.nominal_divisor else None
     passes = "separate" if config.separate_passes else "joint"
     second = noisy.corrected(f"{what}; GLC through {first.key}, {passes} passes, divided by {batch_size}")
-    loss = GoldLoss(estimate, trusted, batch_size=batch_size, separate_passes=config.separate_passes)
+    loss = loss_correction.GoldLoss(estimate, trusted, batch_size=batch_size, separate_passes=config.separate_passes)
     corrected = given.with_labels(torch.where(trusted, true.labels, given.labels))
-    return noisy.fit(second, loss, corrected), estimate
+    return replace(noisy, given=corrected).fit(second, loss), estimate
 
 
 CORRECTIONS: dict[str, Callable[[NoisyTraining], tuple[Trained, Floats | None]]] = {

@@ -3,12 +3,11 @@
 The networks are those of the calibration section, described in the same way, so that they are trained once. Every
 image of the test set, which is in-distribution (ID), and of several OOD sets gets a score; OOD ones should have larger.
 
-Methods: ``standard`` is the papers' score, the maximum softmax probability; the others of
-:data:`robustness_lib.methods.ood_scores.SCORES` came after it. ``overlap`` counts what the OOD sets share with the
-corpus of pre-training.
+Methods: ``standard`` is the papers' score; the others of :data:`robustness_lib.methods.ood_scores.SCORES` came after
+it. ``overlap`` counts what the OOD sets share with the corpus of pre-training.
 
 P1's "average of five runs" is over five draws of OOD images for one network; so it is here, with the same draws for
-both arms and all methods at one seed. Another seed has another training, and other draws.
+both arms and all methods at one seed.
 """
 
 from __future__ import annotations
@@ -43,7 +42,7 @@ SECTION = "ood"
 OVERLAP = "overlap"
 METHODS = {**dict.fromkeys(SCORES, Method()), OVERLAP: Method(arms=["tuned"])}
 
-MEASURES = ("auroc", "aupr", "fpr95")
+MEASURES = ("auroc", "aupr", "fpr95")  # of metrics.ood_detection.detection_metrics
 OUT_PER_IN = 1 / 5  # OOD images for each ID one (P1 §4.1)
 
 RATES, BINS = tuple(round(rate, 3) for rate in np.linspace(0, 1, 41)), 40
@@ -176,12 +175,11 @@ def run(job: Job, context: Context) -> Metrics:
     """Score the test images and the OOD ones, and measure how well the scores tell them apart.
 
     Returns:
-        ``error`` on the test set. For each OOD set ``auroc_<set>``, ``aupr_<set>`` and ``fpr95_<set>``
-        (:func:`robustness_lib.metrics.ood_detection.detection_metrics`, one OOD image to five ID ones), each a mean
-        over the draws, and as ``spread_…`` their standard deviation; ``auroc_mean`` and so on over the averaged sets.
+        ``error`` on the test set. For each OOD set and :data:`MEASURES` the mean over the draws, such as
+        ``auroc_<set>``, and their standard deviation, ``spread_auroc_<set>``; and ``…_mean``, over the averaged sets.
         Of method ``standard`` also curves: ``roc_<set>``, the true-positive rates at :data:`RATES`, and
-        ``histogram_<set>`` and ``histogram_known`` (of the ID images), the share of the images in each bin of the
-        score. Method ``overlap`` has the metrics of :func:`measure_overlap`.
+        ``histogram_<set>`` and ``histogram_known`` (ID), the share of the images in each bin of the score. Method
+        ``overlap`` has the metrics of :func:`measure_overlap`.
     """
     config = OODConfig.of(job.recipe)
     test = context.images(job.dataset, "test")
@@ -213,9 +211,9 @@ def run(job: Job, context: Context) -> Metrics:
 def _network_outputs(
     job: Job, config: OODConfig, test: ImageDataset, found: dict[str, ImageDataset], context: Context
 ) -> tuple[dict[str, Outputs], dict[str, Tensor], FeatureBank]:
-    """What the network says about the ID images ("known") and each OOD set's, the draws, and the reference images.
+    """What the network says about the ID images ("known") and each OOD set, the draws, and the reference images.
 
-    It is shared by all methods: read if it was computed before, else computed and kept.
+    It is computed once for all methods.
     """
     count, side = config.images_of_a_draw(test), test.images.shape[-1]
     samples = {}
@@ -259,11 +257,10 @@ def measure_overlap(job: Job, sets: dict[str, ImageDataset], context: Context) -
     """What the test set and the OOD sets share with the corpus of pre-training (P1 §4.1, appendix A).
 
     Returns:
-        Counts: ``corpus_images`` and ``corpus_classes``; ``corpus_related_classes``, those of the 153 ImageNet classes
-        that P1 calls related to CIFAR-10 (by name). For each set ``images_<set>`` and ``classes_<set>``;
-        ``shared_classes_<set>`` and ``kindred_classes_<set>``
-        (:func:`robustness_lib.methods.ood_images.shared_classes`); and ``shared_images_<set>``, its images with a
-        :data:`robustness_lib.methods.ood_images.DUPLICATE` in the corpus.
+        Counts: of the corpus ``corpus_images``, ``corpus_classes`` and ``corpus_related_classes``, those that P1 calls
+        related to CIFAR-10 (by name); of each set ``images_<set>``, ``classes_<set>``, ``shared_classes_<set>`` and
+        ``kindred_classes_<set>`` (:func:`robustness_lib.methods.ood_images.shared_classes`), and
+        ``shared_images_<set>``, those with a :data:`robustness_lib.methods.ood_images.DUPLICATE` in the corpus.
     """
     name = _corpus(job.init)
     if name is None:
