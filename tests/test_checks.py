@@ -76,7 +76,6 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a seed of 33 bits": lambda: corrupt_labels([0], np.eye(2), 2**32),
     "a negative seed": lambda: corruption_matrix(3, 0.5, "flip", seed=-1),
     "one prediction for all": lambda: imbalance.evaluate([0], [0, 1], [2, 1]),
-    "NaN among errors": lambda: calibration.area_under_error_curve([0, 1], [0.5, math.nan]),
     "half a bin": lambda: calibration.adaptive_bins([0.5], [1], 2.5),  # type: ignore[arg-type]
     "texts": lambda: calibration.brier_score([["a", "b"]], [0]),
     "a ragged list": lambda: calibration.brier_score([[1.0], [1.0, 2.0]], [0, 0]),

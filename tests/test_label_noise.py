@@ -15,7 +15,6 @@ import toys
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from robustness_lib import paper
 from robustness_lib.data import class_balanced_subset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import label_noise
@@ -30,35 +29,12 @@ from robustness_lib.methods.loss_correction import (
     matrix_error,
     trusted_split,
 )
-from robustness_lib.metrics.calibration import area_under_error_curve
 from robustness_lib.models.architectures import build
 from robustness_lib.runner.model_cache import Context, Training, save_trained, trained
 from robustness_lib.runner.records import SCRATCH, Job
 from robustness_lib.training.trainer import History, predict
 
 CORRECTED = ("forward", "glc-5", "glc-10")
-
-# ---------------------------------------------------------------------------------------- the area
-
-
-@pytest.mark.parametrize("dataset", ["cifar10", "cifar100"])
-@pytest.mark.parametrize("arm", ["scratch", "pre-trained"])
-@pytest.mark.parametrize("method", ["none", "forward", "glc-5"])
-def test_areas_of_the_papers_curves_are_its_printed_areas(dataset: str, arm: str, method: str) -> None:
-    where = {"dataset": dataset, "arm": arm, "method": method}
-    curve = paper.select("label_noise", **where, metric="error").sort_values("level")
-    [printed] = paper.select("label_noise", **where, metric="error_area", locator="P1 Table 2")["printed"]
-    assert f"{100 * area_under_error_curve(curve['level'], curve['value']):.1f}" == printed
-
-
-@pytest.mark.parametrize(
-    ("strengths", "message"),
-    [([0, 0.5, 0.7], "rise from 0 to 1"), ([0, 1, 0.5], "rise from 0 to 1"), ([0, 1], "the shape of errors is")],
-)
-def test_area_of_another_range_is_refused(strengths: list[float], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        area_under_error_curve(strengths, [0.1] * 3)
-
 
 # ---------------------------------------------------------------------------------------- Forward correction
 

@@ -1,4 +1,4 @@
-"""Accuracy, likelihood and calibration of a network's outputs; and the area under an error curve.
+"""Accuracy, likelihood and calibration of a network's outputs.
 
 Functions of arrays: logits [N, K] and labels [N] in 0 ... K - 1, or the confidence [N] (largest softmax probability)
 and whether the prediction was right [N]. "Calibration error" is P1's, with bins of equally many examples.
@@ -143,16 +143,3 @@ def tune_temperature(
             lower = middle
     candidates = (lower, (lower + upper) / 2, upper)
     return min(candidates, key=lambda temperature: negative_log_likelihood(scores / temperature, classes))
-
-
-def area_under_error_curve(strengths: Array, errors: Array) -> float:
-    """Area under the test error against the corruption strength, by the trapezoidal rule (P1 §3.2, Table 2).
-
-    The strengths rise from 0 to 1, so the area has the unit of an error: at strengths 0, 0.1, ..., 1 it is
-    0.1 (e_0 / 2 + e_1 + ... + e_9 + e_10 / 2).
-    """
-    places = check_numbers(strengths, "strengths", "[S]")
-    values = check_numbers(errors, "errors", places.shape)
-    if len(places) < 2 or not np.isclose([places[0], places[-1]], (0, 1)).all() or not (np.diff(places) > 0).all():
-        raise UserError("an area needs strengths that rise from 0 to 1; measure both ends and sort them")
-    return float(np.trapezoid(values, places))
