@@ -139,8 +139,8 @@ def test_metrics_are_those_documented_and_of_the_kept_outputs(
     again = metrics.evaluate(kept["logits"], kept["labels"], 20)
     assert {name: found[name] for name in again} == again
     assert found["history_epoch"] == [1, 2]
-    for name, digits in (("error", 1e-4), ("rms_calibration_error", 1e-4)):
-        assert found[f"history_{name}"][-1] == pytest.approx(found[name], abs=digits)
+    for name in ("error", "rms_calibration_error"):
+        assert found[f"history_{name}"][-1] == pytest.approx(found[name], abs=1e-4)
     assert len(found["reliability_confidence"]) == len(found["reliability_accuracy"]) == 3
     assert record.provenance["data"] == {
         f"own/{split}": load("own", split, root).checksum for split in ("test", "train")

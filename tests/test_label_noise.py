@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 import toys
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional as F
 
 from robustness_lib.data import class_balanced_subset, load
@@ -93,20 +93,6 @@ def test_glc_estimate_is_the_mean_by_class() -> None:
     np.testing.assert_allclose(estimate_glc_matrix(table, labels), expected)
 
 
-def test_glc_estimate_converges_with_the_number_of_trusted_images() -> None:
-    """To the true matrix, where the network's predictions are right on average."""
-    draw, matrix = np.random.default_rng(2), corruption_matrix(10, 0.6)
-    errors = []
-    for count in (100, 1_000, 10_000, 100_000):
-        labels = np.arange(count) % 10
-        table = draw.gamma(5 * matrix[labels])  # normalised below: a Dirichlet draw with the row as its mean
-        table /= table.sum(axis=1, keepdims=True)
-        errors.append(matrix_error(estimate_glc_matrix(table, labels), matrix))
-    assert errors == sorted(errors, reverse=True)
-    assert errors[-1] < 0.005
-    assert errors[0] / errors[-1] == pytest.approx(1000**0.5, rel=0.5)  # as the root of the number
-
-
 def test_trusted_images() -> None:
     labels = torch.tensor([0, 1, 1, 0, 2, 1, 2, 0, 2, 1, 0, 2])
     assert torch.nonzero(trusted_split(labels, 0.5, "first", 0)).flatten().tolist() == [0, 1, 2, 3, 4, 5]
@@ -118,27 +104,18 @@ def test_trusted_images() -> None:
     assert {int(part.sum()) for part in drawn} == {60}
 
 
-class Linear(nn.Module):
-    """Keeps what it was called with."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.weight = torch.randn(12, 3)
-        self.seen: list[Tensor] = []
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.seen.append(images)
-        return images.flatten(1) @ self.weight
-
-
 def test_gold_loss_by_hand() -> None:
     images, labels = torch.rand(6, 3, 2, 2), torch.tensor([0, 1, 2, 0, 1, 2])
     indices = torch.tensor([9, 0, 3, 4, 1, 7])  # positions 0, 3 and 7 are trusted
     trusted = torch.zeros(10, dtype=torch.bool)
     trusted[[0, 3, 7]] = True
-    matrix, network = corruption_matrix(3, 0.5), Linear()
-    logits = network(images)
-    network.seen.clear()
+    matrix, weight, seen = corruption_matrix(3, 0.5), torch.randn(12, 3), []
+
+    def network(images: Tensor) -> Tensor:
+        seen.append(images)
+        return images.flatten(1) @ weight
+
+    logits = images.flatten(1) @ weight
     gold = torch.tensor([False, True, True, False, False, True])
     probabilities = logits.softmax(1) @ torch.from_numpy(matrix).float()
     untrusted_part = -probabilities[~gold, labels[~gold]].log().sum()
@@ -149,12 +126,11 @@ def test_gold_loss_by_hand() -> None:
         by_size = GoldLoss(matrix, trusted, batch_size=None, separate_passes=separate)
         torch.testing.assert_close(by_size(network, images, labels, indices), total / 6)
         assert getattr(loss, "static_shapes", True) is not separate
-    assert [len(seen) for seen in network.seen] == [3, 3, 3, 3, 6, 6]
-    torch.testing.assert_close(network.seen[0], images[~gold])  # the untrusted part goes first
-    network.seen.clear()
+    assert [len(part) for part in seen] == [3, 3, 3, 3, 6, 6]
+    torch.testing.assert_close(seen[0], images[~gold])  # the untrusted part goes first
     for all_or_none in (torch.ones(10, dtype=torch.bool), torch.zeros(10, dtype=torch.bool)):
         GoldLoss(matrix, all_or_none, batch_size=6)(network, images, labels, indices)
-    assert [len(seen) for seen in network.seen] == [6, 6]
+    assert [len(part) for part in seen[6:]] == [6, 6]
 
 
 @pytest.mark.parametrize(
