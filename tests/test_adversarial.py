@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -33,9 +34,8 @@ from robustness_lib.metrics.robust_accuracy import (
 )
 from robustness_lib.models.architectures import build
 from robustness_lib.randomness import generator
-from robustness_lib.report import trainings
 from robustness_lib.runner.model_cache import Context, Trained, Training, read_trained, trained
-from robustness_lib.runner.records import SCRATCH, Job, Record, checkpoint_id, frame
+from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
 from robustness_lib.training.data_loader import to_unit_range
 
 THREAT = Threat(epsilon=8 / 255, step_size=2 / 255, steps=4)
@@ -113,24 +113,22 @@ def robust() -> tuple[nn.Module, ImageDataset]:
     return toys.trained(recipe, data=data), data
 
 
-def test_the_accuracy_is_that_of_the_attack(robust: tuple[nn.Module, ImageDataset]) -> None:
+Robust = tuple[nn.Module, ImageDataset]
+
+
+def test_the_accuracy_is_that_of_the_attack_whose_beginning_is_a_shorter_one(robust: Robust) -> None:
     network, data = robust
     found = attack(network, data, *SETTING, THREAT)
     assert found.correct.shape == (5, 60)
     assert (found.images - to_unit_range(data.images)).abs().max() <= THREAT.epsilon + 1e-6
     np.testing.assert_array_equal(found.correct[-1], correct_on(network, found.images, data, *SETTING))
     assert not network.training
-
-
-def test_a_shorter_attack_is_the_beginning_of_a_longer_one(robust: tuple[nn.Module, ImageDataset]) -> None:
-    network, data = robust
     short = attack(network, data, *SETTING, dataclasses.replace(THREAT, steps=2))
-    long = attack(network, data, *SETTING, THREAT)
-    np.testing.assert_array_equal(short.correct, long.correct[:3])
-    assert short.accuracy() == long.accuracy(2)
+    np.testing.assert_array_equal(short.correct, found.correct[:3])
+    assert short.accuracy() == found.accuracy(2)
 
 
-def test_starts_differ_by_number_and_agree_between_networks(robust: tuple[nn.Module, ImageDataset]) -> None:
+def test_starts_differ_by_number_and_agree_between_networks(robust: Robust) -> None:
     network, data = robust
     still = dataclasses.replace(THREAT, step_size=0.0, steps=1)
     first, again, second = (attack(network, data, *SETTING, still, start=start).images for start in (0, 0, 1))
@@ -140,7 +138,7 @@ def test_starts_differ_by_number_and_agree_between_networks(robust: tuple[nn.Mod
     assert not torch.equal(first, second)
 
 
-def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: tuple[nn.Module, ImageDataset]) -> None:
+def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: Robust) -> None:
     network, data = robust
     weak = dataclasses.replace(THREAT, epsilon=16 / 255, step_size=1 / 255, steps=1)
     single = attack(network, data, *SETTING, weak)
@@ -150,9 +148,7 @@ def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: tup
     np.testing.assert_array_equal(worst_case(network, data, *SETTING, weak, restarts=1), single.correct[-1])
 
 
-def test_a_large_radius_breaks_every_image_and_more_steps_do_not_help_the_network(
-    robust: tuple[nn.Module, ImageDataset],
-) -> None:
+def test_a_large_radius_breaks_every_image_and_more_steps_do_not_help_the_network(robust: Robust) -> None:
     network, data = robust
     wide = Threat(epsilon=1.0, step_size=0.1, steps=30)
     assert attack(network, data, *SETTING, wide).accuracy() == 0
@@ -185,10 +181,10 @@ def test_the_attacked_part_of_a_set_is_balanced_and_fixed() -> None:
 # ---------------------------------------------------------------------------------------- independent attacks
 
 
-def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Module, ImageDataset]) -> None:
-    """A loop written for the test, on one image at a time, from the same random starts: within half a point."""
+def test_robust_accuracy_agrees_with_an_independent_attack(robust: Robust) -> None:
+    """A loop written for the test, on one image at a time, from the same random starts."""
     network, _ = robust
-    data = toys.images(200, size=16, seed=3)
+    data = toys.images(80, size=16, seed=3)
     threat = Threat(epsilon=16 / 255, step_size=4 / 255, steps=6)
     ours = attack(network, data, *SETTING, threat)
     found = test_pgd.textbook(
@@ -200,11 +196,11 @@ def test_robust_accuracy_agrees_with_an_independent_attack(robust: tuple[nn.Modu
     )
     theirs = correct_on(network, found, data, *SETTING).mean()
     assert 0.05 < ours.accuracy() < ours.accuracy(0) - 0.1
-    assert ours.accuracy() == pytest.approx(theirs, abs=0.0051)
+    assert ours.accuracy() == pytest.approx(theirs, abs=0.013)  # one image of 80
 
 
 @pytest.mark.filterwarnings("ignore")
-def test_others_attacks(robust: tuple[nn.Module, ImageDataset], tmp_path: Path) -> None:
+def test_others_attacks(robust: Robust, tmp_path: Path) -> None:
     """torchattacks agrees within half a point, and APGD, which is stronger, leaves no more than PGD."""
     for name in ("pyautoattack", "torchattacks"):
         pytest.importorskip(name)
@@ -234,18 +230,25 @@ def test_independent_attacks_say_what_they_need(monkeypatch: pytest.MonkeyPatch,
 # ---------------------------------------------------------------------------------------- the live run
 
 
+Live = tuple[dict[tuple[str, str], Job], pd.DataFrame, Context]
+
+
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[Job], pd.DataFrame, Context]:
-    """The whole section, shortened, on one thread."""
+def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+    """The whole section, shortened, on one thread; jobs by method and arm."""
     context = toys.context(tmp_path_factory.mktemp("runs"))
-    short = {"epochs": "2", "train_images": "100", "observations": "1", "test_images": "30", "test_steps": "3"}
-    short |= {"pretraining.epochs": "1"}
-    jobs, outcome = registry.measure_section("adversarial", "smoke", context, overrides=short, workers=1)
-    outcome.check()
-    return jobs, registry.recorded(jobs, registry.Store(context.store)), context
+    short = {"epochs": "1", "train_images": "40", "observations": "1", "test_images": "20", "test_steps": "2"}
+    short |= {"pretraining.epochs": "1", "pretraining.train_images": "80"}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in {"EPSILONS": (0, 8), "EVALUATED_IMAGES": 10, "EVALUATION_STEPS": 1}.items():
+            patch.setattr(adversarial, name, value)
+        jobs, outcome = registry.measure_section("adversarial", "smoke", context, overrides=short, workers=1)
+        outcome.check()
+        by_name = {(job.method, "scratch" if job.init == SCRATCH else "tuned"): job for job in jobs}
+        yield by_name, registry.recorded(jobs, registry.Store(context.store)), context
 
 
-def test_every_method_is_measured(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+def test_every_method_is_measured(live: Live) -> None:
     jobs, found, _ = live
     assert set(found["method"]) == {name for name, method in METHODS.items() if method.profiles}
     assert len(found) == len(jobs) == 7
@@ -257,34 +260,25 @@ def test_every_method_is_measured(live: tuple[list[Job], pd.DataFrame, Context])
     last = [curve[-1] for curve in main["adversarial_accuracy_by_steps"]]
     assert last == pytest.approx(main["adversarial_accuracy_20_steps"].tolist(), abs=1e-5)
     assert main["adversarial_train_accuracy"].notna().all()
-    trainings = found[~found["method"].isin(["checks"])]
+    trainings = found[found["method"] != "checks"]
     assert trainings["clean_accuracy"].tolist() == pytest.approx((1 - trainings["error"]).tolist())
     assert {len(history) for history in trainings["history_train_loss"]} == {1}
 
 
-def test_only_the_head_changes_in_last_layer_tuning(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+def test_networks_are_what_the_methods_say(live: Live) -> None:
+    """Only the head changes in last-layer tuning; checks attack the networks of the main arms."""
     jobs, _, context = live
-    job = next(job for job in jobs if job.method == "last-layer")
-    tuned = adversarial.fit(job, context).network.state_dict()
-    path = context.checkpoint(job.init)
+    last = jobs["last-layer", "tuned"]
+    path = context.checkpoint(last.init)
     assert path is not None
-    before = read_trained(path)[0]
-    for name, value in tuned.items():
-        assert name.startswith("fc.") or torch.equal(value, before[name]), name
+    before, tuned = read_trained(path)[0], adversarial.fit(last, context).network.state_dict()
+    assert all(name.startswith("fc.") or torch.equal(value, before[name]) for name, value in tuned.items())
+    for arm in ("scratch", "tuned"):
+        networks = [adversarial.fit(jobs[method, arm], context).network for method in ("adversarial", "checks")]
+        assert toys.checksum(networks[0]) == toys.checksum(networks[1])
 
 
-def test_checks_attack_the_networks_of_the_main_arms(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
-    jobs, _, context = live
-    for job in jobs:
-        if job.method == "checks":
-            main = next(one for one in jobs if one.method == "adversarial" and one.init == job.init)
-            first, second = (adversarial.fit(one, context).network.state_dict() for one in (job, main))
-            assert all(torch.equal(first[name], second[name]) for name in first)
-
-
-def test_restarts_may_take_more_steps_than_the_rest(
-    live: tuple[list[Job], pd.DataFrame, Context], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_restarts_may_take_more_steps_than_the_rest(live: Live, monkeypatch: pytest.MonkeyPatch) -> None:
     jobs, _, context = live
     asked: list[tuple[int, int]] = []
 
@@ -293,18 +287,19 @@ def test_restarts_may_take_more_steps_than_the_rest(
         return np.ones(3, dtype=bool)
 
     monkeypatch.setattr(adversarial, "worst_case", record)
-    job = next(job for job in jobs if job.method == "checks")
+    monkeypatch.setattr(adversarial, "EPSILONS", (0,))
+    job = jobs["checks", "scratch"]
     network, few = adversarial.fit(job, context).network, toys.images(3, 3, size=32)
     assert "restart_steps" not in job.recipe  # so that records from before it are of the same job
-    for longer, steps in ({}, 3), ({"restart_steps": 7}, 7):
+    for longer, steps in ({}, 2), ({"restart_steps": 7}, 7):
         found = adversarial.check(dataclasses.replace(job, recipe={**job.recipe, **longer}), network, few, context)
         assert asked.pop() == (steps, 2)
         assert ("adversarial_accuracy_7_steps" in found) == bool(longer)
 
 
-def test_examples_are_images_that_the_network_knows(live: tuple[list[Job], pd.DataFrame, Context]) -> None:
+def test_examples_are_images_that_the_network_knows(live: Live) -> None:
     jobs, _, context = live
-    job = next(job for job in jobs if job.method == "clean-pretraining")
+    job = jobs["clean-pretraining", "tuned"]
     clean, attacked, classes, after = adversarial.examples(job, context, count=3)
     assert len(clean) == len(attacked) == len(classes) == len(after) <= 3
     assert (attacked - clean).abs().max() <= float(job.recipe["test_epsilon"]) + 1e-6
@@ -319,7 +314,8 @@ def test_a_history_has_the_losses_of_its_epochs() -> None:
     assert history["history_error"] == [0.5, 0.0]
 
 
-def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path) -> None:
+def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(adversarial, "EVALUATED_IMAGES", 10)
     context = toys.context(tmp_path)
     recipe = adversarial.jobs("smoke", methods=["adversarial"])[0].recipe
     short = dataclasses.replace(AdversarialConfig.of(recipe).training_part(), epochs=2, train_images=60, observations=2)
@@ -341,41 +337,3 @@ def test_candidates_are_trained_against_the_adversary_and_judged_on_other_traini
     tried = {(job.init == SCRATCH, job.recipe["epochs"], job.recipe["learning_rate"]) for job in jobs}
     for job in adversarial.jobs("cpu", datasets=["cifar10"], methods=["adversarial"], seeds=[0]):
         assert (job.init == SCRATCH, job.recipe["epochs"], job.recipe["learning_rate"]) in tried
-
-
-# ---------------------------------------------------------------------------------------- the page
-
-
-def record(method: str, arm: str, seed: int, **metrics: Any) -> Record:
-    init = SCRATCH if arm == "scratch" else "wrn-16-1_imagenet32_160000x275_untargeted_e3_s1_000000"
-    job = Job(
-        section="adversarial",
-        profile="cpu",
-        dataset="cifar10",
-        init=init,
-        method=method,
-        level=None,
-        seed=seed,
-        recipe={"epochs": 5, "learning_rate": 0.03},
-    )
-    return Record(job, {"attacked_images": 1000.0, **metrics}, {"date": "2026-01-01", "revision": "0" * 40})
-
-
-def test_candidates_are_shown_with_the_most_robust_in_bold() -> None:
-    rows = []
-    settings = {"learning_rate": 0.03, "train_images": 5000, "batch_size": 128}
-    for epochs, accuracy in ((5, 0.3), (10, 0.25)):
-        one = record("adversarial", "pre-trained", 0, error=0.4, adversarial_accuracy=accuracy)
-        job = dataclasses.replace(
-            one.job, section="recipe_choice", method="adversarial", recipe={**settings, "epochs": epochs}
-        )
-        rows.append(dataclasses.replace(one, job=job))
-    table = trainings.candidates_table(
-        frame(rows),
-        method="adversarial",
-        measures=["error", "adversarial_accuracy"],
-        caption="c",
-        name="tab-candidates",
-    )
-    assert "| **pre-trained** | **5** | **40.0** | **30.0** |" in table
-    assert "| pre-trained | 10 | 40.0 | 25.0 |" in table
