@@ -12,10 +12,6 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import matplotlib as mpl
-
-mpl.use("agg")
-
 import numpy as np
 import pandas as pd
 import pytest
@@ -28,7 +24,6 @@ from robustness_lib.experiments import registry, testbed
 from robustness_lib.metrics import Metrics
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import Record, Store, check_metrics, load_published
-from robustness_lib.runner.sweep import sweep
 
 MODELS = ("a_net", "b_net", "c_net", "fv_16k")
 IMAGES = 60
@@ -41,16 +36,12 @@ def answers(part: int, count: int = IMAGES) -> np.ndarray:
     return np.where(right, np.arange(count) % 10, (np.arange(count) + 1) % 10)
 
 
-def write(path: Path, content: bytes | str) -> Path:
+def write(path: Path, content: str | np.ndarray) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content if isinstance(content, bytes) else content.encode())
-    return path
-
-
-def save(path: Path, array: np.ndarray) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.save(path, array)
-    return path
+    if isinstance(content, str):
+        path.write_text(content)
+    else:
+        np.save(path, content)
 
 
 # --------------------------------------------------------------------------------------------- what authors publish
@@ -101,7 +92,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
             write(path, json.dumps(row.tolist(), indent=2))
         labels = (np.arange(IMAGES) % 10).astype(np.int32 if part == "original" else np.uint16)
         name = "cifar10_labels.npy" if part == "original" else f"cifar101/datasets/cifar10.1_{part}_labels.npy"
-        save(folder / name, labels)
+        write(folder / name, labels)
     wnids = [f"n{number:08d}" for number in range(10)]
     classes = [{"cid": number, "wnid": wnid, "synset": ["x"]} for number, wnid in enumerate(wnids)]
     write(folder / "v2/metadata/class_info.json", json.dumps(classes))
@@ -110,7 +101,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]
         write(folder / f"v2/datasets/{part}.json", json.dumps({"seed": 1, "image_filenames": names}))
         for model, row in zip(MODELS, answers(3 + number), strict=True):
             five = np.stack([row, *[(row + step) % 10 for step in range(1, 5)]], axis=1)
-            save(folder / f"v2/predictions/{part}/{model}.npy", five)
+            write(folder / f"v2/predictions/{part}/{model}.npy", five)
     for date, commit in published_predictions.SNAPSHOT_COMMITS.items():
         write(folder / f"testbed/{commit}/robustness_top1s.csv", state(STATES[date]))
         write(folder / f"testbed/{commit}/plotting/model_types.py", TYPES)
@@ -198,32 +189,30 @@ def small(tmp_path: Path, pinned: None) -> Path:
 # --------------------------------------------------------------------------------------------- fetching
 
 
-@pytest.mark.parametrize("name", published_predictions.FILES)
-def test_tables_are_made_from_what_is_published(name: str, published: Path, pinned: None, tmp_path: Path) -> None:
+def test_tables_are_made_from_what_is_published(published: Path, pinned: None, tmp_path: Path) -> None:
     root = tmp_path / "data"
-    assert data.check(name, root).state == "missing"
-    status = data.fetch(name, root)
-    assert status.state == "intact", status.message
-    assert [path.name for path in root.rglob("*") if path.is_file()] == [
-        published_predictions.FILES[name].partition("/")[2]
-    ]
-    for path in sorted(published.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    assert data.fetch(name, root).state == "intact"  # nothing is downloaded twice
-
-
-def test_what_the_made_tables_say(published: Path, pinned: None, tmp_path: Path) -> None:
     for name in published_predictions.FILES:
-        data.fetch(name, tmp_path)
-    cifar = published_predictions.cifar10_correctness(tmp_path)
+        assert data.check(name, root).state == "missing"
+        status = data.fetch(name, root)
+        assert status.state == "intact", status.message
+    made = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
+    assert made == set(published_predictions.FILES.values())
+    cifar = published_predictions.cifar10_correctness(root)
     np.testing.assert_array_equal(cifar.correct["cifar10.1-v6"], answers(2) == LABELS)
-    net = published_predictions.imagenet_correctness(tmp_path)
+    net = published_predictions.imagenet_correctness(root)
     np.testing.assert_array_equal(net.correct["imagenetv2"], answers(4) == LABELS)
     assert net.labels["imagenet"].tolist() == LABELS.tolist()
-    found = published_predictions.imagenet_accuracies(tmp_path)
+    found = published_predictions.imagenet_accuracies(root)
     assert found.loc["vgg11", "val@2020-08-31"] == pytest.approx(0.5)
     assert found["val"].isna().tolist() == [False, False, False, False, True]
     assert found["model_type"].tolist() == ["more_data", "", "standard", "", ""]
+    for path in sorted(published.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    for name in published_predictions.FILES:
+        assert data.fetch(name, root).state == "intact"  # nothing is downloaded twice
+
+
+FIRST, _, LAST = (f"testbed/{commit}" for commit in published_predictions.SNAPSHOT_COMMITS.values())
 
 
 @pytest.mark.parametrize(
@@ -234,21 +223,9 @@ def test_what_the_made_tables_say(published: Path, pinned: None, tmp_path: Path)
         ("imagenet-answers", "v2/metadata/class_info.json", b"[1, 2]"),
         ("imagenet-answers", "v2/datasets/imagenetv2-b-33.json", b'{"image_filenames": [["image", "n99"]]}'),
         ("imagenet-answers", "v2/predictions/imagenetv2-b-33/a_net.npy", b"<html>Please log in</html>"),
-        (
-            "imagenet-testbed",
-            f"testbed/{published_predictions.SNAPSHOT_COMMITS['2021-09-15']}/robustness_top1s.csv",
-            b"a,b",
-        ),
-        (
-            "imagenet-testbed",
-            f"testbed/{published_predictions.SNAPSHOT_COMMITS['2020-08-31']}/robustness_top1s.csv",
-            b"",
-        ),
-        (
-            "imagenet-testbed",
-            f"testbed/{published_predictions.SNAPSHOT_COMMITS['2021-09-15']}/plotting/model_types.py",
-            b"(",
-        ),
+        ("imagenet-testbed", f"{LAST}/robustness_top1s.csv", b"a,b"),
+        ("imagenet-testbed", f"{FIRST}/robustness_top1s.csv", b""),
+        ("imagenet-testbed", f"{LAST}/plotting/model_types.py", b"("),
     ],
 )
 def test_a_damaged_publication_is_refused(
@@ -297,10 +274,7 @@ def test_missing_and_damaged_tables(small: Path) -> None:
     with pytest.raises(UserError, match=r"damaged: the SHA-256 sum of its content is"):
         published_predictions.imagenet_accuracies(small)
     table = accuracy_file()
-    write(
-        accuracies,
-        table.replace({"model_type": {"standard": "lp_adv"}}).to_csv(index=False),
-    )
+    write(accuracies, table.replace({"model_type": {"standard": "lp_adv"}}).to_csv(index=False))
     assert data.check("imagenet-testbed", small).state == "damaged"
     table.loc[table["model"] == "weak", "model_type"] = "low_accuracy_cnn"  # nothing is computed from the latest types
     write(accuracies, table.to_csv(index=False))
@@ -318,11 +292,8 @@ def test_jobs_are_one_a_pair_and_method() -> None:
     assert {job.dataset for job in planned} == set(testbed.PAIRS)
     assert {job.method for job in planned} == set(testbed.METHODS)
     assert all(testbed.is_job(job) and job.seed == 0 and job.profile == "cpu" for job in planned)
-    assert [job.method for job in testbed.jobs("cpu", datasets=["objectnet"])] == [
-        "fit-linear",
-        "fit-probit",
-        "fit-logit",
-    ]
+    fits = ["fit-linear", "fit-probit", "fit-logit"]
+    assert [job.method for job in testbed.jobs("cpu", datasets=["objectnet"])] == fits
     [job] = testbed.jobs("cpu", datasets=["imagenet", "objectnet"], methods=["fit-logit-2021-09"], seeds=[3, 4])
     assert (job.recipe["models"], job.recipe["scaling"]) == ("2021-09-15", "logit")
     assert testbed.jobs("smoke") == testbed.jobs("paper") == []
@@ -363,23 +334,15 @@ def test_models_are_those_that_the_table_had(small: Path) -> None:
     assert found["more_data"] == [0, 0]
 
 
-def test_records_of_a_sweep_name_their_data(small: Path, tmp_path: Path) -> None:
-    planned = testbed.jobs("cpu", datasets=["cifar10"], methods=["mixed", "testbed"])
-    context = Context(data=small, store=tmp_path / "runs", progress=False)
-    outcome = sweep(planned, testbed.run, context, workers=1)
-    outcome.check()
-    for record in Store(tmp_path / "runs").records(testbed.SECTION):
-        assert list(record.provenance["data"]) == ["cifar10-testbed"]
-
-
-def test_a_section_measures_them_without_images(small: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(registry.SECTIONS, testbed.SECTION, testbed.__name__)
+def test_a_section_measures_them_without_images_and_records_their_data(small: Path, tmp_path: Path) -> None:
     context = Context(data=small, store=tmp_path / "runs", progress=False)
     planned, outcome = registry.measure_section(
         testbed.SECTION, "cpu", context, workers=1, datasets=["cifar10.1-v4"], methods=["fit-linear"]
     )
     outcome.check()
     assert registry.recorded(planned, Store(tmp_path / "runs"))["model_count"].tolist() == [3]
+    for record in Store(tmp_path / "runs").records(testbed.SECTION):
+        assert list(record.provenance["data"]) == ["cifar10-testbed"]
 
 
 # --------------------------------------------------------------------------------------------- the real tables

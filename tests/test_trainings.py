@@ -73,3 +73,17 @@ def test_a_job_without_a_record_is_not_run() -> None:
     nothing = records.frame([]), evidence.tidy([])
     table = trainings.live_table([JOB], *nothing, metrics=["error"], caption="", name="tab")
     assert "| synthetic, standard, from scratch | 0 | not run |" in table
+
+
+def test_the_best_candidate_is_bold() -> None:
+    rows = []
+    for epochs, accuracy in ((5, 0.3), (10, 0.25)):
+        recipe = {"learning_rate": 0.03, "train_images": 5000, "batch_size": 128, "epochs": epochs}
+        changes = {"section": "recipe_choice", "method": "adversarial", "init": "wrn-16-1_imagenet32_e3_s1_000000"}
+        rows.append(made({"error": 0.4, "adversarial_accuracy": accuracy}, profile="cpu", recipe=recipe, **changes))
+    measures = ["error", "adversarial_accuracy"]
+    table = trainings.candidates_table(
+        records.frame(rows), method="adversarial", measures=measures, caption="c", name="tab-candidates"
+    )
+    assert "| **pre-trained** | **5** | **40.0** | **30.0** |" in table
+    assert "| pre-trained | 10 | 40.0 | 25.0 |" in table
