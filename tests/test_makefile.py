@@ -75,25 +75,19 @@ def replace(path: str, content: str) -> None:
 
 
 def test_book_notices_results_that_come_change_and_go(make: Make) -> None:
+    ood = Path("book/results/ood.jsonl")
     assert executed(make("book")) == set(PAGES)
-    assert make("book") == []
-    replace("book/results/ood.jsonl", "{}\n{}\n")
-    assert executed(make("book")) == {"ood", "claims"}
-    assert make("book") == []
-    Path("book/results/ood.jsonl").unlink()
-    assert {"ood", "claims"} <= executed(make("book"))
-    assert make("book") == []
-    Path("book/results/ood.jsonl").write_text("{}\n")
-    assert {"ood", "claims"} <= executed(make("book"))
-    assert make("book") == []
+    for change in (lambda: replace(str(ood), "{}\n{}\n"), ood.unlink, lambda: ood.write_text("{}\n")):
+        assert make("book") == []
+        change()
+        assert {"ood", "claims"} <= executed(make("book"))
 
 
 def test_setup_makes_the_environment_and_nothing_else(make: Make) -> None:
     assert make("setup") == []
     Path(".venv/set-up").unlink()
     calls = make("setup", "PYTHON=.venv/bin/python")
-    assert [call for call in calls if "-m venv .venv" in call]
-    assert [call for call in calls if "-m pip install" in call]
+    assert [call.partition(" -m ")[2].split()[0] for call in calls if " -m " in call] == ["venv", "pip"]
     assert not executed(calls)
     assert Path(".venv/set-up").exists()
 

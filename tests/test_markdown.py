@@ -31,11 +31,8 @@ def test_sides_and_effects_have_their_units():
     assert markdown.sides(FOUND, "error") == "64.5 ± 0.7 → 45.5 ± 0.7 %"
     assert markdown.effect(FOUND, "error") == "−19.0 points [−20.0, −18.0]"
     assert markdown.effect(Comparison(), "error") == "not measured"
-
-
-def test_one_seed_has_no_interval():
     one = Comparison((0,), np.array([0.4]), np.array([0.5]), -0.1, -np.inf, np.inf)
-    assert markdown.effect(one, "error") == "−10.0 points"
+    assert markdown.effect(one, "error") == "−10.0 points"  # one seed has no interval
 
 
 def test_a_table_is_myst_and_html():
@@ -43,6 +40,7 @@ def test_a_table_is_myst_and_html():
     assert text.splitlines()[:2] == [":::{table} A table.", ":name: tab-x"]
     assert "| a\\|b | <1 |" in text
     assert "<td>&lt;1</td>" in text._repr_html_()
+    assert "| none recorded |" in markdown.table([], caption="A table.", name="tab-x")
 
 
 def test_a_finding_does_not_outlive_its_condition():

@@ -86,9 +86,7 @@ def test_every_name_that_a_notebook_takes_from_the_library_is_there(source: Path
 def test_notebook_in_git_has_no_outputs(source: Path) -> None:
     notebook = json.loads(source.with_suffix(".ipynb").read_text())
     assert set(notebook["metadata"]) <= {"jupytext", "kernelspec"}
-    for cell in notebook["cells"]:
-        assert not cell.get("outputs")
-        assert cell.get("execution_count") is None
+    assert not any(cell.get("outputs") or cell.get("execution_count") for cell in notebook["cells"])
 
 
 @NOTEBOOKS
@@ -193,8 +191,6 @@ def test_unknown_parameter_is_refused_with_the_nearest_name() -> None:
         ('rate = "1e-3"', "rate is '1e-3', but a number"),
         ("quick = 1", "quick is 1, but True or False"),
         ("seeds = [0, 1]", r"seeds is \[0, 1\], but text was expected, such as its default '0,1,2'"),
-        ("profile = None", "profile is None, but text"),
-        ("profile = True", "profile is True, but text"),
     ],
 )
 def test_value_of_another_kind_is_refused(injected: str, message: str) -> None:
@@ -202,28 +198,11 @@ def test_value_of_another_kind_is_refused(injected: str, message: str) -> None:
         run(injected)
 
 
-def test_source_runs_as_a_script_without_a_history() -> None:
-    namespace: dict[str, object] = {"seeds": "0"}
-    check_parameters(namespace)
-    assert namespace == {"seeds": "0"}
-
-
-@pytest.mark.parametrize(
-    ("changed", "message"),
-    [
-        ({"profile": "cpuu"}, "'cpuu'.*did you mean 'cpu'"),
-        ({"dataset": "cifar11"}, "'cifar11'.*did you mean 'cifar10'"),
-        ({"method": "temper"}, "'temper'.*standard, temperature"),
-        ({"seeds": "one"}, "seeds='one'"),
-        ({"overrides": "epoch=1"}, "'epoch'.*did you mean 'epochs'"),
-        ({"levels": "0.5"}, "no levels"),
-    ],
-)
-def test_what_a_section_cannot_measure_is_refused(changed: dict[str, str], message: str) -> None:
+def test_what_a_section_cannot_measure_is_refused() -> None:
     texts = {"profile": "smoke", "dataset": "all", "method": "all", "seeds": "0", "overrides": "", "data_root": ""}
     check_parameters(dict(texts), "calibration")
-    with pytest.raises(UserError, match=message):
-        check_parameters(texts | changed, "calibration")
+    with pytest.raises(UserError, match=r"'temper'.*standard, temperature"):
+        check_parameters(texts | {"method": "temper"}, "calibration")
 
 
 def test_papermill_run_with_an_unsuitable_parameter_fails_in_its_first_cells(tmp_path: Path) -> None:
@@ -278,7 +257,6 @@ def test_page_with_given_parameters_is_refused(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"output_type": "error"}, "stopped with an error in cell 1"),
-        ({"text": [f"{Path.cwd()}/runs/x\n"]}, "holds the path .* of this machine"),
         ({"text": [f"{Path.home()}/x\n"]}, "holds the path .* of this machine"),
     ],
 )
@@ -313,15 +291,9 @@ def prose(text: str) -> str:
 
 def test_page_links_the_numbers_of_its_figures(tmp_path: Path) -> None:
     picture = {"image/svg+xml": "<svg/>", CSV: "x,y\n1,2\n"}
-    cells = [
-        {
-            "cell_type": "code",
-            "source": "figure",
-            "metadata": {"mystnb": {"figure": {"caption": "What it is.", "name": "fig-it"}}} if named else {},
-            "outputs": [{"output_type": "display_data", "data": dict(picture), "metadata": {}}],
-        }
-        for named in (True, False)
-    ]
+    output = {"output_type": "display_data", "data": picture, "metadata": {}}
+    figure = {"mystnb": {"figure": {"caption": "What it is.", "name": "fig-it"}}}
+    cells = [{"cell_type": "code", "metadata": noted, "outputs": [output]} for noted in (figure, {})]
     (tmp_path / "run.ipynb").write_text(json.dumps({"cells": cells, "metadata": {}}))
     write_page(tmp_path / "run.ipynb", tmp_path / "page.ipynb")
     first, second = json.loads((tmp_path / "page.ipynb").read_text())["cells"]

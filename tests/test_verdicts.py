@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from typing import Any
 
@@ -31,11 +32,15 @@ def record(init: str, seed: int, *, recipe: dict[str, Any] | None = None, **sett
 
 
 def both(scratch: list[float], tuned: list[float], metric: str = "rms_calibration_error", **same: Any) -> list[Record]:
-    return [
-        record(init, seed, **{metric: value}, **same)
-        for init, values in (("scratch", scratch), (CHECKPOINT, tuned))
-        for seed, value in enumerate(values)
-    ]
+    return [*seeds("scratch", scratch, metric, **same), *seeds(CHECKPOINT, tuned, metric, **same)]
+
+
+def seeds(init: str, values: list[float], metric: str = "error", **same: Any) -> list[Record]:
+    return [record(init, seed, **{metric: value}, **same) for seed, value in enumerate(values)]
+
+
+def at_levels(init: str, values: dict[float, list[float]], **same: Any) -> list[Record]:
+    return [one for level, some in values.items() for one in seeds(init, some, level=level, **same)]
 
 
 def judged(found: Claim, *records: list[Record]) -> verdicts.Verdict:
@@ -130,18 +135,17 @@ def test_a_number_is_the_printed_one_to_its_last_digit(value, direction):
 
 def test_a_measurement_without_randomness_needs_one_record():
     shared = {"section": "effective_robustness", "dataset": "imagenet"}
-    fits = [
-        record("scratch", 0, method=f"fit-{x}", r_squared=y, **shared) for x, y in (("linear", 0.98), ("logit", 0.99))
-    ]
-    verdict = judged(claim("er-fit-imagenet"), fits)
+    fits = (
+        seeds("scratch", [y], "r_squared", method=x, **shared) for x, y in (("fit-linear", 0.98), ("fit-logit", 0.99))
+    )
+    verdict = judged(claim("er-fit-imagenet"), *fits)
     assert (verdict.direction, verdict.comparison.n) == ("supported", 1)
     assert verdict.comparison.low == verdict.comparison.high == verdict.comparison.effect
 
 
 def test_a_side_may_be_the_number_zero():
     setting = {"section": "effective_robustness", "method": "replay"}
-    values = enumerate((-0.01, 0.0, -0.02))
-    records = [record(CHECKPOINT, seed, final_effective_robustness=x, **setting) for seed, x in values]
+    records = seeds(CHECKPOINT, [-0.01, 0.0, -0.02], "final_effective_robustness", **setting)
     verdict = judged(claim("er-keep-replay"), records)  # at the end at most 1 point
     assert (verdict.comparison.effect, verdict.comparison.high) == pytest.approx((-0.01, -0.01 + 0.01 * T), abs=1e-7)
     assert verdict.direction == "undecided"  # up to +1.48 points
@@ -177,35 +181,25 @@ def test_size_is_judged_at_the_papers_scale_only():
 
 
 def test_two_pretrainings_of_one_seed_each_leave_a_claim_undecided():
-    values = {"excluded": (0.30, 0.31, 0.32), "full": (0.20, 0.21, 0.221)}
+    values = {"excluded": [0.30, 0.31, 0.32], "full": [0.20, 0.21, 0.221]}
     corpora = {"excluded": "imagenet32-no-cifar10_144900x249", "full": "imagenet32_160000x275"}
+    recipe = {"architecture": "wrn-16-1", "epochs": 10, "train_images": 0}
 
-    def judged_with(corpora: dict[str, str], seeds: tuple[int, ...]) -> verdicts.Verdict:
-        recipe = {"architecture": "wrn-16-1", "epochs": 10, "train_images": 0}
-        made = {
-            (method, seed): record("scratch", seeds[seed], section="pretraining", dataset=name, recipe=recipe)
-            for method, name in corpora.items()
-            for seed in range(3)
-        }
-        tuned = [
-            record(
-                checkpoint_id(start.job),
-                seed,
-                section="adversarial",
-                method=method,
-                adversarial_accuracy=values[method][seed],
-            )
-            for (method, seed), start in made.items()
-        ]
-        return judged(claim("adv-excluded"), tuned, list(made.values()))
+    def judged_with(corpora: dict[str, str], own_seed: bool) -> verdicts.Verdict:
+        records = []
+        for (method, some), seed in itertools.product(values.items(), range(3)):
+            start = record("scratch", own_seed * seed, section="pretraining", dataset=corpora[method], recipe=recipe)
+            same = {"section": "adversarial", "method": method, "adversarial_accuracy": some[seed]}
+            records += [start, record(checkpoint_id(start.job), seed, **same)]
+        return judged(claim("adv-excluded"), records)
 
-    one = judged_with(corpora, (1, 1, 1))
+    one = judged_with(corpora, own_seed=False)
     assert (one.direction, one.comparison.pretraining_seeds) == ("undecided", 1)
     assert "two pre-trainings with one seed each" in one.note
-    several = judged_with(corpora, (0, 1, 2))
+    several = judged_with(corpora, own_seed=True)
     assert (several.direction, several.comparison.pretraining_seeds) == ("supported", 3)
     assert "one seed each" not in several.note
-    same = judged_with(corpora | {"excluded": corpora["full"]}, (1, 1, 1))
+    same = judged_with(corpora | {"excluded": corpora["full"]}, own_seed=False)
     assert same.direction == "supported"  # one pre-training, two ways of tuning
 
 
@@ -230,58 +224,47 @@ def test_arms_that_have_learned_next_to_nothing_are_no_test():
     assert judged_at(0.90, 0.88, "paper").direction == "not testable here"
 
 
-def noise(method: str, arm: str, at_zero: float, slope: float) -> list[Record]:
-    init, shared = "scratch" if arm == "scratch" else CHECKPOINT, {"section": "label_noise", "method": method}
-    return [
-        record(init, seed, level=level, error=at_zero + slope * level + seed / 100, **shared)
-        for level in (0.0, 0.5, 1.0)
-        for seed in range(3)
-    ]
+def noise(method: str, init: str, at_zero: float, slope: float) -> list[Record]:
+    values = {level: [at_zero + slope * level + seed / 100 for seed in range(3)] for level in (0.0, 0.5, 1.0)}
+    return at_levels(init, values, section="label_noise", method=method)
 
 
 def test_no_correction_is_not_superior_where_forward_correction_fails():
     found = claim("noise-superior-cifar10")
-    tuned = noise("none", "pre-trained", 0.1, 0.2) + noise("forward", "pre-trained", 0.2, 0.21)
+    tuned = noise("none", CHECKPOINT, 0.1, 0.2) + noise("forward", CHECKPOINT, 0.2, 0.21)
     works = noise("none", "scratch", 0.2, 0.4) + noise("forward", "scratch", 0.2, 0.3)
     fails = noise("none", "scratch", 0.2, 0.3) + noise("forward", "scratch", 0.2, 0.4)
-    assert judged(found, tuned, fails).direction == "not testable here"
-    assert "Forward correction fails here" in judged(found, tuned, fails).note
-    assert judged(found, tuned, works).direction == "undecided"  # the differences of the three seeds are equal
-    assert judged(found, tuned, works).comparison.effect == pytest.approx(-0.105)
+    verdict = judged(found, tuned, fails)
+    assert verdict.direction == "not testable here"
+    assert "Forward correction fails here" in verdict.note
+    verdict = judged(found, tuned, works)  # the differences of the three seeds are equal
+    assert (verdict.direction, verdict.comparison.effect) == ("undecided", pytest.approx(-0.105))
 
 
 def test_the_excess_area_needs_room_for_the_error_to_rise():
-    found = claim("noise-softer-cifar10")
-    records = noise("none", "scratch", 0.88, 0.05) + noise("none", "pre-trained", 0.6, 0.3)
-    assert judged(found, records).direction == "not testable here"
-    assert judged(found, records).comparison.effect == pytest.approx(0.15 - 0.025)
-    assert judged(found, noise("none", "scratch", 0.5, 0.05), noise("none", "pre-trained", 0.6, 0.3)).comparison.n == 3
+    found, tuned = claim("noise-softer-cifar10"), noise("none", CHECKPOINT, 0.6, 0.3)
+    verdict = judged(found, noise("none", "scratch", 0.88, 0.05), tuned)
+    assert (verdict.direction, verdict.comparison.effect) == ("not testable here", pytest.approx(0.15 - 0.025))
+    assert judged(found, noise("none", "scratch", 0.5, 0.05), tuned).direction != "not testable here"
 
 
 # ---- several levels and sets
 
 
-def imbalance(values: dict[float, list[float]], method: str = "normal", init: str = "scratch") -> list[Record]:
-    return [
-        record(init, seed, section="imbalance", method=method, level=level, error=error)
-        for level, errors in values.items()
-        for seed, error in enumerate(errors)
-    ]
-
-
 def test_a_claim_about_every_level_stands_by_the_weakest():
     found = claim("imb-smote-cifar10")
-    smote = imbalance({0.2: [0.40, 0.41, 0.42], 1.0: [0.35, 0.36, 0.37], 2.0: [0.30, 0.31, 0.32]}, "smote")
+    setting = {"section": "imbalance", "method": "normal"}
+    values = {0.2: [0.40, 0.41, 0.42], 1.0: [0.35, 0.36, 0.37], 2.0: [0.30, 0.31, 0.32]}
+    smote = at_levels("scratch", values, section="imbalance", method="smote")
     good = {0.2: [0.20, 0.21, 0.23], 1.0: [0.30, 0.309, 0.322], 2.0: [0.20, 0.21, 0.23]}
-    tuned = CHECKPOINT
-    verdict = judged(found, smote, imbalance(good, init=tuned))
+    verdict = judged(found, smote, at_levels(CHECKPOINT, good, **setting))
     assert (verdict.direction, verdict.level, verdict.levels, verdict.comparison.n) == ("supported", 1.0, 3, 3)
     assert verdict.comparison.effect == pytest.approx((-0.05 - 0.051 - 0.048) / 3)
     assert verdict.claim == found
     unsure = good | {2.0: [0.20, 0.40, 0.10]}
-    assert judged(found, smote, imbalance(unsure, init=tuned)).direction == "undecided"
+    assert judged(found, smote, at_levels(CHECKPOINT, unsure, **setting)).direction == "undecided"
     lost = unsure | {1.0: [0.40, 0.41, 0.421]}  # beside a level that is merely unsure
-    verdict = judged(found, smote, imbalance(lost, init=tuned))
+    verdict = judged(found, smote, at_levels(CHECKPOINT, lost, **setting))
     assert (verdict.direction, verdict.level) == ("contradicted", 1.0)
     assert "1 of them support the claim" in verdict.note
     assert judged(found, smote).direction == "not measured"
@@ -300,15 +283,14 @@ def test_a_claim_about_every_ood_set():
 
 
 def test_a_claim_about_every_class():
-    found = claim("imb-classes-normal")
+    setting = {"section": "imbalance", "method": "normal", "level": 0.2}
     records = [
-        record(init, seed, section="imbalance", method="normal", level=0.2,
-               class_error=[x + (1 + seed) / 50 * y for x in some])
+        record(init, seed, class_error=[x + (1 + seed) / 50 * y for x in some], **setting)
         for init, y, some in (("scratch", 2, [0.5] * 10), (CHECKPOINT, 1, [0.3] * 9 + [0.49]))
         for seed in range(3)
-    ]  # fmt: skip
-    verdict = judged(found, records)
-    # of class 10 the differences are -0.03, -0.05 and -0.07: mean -0.05, half an interval of 4.303 * 0.02 / sqrt(3)
+    ]
+    verdict = judged(claim("imb-classes-normal"), records)
+    # of class 10 the differences are -0.03, -0.05 and -0.07: mean -0.05, standard deviation 0.02
     assert (verdict.comparison.effect, verdict.level, verdict.levels) == (pytest.approx(-0.05), "10", 10)
     assert verdict.comparison.high == pytest.approx(-0.05 + 0.02 * T, abs=1e-7)
     assert verdict.direction == "supported"
@@ -363,57 +345,49 @@ def test_effects_in_words(name, metric, scratch, tuned, text):
     assert verdicts.effect_text(judged(found, both(scratch, tuned, metric, dataset=found.dataset))) == text
 
 
-def test_frame_and_counts():
-    values = evidence.tidy(both([0.30, 0.40, 0.50], [0.20, 0.28, 0.42], "error"))
-    rows = verdicts.frame(values).set_index("id")
-    assert len(rows) == len(CLAIMS)
-    row = rows.loc["cal-error-cifar10"]
-    assert (row["direction"], row["scale"], row["n"]) == ("supported", "cpu", 3)
-    assert (row["source"], row["paper"]) == ("authors' logs", "5.32 → 3.64 %")
-    counts = verdicts.counts(verdicts.frame(values))
+def test_counts_by_section_and_verdict():
+    rows = verdicts.frame(evidence.tidy(both([0.30, 0.40, 0.50], [0.20, 0.28, 0.42], "error")))
+    row = rows.set_index("id").loc["cal-error-cifar10"]
+    assert (row["direction"], row["scale"], row["n"], row["source"]) == ("supported", "cpu", 3, "authors' logs")
+    counts = verdicts.counts(rows)
     assert list(counts.index) == [*SECTIONS, "all"]
-    assert counts.loc["all"].to_dict() == {
-        "supported": 1, "contradicted": 0, "undecided": 0, "not testable here": 0, "not measured": len(CLAIMS) - 1
-    }  # fmt: skip
+    assert counts.loc["all"].tolist() == [1, 0, 0, 0, len(CLAIMS) - 1]
     assert counts.loc["calibration", "supported"] == 1
+
+
+# ---- the published records
 
 
 @pytest.fixture(scope="module")
 def published() -> pd.DataFrame:
-    return evidence.load()
+    return verdicts.frame(evidence.load()).set_index("id", drop=False)
 
 
-def test_a_misspelt_method_or_metric_would_leave_a_claim_unmeasured(published):
-    """Every claim is measured, or says what it needs."""
-    for verdict in verdicts.all_verdicts(published):
-        assert (verdict.direction == "not measured") == bool(verdict.claim.needs), verdict.claim.id
-
-
-def test_verdicts_of_the_audit(published):
-    """What an independent audit computed from the records: differences in points."""
-    found = {one.claim.id: one for one in verdicts.all_verdicts(published)}
-    for name, points in {"noise-excluded": [2.5, 1.6, 3.4], "noise-softer-cifar10": [-5.7, -12.3, 1.0]}.items():
-        effect = found[name].comparison
-        assert [round(100 * x, 1) for x in (effect.effect, effect.low, effect.high)] == points
-    assert found["noise-excluded"].direction == "undecided"
-    assert "photographs: −8.9 points" in found["ood-auroc-cifar100"].note
-    assert found["er-slope-imagenet"].direction == "supported"
-    assert {found[f"er-{name}-cifar10"].direction for name in ("fit", "slope", "r2")} == {"not testable here"}
-    assert "89" in found["cal-rms-tiny_imagenet"].note
-
-
-def test_every_reason_is_given():
+def test_every_claim_is_measured_or_says_what_it_needs(published):
+    """A misspelt method or metric would leave it unmeasured."""
     for one in CLAIMS:
+        assert (published["direction"][one.id] == "not measured") == bool(one.needs), one.id
         assert bool(one.margin_reason) == (one.test != "beyond"), one.id
         assert one.untestable or not one.untestable_if
         assert one.test == "beyond" or one.bounds[0] < one.bounds[1]
 
 
+def test_verdicts_of_the_audit(published):
+    """What an independent audit computed from the records."""
+    intervals = {"noise-excluded": "+2.5 points [+1.6, +3.4]", "noise-softer-cifar10": "−5.7 points [−12.3, +1.0]"}
+    assert {name: published["interval"][name] for name in intervals} == intervals
+    directions = {"noise-excluded": "undecided", "er-slope-imagenet": "supported"}
+    directions |= dict.fromkeys(("er-fit-cifar10", "er-slope-cifar10", "er-r2-cifar10"), "not testable here")
+    assert {name: published["direction"][name] for name in directions} == directions
+    assert "photographs: −8.9 points" in published["note"]["ood-auroc-cifar100"]
+    assert "89" in published["note"]["cal-rms-tiny_imagenet"]
+
+
 def test_claims_table_has_a_row_a_claim(published):
-    whole = verdicts.claims_table(verdicts.frame(published), name="tab-claims")
+    whole = verdicts.claims_table(published, name="tab-claims")
     lines = [line for line in whole.splitlines() if line.startswith("| ")]
     assert len(lines) == 2 + len(CLAIMS)
     assert lines[0] == "| Claim | Paper | Here [95 %] | Verdict | Scale | Page |"
     assert all("(calibration.ipynb)" in line for line in lines if "(P1 Table 5)" in line)
-    own = verdicts.claims_table(verdicts.frame(published, "calibration"), name="t")
+    own = verdicts.claims_table(published[published["section"] == "calibration"], name="t")
     assert "| Verdict | Scale |\n" in own
