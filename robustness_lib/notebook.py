@@ -11,6 +11,7 @@ from __future__ import annotations
 import ast
 import json
 import os
+import re
 import sys
 from collections.abc import Mapping, MutableMapping
 from pathlib import Path
@@ -19,13 +20,9 @@ from typing import Any
 from robustness_lib.errors import UserError, choose
 from robustness_lib.files import as_path, write_atomically
 
-CSV = "text/csv"
-"""The format in which a notebook keeps a figure's numbers (:func:`robustness_lib.report.style.show`)."""
-
+CSV = "text/csv"  # the format in which a notebook keeps a figure's numbers
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after the parameters cell
-
-_FOLDERS = ("data_root", "store", "results")
-"""Parameters in which ``~`` is the home folder."""
+_FOLDERS = ("data_root", "store", "results")  # parameters in which ~ is the home folder
 
 
 def check_parameters(namespace: MutableMapping[str, Any], section: str | None = None) -> None:
@@ -43,7 +40,7 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
     defaults = next(filter(None, map(_constants, history)), {})
     for cell in history:
         if cell.startswith(_INJECTED):
-            for name in _assigned(cell):
+            for name in re.findall(r"^(\w+) =", cell, re.MULTILINE):
                 choose(name, defaults, "parameter")
     for name, default in defaults.items():
         value = _as_kind_of(default, namespace[name], name)
@@ -115,12 +112,6 @@ def _constants(cell: str) -> dict[str, Any]:
     return constants
 
 
-def _assigned(cell: str) -> list[str]:
-    """The names that a cell's plain assignments set."""
-    targets = [s.targets[0] for s in ast.parse(cell).body if isinstance(s, ast.Assign)]
-    return [target.id for target in targets if isinstance(target, ast.Name)]
-
-
 def _as_kind_of(default: Any, value: Any, name: str) -> Any:
     """``value``, as the kind of thing that ``default`` is."""
     number = isinstance(value, int | float) and not isinstance(value, bool)
@@ -161,8 +152,9 @@ def write_page(executed: Path, page: Path) -> None:
         raise UserError(f"{executed} was run with {', '.join(parameters)} given; the book shows runs at the defaults")
     here = {str(path) for path in (Path.cwd(), os.path.expanduser("~"), Path(sys.prefix))} - {"/", "~"}
     for number, cell in enumerate(notebook["cells"], start=1):
-        for name in ("papermill", "execution"):
-            cell["metadata"].pop(name, None)
+        cell["metadata"] = {
+            name: one for name, one in cell["metadata"].items() if name not in ("papermill", "execution")
+        }
         shown = cell.get("outputs", [])
         if "remove-stderr" in cell["metadata"].get("tags", []):
             shown[:] = [output for output in shown if output.get("name") != "stderr"]
@@ -173,19 +165,14 @@ def write_page(executed: Path, page: Path) -> None:
                 f"an output of cell {number} of {executed} holds the path {paths[0]} of this machine; "
                 "print paths relative to the repository"
             )
-        _offer_numbers(cell, page.parent / "data")
+        figure = cell["metadata"].get("mystnb", {}).get("figure", {})
+        for output in shown:
+            numbers = "".join(output.get("data", {}).pop(CSV, ""))
+            if numbers.count("\n") > 1 and "name" in figure:
+                path = f"data/{figure['name']}.csv"
+                write_atomically(page.parent / path, numbers.encode())
+                figure["caption"] += f" {{download}}`The numbers (CSV) <{path}>`"
     write_atomically(page, (json.dumps(notebook, indent=1, ensure_ascii=False) + "\n").encode())
-
-
-def _offer_numbers(cell: MutableMapping[str, Any], folder: Path) -> None:
-    """Move the numbers of a cell's figure into a file, and link it from the caption."""
-    figure = cell["metadata"].get("mystnb", {}).get("figure", {})
-    for output in cell.get("outputs", []):
-        numbers = "".join(output.get("data", {}).pop(CSV, ""))
-        if numbers.count("\n") > 1 and "name" in figure:
-            path = folder / f"{figure['name']}.csv"
-            write_atomically(path, numbers.encode())
-            figure["caption"] += f" {{download}}`The numbers (CSV) <{folder.name}/{path.name}>`"
 
 
 def main() -> int:

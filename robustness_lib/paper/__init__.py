@@ -5,10 +5,6 @@ Two papers are reproduced here: **P1**, *Using Pre-Training Can Improve Model Ro
 where it differs), and **P2**, *The Evolution of Out-of-Distribution Robustness Throughout Fine-Tuning* (2021;
 ``andreassen2022evolution``).
 
-* :mod:`~robustness_lib.paper.numbers`: every published number as one long table, read from the package's data
-  files;
-* :mod:`~robustness_lib.paper.claims`: what the papers claim, each as a comparison of two sides.
-
 Nothing here trains, draws or reads a record; :mod:`robustness_lib.report.verdicts` judges the claims.
 """
 

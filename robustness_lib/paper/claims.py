@@ -29,14 +29,7 @@ ZERO, PRINTED = "zero", "printed"
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison.
-
-    Attributes:
-        arm: "scratch", "pre-trained", or "none" for records of either arm.
-        method: Method of the records.
-        metric: Their metric.
-        at: Of a metric with a value an epoch the "last" one, or that at "half" of the epochs.
-    """
+    """One side of a comparison: which records ("none": of either arm), and of a value an epoch, which one."""
 
     arm: str
     method: str
@@ -103,11 +96,6 @@ class Claim:
     def source(self) -> str:
         """Whose claim it is: "papers", "authors' logs" or "our own"."""
         return "our own" if self.locator == "own" else "authors' logs" if self.locator.endswith(" log") else "papers"
-
-    @property
-    def own(self) -> bool:
-        """Whether no paper makes the claim."""
-        return self.source == "our own"
 
     @property
     def stated(self) -> float | None:
@@ -274,7 +262,7 @@ def _at_papers_least(claim: Claim) -> Claim | None:
 @functools.cache
 def paper_text(claim: Claim) -> str:
     """The paper's numbers of a claim, as printed, and the stated size: "13.3 → 3.6 %; a factor of 4.1"."""
-    if claim.own:
+    if claim.source == "our own":
         return "in no paper"
     if claim.than is not None:
         sets = (replace(claim, dataset=name, than=None) for name in (claim.than, claim.dataset))

@@ -43,13 +43,13 @@ STRENGTHS = tuple(tenths / 10 for tenths in range(11))
 """The corruption strengths that the paper's printed areas are over (P1 §3.2)."""
 
 STAND_INS = {"tiny_imagenet": "tiny_imagenet32"}
-"""Image sets that stand in for another where it has no records: Tiny ImageNet at 32 pixels."""
+"""Image sets that stand in for another without records."""
 
 OOD_SETS = {
     "photographs": ("textures", "svhn", "places365", "lsun", "cifar10", "cifar100", "miniplaces", "imagenet21k"),
     "synthetic": ("gaussian", "rademacher", "blobs"),
 }
-"""The two kinds of OOD sets, over which there are means beside the one over all."""
+"""The two kinds of OOD sets, each with a mean of its own."""
 
 
 def load(folder: Path | str = PUBLISHED) -> pd.DataFrame:
@@ -175,10 +175,7 @@ NEAR = 0.1
 
 
 def _dominance(metrics: Mapping[str, Any], testbed: Mapping[str, Any] | None) -> dict[str, float]:
-    """A network's mean dominance probability with testbed models of nearly its accuracy, less that of pairs of them.
-
-    ``dominance_excess_at_maximum`` and ``_at_end`` (P2 §5.4).
-    """
+    """A network's mean dominance probability with testbed models near it, less that of pairs of them (P2 §5.4)."""
     if testbed is None or "dominance_at_end" not in metrics:
         return {}
     models = np.asarray(testbed["model_accuracy"], dtype=float)
@@ -394,8 +391,7 @@ def arms(
 ) -> pd.DataFrame:
     """Both arms, their paired difference and the paper's values: a row a data set, method, level and metric.
 
-    Args are those of :func:`gain`, several at a time; ``locator`` is the place in the paper that is preferred where it
-    prints a number more than once.
+    ``locator`` is the place in the paper that is preferred where it prints a number more than once.
 
     Returns:
         ``dataset`` (as asked for), ``measured_on``, ``method``, ``level``, ``metric``, ``profile``, for each arm

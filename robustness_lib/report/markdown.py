@@ -100,13 +100,13 @@ def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, na
 
     Args:
         frame: Cells by column title, Markdown; at most six columns, the first of them the row heads.
-        caption: Caption, Markdown.
-        name: Label for references, such as ``"tab-calibration"``.
-        classes: CSS classes of the table.
+        caption: Markdown.
+        name: Label, such as ``"tab-calibration"``.
+        classes: CSS classes.
     """
     rows = pd.DataFrame(frame)
     rows = pd.DataFrame({"": ["none recorded"]}) if rows.empty else rows
-    cells = [[str(title) for title in rows.columns], *[[str(cell) for cell in row] for row in rows.to_numpy()]]
+    cells = [list(map(str, row)) for row in (rows.columns, *rows.to_numpy())]
     lines = ["| " + " | ".join(cell.replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in cells]
     lines.insert(1, "|" + " --- |" * len(cells[0]))
     kind = [f":class: {classes}"] if classes else []
@@ -121,8 +121,8 @@ def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = ""
 
     Args:
         rows: Of :func:`robustness_lib.report.evidence.arms`.
-        caption: What is the same in every row: what is shown, at which scale, over how many seeds.
-        name: Label for references.
+        caption: What is the same in every row.
+        name: Label.
         setting: Title of the first column, which names what differs between rows.
         paper: Whether the paper has such numbers at all.
     """

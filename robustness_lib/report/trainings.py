@@ -108,8 +108,8 @@ def candidates_table(
         measures: What is shown; the last decides.
         train_images: Only candidates that were trained on so many images; None: all.
         symbol: Symbol of the level, where the method has levels.
-        caption: Caption of the table.
-        name: Its label for references.
+        caption: Caption.
+        name: Label.
     """
     some = records[records["method"] == method].reset_index(drop=True)
     some = some.join(pd.DataFrame(list(some["recipe"]))[[*_SETTINGS, "train_images"]])
@@ -124,10 +124,6 @@ def candidates_table(
             cells |= {_JUDGED[measure]: number(row[measure], measure) for measure in measures}
             rows.append({title: f"**{cell}**" if index == best else cell for title, cell in cells.items()})
     return table(rows, caption=caption, name=name)
-
-
-_MOST = 4
-"""How many metrics of its own a row shows that has none of those asked for."""
 
 
 def live_table(
@@ -148,9 +144,9 @@ def live_table(
         jobs: The planned jobs, in whose order the rows are.
         live: Their records, as by :func:`robustness_lib.experiments.registry.measure_as_asked`.
         values: The recorded results, of :func:`robustness_lib.report.evidence.tidy`.
-        metrics: What is shown. A row that has none of them shows the first few of its own instead.
-        caption: Caption of the table.
-        name: Its label for references.
+        metrics: What is shown. A row that has none of them shows the first four of its own instead.
+        caption: Caption.
+        name: Label.
     """
     by_key = live.assign(differs=distinctions(live)).set_index("key")
     groups: dict[tuple[str, str], list[Job]] = {}
@@ -162,7 +158,7 @@ def live_table(
     for (what, differs), group in groups.items():
         some = by_key[by_key.index.isin([job.key for job in group])].drop(columns=_DESCRIBES, errors="ignore")
         numbers = some.map(lambda value: value if isinstance(value, int | float) else None).dropna(axis=1, how="all")
-        others = [] if set(shown) & set(numbers) else [str(one) for one in numbers][:_MOST]
+        others = [] if set(shown) & set(numbers) else [str(one) for one in numbers][:4]
         rest = "; ".join(f"{_shown(one).axis} {_spread(numbers[one], one)}" for one in others)
         row = {"What": what, "Differs in": differs, "Seeds": str(len(some))}
         for one in shown:
