@@ -23,14 +23,6 @@ EXCLUSIONS = {"no-cifar10": "cifar10_related", "no-tiny": "tiny_imagenet"}
 _LISTS = files("robustness_lib.data") / "class_lists"
 
 
-def how_to_get(size: int) -> str:
-    """The way to Downsampled ImageNet at ``size`` pixels, for messages."""
-    return (
-        f"Downsampled ImageNet {size}x{size} is to be had from image-net.org (download page, free "
-        f"registration); unpack its files into the folder imagenet{size} of the data root"
-    )
-
-
 @cache
 def class_list(name: str) -> tuple[str, ...]:
     """Sorted WordNet ids: ``cifar10_related`` (the 153 classes of P1 appendix A) or ``tiny_imagenet`` (its 200)."""
@@ -90,7 +82,10 @@ def _read_classes(folder: Path, split: str, size: int, wanted: Sequence[str]) ->
     batches = _find_batches(folder, split)
     if not batches:
         files = "train_data_batch_1 …" if split == "train" else "val_data"
-        raise MissingData(f"{folder} holds no {files} (.npz or pickled): {how_to_get(size)}")
+        raise MissingData(
+            f"{folder} holds no {files} (.npz or pickled): Downsampled ImageNet {size}x{size} is to be had from "
+            "image-net.org (download page, free registration); unpack its files there"
+        )
     number = {wnid: label for label, (wnid, _) in enumerate(read_class_map(folder / "map_clsloc.txt"), start=1)}
     labels = [_labels(path) for path in batches]
     training = labels if split == "train" else [_labels(path) for path in _find_batches(folder, "train")]

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from robustness_lib.data import pickles
-from robustness_lib.data.dataset import ImageDataset
+from robustness_lib.data.dataset import SPLITS, ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.files import write_atomically
 
@@ -141,6 +141,26 @@ def expect_same_form(path: Path, images: ImageDataset, other: Path) -> None:
     if (size := tuple(images.images.shape[2:])) != (height, width):
         reason = f"images of {size[0]}x{size[1]} pixels but of {height}x{width} in {other}"
         raise damaged(path, reason, remedy)
+
+
+def bundle_path(name: str, split: str, root: Path) -> Path:
+    """Where a split of a bundle lies."""
+    return root / name / f"{split}.npz"
+
+
+def load_bundle(name: str, split: str, root: Path) -> ImageDataset:
+    """A split of a bundle, which has the same form as the other one, where that is there."""
+    path = bundle_path(name, split, root)
+    if not path.is_file():
+        raise MissingData(
+            f"{path} is missing, but a data set of one's own has train.npz and test.npz (for OOD images "
+            "test.npz is enough); write it, as the data page (book/data.md) shows"
+        )
+    images = read_bundle(path, name)
+    [other] = (bundle_path(name, another, root) for another in SPLITS if another != split)
+    if not name.startswith("places365") and other.is_file():  # whose test labels are not public
+        expect_same_form(path, images, other)
+    return images
 
 
 def write_npz(path: Path, arrays: Mapping[str, np.ndarray]) -> None:

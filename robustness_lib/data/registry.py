@@ -1,38 +1,24 @@
-"""Every image set, and beside them the tables of published predictions: what each is, where, whether it is intact."""
+"""Every image set, and beside them the tables of published predictions: what each is, where, whether it is intact.
+
+They are the rows of ``sets.csv``, one column an attribute of :class:`Source`.
+"""
 
 from __future__ import annotations
 
+import csv
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.resources import files
 from pathlib import Path
+from pkgutil import resolve_name
 
-from robustness_lib.data import cifar, download, image_folders, imagenet_downsampled, published_predictions
+from robustness_lib.data import published_predictions
 from robustness_lib.data.dataset import SPLITS, ImageDataset, data_root
-from robustness_lib.data.io import MissingData, expect_same_form, read_bundle
-from robustness_lib.data.synthetic import load_synthetic
+from robustness_lib.data.io import MissingData, bundle_path, load_bundle
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models.corpora import recognised
-
-
-def _bundle(name: str, split: str, root: Path) -> Path:
-    return root / name / f"{split}.npz"
-
-
-def _read_bundle(name: str, split: str, root: Path) -> ImageDataset:
-    """A split of a bundle, which is like the other one, where that is there."""
-    path = _bundle(name, split, root)
-    if not path.is_file():
-        raise MissingData(
-            f"{path} is missing, but a data set of one's own has train.npz and test.npz (for OOD images "
-            "test.npz is enough); write it, as the data page (book/data.md) shows"
-        )
-    images = read_bundle(path, name)
-    [other] = (_bundle(name, another, root) for another in SPLITS if another != split)
-    if not name.startswith("places365") and other.is_file():  # whose test labels are not public
-        expect_same_form(path, images, other)
-    return images
 
 
 @dataclass(frozen=True)
@@ -56,97 +42,19 @@ class Source:
         return f"'robustness data fetch {self.name}' downloads it" if self.fetch else self.how
 
 
-_KRIZHEVSKY = "Krizhevsky (2009); no licence stated, research use"
-_HUMAN = "Wei et al. (2022), CC BY-NC 4.0"
-_TINY_IMAGES = "Recht et al. (2018), from Tiny Images; terms of Tiny Images"
-_DOWNSAMPLED = "Chrabaszcz et al. (2017), from ILSVRC 2012; ImageNet's terms, non-commercial research"
-_STANFORD = "Stanford CS231n, from ILSVRC 2012; ImageNet's terms, non-commercial research"
-_NETZER = "Netzer et al. (2011), non-commercial use"
-_CIMPOI = "Cimpoi et al. (2014), research use"
-_PLACES = "Zhou et al. (2017), terms of the Places project"
-_YU = "Yu et al. (2015), research use"
-_DENG = "Deng et al. (2009); ImageNet's terms, non-commercial research"
-_TESTBED = "Recht et al. (2018), MIT; labels: terms of Tiny Images"
-_OWN = "made by this package"
-_TEST = ("test",)
-
-_GET_LSUN = (
-    "download dl.yf.io/lsun/scenes/test_lmdb.zip, export its images with LSUN's own data.py, and put "
-    "them into the folder lsun/test of the data root"
-)
-_GET_MINIPLACES = (
-    "MiniPlaces is to be had from github.com/CSAILVision/miniplaces; write its training and validation part as "
-    "train.npz and test.npz into the folder miniplaces of the data root, as the data page (book/data.md) shows"
-)
-_GET_IMAGENET21K = (
-    "ImageNet-21K is to be had from image-net.org (free registration); put images of classes that are not "
-    "among ImageNet-1k's into the folder imagenet21k/test of the data root"
-)
-
-_OF_IMAGENET = {
-    "cifar10-imagenet-excluded": "Test images for CIFAR-10: classes outside imagenet32-no-cifar10",
-    "cifar10-imagenet-included": "Test images for CIFAR-10: classes in imagenet32-no-cifar10",
-    "imagenet32": "Downsampled ImageNet 32x32",
-    "imagenet32-no-cifar10": "Downsampled ImageNet 32x32 without 153 CIFAR-10-related classes",
-    "imagenet32-no-tiny": "Downsampled ImageNet 32x32 without Tiny ImageNet's 200 classes",
-    "imagenet64": "Downsampled ImageNet 64x64",
-    "imagenet64-no-cifar10": "Downsampled ImageNet 64x64 without 153 CIFAR-10-related classes",
-    "imagenet64-no-tiny": "Downsampled ImageNet 64x64 without Tiny ImageNet's 200 classes",
-    "imagenet32-no-cifar10-tenth": "Every tenth class of imagenet32-no-cifar10",
-    "tiny_imagenet32": "Tiny ImageNet's 200 classes at 32x32, from Downsampled ImageNet",
-}
-
-
 def _sources() -> Iterator[Source]:
-    fetch = download.torchvision_set
-    yield Source("cifar10", "CIFAR-10", "cifar-10-batches-py", _KRIZHEVSKY, cifar.load_cifar, fetch=fetch)
-    yield Source("cifar100", "CIFAR-100", "cifar-100-python", _KRIZHEVSKY, cifar.load_cifar, fetch=fetch)
-    for suffix, column in cifar.CIFAR10N_LABELS.items():
-        what = f"CIFAR-10 with human annotators' labels ({column})"
-        yield Source(f"cifar10n-{suffix}", what, "cifar10n", _HUMAN, cifar.load_cifar10n, fetch=download.cifar10n)
-    for version, number in (("v4", "2,021"), ("v6", "2,000")):
-        name, what = f"cifar10.1-{version}", f"CIFAR-10.1 {version}: {number} new test images for CIFAR-10"
-        yield Source(name, what, "cifar10.1", _TINY_IMAGES, cifar.load_cifar101, _TEST, download.cifar101)
-    special = {
-        "cifar10": imagenet_downsampled.load_cifar10_imagenet,
-        "tiny_imagenet32": imagenet_downsampled.load_tiny_imagenet32,
-    }
-    for name, what in _OF_IMAGENET.items():
-        size = 64 if name.startswith("imagenet64") else 32
-        read = special.get(name.partition("-")[0], imagenet_downsampled.load_corpus)
-        splits, how = (_TEST if name.startswith("cifar10") else SPLITS), imagenet_downsampled.how_to_get(size)
-        yield Source(name, what, f"imagenet{size}", _DOWNSAMPLED, read, splits, how=how)
-    what, location, read = "Tiny ImageNet, 64x64", "tiny-imagenet-200", image_folders.load_tiny_imagenet
-    yield Source("tiny_imagenet", what, location, _STANFORD, read, fetch=download.tiny_imagenet)
-    for suffix, pixels in (("", "32x32"), ("-64", "64x64")):  # the larger ones are OOD images for Tiny ImageNet
-        what, read = f"Street View House Numbers, {pixels}", image_folders.load_svhn
-        yield Source(f"svhn{suffix}", what, "svhn", _NETZER, read, fetch=fetch)
-        what, read = f"DTD, {pixels}", image_folders.load_textures
-        yield Source(f"textures{suffix}", what, "dtd/dtd", _CIMPOI, read, _TEST, fetch)
-        what, read = f"Places365, {pixels}", image_folders.load_places365
-        yield Source(f"places365{suffix}", what, "places365", _PLACES, read, fetch=fetch)
-        what, read = f"LSUN test scenes, {pixels}", image_folders.load_unlabelled
-        yield Source(f"lsun{suffix}", what, "lsun/test", _YU, read, _TEST, how=_GET_LSUN)
-    what = "MiniPlaces, 100 scene classes of Places2"
-    yield Source("miniplaces", what, "miniplaces", _PLACES, _read_bundle, how=_GET_MINIPLACES)
-    what, location = "ImageNet-21K classes outside ImageNet-1k, 64x64", "imagenet21k/test"
-    yield Source("imagenet21k", what, location, _DENG, image_folders.load_unlabelled, _TEST, how=_GET_IMAGENET21K)
-    yield Source("synthetic-source", "Synthetic, 40 classes to pre-train on", "", _OWN, load_synthetic)
-    yield Source("synthetic", "Synthetic, 10 other classes of the same visual parts", "", _OWN, load_synthetic)
-    yield Source("synthetic-shifted", "The target under other conditions", "", _OWN, load_synthetic)
+    with (files("robustness_lib.data") / "sets.csv").open(encoding="utf-8") as file:
+        for row in csv.DictReader(file):
+            read, fetch = (row[key] and resolve_name(f"robustness_lib.data.{row[key]}") for key in ("read", "fetch"))
+            splits = tuple(row["splits"].split())
+            yield Source(**row | {"read": read or None, "fetch": fetch or None, "splits": splits})
 
 
-SOURCES: dict[str, Source] = {source.name: source for source in _sources()}
+_ALL = list(_sources())
+SOURCES: dict[str, Source] = {source.name: source for source in _ALL if source.read}
 """The image sets by name."""
 
-TABLES = {
-    name: Source(name, what, published_predictions.FILES[name], origin, None, fetch=published_predictions.fetch)
-    for name, what, origin in (
-        ("cifar10-testbed", "Predictions of 30 networks on CIFAR-10 and CIFAR-10.1", _TESTBED),
-        ("imagenet-answers", "Where 67 networks are right on ImageNet and ImageNetV2", "Recht et al. (2019), MIT"),
-        ("imagenet-testbed", "Accuracies of 338 networks on ImageNet and its variants", "Taori et al. (2020), MIT"),
-    )
-}
+TABLES: dict[str, Source] = {source.name: source for source in _ALL if not source.read}
 """The tables of published predictions by name."""
 
 _OWN_NAME = r"(?!cifar10n-)[\w+-][\w.+-]{0,99}"
@@ -157,7 +65,7 @@ _RESERVED = {"all", "default", "known", "mean", "gaussian", "rademacher", "blobs
 
 
 def _is_bundled(name: str, root: Path) -> bool:
-    return any(_bundle(name, split, root).is_file() for split in SPLITS)
+    return any(bundle_path(name, split, root).is_file() for split in SPLITS)
 
 
 def _is_published(source: Source, root: Path) -> bool:
@@ -181,7 +89,7 @@ def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
             raise UserError(
                 f"results use the name {name!r} themselves, so no data set can be called so; rename {root / name}"
             )
-        locations = [source.location for source in (*SOURCES.values(), *TABLES.values())]
+        locations = [source.location for source in (SOURCES | TABLES).values()]
         published = {location.partition("/")[0] for location in locations}
         if name not in published and re.fullmatch(_OWN_NAME, name):
             raise UserError(
@@ -223,11 +131,11 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
         if not folder.is_dir():
             raise _no_root(folder)
         if source is None or _is_bundled(name, folder):
-            return _read_bundle(_check_name(name, folder), split, folder)
+            return load_bundle(_check_name(name, folder), split, folder)
         if split not in source.splits:
             raise MissingData(f"{name} has no {split} split, only {', '.join(source.splits)}; choose another data set")
         if not _is_published(source, folder):
-            place, bundle = folder / source.location, _bundle(name, split, folder)
+            place, bundle = folder / source.location, bundle_path(name, split, folder)
             raise MissingData(f"{place} is missing (nor is there a bundle {bundle}): {source.remedy}")
     assert source.read
     return source.read(name, split, folder)
@@ -257,7 +165,7 @@ def check(name: str, root: Path | str | None = None) -> Status:
             except MissingData as error:
                 reason = str(error)
                 if source is None or split in source.splits:
-                    absent.append(f"{split}: {_bundle(name, split, folder) if bundled else 'it'} is not there")
+                    absent.append(f"{split}: {bundle_path(name, split, folder) if bundled else 'it'} is not there")
     except MissingData as error:
         return Status(name, "missing", str(error))
     except UserError as error:
@@ -286,14 +194,14 @@ def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None
     if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():
         raise _no_root(folder)
     rows = []
-    for source in (*SOURCES.values(), *TABLES.values()):
+    for source in (SOURCES | TABLES).values():
         bundled = _is_bundled(source.name, folder)
         where = str(folder / (source.name if bundled else source.location)) if source.location else ""
         present = "yes" if bundled or _is_published(source, folder) else "no"
         found = present if source.location else "made on the fly"
         rows.append([source.name, source.what, where, found, source.origin, source.remedy])
     for name in _own_sets(folder):
-        absent = [f", without {split}.npz" for split in SPLITS if not _bundle(name, split, folder).is_file()]
+        absent = [f", without {split}.npz" for split in SPLITS if not bundle_path(name, split, folder).is_file()]
         rows.append([name, "".join(["your own bundle", *absent]), str(folder / name), "yes", "yourself", ""])
     by_name = {row[0]: dict(zip(("name", "what", "where", "found", "origin", "get"), row, strict=True)) for row in rows}
     return [by_name[name] for name in (by_name if names is None else expand_names(names, root))]
