@@ -46,10 +46,10 @@ def write_cifar10(root: Path, monkeypatch: pytest.MonkeyPatch, per_file: int = 1
     """``<root>/cifar-10-batches-py``: five training batches and a test batch, labels 0, 1, ... 9, 0, ..."""
     folder = root / CIFAR10.base_folder
     folder.mkdir(parents=True)
-    labels = [int(k) for k in np.arange(per_file) % 10]
     for index, (name, _) in enumerate([*CIFAR10.train_list, *CIFAR10.test_list]):
         rows = some_images(per_file, seed=index).transpose(0, 3, 1, 2).reshape(per_file, -1)
-        (folder / name).write_bytes(pickle.dumps({"data": rows, "labels": labels}, protocol=2))
+        content = {"data": rows, "labels": [k % 10 for k in range(per_file)]}
+        (folder / name).write_bytes(pickle.dumps(content, protocol=2))
     (folder / "batches.meta").write_bytes(pickle.dumps({"label_names": list(cifar.CIFAR10_CLASSES)}, protocol=2))
     _admit(CIFAR10, folder, monkeypatch)
     return folder
