@@ -157,10 +157,9 @@ def pictures(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
-    for split, names in (("train", ("0.png", "1.JPG", "deep/2.PNG")), ("test", ("0.jpeg", "1.WebP"))):
-        for seed, kind in enumerate(("dog", "cat")):
-            for name, pixels in zip(names, formats.some_images(len(names), 48, seed), strict=True):
-                formats.save_image(Path("pictures", split, kind, name), pixels[:, :, 0] if seed else pixels)
+    for name in ("train/{}/0.png", "train/{}/1.JPG", "train/{}/deep/2.PNG", "test/{}/0.jpeg", "test/{}/1.WebP"):
+        formats.save_image(Path("pictures", name.format("dog")), formats.some_images(1, 48)[0])
+        formats.save_image(Path("pictures", name.format("cat")), formats.some_images(1, 48)[0, :, :, 0])
     for hidden in ("pictures/train/.ipynb_checkpoints/0-checkpoint.png", "pictures/train/dog/.thumbnails/0.png"):
         formats.save_image(Path(hidden), formats.some_images(1)[0])
     Path("elsewhere").mkdir()
@@ -316,12 +315,10 @@ def test_a_damaged_cifar_file_is_named_with_both_checksums(
         formats.flip_byte(path, 1000)
     else:
         formats.truncate(path)
-    with pytest.raises(UserError, match="robustness data fetch cifar10") as caught:
-        load("cifar10", "test", tmp_path)
-    for part in [str(path)] + ([expected, formats.md5(path)] if path.exists() else []):
-        assert part in str(caught.value)
-    state = "missing" if damage == "missing" else "damaged"
-    assert check("cifar10", tmp_path) == Status("cifar10", state, str(caught.value))
+    status = check("cifar10", tmp_path)
+    assert status.state == ("missing" if damage == "missing" else "damaged")
+    for part in [str(path), "fetch cifar10"] + ([expected, formats.md5(path)] if path.exists() else []):
+        assert part in status.message
 
 
 def test_cifar101(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -573,9 +570,8 @@ def test_tiny_imagenet(tmp_path: Path) -> None:
     assert torch.equal(train.images[0, 0], train.images[0, 1])  # a grey one
     path = folder / "train" / "n02" / "images" / "n02_2.JPEG"
     formats.truncate(path, 0.6)
-    for _ in range(2):
-        with pytest.raises(UserError, match=f"{path.name} is damaged"):
-            load("tiny_imagenet", "train", tmp_path)
+    with pytest.raises(UserError, match=f"{path.name} is damaged"):
+        load("tiny_imagenet", "train", tmp_path)
     path.unlink()
     with pytest.raises(UserError, match=f"{path.name} is missing"):
         load("tiny_imagenet", "train", tmp_path)
@@ -605,9 +601,6 @@ def test_svhn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert (large.float().mean((1, 2, 3)) - data.images.float().mean((1, 2, 3))).abs().max() < 2
     formats.flip_byte(folder / "test_32x32.mat", 200)
     with pytest.raises(UserError, match=r"test_32x32.mat is damaged: its MD5 sum is \w{32}, expected \w{32}"):
-        load("svhn", "test", tmp_path)
-    (folder / "test_32x32.mat").unlink()
-    with pytest.raises(UserError, match=r"test_32x32.mat is missing"):
         load("svhn", "test", tmp_path)
 
 
@@ -642,11 +635,7 @@ def test_places365(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     test, train = load("places365", "test", tmp_path), load("places365", "train", tmp_path)
     assert (tuple(test.images.shape), test.class_names) == ((4, 3, 32, 32), ("unlabelled",))
     assert (train.labels.tolist(), train.class_names) == ([0, 1, 0, 1], ("airfield", "bakery/shop"))
-    path = folder / "categories_places365.txt"
-    path.write_text("/a/airport 0\n")
-    with pytest.raises(UserError, match="MD5 sum"):
-        load("places365", "test", tmp_path)
-    path.unlink()
+    (folder / "categories_places365.txt").unlink()
     with pytest.raises(UserError, match="is missing; 'robustness data fetch places365'"):
         load("places365", "test", tmp_path)
 
