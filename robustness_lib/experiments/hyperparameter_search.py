@@ -79,23 +79,23 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         chosen: Filters = {**filters, "methods": [choose(method, METHODS, f"method of the section {SECTION}")]}
         if method == "imbalanced":
             levels = filters.get("chosen_levels") or IMBALANCED_LEVELS
-            planned = imbalance.jobs(profile_name, **chosen | Filters(methods=["normal"], chosen_levels=levels))
+            thinned = chosen | Filters(methods=["normal"], chosen_levels=levels)
+            planned = [(method, job) for job in imbalance.jobs(profile_name, **thinned)]
         elif method == "adversarial":
-            planned = expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)
+            planned = [(method, job) for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)]
         else:
             planned = []
             for size in [overrides["train_images"]] if "train_images" in overrides else SIZES:
                 choose(size, SIZES, "number of training images with candidates")
                 chosen["overrides"] = {**overrides, "train_images": size, "observations": "0"}
-                planned += expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)
-        for job in planned:
-            rows = CANDIDATES[str(job.recipe["train_images"]) if method == "held-out" else method]
-            for row in rows["scratch" if job.init == SCRATCH else "tuned"]:
+                planned += [(size, job) for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)]
+        for kind, job in planned:
+            for row in CANDIDATES[kind]["scratch" if job.init == SCRATCH else "tuned"]:
                 changes = dict(zip(("epochs", "learning_rate", "batch_size"), row, strict=False))
                 if method == "imbalanced":
                     classes = imbalance.SIZES[profile_name].get(job.dataset, (10,))[0]
                     sizes = imbalance.ImbalanceConfig.of(job.recipe).sizes(classes, job.level)
-                    changes["epochs"] = imbalance.epochs_for(row[0], sum(sizes))
+                    changes["epochs"] = max(1, round(row[0] / sum(sizes)))
                 candidates.append(replace(job, section=SECTION, method=method, recipe={**job.recipe, **changes}))
     return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))
 

@@ -100,13 +100,8 @@ def _configure(config: ImbalanceConfig, point: GridPoint) -> ImbalanceConfig:
     config = replace(config, largest=largest, smallest=smallest)
     count = classes * largest if point.method in ENLARGED else sum(config.sizes(classes, point.level))
     images = IMAGES.get(point.profile)
-    epochs = epochs_for(images[point.arm], count) if images else {"scratch": 100, "tuned": 50}[point.arm]
+    epochs = max(1, round(images[point.arm] / count)) if images else {"scratch": 100, "tuned": 50}[point.arm]
     return replace(config, epochs=epochs)
-
-
-def epochs_for(images: float, count: int) -> int:
-    """The whole epochs of ``count`` images that process about ``images``."""
-    return max(1, round(images / count))
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
