@@ -65,7 +65,8 @@ clean: ## remove what is made, but neither .venv nor results (runs/, book/result
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	@echo "Setting up $(VENV): a few minutes, 6 GB on Linux (PyTorch with its CUDA libraries)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[book,test]'
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement constraints.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
 
 notebooks/%.ipynb: notebooks/%.py jupytext.toml | $(SET_UP)

@@ -72,19 +72,22 @@ def test_no_address_and_no_path_of_a_machine_in_the_repository() -> None:
 
 
 def test_constraints_pin_what_is_declared_and_what_is_installed() -> None:
-    lines = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if not line.startswith("#")]
-    pin = re.compile(r'([A-Za-z0-9._-]+)==([^ ;]+)( ; sys_platform == "linux")?')
-    pins = {}
-    for line in lines:
-        match = pin.fullmatch(line)
-        assert match, f"not a plain pin: {line}"
-        pins[re.sub(r"[-_.]+", "-", match[1]).lower()] = match[2]
+    text = re.sub(r"^#.*\n", "", (ROOT / "constraints.txt").read_text(), flags=re.MULTILINE)
+    pin = re.compile(r"([A-Za-z0-9._-]+)==([^ ;]+)( ; [^\n]+?)?(?: \\\n    --hash=sha256:[0-9a-f]{64})+\n")
+    assert pin.sub("", text) == "", "each line is a pin with the hashes of its files"
+    pins = {re.sub(r"[-_.]+", "-", match[1]).lower(): match[2] for match in pin.finditer(text)}
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     extras = project["optional-dependencies"]
     for requirement in [*project["dependencies"], *extras["book"], *extras["test"]]:
         name = re.match(r"[A-Za-z0-9_-]+", requirement)[0].lower()
         assert name in pins, f"{name} is declared but not pinned"
         assert metadata.version(name).partition("+")[0] == pins[name].partition("+")[0], name
+
+
+def test_actions_are_pinned_by_commit() -> None:
+    used = re.findall(r"uses: (\S+)", (ROOT / ".github/workflows/book.yml").read_text())
+    assert used
+    assert [action for action in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)] == []
 
 
 def test_make_help_lists_every_target_that_a_page_names() -> None:
