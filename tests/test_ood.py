@@ -66,6 +66,7 @@ def test_paper_profile_has_the_papers_sets() -> None:
         ({"ood_sets": ":"}, "ood_sets names no set"),
         ({"ood_sets": "textures:blobs", "further_sets": "textures"}, "textures is named more than once"),
         ({"ood_sets": "blobs", "further_sets": "cifar10"}, "cifar10 is the ID set"),
+        *(({"further_sets": name}, f"an OOD set cannot be called {name}") for name in ("known", "mean")),
     ],
 )
 def test_unknown_values_are_refused(overrides: dict[str, str], message: str) -> None:

@@ -81,6 +81,8 @@ class OODConfig(TrainingConfig):
         for name in self.names:
             if self.names.count(name) > 1:
                 raise UserError(f"{name} is named more than once in ood_sets and further_sets; name it once")
+            if name in ("known", "mean"):
+                raise UserError(f"an OOD set cannot be called {name}, as records call something else so; rename it")
 
     @property
     def averaged(self) -> list[str]:
