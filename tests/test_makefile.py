@@ -87,7 +87,7 @@ def test_setup_makes_the_environment_and_nothing_else(make: Make) -> None:
     assert make("setup") == []
     Path(".venv/set-up").unlink()
     calls = make("setup", "PYTHON=.venv/bin/python")
-    assert [call.partition(" -m ")[2].split()[0] for call in calls if " -m " in call] == ["venv", "pip"]
+    assert [call.partition(" -m ")[2].split()[0] for call in calls if " -m " in call] == ["venv", "pip", "pip"]
     assert not executed(calls)
     assert Path(".venv/set-up").exists()
 
