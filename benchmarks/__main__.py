@@ -11,8 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 from benchmarks import plan
@@ -21,8 +20,8 @@ from robustness_lib.errors import UserError
 from robustness_lib.files import as_path
 from robustness_lib.runner import sync
 from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import Job, Record, Store
-from robustness_lib.runner.sweep import measure
+from robustness_lib.runner.records import Job, Record
+from robustness_lib.runner.sweep import Outcome, sweep
 from robustness_lib.training.device import Runtime
 
 BASELINES = {plan.AT_ONCE: "one network alone"}
@@ -34,8 +33,9 @@ def fresh_process() -> Executor:
     return ProcessPoolExecutor(1, FRESH)
 
 
-def line(job: Job, record: Record) -> str:
+def line(record: Record) -> str:
     """A measurement in one line."""
+    job = record.job
     metrics = {name: value for name, value in record.metrics.items() if not isinstance(value, list)}
     if job.method == plan.CEILINGS:
         return f"{metrics['teraflops']:.3g} TFLOP/s, {metrics['gigabytes_per_second']:.3g} GB/s"
@@ -47,16 +47,6 @@ def line(job: Job, record: Record) -> str:
         f"{metrics['images_per_second']:,.0f} images/s, {metrics['ratio']:.2f} times "
         f"{BASELINES.get(job.method, 'the textbook loop')} ({metrics['ratio_min']:.2f} to {metrics['ratio_max']:.2f})"
     )
-
-
-@dataclass
-class Outcome:
-    """What was done: numbers of measurements."""
-
-    recorded: int = 0
-    skipped: int = 0
-    failed: int = 0
-    left: int = 0
 
 
 def measure_all(
@@ -80,41 +70,25 @@ def measure_all(
     Returns:
         What was done. A measurement that fails does not stop the others.
     """
-    store, outcome, started = Store(context.store), Outcome(), time.monotonic()
+    outcome, started = Outcome(), time.monotonic()
+
+    def tell(record: Record) -> None:
+        keep(record)
+        print(f"{plan.name(record.job)}: {line(record)}; took {record.provenance['seconds']:.0f} s", flush=True)
+
     for job in jobs:
         left = None if time_budget is None else time_budget - (time.monotonic() - started)
-        if store.get(job) is not None:
-            outcome.skipped += 1
-        elif left is not None and (left <= 0 or left < _expected(job, store)):
-            outcome.left += 1
-        else:
-            own = replace(context, runtime=plan.runtime_of(job, context.runtime), _images={}, _used={})
+        own = replace(context, runtime=plan.runtime_of(job, context.runtime))
+        with executor() as process:
             try:
-                with executor() as process:
-                    record = process.submit(measure, run, job, own).result()
-            except BrokenProcessPool:
-                outcome.failed += 1
-                print(f"{plan.name(job)}: failed: its process was killed (out of memory?)", flush=True)
+                done = sweep([job], run, own, time_budget=left, executor=process, on_record=tell)
             except Exception as error:  # whatever it is, the others can be measured
-                outcome.failed += 1
-                kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-                print(f"{plan.name(job)}: failed: {kind}{' '.join(str(error).split())[:500]}", flush=True)
-            else:
-                outcome.recorded += 1
-                keep(record)
-                seconds = float(record.provenance["seconds"])
-                print(f"{plan.name(job)}: {line(job, record)}; took {seconds:.0f} s", flush=True)
+                done = Outcome(failed=[(job, f"{type(error).__name__}: {' '.join(str(error).split())[:500]}")])
+        for name in vars(outcome):
+            getattr(outcome, name).extend(getattr(done, name))
+        for _, reason in done.failed:
+            print(f"{plan.name(job)}: failed: {reason}", flush=True)
     return outcome
-
-
-def _expected(job: Job, store: Store) -> float:
-    """Seconds that the longest recorded measurement of the same kind and network took; 0 where there is none."""
-
-    def kind(other: Job) -> tuple[object, ...]:
-        return other.method, other.recipe.get("architecture"), other.recipe["device"]
-
-    alike = [record for record in store.records(plan.SECTION) if kind(record.job) == kind(job)]
-    return max((float(record.provenance["seconds"]) for record in alike), default=0.0)
 
 
 def command(arguments: Sequence[str] | None = None, executor: Callable[[], Executor] = fresh_process) -> int:
@@ -157,8 +131,8 @@ def command(arguments: Sequence[str] | None = None, executor: Callable[[], Execu
     with sync.mirrored(jobs, options.store, options.out) as keep:
         outcome = measure_all(chosen, context, time_budget=options.time_budget, executor=executor, keep=keep)
     print(
-        f"{outcome.recorded} recorded, {outcome.skipped} were recorded before, {outcome.failed} failed, "
-        f"{outcome.left} not begun for lack of time" + ("; run the same command again" if outcome.left else "")
+        f"{len(outcome.recorded)} recorded, {len(outcome.skipped)} were recorded before, {len(outcome.failed)} failed, "
+        f"{len(outcome.left)} not begun for lack of time" + ("; run the same command again" if outcome.left else "")
     )
     return 1 if outcome.failed else 0
 

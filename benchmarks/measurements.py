@@ -30,8 +30,8 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import Job
-from robustness_lib.runner.sweep import measure
+from robustness_lib.runner.records import Job, Store
+from robustness_lib.runner.sweep import sweep
 from robustness_lib.training.device import Runtime
 from robustness_lib.training.trainer import cpu_threads, predict, train
 
@@ -167,7 +167,9 @@ def _recipe(setting: Setting, epochs: int) -> Setting:
 def best_workers(method: str, setting: Setting, context: Context) -> int:
     """The number of workers that makes the textbook loop fastest, measured if it is not recorded yet."""
     wanted = plan.workers_job(method, setting.architecture, context.runtime)
-    record = measure(run, wanted, replace(context, runtime=plan.plain(context.runtime), _used={}))
+    sweep([wanted], run, replace(context, runtime=plan.plain(context.runtime))).check()
+    record = Store(context.store).get(wanted)
+    assert record is not None
     return int(float(str(record.metrics["workers"])))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import shlex
 import signal
 import sys
@@ -15,25 +16,17 @@ import typer
 
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import registry
-from robustness_lib.experiments.presets import PROFILES, Target, profile
+from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.files import as_path
 from robustness_lib.models import checkpoint_ids
-from robustness_lib.runner.records import (
-    EVIDENCE,
-    PRETRAINING,
-    PUBLISHED,
-    Record,
-    Store,
-    checkpoint_id,
-    load_published,
-    publish,
-    result_of,
-)
+from robustness_lib.runner import records
+from robustness_lib.runner.records import EVIDENCE, PRETRAINING, PUBLISHED, Record, Store, load_published
 from robustness_lib.training.config import ADVERSARIES, SEED_LIMIT
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from robustness_lib import data as data_sets
     from robustness_lib.runner.model_cache import Context
 
 
@@ -47,6 +40,16 @@ data_app = typer.Typer(no_args_is_help=True, help="Image sets: what they are, wh
 app.add_typer(data_app, name="data")
 
 DEFAULT_STORE = Path("runs")
+
+
+MOST = 1024
+"""The largest number of processes or threads."""
+
+RECORDED = (*registry.SECTIONS, PRETRAINING)
+"""The sections of records."""
+
+_NOTHING = "\0"
+"""What no folder is called."""
 
 
 def _not_empty(option: str, text: str) -> str:
@@ -98,11 +101,9 @@ def _folder(option: str, help: str) -> Any:
     return typer.Option(option, help=help, parser=parse, callback=check, metavar="PATH")
 
 
-_NOTHING = "\0"
-"""What no folder is called."""
+def _flag(names: str, help: str) -> Any:
+    return typer.Option(names, help=help)
 
-MOST = 1024
-"""The largest number of processes or threads."""
 
 ProfileName = Annotated[str, _text(f"Scale: {', '.join(PROFILES)}.", "--profile")]
 Profiles = Annotated[str, _text("Profiles, separated by commas.", "--profile")]
@@ -121,36 +122,28 @@ Device = Annotated[str, _text("auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, _text("auto, bfloat16 or float32.")]
 Threads = Annotated[int | None, _number("CPU threads at most; by default all. A small network takes one.", 1, MOST)]
 Compile = Annotated[
-    bool | None,
-    typer.Option("--compile/--no-compile", help="Whether networks are compiled for training; by default on a GPU."),
+    bool | None, _flag("--compile/--no-compile", "Whether networks are compiled for training; by default on a GPU.")
 ]
 Settings = Annotated[
     list[str],
-    typer.Option(
-        "--set",
-        help="NAME=VALUE, a setting of the recipe; scratch., tuned. or pretraining. before the name restricts it.",
-    ),
+    _flag("--set", "NAME=VALUE, a setting of the recipe; scratch., tuned. or pretraining. before NAME restricts it."),
 ]
 PretrainingSettings = Annotated[
-    list[str],
-    typer.Option("--set", help="NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe."),
+    list[str], _flag("--set", "NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe.")
 ]
+SectionName = Annotated[str, typer.Argument(help="Section, or pretraining.")]
 
 
 def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
     """The settings of a pre-training, by their names alone; those of another training are refused."""
-    from robustness_lib.experiments import pretraining
-
-    given = registry.parse_overrides(settings)
-    own = pretraining.overrides_for("pretraining", given)
+    given = {name.removeprefix("pretraining."): value for name, value in registry.parse_overrides(settings).items()}
     for name in given:
-        arm, dot, setting = name.partition(".")
-        if dot and arm != "pretraining":
+        if "." in name:
             raise UserError(
                 f"{name} is a setting of another training, but 'robustness pretrain' only pre-trains; leave it out, or "
-                f"write {setting} for the pre-training's own"
+                f"write {name.partition('.')[2]} for the pre-training's own"
             )
-    return {name: value for name, value in given.items() if "." not in name} | own
+    return given
 
 
 def _context(
@@ -218,8 +211,8 @@ def run(
             out=out,
         )
     if not planned:
-        options = {"dataset": dataset, "method": method, "seeds": seeds, "levels": levels}
-        chosen = [f"--{name} {text}" for name, text in options.items() if text not in ("all", "default")]
+        filters = {"dataset": dataset, "method": method, "seeds": seeds, "levels": levels}
+        chosen = [f"--{name} {text}" for name, text in filters.items() if text not in ("all", "default")]
         raise UserError(
             f"{section} measures nothing at {' '.join(['--profile', profile_name, *chosen])}; choose another --profile"
             + (", or leave out what restricts it" if chosen else "")
@@ -264,13 +257,12 @@ def pretrain(
 
     context = _context(data_root, store, device, precision, threads, compile)
     scale = profile(profile_name)
-    target: Target = next(iter(scale.targets.values()))
-    if corpus is not None:
-        target = next((t for t in scale.targets.values() if t.corpus == corpus), target)
+    targets = list(scale.targets.values())
+    target = next((target for target in targets if target.corpus == corpus), targets[0])
     plan = partial(pretraining.job, scale, target, seed=seed, overrides=_pretraining_overrides(settings))
     plan(corpus_holds=target.corpus)  # settings are refused before the store is touched
     job = plan(corpus_holds=pretraining.with_counts(context.images(corpus or target.corpus, "train")))
-    name = checkpoint_id(job)
+    name = records.checkpoint_id(job)
     with (
         distributed.join(context.runtime.device) as rank,
         sync.mirrored([job], store, out if rank == 0 else None) as mirror,
@@ -342,10 +334,6 @@ def _published(section: str | None = None) -> list[Record]:
     return load_published(section)
 
 
-def _check_section(name: str) -> None:
-    choose(name, (*registry.SECTIONS, PRETRAINING), "section")
-
-
 @app.command()
 def status(store: StoreFolder = DEFAULT_STORE) -> None:
     """Show how much of each section you have measured, and how much the book has."""
@@ -358,15 +346,12 @@ def status(store: StoreFolder = DEFAULT_STORE) -> None:
         "other yours, other book: recorded with other settings, seeds or data sets."
     )
     for path in kept.damaged():
-        print(
-            f"{path} is not a whole record; its job counts as not recorded and will run again",
-            file=sys.stderr,
-        )
+        print(f"{path} is not a whole record; its job counts as not recorded and will run again", file=sys.stderr)
 
 
 @app.command()
 def show(
-    section: Annotated[str, typer.Argument(help="Section, or pretraining.")],
+    section: SectionName,
     profile_name: Profiles = "all",
     dataset: Datasets = "all",
     method: Methods = "all",
@@ -376,10 +361,10 @@ def show(
     """Print your records of a section and the book's: means and standard deviations over seeds."""
     from robustness_lib.runner import comparison
 
-    _check_section(section)
+    choose(section, RECORDED, "section")
     table = comparison.summary(_own(store).records(section), _published(section))
     table = _restricted(table, profile=profile_name, dataset=dataset, method=method, metric=metric)
-    _print_frame(table)
+    _print_table(list(table), table.to_dict("records"))
     print(
         f"yours: recorded in {store}. book's: published in {PUBLISHED}. differs: what tells records apart that have "
         "all else in common but the seed. mean, sd: over the seeds, of which there are n; fractions, or as named."
@@ -399,7 +384,7 @@ def compare(
     from robustness_lib.runner import comparison
 
     if section is not None:
-        _check_section(section)
+        choose(section, RECORDED, "section")
     yours, book = _own(store).records(section), _published(section)
     table = comparison.compare(yours, book)
     if table.empty:
@@ -408,9 +393,10 @@ def compare(
             "book; 'robustness run' makes some with --profile cpu or --profile paper"
         )
     table = _restricted(table, profile=profile_name, dataset=dataset, method=method, metric=metric)
-    keep = [c for c in table if c != "differs" or table[c].any()]
+    shown = [column for column in table if column != "differs" or table[column].any()]
     numbers = ("yours", "book", "difference", "sd")
-    _print_frame(table[keep].assign(**{c: table[c].map(lambda v: "" if v != v else f"{v:.4f}") for c in numbers}))
+    text = table.assign(**{c: table[c].map(lambda value: "" if value != value else f"{value:.4f}") for c in numbers})
+    _print_table(shown, text.to_dict("records"))
     print(
         f"yours: recorded in {store}. book: published in {PUBLISHED}. difference: yours less the book's. sd: of the "
         "book's value over its seeds, about what another seed changes. "
@@ -443,7 +429,7 @@ def merge(
     """Take records and checkpoints that were made elsewhere into the store."""
     from robustness_lib.runner import sync
 
-    bad = False
+    damaged: list[str] = []
     for folder in map(as_path, folders):
         merged = sync.merge(folder, store)
         if merged == sync.Merged():
@@ -452,9 +438,9 @@ def merge(
                 "(checkpoints/<id>.safetensors); give a folder that --out filled, or another store"
             )
         print(merged.summary(folder, store))
-        print("".join(f"{line}\n" for line in merged.damaged), end="", file=sys.stderr)
-        bad = bad or bool(merged.damaged)
-    if bad:
+        damaged += merged.damaged
+    print("".join(f"{line}\n" for line in damaged), end="", file=sys.stderr)
+    if damaged:
         raise typer.Exit(1)
 
 
@@ -462,11 +448,10 @@ def merge(
 def publish_records(
     store: StoreFolder = DEFAULT_STORE,
     changed: Annotated[
-        bool,
-        typer.Option("--changed", help="Also records with settings changed by --set, which may take others' place."),
+        bool, _flag("--changed", "Also records with settings changed by --set, which may take others' place.")
     ] = False,
     replace: Annotated[
-        bool, typer.Option("--replace", help="Also where the book has other numbers of the same job: yours instead.")
+        bool, _flag("--replace", "Also where the book has other numbers of the same job: yours instead.")
     ] = False,
     checkpoint: Annotated[
         list[str], typer.Option(help="Also this checkpoint, into book/checkpoints, in half precision.")
@@ -480,34 +465,33 @@ def publish_records(
             f"there is no folder {PUBLISHED.parent} here whose book could read them; run the command in the root of "
             "the repository, with --store for a store elsewhere"
         )
-    jobs = [record.job for record in _own(store).records() if record.job.profile in EVIDENCE]
-    planned = {job.key for job in jobs if changed or registry.is_planned(job)}
-    for name in checkpoint:
-        checkpoint_ids.check_id(name, "--checkpoint")
-    for name in checkpoint:
+    evidence = [record for record in _own(store).records() if record.job.profile in EVIDENCE]
+    chosen = [_with_changes(record) for record in evidence if changed or registry.is_planned(record.job)]
+    for name in [checkpoint_ids.check_id(name, "--checkpoint") for name in checkpoint]:
         print(f"{model_cache.ship(name, store)}: comes with the repository now")
-    result, kept = publish(
-        _own(store),
-        which=lambda job: job.key in planned,
-        changed=registry.changed_settings,
-        replace_published=replace,
-    )
+    result, kept = records.publish(chosen, replace=replace)
     if not result:
         print(f"nothing to publish: {store} holds no record that the profiles cpu or paper plan")
     for section, (count, fresh) in result.items():
         print(f"{PUBLISHED / section}.jsonl: {count} records, {fresh} of them new or changed")
-    if others := len(jobs) - len(planned):
+    if others := len(evidence) - len(chosen):
         print(
             f"{others} with changed settings stay in {store}, as the book compares like with like; --changed takes them"
         )
     for published, new in kept:
-        old, own = result_of(published), result_of(new)
-        pairs = {name: (_brief(old.get(name)), _brief(own.get(name))) for name in sorted(old | own)}
-        values = [f"{name} {one} -> {two}" for name, (one, two) in pairs.items() if old.get(name) != own.get(name)]
+        old, own = records.result_of(published), records.result_of(new)
+        differing = [name for name in sorted(old | own) if old.get(name) != own.get(name)]
+        values = [f"{name} {_brief(old.get(name))} -> {_brief(own.get(name))}" for name in differing]
         print(f"not published: {new.job.label} ({new.job.key}): {', '.join(values)}", file=sys.stderr)
     if kept:
         print(f"{len(kept)} published records have other numbers and stay; --replace puts yours there", file=sys.stderr)
         raise typer.Exit(1)
+
+
+def _with_changes(record: Record) -> Record:
+    """With the settings in which it differs from what its section plans, so that it can be measured again."""
+    changes = registry.changed_settings(record.job)
+    return dataclasses.replace(record, provenance={**record.provenance, "changed": changes}) if changes else record
 
 
 def _brief(value: float | list[float] | None) -> str:
@@ -548,13 +532,11 @@ def check_data(
     """Read image sets from end to end and say whether each is intact."""
     from robustness_lib import data
 
-    everything = [str(row["name"]) for row in data.list_sets(data_root)]
-    bad = False
-    for name in data.expand_names(names, data_root) if names else everything:
-        status = data.check(name, data_root)
-        if names or status.state != "missing":
-            print(f"{status.name} is {status.state}: {status.message}")
-        bad = bad or status.state == "damaged" or (bool(names) and status.state != "intact")
+    if names:
+        bad = {_told(data.check(name, data_root)) for name in data.expand_names(names, data_root)} - {"intact"}
+    else:
+        found = [data.check(row["name"], data_root) for row in data.list_sets(data_root)]
+        bad = {_told(status) for status in found if status.state != "missing"} & {"damaged"}
     if bad:
         raise typer.Exit(1)
 
@@ -567,13 +549,15 @@ def fetch_data(
     """Download image sets that can be downloaded; say how to get the others."""
     from robustness_lib import data
 
-    bad = False
-    for name in data.expand_names(names, data_root):
-        status = data.fetch(name, data_root)
-        print(f"{status.name} is {status.state}: {status.message}")
-        bad = bad or status.state != "intact"
-    if bad:
+    found = [_told(data.fetch(name, data_root)) for name in data.expand_names(names, data_root)]
+    if set(found) - {"intact"}:
         raise typer.Exit(1)
+
+
+def _told(status: data_sets.Status) -> str:
+    """The state of an image set, after it was printed."""
+    print(f"{status.name} is {status.state}: {status.message}")
+    return status.state
 
 
 def _print_table(columns: Sequence[Any], rows: Sequence[Mapping[Any, Any]]) -> None:
@@ -582,10 +566,6 @@ def _print_table(columns: Sequence[Any], rows: Sequence[Mapping[Any, Any]]) -> N
     for line in cells:
         padded = [text.ljust(width) for text, width in zip(line, widths, strict=True)]
         print("  ".join([*padded[:-1], line[-1]]).rstrip())
-
-
-def _print_frame(table: pd.DataFrame) -> None:
-    _print_table(list(table), table.to_dict("records"))
 
 
 def main() -> None:

@@ -11,12 +11,11 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import formats
 import pytest
 import toys
 from toys import Command
 
-from robustness_lib import cli, data
+from robustness_lib import cli
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import calibration, pretraining, registry
 from robustness_lib.experiments.presets import PROFILES
@@ -24,6 +23,7 @@ from robustness_lib.runner.records import PUBLISHED, Record, Store, load_publish
 
 SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=20", "--set", "observations=1")
 PLACE = ("--data-root", "data", "--store", "runs", "--device", "cpu", "--precision", "float32", "--threads", "1")
+PRETRAIN = ("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
 OWN = ("--dataset", "own", "--seeds", "0", *SMALL, *PLACE)
 
 
@@ -39,12 +39,29 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     return toys.command(monkeypatch, capfd)
 
 
-def test_small_run_then_nothing_to_do(command: Command) -> None:
-    arguments = ("run", "calibration", "--profile", "smoke", *OWN)
-    status, _, _ = command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
-    assert status == 0
-    [checkpoint] = Path("runs/checkpoints").iterdir()
-    arguments = (*arguments, "--init", checkpoint.stem)
+_made: dict[str, bytes] = {}
+
+
+@pytest.fixture
+def checkpoint(command: Command) -> str:
+    """The id of a checkpoint in the store, which one test for all pre-trains."""
+    if not _made:
+        assert command(*PRETRAIN)[0] == 0
+        _made.update({path.stem: path.read_bytes() for path in Path("runs/checkpoints").iterdir()})
+        shutil.rmtree("runs")
+    [(name, content)] = _made.items()
+    Path("runs/checkpoints").mkdir(parents=True)
+    Path(f"runs/checkpoints/{name}.safetensors").write_bytes(content)
+    return name
+
+
+def test_small_run_then_nothing_to_do(command: Command, checkpoint: str) -> None:
+    arguments = ("run", "calibration", *OWN, "--init", checkpoint)
+    status, out, _ = command(*arguments, "--time-budget", "0")
+    assert (status, out) == (
+        0,
+        "calibration: 0 recorded, 4 not started for lack of time; run the same command again to go on\n",
+    )
     status, out, _ = command(*arguments)
     shows = "; 'robustness show calibration --profile smoke' has the numbers\n"
     assert (status, out) == (0, f"calibration: 4 recorded{shows}")
@@ -77,24 +94,15 @@ def refused(command: Command, *arguments: str) -> str:
         (("run", "calibration", "--set", "epoch=5"), ["'epoch'", "did you mean 'epochs'", "learning_rate", "bin_size"]),
         (("run", "calibration", "--set", "tune.epochs=5"), ["'tune'", "scratch, tuned, pretraining"]),
         (("run", "calibration", "--set", "epochs"), ["'epochs'", "NAME=VALUE"]),
-        (("run", "calibration", "--set", "=5"), ["'=5'", "NAME=VALUE"]),
         (("run", "calibration", "--set", "epochs=many"), ["epochs='many'", "a whole number was expected"]),
-        (("run", "calibration", "--set", "epochs=0"), ["epochs is 0", "at least 1"]),
-        (("run", "calibration", "--set", "learning_rate=nan"), ["learning_rate is nan", "finite number"]),
         (("run", "calibration", "--set", "flip=perhaps"), ["flip='perhaps'", "true or false"]),
-        (("run", "calibration", "--set", "bin_size=0"), ["bin_size is 0"]),
         (("run", "calibration", "--set", "normalisation=z"), ["'z'", "half, cifar, cifar-p2, imagenet"]),
-        (("run", "calibration", "--set", "architecture=vgg99"), ["'vgg99'", "resnet18"]),
-        (("run", "calibration", "--set", "architecture=wrn-11-1"), ["wrn-11-1"]),
-        (("run", "calibration", "--seeds", "one"), ["seeds='one'", "0,1,2"]),
-        (("run", "calibration", "--seeds", "0.5"), ["seeds='0.5'"]),
-        (("run", "calibration", "--seeds", "3-1"), ["seeds='3-1'"]),
+        (("run", "calibration", "--set", "architecture=wrn-11-1"), ["wrn-11-1", "multiple of 6"]),
+        (("run", "calibration", "--seeds", "3-1"), ["seeds='3-1'", "0,1,2"]),
         (("run", "calibration", "--levels", "0.5"), ["calibration has no levels"]),
         (("run", "label_noise", "--levels", "2"), ["corruption strength is 2", "[0, 1]"]),
         (("run", "label_noise", "--method", "none-excluded"), ["--corpus imagenet32-no-cifar10", "--init"]),
         (("run", "calibration", "--workers", "0"), ["--workers is 0", "from 1 to 1024"]),
-        (("run", "calibration", "--threads", "0"), ["--threads is 0", "from 1 to 1024"]),
-        (("run", "calibration", "--threads", "-1"), ["--threads is -1"]),
         (("run", "calibration", "--device", "tpu"), ["'tpu'", "cpu, cuda"]),
         (("run", "calibration", "--precision", "half"), ["'half'", "auto, bfloat16, float32"]),
         (("run", "calibration", "--init", "mine"), ["checkpoint mine", "robustness pretrain"]),
@@ -102,11 +110,7 @@ def refused(command: Command, *arguments: str) -> str:
             ("run", "calibration", "--data-root", "nowhere", "--dataset", "own"),
             ["nowhere", "--data-root", "ROBUSTNESS_DATA"],
         ),
-        (("run", "calibration", "--data-root", "nowhere", "--profile", "cpu"), ["nowhere"]),
-        (("pretrain", "--profile", "large"), ["'large'", "smoke, cpu, paper"]),
         (("pretrain", "--corpus", "imagenet99"), ["'imagenet99'", "imagenet32"]),
-        (("pretrain", "--corpus", "imagenet32", "--data-root", "nowhere"), ["nowhere"]),
-        (("pretrain", "--set", "epochs=x"), ["epochs='x'"]),
         (("data", "fetch", "cifar11"), ["'cifar11'", "cifar10"]),
         (("run", "recipe_choice"), ["recipe_choice measures nothing at --profile smoke; choose another --profile"]),
         (
@@ -115,17 +119,9 @@ def refused(command: Command, *arguments: str) -> str:
         ),
         (("run", "calibration", "--init", ""), ["--init is empty", "leave it out"]),
         (("run", "calibration", "--init", "/elsewhere/x"), ["--init is '/elsewhere/x'", "robustness pretrain"]),
-        (("run", "calibration", "--init", "../x"), ["--init is '../x'"]),
-        (("run", "calibration", "--init", "x" * 300), ["--init is 'xxx", "at most 200"]),
         (("publish", "--checkpoint", "../../evil"), ["--checkpoint is '../../evil'"]),
-        (("publish", "--checkpoint", "a/b"), ["--checkpoint is 'a/b'"]),
         (("publish", "--checkpoint", "\x1b[2J"), ["--checkpoint is '\\x1b[2J'"]),
-        (("run", "calibration", "--store", ""), ["--store is empty"]),
-        (("status", "--store", " "), ["--store is empty"]),
         (("run", "calibration", "--out", ""), ["--out is empty", "leave it out"]),
-        (("data", "list", "--data-root", ""), ["--data-root is empty"]),
-        (("run", "label_noise", "--levels", "nan"), ["levels='nan' cannot be read"]),
-        (("pretrain", "--corpus", ""), ["--corpus is empty"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -135,19 +131,6 @@ def test_mistakes_are_one_sentence(command: Command, arguments: tuple[str, ...],
     for part in expected:
         assert part in line
     assert not Path("runs/records").exists()
-
-
-@pytest.mark.parametrize(
-    "arguments",
-    [("run",), ("run", "calibration", "--epochs", "5"), ("run", "calibration", "--workers", "two"), ("walk",)],
-    ids=" ".join,
-)
-def test_wrong_usage_has_status_2_and_no_traceback(command: Command, arguments: tuple[str, ...]) -> None:
-    status, out, err = command(*arguments)
-    assert status == 2
-    assert out == ""
-    assert "Traceback" not in err
-    assert "Usage: " in err
 
 
 def test_a_tilde_is_the_home_folder(command: Command, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -164,16 +147,6 @@ def test_a_tilde_is_the_home_folder(command: Command, monkeypatch: pytest.Monkey
     assert "no home folder is known" in refused(command, "status", "--store", "~nobody-of-this-name/runs")
 
 
-def test_works_for_a_user_without_name_and_home(tmp_path: Path) -> None:
-    (tmp_path / "sitecustomize.py").write_text(
-        "import pwd\ndef missing(user): raise KeyError(user)\npwd.getpwuid = pwd.getpwnam = missing\n"
-    )
-    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[1])])
-    words = [sys.executable, "-m", "robustness_lib", "data", "list"]
-    done = subprocess.run(words, cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True)
-    assert (done.returncode, done.stderr) == (0, "")
-
-
 @pytest.mark.parametrize(
     "arguments",
     [("run", "calibration", "--dataset", "own", *SMALL), ("pretrain", "--corpus", "corpus"), ("status",), ("publish",)],
@@ -185,28 +158,14 @@ def test_store_that_is_a_file_is_named(command: Command, arguments: tuple[str, .
     assert "--store is file, which is no folder" in refused(command, *arguments, *place, "--store", "file")
 
 
-def test_failed_job_has_status_1_and_says_why(command: Command) -> None:
+def test_failed_job_has_status_1_and_says_why(command: Command, checkpoint: str) -> None:
     diverging = ("--set", "scratch.learning_rate=1e6", "--set", "scratch.epochs=20", "--set", "batch_size=5")
-    command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
-    [checkpoint] = Path("runs/checkpoints").iterdir()
-    status, out, err = command(
-        "run", "calibration", "--method", "standard", *OWN, *diverging, "--init", checkpoint.stem
-    )
+    status, out, err = command("run", "calibration", "--method", "standard", *OWN, *diverging, "--init", checkpoint)
     assert status == 1
     assert out.startswith("calibration: 1 recorded, 1 failed; 'robustness show calibration --profile smoke' ")
     [line] = [line for line in err.splitlines() if line.startswith("failed: ")]
     assert "calibration own scratch standard seed 0: the training diverged" in line
-    assert "learning_rate" in line
     assert "Traceback" not in err
-
-
-def test_time_budget_of_nothing(command: Command) -> None:
-    command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
-    [checkpoint] = Path("runs/checkpoints").iterdir()
-    status, out, _ = command("run", "calibration", *OWN, "--init", checkpoint.stem, "--time-budget", "0")
-    assert status == 0
-    assert "0 recorded" in out
-    assert "4 not started for lack of time; run the same command again" in out
 
 
 # ---------------------------------------------------------------------------------------- pretrain
@@ -229,28 +188,17 @@ def test_pretrain_prints_the_id_and_does_not_train_twice(command: Command, monke
     assert Path(f"runs/checkpoints/{name}.safetensors").read_bytes() == made
 
 
-def test_settings_of_a_pretraining_may_say_so(command: Command) -> None:
-    plain = command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
+def test_settings_of_a_pretraining_may_say_so_and_a_damaged_checkpoint_is_refused(command: Command) -> None:
+    plain = command(*PRETRAIN)
     assert plain[0] == 0
     assert command("pretrain", "--corpus", "corpus", "--set", "pretraining.epochs=1", *PLACE)[:2] == plain[:2]
-    assert len(list(Path("runs/checkpoints").iterdir())) == 1
+    [path] = Path("runs/checkpoints").iterdir()
     line = refused(command, "pretrain", "--corpus", "corpus", "--set", "tuned.epochs=1", *PLACE)
     assert "tuned.epochs is a setting of another training" in line
-    assert "'tune'" in refused(command, "pretrain", "--corpus", "corpus", "--set", "tune.epochs=1", *PLACE)
-    told = command("pretrain", "--help")[1]
-    assert "pretraining.NAME=VALUE" in told
-    assert "tuned." not in told
-
-
-def test_pretrain_refuses_a_damaged_checkpoint_though_its_record_is_there(command: Command) -> None:
-    arguments = ("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
-    assert command(*arguments)[0] == 0
-    [path] = Path("runs/checkpoints").iterdir()
-    path.write_bytes(path.read_bytes()[:5000])
-    assert f"{path} is not a whole safetensors file" in (line := refused(command, *arguments))
+    path.write_bytes(path.read_bytes()[:5000])  # though its record is there
+    line = refused(command, *PRETRAIN)
+    assert f"{path} is not a whole safetensors file" in line
     assert "delete it and make" in line
-    path.unlink()
-    assert command(*arguments)[0] == 0
 
 
 def test_profile_whose_corpus_is_another(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -358,24 +306,18 @@ def test_compare_sets_yours_beside_the_books(command: Command) -> None:
 
 
 def test_compare_takes_means_of_other_seeds_and_says_when_there_is_nothing(command: Command) -> None:
-    line = refused(command, "compare")
-    assert "none of the 0 records of all sections in runs repeats a measurement of the book" in line
+    shutil.rmtree("book")
+    assert "there is no book/results here" in command("status")[2]
+    assert "run the command in the root of the repository" in refused(command, "publish")
+    PUBLISHED.mkdir(parents=True)
+    assert "none of the 0 records of all sections in runs repeats a measurement of the book" in refused(
+        command, "compare"
+    )
     measured("cpu", "theirs", {0: 0.2, 1: 0.4})
     command("publish", "--store", "theirs")
     measured("cpu", "runs", {7: 0.5})
     [row] = [line.split() for line in command("compare")[1].splitlines() if "cifar10" in line]
     assert row[-5:] == ["mean", "0.5000", "0.3000", "0.2000", "0.1414"]
-
-
-def test_show_says_whose_a_number_is(command: Command) -> None:
-    measured("cpu", "theirs", {0: 0.2, 1: 0.4})
-    command("publish", "--store", "theirs")
-    measured("cpu", "runs", {0: 0.3})
-    header, *rows, words = command("show", "calibration", "--metric", "error")[1].splitlines()
-    assert header.split()[0] == "whose"
-    assert [row.split()[0] for row in rows] == ["yours", "book's"]
-    assert [row.split()[-3:] for row in rows] == [["error", "0.3000", "1"], ["0.3000", "0.1414", "2"]]
-    assert "yours: recorded in runs. book's: published in book/results." in words
 
 
 def test_run_says_what_the_book_has_and_in_which_precision(command: Command) -> None:
@@ -387,10 +329,7 @@ def test_run_says_what_the_book_has_and_in_which_precision(command: Command) -> 
     arguments = ("run", "calibration", "--method", "standard", "--seeds", "0", *settings, *PLACE, "--time-budget", "0")
     _, _, err = command(*arguments)
     assert "1 of the 2 jobs are in the book too; yours go to runs\n" in err
-    assert (
-        "this machine computes in float32, the book's calibration records at smoke were made in bfloat16: results may "
-        "differ in the third digit\n"
-    ) in err
+    assert "this machine computes in float32, the book's calibration records at smoke were made in bfloat16" in err
     assert "third digit" not in command(*arguments, "--precision", "bfloat16")[2]
 
 
@@ -410,42 +349,6 @@ def test_a_trial_with_other_settings_takes_no_results_place(command: Command) ->
     assert set(found.values()) == {None}
 
 
-def test_show_keeps_recipes_apart(command: Command) -> None:
-    fill(Path("runs"), 1, "cpu")
-    [job] = calibration.jobs("cpu")[:1]
-    trial = dataclasses.replace(job, recipe=job.recipe | {"epochs": 1, "learning_rate": 0.5})
-    Store("runs").add(Record(trial, {"error": 0.9}, {"seconds": 1.0}))
-    lines = command("show", "calibration", "--store", "runs")[1].splitlines()[1:-1]
-    assert len(lines) == 2
-    assert any("epochs=1 learning_rate=0.5" in line and "0.9000" in line for line in lines)
-    assert any(f"epochs={job.recipe['epochs']}" in line and "0.5000" in line for line in lines)
-
-
-def test_away_from_the_repository_published_records_are_said_to_be_missing(command: Command) -> None:
-    shutil.rmtree("book")
-    for arguments in (("status",), ("show", "calibration")):
-        status, _, err = command(*arguments)
-        assert status == 0
-        assert err == (
-            "there is no book/results here, so only the store's records count; for the published ones too, run the "
-            "command in the root of the repository\n"
-        )
-    assert "run the command in the root of the repository" in refused(command, "publish")
-    assert not Path("book").exists()
-
-
-@pytest.mark.parametrize("arguments", [("status",), ("publish",)], ids=" ".join)
-def test_published_line_cut_in_half_is_refused(command: Command, arguments: tuple[str, ...]) -> None:
-    fill(Path("runs"), 2, "cpu")
-    command("publish")
-    path = Path("book/results/calibration.jsonl")
-    content = path.read_text()
-    path.write_text(content[: len(content) - 60] + "\n")
-    line = refused(command, *arguments)
-    assert "line 2 of book/results/calibration.jsonl is not a whole record" in line
-    assert "git" in line
-
-
 def test_data_check_reports_a_damaged_file(command: Command) -> None:
     path = Path("data/own/train.npz")
     content = bytearray(path.read_bytes())
@@ -460,61 +363,25 @@ def test_data_check_reports_a_damaged_file(command: Command) -> None:
     assert not Path("runs/checkpoints").exists()  # nothing was pre-trained for a data set that cannot be read
 
 
-def test_data_check_names_the_split_that_is_not_there(command: Command) -> None:
-    Path("data/own/test.npz").unlink()
-    status, out, _ = command("data", "check", "own", "--data-root", "data")
-    expected = "own is incomplete: train: 40 images, 16x16, 4 classes; test: data/own/test.npz is not there\n"
-    assert (status, out) == (1, expected)
-    status, out, _ = command("data", "check", "--data-root", "data")  # nothing of it is damaged
-    assert status == 0
-    assert expected in out
-    assert "data/own/test.npz is missing" in refused(command, "run", "calibration", *OWN)
-
-
-def test_labels_without_their_images_are_missing(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    source = data.SOURCES["cifar10n-worse"]
-    fetched = dataclasses.replace(source, fetch=lambda name, root: formats.write_human_labels(root, [0] * 50))
-    monkeypatch.setitem(data.SOURCES, "cifar10n-worse", fetched)
-    for arguments in (("fetch",), ("check",)):
-        status, out, _ = command("data", *arguments, "cifar10n-worse", "--data-root", "data")
-        assert status == 1
-        assert out.startswith("cifar10n-worse is missing: data/cifar-10-batches-py is missing")
-        assert "'robustness data fetch cifar10' downloads it" in out
-        assert Path("data/cifar10n/labels.npz").exists()
-
-
 def test_a_bundle_of_ones_own_cannot_be_fetched(command: Command) -> None:
     line = refused(command, "data", "fetch", "own", "--data-root", "data")
     assert "own is a bundle of your own in data/own, so there is nothing to fetch" in line
 
 
-def test_data_list_fits_a_terminal_and_tells_the_rest_of_named_sets(command: Command) -> None:
+def test_data_list_says_where_it_looked_and_tells_the_rest_of_named_sets(command: Command) -> None:
     Path("data/own/test.npz").unlink()
-    _, out, _ = command("data", "list", "--data-root", "data")
-    header, *rows, last = out.splitlines()
+    header, *rows, last = command("data", "list", "--data-root", "data")[1].splitlines()
     assert header.split() == ["name", "here", "what"]
-    assert max(map(len, out.splitlines())) <= 100
-    assert {row.split()[0]: row.split()[1] for row in rows}.items() >= {
-        "cifar10": "no",
-        "synthetic": "yes",
-        "own": "yes",
-    }.items()
+    assert max(map(len, rows)) <= 100
+    here = {row.split()[0]: row.split()[1] for row in rows}
+    assert (here["cifar10"], here["synthetic"], here["own"]) == ("no", "yes", "yes")
     assert [row for row in rows if row.endswith("your own bundle, without test.npz")]
     assert rows[-1] == f"searched: {Path('data').resolve()}"
     assert "'robustness data list NAME'" in last
-    status, out, _ = command("data", "list", "cifar10", "imagenet32", "own", "--data-root", "data")
-    assert status == 0
-    assert max(map(len, out.splitlines())) <= 100
-    for part in (
-        "cifar10: CIFAR-10\n  here  no, data/cifar-10-batches-py\n  from  Krizhevsky (2009)",
-        "\n  get   'robustness data fetch cifar10' downloads it\n",
-        "image-net.org",
-        "\nown: your own bundle, without test.npz\n  here  yes, data/own\n",
-    ):
-        assert part in out
+    out = command("data", "list", "cifar10", "own", "--data-root", "data")[1]
+    assert "cifar10: CIFAR-10\n  here  no, data/cifar-10-batches-py\n  from  Krizhevsky (2009)" in out
+    assert "\n  get   'robustness data fetch cifar10' downloads it\n" in out
     assert "did you mean 'cifar10'" in refused(command, "data", "list", "cifar11")
-    _, out, _ = command("data", "list", "cifar10n", "--data-root", "data")
-    assert out.count("  get   'robustness data fetch cifar10n-") == 6
     assert "the data root nowhere" in refused(command, "data", "list", "--data-root", "nowhere")
 
 
@@ -530,30 +397,26 @@ def shown(command: Command, *options: str) -> list[list[str]]:
     return rows
 
 
-def test_show_can_be_restricted(command: Command) -> None:
-    for profile in ("smoke", "cpu"):
-        for job in calibration.jobs(profile):
-            Store("runs").add(Record(job, {"error": 0.5, "rms_calibration_error": 0.25}, {"seconds": 1.0}))
-    everything = shown(command)
-    assert {row[1] for row in everything} == {"smoke", "cpu"}
-    for options, word in (
-        (("--profile", "smoke"), "smoke"),
-        (("--dataset", "cifar100"), "cifar100"),
-        (("--method", "temperature"), "temperature"),
-        (("--metric", "rms_calibration_error"), "rms_calibration_error"),
-    ):
-        assert shown(command, *options) == [row for row in everything if word in row] != everything
-    assert shown(command, "--profile", "smoke,cpu", "--metric", "all") == everything
-    both = shown(command, "--profile", "cpu", "--dataset", "cifar10", "--metric", "error")
-    assert both == [row for row in everything if {"cpu", "cifar10", "error"} <= set(row)] != []
-
-
-def test_show_refuses_what_is_not_recorded(command: Command) -> None:
+def test_show_says_whose_a_number_is_keeps_recipes_apart_and_can_be_restricted(command: Command) -> None:
     assert "nothing is recorded" in refused(command, "show", "calibration", "--metric", "error")
-    fill(Path("runs"), 2, "smoke")
+    measured("cpu", "theirs", {0: 0.2, 1: 0.4})
+    command("publish", "--store", "theirs")
+    measured("cpu", "runs", {0: 0.3})
+    assert [row[-3:] for row in shown(command, "--metric", "error")] == [
+        ["error", "0.3000", "1"],
+        ["0.3000", "0.1414", "2"],
+    ]
+    assert {row[0] for row in shown(command)} == {"yours", "book's"}
+    [job] = calibration.jobs("cpu", methods=["standard"], seeds=[0], datasets=["cifar10"])[:1]
+    trial = dataclasses.replace(job, recipe=job.recipe | {"epochs": 1, "learning_rate": 0.5})
+    Store("runs").add(Record(trial, {"error": 0.9}, {"seconds": 1.0}))
+    fill(Path("runs"), 1, "smoke")
+    rows = shown(command, "--profile", "cpu", "--dataset", "cifar10", "--method", "standard", "--metric", "error")
+    assert any("0.9000" in row and {"epochs=1", "learning_rate=0.5"} <= set(row) for row in rows)
+    assert any("0.3000" in row and f"epochs={job.recipe['epochs']}" in row for row in rows)
+    assert {row[1] for row in rows} == {"cpu"}
     line = refused(command, "show", "calibration", "--profile", "smoke", "--dataset", "cifar10")
     assert line == "error: no selected record has the dataset 'cifar10'; choose one of: synthetic"
-    assert "'errors'; choose one of: error" in refused(command, "show", "calibration", "--metric", "errors")
 
 
 # ---------------------------------------------------------------------------------------- small readers
@@ -586,7 +449,6 @@ def test_names_and_settings() -> None:
     assert registry.parse_levels("0, 0.5,1") == [0, 0.5, 1]
     with pytest.raises(UserError, match="levels='0-1' cannot be read"):
         registry.parse_levels("0-1")
-    assert registry.parse_names("all") is None
     assert registry.parse_names("a, b") == ["a", "b"]
     assert registry.parse_overrides(["a=1", "b.c = x=y "]) == {"a": "1", "b.c": "x=y"}
 
@@ -596,12 +458,10 @@ def test_names_and_settings() -> None:
 
 @pytest.mark.parametrize(("number", "status", "word"), [("INT", 130, "interrupted"), ("TERM", 143, "terminated")])
 def test_interrupted_run_keeps_its_records_and_prints_one_line(
-    command: Command, tmp_path: Path, number: str, status: int, word: str
+    command: Command, checkpoint: str, tmp_path: Path, number: str, status: int, word: str
 ) -> None:
-    command("pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE)
-    [checkpoint] = Path("runs/checkpoints").iterdir()
     endless = ("--set", "tuned.epochs=100000", "--set", "tuned.observations=0")
-    arguments = ("run", "calibration", "--method", "standard", *OWN, *endless, "--init", checkpoint.stem)
+    arguments = ("run", "calibration", "--method", "standard", *OWN, *endless, "--init", checkpoint)
     with toys.child(toys.command_child, arguments, tmp_path) as child:
         toys.wait_for(lambda: len(Store("runs").records("calibration")) == 1)
         assert child.pid is not None
@@ -616,14 +476,12 @@ def test_interrupted_run_keeps_its_records_and_prints_one_line(
     assert Store("runs").damaged() == []
 
 
-def test_command_as_installed(tmp_path: Path) -> None:
-    found = subprocess.run(
-        [sys.executable, "-m", "robustness_lib", "run", "nothing"],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
+def test_command_as_installed_for_a_user_without_name_and_home(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\ndef missing(user): raise KeyError(user)\npwd.getpwuid = pwd.getpwnam = missing\n"
     )
-    assert found.returncode == 2
-    assert found.stdout == ""
-    assert found.stderr == f"error: unknown section 'nothing'; choose one of: {', '.join(registry.SECTIONS)}\n"
+    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[1])])
+    words = [sys.executable, "-m", "robustness_lib", "run", "nothing"]
+    done = subprocess.run(words, cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: unknown section 'nothing'; choose one of: {', '.join(registry.SECTIONS)}\n"

@@ -23,14 +23,13 @@ import toys
 from toys import context, ran, stored, toy_job, toy_run, wait_for, write_bundle
 
 from robustness_lib.errors import UserError
+from robustness_lib.experiments import registry
 from robustness_lib.metrics import Metrics
 from robustness_lib.runner import dask_executor
 from robustness_lib.runner.dask_executor import connect
 from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import Job, Record, Store
+from robustness_lib.runner.records import Job, Store
 from robustness_lib.runner.sweep import Outcome, Run, sweep
-
-toys.CHILDREN.set_forkserver_preload(["robustness_lib.cli", "distributed"])
 
 PLAIN = {"precision": "float32", "threads": 1}
 
@@ -135,8 +134,6 @@ def empty(shared: Dask) -> Iterator[Dask]:
 
 # ---------------------------------------------------------------------------------------- where jobs run
 
-SHORT = {"epochs": 1, "batch_size": 20, "observations": 1, "train_images": 20}
-
 
 def on(dask: Dask, jobs: Sequence[Job], run: Run, store: Path, **options: object) -> Outcome:
     with connect(dask.client, **PLAIN) as executor:
@@ -152,9 +149,9 @@ def look_around(job: Job, context: Context) -> Metrics:
 
 
 def test_every_worker_has_one_job_at_a_time(dask: Dask, tmp_path: Path) -> None:
-    jobs = [toy_job(seed) for seed in range(8)]
+    jobs = [toy_job(seed) for seed in range(6)]
     outcome = on(dask, jobs, look_around, tmp_path)
-    assert sorted(job.seed for job in outcome.recorded) == list(range(8))
+    assert sorted(job.seed for job in outcome.recorded) == list(range(6))
     found = list(stored(tmp_path).values())
     assert {m["process"] for m in found} == dask.processes()
     pairs = [(a, b) for a in found for b in found if a is not b and a["began"] <= b["began"] < a["ended"]]
@@ -163,16 +160,16 @@ def test_every_worker_has_one_job_at_a_time(dask: Dask, tmp_path: Path) -> None:
 
 
 def test_a_job_gives_the_numbers_of_a_local_run(dask: Dask, tmp_path: Path) -> None:
-    jobs = [toy_job(0), toy_job(1), toy_job(2, method="diverge")]
+    jobs = [toy_job(0), toy_job(1, recipe={**toy_job().recipe, "learning_rate": 1e30})]
     local, store = tmp_path / "local", tmp_path / "runs"
     sweep(jobs, toy_run, context(local))
     outcome = on(dask, jobs, toy_run, store)
-    assert {job.seed for job in outcome.recorded} == {0, 1}
+    assert outcome.recorded == jobs[:1]
     [(job, error)] = outcome.failed
-    assert job.seed == 2
+    assert job == jobs[1]
     assert "diverged" in error
     assert stored(store) == stored(local)
-    [here, _], [record, _] = Store(local).records(), Store(store).records()
+    [here], [record] = Store(local).records(), Store(store).records()
     kept = {name: record.provenance[name] for name in ("device", "precision", "threads", "revision", "versions")}
     assert kept == {name: here.provenance[name] for name in kept}
 
@@ -180,23 +177,22 @@ def test_a_job_gives_the_numbers_of_a_local_run(dask: Dask, tmp_path: Path) -> N
 def test_the_command_on_a_cluster(dask: Dask, tmp_path: Path) -> None:
     """Pre-training included; paths of the command are those of the folder that it was given in."""
     write_bundle(tmp_path / "data", "own", 40, 4)
-    write_bundle(tmp_path / "data", "corpus", 60, 5)
-    settings = [part for name, value in SHORT.items() for part in ("--set", f"{name}={value}")]
+    short = {"epochs": 1, "batch_size": 20, "observations": 1, "train_images": 20, "pretraining.epochs": 1}
+    settings = [part for name, value in short.items() for part in ("--set", f"{name}={value}")]
     place = ("--data-root", "data", "--precision", "float32", "--device", "cpu", "--threads", "1")
-    made = toys.exit_code(toys.command_child, ("pretrain", "--corpus", "corpus", "--set", "epochs=1", *place), tmp_path)
-    assert made == 0
-    checkpoint = (tmp_path / "stdout").read_text().split()[0]
-    chosen = ("--dataset", "own", "--seeds", "0", "--method", "standard", "--init", checkpoint, *settings, *place)
-    run = ("run", "calibration", *chosen, "--scheduler")
-    assert toys.exit_code(toys.command_child, (*run, dask.address), tmp_path) == 0
+    chosen = ("--dataset", "own", "--seeds", "0", "--method", "standard", *settings, *place)
+    run = ("run", "calibration", *chosen, "--scheduler", dask.address)
+    assert toys.exit_code(toys.command_child, run, tmp_path) == 0
     assert (tmp_path / "stdout").read_text() == (
         "calibration: 2 recorded; 'robustness show calibration --profile smoke' has the numbers\n"
     )
     assert len(list((tmp_path / "runs" / "outputs" / "calibration").iterdir())) == 2
-    assert toys.exit_code(toys.command_child, (*run, dask.address, "--workers", "2"), tmp_path) == 2
-    assert toys.exit_code(toys.command_child, (*run, "nothing://127.0.0.1:1", "--store", "other"), tmp_path) == 2
-    [line] = (tmp_path / "stderr").read_text().splitlines()
-    assert line.startswith("error: no Dask scheduler answers at 'nothing://127.0.0.1:1'")
+    assert len(Store(tmp_path / "runs").records("pretraining")) == 1
+
+
+def test_workers_of_this_machine_and_of_a_cluster_are_not_asked_for_together(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match="leave one of the two out"):
+        registry.measure_section("calibration", "smoke", context(tmp_path), executor=pool, workers=2)
 
 
 # ---------------------------------------------------------------------------------------- workers come and go
@@ -243,7 +239,7 @@ def be_another_version() -> None:
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        ({"change": be_another_version}, "runs the code 000000000000, not"),
+        ({"change": be_another_version}, "it runs the code 000000000000, not"),
         ({"threads": 4}, "would have 4 jobs at once; start workers with --nthreads 1"),
     ],
 )
@@ -254,36 +250,14 @@ def test_an_unfit_worker_is_refused(empty: Dask, tmp_path: Path, options: dict[s
     assert stored(tmp_path) == {}
 
 
-def test_a_job_of_another_process_is_left_to_it(dask: Dask, tmp_path: Path) -> None:
-    jobs = [toy_job(seed, method="nothing") for seed in range(2)]
-    store = Store(tmp_path)
-    with ThreadPoolExecutor(1) as thread:
-        with store.lock(jobs[0], wait=True):
-            outcome = thread.submit(on, dask, jobs, look_around, tmp_path)
-            wait_for(lambda: store.get(jobs[1]) is not None, 60)
-            store.add(Record(jobs[0], {"theirs": 1.0}, {"seconds": 1.0}))
-        assert outcome.result(60).recorded == jobs[1:]
-    assert stored(tmp_path)[jobs[0].key] == {"theirs": 1.0}
-
-
-def test_without_time_nothing_starts(dask: Dask, tmp_path: Path) -> None:
-    outcome = on(dask, [toy_job(0), toy_job(1)], toy_run, tmp_path, time_budget=0.0)
-    assert sorted(job.seed for job in outcome.left) == [0, 1]
-    assert stored(tmp_path) == {}
-
-
 # ---------------------------------------------------------------------------------------- mistakes
 
 
-@pytest.mark.parametrize(
-    "address", ["tcp://127.0.0.1:1", "127.0.0.1:1", "nothing://127.0.0.1:8786", "tcp://no.such.host.invalid:8786"]
-)
+@pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nothing://127.0.0.1:8786"])
 def test_a_scheduler_that_does_not_answer(monkeypatch: pytest.MonkeyPatch, address: str) -> None:
     monkeypatch.setattr(dask_executor, "CONNECT_SECONDS", 0.5)
-    with pytest.raises(UserError, match="no Dask scheduler answers at") as error, connect(address):
-        pass
-    assert repr(address) in str(error.value)
-    assert "dask scheduler" in str(error.value)
+    with pytest.raises(UserError, match=f"no Dask scheduler answers at {address!r}.* 'dask scheduler'"):
+        connect(address).__enter__()
 
 
 def test_a_scheduler_that_is_killed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import socket
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +12,7 @@ import pytest
 import torch
 import toys
 from torch import Tensor, nn
-from toys import CHILDREN, PLAIN, images
+from toys import PLAIN, images
 
 from robustness_lib.runner.records import Store
 from robustness_lib.training.config import TrainingConfig
@@ -49,10 +48,24 @@ class Stop(Exception):
         return observe
 
 
-def process(rank: int, port: int, result: Path) -> None:
+def process(rank: int, port: int, work: Callable[..., None], *arguments: object) -> None:
+    """Work as one of two processes that ``torchrun`` starts."""
     places = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": 2, "MASTER_ADDR": "localhost", "MASTER_PORT": port}
     os.environ |= {name: str(value) for name, value in places.items()}
     torch.set_num_threads(1)
+    work(rank, *arguments)
+
+
+def in_two_processes(work: Callable[..., None], *arguments: object) -> None:
+    port = free_port()
+    with contextlib.ExitStack() as stack:
+        children = [stack.enter_context(toys.child(process, rank, port, work, *arguments)) for rank in range(2)]
+        for child in children:
+            child.join(240)
+            assert child.exitcode == 0
+
+
+def train_together(rank: int, result: Path) -> None:
     with join("cpu") as joined:
         assert (joined, 2) == rank_and_count() == (rank, 2)
         options = {"seed": 3, "runtime": PLAIN, "checkpoint": result / "unfinished", "checkpoint_every": 0.0}
@@ -64,40 +77,29 @@ def process(rank: int, port: int, result: Path) -> None:
 
 
 def test_two_processes_train_as_one_does(tmp_path: Path) -> None:
-    port = free_port()
-    children = [CHILDREN.Process(target=process, args=(rank, port, tmp_path)) for rank in range(2)]
-    for child in children:
-        child.start()
+    in_two_processes(train_together, tmp_path)
     alone = network(0)
     expected = train(alone, images(43), RECIPE, seed=3, runtime=PLAIN).losses
-    for child in children:
-        child.join()
-        assert child.exitcode == 0
     for rank in range(2):
         weights, losses = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
         assert losses == pytest.approx(expected, rel=1e-5)
         torch.testing.assert_close(weights, dict(alone.state_dict()), rtol=1e-4, atol=1e-6)
 
 
-def test_torchrun_pretrains_one_checkpoint(tmp_path: Path) -> None:
+def pretrain_together(rank: int, command: list[str], folder: Path) -> None:
+    (folder / str(rank)).mkdir()
+    toys.command_child([*command, str(folder / "two")], folder / str(rank))
+
+
+def test_the_command_pretrains_one_checkpoint_with_two_processes(tmp_path: Path) -> None:
     toys.write_bundle(tmp_path / "data", "corpus", 160, 4)
     options = ["--corpus", "corpus", "--data-root", str(tmp_path / "data"), "--precision", "float32"]
     command = ["pretrain", *options, "--set", "epochs=2", "--store"]
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", free_port()]
-    done = subprocess.run(
-        [*map(str, launcher), "-m", "robustness_lib", *command, "two"],
-        cwd=tmp_path,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-        text=True,
-        capture_output=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("validation error") == 1
+    in_two_processes(pretrain_together, command, tmp_path)
+    said = [(tmp_path / str(rank) / "stdout").read_text() for rank in range(2)]
+    assert [text.count("validation error") for text in said] == [1, 0]
 
-    alone = CHILDREN.Process(target=toys.command_child, args=([*command, "one"], tmp_path))
-    alone.start()
-    alone.join()
+    assert toys.exit_code(toys.command_child, [*command, "one"], tmp_path) == 0
     (one,), (two,) = (Store(tmp_path / store).records("pretraining") for store in ("one", "two"))
     assert two.job == one.job
     assert two.metrics["losses"] == pytest.approx(one.metrics["losses"], rel=0.25)  # batch normalisation differs

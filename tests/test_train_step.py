@@ -106,30 +106,12 @@ OPTIONS: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.usefixtures("_imitated")
-@pytest.mark.parametrize("option", OPTIONS)
-@pytest.mark.parametrize("trainable", ["all", "head"])
-def test_a_recorded_step_needs_nothing_from_the_host(option: str, trainable: str) -> None:
-    recipe = dataclasses.replace(RECIPE, trainable=trainable)
-    expected = run(1, recipe=recipe, **OPTIONS[option])
-    assert run(1, RECORDED, recipe, **OPTIONS[option]) == expected
-
-
-@pytest.mark.usefixtures("_imitated")
-def test_a_step_that_takes_something_from_the_host_would_be_noticed() -> None:
-    calls = 0
-
-    def counted(network: Forward, batch: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
-        nonlocal calls
-        calls += 1
-        return nn.functional.cross_entropy(network(batch), labels) * calls
-
-    expected = run(1, loss=counted)
-    calls = 0
-    assert run(1, RECORDED, loss=counted) != expected
-
-
-@pytest.mark.usefixtures("_imitated")
-def test_one_recording_a_batch_size_serves_the_whole_training(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("option", "trainable"), [("plain", "all"), ("plain", "head"), ("attacked", "all"), ("weighted", "all")]
+)
+def test_a_recorded_step_needs_nothing_from_the_host(
+    option: str, trainable: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     recorded = []
 
     def counting(work: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
@@ -137,8 +119,10 @@ def test_one_recording_a_batch_size_serves_the_whole_training(monkeypatch: pytes
         return imitated(work, generator)
 
     monkeypatch.setattr(train_step, "record", counting)
-    run(0, RECORDED)
-    assert len(recorded) == 2  # 40 images are two batches of 16 and one of 8
+    recipe = dataclasses.replace(RECIPE, trainable=trainable)
+    expected = run(1, recipe=recipe, **OPTIONS[option])
+    assert run(1, RECORDED, recipe, **OPTIONS[option]) == expected
+    assert len(recorded) == 2  # one a batch size: 40 images are two batches of 16 and one of 8, three times
 
 
 def test_what_cannot_be_recorded_runs_all_the_same_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -147,7 +131,7 @@ def test_what_cannot_be_recorded_runs_all_the_same_and_says_so_once(monkeypatch:
         raise RuntimeError("operation not permitted when stream is capturing")
 
     monkeypatch.setattr(train_step, "record", refuse)
-    monkeypatch.setattr(train_step, "_gone_without", set())
+    monkeypatch.setattr(train_step, "unavailable", set())
     expected = run(2)
     with pytest.warns(UserWarning, match="without CUDA graphs.*not permitted"):
         assert run(2, RECORDED) == expected
@@ -186,32 +170,7 @@ def test_compiled_training_equals_plain_training_and_compiles_once() -> None:
         assert found == pytest.approx(expected, rel=1e-5)
         torch.testing.assert_close(fast.state_dict(), plain.state_dict(), rtol=1e-4, atol=1e-6)
     assert torch._dynamo.utils.counters["stats"]["unique_graphs"] == 1
-    assert not train_step._gone_without
-
-
-def test_a_process_may_compile_many_kinds_of_networks(monkeypatch: pytest.MonkeyPatch) -> None:
-    def traced(function: Callable[..., Tensor], options: object, **how: Any) -> Callable[..., Tensor]:
-        return compiler(function, backend="eager", **how)
-
-    compiler = torch.compile
-    monkeypatch.setattr(torch, "compile", traced)
-    monkeypatch.setattr(train_step, "_gone_without", set())
-    train_step._compiler.cache_clear()
-    torch._dynamo.reset()
-    half = torch.full((3, 1, 1), 0.5)
-    try:
-        for classes in range(2, 22):
-            network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, classes))
-            assert train_step._compiled(network, torch.zeros(2, 3, 4, 4), half, half).shape == (2, classes)
-        assert not train_step._gone_without
-        torch._dynamo.config.recompile_limit = 20
-        network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 4 * 4, 22))
-        with pytest.warns(UserWarning, match="without compilation"):
-            assert train_step._compiled(network, torch.zeros(2, 3, 4, 4), half, half).shape == (2, 22)
-        assert train_step.gone_without() == ["compile"]
-    finally:
-        train_step._compiler.cache_clear()
-        torch._dynamo.reset()
+    assert not train_step.unavailable
 
 
 def test_where_nothing_can_be_compiled_training_goes_on_and_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +178,7 @@ def test_where_nothing_can_be_compiled_training_goes_on_and_says_so(monkeypatch:
         raise torch._dynamo.exc.TorchDynamoException("no C++ compiler was found")
 
     monkeypatch.setattr(train_step, "_compiler", lambda: broken)
-    monkeypatch.setattr(train_step, "_gone_without", set())
+    monkeypatch.setattr(train_step, "unavailable", set())
     with pytest.warns(UserWarning, match=r"without compilation.*no C\+\+ compiler"):
         assert linear(1, dataclasses.replace(PLAIN, compile=True))[1] == linear(1)[1]
 
@@ -235,7 +194,7 @@ def test_cuda_graphs_equal_op_by_op(option: str, compile: bool) -> None:
     expected = run(1, plain, **OPTIONS[option])
     found = run(1, dataclasses.replace(plain, graphs=True, compile=compile), **OPTIONS[option])
     assert found[1] == pytest.approx(expected[1], rel=1e-3)
-    assert not train_step._gone_without
+    assert not train_step.unavailable
 
 
 @on_a_gpu
@@ -248,7 +207,7 @@ def test_cuda_after_a_broken_recording_all_goes_on(wrong: str, monkeypatch: pyte
             batch.sum().item()
         return noisy(network, batch, labels)
 
-    monkeypatch.setattr(train_step, "_gone_without", set())
+    monkeypatch.setattr(train_step, "unavailable", set())
     plain = Runtime(device="cuda")
     expected = run(1, plain, perturb=noisy)
     with pytest.warns(UserWarning, match="without CUDA graphs"):

@@ -37,7 +37,9 @@ from robustness_lib.training.device import Runtime
 from robustness_lib.training.trainer import History, train
 
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(["robustness_lib.cli", "robustness_lib.runner.sweep", "torch._dynamo", "torchvision"])
+CHILDREN.set_forkserver_preload(
+    ["toys", "robustness_lib.experiments.calibration", "torch._dynamo", "torchvision", "distributed"]
+)
 
 PLAIN = Runtime(precision="float32", threads=1)
 RECIPE = TrainingConfig(architecture="wrn-10-1", epochs=2, batch_size=16, learning_rate=0.05)
@@ -105,14 +107,12 @@ def toy_job(seed: int = 0, **changes: object) -> Job:
 
 
 def toy_run(job: Job, context: Context) -> Metrics:
-    """Train a tiny network; with other methods fail, sleep, or do nothing.
+    """Train a tiny network; with other methods sleep, or do nothing.
 
     Who ran what is appended to the file ``ran`` of the store: one line of seed and process id.
     """
     with open(context.store / "ran", "a") as file:
         file.write(f"{job.seed} {os.getpid()}\n")
-    if job.method == "diverge":
-        run_training(TrainingConfig(architecture="wrn-10-1", epochs=40, batch_size=8, learning_rate=1e6), job.seed)
     if job.method == "sleep":
         time.sleep(600)
     if job.method == "nothing":
@@ -162,25 +162,15 @@ def exit_code(target: Callable[..., None], *arguments: object) -> int | None:
         return process.exitcode
 
 
-def _alone(limit: float | None) -> None:
-    """Work with one thread; end without warning after so much processor time, as SIGKILL ends a process."""
+def sweep_child(jobs: Sequence[Job], store: Path, workers: int) -> None:
     torch.set_num_threads(1)
-    run_training()  # what is imported on first use does not count against the limit
-    if limit is not None:
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_PROF, limit)
-
-
-def sweep_child(jobs: Sequence[Job], store: Path, workers: int, limit: float | None) -> None:
-    _alone(limit)
     sweep(jobs, toy_run, context(store), workers=workers)
 
 
-def train_child(recipe: TrainingConfig, runtime: Runtime, checkpoint: Path, result: Path, limit: float | None) -> None:
-    _alone(limit)
-    started = time.process_time()
-    network, history = run_training(recipe, 3, runtime=runtime, checkpoint=checkpoint, checkpoint_every=0.0)
-    result.write_text(f"{checksum(network)} {time.process_time() - started} {history.losses}")
+def train_child(recipe: TrainingConfig, checkpoint: Path, result: Path) -> None:
+    torch.set_num_threads(1)
+    network, history = run_training(recipe, 3, checkpoint=checkpoint, checkpoint_every=0.0)
+    result.write_text(f"{checksum(network)} {history.losses}")
 
 
 def command_child(arguments: Sequence[str], folder: Path) -> None:

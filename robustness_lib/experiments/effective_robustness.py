@@ -29,7 +29,6 @@ import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from pathlib import Path
 from typing import Any, Unpack
 
 import numpy as np
@@ -405,17 +404,14 @@ class Tuning:
         """
         training, context = self.described(added, config), self.context
 
-        def make(unfinished: Path) -> tuple[nn.Module, History]:
+        def make() -> tuple[nn.Module, History]:
             return network, train(
                 network,
                 self.data if data is None else data,
                 training.recipe.training_part(),
                 seed=training.seed,
-                runtime=context.runtime,
                 observe=lambda network: self.tests.scores(scorer(network, self.config, context, convert)),
-                checkpoint=unfinished,
-                checkpoint_every=context.checkpoint_every,
-                progress=self.job.label if context.progress else None,
+                **context.training_options(training.path(context.store), self.job.label),
                 **hooks,
             )
 
@@ -437,7 +433,7 @@ def _testbed_model(tuning: Tuning) -> Evaluations:
     if not tuning.config.model:
         return tuning.fit(tuning.new_head())
 
-    def make(_: Path) -> tuple[nn.Module, History]:
+    def make() -> tuple[nn.Module, History]:
         score = fit_pixel_model(tuning.config.model, tuning.data, tuning.job.seed)
         return nn.Module(), History(observed={1: tuning.tests.scores(score)})
 
@@ -478,7 +474,7 @@ def _last_layer(tuning: Tuning) -> Tuned:
     if training.recipe.schedule != "constant":
         raise UserError(f"the last layer is trained at a constant rate alone, not schedule={training.recipe.schedule}")
 
-    def make(_: Path) -> tuple[nn.Module, History]:
+    def make() -> tuple[nn.Module, History]:
         if training.init.startswith(PUBLIC):
             extractor = fine_tuning.public_features(training.init.removeprefix(PUBLIC), tuning.config.image_size)
         else:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +26,7 @@ from robustness_lib.methods.baseline_models import Score
 from robustness_lib.methods.checks import Floats, as_array
 from robustness_lib.models.architectures import build, new_head
 from robustness_lib.randomness import generator
-from robustness_lib.runner.model_cache import Context, Training, save_trained
+from robustness_lib.runner.model_cache import Context, Training
 from robustness_lib.runner.records import short_hash
 from robustness_lib.training.config import TrainingConfig, early_steps
 from robustness_lib.training.trainer import History, predict, train
@@ -150,16 +149,9 @@ class Evaluations:
     classes: Sequence[int] | None = None
 
 
-def kept(training: Training, context: Context, make: Callable[[Path], tuple[nn.Module, History]]) -> Evaluations:
-    """The evaluations that are kept under a training's key; ``make`` trains first where there are none.
-
-    It is called with a path for what an unfinished training needs to go on.
-    """
-    path = context.store / "networks" / f"{training.key}.safetensors"
-    with locked(context.store / "locks" / f"{training.key}.lock"):
-        if not path.exists():
-            save_trained(path, *make(path.with_suffix(".partial.safetensors")), training.as_dict())
-        weights, observed, _ = context.read_network(path)
+def kept(training: Training, context: Context, make: Callable[[], tuple[nn.Module, History]]) -> Evaluations:
+    """The evaluations that are kept under a training's key; ``make`` trains first where there are none."""
+    weights, observed, _ = context.made_once(training.path(context.store), training.as_dict(), make)
     epochs = observed.pop("epochs").double().numpy()
     return Evaluations(epochs, {name: value.numpy() for name, value in observed.items()}, weights)
 

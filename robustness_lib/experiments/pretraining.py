@@ -18,15 +18,14 @@ from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.data.io import MissingData
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments.presets import Profile, Target, profile
-from robustness_lib.files import locked
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build
 from robustness_lib.models.checkpoint_ids import corpus_name
 from robustness_lib.models.checkpoints import load_weights
-from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint, save_trained
+from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint
 from robustness_lib.runner.records import PRETRAINING, SCRATCH, Job, Store, checkpoint_id
 from robustness_lib.training.config import ADVERSARIES, TrainingConfig
-from robustness_lib.training.trainer import predict, train
+from robustness_lib.training.trainer import History, predict, train
 
 SECTION = PRETRAINING
 
@@ -71,22 +70,12 @@ def run(job: Job, context: Context) -> Metrics:
     """
     data, recipe, network = _prepare(job, context)
     name = checkpoint_id(job)
-    path = context.store / "checkpoints" / f"{name}.safetensors"
-    with locked(context.store / "locks" / f"{name}.lock"):
-        if (found := context.checkpoint(name)) is None:
-            history = train(
-                network,
-                data,
-                recipe,
-                seed=job.seed,
-                runtime=context.runtime,
-                checkpoint=path.with_suffix(".partial.safetensors"),
-                checkpoint_every=context.checkpoint_every,
-                progress=name if context.progress else None,
-            )
-            save_trained(path, network, history, {"id": name, **job.as_dict()})
-            found = path
-    weights, _, metadata = context.read_network(found)
+    path = context.checkpoint(name) or context.store / "checkpoints" / f"{name}.safetensors"
+
+    def make() -> tuple[nn.Module, History]:
+        return network, train(network, data, recipe, seed=job.seed, **context.training_options(path, name))
+
+    weights, _, metadata = context.made_once(path, {"id": name, **job.as_dict()}, make)
     try:
         network.load_state_dict(weights)
         training_seconds = len(data) * recipe.epochs / float(metadata["images_per_second"])
@@ -94,7 +83,7 @@ def run(job: Job, context: Context) -> Metrics:
     except (RuntimeError, KeyError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{found} is not the checkpoint that its name says ({reason}); delete it, then the same command pre-trains "
+            f"{path} is not the checkpoint that its name says ({reason}); delete it, then the same command pre-trains "
             "again"
         ) from error
     return _validated(network, corpus_name(job.dataset), recipe, context) | {

@@ -20,7 +20,8 @@ from typing import TYPE_CHECKING, Any
 from robustness_lib.data import data_root
 from robustness_lib.errors import UserError, first_line, shortened
 from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import REVISION, Job
+from robustness_lib.runner.provenance import REVISION
+from robustness_lib.runner.records import Job
 from robustness_lib.training.device import Runtime
 
 if TYPE_CHECKING:
@@ -33,12 +34,7 @@ CONNECT_SECONDS = 5.0
 
 
 class DaskExecutor(Executor):
-    """Runs the jobs of a sweep on a cluster, each with the runtime that its worker has.
-
-    Args:
-        client: Of ``distributed``.
-        options: For :meth:`robustness_lib.training.device.Runtime.detect` on the workers.
-    """
+    """Runs the jobs of a sweep on a cluster, each with the runtime that :meth:`Runtime.detect` finds on its worker."""
 
     def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
         self._executor = client.get_executor(pure=False)
@@ -60,9 +56,6 @@ def connect(scheduler: str | Client | None, **options: Any) -> Iterator[DaskExec
         scheduler: The address of its scheduler, or a client of it, which stays open; None to do nothing.
         **options: For :meth:`robustness_lib.training.device.Runtime.detect` on every worker. By default each takes its
             best device, and all the precision that one of them finds best: arms that are compared share it.
-
-    Raises:
-        UserError: Dask is not installed, no scheduler answers, or a worker cannot be used.
     """
     if scheduler is None:
         yield None
@@ -85,14 +78,13 @@ def _client(address: str) -> Client:
             f"a Dask cluster needs the package distributed ({error}); install it with pip install "
             "'robustness-lib[dask]', here and on the workers"
         ) from error
+    reason = "it is no address"
     if _ADDRESS.fullmatch(address):
         try:
             return Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except Exception as error:  # of many kinds: no such host, nothing listens, another protocol
             reason = first_line(error)
         gc.collect()  # a client that did not connect must not be collected while another starts: distributed deadlocks
-    else:
-        reason = "it is no address"
     raise UserError(
         f"no Dask scheduler answers at {shortened(address)} ({reason}); start one with 'dask scheduler' and give the "
         "address that it prints, for example tcp://host:8786"
@@ -117,21 +109,19 @@ def _on_worker(
     from distributed import get_worker
 
     worker = get_worker()
-    if worker.state.nthreads != 1:
-        return UserError(
-            f"the worker {worker.address} would have {worker.state.nthreads} jobs at once; start workers with "
-            "--nthreads 1, and give CPU threads with --threads"
-        )
-    if revision != REVISION:
-        return UserError(f"the worker {worker.address} runs the code {REVISION}, not {revision}; start it again")
     try:
+        if worker.state.nthreads != 1:
+            raise UserError(
+                f"it would have {worker.state.nthreads} jobs at once; start workers with --nthreads 1, and give CPU "
+                "threads with --threads"
+            )
+        if revision != REVISION:
+            raise UserError(f"it runs the code {REVISION}, not {revision}; start it again")
         os.chdir(folder)
         runtime = Runtime.detect(**options)
     except OSError as error:
-        return UserError(
-            f"the worker {worker.address} cannot enter {folder} ({error.strerror}); workers share the file system with "
-            "the process that submits"
-        )
+        words = "workers share the file system with the process that submits"
+        return UserError(f"the worker {worker.address} cannot enter {folder} ({error.strerror}); {words}")
     except UserError as error:
         return UserError(f"the worker {worker.address}: {error}")
     return function(run, job, replace(context, runtime=runtime), *others)

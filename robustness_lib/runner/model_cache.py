@@ -2,8 +2,7 @@
 
 Several jobs need the same network: the tuned CIFAR network serves calibration and out-of-distribution detection.
 So a network is described by a :class:`Training`, made by :func:`trained`, and kept as safetensors under the key of
-its description. Pre-trained checkpoints are found by their id, in the working store or among those that come with
-the repository.
+its description. Pre-trained checkpoints are found by their id.
 """
 
 from __future__ import annotations
@@ -11,10 +10,10 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -44,6 +43,14 @@ HELD_OUT = 0.1
 """The share of the training images that temperature tuning holds out (P1 §4.2)."""
 
 
+class Kept(NamedTuple):
+    """What a file of :func:`save_trained` holds; observed are ``epochs``, ``confidence``, ``correct`` and so on."""
+
+    weights: dict[str, Tensor]
+    observed: dict[str, Tensor]
+    metadata: dict[str, str]
+
+
 @dataclass(kw_only=True)
 class Context:
     """What a job needs beside its description; nothing in it changes a result beyond rounding.
@@ -53,55 +60,46 @@ class Context:
         store: The folder that networks, checkpoints and outputs are kept in.
         runtime: Where networks run.
         progress: Whether trainings show a progress bar.
-        checkpoint_every: Least time between two checkpoints of a running training, in seconds.
     """
 
     data: Path | None = None
     store: Path = Path("runs")
     runtime: Runtime = field(default_factory=Runtime.detect)
     progress: bool = True
-    checkpoint_every: float = 30.0
     _images: dict[tuple[str, str], ImageDataset] = field(default_factory=dict, repr=False)
     _used: dict[str, str] = field(default_factory=dict, repr=False)
     _trained_on: list[str] = field(default_factory=list, repr=False)
 
     def images(self, name: str, split: str, *, kept: bool = False) -> ImageDataset:
-        """An image set, read once, its checksum noted for the provenance of the running job.
+        """An image set (:func:`robustness_lib.data.load`), its checksum noted for the provenance of the running job.
 
-        Args:
-            name: As :func:`robustness_lib.data.load` takes it.
-            split: ``"train"`` or ``"test"``.
-            kept: Whether the store keeps predictions for these images, so that they must stay the same.
-
-        Raises:
-            UserError: It is not there or damaged, or was another when the store was filled.
+        Those that networks are trained on, or of which predictions are ``kept``, must be the same as long as the store
+        is used; others are evaluated again.
         """
         images = self._images.get((name, split))
-        if images is None or kept:
-            images = images or load(name, split, data_root(self.data))
-            self._check_unchanged(name, split, images.checksum, kept)
-            self._images[name, split] = images
+        if images is None:
+            images = load(name, split, data_root(self.data))
+        if kept or split == "train" or self._note(name, "train").exists():
+            self._check_unchanged(name, split, images.checksum)
+        if split == "train" and (name, "test") in self._images:
+            self._check_unchanged(name, "test", self._images[name, "test"].checksum)
+        self._images[name, split] = images
         self._used[f"{name}/{split}"] = images.checksum
         return images
 
-    def _check_unchanged(self, name: str, split: str, checksum: str, kept: bool) -> None:
-        """Refuse images other than those that the store's networks were trained on and evaluated on.
+    def _note(self, name: str, split: str) -> Path:
+        return self.store / "data" / f"{name}-{split}.sha256"
 
-        A set that nothing was trained on, and of which no predictions are kept, may change: it is evaluated again.
-        """
-        folder = self.store / "data"
-        path, trained, evaluated = (folder / f"{name}-{what}.sha256" for what in (split, "train", f"{split}-kept"))
-        known = evaluated if kept and (evaluated.exists() or not any((self.store / "networks").glob("*"))) else path
-        before = known.read_text().strip() if known.exists() else None
-        if before not in (None, checksum) and (kept or trained.exists()):
+    def _check_unchanged(self, name: str, split: str, checksum: str) -> None:
+        note = self._note(name, split)
+        if not note.exists():
+            with contextlib.suppress(UserError):  # a store that can be read only is as it was
+                write_atomically(note, f"{checksum}\n".encode())
+        elif (before := note.read_text().strip()) != checksum:
             raise UserError(
                 f"the images {name}/{split} have the checksum {checksum[:12]}…, but what is in {self.store} was made "
                 f"with {before[:12]}…; give another folder to --store, or the changed images another name"
             )
-        for note in (path, evaluated) if kept else (path,):
-            if before != checksum or not note.exists():
-                with contextlib.suppress(OSError):  # a store that can be read only is as it was
-                    write_atomically(note, f"{checksum}\n".encode())
 
     def checkpoint(self, checkpoint: str) -> Path | None:
         """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""
@@ -111,11 +109,24 @@ class Context:
         """Note the checksum of other data than image sets for the provenance of the running job."""
         self._used[name] = checksum
 
-    def read_network(self, path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
-        """As :func:`read_trained`, for the running job, whose provenance then says where the network was trained."""
-        weights, observed, metadata = read_trained(path)
-        self._trained_on += json.loads(metadata.get("trained_on", "[]"))
-        return weights, observed, metadata
+    def made_once(
+        self, path: Path, description: Mapping[str, Any], make: Callable[[], tuple[nn.Module, History]]
+    ) -> Kept:
+        """What is kept of a network at ``path``, which is made first if it is not there, by one process alone."""
+        with locked(self.store / "locks" / f"{path.stem}.lock"):
+            if not path.exists():
+                save_trained(path, *make(), description)
+        kept = read_trained(path)
+        self._trained_on += json.loads(kept.metadata.get("trained_on", "[]"))
+        return kept
+
+    def training_options(self, path: Path, progress: str | None) -> dict[str, Any]:
+        """How :func:`~robustness_lib.training.trainer.train` is called for what will be kept at ``path``."""
+        return {
+            "runtime": self.runtime,
+            "checkpoint": path.with_suffix(".partial.safetensors"),
+            "progress": progress if self.progress else None,
+        }
 
     def trained_elsewhere(self) -> dict[str, list[str]]:
         """``trained_on``, device and precision of the networks that the running job read, unless all are its own."""
@@ -133,10 +144,8 @@ class Training:
     """The complete description of a trained network.
 
     Attributes:
-        dataset: Name of the training images.
         init: ``"scratch"`` or a checkpoint id.
         seed: From which the subset, initialisation, order, augmentation and dropout are drawn.
-        recipe: How it is trained.
         held_out: Whether a tenth of the training images is kept aside for temperature tuning.
         variant: What else determines the network, such as a corruption of its labels; empty for nothing.
     """
@@ -150,32 +159,28 @@ class Training:
 
     def as_dict(self) -> dict[str, Any]:
         """The description as plain values."""
-        return {
-            "dataset": self.dataset,
-            "init": self.init,
-            "seed": self.seed,
-            "recipe": self.recipe.training_part().as_dict(),
-            "held_out": self.held_out,
-            "variant": self.variant,
-        }
+        return vars(self) | {"recipe": self.recipe.training_part().as_dict()}
 
     @property
     def key(self) -> str:
         """Sixteen hexadecimal digits, equal for equal descriptions."""
         return short_hash(self.as_dict())
 
+    def path(self, store: Path) -> Path:
+        """Where the network is kept."""
+        return store / "networks" / f"{self.key}.safetensors"
+
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained network and what was observed on the way.
+    """A trained network in evaluation mode, on the runtime's device, and what was observed on the way.
 
     Attributes:
-        network: In evaluation mode, on the runtime's device.
         epochs: [E], the observed epochs, from 1, as int64; with early ones within the first, float64.
         confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
         correct: bool [E, N], whether the prediction was right.
         further: By name, what else was observed, [E, ...] (:func:`trained`).
-        losses: Of every epoch the mean of its batches' training losses (nats); a smaller last batch counts as one.
+        losses: Of every epoch the mean of its batches' training losses (nats).
     """
 
     network: nn.Module
@@ -226,16 +231,10 @@ def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
 
 
 def ship(checkpoint: str, store: Path) -> Path:
-    """Put a checkpoint of the store among those that come with the repository, in half precision.
+    """Put a checkpoint of the store among those that come with the repository, in half precision; give its file.
 
     From then on all tune the rounded weights, this store's owner too (:func:`find_checkpoint`), so records that start
-    from them should be made after this. The metadata say so: ``precision`` is ``float16``.
-
-    Returns:
-        The file. One that comes with the repository already stays as it is.
-
-    Raises:
-        UserError: It is not in the store, is damaged, or has weights that are beyond half precision's range.
+    from them should be made after this. One that comes with the repository already stays as it is.
     """
     name = f"{check_id(checkpoint)}.safetensors"
     source, path = store / "checkpoints" / name, SHIPPED / name
@@ -279,19 +278,11 @@ def trained(
     """The network that ``training`` describes: read if it was trained before, else trained and kept.
 
     Args:
-        training: Its description.
+        training: Its description, whose ``variant`` must say what ``data``, ``observe`` and the hooks are.
         context: Where data and kept networks are.
-        progress: Label of the progress bar; None for no bar.
         data: What to train on in place of the target's images, such as the same images with other labels.
         observe: What else to record after the observed epochs, beside predictions for the test set; in ``further``.
-        **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.trainer.train`. The
-            description's ``variant`` must say what these, ``data`` and ``observe`` are.
-
-    Returns:
-        The network and its observations.
-
-    Raises:
-        ValueError: Other training images were given, but no variant, so that others would be found under its key.
+        **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.trainer.train`.
     """
     if data is not None and not training.variant:
         raise ValueError("other training images than the target's need a variant that says which they are")
@@ -300,8 +291,7 @@ def trained(
         data = target_images(training, context)
         if training.held_out:
             data = held_out_split(data)[0]
-    recipe = training.recipe.training_part()
-    path = context.store / "networks" / f"{training.key}.safetensors"
+    recipe, classes = training.recipe.training_part(), data.num_classes
 
     def observe_test_set(network: nn.Module) -> dict[str, Tensor]:
         logits = predict(network, test, recipe.normalisation, context.runtime)
@@ -309,50 +299,36 @@ def trained(
         observed = {"confidence": confidence, "correct": prediction == test.labels}
         return observed | dict(observe(network) if observe is not None else {})
 
-    with locked(context.store / "locks" / f"{training.key}.lock"):
-        if not path.exists():
-            network = initialise(training, data.num_classes, context)
-            history = train(
-                network,
-                data,
-                recipe,
-                seed=training.seed,
-                runtime=context.runtime,
-                observe=observe_test_set,
-                checkpoint=path.with_suffix(".partial.safetensors"),
-                checkpoint_every=context.checkpoint_every,
-                progress=progress if context.progress else None,
-                **hooks,
-            )
-            save_trained(path, network, history, training.as_dict())
-        weights, observed, metadata = context.read_network(path)
-    network = build(recipe.architecture, data.num_classes, recipe.dropout)
+    path, images = training.path(context.store), data
+
+    def make() -> tuple[nn.Module, History]:
+        network = initialise(training, classes, context)
+        options = context.training_options(path, progress) | hooks
+        return network, train(network, images, recipe, seed=training.seed, observe=observe_test_set, **options)
+
+    kept = context.made_once(path, training.as_dict(), make)
+    network = build(recipe.architecture, classes, recipe.dropout)
     if training.init != SCRATCH:
-        new_head(network, data.num_classes, training.seed, recipe.head_bias)
-    network.load_state_dict(weights)
+        new_head(network, classes, training.seed, recipe.head_bias)
+    network.load_state_dict(kept.weights)
     network.to(context.runtime.device).eval()
-    arrays = {name: value.numpy() for name, value in observed.items()}
+    arrays = {name: value.numpy() for name, value in kept.observed.items()}
     further = {name: arrays.pop(name) for name in set(arrays) - {"epochs", *_OBSERVED}}
-    return Trained(network, **arrays, further=further, losses=json.loads(metadata["losses"]))
+    return Trained(network, **arrays, further=further, losses=json.loads(kept.metadata["losses"]))
 
 
-def read_trained(path: Path) -> tuple[dict[str, Tensor], dict[str, Tensor], dict[str, str]]:
-    """Read what :func:`save_trained` wrote.
-
-    Returns:
-        The network's state, what was observed (``epochs``, ``confidence``, ``correct`` and so on), and the metadata.
-    """
+def read_trained(path: Path) -> Kept:
+    """Read what :func:`save_trained` wrote."""
     tensors, metadata = load_weights(path)
-    weights: dict[str, Tensor] = {}
-    observed: dict[str, Tensor] = {}
+    kept = Kept({}, {}, metadata)
     for name, value in tensors.items():
         kind, _, quantity = name.rpartition("/")
-        (observed if kind == "observed" else weights)[quantity] = value
-    return weights, observed, metadata
+        (kept.observed if kind == "observed" else kept.weights)[quantity] = value
+    return kept
 
 
 def save_trained(path: Path, network: nn.Module, history: History, description: Mapping[str, Any]) -> None:
-    """Keep a network with what was observed of it; its description and the course of its training as metadata."""
+    """Keep a network with what was observed of it, its description and the course of its training."""
     epochs = sorted(history.observed)
     names = history.observed[epochs[0]] if epochs else _OBSERVED
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}

@@ -11,8 +11,7 @@ from robustness_lib.errors import UserError, shortened
 from robustness_lib.models.checkpoint_ids import is_checkpoint_id
 from robustness_lib.training.config import TrainingConfig
 
-_NAME = re.compile(r"[\w+][\w.+-]{0,199}")
-_matches = functools.lru_cache(4096)(_NAME.fullmatch)
+_matches = functools.lru_cache(4096)(re.compile(r"[\w+][\w.+-]{0,199}").fullmatch)
 _MARKUP = set('<>`[]{}|\\$"')
 
 
@@ -26,11 +25,11 @@ def _is_text(value: object) -> bool:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 2**1023
+    return isinstance(value, int | float) and not _is_flag(value) and abs(value) < 2**1023
 
 
 def _is_whole(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
+    return isinstance(value, int) and not _is_flag(value) and abs(value) < 2**63
 
 
 def _is_flag(value: object) -> bool:
@@ -46,15 +45,9 @@ def _is_metric(value: object) -> bool:
     return set(map(type, numbers)) <= {int, float} and all(abs(number) < 2**1023 for number in numbers)
 
 
-def _table_of(fits: Callable[[Any], bool]) -> Callable[[Any], bool]:
-    """A test for mappings with names (of image sets with their split, after a slash) and values that fit."""
-
-    def is_table(value: Any) -> bool:
-        return isinstance(value, Mapping) and all(
-            isinstance(k, str) and _is_name(k.replace("/", "-")) and fits(v) for k, v in value.items()
-        )
-
-    return is_table
+def _is_table(value: Any, fits: Callable[[Any], bool]) -> bool:
+    """Whether it is a mapping from names (of image sets with their split, after a slash) to values that fit."""
+    return isinstance(value, dict) and all(_is_name(k.replace("/", "-")) and fits(v) for k, v in value.items())
 
 
 _JOB: dict[str, Callable[[Any], bool]] = {
@@ -72,22 +65,20 @@ _PROVENANCE: dict[str, Callable[[Any], bool]] = {
     **dict.fromkeys(("device", "precision", "revision", "date"), _is_text),
     **dict.fromkeys(("threads", "together", "processes"), lambda value: _is_whole(value) and value > 0),
     **dict.fromkeys(("compile", "graphs", "tf32"), _is_flag),
-    **dict.fromkeys(("data", "versions"), _table_of(_is_text)),
+    **dict.fromkeys(("data", "versions"), lambda value: _is_table(value, _is_text)),
     "trained_on": lambda value: isinstance(value, list) and all(map(_is_text, value)),
-    "changed": _table_of(_is_setting),
+    "changed": lambda value: _is_table(value, _is_setting),
 }
 """What each entry may be; further ones are settings."""
 
-_KINDS: dict[str, Any] = get_type_hints(TrainingConfig)
-_OF_KIND = {int: _is_whole, float: _is_number, bool: _is_flag, str: _is_text}
+_SETTING = {
+    name: {int: _is_whole, float: _is_number, bool: _is_flag, str: _is_text}[kind]
+    for name, kind in get_type_hints(TrainingConfig).items()
+}
 
 
 def check_job(job: Mapping[str, Any]) -> None:
-    """Check every field of a job, by name.
-
-    Raises:
-        UserError: A field has not the type and range that it may have.
-    """
+    """Refuse a job of which a field has not the type and range that it may have."""
     for name, fits in _JOB.items():
         _check(fits(job[name]), name, job[name])
     try:
@@ -98,24 +89,16 @@ def check_job(job: Mapping[str, Any]) -> None:
 
 @functools.lru_cache(4096)
 def _check_recipe(items: tuple[tuple[str, Any, type], ...]) -> None:
-    recipe = {name: value for name, value, _ in items}
-    for name, value in recipe.items():
-        _check(_is_name(name) and _is_setting(value), f"setting {shortened(name)}", value)
-    settings = {name: value for name, value in recipe.items() if name in _KINDS}
-    for name, value in settings.items():
-        _check(_OF_KIND[_KINDS[name]](value), name, value)
-    TrainingConfig(**settings)
+    for name, value, _ in items:
+        _check(_is_name(name) and _SETTING.get(name, _is_setting)(value), f"setting {shortened(name)}", value)
+    TrainingConfig(**{name: value for name, value, _ in items if name in _SETTING})
 
 
 def check_record(data: Any) -> None:
-    """Check what JSON says to be a record, but for its job's fields (:func:`check_job`).
-
-    Raises:
-        UserError: A field is missing or unknown, or has not the type and range that it may have.
-    """
+    """Refuse what JSON says to be a record, and is none; its job's fields are left to :func:`check_job`."""
     _check_keys(data, ("key", "job", "metrics", "provenance"), "a record")
     _check_keys(data["job"], tuple(_JOB), "a job")
-    _check(_table_of(_is_metric)(data["metrics"]), "metrics", data["metrics"])
+    _check(_is_table(data["metrics"], _is_metric), "metrics", data["metrics"])
     source = data["provenance"]
     _check(isinstance(source, dict) and "seconds" in source, "provenance", source)
     for name, value in source.items():

@@ -1,9 +1,9 @@
-"""What a result is, where it came from, how it is stored, and how it becomes a table.
+"""What a result is, how it is stored, and how it becomes a table.
 
-A :class:`Job` describes one measurement completely; its key is a hash of that description, so equal jobs have
-equal keys on any machine. A :class:`Record` is a job with the metrics that were measured and where they come
-from. A :class:`Store` keeps one file a record while work goes on; :func:`publish` merges them into one JSON Lines
-file a section, which git tracks and the book reads.
+A :class:`Job` describes one measurement completely; its key is a hash of that description, so equal jobs have equal
+keys on any machine. A :class:`Record` is a job with the metrics that were measured and where they come from. A
+:class:`Store` keeps one file a record while work goes on; :func:`publish` merges them into one JSON Lines file a
+section, which git tracks and the book reads.
 """
 
 from __future__ import annotations
@@ -13,13 +13,9 @@ import hashlib
 import json
 import math
 import os
-import platform
 import re
-import subprocess
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
@@ -31,9 +27,7 @@ from robustness_lib.runner.record_checks import check_job, check_record
 if TYPE_CHECKING:
     import pandas as pd
 
-
 Value: TypeAlias = str | int | float | bool | None
-"""One setting of a recipe."""
 
 SCRATCH = "scratch"
 """The initialisation of a network that saw no other data before; every other initialisation is a checkpoint id."""
@@ -63,7 +57,6 @@ class Job:
     """A frozen, complete description of one measurement.
 
     Attributes:
-        section: The section of the papers, for example ``"calibration"``.
         profile: The scale: ``"smoke"``, ``"cpu"`` or ``"paper"``.
         dataset: Name of the target image set.
         init: ``"scratch"`` or the id of the pre-trained checkpoint that training starts from.
@@ -88,7 +81,7 @@ class Job:
             object.__setattr__(self, "level", float(self.level))
 
     def as_dict(self) -> dict[str, Any]:
-        """The job as plain JSON values, with exactly the eight attributes as keys."""
+        """The job as plain JSON values."""
         return {
             **{name: getattr(self, name) for name in self.__dataclass_fields__},
             "recipe": dict(self.recipe),
@@ -110,9 +103,9 @@ class Job:
 def checkpoint_id(job: Job) -> str:
     """The id of the checkpoint that ``job`` makes, for example ``wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd``.
 
-    Adversarial pre-training is named after its adversary: ``wrn-16-1_imagenet32_160000x275_untargeted_e3_s1_12cdab``.
-    Where only some images of the corpus are used, their number follows its counts (``_n14000``). The profile's name is
-    not part of what it is made from.
+    It does not depend on the profile. Before the epochs stand
+    the number of images, where only some of the corpus are used (``_n14000``), and the
+    adversary of an adversarial pre-training (``_untargeted``).
     """
     description = {"dataset": job.dataset, "seed": job.seed, "recipe": dict(job.recipe)}
     recipe = job.recipe
@@ -137,11 +130,7 @@ class Record:
 
     @classmethod
     def from_json(cls, line: str) -> Record:
-        """Read one line.
-
-        Raises:
-            ValueError: The line is not a whole record, or its key does not belong to its job.
-        """
+        """Read one line; a ValueError says why it is not a whole record."""
         try:
             data = json.loads(line)
         except RecursionError:
@@ -163,11 +152,7 @@ def result_of(record: Record) -> Metrics:
 
 
 def check_metrics(metrics: Metrics) -> Metrics:
-    """Return ``metrics`` with every number a plain float.
-
-    Raises:
-        UserError: A value is NaN or infinite: such a run has not measured anything.
-    """
+    """Return ``metrics`` with every number a plain float; one that is not finite is refused."""
     plain: Metrics = {}
     for name, value in metrics.items():
         plain[name] = [float(v) for v in value] if isinstance(value, list) else float(value)
@@ -206,7 +191,7 @@ class Store:
         return _read_record(self.path(job))
 
     def lock(self, job: Job, *, wait: bool) -> contextlib.AbstractContextManager[bool]:
-        """The lock of one job (see :func:`locked`)."""
+        """The lock of one job (:func:`robustness_lib.files.locked`)."""
         return locked(self.folder / "locks" / f"{job.key}.lock", wait=wait)
 
     def records(self, section: str | None = None) -> list[Record]:
@@ -219,21 +204,16 @@ class Store:
         return [path for path in self._files() if _read_record(path) is None]
 
     def _files(self, section: str | None = None) -> list[Path]:
-        """The files of records (of one section), sorted.
+        """The files of records (of one section), sorted; a folder that cannot be read is not an empty one."""
 
-        Raises:
-            UserError: A folder cannot be read, which is not to have no records.
-        """
-        folders = [self.folder / "records" / section] if section else (self.folder / "records").glob("*")
-        try:
-            for folder in (self.folder, self.folder / "records", *folders):
-                if folder.is_dir():
-                    os.listdir(folder)
-        except OSError as error:
-            raise UserError(
-                f"the store {self.folder} cannot be read ({error.strerror or error}); check its permissions"
-            ) from error
-        return sorted((self.folder / "records").glob(f"{section or '*'}/*.json"))
+        def refuse(error: OSError) -> None:
+            if not isinstance(error, FileNotFoundError | NotADirectoryError):
+                raise UserError(
+                    f"the store {self.folder} cannot be read ({error.strerror or error}); check its permissions"
+                ) from error
+
+        folders = os.walk(self.folder / "records" / (section or ""), onerror=refuse)
+        return sorted(Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".json"))
 
 
 def _read_record(path: Path) -> Record | None:
@@ -245,15 +225,7 @@ def _read_record(path: Path) -> Record | None:
 
 
 def load_published(section: str | None = None, folder: Path = PUBLISHED) -> list[Record]:
-    """The published records of one section, or of all.
-
-    Returns:
-        The records in file order (sorted by key).
-
-    Raises:
-        UserError: A line is not a whole record of the file's section, or its job has a line already; the message names
-            file and line.
-    """
+    """The published records of one section, or of all; a damaged file is refused."""
     records: dict[str, Record] = {}
     for path in sorted(folder.glob(f"{section or '*'}.jsonl")):
         for number, line in enumerate(path.read_bytes().splitlines(), start=1):
@@ -283,125 +255,37 @@ def make_folder(folder: Path) -> None:
 
 
 def publish(
-    store: Store,
-    folder: Path = PUBLISHED,
-    *,
-    which: Callable[[Job], bool] = lambda job: True,
-    changed: Callable[[Job], Mapping[str, Any]] = lambda job: {},
-    replace_published: bool = False,
+    records: Iterable[Record], folder: Path = PUBLISHED, *, replace: bool = False
 ) -> tuple[dict[str, tuple[int, int]], list[tuple[Record, Record]]]:
-    """Merge the store's records into the published files, one a section, sorted by key; those of ``smoke`` stay.
+    """Merge records into the published files, one a section, sorted by key.
 
     Args:
-        store: The working store.
-        folder: Where the published files lie.
-        which: The jobs whose records are published.
-        changed: The settings in which a job differs from what its section plans; a record that has some is published
-            with them as ``changed`` in its provenance, so that the command that measures it again can name them.
-        replace_published: Whether a record of the store takes the place of a published one of the same job.
+        records: New ones.
+        folder: Where the published files lie, made if missing. One that is damaged or cannot be written stays as it is.
+        replace: Whether a record takes the place of a published one of the same job.
 
     Returns:
         By section, how many records the file holds now, and how many lines are new or changed; and the pairs of a
         published and a new record of one job whose results differ and of which the published one was kept.
-
-    Raises:
-        UserError: A published file is damaged or cannot be written; it is left as it was.
     """
-    book = {} if replace_published else {record.job.key: record for record in load_published(folder=folder)}
-    some = [record for record in store.records() if record.job.profile in EVIDENCE and which(record.job)]
-    kept = [(book[record.job.key], record) for record in some if record.job.key in book]
-    now = [book.get(record.job.key) or _with_changes(record, changed(record.job)) for record in some]
-    return keep(now, folder), [pair for pair in kept if result_of(pair[0]) != result_of(pair[1])]
-
-
-def _with_changes(record: Record, changes: Mapping[str, Any]) -> Record:
-    return replace(record, provenance={**record.provenance, "changed": dict(changes)}) if changes else record
-
-
-def keep(records: Iterable[Record], folder: Path) -> dict[str, tuple[int, int]]:
-    """Put records into the files ``<section>.jsonl`` of a folder, sorted by key, in place of those of the same jobs.
-
-    Returns:
-        By section: how many records the file holds now, and how many lines are new or changed.
-
-    Raises:
-        UserError: A file is damaged or cannot be written; it is left as it was.
-    """
-    sections: dict[str, dict[str, str]] = {}
+    sections: dict[str, list[Record]] = {}
     for record in records:
-        sections.setdefault(record.job.section, {})[record.job.key] = record.to_json()
-    if sections:
+        sections.setdefault(record.job.section, []).append(record)
+    counts: dict[str, tuple[int, int]] = {}
+    kept: list[tuple[Record, Record]] = []
+    for section, new in sorted(sections.items()):
         make_folder(folder)
-    result: dict[str, tuple[int, int]] = {}
-    for section, lines in sorted(sections.items()):
-        with locked(folder):  # not the store: several stores may be kept here
-            before = {record.job.key: record.to_json() for record in load_published(section, folder)}
-            after = before | lines
-            changed = sum(before.get(key) != line for key, line in after.items())
+        with locked(folder):  # not the store: several stores may be published here
+            before = {record.job.key: record for record in load_published(section, folder)}
+            taken = {record.job.key: record for record in new if replace or record.job.key not in before}
+            kept += [(before[r.job.key], r) for r in new if r.job.key not in taken]
+            after = before | taken
+            changed = sum(before.get(key) != record for key, record in taken.items())
             if changed:
-                content = "\n".join(after[key] for key in sorted(after)) + "\n"
-                write_atomically(folder / f"{section}.jsonl", content.encode())
-        result[section] = (len(after), changed)
-    return result
-
-
-# --------------------------------------------------------------------------------------------- provenance
-
-
-def library_versions() -> dict[str, str]:
-    """Versions of Python and of the libraries that a number can depend on."""
-    versions = {"python": platform.python_version()}
-    for name in ("robustness-lib", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "imbalanced-learn"):
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
-    return versions
-
-
-def code_revision() -> str:
-    """The git commit of the code that runs, with ``-dirty`` after it where library files differ from it.
-
-    Returns:
-        Twelve hexadecimal digits. Outside a git checkout of this project, as where files alone were copied, what the
-        environment variable ``ROBUSTNESS_REVISION`` says, else ``"unknown"``.
-    """
-    here = Path(__file__).resolve().parent
-    outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-
-    def git(*arguments: str) -> str:
-        command = ["git", "-C", str(here), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=20, env=outside)
-        return done.stdout.strip()
-
-    with contextlib.suppress(OSError, subprocess.SubprocessError):
-        root = Path(git("rev-parse", "--show-toplevel"))
-        ours = 'name = "robustness-lib"' in (root / "pyproject.toml").read_text()
-        if ours and here.is_relative_to(root / "robustness_lib"):  # not where an environment inside it has a copy
-            commit = git("rev-parse", "--short=12", "HEAD")
-            changed = git("status", "--porcelain", "--untracked-files=no", "--", ":/robustness_lib")
-            return f"{commit}-dirty" if changed else commit
-    return os.environ.get("ROBUSTNESS_REVISION") or "unknown"
-
-
-REVISION = code_revision()
-"""The code of this process: asked for when it begins, since commits are made while it runs."""
-
-
-def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a number comes from.
-
-    Args:
-        seconds: Wall time of the job.
-        data: SHA-256 of the content of each image set used, by ``name/split``.
-        runtime: Further entries: device, threads and precision, and where networks were trained that the job only read.
-    """
-    return {
-        "seconds": round(seconds, 1),
-        "data": dict(data),
-        **runtime,
-        "versions": library_versions(),
-        "revision": REVISION,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-    }
+                lines = [after[key].to_json() for key in sorted(after)]
+                write_atomically(folder / f"{section}.jsonl", ("\n".join(lines) + "\n").encode())
+        counts[section] = (len(after), changed)
+    return counts, [pair for pair in kept if result_of(pair[0]) != result_of(pair[1])]
 
 
 # --------------------------------------------------------------------------------------------- frames
@@ -413,9 +297,6 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
     Returns:
         One row a record: ``key``, the job's attributes, ``arm`` (``"scratch"`` or ``"pre-trained"``), one column a
         metric (NaN or None where a record lacks it), and ``provenance``. Without a record all columns but the metrics.
-
-    Raises:
-        UserError: A record is there twice, or a metric has the name of another column.
     """
     import pandas as pd
 
@@ -430,11 +311,7 @@ def frame(records: Iterable[Record]) -> pd.DataFrame:
                 f"a metric of {record.job.label} is called {min(taken)}, which means another thing; rename it"
             )
         rows[key] = {"key": key, **record.job.as_dict(), "arm": arm, **record.metrics, "provenance": record.provenance}
-    table = pd.DataFrame(list(rows.values()))
-    for column in columns:
-        if column not in table:
-            table[column] = pd.Series(dtype=object)
-    return table
+    return pd.DataFrame(list(rows.values()), columns=None if rows else columns)
 
 
 SETTING = ["section", "profile", "dataset", "arm", "method", "level"]
@@ -442,10 +319,9 @@ SETTING = ["section", "profile", "dataset", "arm", "method", "level"]
 
 
 def distinctions(rows: pd.DataFrame) -> pd.Series:
-    """What tells each record from the others of its setting, beside the seed; a mean may pool only equal ones.
+    """What tells each record (a row of :func:`frame`) from the others of its setting, beside the seed.
 
-    Args:
-        rows: As by :func:`frame`.
+    A mean may pool only those of which nothing is told apart.
 
     Returns:
         Text by row: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records
@@ -456,15 +332,12 @@ def distinctions(rows: pd.DataFrame) -> pd.Series:
     words: dict[Any, str] = {}
     for _, group in rows.groupby(SETTING, dropna=False, sort=False):
         facts = [_facts(row) for row in group.to_dict("records")]
-        names = dict.fromkeys(name for fact in facts for name in fact)
-        differing = [name for name in names if len({fact.get(name) for fact in facts} - _NOT_USED[":" in name]) > 1]
+        values = {name: {fact.get(name) for fact in facts} for name in dict.fromkeys(n for fact in facts for n in fact)}
+        # that some of the records did not use an image set tells none apart
+        differing = [name for name, some in values.items() if len(some - ({None} if ":" in name else set())) > 1]
         for place, fact in zip(group.index, facts, strict=True):
             words[place] = " ".join(f"{name}={fact[name]}" for name in differing if name in fact)
     return pd.Series(words, index=rows.index, dtype=object)
-
-
-_NOT_USED: tuple[set[str | None], ...] = (set(), {None})
-"""What tells no records apart: of image sets that some of the records did not use."""
 
 
 def _facts(row: Mapping[Any, Any]) -> dict[str, str]:

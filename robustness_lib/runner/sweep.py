@@ -11,16 +11,27 @@ from __future__ import annotations
 import contextlib
 import functools
 import gc
+import itertools
 import multiprocessing
 import multiprocessing.connection
 import os
+import queue
 import signal
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import BrokenExecutor, CancelledError, Executor, Future, ProcessPoolExecutor, as_completed
+from concurrent.futures import (
+    BrokenExecutor,
+    CancelledError,
+    Executor,
+    Future,
+    ProcessPoolExecutor,
+    ThreadPoolExecutor,
+    as_completed,
+)
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import torch
 from tqdm import tqdm
@@ -29,10 +40,11 @@ from robustness_lib.errors import UserError
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build, count_parameters
 from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import SCRATCH, Job, Record, Store, check_metrics, provenance
+from robustness_lib.runner.provenance import provenance
+from robustness_lib.runner.records import SCRATCH, Job, Record, Store, check_metrics
+from robustness_lib.training import train_step
 from robustness_lib.training.device import Runtime, out_of_gpu_memory
 from robustness_lib.training.distributed import rank_and_count
-from robustness_lib.training.train_step import gone_without
 from robustness_lib.training.trainer import cpu_threads, progress_bar
 
 Run = Callable[[Job, Context], Metrics]
@@ -68,14 +80,13 @@ class Outcome:
 
     def summary(self) -> str:
         """One line for a person."""
-        parts = [f"{len(self.recorded)} recorded"]
-        if self.skipped:
-            parts.append(f"{len(self.skipped)} recorded before and not measured again")
-        if self.failed:
-            parts.append(f"{len(self.failed)} failed")
-        if self.left:
-            parts.append(f"{len(self.left)} not started for lack of time")
-        return ", ".join(parts)
+        others = {
+            "recorded before and not measured again": self.skipped,
+            "failed": self.failed,
+            "not started for lack of time": self.left,
+        }
+        parts = [f"{len(jobs)} {words}" for words, jobs in others.items() if jobs]  # type: ignore[arg-type]
+        return ", ".join([f"{len(self.recorded)} recorded", *parts])
 
 
 # --------------------------------------------------------------------------------------------- one job
@@ -100,19 +111,17 @@ def perform(run: Run, job: Job, context: Context) -> Record:
     seconds = time.monotonic() - started
     _, processes = rank_and_count()
     several = {"processes": processes} if processes > 1 else {}
-    where = runtime.describe() | several | dict.fromkeys(gone_without(), False) | own.trained_elsewhere()
+    where = runtime.describe() | several | dict.fromkeys(train_step.unavailable, False) | own.trained_elsewhere()
     return Record(job, metrics, provenance(seconds=seconds, data=own.take_used_data(), runtime=where))
 
 
 SMALL_NETWORK = 100_000
-"""Parameters below which a network computes with one CPU thread."""
+"""Parameters below which a network computes with one CPU thread: others would wait for each other (a ``wrn-10-1`` on
+two cores, one of them busy, took 60 times as long with two threads as with one)."""
 
 
 def threads_for(job: Job, runtime: Runtime) -> int:
-    """The CPU threads of a job: the runtime's, or one where its network is small, as threads would wait for each other.
-
-    Measured with a ``wrn-10-1`` on two cores, one of them busy: two threads took 60 times as long as one.
-    """
+    """The CPU threads of a job: the runtime's, or one where its network is small."""
     architecture = job.recipe.get("architecture")
     return 1 if architecture is not None and _is_small(str(architecture)) else runtime.threads
 
@@ -124,17 +133,6 @@ def _is_small(architecture: str) -> bool:
     return False
 
 
-def measure(run: Run, job: Job, context: Context) -> Record:
-    """Measure one job and put its record into the store, unless it is there; wait while another process measures it."""
-    store = Store(context.store)
-    with store.lock(job, wait=True):
-        record = store.get(job)
-        if record is None:
-            record = perform(run, job, context)
-            store.add(record)
-        return record
-
-
 BUSY, THEIRS = "another process is measuring it", "another process has measured it"
 LATE = "there is no time for it"
 KILLED = "the process that measured it was killed (out of memory?); run the same command again, with fewer --workers"
@@ -144,14 +142,10 @@ Result = Record | UserError | str
 
 
 def attempt(run: Run, job: Job, context: Context, deadline: float | None = None, patient: bool = False) -> Result:
-    """As :func:`measure`, with regard to the time and to other processes.
+    """Measure one job and put its record into the store, unless another process does or it would end too late.
 
     Args:
-        run: The section's ``run``.
-        job: What to measure.
-        context: Data, store and runtime.
-        deadline: The time (of ``time.time``) before which it is to end, if it takes no longer than the longest recorded
-            job of its kind; None for none.
+        deadline: The time (of ``time.time``) before which it is to end, by what the longest recorded one like it took.
         patient: Whether to wait, until the deadline at most, while another process measures the job.
     """
     store = Store(context.store)
@@ -200,19 +194,15 @@ def sweep(
     """Measure all jobs that are not recorded yet.
 
     Args:
-        jobs: What to measure.
         run: The section's ``run``, a function of a module.
-        context: Data, store and runtime of every job.
         workers: Processes on this machine, which share the runtime's threads; 1 to work in this process. However few
             jobs are left, each has its share of the threads and no more: their number changes a result's last bits.
-        time_budget: Seconds; no job is started when the time left is less than the longest recorded job of its method
-            took, and none that another process is measuring is waited for after them. None for no limit.
+        time_budget: Seconds; no job is started when less time is left than the longest recorded one like it took.
         executor: What to run on instead, whose workers share the store; it stays open.
         on_record: Called in this process with each record as soon as it is in the store.
 
-    Returns:
-        What was done. A job that fails in a way that a user can mend (a diverging training, missing data, too little
-        memory) does not stop the others; any other exception, a mistake in the code, ends the sweep.
+    A job that fails in a way that a user can mend (a diverging training, missing data, too little memory) does not stop
+    the others; any other exception, a mistake in the code, ends the sweep.
     """
     store, outcome = Store(context.store), Outcome()
     todo: list[Job] = []
@@ -224,17 +214,12 @@ def sweep(
         context = replace(context, runtime=replace(context.runtime, threads=share))
 
     def results(patient: bool) -> Iterator[tuple[Job, Result]]:
-        def submit(pool: Executor, job: Job) -> Future[Result]:
-            return pool.submit(_attempt_in_worker, run, job, sent, deadline, patient)
-
+        if executor is None and workers == 1:
+            yield from ((job, attempt(run, job, context, deadline, patient)) for job in todo)
+            return
         sent = replace(context, progress=False, _images={}, _used={}, _trained_on=[])
-        if executor is not None:
-            yield from _completed(executor, todo, submit)
-        elif workers > 1:
-            yield from _in_processes(workers, todo, submit, context)
-        else:
-            for job in todo:
-                yield job, attempt(run, job, context, deadline, patient)
+        with contextlib.nullcontext(executor) if executor is not None else _processes(workers, context.runtime) as pool:
+            yield from _completed(pool, todo, lambda job: (_attempt_in_worker, run, job, sent, deadline, patient))
 
     with progress_bar(total=len(todo), desc="jobs", unit="job", disable=len(todo) < 2) as bar:
         for patient in (False, True):
@@ -260,16 +245,15 @@ def sweep(
     return outcome
 
 
-Submit = Callable[[Executor, Job], "Future[Result]"]
-
-
-def _completed(pool: Executor, todo: Sequence[Job], submit: Submit) -> Iterator[tuple[Job, Result]]:
-    """Jobs with what came of them, as they are done."""
+def _completed(
+    pool: Executor, todo: Sequence[Job], call: Callable[[Job], tuple[Any, ...]]
+) -> Iterator[tuple[Job, Result]]:
+    """Jobs with what came of the call that each is done by, as they are done."""
     futures: dict[Future[Result], Job] = {}
     try:
         for number, job in enumerate(todo):
             try:
-                futures[submit(pool, job)] = job
+                futures[pool.submit(*call(job))] = job
             except BrokenExecutor:
                 yield from ((job, KILLED) for job in todo[number:])
                 break
@@ -292,33 +276,6 @@ def _completed(pool: Executor, todo: Sequence[Job], submit: Submit) -> Iterator[
         raise
 
 
-def _in_processes(workers: int, todo: Sequence[Job], submit: Submit, context: Context) -> Iterator[tuple[Job, Result]]:
-    """Jobs done by processes of this machine.
-
-    A pool ends with the first of its processes that is killed. The jobs that were running begin again, one by one, so
-    that the one which cannot be done is known; then the others go on.
-    """
-    alone: list[Job] = []
-    left = list(todo)
-    while alone or left:
-        batch, count = ([alone.pop(0)], 1) if alone else (left, workers)
-        killed = set()
-        with _processes(count, context) as pool:
-            try:
-                for job, result in _completed(pool, batch, submit):
-                    if result == KILLED and count > 1:
-                        killed.add(job.key)
-                    else:
-                        yield job, result
-            except BaseException:  # else leaving the pool waits for their jobs
-                for process in multiprocessing.active_children():
-                    process.terminate()
-                raise
-        if count > 1:
-            lost = [job for job in batch if job.key in killed]
-            alone, left = lost[:workers], lost[workers:]  # jobs start in order
-
-
 # --------------------------------------------------------------------------------------------- processes
 
 _WORKER: dict[tuple[str, str], Context] = {}
@@ -331,20 +288,63 @@ def default_workers(runtime: Runtime) -> int:
     return runtime.threads if runtime.device == "cpu" else 1
 
 
-def _processes(workers: int, context: Context) -> ProcessPoolExecutor:
+class _Processes(Executor):
+    """Processes of this machine, each a pool of its own, so that one that is killed costs its job alone.
+
+    A job whose process is killed has one more, as it may have been another's victim where memory was short.
+    """
+
+    def __init__(self, devices: Sequence[str]) -> None:
+        self.threads, self.ended = ThreadPoolExecutor(len(devices)), False
+        self.idle: queue.LifoQueue[tuple[str, Executor]] = queue.LifoQueue()
+        for device in devices:
+            self.idle.put((device, _start_process(device)))
+
+    def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:  # type: ignore[override]
+        """Begin a job as soon as a process is idle."""
+        return self.threads.submit(self._run, function, *arguments)
+
+    def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
+        device, pool = self.idle.get()
+        try:
+            try:
+                return pool.submit(function, *arguments).result()
+            except BrokenExecutor:
+                if self.ended:
+                    raise
+            pool = _start_process(device)
+            try:
+                return pool.submit(function, *arguments).result()
+            except BrokenExecutor:
+                pool = _start_process(device)
+                raise
+        finally:
+            self.idle.put((device, pool))
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        if kind is not None:  # else this would wait for the jobs that are running
+            self.ended = True
+            for process in multiprocessing.active_children():
+                process.terminate()
+        self.threads.shutdown(cancel_futures=True)
+        while not self.idle.empty():
+            self.idle.get()[1].shutdown()
+
+
+def _processes(workers: int, runtime: Runtime) -> Executor:
+    gpus = [f"cuda:{number}" for number in range(torch.cuda.device_count())] if runtime.device == "cuda" else []
+    return _Processes(list(itertools.islice(itertools.cycle(gpus or [runtime.device]), workers)))
+
+
+def _start_process(device: str) -> Executor:
     spawn = multiprocessing.get_context("spawn")
-    devices = spawn.SimpleQueue()
-    for number in range(workers):
-        devices.put(
-            f"cuda:{number % torch.cuda.device_count()}" if context.runtime.device == "cuda" else context.runtime.device
-        )
-    return ProcessPoolExecutor(workers, mp_context=spawn, initializer=_start_worker, initargs=(devices,))
+    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_worker, initargs=(device,))
 
 
-def _start_worker(devices: multiprocessing.SimpleQueue[str]) -> None:
+def _start_worker(device: str) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches the parent too, which ends its workers
     tqdm.set_lock(threading.RLock())  # the default is shared between processes, and left behind by a killed one
-    os.environ["ROBUSTNESS_WORKER_DEVICE"] = devices.get()
+    os.environ["ROBUSTNESS_WORKER_DEVICE"] = device
     parent = multiprocessing.parent_process()
 
     def end_with_parent() -> None:

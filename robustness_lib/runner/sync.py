@@ -25,15 +25,8 @@ from robustness_lib.runner.records import PRETRAINING, Job, Record, Store, check
 def mirrored(jobs: Iterable[Job], store: Path, folder: Path | None) -> Iterator[Callable[[Record], None]]:
     """Have in a folder what a store has of jobs: records, and the checkpoints that they start from or made.
 
-    What the folder holds from before is first merged into the store, and so counts as recorded.
-
-    Args:
-        jobs: The jobs of a command, recorded or not.
-        store: The working store.
-        folder: The folder, made if missing; None to mirror nothing.
-
-    Yields:
-        What to call with every record that is made.
+    What the folder (None: none) holds from before is first merged into the store, and so counts as recorded. Yields
+    what to call with every record that is made.
     """
     remove_leftovers(store)
     if folder is None:
@@ -74,7 +67,7 @@ class Merged:
 
     Attributes:
         added: How many the store lacked.
-        same: How many were there with the same result (:func:`robustness_lib.runner.records.result_of`) or weights.
+        same: How many were there with the same result or weights.
         differing: Labels of jobs, and ids of checkpoints, that were there with another.
         damaged: One sentence each on what is damaged and therefore left out.
     """
@@ -105,9 +98,6 @@ def merge(source: Path, store: Path) -> Merged:
     Args:
         source: A folder that :func:`mirrored` filled, another store, or a folder of ``<section>.jsonl``.
         store: The store, made if missing.
-
-    Raises:
-        UserError: There is no such folder, or the store cannot be written.
     """
     if not source.is_dir():
         raise UserError(f"there is no folder {source}; give a folder that --out filled, or another store")
@@ -147,9 +137,8 @@ def _merge_record(record: Record, store: Store, merged: Merged) -> None:
             merged.same += 1
         else:
             merged.differing.append(record.job.label)
-        first = record if present is None else min(present, record, key=_precedence)
-        if first is not present:
-            store.add(first)
+        if present is None or _precedence(record) < _precedence(present):
+            store.add(record)
 
 
 def _precedence(record: Record) -> tuple[bool, str, str]:
@@ -160,9 +149,8 @@ def _precedence(record: Record) -> tuple[bool, str, str]:
 
 def _merge_checkpoint(path: Path, weights: str, store: Path, merged: Merged) -> None:
     with locked(store / "locks" / f"{path.stem}.lock"):
-        present = find_checkpoint(path.stem, store)
         with contextlib.suppress(UserError):  # one that is damaged is as good as none
-            if present is not None:
+            if (present := find_checkpoint(path.stem, store)) is not None:
                 if weights_checksum(load_weights(present)[0]) == weights:
                     merged.same += 1
                 else:

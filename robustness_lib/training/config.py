@@ -9,7 +9,7 @@ import functools
 import math
 import re
 import types
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from fractions import Fraction
 from typing import Any, Self, get_args, get_type_hints
@@ -55,14 +55,16 @@ SCHEDULES = ("cosine", "step", "constant")
 class TrainingConfig:
     """How a network is trained (P1 §3-4: SGD with Nesterov momentum and a cosine schedule per step).
 
+    A setting that is added once results are recorded is declared with ``metadata={"added": True}``: it is left out of a
+    job's key while it has its default, so that the keys of older records still fit.
+
     Attributes:
-        architecture: A name that :func:`robustness_lib.models.architectures.build` knows.
+        architecture: One of :data:`ARCHITECTURES`.
         train_images: Size of a class-balanced subset of the training set; 0 for the whole set.
         epochs: Passes over the training images.
         batch_size: Images per update.
         learning_rate: At the start of the cosine, lr_max.
         final_learning_rate: At its end, lr_min.
-        momentum: Momentum.
         weight_decay: L2 factor on all parameters, batch normalisation and biases included.
         dropout: Rate inside the blocks of a Wide ResNet.
         crop_padding: Black pixels around an image before the random crop; 0 for no crop.
@@ -71,18 +73,13 @@ class TrainingConfig:
         trainable: ``"all"`` or ``"head"``.
         observations: After how many epochs the test set is evaluated, evenly spread, the last always among them; 0 for
             none. Evaluating does not change the training.
-        schedule: A value of :data:`SCHEDULES`.
+        schedule: One of :data:`SCHEDULES`.
         head_bias: Whether the new head of a pre-trained network has a bias (in P1's Forward and GLC it has none).
-        adversary: What the network is trained against: a value of :data:`ADVERSARIES`. Unless it is ``"none"``, every
-            batch is replaced by adversarial images (P1 §3.1), and the next five say how these are made.
-        epsilon: Radius of the attack's ball, in [0, 1].
-        step_size: Length of its steps.
-        attack_steps: How many it takes.
-        anchor: Center of its ball: a value of :data:`ANCHORS`.
+        adversary: One of :data:`ADVERSARIES`. Unless it is ``"none"``, every batch is replaced by adversarial images
+            (P1 §3.1), and the next five say how these are made (:class:`robustness_lib.methods.pgd.Adversary`).
         attack_mode: The network's mode meanwhile, ``"train"`` (as in P1's code) or ``"eval"``.
         nesterov: Whether the momentum is Nesterov's (P1) or the plain one (P2).
-        early_looks: How many more times the test set is evaluated within the first epoch: after a half of its updates,
-            a quarter, an eighth and so on (:func:`early_steps`).
+        early_looks: How many more times the test set is evaluated within the first epoch (:func:`early_steps`).
     """
 
     architecture: str = "wrn-40-2"
@@ -121,18 +118,9 @@ class TrainingConfig:
         choose(self.adversary, ADVERSARIES, "adversary")
         choose(self.anchor, ANCHORS, "anchor of an attack")
         choose(self.attack_mode, ("train", "eval"), "value of attack_mode")
-        for name in ("epochs", "batch_size", "attack_steps"):
-            _require(getattr(self, name) >= 1, name, getattr(self, name), "at least 1")
-        for name in ("train_images", "crop_padding", "observations", "early_looks"):
-            _require(getattr(self, name) >= 0, name, getattr(self, name), "at least 0")
-        for name, most in (("batch_size", 1_000_000), ("crop_padding", 100), ("early_looks", 100)):
-            _require(getattr(self, name) <= most, name, getattr(self, name), f"at most {most}")
-        for name in ("learning_rate", "final_learning_rate", "weight_decay", "step_size"):
-            value = getattr(self, name)
-            _require(math.isfinite(value) and value >= 0, name, value, "a finite number, at least 0")
-        _require(0 <= self.epsilon <= 1, "epsilon", self.epsilon, "in [0, 1], in units of the image")
-        for name in ("momentum", "dropout"):
-            _require(0 <= getattr(self, name) < 1, name, getattr(self, name), "in [0, 1)")
+        for names, fits, expected in _RANGES:
+            for name in names.split():
+                _require(fits(getattr(self, name)), name, getattr(self, name), expected)
 
     @classmethod
     def of(cls, settings: Mapping[str, Any]) -> Self:
@@ -140,11 +128,7 @@ class TrainingConfig:
         return cls(**settings)
 
     def as_dict(self) -> dict[str, Any]:
-        """All settings by name, as they go into a job's key.
-
-        A setting that is added once results are recorded is declared ``field(default=..., metadata={"added": True})``:
-        it is left out while it has its default, so that the keys of older records still fit.
-        """
+        """All settings by name, as they go into a job's key."""
         settings = {f.name: getattr(self, f.name) for f in fields(self)}
         return {f.name: settings[f.name] for f in fields(self) if not f.metadata or settings[f.name] != f.default}
 
@@ -169,6 +153,21 @@ class TrainingConfig:
 
 _kinds = functools.cache(get_type_hints)
 
+_RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
+    ("epochs batch_size attack_steps", lambda value: value >= 1, "at least 1"),
+    ("train_images crop_padding observations early_looks", lambda value: value >= 0, "at least 0"),
+    ("batch_size", lambda value: value <= 1_000_000, "at most 1000000"),
+    ("crop_padding early_looks", lambda value: value <= 100, "at most 100"),
+    (
+        "learning_rate final_learning_rate weight_decay step_size",
+        lambda value: math.isfinite(value) and value >= 0,
+        "a finite number, at least 0",
+    ),
+    ("epsilon", lambda value: 0 <= value <= 1, "in [0, 1], in units of the image"),
+    ("momentum dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
+)
+"""Settings, and the range that their values must be in."""
+
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
     if not condition:
@@ -176,11 +175,7 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 
 
 def wrn_depth_and_width(architecture: str) -> tuple[int, int] | None:
-    """Depth and width of a Wide ResNet called ``wrn-<depth>-<width>``; None for another network.
-
-    Raises:
-        UserError: There is no such architecture.
-    """
+    """Depth and width of a Wide ResNet called ``wrn-<depth>-<width>``; None for another network that there is."""
     if not architecture.startswith("wrn"):
         choose(architecture, ARCHITECTURES, "architecture")
         return None
@@ -196,13 +191,7 @@ def wrn_depth_and_width(architecture: str) -> tuple[int, int] | None:
 
 
 def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | None:
-    """Read a value of the type ``kind`` from text.
-
-    Args:
-        text: As typed by a user.
-        kind: ``str``, ``int``, ``float``, ``bool``, or a union of one of them with None.
-        name: The setting's name, for the message.
-    """
+    """Read a value of the type ``kind`` (``str``, ``int``, ``float``, ``bool``, or one of them or None) from text."""
     if isinstance(kind, types.UnionType):
         if text.lower() == "none":
             return None
@@ -227,14 +216,10 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
 def learning_rate_at(step: int, total_steps: int, recipe: TrainingConfig) -> float:
     """The learning rate of update number ``step`` = 1 ... ``total_steps``.
 
-    ``cosine``: from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
-    code: the first update is already one step down, the last uses exactly the final value.
-
-    ``step``: ``learning_rate``, a fifth of it after 40 % of the updates, and again after 60 and 80 % (the drops of P1
-    Figure 1, at epochs 80, 120 and 160 of 200; the paper does not say by how much, a fifth is that of Zagoruyko and
-    Komodakis 2016, whose network it is).
-
-    ``constant``: ``learning_rate`` all the time (P2).
+    ``cosine`` goes from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
+    code: the first update is already one step down, the last uses exactly the final value. ``step`` drops to a fifth
+    after 40, 60 and 80 % of the updates (P1 Figure 1, at epochs 80, 120 and 160 of 200; the paper does not say by how
+    much, a fifth is that of Zagoruyko and Komodakis 2016, whose network it is). ``constant`` does not change (P2).
     """
     if recipe.schedule == "constant":
         return recipe.learning_rate
@@ -246,10 +231,10 @@ def learning_rate_at(step: int, total_steps: int, recipe: TrainingConfig) -> flo
 
 
 def early_steps(recipe: TrainingConfig, steps: int) -> list[int]:
-    """The updates of the first epoch, of ``steps``, after which the test set is evaluated, besides the last.
+    """The updates of the first epoch after which the test set is evaluated: a half of ``steps``, a quarter and so on.
 
     Returns:
-        Numbers from 1 to ``steps`` - 1, rising: a half of ``steps``, a quarter and so on, rounded, each once.
+        Numbers from 1 to ``steps`` - 1, rising, each once.
     """
     halves = {round(steps / 2**k) for k in range(1, recipe.early_looks + 1)}
     return sorted(step for step in halves if 1 <= step < steps)

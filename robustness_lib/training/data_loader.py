@@ -1,8 +1,4 @@
-"""Images on the device, cut into augmented batches there.
-
-Images stay on the device as uint8; cropping, flipping and normalising happen there, a batch at a time, so that no
-batch waits for the host.
-"""
+"""Images on the device as uint8: cropped, flipped and normalised there, so that no batch waits for the host."""
 
 from __future__ import annotations
 
@@ -19,15 +15,13 @@ class DeviceImages:
 
     Args:
         images: The set, uint8 [N, C, H, W].
-        padding: Black pixels added on each side, so that a random crop is a window of the padded image. They
-            are black before normalisation, as in the authors' code.
+        padding: Pixels added on each side, black before normalisation as in the authors' code, so that a random crop is
+            a window of the padded image.
         device: Where the pixels are kept.
     """
 
     def __init__(self, images: Tensor, padding: int, device: str) -> None:
         count, channels, self.height, self.width = images.shape
-        self.on_gpu = torch.device(device).type == "cuda"
-        self.padding = padding
         self.padded_height, self.padded_width = self.height + 2 * padding, self.width + 2 * padding
         padded = torch.zeros((count, self.padded_height, self.padded_width, channels), dtype=torch.uint8)
         inside = padded[:, padding : padding + self.height, padding : padding + self.width]
@@ -69,9 +63,5 @@ def normalise(images: Tensor, normalisation: str) -> Tensor:
 @cache
 def mean_and_std(normalisation: str, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
     """Kept on the device: copying them there anew would halt the host at every step."""
-    mean, std = NORMALISATIONS[normalisation]
-    shape = (1, -1, 1, 1)
-    return (
-        torch.tensor(mean, device=device, dtype=dtype).view(shape),
-        torch.tensor(std, device=device, dtype=dtype).view(shape),
-    )
+    mean, std = (torch.tensor(v, device=device, dtype=dtype).view(1, -1, 1, 1) for v in NORMALISATIONS[normalisation])
+    return mean, std

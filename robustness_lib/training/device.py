@@ -37,15 +37,7 @@ class Runtime:
     def detect(
         cls, device: str = "auto", precision: str = "auto", threads: int | None = None, compile: bool | None = None
     ) -> Runtime:
-        """The best that this machine has.
-
-        Args:
-            device: ``"auto"`` for the GPU where there is one, or a device.
-            precision: ``"auto"`` for bfloat16 where the hardware computes in it, or a precision.
-            threads: CPU threads; None for as many as PyTorch would use.
-            compile: Whether to compile networks; None to do so on a GPU.
-
-        """
+        """The best that this machine has, or what was chosen of it; by default all threads, and compiled on a GPU."""
         choose(precision, ("auto", "bfloat16", "float32"), "precision")
         if device == "auto":
             device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -72,14 +64,19 @@ class Runtime:
             graphs=kind == "cuda",
         )
 
-    def describe(self) -> dict[str, str | int | float | bool | None]:
+    def describe(self) -> dict[str, str | int | bool]:
         """Device name, threads, precision and way of running, for a record's provenance."""
         on_gpu = self.device.startswith("cuda")
         name = torch.cuda.get_device_name(self.device) if on_gpu else f"CPU {cpu_name()}"
-        ways = {"compile": self.compile, "graphs": self.graphs}
-        if on_gpu and self.precision == "float32":  # PyTorch rounds the factors of convolutions unless told not to
-            ways["tf32"] = bool(torch.backends.cudnn.allow_tf32)
-        return {"device": name, "threads": self.threads, "precision": self.precision, **ways}
+        rounded = on_gpu and self.precision == "float32"  # PyTorch rounds the factors of convolutions by default
+        return {
+            "device": name,
+            "threads": self.threads,
+            "precision": self.precision,
+            "compile": self.compile,
+            "graphs": self.graphs,
+            **({"tf32": bool(torch.backends.cudnn.allow_tf32)} if rounded else {}),
+        }
 
     def in_words(self) -> str:
         """Device and precision, as in ``"NVIDIA H200, bfloat16"``."""
@@ -94,10 +91,7 @@ class Runtime:
 
 @contextlib.contextmanager
 def full_float32() -> Iterator[None]:
-    """Let convolutions on a GPU compute in float32 throughout, as every evaluation here does; also a decorator.
-
-    Without it cuDNN rounds their factors to TF32, which has ten bits after the point.
-    """
+    """Let convolutions on a GPU compute in float32 throughout, where cuDNN would round to TF32; also a decorator."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -107,14 +101,9 @@ def full_float32() -> Iterator[None]:
 
 
 def out_of_gpu_memory(error: Exception) -> bool:
-    """Whether an error says that the GPU's memory did not suffice, under whichever name it comes.
-
-    The allocator has an error of its own; CUDA graphs, cuBLAS and cuDNN report theirs as plain ones.
-    """
-    if isinstance(error, torch.OutOfMemoryError):
-        return True
+    """Whether an error says that the GPU's memory did not suffice, whichever library it comes from."""
     words = ("CUDA error: out of memory", "ALLOC_FAILED", "unable to find an engine")
-    return isinstance(error, RuntimeError) and any(word in str(error) for word in words)
+    return isinstance(error, torch.OutOfMemoryError) or any(word in str(error) for word in words)
 
 
 def _computes_in_bfloat16(kind: str) -> bool:

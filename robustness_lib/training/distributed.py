@@ -21,9 +21,8 @@ from robustness_lib.errors import UserError
 
 def rank_and_count() -> tuple[int, int]:
     """The number of this process, from 0, and how many train together: 0 and 1 unless within :func:`join`."""
-    if dist.is_available() and dist.is_initialized():
-        return dist.get_rank(), dist.get_world_size()
-    return 0, 1
+    joined = dist.is_available() and dist.is_initialized()
+    return (dist.get_rank(), dist.get_world_size()) if joined else (0, 1)
 
 
 def local_device(device: str) -> str:
@@ -36,16 +35,9 @@ def local_device(device: str) -> str:
 
 @contextlib.contextmanager
 def join(device: str) -> Iterator[int]:
-    """Join the processes that ``torchrun`` started, for as long as the context lasts; alone, do nothing.
+    """Join the processes that ``torchrun`` started, for as long as the context lasts; give this one's number.
 
-    Args:
-        device: Where networks run; GPUs talk through NCCL, CPUs through Gloo.
-
-    Yields:
-        The number of this process.
-
-    Raises:
-        UserError: The processes do not find each other.
+    A process that was started alone does nothing, and has number 0.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0

@@ -17,6 +17,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from robustness_lib.errors import UserError, first_line
 from robustness_lib.methods.interfaces import Forward, Loss, Perturb
 from robustness_lib.models.architectures import freeze_all_but_head, train_mode
 from robustness_lib.training.config import TrainingConfig, learning_rate_at
@@ -29,12 +30,10 @@ WARM_UPS = 3
 
 
 class Update:
-    """The update step of one network.
+    """The update step of one network, which is on the device in channels-last memory and trained in place.
 
     Args:
-        network: On the device, in channels-last memory; trained in place.
-        images: The training images.
-        labels: Their labels, int64 [N], on the device.
+        labels: int64 [N], on the device.
         per_epoch: Images in an epoch.
         perturb: Replaces the images of each batch; None for none.
 
@@ -62,6 +61,11 @@ class Update:
         self.per_epoch = per_epoch
         self.rank, self.processes = rank_and_count()
         self.steps = math.ceil(per_epoch / recipe.batch_size)
+        if self.size(self.steps - 1) < self.processes:
+            raise UserError(
+                f"the last batch of an epoch has {self.size(self.steps - 1)} images, fewer than the {self.processes} "
+                "processes that share it; choose another number of processes or batch_size"
+            )
         device = torch.device(runtime.device)
         self.mean, self.std = mean_and_std(recipe.normalisation, device, torch.float32)
         self.trained = _trainable_parameters(network, recipe)
@@ -92,14 +96,13 @@ class Update:
         self.of_batch = torch.arange(self.rank, recipe.batch_size, self.processes, device=device)
         self.random = torch.Generator(device)
         self.replays: dict[int, Callable[[], None]] = {}
-        able = "CUDA graphs" not in _gone_without  # a recording that CUDA broke off leaves traces in its allocator
+        able = "graphs" not in unavailable  # a recording that CUDA broke off leaves traces in its allocator
         self.recorded = runtime.graphs and able and getattr(loss, "static_shapes", True) and self.processes == 1
 
     def begin_epoch(self, epoch: int, augmentation: Sequence[Tensor], random_seed: int) -> None:
-        """Put in place what the steps of an epoch read.
+        """Put in place what the steps of an epoch (from 1) read.
 
         Args:
-            epoch: From 1.
             augmentation: The epoch's order, tops, lefts and flips, each [per_epoch].
             random_seed: For dropout and attacks.
         """
@@ -127,7 +130,7 @@ class Update:
             try:
                 self.replays[size] = self._record(size)
             except Exception as error:  # what cannot be recorded can still run, and then says what is wrong with it
-                _without("CUDA graphs", error)
+                _without("graphs", error)
                 self.recorded = False
                 if self.random.device.type != "cpu":
                     self.random = _renewed(self.random)
@@ -200,10 +203,7 @@ def _trainable_parameters(network: nn.Module, recipe: TrainingConfig) -> dict[st
 
 @contextlib.contextmanager
 def _as_attacked(network: nn.Module, parameters: Iterable[nn.Parameter], perturb: Perturb) -> Iterator[None]:
-    """In the mode in which it is attacked, without gradients of parameters.
-
-    A compiled attack would compute these at every step and throw them away.
-    """
+    """In the mode in which it is attacked, without gradients of parameters, which a compiled attack would compute."""
     kept = list(parameters)
     for parameter in kept:
         parameter.requires_grad_(False)
@@ -248,9 +248,7 @@ def _default_generator(device: torch.device) -> torch.Generator:
 
 def _renewed(generator: torch.Generator) -> torch.Generator:
     """One with the same numbers ahead, which CUDA takes where a recording with the old one was broken off."""
-    fresh = torch.Generator(generator.device)
-    fresh.set_state(generator.get_state())
-    return fresh
+    return torch.Generator(generator.device).set_state(generator.get_state())
 
 
 # --------------------------------------------------------------------------------------------- compiled
@@ -263,39 +261,32 @@ def _call(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> Tens
 
 @functools.cache
 def _compiler() -> Callable[..., Tensor]:
-    """One compiled function for all networks of a process: another network of the same shape compiles nothing.
-
-    Each kind of network, attack and number of classes is compiled once, and a process may meet many. Random numbers are
-    drawn as without compilation, so that dropout has the same masks.
-    """
-    torch._dynamo.config.recompile_limit = 128
+    """One compiled function for all networks of a process; its random numbers are those that are drawn without."""
+    torch._dynamo.config.recompile_limit = 128  # each kind of network, attack and number of classes is compiled once
     return torch.compile(_call, dynamic=False, fullgraph=True, options={"fallback_random": True})
 
 
 def _compiled(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
-    if "compilation" not in _gone_without:
+    if "compile" not in unavailable:
         try:
             return _compiler()(network, images, mean, std)
         except (torch._dynamo.exc.TorchDynamoException, torch._dynamo.exc.FailOnRecompileLimitHit) as error:
-            _without("compilation", error)
+            _without("compile", error)
     return _call(network, images, mean, std)
 
 
-_gone_without: set[str] = set()
-_WAYS = {"compile": "compilation", "graphs": "CUDA graphs"}
-
-
-def gone_without() -> list[str]:
-    """The ways (``compile``, ``graphs``) that a training of this process was asked to run in and could not."""
-    return [way for way, words in _WAYS.items() if words in _gone_without]
+unavailable: set[str] = set()
+"""The ways, ``"compile"`` or ``"graphs"``, that a training of this process was asked to run in and could not."""
 
 
 def _without(way: str, error: Exception) -> None:
     """Say once that trainings run without ``way``."""
-    if way not in _gone_without:
-        _gone_without.add(way)
-        reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
-        warnings.warn(f"training runs without {way}, more slowly but to the same result: {reason}", stacklevel=2)
+    if way not in unavailable:
+        unavailable.add(way)
+        words = {"compile": "compilation", "graphs": "CUDA graphs"}[way]
+        warnings.warn(
+            f"training runs without {words}, more slowly but to the same result: {first_line(error)}", stacklevel=2
+        )
 
 
 # --------------------------------------------------------------------------------------------- recorded
@@ -315,11 +306,7 @@ def aside(device: torch.device) -> Iterator[None]:
 
 
 def record(work: Callable[[], None], generator: torch.Generator) -> Callable[[], None]:
-    """Record what ``work`` does on the GPU as a CUDA graph; ``generator`` is what it draws random numbers from.
-
-    Returns:
-        Does it again, with whatever then lies in the memory that it reads.
-    """
+    """Record what ``work`` does on the GPU, with random numbers of ``generator``, as a CUDA graph; give its replay."""
     graph = torch.cuda.CUDAGraph()
     graph.register_generator_state(generator)
     with torch.cuda.stream(torch.cuda.current_stream()), torch.cuda.graph(graph):  # left even where recording fails
