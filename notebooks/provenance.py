@@ -21,7 +21,7 @@ from robustness_lib import notebook
 from robustness_lib.models import corpora
 from robustness_lib.paper import SECTIONS, network_label, select
 from robustness_lib.report import markdown
-from robustness_lib.runner.records import load_published
+from robustness_lib.runner.records import canonical_json, load_published
 
 notebook.check_parameters(globals())
 published = load_published(folder=Path(results))
@@ -32,7 +32,7 @@ TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Hyper-para
 #
 # A network that learned less has less to transfer: {numref}`tab-pretrainings` is the first thing to know about every
 # pre-trained result. The validation error is over the classes that the network knows *and* that have validation images:
-# of the [stand-in's](../data.md) 275 classes, Tiny ImageNet's 200. There is one pre-training seed a corpus.
+# of the [stand-in's](../data.md) 275 classes, Tiny ImageNet's 200.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 rows = []
@@ -43,10 +43,16 @@ for method, network in (("pretraining", "WRN-40-2"), ("adversarial-pretraining",
     row = {"By": "the authors", "Corpus": corpus, "Network": network, "Epochs": f"{log['position']:g}"}
     adversary = "none" if method == "pretraining" else "untargeted"
     rows.append(row | {"Adversary": adversary, "Validation error (%)": str(log["printed"])})
-made = [record for record in published if record.job.section == "pretraining"]
-for record in sorted(
-    made, key=lambda one: (one.job.profile, -one.metrics["images"], str(one.job.recipe.get("adversary")))
+made = {}  # seeds of one setting are one row
+for record in published:
+    if record.job.section == "pretraining":
+        setting = (record.job.profile, record.job.dataset, canonical_json(dict(record.job.recipe)))
+        made.setdefault(setting, []).append(record)
+for seeds in sorted(
+    made.values(),
+    key=lambda some: (some[0].job.profile, -some[0].metrics["images"], str(some[0].job.recipe.get("adversary"))),
 ):
+    record = seeds[0]
     job, metrics = record.job, record.metrics
     sums = [checksum for name, checksum in record.provenance.get("data", {}).items() if name.endswith("/train")]
     words = corpora.description(job.dataset, sums[0] if sums else None)
@@ -57,13 +63,14 @@ for record in sorted(
     }
     row |= {
         "Network": network_label(str(job.recipe["architecture"])),
-        "Epochs": f"{job.recipe['epochs']}, seed {job.seed}",
+        "Epochs": f"{job.recipe['epochs']}" + (f", {len(seeds)} seeds" if len(seeds) > 1 else ""),
     }
-    error = markdown.number(metrics.get("error", float("nan")), "error")
+    error = markdown.spread([one.metrics["error"] for one in seeds if "error" in one.metrics], "error")
     rows.append(row | {"Adversary": str(job.recipe.get("adversary", "none")), "Validation error (%)": error})
 markdown.table(
     rows,
-    caption="Pre-trainings. Stand-in: the 275-class ImageNet stand-in. A dash where the corpus has no validation images.",
+    caption="Pre-trainings, one seed each unless said otherwise. Stand-in: the 275-class ImageNet stand-in. A dash where the corpus has no "
+    "validation images.",
     name="tab-pretrainings",
 )
 

@@ -14,6 +14,13 @@ document.addEventListener("DOMContentLoaded", () => {
   }
 });
 
+// All of the page is in a landmark, the book's title in the sidebar too.
+document.addEventListener("DOMContentLoaded", () => {
+  const start = document.querySelector("#pst-primary-sidebar .sidebar-primary-items__start");
+  start?.setAttribute("role", "navigation");
+  start?.setAttribute("aria-label", "Title, search and pages");
+});
+
 // A list has items, and what scrolls can be reached by keyboard; the theme sees to neither everywhere.
 document.addEventListener("DOMContentLoaded", () => {
   for (const item of document.querySelectorAll('.citation-list[role="list"] > *')) item.setAttribute("role", "listitem");

@@ -119,6 +119,8 @@ _LABELS = {
     "head-penalty": "pre-trained head, penalty",
     "wise-ft": "weight interpolation",
     "replay-10": "replay, 10 an image",
+    "testbed-model": "testbed model",
+    "own-testbed": "own testbed",
     "replay-100": "replay, 100 an image",
     "zero-shot": "zero-shot, max",
     "zero-shot-mean": "zero-shot, mean",

@@ -9,7 +9,7 @@ import pandas as pd
 
 from robustness_lib.errors import UserError
 from robustness_lib.models.checkpoint_ids import origin
-from robustness_lib.models.corpora import description
+from robustness_lib.models.corpora import STAND_IN, description
 from robustness_lib.paper.numbers import Metric, label, metric, network_label
 from robustness_lib.report.evidence import where
 from robustness_lib.report.markdown import Markdown, number, table
@@ -30,7 +30,8 @@ def corpus_label(pretrainings: Iterable[Record], checkpoint: str) -> str:
     made = origin(checkpoint)
     if made is None:
         return checkpoint
-    records = [record for record in pretrainings if checkpoint_id(record.job) == checkpoint]
+    some = (record for record in pretrainings if record.job.section == PRETRAINING)
+    records = [record for record in some if checkpoint_id(record.job) == checkpoint]
     sums = {record.provenance.get("data", {}).get(f"{made.corpus}/train") for record in records}
     return description(made.holds, min(filter(None, sums), default=None))
 
@@ -66,11 +67,15 @@ def trainings_table(
     lines = []
     for values, uses in pd.DataFrame(rows, columns=[*shared, "epochs", "method", "dataset"]).groupby(shared):
         span = " to ".join(f"{epochs}" for epochs in sorted({uses["epochs"].min(), uses["epochs"].max()}))
-        what, sets = ("; ".join(sorted(set(uses["method"]))), ", ".join(sorted(set(uses["dataset"]))))
+        names, sets = sorted(set(uses["method"])), ", ".join(sorted(set(uses["dataset"])))
+        first = "standard" if "standard" in names else names[0]
+        what = "; ".join(names) if len(names) < 9 else f"{first} and {len(names) - 1} other methods"
         line = dict(zip(shared[1:], values[1:], strict=True))
         line["Schedule"] = f"{span} epochs, {line['Schedule']}"
         lines.append(line | {"For": sets if what == label("standard") else f"{what} ({sets})"})
     corpora = "; ".join(sorted({corpus_label(recorded, start) for start in starts}))
+    before, whole, after = corpora.partition(STAND_IN)
+    corpora = before + whole + after.replace(STAND_IN, "the same")
     words = f"How the networks were trained. Pre-training corpora: {corpora}. {caption}"
     return table(lines, caption=words.strip(), name=name)
 
