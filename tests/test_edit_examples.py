@@ -17,7 +17,7 @@ MOST_FILES = {"An OOD score": 4, "A loss correction": 4, "A data set": 4, "A sec
 TEXT = (ROOT / "book/edit.md").read_text()
 EXAMPLES = {title: TEXT.partition(f"### {title}\n")[2].partition("\n##")[0] for title in MOST_FILES}
 
-FAST = ["train_images=100", "epochs=1", "observations=1", "pretraining.epochs=1", "pretraining.train_images=80"]
+FAST = ["train_images=40", "epochs=1", "observations=1", "pretraining.epochs=1", "pretraining.train_images=80"]
 FAST_OOD = ["draws=1", "draw_images=20", "reference_images=40"]
 RUN = """
 import pytest

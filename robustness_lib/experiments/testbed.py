@@ -24,14 +24,8 @@ from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
-from robustness_lib.data.published_predictions import (
-    CHECKSUMS,
-    SNAPSHOTS,
-    Correctness,
-    cifar10_correctness,
-    imagenet_accuracies,
-    imagenet_correctness,
-)
+from robustness_lib.data import published_predictions as published
+from robustness_lib.data.published_predictions import CHECKSUMS, SNAPSHOTS
 from robustness_lib.experiments.grid import Filters
 from robustness_lib.metrics import Metrics, rounded
 from robustness_lib.metrics.effective_robustness import (
@@ -171,8 +165,10 @@ def run(job: Job, context: Context) -> Metrics:
     }
 
 
-def _answers(source: str, context: Context) -> Correctness:
-    read = {"cifar10-testbed": cifar10_correctness, "imagenet-answers": imagenet_correctness}[source]
+def _answers(source: str, context: Context) -> published.Correctness:
+    read = {"cifar10-testbed": published.cifar10_correctness, "imagenet-answers": published.imagenet_correctness}[
+        source
+    ]
     found = read(context.data)
     context.note_data(source, CHECKSUMS[source])
     return found
@@ -186,7 +182,7 @@ def _models(pair: Pair, context: Context) -> tuple[pd.DataFrame, int]:
     import pandas as pd
 
     if pair.source == "imagenet-testbed":
-        table = imagenet_accuracies(context.data)
+        table = published.imagenet_accuracies(context.data)
         context.note_data(pair.source, CHECKSUMS[pair.source])
         date, _, kind = pair.models.partition(" ")
         table = table[table["first_snapshot"] <= date]
