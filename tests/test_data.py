@@ -224,6 +224,7 @@ def test_a_folder_of_pictures_is_no_data_set_yet(pictures: Path) -> None:
         ({"labels": np.full(12, 3)}, r"labels must lie in 0\.\.2"),
         ({"labels": np.zeros(12)}, "whole numbers"),
         ({"labels": np.zeros(11, np.int64)}, "12 images but 11 labels"),
+        ({"images": np.zeros((0, 8, 8, 3), np.uint8), "labels": np.zeros(0, np.int64)}, "which hold no pixel"),
         ({"class_names": np.arange(3)}, "class_names must be"),
         ({"class_names": np.array(["a", None, "b"], dtype=object)}, "Object arrays"),
         ({"class_names": np.array([b"caf\xe9", b"b", b"c"])}, r"class_names are not in UTF-8: b'caf\\xe9'"),
@@ -554,6 +555,9 @@ def test_a_class_map_beside_the_batches_is_read_and_checked(tmp_path: Path) -> N
     (folder / "map_clsloc.txt").write_text("\n".join(rows[1:]))
     with pytest.raises(UserError, match=r"map_clsloc.txt is damaged.*1000 lines"):
         load("imagenet32", root=tmp_path)
+    (folder / "map_clsloc.txt").write_text("\n".join(["n99999999 1 other_name", *rows[1:]]))
+    with pytest.raises(UserError, match=r"map_clsloc.txt is damaged.*n02119789"):
+        load("imagenet32-no-cifar10", root=tmp_path)
 
 
 # Folders of image files

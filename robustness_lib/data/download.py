@@ -39,8 +39,9 @@ def staging(name: str, root: Path) -> Iterator[Path]:
     try:
         root.mkdir(parents=True, exist_ok=True)
         for leftover in root.glob(".download-*"):
-            if time.time() - leftover.stat().st_mtime > 2 * TIME_LIMIT:
-                shutil.rmtree(leftover, ignore_errors=True)
+            with contextlib.suppress(FileNotFoundError):  # another process's, which has just ended
+                if time.time() - leftover.stat().st_mtime > 2 * TIME_LIMIT:
+                    shutil.rmtree(leftover, ignore_errors=True)
         with tempfile.TemporaryDirectory(dir=root, prefix=".download-") as text:
             folder = Path(text)
             with _time_limit(TIME_LIMIT):

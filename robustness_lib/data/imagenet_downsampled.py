@@ -31,11 +31,14 @@ def class_list(name: str) -> tuple[str, ...]:
 
 def read_class_map(path: Path | None = None) -> tuple[tuple[str, str], ...]:
     """WordNet id and name of the 1000 classes in development-kit order, from a ``map_clsloc.txt`` or the package."""
-    source = path if path and path.exists() else _LISTS / "imagenet.txt"
+    own = path is not None and path.exists()
+    source = path if path and own else _LISTS / "imagenet.txt"
     lines = source.read_bytes().decode(errors="replace").splitlines()
     rows = [line.split() for line in lines if line.strip()]
     if [row[1:2] for row in rows] != [[str(number)] for number in range(1, 1001)] or {len(r) for r in rows} != {3}:
         raise damaged(Path(str(source)), "1000 lines 'id number name' with numbers 1..1000 in order were expected")
+    if own and (unknown := {row[0] for row in rows} ^ {wnid for wnid, _ in read_class_map()}):
+        raise damaged(Path(str(source)), f"{min(unknown)} is in one alone of its WordNet ids and ImageNet's 1000")
     return tuple((wnid, name.replace("_", " ")) for wnid, _, name in rows)
 
 
@@ -46,7 +49,7 @@ def _find_batches(folder: Path, split: str) -> list[Path]:
     """
     pattern = re.compile(r"train_data_batch_(\d+)(\.npz)?" if split == "train" else r"val_data()(\.npz)?")
     batches: dict[int, Path] = {}
-    for path in sorted([*folder.glob("*"), *folder.glob("[!.]*/*")], key=lambda path: path.suffix == ".npz"):
+    for path in sorted([*folder.glob("*"), *folder.glob("[!.]*/*")], key=lambda path: (path.suffix == ".npz", path)):
         if (match := pattern.fullmatch(path.name)) and path.is_file():
             batches[int(match[1] or 0)] = path
     return [batches[number] for number in sorted(batches)]

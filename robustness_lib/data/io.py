@@ -109,7 +109,9 @@ def read_bundle(path: Path, name: str) -> ImageDataset:
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise damaged(path, f"class_names must be a list of texts, not {names.dtype} {list(names.shape)}", WRITE_AGAIN)
     labels = integer_labels(path, arrays["labels"], 0, len(names) - 1, WRITE_AGAIN)
-    if len(labels) != len(images) or not images.size:
+    if not images.size:
+        raise damaged(path, f"images of shape {list(images.shape)}, which hold no pixel", WRITE_AGAIN)
+    if len(labels) != len(images):
         raise damaged(path, f"{len(images)} images but {len(labels)} labels", WRITE_AGAIN)
     if images.shape[3] == 3:
         images = images.transpose(0, 3, 1, 2)
@@ -135,9 +137,9 @@ def expect_same_form(path: Path, images: ImageDataset, other: Path) -> None:
     except Exception:  # it is damaged, which whoever reads it is told
         return
     remedy = "write both splits with the same classes, in one order, and the same image size"
-    for label, (mine, others) in enumerate(zip_longest(images.class_names, names, fillvalue="missing")):
-        if mine != others:
-            raise damaged(path, f"class {label} is {mine!r} but {others!r} in {other}", remedy)
+    for label, (name, expected) in enumerate(zip_longest(images.class_names, names, fillvalue="missing")):
+        if name != expected:
+            raise damaged(path, f"class {label} is {name!r} but {expected!r} in {other}", remedy)
     if (size := tuple(images.images.shape[2:])) != (height, width):
         reason = f"images of {size[0]}x{size[1]} pixels but of {height}x{width} in {other}"
         raise damaged(path, reason, remedy)

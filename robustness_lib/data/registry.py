@@ -84,7 +84,7 @@ def _own_sets(root: Path) -> list[str]:
 def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
     """``name``, if a set of :data:`SOURCES`, a bundle or one of ``others`` is called so; says what a folder lacks."""
     options = [*SOURCES, *others, *_own_sets(root)]
-    if name not in options and len(name) <= 100 and (root / name).is_dir():
+    if name not in options and os.path.isdir(root / name):  # False also of what no file can be called
         if name in _RESERVED or name.startswith("cifar10n-"):
             raise UserError(
                 f"results use the name {name!r} themselves, so no data set can be called so; rename {root / name}"

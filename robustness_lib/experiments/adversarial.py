@@ -267,9 +267,7 @@ def check(job: Job, network: nn.Module, data: ImageDataset, context: Context) ->
         "attacked_images": float(len(data)),
         "adversarial_accuracy": accuracy(),
         f"adversarial_accuracy_{config.restarts}_restarts": float(everyone.mean()),
-        "adversarial_accuracy_noised": accuracy(
-            anchor="noised"
-        ),  # the ball is around the noised image, as in P1's code
+        "adversarial_accuracy_noised": accuracy(anchor="noised"),  # the ball of P1's code
         "adversarial_accuracy_targeted": accuracy(targeted=True),
         "adversarial_accuracy_as_trained": accuracy(as_trained=True),  # gradients of the precision of trainings
         "transfer_accuracy": float(correct_on(network, transferred, data, *setting).mean()),

@@ -30,7 +30,7 @@ from robustness_lib.methods import loss_correction
 from robustness_lib.methods.checks import Floats, check_whole
 from robustness_lib.methods.interfaces import Loss
 from robustness_lib.methods.label_noise import KINDS, corrupt_labels, corruption_matrix, observed_matrix
-from robustness_lib.metrics import Metrics
+from robustness_lib.metrics import Metrics, rounded
 from robustness_lib.runner.model_cache import Context, Trained, Training, keep_outputs, target_images, trained
 from robustness_lib.runner.records import Job
 from robustness_lib.training.config import TrainingConfig
@@ -235,20 +235,16 @@ def run(job: Job, context: Context) -> Metrics:
     curves = {"error": 1 - result.correct.mean(axis=1), **result.further}
     metrics: Metrics = {"history_epoch": [float(epoch) for epoch in result.epochs]}
     for name, values in curves.items():
-        metrics |= {name: float(values[-1]), f"history_{name}": _rounded(values)}
+        metrics |= {name: float(values[-1]), f"history_{name}": rounded(values)}
     metrics["changed_labels"] = float((noisy.true.labels != noisy.given.labels).double().mean())
     outputs = {"logits": logits.numpy(), "labels": test.labels.numpy()}
     if estimate is not None:
         outputs["estimated_matrix"] = estimate
         metrics["matrix_error"] = loss_correction.matrix_error(estimate, noisy.matrix)
         if len(estimate) <= 20:
-            metrics |= {"estimated_matrix": _rounded(estimate), "true_matrix": _rounded(noisy.matrix)}
+            metrics |= {"estimated_matrix": rounded(estimate.flat), "true_matrix": rounded(noisy.matrix.flat)}
     keep_outputs(job, context, outputs)
     return metrics
-
-
-def _rounded(values: Floats) -> list[float]:
-    return [round(float(value), 5) for value in values.flat]
 
 
 def _forward(noisy: NoisyTraining) -> tuple[Trained, Floats]:

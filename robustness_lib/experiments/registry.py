@@ -93,7 +93,7 @@ def measure_section(
         todo = [job for job in planned if store.get(job) is None]
         if todo and executor is None:
             _tell_of_the_book(todo, load_published(name), context)
-        first = pretraining.missing(todo, filters.get("overrides"), context.store)  # refuses what cannot be made
+        needed = pretraining.missing(todo, filters.get("overrides"), context.store)  # refuses what cannot be made
         for dataset in {job.dataset for job in planned if _needs_images(job)}:
             context.images(dataset, "test")
         for job in filter(_needs_images, todo):
@@ -101,12 +101,13 @@ def measure_section(
             getattr(chosen, "check_images", lambda job, context: None)(job, context)
         started = time.monotonic()
         how: dict[str, Any] = {"executor": executor, "on_record": keep}
-        for job in first:
+        for job in needed:
             pretraining.forget(job, context.store)
-        first += pretraining.unrecorded(planned, context.store)
-        made = sweep(first, pretraining.run, context, time_budget=time_budget, **how)
-        late = {checkpoint_id(job) for job in made.left}
+        unrecorded = pretraining.unrecorded(planned, context.store)  # their records are made again where they can be
+        made = sweep(needed + unrecorded, pretraining.run, context, time_budget=time_budget, **how)
+        late = {checkpoint_id(job) for job in made.left if job in needed}
         left, made.left = [job for job in todo if job.init in late], []
+        made.failed = [(job, error) for job, error in made.failed if job in needed]
         made.check()
         outcome = sweep(
             [job for job in planned if job not in left],

@@ -148,8 +148,8 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     """A network with fresh weights, in training mode, float32, on the CPU.
 
     k x k convolutions of Wide ResNets and AllConv have the variance 2 / (k k out_channels), the head's weight is from
-    U(-1/sqrt(d), 1/sqrt(d)) for d features, its bias 0 (P1's code). torchvision's networks have their own ways, and but
-    for Wide ResNets their own ``dropout``. ``seed``, the job's, alone decides the weights; with None they are from
+    U(-1/sqrt(d), 1/sqrt(d)) for d features, its bias 0 (P1's code); torchvision's networks initialise themselves.
+    ``dropout`` is of Wide ResNets alone. ``seed``, the job's, alone decides the weights; with None they are from
     PyTorch's global generator. Architectures: :data:`robustness_lib.training.config.ARCHITECTURES`.
     """
     import torchvision
