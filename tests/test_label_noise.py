@@ -323,6 +323,11 @@ def test_metrics_are_those_documented_and_of_the_last_network(method: str, arm: 
         assert found["train_error_clean"] == pytest.approx(float((said != noise.true.labels).double().mean()))
 
 
+def test_glc_can_be_evaluated_within_the_first_epoch(context: Context) -> None:
+    job = own_job("glc-10", overrides={"epochs": "1", "observations": "1", "early_looks": "1", "batch_size": "20"})
+    assert label_noise.run(job, context)["history_epoch"] == [0.5, 1]
+
+
 @pytest.fixture
 def trainings(context: Context, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[tuple[str, int]]]:
     """The key and the number of images of each training that a job asks for, none of which is made."""

@@ -262,7 +262,7 @@ def _glc(noisy: NoisyTraining, share: float) -> tuple[Trained, Floats]:
     trusted = loss_correction.trusted_split(true.labels, share, config.trusted, noisy.job.seed)
     what = f"{config.trusted} {share:g} trusted"
     first = noisy.corrected(f"{what}, the rest", recipe=replace(config.training_part(), observations=0))
-    network = replace(noisy, given=given.subset(~trusted)).fit(first).network
+    network = replace(noisy, true=true.subset(~trusted), given=given.subset(~trusted)).fit(first).network
     gold = true.subset(trusted)
     estimate = loss_correction.estimate_glc_matrix(noisy.probabilities(network, gold), gold.labels)
     batch_size = config.batch_size if config.nominal_divisor else None
