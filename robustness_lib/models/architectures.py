@@ -188,6 +188,8 @@ def new_head(network: nn.Module, num_classes: int, seed: int, bias: bool = True)
     Weight and bias are from U(-1/sqrt(d), 1/sqrt(d)) (P1's code; that for Forward and GLC has no bias). Equal seeds
     give equal weights with and without a bias.
     """
+    if num_classes < 1:
+        raise UserError(f"a head needs at least 1 class, not {num_classes}")
     old = head(network)
     with _initialised_from(generator(seed, "head")):
         fresh = nn.Linear(old.in_features, num_classes, bias=bias)
