@@ -83,10 +83,10 @@ markdown.table(
 # **Every level, class or OOD set.** Such a claim is supported where all of them support it, and contradicted where one
 # contradicts it; the weakest is shown.
 #
-# **What the intervals leave out.** All seeds of a pre-trained arm start from one checkpoint, so an interval covers the
-# randomness of fine-tuning and of training from scratch, not that of pre-training. Nothing is corrected for the number of
-# claims: of a hundred claims of no effect, five would be decided by chance. Numbers that are computed from published
-# predictions have no seeds; one record decides.
+# **What the intervals leave out.** Where a page's caption says *one pre-training*, all seeds of the pre-trained arm start
+# from one checkpoint: an interval covers the randomness of fine-tuning and of training from scratch, not that of
+# pre-training. Nothing is corrected for the number of claims: of a hundred claims of no effect, five would be decided by
+# chance. Numbers that are computed from published predictions have no seeds; one record decides.
 
 # %% [markdown]
 # ## All claims

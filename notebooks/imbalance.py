@@ -245,8 +245,8 @@ trainings.trainings_table(
 # **Scale.** The network is smaller, it was pre-trained on a 275-class ImageNet stand-in ([data](../data.md)), and classes
 # have a fifth of the paper's images. (The smallest class of CIFAR-100 has six instead of five, since SMOTE needs one more
 # than it has neighbours.) From-scratch networks have no dropout here (the paper: 0.3). The paper probably trained each
-# network once; we have three seeds, which all start from one pre-training, so no interval covers the randomness of
-# pre-training.
+# network once. Where a caption here says *one pre-training*, all seeds start from it, and no interval covers its
+# randomness.
 #
 # **Length.** In the paper oversampling and SMOTE, whose sets are larger, train several times as long as the others; here all
 # trainings of an arm are equally long. {numref}`tab-imbalance-candidates` has the lengths that were tried on CIFAR-10 with

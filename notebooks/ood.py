@@ -288,8 +288,8 @@ markdown.Markdown(
 # the other 800 classes of ImageNet instead, which are the classes of pre-training. We have neither.
 #
 # **Spread.** The paper has one training an arm, so its numbers have no spread over trainings. `cpu` plans three seeds; two
-# more were measured after the first results were seen, because the intervals were wide, and all five count. All seeds start
-# from one pre-training, so no interval covers the randomness of pre-training.
+# more were measured after the first results were seen, because the intervals were wide, and all five count. Where a
+# caption says *one pre-training*, all seeds start from it, and no interval covers its randomness.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 ends = [(found.reference.std(ddof=1), found.treated.std(ddof=1)) for found in (synthetic, photos)]

@@ -136,7 +136,8 @@ SectionName = Annotated[str, typer.Argument(help="Section, or pretraining.")]
 
 def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
     """The settings of a pre-training, by their names alone; those of another training are refused."""
-    given = {name.removeprefix("pretraining."): value for name, value in registry.parse_overrides(settings).items()}
+    settings_by_name = sorted(registry.parse_overrides(settings).items(), key=lambda item: "." in item[0])
+    given = {name.removeprefix("pretraining."): value for name, value in settings_by_name}  # those restricted to it win
     for name in given:
         if "." in name:
             raise UserError(
@@ -429,7 +430,7 @@ def merge(
     """Take records and checkpoints that were made elsewhere into the store."""
     from robustness_lib.runner import sync
 
-    damaged: list[str] = []
+    bad = False
     for folder in map(as_path, folders):
         merged = sync.merge(folder, store)
         if merged == sync.Merged():
@@ -438,9 +439,9 @@ def merge(
                 "(checkpoints/<id>.safetensors); give a folder that --out filled, or another store"
             )
         print(merged.summary(folder, store))
-        damaged += merged.damaged
-    print("".join(f"{line}\n" for line in damaged), end="", file=sys.stderr)
-    if damaged:
+        print("".join(f"{line}\n" for line in merged.damaged), end="", file=sys.stderr)
+        bad = bad or bool(merged.damaged)
+    if bad:
         raise typer.Exit(1)
 
 

@@ -191,7 +191,8 @@ def test_pretrain_prints_the_id_and_does_not_train_twice(command: Command, monke
 def test_settings_of_a_pretraining_may_say_so_and_a_damaged_checkpoint_is_refused(command: Command) -> None:
     plain = command(*PRETRAIN)
     assert plain[0] == 0
-    assert command("pretrain", "--corpus", "corpus", "--set", "pretraining.epochs=1", *PLACE)[:2] == plain[:2]
+    restricted = ("--set", "pretraining.epochs=1", "--set", "epochs=7")
+    assert command("pretrain", "--corpus", "corpus", *restricted, *PLACE)[:2] == plain[:2]
     [path] = Path("runs/checkpoints").iterdir()
     line = refused(command, "pretrain", "--corpus", "corpus", "--set", "tuned.epochs=1", *PLACE)
     assert "tuned.epochs is a setting of another training" in line

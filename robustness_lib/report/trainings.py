@@ -117,7 +117,7 @@ def candidates_table(
         name: Label.
     """
     some = records[records["method"] == method].reset_index(drop=True)
-    some = some.join(pd.DataFrame(list(some["recipe"]))[[*_SETTINGS, "train_images"]])
+    some = some.join(pd.DataFrame(list(some["recipe"]), columns=[*_SETTINGS, "train_images"]))
     some = some if train_images is None else some[some["train_images"] == train_images]
     varied = [setting for setting in _SETTINGS if some[setting].nunique() > 1]
     rows = []

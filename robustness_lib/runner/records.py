@@ -103,9 +103,8 @@ class Job:
 def checkpoint_id(job: Job) -> str:
     """The id of the checkpoint that ``job`` makes, for example ``wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd``.
 
-    It does not depend on the profile. Before the epochs stand
-    the number of images, where only some of the corpus are used (``_n14000``), and the
-    adversary of an adversarial pre-training (``_untargeted``).
+    It does not depend on the profile. Before the epochs stand the number of images, where only some of the corpus are
+    used (``_n14000``), and the adversary of an adversarial pre-training (``_untargeted``).
     """
     description = {"dataset": job.dataset, "seed": job.seed, "recipe": dict(job.recipe)}
     recipe = job.recipe
@@ -212,7 +211,7 @@ class Store:
                     f"the store {self.folder} cannot be read ({error.strerror or error}); check its permissions"
                 ) from error
 
-        folders = os.walk(self.folder / "records" / (section or ""), onerror=refuse)
+        folders = os.walk(self.folder / "records" / (section or ""), onerror=refuse, followlinks=True)
         return sorted(Path(folder, name) for folder, _, names in folders for name in names if name.endswith(".json"))
 
 
