@@ -511,15 +511,15 @@ draw_reliability(own, profile, names, jobs[0].method, merge=1 if profile == "smo
 # ```
 #
 # The other learning rates, from the checkpoint that comes with the repository (`cpu` needs no `--init`), and the paper's
-# check with another corpus; ID is what `robustness pretrain` prints:
+# check with another corpus (`places365` at `paper`); ID is what `robustness pretrain` prints:
 #
 # ```bash
 # robustness run calibration --profile paper --dataset cifar10 \
 #     --method low-rate,high-rate \
 #     --init wrn-40-2_imagenet32_160000x275_e100_s1_40471b
 # robustness publish --changed
-# robustness pretrain --profile paper --corpus places365
-# robustness run calibration --profile paper --dataset cifar10 \
+# robustness pretrain --profile cpu --corpus miniplaces
+# robustness run calibration --profile cpu --dataset cifar10 \
 #     --method places365 --init ID
 # ```
 

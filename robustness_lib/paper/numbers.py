@@ -102,7 +102,7 @@ _LABELS = {
     "glc-10": "GLC, 10 % trusted",
     "none-excluded": "no correction, related classes excluded",
     "none-allconv": "no correction, AllConv",
-    "none-places365": "no correction, Places365",
+    "none-places365": "no correction, pre-trained on scenes",
     "longer": "longer training",
     "cost-sensitive": "cost sensitive",
     "oversampling": "oversampling",
