@@ -13,6 +13,7 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import Floats, Labels, check_distributions, check_labels
 
 KINDS = ("uniform", "flip")
+"""Kinds of noise (:func:`corruption_matrix`)."""
 
 
 def corruption_matrix(num_classes: int, strength: float, kind: str = "uniform", *, seed: int = 1) -> Floats:

@@ -14,6 +14,7 @@ from robustness_lib.methods.checks import Bools, check_numbers
 from robustness_lib.randomness import generator, stream_seed
 
 LAWS = ("v1", "v5")
+"""Laws of class sizes, by the version of P1 that prints them (:func:`class_sizes`)."""
 
 
 def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law: str = "v1") -> list[int]:
