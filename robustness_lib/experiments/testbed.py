@@ -5,6 +5,7 @@ The testbeds are other people's networks, whose answers and accuracies are publi
 the machine, so all jobs belong to the profile ``cpu`` and seed 0. Data sets are pairs of test sets (:data:`PAIRS`).
 
 Methods:
+
 * ``fit-linear``, ``fit-probit``, ``fit-logit``: the line on that scale (P2 Tables 2 and 3). With a suffix of
   :data:`VARIANTS`, as ``fit-logit-2021-09``, the same through other models of the same testbed;
 * ``testbed``: the accuracies themselves, and effective robustness against the line that P2 prints;
