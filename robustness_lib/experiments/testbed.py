@@ -4,7 +4,7 @@ The testbeds are other people's networks, whose answers and accuracies are publi
 (:mod:`robustness_lib.data.published_predictions`). What is computed from them has no randomness and does not depend on
 the machine, so all jobs belong to the profile ``cpu`` and seed 0. Data sets are pairs of test sets (:data:`PAIRS`).
 
-Methods:
+The methods are:
 
 * ``fit-linear``, ``fit-probit``, ``fit-logit``: the line on that scale (P2 Tables 2 and 3). With a suffix of
   :data:`VARIANTS`, as ``fit-logit-2021-09``, the same through other models of the same testbed;
