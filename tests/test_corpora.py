@@ -90,7 +90,7 @@ def test_published_cifar100_is_recognised_as_permuted() -> None:
             "0" * 64,
             "unrecognised images in place of Downsampled ImageNet, 160,000 images of 275 classes",
         ),
-        ("places365_1803460x365", None, "places365, 1,803,460 images of 365 classes"),
+        ("places365_1803460x365", None, "Places365, 1,803,460 images of 365 classes"),
         ("mine", None, "mine"),
     ],
 )

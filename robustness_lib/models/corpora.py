@@ -35,6 +35,9 @@ def recognised(checksum: str) -> str | None:
     return _TRUE_WORDS.get(checksum)
 
 
+_NAMES = {"miniplaces": "MiniPlaces", "places365": "Places365"}
+
+
 def description(holds: str, checksum: str | None) -> str:
     """A corpus of pre-training in words, by its name with or without counts, and its training images' checksum.
 
@@ -46,7 +49,7 @@ def description(holds: str, checksum: str | None) -> str:
         return words + _WITHOUT.get(part, "")
     size = "" if counts is None else f", {counts[0]:,} images of {counts[1]:,} classes"
     if base not in ("imagenet32", "imagenet64") or part not in _WHOLE:
-        return name + size
+        return _NAMES.get(name, name) + size
     if counts is None or (counts[1] == _WHOLE[part] and counts[0] > 1200 * counts[1]):
         return "Downsampled ImageNet" + _WITHOUT.get(part, "")
     return f"unrecognised images in place of Downsampled ImageNet{_WITHOUT.get(part, '')}{size}"
