@@ -302,8 +302,8 @@ markdown.Markdown(
 # loads were trained on all images, so that none were held out. The paper's table is without temperature scaling, like ours;
 # the paper used it for the pre-trained network on Tiny ImageNet only.
 #
-# **Spread.** The paper has one training each. Here intervals are over seeds; all start from one pre-training, so no
-# interval covers the randomness of pre-training. At `cpu` scale two seeds were added when the results of the first three
+# **Spread.** The paper has one training each. Here intervals are over seeds; the captions say over how many
+# pre-trainings, and over one no interval covers the randomness of pre-training. At `cpu` scale two seeds were added when the results of the first three
 # were known, for the sake of the [OOD page](ood.ipynb).
 #
 # **Choice of the trainings.** The paper's schedules are for whole data sets and a larger network. For `cpu` scale those in

@@ -226,7 +226,8 @@ trainings.trainings_table(
 # class, because the first few of the file lack classes of CIFAR-100.
 #
 # **Spread.** The paper has one training a strength, and its Forward code always the same corrupted labels. Here each seed
-# draws labels of its own. All seeds start from one pre-training, so no interval covers the randomness of pre-training.
+# draws labels of its own. The captions say over how many pre-trainings an interval is; over one it does not cover the
+# randomness of pre-training.
 
 # %% mystnb={"figure": {"caption": "Corruption matrices on CIFAR-10 at strength 0.6, means over seeds: rows are true classes, columns observed labels; white is 0, the darkest blue 0.5 or more.", "name": "fig-label-noise-matrices"}, "image": {"alt": "Two rows of four heat maps, from scratch and pre-trained. The true matrix has a clear diagonal on an even ground; the estimates of Forward and of GLC are blurred versions of it, less so for the pre-trained network.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(columns=4, rows=2, height=1.7)
