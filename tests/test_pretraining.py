@@ -17,6 +17,7 @@ from robustness_lib.experiments import calibration, pretraining, registry
 from robustness_lib.experiments.presets import PROFILES, Profile, Target
 from robustness_lib.experiments.pretraining import forget, missing, overrides_for, unrecorded, with_counts
 from robustness_lib.models.checkpoints import load_weights, save_weights
+from robustness_lib.runner import model_cache
 from robustness_lib.runner.model_cache import Training, find_checkpoint, initialise, ship
 from robustness_lib.runner.records import SCRATCH, Job, Store, checkpoint_id
 from robustness_lib.runner.sweep import sweep
@@ -103,6 +104,28 @@ def test_trained_once_and_found_again(
     monkeypatch.setattr(pretraining, "train", forbid)
     again = pretraining.run(job, toys.context(tmp_path / "runs", data=root))
     assert again == metrics
+
+
+def test_what_resumes_a_training_stays_until_its_result_is_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "networks" / "one.safetensors"
+    unfinished = path.with_suffix(".partial.safetensors")
+
+    def make() -> Any:
+        save_weights(unfinished, {"weight": torch.zeros(1)}, {})
+        return toys.run_training(SHORT)
+
+    def full(*arguments: object) -> None:
+        raise UserError("no space left")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(model_cache, "save_trained", full)
+        with pytest.raises(UserError, match="no space"):
+            toys.context(tmp_path).made_once(path, {}, make)
+    assert unfinished.exists()
+    toys.context(tmp_path).made_once(path, {}, make)
+    assert [file.name for file in path.parent.iterdir()] == ["one.safetensors"]
 
 
 def test_a_checkpoint_is_shipped_in_half_precision(root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -418,7 +418,6 @@ def test_killed_by_sigkill_it_reaches_the_same_weights(tmp_path: Path) -> None:
     assert not result.exists()
     assert toys.exit_code(toys.train_child, recipe, checkpoint, result) == 0
     assert result.read_text() == f"{toys.checksum(calm)} {history.losses}"
-    assert not checkpoint.exists()
 
 
 class Stop(Exception):
@@ -475,7 +474,6 @@ def test_training_with_a_damaged_checkpoint_begins_again(tmp_path: Path, capsys:
     assert toys.checksum(toys.trained(recipe, checkpoint=checkpoint)) == toys.checksum(toys.trained(recipe))
     said = capsys.readouterr().err
     assert f"an unfinished training begins again: {checkpoint} is damaged" in said
-    assert not checkpoint.exists()
 
 
 # ---------------------------------------------------------------------------------------- divergence

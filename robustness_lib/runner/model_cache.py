@@ -116,6 +116,9 @@ class Context:
         with locked(self.store / "locks" / f"{path.stem}.lock"):
             if not path.exists():
                 save_trained(path, *make(), description)
+            unfinished = path.with_suffix(".partial.safetensors")  # goes only when the result is there
+            if unfinished.exists():
+                unfinished.unlink()
         kept = read_trained(path)
         self._trained_on += json.loads(kept.metadata.get("trained_on", "[]"))
         return kept

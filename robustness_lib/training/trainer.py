@@ -124,7 +124,7 @@ def train(
         perturb: Replaces the images of every batch before the step; by default the recipe's adversary, if it has one.
         sampler: Which images an epoch has, in order, equally many in each; by default all of them, shuffled.
         observe: Called after the epochs of ``recipe.observed_epochs()``, and within the first as ``early_looks`` says.
-        checkpoint: A file to resume from and to keep the state in while training; removed at the end.
+        checkpoint: A file to resume from and to keep the state in while training; for the caller to delete.
         checkpoint_every: Least time between two checkpoints, in seconds; they are written at ends of epochs.
         progress: Label of a progress bar with loss, images/s and time left; None for no bar.
     """
@@ -200,8 +200,6 @@ def train(
             f"the training diverged: the weights are not finite after its last update (epoch {recipe.epochs}) "
             f"with the recipe {json.dumps(recipe.as_dict())}; lower the learning rate"
         )
-    if checkpoint is not None and rank == 0:
-        checkpoint.unlink(missing_ok=True)
     return history
 
 
