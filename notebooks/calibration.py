@@ -511,16 +511,16 @@ draw_reliability(own, profile, names, jobs[0].method, merge=1 if profile == "smo
 # ```
 #
 # The other learning rates, from the checkpoint that comes with the repository (`cpu` needs no `--init`), and the paper's
-# check with another corpus (`places365` at `paper`); ID is what `robustness pretrain` prints:
+# check with another corpus (here MiniPlaces; at `paper` it is `places365`):
 #
 # ```bash
 # robustness run calibration --profile paper --dataset cifar10 \
 #     --method low-rate,high-rate \
 #     --init wrn-40-2_imagenet32_160000x275_e100_s1_40471b
 # robustness publish --changed
-# robustness pretrain --profile cpu --corpus miniplaces
 # robustness run calibration --profile cpu --dataset cifar10 \
-#     --method places365 --init ID
+#     --method places365 \
+#     --init wrn-16-1_miniplaces_45000x100_e10_s1_cb9952
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]

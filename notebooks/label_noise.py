@@ -403,12 +403,11 @@ if shown:
 # robustness pretrain --profile paper --corpus imagenet32-no-cifar10
 # robustness run label_noise --profile paper --method none-excluded \
 #     --init ID
-# robustness pretrain --profile cpu --corpus miniplaces
 # robustness run label_noise --profile cpu --method none-places365 \
-#     --init ID
+#     --init wrn-16-1_miniplaces_45000x100_e10_s1_cb9952
 # ```
 #
-# At `paper` the corpus is `places365`.
+# The last checkpoint comes with the repository; at `paper` its corpus is `places365`.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 provenance.provenance_box(frame(recorded), "label_noise")
