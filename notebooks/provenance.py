@@ -56,7 +56,7 @@ for seeds in sorted(
     job, metrics = record.job, record.metrics
     sums = [checksum for name, checksum in record.provenance.get("data", {}).items() if name.endswith("/train")]
     words = corpora.description(job.dataset, sums[0] if sums else None)
-    words = words.replace(corpora.STAND_IN, "stand-in")
+    words = words.replace(corpora.STAND_IN, "stand-in").partition(f", {metrics['images']:,.0f} images of")[0]
     row = {
         "By": f"here, `{job.profile}`",
         "Corpus": f"{words}: {metrics['images']:,.0f} images, {metrics['classes']:.0f} classes",

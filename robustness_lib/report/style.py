@@ -32,6 +32,7 @@ STYLE: Any = {
     "figure.figsize": (6.0, 3.6),
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
+    "figure.constrained_layout.h_pad": 0.1,  # inches, so that a legend is not close to a title
     "figure.dpi": 100,
     "savefig.facecolor": "white",
     "savefig.dpi": 200,

@@ -80,12 +80,12 @@ class Outcome:
 
     def summary(self) -> str:
         """One line for a person."""
-        others = {
+        others: dict[str, Sequence[object]] = {
             "recorded before and not measured again": self.skipped,
             "failed": self.failed,
             "not started for lack of time": self.left,
         }
-        parts = [f"{len(jobs)} {words}" for words, jobs in others.items() if jobs]  # type: ignore[arg-type]
+        parts = [f"{len(jobs)} {words}" for words, jobs in others.items() if jobs]
         return ", ".join([f"{len(self.recorded)} recorded", *parts])
 
 
