@@ -580,15 +580,19 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, end)
     try:
-        app()
-    except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except (KeyboardInterrupt, SystemExit) as stop:
-        if isinstance(stop, SystemExit) and stop.code != 130:  # what typer makes of an interrupt
+        status = app(standalone_mode=False)
+    except Exception as error:
+        usage = getattr(error, "format_message", None)  # of Click's own errors, whichever package has them
+        if type(error).__name__ == "NoArgsIsHelpError":
+            error.show()  # type: ignore[attr-defined]
+        elif usage or isinstance(error, UserError):
+            print(f"error: {' '.join(usage().split()) if usage else error}", file=sys.stderr)
+        else:
             raise
-        word = "terminated" if terminated else "interrupted"
-        print(f"{word}: what was recorded is kept; run the same command again to go on", file=sys.stderr)
-        sys.exit(143 if terminated else 130)
+        sys.exit(2)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if status == 130:  # what Typer makes of an interrupt
+        word = "terminated" if terminated else "interrupted"
+        print(f"{word}: what was recorded is kept; run the same command again to go on", file=sys.stderr)
+    sys.exit(143 if terminated else status)
