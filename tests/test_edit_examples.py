@@ -36,7 +36,7 @@ def test_command(words) -> None:
 """
 
 
-def blocks(example: str, language: str) -> list[str]:
+def blocks(example: str, language: str = "(?:python|text)") -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", example, re.DOTALL | re.MULTILINE)
 
 
@@ -44,7 +44,7 @@ def blocks(example: str, language: str) -> list[str]:
 def test_examples_touch_few_files(title: str) -> None:
     files = re.findall(r"`([^`]+)`", EXAMPLES[title].partition("Files:")[2].partition("\n\n")[0])
     assert 0 < len(set(files)) <= MOST_FILES[title]
-    changed = {block.splitlines()[0].removeprefix("# ") for block in blocks(EXAMPLES[title], "python")}
+    changed = {block.splitlines()[0].removeprefix("# ") for block in blocks(EXAMPLES[title])}
     assert changed <= set(files)
     assert all((ROOT / name).exists() or "small_sets" in name for name in files)
 
@@ -53,13 +53,13 @@ def test_examples_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "robustness_lib", tmp_path / "robustness_lib", ignore=shutil.ignore_patterns("__pycache__"))
     commands, tests = [], []
     for example in EXAMPLES.values():
-        for block in blocks(example, "python"):
+        for block in blocks(example):
             name = block.splitlines()[0].removeprefix("# ")
             if name.startswith("tests/"):
                 tests.append(block)
                 continue
             with (tmp_path / name).open("a") as file:
-                file.write(f"\n\n{block}")
+                file.write(block.partition("\n")[2] if name.endswith(".csv") else f"\n\n{block}")
         [command] = blocks(example, "bash")
         settings = FAST + (FAST_OOD if "run ood" in command else [])
         commands.append(shlex.split(command)[1:] + [word for setting in settings for word in ("--set", setting)])

@@ -6,7 +6,6 @@ looked up in :func:`robustness_lib.paper.numbers.published`. :mod:`robustness_li
 
 from __future__ import annotations
 
-import csv
 import functools
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias
@@ -15,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from robustness_lib.paper.numbers import DATA, known, label, metric, select, tolerance
+from robustness_lib.paper.numbers import known, label, metric, rows_of, select, tolerance
 
 Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 At: TypeAlias = Literal["last", "half"] | None
@@ -140,8 +139,7 @@ def _claim(row: dict[str, str]) -> Claim:
     return Claim(**values, beside=tuple(row.pop("beside").split()), **row)  # type: ignore[arg-type]
 
 
-with (DATA / "claims.csv").open(encoding="utf-8", newline="") as _stream:
-    CLAIMS = tuple(map(_claim, csv.DictReader(_stream, restval="")))
+CLAIMS = tuple(map(_claim, rows_of("claims.csv")))
 """All claims, in the sections' order."""
 
 

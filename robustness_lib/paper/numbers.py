@@ -27,6 +27,7 @@ arm; ``full`` and ``excluded`` are WRN-40-2 with and without the class-excluded 
 
 from __future__ import annotations
 
+import csv
 import functools
 import re
 from dataclasses import dataclass, replace
@@ -49,88 +50,6 @@ SECTIONS = {
     "effective_robustness": "Effective robustness",
 }
 """The title of each section that has a page and claims, in the papers' order."""
-
-_NETWORKS = {"allconv": "AllConv", "allconv-64": "AllConv (64 pixels)"}
-
-_LABELS = {
-    "random": "random images",
-    "scratch": "from scratch",
-    "cifar10": "CIFAR-10",
-    "cifar100": "CIFAR-100",
-    "tiny_imagenet": "Tiny ImageNet",
-    "tiny_imagenet32": "Tiny ImageNet (32 px)",
-    "imagenet32": "ImageNet (32 px)",
-    "imagenet": "ImageNet",
-    "cifar10n-clean": "CIFAR-10N, true labels",
-    "cifar10n-aggre": "CIFAR-10N, aggregated",
-    "cifar10n-random1": "CIFAR-10N, random 1",
-    "cifar10n-random2": "CIFAR-10N, random 2",
-    "cifar10n-random3": "CIFAR-10N, random 3",
-    "cifar10n-worse": "CIFAR-10N, worst",
-    "imagenet-r": "ImageNet-R",
-    "objectnet": "ObjectNet",
-    "gaussian": "Gaussian noise",
-    "rademacher": "Rademacher noise",
-    "svhn": "SVHN",
-    "places365": "Places365",
-    "lsun": "LSUN",
-    "imagenet21k": "ImageNet-21K",
-    "imagenet32-no-cifar10": "other ImageNet",
-    "synthetic-source": "synthetic, pre-training",
-    "cifar10.1-v4": "CIFAR-10.1 v4",
-    "imagenetv2-threshold": "ImageNetV2 Threshold0.7",
-    "imagenetv2-top-images": "ImageNetV2 TopImages",
-    "fit-linear": "linear scale",
-    "fit-probit": "probit scale",
-    "fit-logit": "logit scale",
-    "max-logit": "max logit",
-    "nearest-neighbours": "nearest neighbours",
-    "mahalanobis": "Mahalanobis distance",
-    "temperature": "temperature scaling",
-    "normal": "normal training",
-    "adversarial": "adversarial training",
-    "last-layer": "last layer only",
-    "clean-pretraining": "pre-training without an adversary",
-    "targeted-pretraining": "pre-training against a targeted adversary",
-    "checks": "checks of the attack",
-    "independent": "independent attacks",
-    "full": "whole corpus",
-    "excluded": "related classes excluded",
-    "none": "no correction",
-    "forward": "Forward correction",
-    "glc-5": "GLC, 5 % trusted",
-    "glc-10": "GLC, 10 % trusted",
-    "none-excluded": "no correction, related classes excluded",
-    "none-allconv": "no correction, AllConv",
-    "none-places365": "no correction, pre-trained on scenes",
-    "longer": "longer training",
-    "cost-sensitive": "cost sensitive",
-    "oversampling": "oversampling",
-    "smote": "SMOTE",
-    "seen": "pre-trained on all classes",
-    "low-rate": "lower learning rate",
-    "high-rate": "higher learning rate",
-    "mse": "squared error",
-    "easy": "easiest images",
-    "hard": "hardest images",
-    "hardening": "hard-example curriculum",
-    "class-map": "pre-trained head",
-    "class-map-replay": "pre-trained head, replay",
-    "head-penalty": "pre-trained head, penalty",
-    "wise-ft": "weight interpolation",
-    "replay-10": "replay, 10 an image",
-    "testbed-model": "testbed model",
-    "own-testbed": "own testbed",
-    "replay-100": "replay, 100 an image",
-    "zero-shot": "zero-shot, max",
-    "zero-shot-mean": "zero-shot, mean",
-    "zero-shot-sum": "zero-shot, sum",
-    "smaller-corpus": "smaller corpus",
-    "corpus-25": "a quarter of the corpus",
-    "corpus-50": "half of the corpus",
-    "fewer-classes": "smaller corpus, fewer classes",
-    "larger-network": "larger network",
-}
 
 
 @dataclass(frozen=True)
@@ -165,117 +84,48 @@ class Metric:
         return self.unit in ("%", "points")
 
 
+def rows_of(name: str) -> list[dict[str, str]]:
+    """The rows of one of the data files, by column."""
+    with (DATA / name).open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream, restval=""))
+
+
+_LABELS = {row["name"]: row["label"] for row in rows_of("labels.csv")}
 _METRICS = {
-    "error": Metric("test error"),
-    "error_area": Metric("area under the error curve"),
-    "minority_error": Metric("minority test error"),
-    "train_error": Metric("train error"),
-    "train_error_clean": Metric("train error against the true labels"),
-    "changed_labels": Metric("share of wrong labels", better=0),
-    "matrix_error": Metric("error of the estimated matrix"),
-    "majority_error": Metric("test error on the other classes"),
-    "minority_excess": Metric("minority test error less that on the other classes, as parts of the total"),
-    "class_error": Metric("class-wise test error"),
-    "class_sizes": Metric("training images", "", 0),
-    "balanced_accuracy": Metric("balanced accuracy", better=1),
-    "smote_seconds": Metric("time to make SMOTE's images", "s", digits=1),
-    "accuracy": Metric("accuracy", better=1),
-    "clean_accuracy": Metric("clean accuracy", better=1),
-    "adversarial_accuracy": Metric("adversarial accuracy", better=1),
-    "adversarial_accuracy_loss": Metric("loss of adversarial accuracy"),
-    "adversarial_accuracy_noised": Metric("adversarial accuracy, ball around the noised image", better=1),
-    "adversarial_accuracy_targeted": Metric("adversarial accuracy, random wrong class aimed at", better=1),
-    "adversarial_accuracy_as_trained": Metric("adversarial accuracy, gradients as precise as in training", better=1),
-    "adversarial_accuracy_by_steps": Metric("adversarial accuracy", better=1),
-    "adversarial_accuracy_by_epsilon": Metric("adversarial accuracy", better=1),
-    "adversarial_accuracy_torchattacks": Metric("adversarial accuracy, torchattacks' PGD", better=1),
-    "adversarial_accuracy_apgd_ce": Metric("adversarial accuracy, APGD on the cross-entropy", better=1),
-    "adversarial_accuracy_apgd": Metric("adversarial accuracy, APGD on the cross-entropy and targeted", better=1),
-    "adversarial_train_accuracy": Metric("adversarial accuracy on the training images", better=1),
-    "transfer_accuracy": Metric("accuracy on another network's adversarial images", better=1),
-    "zero_gradient": Metric("images without a gradient"),
-    "attacked_images": Metric("attacked images", "", 0),
-    "curve_steps": Metric("steps of the attack", "", 0),
-    "curve_epsilon": Metric("radius of the attack in 255ths", "", 0),
-    "rms_calibration_error": Metric("RMS calibration error"),
-    "mad_calibration_error": Metric("MAD calibration error"),
-    "expected_calibration_error": Metric("expected calibration error"),
-    "negative_log_likelihood": Metric("negative log-likelihood", "nats"),
-    "brier_score": Metric("Brier score", ""),
-    "temperature": Metric("temperature", "", 0),
-    "loss": Metric("test loss", "nats"),
-    "train_loss": Metric("train loss", "nats"),
-    "seconds_per_epoch": Metric("time an epoch", "s"),
-    "slope": Metric("slope", "", 0, digits=4),
-    "intercept": Metric("intercept", "", 0, digits=4),
-    "r_squared": Metric("R²", "", 1),
-    "model_count": Metric("models", "", 0, digits=0),
-    "hard_share": Metric("share of images that no model gets right", better=0),
-    "source_accuracy": Metric("accuracy on the pre-training task", better=1),
-    "source_accuracy_before": Metric("accuracy on the pre-training task before fine-tuning", better=1),
-    "maximum_effective_robustness": Metric("maximum effective robustness", "points", 1),
-    "final_effective_robustness": Metric("effective robustness at the end", "points", 1),
-    "lost_effective_robustness": Metric("effective robustness lost by the end", "points", 0),
-    "auroc": Metric("AUROC", better=1),
-    "adversarial_ratio": Metric("adversarial ÷ clean accuracy", "", 1),
-    "high_share": Metric("share of models with more than 1 point of effective robustness", better=0),
-    "mixed_gain": Metric("effective robustness beyond both models", "points", 0),
-    "gap_share_early": Metric("share of the accuracy gap closed, first half", better=1),
-    "gap_share_late": Metric("share of the accuracy gap closed, second half", better=1),
-    "dominance_excess_at_maximum": Metric("dominance probability beyond ordinary pairs, at the maximum", "points", 0),
-    "dominance_excess_at_end": Metric("dominance probability beyond ordinary pairs, at the end", "points", 0),
-    "corpus_images": Metric("images of the corpus", "", 0),
-    "corpus_classes": Metric("classes of the corpus", "", 0),
-    "corpus_related_classes": Metric("classes of the corpus that are related to CIFAR-10", "", 0),
-    "hard_share_correct": Metric("share right of the images that all others get wrong", better=1),
+    row["name"]: Metric(row["label"], row["unit"], int(row["better"]), int(row["digits"]))
+    for row in rows_of("metrics.csv")
 }
-_PREFIXES = {"auroc_": ("AUROC", 1), "aupr_": ("AUPR", 1), "fpr95_": ("FPR95", -1)}
-_CLASS = re.compile(r"class_error_(\d+)")
-_EFFORT = re.compile(r"adversarial_accuracy_(\d+)_(steps|restarts)")
-_COUNTS = {
-    "images_": "images",
-    "classes_": "classes",
-    "shared_classes_": "classes whose name the corpus has",
-    "kindred_classes_": "classes of which the corpus has the last word",
-    "shared_images_": "images nearly equal to one of the corpus",
+_AFFIXES = {
+    "_tempered": ", temperature scaling",
+    "_dropped_bin": ", last bin dropped",
+    "_excluded": ", ImageNet images of excluded classes",
+    "_included": ", ImageNet images of pre-training classes",
+    "_corrupted": ", common corruptions",
+    "_shifted": ", synthetic shift",
+    "_cifar10.1": ", CIFAR-10.1",
+    "spread_": ", standard deviation over draws",
+    "history_": "",
 }
-_SUFFIXES = {
-    "_tempered": "temperature scaling",
-    "_dropped_bin": "last bin dropped",
-    "_excluded": "ImageNet images of excluded classes",
-    "_included": "ImageNet images of pre-training classes",
-    "_corrupted": "common corruptions",
-    "_shifted": "synthetic shift",
-    "_cifar10.1": "CIFAR-10.1",
-}
+"""What may stand before or after the name of any metric, and the words that its label ends in then."""
 
 
 def metric(name: str) -> Metric:
     """How the metric ``name`` is shown; a UserError where no metric has this name.
 
-    OOD metrics are named ``auroc_<set>`` and so on, after ``spread_`` their standard deviation over draws; accuracies
-    under longer attacks ``adversarial_accuracy_<number>_steps`` and ``…_restarts``; an epoch's values ``history_…``.
-    Suffixes such as ``_tempered``, and names of shifts, are understood after any name.
+    Besides those of ``metrics.csv``, where a star stands for an image set, a class or a number, it may be the standard
+    deviation over draws of one (``spread_…``), its values by epoch (``history_…``), or one after temperature scaling or
+    on shifted images (``…_tempered``, ``…_corrupted``).
     """
-    for suffix, words in _SUFFIXES.items():
-        if name.endswith(suffix):
-            base = metric(name.removesuffix(suffix))
-            return replace(base, label=f"{base.label}, {words}")
-    if match := _EFFORT.fullmatch(name):
-        return Metric(f"adversarial accuracy, {match[1]} {match[2]}", "%", 1)
-    if name.startswith("spread_"):
-        base = metric(name.removeprefix("spread_"))
-        return replace(base, label=f"{base.label}, standard deviation over draws", better=0)
-    if match := _CLASS.fullmatch(name):
-        return Metric(f"test error of class {match[1]}")
-    if name.startswith("history_"):
-        return metric(name.removeprefix("history_"))
-    for prefix, words in _COUNTS.items():
-        if name.startswith(prefix):
-            return Metric(f"{words}, {label(name.removeprefix(prefix))}", "", 0)
-    for prefix, (words, better) in _PREFIXES.items():
-        if name.startswith(prefix):
-            return Metric(f"{words}, {label(name.removeprefix(prefix))}", "%", better)
+    if name in _METRICS:
+        return _METRICS[name]
+    for affix, words in _AFFIXES.items():
+        rest = name.removeprefix(affix) if affix.endswith("_") else name.removesuffix(affix)
+        if rest != name:
+            base = metric(rest)
+            return replace(base, label=base.label + words, better=0 if affix == "spread_" else base.better)
+    for pattern, family in _METRICS.items():
+        if "*" in pattern and (match := re.fullmatch(pattern.replace("*", "(.+)"), name)):
+            return replace(family, label=family.label.replace("*", label(match[1])))
     return _METRICS[choose(name, _METRICS, "metric")]
 
 
@@ -286,17 +136,16 @@ def label(name: str) -> str:
 
 def network_label(architecture: str) -> str:
     """A network as it is usually written: "WRN-40-2", "ResNet-18", "AllConv"."""
-    return _NETWORKS.get(architecture) or re.sub(r"^resnet(?=\d)", "ResNet-", re.sub("^wrn-", "WRN-", architecture))
+    return re.sub(r"^resnet(?=\d)", "ResNet-", re.sub("^wrn-", "WRN-", label(architecture)))
 
 
 @functools.cache
 def _table(section: str) -> pd.DataFrame:
     path = DATA / f"{section}.csv"
-    rows = None if path.exists() else 0  # of a section of which no paper has numbers
-    text = {"printed": str, "axis": str, "dataset": str, "arm": str, "method": str}
-    blank = {"level": "", "position": ""}
-    path = path if rows is None else DATA / "calibration.csv"
-    return pd.read_csv(path, dtype=text, keep_default_na=False, na_values=blank, nrows=rows)
+    path = path if path.exists() else DATA / "calibration.csv"  # of which no row is about a section without numbers
+    text = dict.fromkeys(("printed", "axis", "dataset", "arm", "method"), str)
+    rows = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"level": "", "position": ""})
+    return rows[rows["section"] == section]
 
 
 def known(section: str) -> str:
