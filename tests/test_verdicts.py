@@ -78,7 +78,7 @@ def test_fewer_than_two_paired_seeds_are_not_measured_but_shown():
         verdict = judged(found, records)
         assert (verdict.direction, verdict.size) == ("not measured", "")
         assert tuple(verdict.comparison.treated) == shown
-    assert judged(claim("cal-places365")).note == "needs a network pre-trained on Places365"
+    assert judged(claim("noise-allconv-cifar10")).note.startswith("needs an AllConv network")
 
 
 def test_a_stand_in_takes_the_place_of_a_set_without_records():
