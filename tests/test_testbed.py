@@ -5,11 +5,8 @@ The real tables are tested where the data root has them, small ones in the publi
 
 from __future__ import annotations
 
-import http.server
+import importlib.util
 import json
-import threading
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +21,12 @@ from robustness_lib.experiments import registry, testbed
 from robustness_lib.metrics import Metrics
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import Record, Store, check_metrics, load_published
+
+_spec = importlib.util.spec_from_file_location("testbed_tables", "scripts/testbed_tables.py")
+assert _spec is not None
+assert _spec.loader is not None
+testbed_tables = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(testbed_tables)
 
 MODELS = ("a_net", "b_net", "c_net", "fv_16k")
 IMAGES = 60
@@ -46,19 +49,6 @@ def write(path: Path, content: str | np.ndarray) -> None:
 
 # --------------------------------------------------------------------------------------------- what authors publish
 
-TYPES = """from enum import Enum
-
-class ModelTypes(Enum):
-    STANDARD = ('Standard training', 'tab:blue')
-
-model_types_map = {
-'vgg11': ModelTypes.STANDARD,
-'ig': ModelTypes.MORE_DATA,
-}
-nat_model_types_map = {k: mapper[v] for k, v in model_types_map.items()}
-raise SystemExit("never run")
-"""
-
 STATES = {
     "2020-08-31": {"vgg11": ("50.0", "38.00001"), "resnet": ("70.0", "57.0")},
     "2020-11-20": {"vgg11": ("50.5", "38.5"), "resnet": ("70.0", "57.0"), "ig": ("80.0", "70.0")},
@@ -74,7 +64,7 @@ STATES = {
 
 def state(rows: dict[str, tuple[str, str]]) -> str:
     """A published table: more columns than are wanted, empty cells where nothing was evaluated."""
-    columns = ["something-else", *published_predictions.ACCURACY_COLUMNS]
+    columns = ["something-else", *testbed_tables.ACCURACY_COLUMNS]
     lines = [",".join(["model", *columns])]
     for model, (val, shifted) in rows.items():
         cells = {name: shifted if name.startswith("imagenetv2") else val for name in columns}
@@ -83,49 +73,42 @@ def state(rows: dict[str, tuple[str, str]]) -> str:
 
 
 @pytest.fixture
-def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """What the authors publish, small, behind a server on this machine."""
+def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the authors publish, small, by its place on GitHub."""
     folder = tmp_path / "published"
+    github = "https://raw.githubusercontent.com/"
+
+    def publish(address: str, content: str | np.ndarray) -> None:
+        write(folder / address.removeprefix(github), content)
+
     for number, part in enumerate(("original", "v4", "v6")):
         for model, row in zip(MODELS, answers(number), strict=True):
-            path = folder / f"cifar101/model_predictions/{part}_predictions/{model}_predictions.json"
-            write(path, json.dumps(row.tolist(), indent=2))
-        labels = (np.arange(IMAGES) % 10).astype(np.int32 if part == "original" else np.uint16)
-        name = "cifar10_labels.npy" if part == "original" else f"cifar101/datasets/cifar10.1_{part}_labels.npy"
-        write(folder / name, labels)
+            name = f"model_predictions/{part}_predictions/{model}_predictions.json"
+            publish(testbed_tables.CIFAR101_ADDRESS + name, json.dumps(row.tolist(), indent=2))
+        name = f"{testbed_tables.CIFAR101_ADDRESS}datasets/cifar10.1_{part}_labels.npy"
+        publish(testbed_tables.CIFAR10_LABELS_ADDRESS if part == "original" else name, np.arange(IMAGES) % 10)
     wnids = [f"n{number:08d}" for number in range(10)]
     classes = [{"cid": number, "wnid": wnid, "synset": ["x"]} for number, wnid in enumerate(wnids)]
-    write(folder / "v2/metadata/class_info.json", json.dumps(classes))
+    publish(f"{testbed_tables.IMAGENETV2_ADDRESS}metadata/class_info.json", json.dumps(classes))
     for number, part in enumerate(("imagenet-validation-original", "imagenetv2-b-33")):
         names = [[f"image{image}", wnids[image % 10]] for image in range(IMAGES)]
-        write(folder / f"v2/datasets/{part}.json", json.dumps({"seed": 1, "image_filenames": names}))
+        publish(f"{testbed_tables.IMAGENETV2_ADDRESS}datasets/{part}.json", json.dumps({"image_filenames": names}))
         for model, row in zip(MODELS, answers(3 + number), strict=True):
             five = np.stack([row, *[(row + step) % 10 for step in range(1, 5)]], axis=1)
-            write(folder / f"v2/predictions/{part}/{model}.npy", five)
-    for date, commit in published_predictions.SNAPSHOT_COMMITS.items():
-        write(folder / f"testbed/{commit}/robustness_top1s.csv", state(STATES[date]))
-        write(folder / f"testbed/{commit}/plotting/model_types.py", TYPES)
+            publish(f"{testbed_tables.IMAGENETV2_ADDRESS}predictions/{part}/{model}.npy", five)
+    for date, commit in testbed_tables.SNAPSHOT_COMMITS.items():
+        publish(f"{testbed_tables.TESTBED_ADDRESS}{commit}/robustness_top1s.csv", state(STATES[date]))
+        types = "{'vgg11': ModelTypes.STANDARD,\n'ig': ModelTypes.MORE_DATA}"
+        publish(f"{testbed_tables.TESTBED_ADDRESS}{commit}/plotting/model_types.py", types)
+    monkeypatch.setattr(testbed_tables, "CIFAR10_MODELS", MODELS)
+    monkeypatch.setattr(testbed_tables, "IMAGENET_MODELS", MODELS)
 
-    class Handler(http.server.SimpleHTTPRequestHandler):
-        def log_message(self, format: str, *arguments: object) -> None:
-            pass
+    def retrieve(address: str, known_hash: str | None, raw: Path) -> Path:
+        raw.mkdir(parents=True, exist_ok=True)
+        return folder / address.removeprefix(github)
 
-    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(Handler, directory=str(folder))) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
-        thread.start()
-        address = f"http://127.0.0.1:{server.server_port}/"
-        for name, place in (
-            ("CIFAR101_ADDRESS", "cifar101/"),
-            ("CIFAR10_LABELS_ADDRESS", "cifar10_labels.npy"),
-            ("IMAGENETV2_ADDRESS", "v2/"),
-            ("TESTBED_ADDRESS", "testbed/"),
-        ):
-            monkeypatch.setattr(published_predictions, name, address + place)
-        monkeypatch.setattr(published_predictions, "CIFAR10_MODELS", MODELS)
-        monkeypatch.setattr(published_predictions, "IMAGENET_MODELS", MODELS)
-        yield folder
-        server.shutdown()
-        thread.join()
+    monkeypatch.setattr(testbed_tables, "retrieve", retrieve)
+    return folder
 
 
 LABELS = (np.arange(IMAGES) % 10).astype(np.uint8)
@@ -156,9 +139,7 @@ def accuracy_file() -> pd.DataFrame:
     ]
     lines = []
     for model, kind, since, val, shifted, val_then, shifted_then, objects_then in rows:
-        now = {
-            name: shifted if name.startswith("imagenetv2") else val for name in published_predictions.ACCURACY_COLUMNS
-        }
+        now = {name: shifted if name.startswith("imagenetv2") else val for name in testbed_tables.ACCURACY_COLUMNS}
         then = {"val@2020-08-31": val_then, f"{v2}@2020-08-31": shifted_then, f"{objects}@2020-11-20": objects_then}
         lines.append({"model": model, "model_type": kind, "first_snapshot": since, **now, **then})
     return pd.DataFrame(lines)
@@ -186,15 +167,15 @@ def small(tmp_path: Path, pinned: None) -> Path:
     return root
 
 
-# --------------------------------------------------------------------------------------------- fetching
+# --------------------------------------------------------------------------------------------- making
 
 
 def test_tables_are_made_from_what_is_published(published: Path, pinned: None, tmp_path: Path) -> None:
     root = tmp_path / "data"
     for name in published_predictions.FILES:
         assert data.check(name, root).state == "missing"
-        status = data.fetch(name, root)
-        assert status.state == "intact", status.message
+        testbed_tables.make(name, root)
+        assert data.check(name, root).state == "intact"
     made = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
     assert made == set(published_predictions.FILES.values())
     cifar = published_predictions.cifar10_correctness(root)
@@ -206,46 +187,14 @@ def test_tables_are_made_from_what_is_published(published: Path, pinned: None, t
     assert found.loc["vgg11", "val@2020-08-31"] == pytest.approx(0.5)
     assert found["val"].isna().tolist() == [False, False, False, False, True]
     assert found["model_type"].tolist() == ["more_data", "", "standard", "", ""]
-    for path in sorted(published.rglob("*"), reverse=True):
-        path.unlink() if path.is_file() else path.rmdir()
-    for name in published_predictions.FILES:
-        assert data.fetch(name, root).state == "intact"  # nothing is downloaded twice
-
-
-FIRST, _, LAST = (f"testbed/{commit}" for commit in published_predictions.SNAPSHOT_COMMITS.values())
-
-
-@pytest.mark.parametrize(
-    ("name", "path", "content"),
-    [
-        ("cifar10-testbed", "cifar101/model_predictions/v6_predictions/b_net_predictions.json", b"[0, 1"),
-        ("cifar10-testbed", "cifar101/model_predictions/v6_predictions/b_net_predictions.json", b"[0, 11]"),
-        ("imagenet-answers", "v2/metadata/class_info.json", b"[1, 2]"),
-        ("imagenet-answers", "v2/datasets/imagenetv2-b-33.json", b'{"image_filenames": [["image", "n99"]]}'),
-        ("imagenet-answers", "v2/predictions/imagenetv2-b-33/a_net.npy", b"<html>Please log in</html>"),
-        ("imagenet-testbed", f"{LAST}/robustness_top1s.csv", b"a,b"),
-        ("imagenet-testbed", f"{FIRST}/robustness_top1s.csv", b""),
-        ("imagenet-testbed", f"{LAST}/plotting/model_types.py", b"("),
-    ],
-)
-def test_a_damaged_publication_is_refused(
-    name: str, path: str, content: bytes, published: Path, pinned: None, tmp_path: Path
-) -> None:
-    (published / path).write_bytes(content)
-    with pytest.raises(UserError) as refused:
-        data.fetch(name, tmp_path / "data")
-    assert "\n" not in str(refused.value)
-    assert not [found for found in (tmp_path / "data").rglob("*") if found.is_file()]
 
 
 def test_another_publication_than_the_known_one_is_refused(published: Path, pinned: None, tmp_path: Path) -> None:
-    path = published / "cifar101/model_predictions/v4_predictions/a_net_predictions.json"
+    [path] = published.rglob("v4_predictions/a_net_predictions.json")
     path.write_text(json.dumps([9 - k for k in json.loads(path.read_text())]))
     with pytest.raises(UserError, match=r"downloading cifar10-testbed into .* failed: it is not what was published"):
-        data.fetch("cifar10-testbed", tmp_path / "data")
-    (published / "v2/metadata/class_info.json").unlink()
-    with pytest.raises(UserError, match=r"downloading imagenet-answers into .* failed"):
-        data.fetch("imagenet-answers", tmp_path / "data")
+        testbed_tables.make("cifar10-testbed", tmp_path / "data")
+    assert not [found for found in (tmp_path / "data").rglob("*") if found.is_file()]
 
 
 # --------------------------------------------------------------------------------------------- reading
@@ -254,7 +203,7 @@ def test_another_publication_than_the_known_one_is_refused(published: Path, pinn
 def test_tables_are_listed_beside_the_image_sets(small: Path) -> None:
     rows = {row["name"]: row for row in data.list_sets(small)}
     assert {rows[name]["found"] for name in published_predictions.FILES} == {"yes"}
-    assert rows["imagenet-answers"]["get"] == "'robustness data fetch imagenet-answers' downloads it"
+    assert rows["imagenet-answers"]["get"] == "make it with 'python scripts/testbed_tables.py imagenet-answers'"
     assert data.check("cifar10-testbed", small).message.startswith("4 networks; images: cifar10 60, cifar10.1-v4 60")
     assert data.check("imagenet-testbed", small).message == "5 networks, 14 columns of accuracies"
     with pytest.raises(UserError, match="did you mean 'imagenet-testbed'"):
@@ -264,7 +213,7 @@ def test_tables_are_listed_beside_the_image_sets(small: Path) -> None:
 def test_missing_and_damaged_tables(small: Path) -> None:
     cifar10, imagenet, accuracies = (small / place for place in published_predictions.FILES.values())
     np.savez(cifar10, **CIFAR10_ARRAYS | {"cifar10_labels": LABELS[::-1]})  # type: ignore[arg-type]
-    with pytest.raises(UserError, match=r"damaged: the SHA-256 sum of its content is \w+, expected \w+; 'rob"):
+    with pytest.raises(UserError, match=r"damaged: the SHA-256 sum of its content is \w+, expected \w+; make it"):
         published_predictions.cifar10_correctness(small)
     imagenet.write_bytes(b"PK")
     assert data.check("imagenet-answers", small).state == "damaged"
@@ -279,7 +228,7 @@ def test_missing_and_damaged_tables(small: Path) -> None:
     table.loc[table["model"] == "weak", "model_type"] = "low_accuracy_cnn"  # nothing is computed from the latest types
     write(accuracies, table.to_csv(index=False))
     assert data.check("imagenet-testbed", small).state == "intact"
-    with pytest.raises(UserError, match="is missing: 'robustness data fetch cifar10-testbed' downloads it"):
+    with pytest.raises(UserError, match=r"is missing; make it with 'python scripts/testbed_tables.py cifar10-testbed'"):
         published_predictions.cifar10_correctness(small.parent)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +15,7 @@ import torch
 from PIL import Image, ImageOps
 from torch import Tensor
 
-from robustness_lib.data.dataset import SPLITS, ImageDataset
+from robustness_lib.data.dataset import ImageDataset
 from robustness_lib.data.io import MissingData, damaged, expect_digest, file_digest, read_bundle, write_bundle
 from robustness_lib.errors import UserError
 
@@ -48,19 +47,10 @@ def read_image(path: Path, size: int, squeeze: bool = False, upright: bool = Fal
     return pixels
 
 
-def read_images(paths: Sequence[Path], size: int, squeeze: bool = False, upright: bool = False) -> Tensor:
-    """Read image files (see :func:`read_image`), several at a time: uint8 [N, 3, size, size]."""
-    images = torch.empty((len(paths), 3, size, size), dtype=torch.uint8)
-    with ThreadPoolExecutor() as pool:
-        for index, image in enumerate(pool.map(lambda path: read_image(path, size, squeeze, upright), paths)):
-            images[index] = image
-    return images
-
-
 def _image_set(
     name: str, paths: Sequence[Path], labels: Sequence[int], names: Sequence[str], root: Path, squeeze: bool = False
 ) -> ImageDataset:
-    """The image set of files with the labels 0..K-1, decoded or from the cache, which need not be whole or writable."""
+    """Decoded, or from the cache, which need not be whole or writable."""
     digest = hashlib.sha256(f"{_size(name)} {squeeze} {list(labels)} {list(names)}".encode())
     with ThreadPoolExecutor() as pool:
         try:
@@ -74,7 +64,10 @@ def _image_set(
     if cached.is_file():
         with contextlib.suppress(UserError):
             return read_bundle(cached, name)
-    images = read_images(paths, _size(name), squeeze)
+    images = torch.empty((len(paths), 3, _size(name), _size(name)), dtype=torch.uint8)
+    with ThreadPoolExecutor() as pool:
+        for index, image in enumerate(pool.map(lambda path: read_image(path, _size(name), squeeze), paths)):
+            images[index] = image
     result = ImageDataset(name, images, torch.tensor(labels, dtype=torch.int64), tuple(names))
     with contextlib.suppress(UserError):
         write_bundle(cached, result)
@@ -179,60 +172,12 @@ def load_unlabelled(name: str, split: str, root: Path) -> ImageDataset:
     LSUN's test images are published as a database (lmdb), which its own ``data.py export`` writes as single files.
     """
     folder = root / name.removesuffix("-64") / "test"
-    if not (paths := [path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES]):
+    if not (
+        paths := sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
+    ):
         raise MissingData(f"{folder} holds no image file ({', '.join(SUFFIXES)})")
     return _unlabelled(name, paths, root)
 
 
 def _unlabelled(name: str, paths: Sequence[Path], root: Path) -> ImageDataset:
     return _image_set(name, paths, [0] * len(paths), ["unlabelled"], root)
-
-
-def _files_below(folder: Path) -> list[Path]:
-    """All files below a folder, sorted: links to folders are followed, what is hidden is left out."""
-    files: list[Path] = []
-    seen: set[Path] = set()
-
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be read ({error.strerror}); change its permissions") from error
-
-    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
-        if (real := Path(place).resolve()) in seen:  # a link that leads back
-            folders.clear()
-            continue
-        seen.add(real)
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        files += [Path(place, name) for name in names if not name.startswith(".")]
-    return sorted(files)
-
-
-def write_pictures(pictures: Path | str, bundles: Path | str, size: int) -> None:
-    """Make a data set of one's own, in the folder ``bundles``, of pictures in ``<pictures>/<split>/<class>``.
-
-    ``<split>`` is ``train``, ``test`` or both, with the same classes; pictures are at any depth. Of each, turned
-    upright, the shorter side is resized to ``size`` and the middle is kept.
-    """
-    folders = [folder for split in SPLITS if (folder := Path(pictures).expanduser() / split).is_dir()]
-    if not folders:
-        raise UserError(f"{pictures} has neither a folder train nor a folder test; put a folder a class in each")
-    classes = [{path.name for path in folder.iterdir() if path.is_dir()} for folder in folders]
-    if unshared := sorted(name for name in classes[0] ^ classes[-1] if not name.startswith(".")):
-        raise UserError(
-            f"the class {unshared[0]!r} is in one of train and test of {pictures} alone; give both the same classes"
-        )
-    names = sorted(name for name in classes[0] if not name.startswith("."))
-    parts = []
-    for folder in folders:
-        paths = _files_below(folder)
-        if strays := [path for path in paths if path.suffix.lower() not in SUFFIXES or path.parent == folder]:
-            raise UserError(
-                f"{strays[0]} is no picture in the folder of a class ({', '.join(SUFFIXES)}); convert or move it"
-            )
-        labels = [names.index(path.relative_to(folder).parts[0]) for path in paths]
-        if empty := [name for label, name in enumerate(names or ["."]) if label not in labels]:
-            raise UserError(f"{folder / empty[0]} holds no picture ({', '.join(SUFFIXES)}); add some or remove it")
-        parts.append((folder.name, paths, labels))
-    for split, paths, labels in parts:
-        images = read_images(paths, size, upright=True)
-        data = ImageDataset(Path(bundles).name, images, torch.tensor(labels), tuple(names))
-        write_bundle(Path(bundles).expanduser() / f"{split}.npz", data)
