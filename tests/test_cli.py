@@ -204,7 +204,7 @@ def test_settings_of_a_pretraining_may_say_so_and_a_damaged_checkpoint_is_refuse
 
 def test_profile_whose_corpus_is_another(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     """The data root holds fewer images of the corpus than the profile's checkpoints are named after."""
-    target = dataclasses.replace(PROFILES["smoke"].targets["synthetic"], corpus="corpus", corpus_holds="corpus_999x5")
+    target = dataclasses.replace(PROFILES["smoke"].targets["synthetic"], corpus_holds="corpus_999x5")
     monkeypatch.setitem(PROFILES, "smoke", dataclasses.replace(PROFILES["smoke"], targets={"own": target}))
     line = refused(command, "run", "calibration", *OWN)
     for part in ("corpus_999x5", "corpus_60x5", "robustness pretrain --profile smoke --corpus corpus", "--init"):

@@ -16,7 +16,6 @@ from robustness_lib.experiments import testbed as testbeds
 from robustness_lib.experiments.effective_robustness import OWN_METHODS, SHARES, EffectiveRobustnessConfig, Tuning, jobs
 from robustness_lib.experiments.evaluations import ORIGINAL, Evaluations, TargetTests, target_tests
 from robustness_lib.experiments.testbed_comparison import metrics_against, testbed_metrics, whole_testbed_metrics
-from robustness_lib.methods import baseline_models
 from robustness_lib.metrics.effective_robustness import effective_robustness, fit_line
 from robustness_lib.models.architectures import build
 from robustness_lib.runner.model_cache import save_trained
@@ -177,7 +176,7 @@ CHECKPOINT = "wrn-10-1_synthetic-source_4000x40_e0_s1_aaaaaa"
 
 
 def few_models(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(baseline_models.TESTBEDS, "smoke", MODELS)
+    patch.setitem(section.TESTBEDS, "smoke", MODELS)
     few = dataclasses.replace(OWN_METHODS["testbed-model"], levels={"smoke": [1.0, 2.0, 3.0]})
     patch.setitem(OWN_METHODS, "testbed-model", few)
 

@@ -9,7 +9,7 @@ import pytest
 
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import pretraining, registry
-from robustness_lib.experiments.grid import GridPoint, Method, expand
+from robustness_lib.experiments.grid import SETTINGS, GridPoint, Method, expand
 from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.runner.records import SCRATCH, Job, canonical_json, checkpoint_id
 from robustness_lib.training.config import TrainingConfig
@@ -139,7 +139,7 @@ def test_every_checkpoint_can_be_made(section: Any, scale: str) -> None:
     assert {(job.recipe["attack_steps"], job.recipe["weight_decay"]) for job in made} == {(7, 0.1)}
 
 
-def test_a_table_by_hand() -> None:
+def test_a_table_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:
     table = {
         "plain": Method(),
         "weak": Method(arms=["tuned"], levels={"smoke": [1.0, 2.0]}, seeds=1, changes={"flip": False}),
@@ -152,8 +152,10 @@ def test_a_table_by_hand() -> None:
         return config.with_overrides({"epochs": str(10 * (point.level or 4)).removesuffix(".0")})
 
     def plan(**filters: Any) -> list[Job]:
-        settings = {"smoke": {"all": {"momentum": 0.5}, "tuned": {"momentum": 0.6}, "weak": {"batch_size": 9}}}
-        return expand("toy", "smoke", table, TrainingConfig, settings=settings, configure=configure, **filters)
+        return expand("toy", "smoke", table, TrainingConfig, configure=configure, **filters)
+
+    settings = {"smoke": {"all": {"momentum": 0.5}, "tuned": {"momentum": 0.6}, "weak": {"batch_size": 9}}}
+    monkeypatch.setitem(SETTINGS, "toy", settings)
 
     jobs = plan()
     found = [(job.method, job.seed, job.level, job.init == SCRATCH) for job in jobs]
@@ -167,8 +169,7 @@ def test_a_table_by_hand() -> None:
     assert TrainingConfig.of(jobs[0].recipe).momentum == 0.5
     assert {(job.method, job.level) for job in plan(chosen_levels=[7.0])} == {("plain", None), ("weak", 7.0)}
     assert {job.method for job in plan(methods=["asked"], seeds=[9])} == {"asked"}
-    assert [job.level for job in plan(methods=["weak"], order=("seed", "level"), seeds=[1, 2])] == [1, 2, 1, 2]
-    assert [job.seed for job in plan(methods=["weak"], order=("level", "seed"), seeds=[2, 1])] == [2, 1, 2, 1]
+    assert [(job.level, job.seed) for job in plan(methods=["weak"], seeds=[2, 1])] == [(1, 2), (1, 1), (2, 2), (2, 1)]
     with pytest.raises(UserError, match="nothing to measure at the levels 7: fixed has 2 alone"):
         plan(methods=["fixed"], chosen_levels=[7.0])
     table["unknown"] = Method(arms=["tuned"], further="elsewhere")

@@ -196,11 +196,6 @@ def test_metrics_of_a_case_by_hand() -> None:
 # ---------------------------------------------------------------------------------------- jobs
 
 
-def test_all_of_one_level_comes_before_the_next() -> None:
-    places = [(job.dataset, job.level) for job in imbalance.jobs("cpu")]
-    assert [place for place, _ in itertools.groupby(places)] == list(itertools.product(("cifar10", "cifar100"), GAMMAS))
-
-
 def test_recipes_of_the_paper() -> None:
     for job in imbalance.jobs("paper"):
         training = [job.recipe[name] for name in ("architecture", "epochs", "learning_rate", "dropout")]

@@ -47,7 +47,7 @@ def test_networks_are_those_of_calibration(scale: str) -> None:
 
 
 def test_paper_profile_has_the_papers_sets() -> None:
-    for dataset in profile("paper").datasets:
+    for dataset in profile("paper").targets:
         [job, *_] = ood.jobs("paper", datasets=[dataset])
         recipe = OODConfig(**job.recipe)
         printed = paper.select("ood", dataset=dataset, arm="scratch", locator="P1 Table 6")["metric"]

@@ -25,7 +25,6 @@ from robustness_lib.training.config import TrainingConfig
 
 SHORT = TrainingConfig(architecture="wrn-10-1", epochs=1, batch_size=20)
 TARGET = Target(
-    corpus="corpus",
     corpus_holds="corpus_60x5",
     pretraining=SHORT,
     scratch=dataclasses.replace(SHORT, train_images=20),

@@ -37,7 +37,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     """Run ``robustness`` in an empty folder where the smoke profile has two small data sets of its own."""
     toys.write_bundle(tmp_path / "data", "own", 40, 4)
     toys.write_bundle(tmp_path / "data", "corpus", 60, 5)
-    target = dataclasses.replace(PROFILES["smoke"].targets["synthetic"], corpus="corpus", corpus_holds="corpus_60x5")
+    target = dataclasses.replace(PROFILES["smoke"].targets["synthetic"], corpus_holds="corpus_60x5")
     monkeypatch.setitem(PROFILES, "smoke", dataclasses.replace(PROFILES["smoke"], targets={"own": target}))
     monkeypatch.chdir(tmp_path)
     monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)

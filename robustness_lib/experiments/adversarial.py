@@ -109,28 +109,6 @@ class AdversarialConfig(TrainingConfig):
             check_whole(self.long_steps, "long_steps", self.test_steps, "0 leaves the longer attack out")
 
 
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {
-        "all": {"test_images": 100, "test_epsilon": 4 / 255, "test_step_size": 1 / 255, "test_steps": 10},
-        "adversarial": {"long_steps": 20},
-        "checks": {"restarts": 2, "test_images": 50},
-    },
-    "cpu": {
-        "all": {"test_images": 1000},
-        "adversarial": {"long_steps": 100},
-        "checks": {"test_images": 500},
-        "independent": {"test_images": 500},
-    },
-    "paper": {
-        "all": {},
-        "adversarial": {"long_steps": 100},
-        "checks": {"test_images": 1000, "restarts": 1000, "restart_steps": 100},
-        "independent": {"test_images": 1000},
-    },
-}
-"""How networks are attacked at each scale, and what is special to a method."""
-
-
 # --------------------------------------------------------------------------------------------- jobs
 
 
@@ -144,10 +122,8 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         profile_name,
         METHODS,
         AdversarialConfig,
-        settings=SETTINGS,
         default_datasets=("synthetic", "cifar10", "cifar100"),
         smoke_seeds=1,
-        order=("dataset", "method", "seed"),
         **filters,
     )
     for job in planned:

@@ -27,12 +27,6 @@ METHODS = {
     "high-rate": Method(arms=["tuned"], profiles=()),
 }
 
-SETTINGS = {
-    "smoke": {"low-rate": {"learning_rate": 0.05 * 0.1}, "high-rate": {"learning_rate": 0.5}},
-    "cpu": {"low-rate": {"learning_rate": 0.003}, "high-rate": {"learning_rate": 0.3}},
-    "paper": {"low-rate": {"learning_rate": 0.0001}, "high-rate": {"learning_rate": 0.01}},
-}
-
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig(TrainingConfig):
@@ -51,7 +45,7 @@ class CalibrationConfig(TrainingConfig):
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one profile (:func:`robustness_lib.experiments.grid.expand`)."""
-    return expand(SECTION, profile_name, METHODS, CalibrationConfig, settings=SETTINGS, **filters)
+    return expand(SECTION, profile_name, METHODS, CalibrationConfig, **filters)
 
 
 def run(job: Job, context: Context) -> Metrics:

@@ -53,12 +53,11 @@ from robustness_lib.experiments.evaluations import (
     target_tests,
     train_head,
 )
-from robustness_lib.experiments.grid import Filters, GridPoint, Method, expand
-from robustness_lib.experiments.presets import profile
-from robustness_lib.experiments.pretraining import target_of
+from robustness_lib.experiments.grid import ARMS, Filters, GridPoint, Method, expand
+from robustness_lib.experiments.presets import read_toml, target_of
 from robustness_lib.experiments.testbed_comparison import metrics_against, testbed_metrics, whole_testbed_metrics
 from robustness_lib.methods import class_mapping, example_difficulty, fine_tuning
-from robustness_lib.methods.baseline_models import TESTBEDS, fit_pixel_model
+from robustness_lib.methods.baseline_models import fit_pixel_model
 from robustness_lib.methods.checks import Floats, check_whole
 from robustness_lib.methods.interfaces import Forward
 from robustness_lib.metrics import Metrics
@@ -83,31 +82,42 @@ TESTBED, WHOLE_TESTBED, PENALTY = "testbed-model", "own-testbed", "head-penalty"
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
 """Strengths of ``head-penalty`` (P2's are not legible)."""
 
+TESTBEDS: dict[str, list[dict[str, Any]]] = read_toml("testbeds.toml")["models"]
+"""By profile, the models of our own testbed: what each changes in the recipe."""
+
 _NUMBERS = {scale: [float(number) for number, _ in enumerate(models, 1)] for scale, models in TESTBEDS.items()}
 _SLOW = ("cpu", "paper")  # what smoke leaves out: it shows that each piece of the machinery works
-_TUNED: dict[str, Any] = {"arms": ["tuned"], "further": "excluded"}
+_AS_IN_P2 = {"schedule": "constant", "nesterov": False, "weight_decay": 1e-4, "batch_size": 64}  # B.6
+_AS_IN_P1: dict[str, Any] = {"arms": ["scratch"], "settings": ["all", "testbed"], "seeds": 1}
+_TUNED: dict[str, Any] = {"arms": ["tuned"], "further": "excluded", "changes": _AS_IN_P2}
+
+
+def _tuned(*names: str, **changes: Any) -> dict[str, Method]:
+    return {name: Method(**{**_TUNED, **changes}) for name in names}
+
 
 OWN_METHODS = {
-    TESTBED: Method(arms=["scratch"], levels=_NUMBERS, other_levels=False, seeds=1),
-    WHOLE_TESTBED: Method(arms=["scratch"], seeds=1),
-    "standard": Method(further="excluded"),
-    "seen": Method(arms=["tuned"], profiles=_SLOW),
-    **{name: Method(profiles=_SLOW, **_TUNED) for name in ("low-rate", "high-rate", "mse")},
-    "last-layer": Method(**_TUNED),
-    "easy": Method(profiles=_SLOW, changes={"examples": "easy"}, **_TUNED),
-    "hard": Method(changes={"examples": "hard"}, **_TUNED),
-    "class-map": Method(profiles=_SLOW, **_TUNED),
-    PENALTY: Method(profiles=_SLOW, levels=dict.fromkeys(TESTBEDS, PENALTIES), **_TUNED),
-    **{name: Method(**_TUNED) for name in ("wise-ft", "replay")},
-    **{name: Method(profiles=_SLOW, **_TUNED) for name in ("replay-10", "replay-100")},
-    "zero-shot": Method(**_TUNED),
-    **{name: Method(profiles=_SLOW, **_TUNED) for name in ("zero-shot-mean", "zero-shot-sum")},
-    **{name: Method(profiles=(), **_TUNED) for name in ("hardening", "class-map-replay")},
+    TESTBED: Method(levels=_NUMBERS, other_levels=False, **_AS_IN_P1),
+    WHOLE_TESTBED: Method(**_AS_IN_P1),
+    **_tuned("standard", arms=ARMS),
+    **_tuned("seen", profiles=_SLOW, further=""),
+    **_tuned("low-rate", "high-rate", "mse", profiles=_SLOW),
+    **_tuned("last-layer"),
+    **_tuned("easy", profiles=_SLOW, changes={**_AS_IN_P2, "examples": "easy"}),
+    **_tuned("hard", changes={**_AS_IN_P2, "examples": "hard"}),
+    **_tuned("class-map", profiles=_SLOW),
+    **_tuned(PENALTY, profiles=_SLOW, levels=dict.fromkeys(TESTBEDS, PENALTIES)),
+    **_tuned("wise-ft", "replay"),
+    **_tuned("replay-10", "replay-100", profiles=_SLOW),
+    **_tuned("zero-shot"),
+    **_tuned("zero-shot-mean", "zero-shot-sum", profiles=_SLOW),
+    **_tuned("hardening", "class-map-replay", profiles=()),
     **{
-        name: Method(arms=["tuned"], profiles=(), further=name)
-        for name in ("smaller-corpus", "corpus-25", "corpus-50", "fewer-classes")
+        name: method
+        for further in ("smaller-corpus", "corpus-25", "corpus-50", "fewer-classes")
+        for name, method in _tuned(further, profiles=(), further=further).items()
     },
-    "larger-network": Method(profiles=(), **_TUNED),
+    **_tuned("larger-network", profiles=()),
 }
 """The methods that train networks."""
 METHODS = {**OWN_METHODS, **testbeds.METHODS}
@@ -155,71 +165,12 @@ class EffectiveRobustnessConfig(TrainingConfig):
         check_whole(self.observations, "observations", 1, "robustness is measured at observations")
 
 
-_AS_IN_P2: dict[str, Any] = {"schedule": "constant", "nesterov": False, "weight_decay": 1e-4, "batch_size": 64}
-"""P2's settings of every training (B.6)."""
-
-_SMOKE = {"train_images": 400, "bins": 25, "observations": 4, "early_looks": 2}
-
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {
-        "all": {"shifts": "shifted,corrupted", "test_images": 200, "shifted_images": 200, "replay_images": 400},
-        "scratch": {**_SMOKE, "epochs": 8, "learning_rate": 0.05},
-        "tuned": {**_SMOKE, "epochs": 4, "learning_rate": 0.02},
-        "last-layer": {"batch_size": 64, "epochs": 20, "learning_rate": 0.1, "observations": 5},
-        "low-rate": {"learning_rate": 0.006},
-        "high-rate": {"learning_rate": 0.06},
-        "larger-network": {"architecture": "wrn-10-2"},
-        "testbed": {"learning_rate": 0.1},
-    },
-    "cpu": {
-        "all": {
-            "shifts": "excluded,included,corrupted",
-            "test_images": 2000,
-            "shifted_images": 1000,
-            "replay_images": 20_000,
-        },
-        "scratch": {"bins": 25, "epochs": 30, "learning_rate": 0.05, "observations": 10, "early_looks": 5},
-        "tuned": {"bins": 25, "epochs": 12, "learning_rate": 0.01, "observations": 12, "early_looks": 5},
-        "last-layer": {"epochs": 100, "learning_rate": 0.01, "observations": 25, "weight_decay": 0.0},
-        "low-rate": {"learning_rate": 0.003},
-        "high-rate": {"learning_rate": 0.03},
-        "larger-network": {"architecture": "wrn-16-2"},
-        "testbed": {"learning_rate": 0.1},
-    },
-    "paper": {
-        "all": {"shifts": "cifar10.1,excluded,included,corrupted", "crop_padding": 4},
-        "scratch": {"dropout": 0.0, "epochs": 250, "learning_rate": 0.01, "observations": 250, "early_looks": 6},
-        "tuned": {"epochs": 100, "learning_rate": 0.001, "observations": 100, "early_looks": 6},
-        "last-layer": {
-            "batch_size": 4096,
-            "epochs": 1000,
-            "learning_rate": 0.0001,
-            "observations": 100,
-            "momentum": 0.0,
-            "weight_decay": 0.0,
-        },
-        "low-rate": {"learning_rate": 0.0001},
-        "high-rate": {"learning_rate": 0.01},
-        "easy": {"train_images": 5000},
-        "hard": {"train_images": 5000},
-        "hardening": {"train_images": 5000},
-        "larger-network": {"architecture": "wrn-28-10"},
-        "testbed": {"learning_rate": 0.1, "dropout": 0.0},
-    },
-}
-"""What is special to the section at each profile: for all trainings, for each arm, for some methods, and for the
-testbed's networks, which are trained as P1 trains (cosine schedule)."""
-
-
 def _configure(config: EffectiveRobustnessConfig, point: GridPoint) -> EffectiveRobustnessConfig:
-    """A testbed's model is trained as P1 trains, all others as P2 does."""
-    own, method = SETTINGS[point.profile], point.method
-    if method in (TESTBED, WHOLE_TESTBED):
-        model = {} if point.level is None else TESTBEDS[point.profile][int(point.level) - 1]
-        return replace(config, **own["all"], **own["testbed"], observations=1, early_looks=0, **model)
-    if method == PENALTY and not (point.level or 0) >= 0:
+    if point.method == TESTBED and point.level is not None:
+        return replace(config, **TESTBEDS[point.profile][int(point.level) - 1])
+    if point.method == PENALTY and not (point.level or 0) >= 0:
         raise UserError(f"a penalty of {point.level:g} would reward distance; give strengths of at least 0 to --levels")
-    return replace(config, **{**_AS_IN_P2, **own["all"], **own[point.arm], **own.get(method, {})})
+    return config
 
 
 # --------------------------------------------------------------------------------------------- jobs
@@ -243,7 +194,6 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         configure=_configure,
         default_datasets=("synthetic", "cifar10"),
         smoke_seeds=1,
-        order=("method", "dataset", "level", "seed"),
         **filters,
     )
 
@@ -335,7 +285,7 @@ class Tuning:
         if self.config.difficulty == "c-score":
             return whole, example_difficulty.c_scores(whole, data_root(self.context.data)), "C-score"
         judge = {"smoke": ("wrn-10-1", 3), "cpu": ("wrn-10-1", 4), "paper": ("wrn-40-2", 20)}[self.job.profile]
-        base = target_of(profile(self.job.profile), self.job.dataset).scratch
+        base = target_of(self.job.profile, self.job.dataset).scratch
         config = replace(base, architecture=judge[0], epochs=judge[1], train_images=0, dropout=0.0)
         return whole, cross_validated_scores(whole, config, self.context), f"cross-validated score of {judge}"
 

@@ -11,8 +11,8 @@ from itertools import product
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from robustness_lib.errors import SettingError, UserError, choose
-from robustness_lib.experiments.presets import PROFILES, Profile, profile
-from robustness_lib.experiments.pretraining import further_pretraining, overrides_for, target_of
+from robustness_lib.experiments import pretraining
+from robustness_lib.experiments.presets import PROFILES, profile, read_toml, target_of
 from robustness_lib.models.checkpoint_ids import origin, trained_on
 from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
 from robustness_lib.training.config import ADVERSARIES, SEED_LIMIT, TrainingConfig
@@ -20,10 +20,10 @@ from robustness_lib.training.config import ADVERSARIES, SEED_LIMIT, TrainingConf
 ARMS = ("scratch", "tuned")
 """The two sides of a comparison: trained from scratch, and pre-trained then tuned."""
 
-R = TypeVar("R", bound=TrainingConfig)
+SETTINGS = read_toml("settings.toml")
+"""Changes to the profiles' configs, by section, profile, and what they hold for."""
 
-Settings = Mapping[str, Mapping[str, Mapping[str, Any]]]
-"""Changes to the profiles' configs, by profile and by what they hold for: ``"all"``, an arm, a data set or a method."""
+R = TypeVar("R", bound=TrainingConfig)
 
 
 class Filters(TypedDict, total=False):
@@ -53,6 +53,7 @@ class Method:
         other_levels: Whether a user can choose others than these.
         seeds: With how many of the profile's seeds; None for all.
         changes: Settings of its config, whatever profile and arm.
+        settings: Which of :data:`SETTINGS` hold; empty for those of all, the arm, the data set and the method itself.
         adversary: What its networks are trained against, in pre-training too.
         pretrained_against: The adversary of pre-training, where a user's checkpoint counts only if it had the same.
         further: Which of the target's further pre-trainings is tuned; empty for its main one.
@@ -65,6 +66,7 @@ class Method:
     other_levels: bool = True
     seeds: int | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
+    settings: Sequence[str] = ()
     adversary: str = ADVERSARIES[0]
     pretrained_against: str | None = None
     further: str = ""
@@ -94,98 +96,92 @@ def expand(
     config_type: type[R],
     /,
     *,
-    settings: Settings | None = None,
     configure: Callable[[R, GridPoint], R] | None = None,
     default_datasets: Collection[str] = (),
     smoke_seeds: int | None = None,
-    order: Sequence[str] = ("method", "seed", "dataset", "level"),
     **filters: Unpack[Filters],
 ) -> list[Job]:
-    """One job for each method, data set, level, seed and arm.
+    """One job for each data set, method, level, seed and arm, in this order.
 
     Args:
         config_type: :class:`~robustness_lib.training.config.TrainingConfig`, or a subclass with further settings.
         configure: Further changes, after the settings and before a user's overrides.
         default_datasets: Of the profile's data sets those that are measured by default; all where none is named.
         smoke_seeds: With how many seeds the section is measured at ``smoke``; None for all.
-        order: By what the jobs are sorted. The arms of a comparison always come next to each other.
     """
     scale = profile(profile_name)
     names = filters.get("methods") or [name for name, method in methods.items() if scale.name in method.profiles]
     for name in names:
         choose(name, methods, f"method of the section {section}")
-    chosen, seeds = filters.get("chosen_levels"), filters.get("seeds")
+    chosen, seeds, overrides = filters.get("chosen_levels"), filters.get("seeds"), filters.get("overrides")
     if chosen and not any(methods[name].levels for name in names):
         raise UserError(f"the section {section} has no levels to choose from at {', '.join(names)}; leave them out")
     for seed in seeds or ():
         if not 0 <= seed < SEED_LIMIT:
             raise UserError(f"the seed {seed} is out of range; choose seeds from 0 to {SEED_LIMIT - 1}")
-    datasets = filters.get("datasets") or [
-        name for name in scale.datasets if name in (default_datasets or scale.datasets)
-    ]
-    ranked: list[tuple[list[int], Job]] = []
-    for (method_rank, name), (dataset_rank, dataset) in product(enumerate(names), enumerate(datasets)):
+    defaults = [name for name in scale.targets if name in (default_datasets or scale.targets)]
+    jobs = []
+    for dataset, name in product(filters.get("datasets") or defaults, names):
         method = methods[name]
         count = smoke_seeds if scale.name == "smoke" and smoke_seeds else method.seeds
-        for level_rank, level in enumerate(method.chosen_levels(scale.name, chosen)):
+        for level in method.chosen_levels(scale.name, chosen):
             points = [GridPoint(scale.name, arm, name, dataset, level) for arm in ARMS]
             configs = {  # of both arms, so that a wrong setting of either is refused
-                point.arm: _config(point, method, config_type, settings or {}, configure, filters.get("overrides"))
-                for point in points
+                point.arm: _config(section, point, method, config_type, configure, overrides) for point in points
             }
-            for arm in method.arms:
-                init = SCRATCH if arm == "scratch" else _checkpoint(scale, dataset, name, method, configs[arm], filters)
-                recipe = configs[arm].as_dict()
-                for seed_rank, seed in enumerate(scale.seeds[:count] if seeds is None else seeds):
-                    ranks = {"method": method_rank, "dataset": dataset_rank, "level": level_rank, "seed": seed_rank}
-                    job = Job(
-                        section=section,
-                        profile=scale.name,
-                        dataset=dataset,
-                        init=init,
-                        method=name,
-                        level=level,
-                        seed=seed,
-                        recipe=recipe,
-                    )
-                    ranked.append(([ranks[axis] for axis in order], job))
+            starts = {"scratch": SCRATCH}
+            if "tuned" in method.arms:
+                starts["tuned"] = _checkpoint(points[1], method, configs["tuned"], filters.get("init"), overrides)
+            jobs += [
+                Job(
+                    section=section,
+                    profile=scale.name,
+                    dataset=dataset,
+                    init=starts[arm],
+                    method=name,
+                    level=level,
+                    seed=seed,
+                    recipe=configs[arm].as_dict(),
+                )
+                for seed in (scale.seeds[:count] if seeds is None else seeds)
+                for arm in method.arms
+            ]
     fixed = [name for name in names if methods[name].levels and not methods[name].other_levels]
-    if chosen and fixed and not ranked:
+    if chosen and fixed and not jobs:
         own = "; ".join(f"{name} has {', '.join(f'{x:g}' for x in methods[name].levels[scale.name])}" for name in fixed)
         raise UserError(f"there is nothing to measure at the levels {', '.join(f'{x:g}' for x in chosen)}: {own} alone")
-    return [job for _, job in sorted(ranked, key=lambda pair: pair[0])]
+    return jobs
 
 
 def _config(
+    section: str,
     point: GridPoint,
     method: Method,
     config_type: type[R],
-    settings: Settings,
     configure: Callable[[R, GridPoint], R] | None,
     overrides: Mapping[str, str] | None,
 ) -> R:
-    """The profile's config, changed by the section, then by the method, then by the user."""
-    base = getattr(target_of(profile(point.profile), point.dataset).against(method.adversary), point.arm)
-    own = settings.get(point.profile, {})
+    """The profile's config, changed by the method and the section, then by the user."""
+    base = getattr(target_of(point.profile, point.dataset).against(method.adversary), point.arm)
+    own = SETTINGS.get(section, {}).get(point.profile, {})
     changes = dict(method.changes)
-    for key in ("all", point.arm, point.dataset, point.method):
+    for key in method.settings or ("all", point.arm, point.dataset, point.method):
         changes |= own.get(key, {})
     config = replace(config_type(**base.as_dict()), **changes)
     if configure is not None:
         config = configure(config, point)
     try:
-        return config.with_overrides(overrides_for(point.arm, overrides))
+        return config.with_overrides(pretraining.overrides_for(point.arm, overrides))
     except SettingError as error:
         restricted = f"{point.arm}.{error.setting}" in (overrides or {})
         raise UserError(f"{point.arm}.{error}" if restricted else str(error)) from None
 
 
 def _checkpoint(
-    scale: Profile, dataset: str, name: str, method: Method, config: TrainingConfig, filters: Filters
+    point: GridPoint, method: Method, config: TrainingConfig, given: str | None, overrides: Mapping[str, str] | None
 ) -> str:
     """The id of the checkpoint that a method tunes: the user's where it suits, else the profile's."""
-    given, overrides = filters.get("init"), filters.get("overrides")
-    against = method.pretrained_against or method.adversary
+    name, against = point.method, method.pretrained_against or method.adversary
     made = None if given is None else origin(given)
     suits = method.pretrained_against in (None, ADVERSARIES[0] if made is None else made.adversary)
     if method.corpus and (given is None or not trained_on(given, method.corpus) or not suits):
@@ -193,13 +189,16 @@ def _checkpoint(
         raise UserError(
             f"the method {name} tunes a network that was pre-trained on {method.corpus}, but "
             + ("no checkpoint was given" if given is None else f"{given} is another checkpoint")
-            + f"; make one with 'robustness pretrain --profile {scale.name} --corpus {method.corpus}{setting}' and "
+            + f"; make one with 'robustness pretrain --profile {point.profile} --corpus {method.corpus}{setting}' and "
             "give its id to --init"
         )
     if given is not None and suits:
         return given
-    target = target_of(scale, dataset)
+    target = target_of(point.profile, point.dataset)
     if method.further and method.further not in target.further:
-        raise UserError(f"profile {scale.name} has no pre-training for the method {name}; give a checkpoint to --init")
-    changes = {"architecture": config.architecture, **overrides_for("pretraining", overrides)}
-    return checkpoint_id(further_pretraining(scale, target, method.further, {"adversary": against, **changes}))
+        raise UserError(
+            f"profile {point.profile} has no pre-training for the method {name}; give a checkpoint to --init"
+        )
+    own = {"adversary": against, "architecture": config.architecture}
+    changes = own | pretraining.overrides_for("pretraining", overrides)
+    return checkpoint_id(pretraining.job(profile(point.profile), target, method.further, overrides=changes))

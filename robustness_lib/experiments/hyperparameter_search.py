@@ -20,7 +20,7 @@ from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import imbalance
 from robustness_lib.experiments.adversarial import trained_and_evaluated
-from robustness_lib.experiments.grid import Filters, Method, expand
+from robustness_lib.experiments.grid import SETTINGS, Filters, Method, expand
 from robustness_lib.experiments.presets import profile
 from robustness_lib.methods.pgd import Threat
 from robustness_lib.methods.resampling import subsample
@@ -40,25 +40,7 @@ HELD_OUT_IMAGES = 5000
 ATTACKED_IMAGES, ATTACK = 1000, Threat(epsilon=EPSILON, step_size=STEP_SIZE, steps=20)
 """How many of the held-out images are attacked, and how."""
 
-CANDIDATES: dict[str, dict[str, list[tuple[float, ...]]]] = {
-    "5000": {"tuned": [(10, 0.01), (20, 0.01), (20, 0.03)], "scratch": [(30,), (60,), (90,)]},
-    "2000": {
-        "tuned": [(10, 0.01), (3, 0.01, 32), (5, 0.01, 32), (5, 0.003, 32)],
-        "scratch": [(40,), (10, 0.05, 32), (20, 0.05, 32), (20, 0.1, 64)],
-    },
-    "imbalanced": {
-        "tuned": [(8_000, 0.01, 32), (16_000, 0.01, 32), (40_000, 0.01, 32)],
-        "scratch": [
-            *((images, 0.05, 32) for images in (40_000, 100_000, 200_000)),
-            *((100_000, rate, 16) for rate in (0.03, 0.05)),
-            *((images, 0.1, 128) for images in (100_000, 200_000)),
-        ],
-    },
-    "adversarial": {"tuned": [(5, 0.03), (10, 0.03), (20, 0.03)], "scratch": [(15,), (30,)]},
-}
-"""Epochs, learning rate and batch size, as far as they differ from the profile's, by number of training images or
-method, and arm. Two thousand images are for the sections that need hundreds of trainings, where small batches make the
-most of few passes; on imbalanced sets the images that are processed stand in place of the epochs."""
+CANDIDATES: dict[str, dict[str, list[list[float]]]] = SETTINGS[SECTION]
 
 IMBALANCED_LEVELS = (0.2, 2.0)  # both ends of the exponents
 SIZES = ("5000", "2000")  # numbers of training images

@@ -13,7 +13,7 @@ from __future__ import annotations
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -86,10 +86,6 @@ IMAGES = {"smoke": {"scratch": 2000, "tuned": 600}, "cpu": {"scratch": 200_000, 
 """How many images a training processes, in whole epochs, so that all trainings of an arm are equally long. At ``paper``
 they have P1's epochs, and one with oversampling or SMOTE takes several times as long as another."""
 
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "cpu": {"all": {"batch_size": 32}, "scratch": {"learning_rate": 0.05}, "tuned": {"learning_rate": 0.01}}
-}
-
 
 def _configure(config: ImbalanceConfig, point: GridPoint) -> ImbalanceConfig:
     """All images of the thinned set, the data set's class sizes, and for how long is trained."""
@@ -105,17 +101,15 @@ def _configure(config: ImbalanceConfig, point: GridPoint) -> ImbalanceConfig:
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one profile, all of one gamma before the next."""
+    """The measurements of the section at one profile."""
     planned = expand(
         SECTION,
         profile_name,
         METHODS,
         ImbalanceConfig,
-        settings=SETTINGS,
         configure=_configure,
         default_datasets=[name for sizes in SIZES.values() for name in sizes],
         smoke_seeds=1,
-        order=("dataset", "level", "method", "seed"),
         **filters,
     )
     for job in planned:

@@ -86,29 +86,6 @@ class LabelNoiseConfig(TrainingConfig):
         check_whole(self.observations, "observations", 1, "the train error is measured at observations")
 
 
-_SMALL = {"observations": 1, "trusted": "balanced", "separate_passes": False}  # one trusted image has no statistics
-
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {
-        "all": {"train_images": 200, **_SMALL},
-        "scratch": {"epochs": 6},
-        "tuned": {"epochs": 3},
-        "longer": {"epochs": 20, "observations": 5},
-    },
-    "cpu": {
-        "all": {"train_images": 2000, "batch_size": 32, **_SMALL},
-        "scratch": {"epochs": 20, "learning_rate": 0.05},
-        "tuned": {"epochs": 3, "learning_rate": 0.01},
-        "longer": {"epochs": 60, "observations": 20},
-    },
-    "paper": {
-        "scratch": {"observations": 10},
-        "tuned": {"observations": 2},
-        "longer": {"epochs": 200, "observations": 100},
-    },
-}
-
-
 def _configure(config: LabelNoiseConfig, point: GridPoint) -> LabelNoiseConfig:
     """Human noise where the data set has it; and at ``paper``, for Forward and GLC, the settings of P1's code."""
     changes: dict[str, Any] = {"noise": "human"} if point.dataset.startswith(_HUMAN) else {}
@@ -120,7 +97,7 @@ def _configure(config: LabelNoiseConfig, point: GridPoint) -> LabelNoiseConfig:
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one profile; those on labels that people gave come last, without a level."""
+    """The measurements of the section at one profile; those on labels that people gave have no level."""
     levels = filters.get("chosen_levels")
     for strength in levels or ():
         corruption_matrix(2, strength)  # refuses what is no strength
@@ -129,7 +106,6 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         profile_name,
         METHODS,
         LabelNoiseConfig,
-        settings=SETTINGS,
         configure=_configure,
         default_datasets=("synthetic", "cifar10", "cifar100"),
         smoke_seeds=1,
@@ -139,7 +115,7 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     if levels and all(job.level is None for job in named):
         sets = ", ".join(sorted({job.dataset for job in named}))
         raise UserError(f"{sets}: labels that people gave have no strength to choose; leave the levels out")
-    return sorted(named, key=lambda job: job.level is None)
+    return list(named)
 
 
 def _named(job: Job) -> Job:

@@ -13,7 +13,7 @@ both arms and all methods at one seed.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Unpack
+from typing import Unpack
 
 import numpy as np
 import torch
@@ -99,31 +99,13 @@ class OODConfig(TrainingConfig):
         return self.draw_images or int(len(test) * OUT_PER_IN)
 
 
-_MADE, _PHOTOGRAPHS = ":".join(NOISE_IMAGES), "textures:svhn:places365:lsun"
-_EIGHTH = {"cifar10": "cifar100", "cifar100": "cifar10", "tiny_imagenet": "imagenet21k"}
-_CPU = {"draw_images": 1000}
-
-SETTINGS: dict[str, dict[str, dict[str, Any]]] = {
-    "smoke": {"synthetic": {"further_sets": "synthetic-source"}},
-    "cpu": {
-        name: {**_CPU, "ood_sets": f"{_MADE}:textures:{other}", "further_sets": "imagenet32-no-cifar10"}
-        for name, other in (("cifar10", "cifar100"), ("cifar100", "cifar10"))
-    }
-    | {"tiny_imagenet32": {**_CPU, "ood_sets": f"{_MADE}:textures"}},
-    "paper": {name: {"ood_sets": f"{_MADE}:{_PHOTOGRAPHS}:{eighth}"} for name, eighth in _EIGHTH.items()},
-}
-"""At ``paper`` the means are over the paper's eight OOD sets; at ``cpu`` over those that this project has, and a draw
-has 1,000 images, since there are 1,200 textures."""
-
-
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one profile (:func:`robustness_lib.experiments.grid.expand`).
 
     ``overlap``, which does not depend on the seed, is measured at the first alone; where it is not asked for, at the
     profile's first, if the checkpoint's id names a corpus all of which it was trained on.
     """
-    order = ("dataset", "method", "seed")
-    planned = expand(SECTION, profile_name, METHODS, OODConfig, settings=SETTINGS, order=order, **filters)
+    planned = expand(SECTION, profile_name, METHODS, OODConfig, **filters)
     asked = OVERLAP in (filters.get("methods") or ())
     [first, *_] = (filters.get("seeds") if asked else None) or profile(profile_name).seeds
     for job in planned:
@@ -165,7 +147,7 @@ def ood_sets(config: OODConfig, test: ImageDataset, context: Context) -> dict[st
             except MissingData as error:
                 missing[name] = error
     for name, reason in missing.items():
-        rest = ":".join(other for other in config.averaged if other not in missing) or _MADE
+        rest = ":".join(other for other in config.averaged if other not in missing) or ":".join(NOISE_IMAGES)
         remedy = f"ood_sets={rest}" if name in config.averaged else "further_sets="
         raise MissingData(f"{reason}; or do without it: --set {remedy}") from reason
     for images in found.values():

@@ -33,25 +33,26 @@ SECTION = PRETRAINING
 def job(
     scale: Profile,
     target: Target,
+    further: str = "",
     *,
     corpus_holds: str | None = None,
     seed: int | None = None,
     overrides: Mapping[str, str] | None = None,
 ) -> Job:
-    """The pre-training for one target of a profile, or on another corpus (its name with its counts).
+    """The main pre-training for one target of a profile, or one of its ``further`` ones, or one on another corpus.
 
     With an ``adversary`` among the overrides the recipe is the target's for adversarial training.
     """
-    changes = dict(overrides or {})
+    holds, images = target.further[further] if further else (corpus_holds or target.corpus_holds, 0)
+    changes = {**(overrides or {}), **({"train_images": str(images)} if images else {})}
     adversary = choose(changes.get("adversary", ADVERSARIES[0]), ADVERSARIES, "adversary")
     recipe = target.against(adversary).pretraining.with_overrides(changes)
-    method = "supervised" if recipe.adversary == ADVERSARIES[0] else "adversarial"
     return Job(
         section=SECTION,
         profile=scale.name,
-        dataset=corpus_holds or target.corpus_holds,
+        dataset=holds,
         init=SCRATCH,
-        method=method,
+        method="supervised" if recipe.adversary == ADVERSARIES[0] else "adversarial",
         level=None,
         seed=scale.pretraining_seed if seed is None else seed,
         recipe=recipe.as_dict(),
@@ -137,11 +138,6 @@ ARMS = ("scratch", "tuned", "pretraining")
 """What a setting can be restricted to, as in ``tuned.epochs=5``."""
 
 
-def target_of(scale: Profile, dataset: str) -> Target:
-    """How a profile treats a data set: as its first target, where it does not name it."""
-    return scale.targets.get(dataset, next(iter(scale.targets.values())))
-
-
 def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, str]:
     """The settings that hold for one of :data:`ARMS`; those restricted to it win."""
     everywhere, own = {}, {}
@@ -156,16 +152,9 @@ def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, st
     return everywhere | own
 
 
-def further_pretraining(scale: Profile, target: Target, name: str, overrides: Mapping[str, str] | None = None) -> Job:
-    """One of the pre-trainings of a target's ``further``, by its name; its main one where that is empty."""
-    holds, images = target.further[name] if name else (None, 0)
-    part = {"train_images": str(images)} if images else {}
-    return job(scale, target, corpus_holds=holds, overrides={**(overrides or {}), **part})
-
-
 def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | None = None) -> list[Job]:
     """The different pre-trainings that methods may tune at a target: its main one first, then ``further`` ones."""
-    found = [further_pretraining(scale, target, name, overrides) for name in ("", *target.further)]
+    found = [job(scale, target, name, overrides=overrides) for name in ("", *target.further)]
     return list({checkpoint_id(one): one for one in found}.values())
 
 
@@ -179,15 +168,16 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
         scale = profile(wanted.profile)
         changes = {"architecture": str(wanted.recipe["architecture"]), **overrides_for("pretraining", overrides)}
         kinds = [{"adversary": adversary, **changes} for adversary in ADVERSARIES]
-        targets = scale.targets.values()
-        planned = [one for target in targets for kind in kinds for one in pretrainings(scale, target, kind)]
-        possible = {checkpoint_id(one): one for one in planned}
-        if wanted.init not in possible:
+        possible = (
+            one for target in scale.targets.values() for kind in kinds for one in pretrainings(scale, target, kind)
+        )
+        made = next((one for one in possible if checkpoint_id(one) == wanted.init), None)
+        if made is None:
             raise UserError(
                 f"the checkpoint {wanted.init} is neither in {(store or Path()) / 'checkpoints'} nor in {SHIPPED}; "
                 "make it with 'robustness pretrain', or choose another with --init"
             )
-        found[wanted.init] = possible[wanted.init]
+        found[wanted.init] = made
     return list(found.values())
 
 

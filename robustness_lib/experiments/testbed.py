@@ -2,12 +2,13 @@
 
 The testbeds are other people's networks, whose answers and accuracies are public
 (:mod:`robustness_lib.data.published_predictions`). What is computed from them has no randomness and does not depend on
-the machine, so all jobs belong to the profile ``cpu`` and seed 0. Data sets are pairs of test sets (:data:`PAIRS`).
+the machine, so all jobs belong to the profile ``cpu`` and seed 0. Data sets are the pairs of test sets of
+``testbeds.toml``.
 
 The methods are:
 
-* ``fit-linear``, ``fit-probit``, ``fit-logit``: the line on that scale (P2 Tables 2 and 3). With a suffix of
-  :data:`VARIANTS`, as ``fit-logit-2021-09``, the same through other models of the same testbed;
+* ``fit-linear``, ``fit-probit``, ``fit-logit``: the line on that scale (P2 Tables 2 and 3). With a suffix, as
+  ``fit-logit-2021-09``, the same through other models of the same testbed, the variants of ``testbeds.toml``;
 * ``testbed``: the accuracies themselves, and effective robustness against the line that P2 prints;
 * ``image-by-image``: dominance probabilities of all pairs, and the images that no model gets right (P2 §5.4, C.10);
 * ``mixed``: the classifier that asks the weakest or the strongest model of the testbed at random (P2 D.1).
@@ -20,14 +21,13 @@ all three R² come out as printed, to every digit; with the other format or toda
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from robustness_lib.data import published_predictions as published
-from robustness_lib.data.published_predictions import CHECKSUMS, SNAPSHOTS
 from robustness_lib.experiments.grid import Filters
+from robustness_lib.experiments.presets import read_toml
 from robustness_lib.metrics import Metrics, rounded
 from robustness_lib.metrics.effective_robustness import (
     PRINTED_LINES,
@@ -57,55 +57,11 @@ BROKEN = ("fv_16k",)
 SHARES = tuple(twentieths / 20 for twentieths in range(21))
 """How often the mixed classifier asks the weaker model."""
 
-
-@dataclass(frozen=True)
-class Pair:
-    """Two test sets and the models whose accuracies on them are compared.
-
-    Attributes:
-        source: Answers image by image (``"cifar10-testbed"``, ``"imagenet-answers"``), or a table of accuracies
-            (``"imagenet-testbed"``).
-        original: The test set of the ID accuracy: a name among the answers, or a column of the table.
-        models: ``"all"``, a date (the models that the table had then), or a date and ``"standard"`` (those of them that
-            were trained on ImageNet in the standard way).
-    """
-
-    source: str
-    original: str
-    shifted: str
-    original_images: int
-    shifted_images: int
-    models: str = "all"
-
-
-_V2 = "imagenetv2-matched-frequency-format-val"
-_TABLE = Pair("imagenet-testbed", "val", _V2, 50_000, 10_000, SNAPSHOTS[0])
-_R, _OBJECTS = "val-on-imagenet-r-classes", "val-on-objectnet-classes"
-
-PAIRS: dict[str, Pair] = {
-    "cifar10": Pair("cifar10-testbed", "cifar10", "cifar10.1-v6", 10_000, 2_000),
-    "cifar10.1-v4": Pair("cifar10-testbed", "cifar10", "cifar10.1-v4", 10_000, 2_021),
-    "imagenet": replace(_TABLE, original=f"val@{SNAPSHOTS[0]}", shifted=f"{_V2}@{SNAPSHOTS[0]}"),
-    "imagenetv2-threshold": replace(_TABLE, shifted="imagenetv2-threshold-0.7-format-val"),
-    "imagenetv2-top-images": replace(_TABLE, shifted="imagenetv2-top-images-format-val"),
-    "imagenet-r": Pair("imagenet-testbed", _R, "imagenet-r", 10_000, 30_000, SNAPSHOTS[0]),
-    "objectnet": Pair("imagenet-testbed", _OBJECTS, "objectnet-1.0-beta", 6_250, 18_514, SNAPSHOTS[0]),
-}
-"""The pairs by the name that records have as their data set. ``cifar10`` is CIFAR-10 with CIFAR-10.1 v6, ``imagenet``
-is ImageNet with ImageNetV2 MatchedFrequency: P2's pairs, for which it prints lines."""
+_TABLES = read_toml("testbeds.toml")
+PAIRS: dict[str, dict[str, Any]] = _TABLES["pairs"]
+VARIANTS: dict[str, dict[str, Any]] = _TABLES["variants"]
 PAIRS_ALONE = set(PAIRS) - {"cifar10"}
 """Those that are no data set of the section's trainings."""
-
-VARIANTS: dict[str, Pair] = {
-    "2020-08-today": _TABLE,
-    "2020-11": replace(_TABLE, models=SNAPSHOTS[1]),
-    "2021-09": replace(_TABLE, models=SNAPSHOTS[2]),
-    "standard": replace(PAIRS["imagenet"], models=f"{SNAPSHOTS[0]} standard"),
-    "answers": Pair("imagenet-answers", "imagenet", "imagenetv2", 50_000, 10_000),
-}
-"""Other models for the line of ``imagenet``: the same ones with the values that the table has today, those of later
-states of the table, only those that were trained on ImageNet in the standard way, and the 66 older ones of ImageNetV2's
-authors."""
 
 _FITS = tuple(f"fit-{scaling}" for scaling in SCALINGS)
 METHODS: dict[str, tuple[str, ...]] = {
@@ -115,8 +71,6 @@ METHODS: dict[str, tuple[str, ...]] = {
 }
 """The methods, each with the pairs that have it. They are no :class:`robustness_lib.experiments.grid.Method`: they
 train nothing, so there is neither config nor arm, seed or checkpoint."""
-
-# --------------------------------------------------------------------------------------------- jobs
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
@@ -135,23 +89,18 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
 
 def _job(dataset: str, method: str) -> Job:
     kind, scaling, variant = [*method.split("-", 2), "", ""][:3]
+    recipe = VARIANTS[variant] if kind == "fit" and variant else PAIRS[dataset]
     if method == "image-by-image":
-        source = "imagenet-answers" if dataset == "imagenet" else "cifar10-testbed"
-        settings: dict[str, str | int] = {"source": source, "images": dataset}
+        recipe = {"source": "imagenet-answers" if dataset == "imagenet" else "cifar10-testbed", "images": dataset}
     elif kind == "fit":
-        settings = {**asdict(VARIANTS[variant] if variant else PAIRS[dataset]), "scaling": scaling}
-    else:
-        settings = asdict(PAIRS[dataset])
+        recipe = recipe | {"scaling": scaling}
     same: dict[str, Any] = {"section": SECTION, "profile": PROFILE, "init": SCRATCH, "level": None, "seed": 0}
-    return Job(dataset=dataset, method=method, recipe=settings, **same)
+    return Job(dataset=dataset, method=method, recipe=recipe, **same)
 
 
 def is_job(job: Job) -> bool:
     """Whether a job of the section is one of these, which need no image set and train nothing."""
     return "source" in job.recipe
-
-
-# --------------------------------------------------------------------------------------------- measurements
 
 
 def run(job: Job, context: Context) -> Metrics:
@@ -166,32 +115,33 @@ def run(job: Job, context: Context) -> Metrics:
     }
 
 
-def _answers(source: str, context: Context) -> published.Correctness:
-    context.note_data(source, CHECKSUMS[source])
-    if source == "cifar10-testbed":
-        return published.cifar10_correctness(context.data)
-    return published.imagenet_correctness(context.data)
+def _answers(job: Job, context: Context) -> published.Correctness:
+    source = str(job.recipe["source"])
+    context.note_data(source, published.CHECKSUMS[source])
+    read = published.cifar10_correctness if source == "cifar10-testbed" else published.imagenet_correctness
+    return read(context.data)
 
 
-def _models(pair: Pair, context: Context) -> tuple[pd.DataFrame, int]:
+def _models(job: Job, context: Context) -> tuple[pd.DataFrame, int]:
     """The models with both accuracies, ``inside`` (rising) and ``outside``; and how many there are with the others.
 
     ``more_data`` is 1 where a model was trained on more than ImageNet.
     """
     import pandas as pd
 
-    if pair.source == "imagenet-testbed":
+    source, *tests = (str(job.recipe[name]) for name in ("source", "original", "shifted"))
+    if source == "imagenet-testbed":
         table = published.imagenet_accuracies(context.data)
-        context.note_data(pair.source, CHECKSUMS[pair.source])
-        date, _, kind = pair.models.partition(" ")
+        context.note_data(source, published.CHECKSUMS[source])
+        date, _, kind = str(job.recipe["models"]).partition(" ")
         table = table[table["first_snapshot"] <= date]
         table = table[table["model_type"] == kind] if kind else table
-        more_data = (table["model_type"] == "more_data").astype(float)
-        models = pd.DataFrame({"inside": table[pair.original], "outside": table[pair.shifted], "more_data": more_data})
+        models = table[tests].set_axis(["inside", "outside"], axis=1)
+        models["more_data"] = (table["model_type"] == "more_data").astype(float)
     else:
-        answers = _answers(pair.source, context)
+        answers = _answers(job, context)
         whole = [model not in BROKEN for model in answers.models]
-        inside, outside = (answers.correct[name][whole].mean(1) for name in (pair.original, pair.shifted))
+        inside, outside = (answers.correct[name][whole].mean(1) for name in tests)
         models = pd.DataFrame({"inside": inside, "outside": outside, "more_data": 0.0})
     return models.dropna().sort_values("inside", kind="stable"), len(models)
 
@@ -200,8 +150,7 @@ def fit(job: Job, context: Context) -> Metrics:
     """The line through the models of a pair, with standard errors and 95 % intervals (``…_low`` to ``…_high``)."""
     from scipy.stats import t as student
 
-    settings: dict[str, Any] = {name: value for name, value in job.recipe.items() if name != "scaling"}
-    models, _ = _models(Pair(**settings), context)
+    models, _ = _models(job, context)
     inside, outside = models["inside"].to_numpy(), models["outside"].to_numpy()
     line = fit_line(inside, outside, str(job.recipe["scaling"]))
     residuals = effective_robustness(inside, outside, line)
@@ -229,16 +178,15 @@ def fit(job: Job, context: Context) -> Metrics:
 
 def testbed(job: Job, context: Context) -> Metrics:
     """The accuracies of all models, by rising ID accuracy."""
-    pair = PAIRS[job.dataset]
-    models, count = _models(pair, context)
+    models, count = _models(job, context)
     robustness = effective_robustness(models["inside"], models["outside"], PRINTED_LINES[job.dataset])
     return {
         "model_count": float(count),
         "compared_count": float(len(models)),  # with both accuracies
         "id_accuracy": rounded(models["inside"]),
         "ood_accuracy": rounded(models["outside"]),
-        "id_images": float(pair.original_images),
-        "ood_images": float(pair.shifted_images),
+        "id_images": float(PAIRS[job.dataset]["original_images"]),
+        "ood_images": float(PAIRS[job.dataset]["shifted_images"]),
         "more_data": models["more_data"].tolist(),
         "effective_robustness": float(robustness.max()),
         "high_count": float((robustness > HIGH).sum()),
@@ -248,7 +196,7 @@ def testbed(job: Job, context: Context) -> Metrics:
 
 def image_by_image(job: Job, context: Context) -> Metrics:
     """How the models, by rising accuracy, differ on single images."""
-    answers = _answers(str(job.recipe["source"]), context)
+    answers = _answers(job, context)
     correct, labels = answers.correct[job.dataset], answers.labels[job.dataset]
     correct = correct[np.argsort(correct.mean(1), kind="stable")]
     accuracy, hard = correct.mean(1), hard_examples(correct)
@@ -275,7 +223,7 @@ def image_by_image(job: Job, context: Context) -> Metrics:
 
 def mixed(job: Job, context: Context) -> Metrics:
     """The classifier that asks the weaker of two models in a share of all cases."""
-    models, _ = _models(PAIRS[job.dataset], context)
+    models, _ = _models(job, context)
     low, high = (tuple(models[["inside", "outside"]].iloc[end]) for end in (0, -1))
     inside, outside = mixed_classifier(low, high, SHARES)
     robustness = effective_robustness(inside, outside, PRINTED_LINES[job.dataset])

@@ -7,7 +7,7 @@ that are none, which P2 adds for low accuracies too (it does not name them; ours
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -23,44 +23,6 @@ PIXEL_MODELS = ("bayes", "neighbours", "ridge", "logistic", "forest", "random-fe
 
 Score = Callable[[ImageDataset], Tensor]
 """Images to scores of the K classes, float [N, K]: the largest is the prediction."""
-
-Spec = dict[str, Any]
-"""What one model changes in the recipe."""
-
-
-def _models(names: Sequence[str], train_images: int) -> list[Spec]:
-    return [{"model": name, "train_images": train_images} for name in names]
-
-
-def _networks(*specs: tuple[str, int, int]) -> list[Spec]:
-    return [{"architecture": name, "train_images": count, "epochs": epochs} for name, count, epochs in specs]
-
-
-_WIDE = ("wrn-16-1", "wrn-16-4", "wrn-40-2")
-_LENGTHS = ((500, 200), (2000, 100), (5000, 100), (20000, 60), (50000, 5), (50000, 60))
-
-TESTBEDS: dict[str, list[Spec]] = {
-    "smoke": [
-        *_models(["ridge"], 400), *_models(["forest"], 600),
-        *_networks(("wrn-10-1", 200, 4), ("wrn-10-1", 400, 6), ("wrn-10-1", 600, 8)),
-    ],
-    "cpu": [
-        *_models(PIXEL_MODELS, 5000), *_models(["kernel", "forest"], 1000),
-        *_networks(
-            ("wrn-10-1", 500, 40), ("wrn-10-1", 1000, 30), ("wrn-10-1", 2000, 20), ("wrn-10-1", 5000, 4),
-            ("wrn-10-1", 5000, 12), ("wrn-10-1", 20000, 3), ("wrn-10-1", 50000, 2), ("wrn-10-2", 2000, 10),
-            ("wrn-10-2", 20000, 3), ("wrn-16-1", 500, 40), ("wrn-16-1", 1000, 30), ("wrn-16-1", 2000, 25),
-            ("wrn-16-1", 5000, 6), ("wrn-16-1", 5000, 16), ("wrn-16-1", 20000, 4), ("wrn-16-1", 50000, 2),
-            ("wrn-22-1", 5000, 8), ("resnet18", 5000, 8),
-        ),
-    ],
-    "paper": [
-        *_models(PIXEL_MODELS, 20000), *_models(["kernel", "forest"], 1000),
-        *_networks(*((name, *length) for name in _WIDE for length in _LENGTHS)),
-        *_networks(("wrn-28-10", 50000, 60), ("allconv", 5000, 60), ("allconv", 50000, 60), ("resnet18", 50000, 60)),
-    ],
-}  # fmt: skip
-"""The models of each profile's testbed; number k (from 1) is the k-th."""
 
 
 def _pixel_rows(images: ImageDataset) -> NDArray[np.float32]:
