@@ -37,7 +37,7 @@ from robustness_lib.methods import pgd
 from robustness_lib.paper import label
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
 from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import checkpoint_id, frame, load_published
+from robustness_lib.runner.records import checkpoint_id, load_published
 
 notebook.check_parameters(globals(), "adversarial")
 style.use_style()
@@ -328,7 +328,7 @@ markdown.Markdown(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.candidates_table(
-    frame(load_published("recipe_choice", Path(results))),
+    load_published("recipe_choice", Path(results)),
     method="adversarial",
     measures=["error", "adversarial_accuracy"],
     caption="Trainings tried on 5,000 images of CIFAR-10, evaluated on held-out training images. In bold the most robust of each arm.",
@@ -483,7 +483,7 @@ style.show(figure, pd.DataFrame({"class": classes, "attacked": after}))
 # `attack_mode` belong to every section.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-provenance.provenance_box(frame(recorded), "adversarial")
+provenance.provenance_box(recorded, "adversarial")
 
 # %% [markdown]
 # Source of this page: {download}`adversarial.py </notebooks/adversarial.py>`.

@@ -34,7 +34,7 @@ from robustness_lib.experiments import registry
 from robustness_lib.metrics import calibration
 from robustness_lib.paper import CLAIMS, label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
-from robustness_lib.runner.records import Store, frame, load_published
+from robustness_lib.runner.records import load_published
 
 notebook.check_parameters(globals(), "calibration")
 style.use_style()
@@ -312,7 +312,7 @@ markdown.Markdown(
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 choice = load_published("recipe_choice", Path(results))
 trainings.candidates_table(
-    frame(choice),
+    choice,
     method="held-out",
     measures=[ERROR, RMS, LIKELIHOOD],
     train_images=5000,
@@ -535,9 +535,8 @@ trainings.live_table(
 )
 
 # %% mystnb={"figure": {"caption": "Accuracy against confidence in this run; a point is the mean over seeds of one bin. Thin dotted lines are the recorded results of the same scale.", "name": "fig-calibration-live"}, "image": {"alt": "A reliability diagram of the live run with both arms: accuracy in bins of rising confidence, beside the diagonal of perfect calibration.", "width": "100%"}} tags=["hide-input"]
-own = list(filter(None, map(Store(store).get, jobs)))
 names = list(dict.fromkeys(job.dataset for job in jobs))[:2]
-draw_reliability(own, profile, names, jobs[0].method, merge=1 if profile == "smoke" else 5, beside=recorded)
+draw_reliability(live, profile, names, jobs[0].method, merge=1 if profile == "smoke" else 5, beside=recorded)
 
 # %% [markdown]
 # The same at another scale. Results go to `runs/`; `robustness publish` puts them into this book:
@@ -561,7 +560,7 @@ draw_reliability(own, profile, names, jobs[0].method, merge=1 if profile == "smo
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-provenance.provenance_box(frame(recorded), "calibration")
+provenance.provenance_box(recorded, "calibration")
 
 # %% [markdown]
 # Source of this page: {download}`calibration.py </notebooks/calibration.py>`.

@@ -22,16 +22,33 @@ import pandas as pd
 from robustness_lib import notebook
 from robustness_lib.paper import SECTIONS, network_label
 from robustness_lib.report import markdown
-from robustness_lib.runner.records import frame, load_published
+from robustness_lib.runner.records import load_published
 
 notebook.check_parameters(globals())
 published = load_published(folder=Path(results))
 TITLES = SECTIONS | {"pretraining": "Pre-training", "recipe_choice": "Hyper-parameter search"}
-speeds = frame(record for record in published if record.job.section == "cost" and "ratio_min" in record.metrics)
-speeds = speeds[speeds["method"] != "networks at once"]
-names = ["device", "threads", "architecture", "precision", "compile", "graphs"]
-settings = pd.DataFrame(list(speeds["recipe"]), index=speeds.index, columns=names)
-gpu, cpu = (speeds[settings["device"].str.startswith("CPU") == here] for here in (False, True))
+speeds = pd.DataFrame(
+    [
+        {**record.metrics, **record.job.recipe, "method": record.job.method}
+        for record in published
+        if record.job.section == "cost" and record.job.method != "networks at once" and "ratio_min" in record.metrics
+    ],
+    columns=[
+        "method",
+        "device",
+        "threads",
+        "architecture",
+        "precision",
+        "compile",
+        "graphs",
+        "ratio",
+        "ratio_min",
+        "ratio_max",
+        "images_per_second",
+        "baseline_images_per_second",
+    ],
+)
+gpu, cpu = (speeds[speeds["device"].str.startswith("CPU") == here] for here in (False, True))
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trained = cpu[cpu["method"] == "training"]
@@ -45,7 +62,7 @@ markdown.findings(
     (
         len(trained) > 0
         and trained["ratio_min"].min() > 1
-        and settings["precision"][trained["ratio"].idxmin()] == "float32",
+        and trained["precision"][trained["ratio"].idxmin()] == "float32",
         f"On two CPU cores the library is {trained['ratio'].min():.1f} to {trained['ratio'].max():.1f} times as fast as the "
         "textbook loop; the least is in float32.",
     ),
@@ -53,15 +70,12 @@ markdown.findings(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 rows = []
-for index, row in speeds.assign(device=settings["device"]).sort_values(["device", "method", "ratio"]).iterrows():
-    recipe = settings.loc[index]
-    ways = (
-        f"{recipe['precision']}{', compiled' if recipe['compile'] else ''}{', CUDA graphs' if recipe['graphs'] else ''}"
-    )
+for row in speeds.sort_values(["device", "method", "ratio"]).to_dict("records"):
+    ways = f"{row['precision']}{', compiled' if row['compile'] else ''}{', CUDA graphs' if row['graphs'] else ''}"
     rows.append(
         {
-            "Device": f"{recipe['device'].removeprefix('NVIDIA ')}, {recipe['threads']:.0f} threads",
-            "Work": f"{row['method']}, {network_label(recipe['architecture'])}",
+            "Device": f"{row['device'].removeprefix('NVIDIA ')}, {row['threads']:.0f} threads",
+            "Work": f"{row['method']}, {network_label(row['architecture'])}",
             "Library": ways,
             "Images/s": f"{row['images_per_second']:,.0f}",
             "Textbook loop": f"{row['baseline_images_per_second']:,.0f}",

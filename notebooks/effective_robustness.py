@@ -36,7 +36,6 @@ from robustness_lib.experiments import testbed as published_testbeds
 from robustness_lib.metrics import effective_robustness as linear_fits
 from robustness_lib.paper import label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
-from robustness_lib.runner.records import Store, frame
 
 notebook.check_parameters(globals(), "effective_robustness")
 style.use_style()
@@ -532,7 +531,7 @@ trainings.live_table(
 )
 
 # %% mystnb={"figure": {"caption": "Effective robustness of this run against accuracy, drawn as in the first figure; thin dotted lines are the recorded means of the same scale.", "name": "fig-er-live"}, "image": {"alt": "Effective robustness of the live run against accuracy, a panel a shift, one course from scratch and one pre-trained.", "width": "100%"}} tags=["hide-input"]
-own = [record for record in map(Store(store).get, jobs) if record and record.job.method == "standard"]
+own = [record for record in live if record.job.method == "standard"]
 if own:
     measured = own[0].job.recipe["shifts"].split(",")[:2]
     beside = [record for record in everything if record.job.profile == profile]
@@ -568,7 +567,7 @@ if own:
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-provenance.provenance_box(frame(everything), "effective_robustness")
+provenance.provenance_box(everything, "effective_robustness")
 
 # %% [markdown]
 # Source of this page: {download}`effective_robustness.py </notebooks/effective_robustness.py>`.

@@ -34,7 +34,7 @@ from robustness_lib.experiments import imbalance, registry
 from robustness_lib.methods.resampling import class_sizes, minority_classes
 from robustness_lib.paper import label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
-from robustness_lib.runner.records import Store, frame, load_published
+from robustness_lib.runner.records import load_published
 
 notebook.check_parameters(globals(), "imbalance")
 style.use_style()
@@ -289,7 +289,7 @@ markdown.table(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.candidates_table(
-    frame(load_published("recipe_choice", Path(results))),
+    load_published("recipe_choice", Path(results)),
     method="imbalanced",
     measures=["error"],
     symbol="γ",
@@ -449,7 +449,7 @@ trainings.live_table(
 )
 
 # %% mystnb={"figure": {"caption": "Total and minority error of this run against the exponent; thin dotted lines are the recorded results of the same scale.", "name": "fig-imbalance-live"}, "image": {"alt": "Two panels or four: total error above, minority error below, a curve from scratch and a pre-trained one, and a grey range of the remedies.", "width": "100%"}} tags=["hide-input"]
-own = evidence.tidy(filter(None, map(Store(store).get, jobs)))
+own = evidence.tidy(live)
 beside = evidence.where(evidence.tidy(recorded), main=True, profile=profile)
 draw(own, list(dict.fromkeys(job.dataset for job in jobs))[:2], profile == "paper", beside)
 
@@ -475,7 +475,7 @@ draw(own, list(dict.fromkeys(job.dataset for job in jobs))[:2], profile == "pape
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-provenance.provenance_box(frame(recorded), "imbalance")
+provenance.provenance_box(recorded, "imbalance")
 
 # %% [markdown]
 # Source of this page: {download}`imbalance.py </notebooks/imbalance.py>`.

@@ -36,7 +36,7 @@ from robustness_lib.experiments import registry
 from robustness_lib.methods import label_noise, loss_correction
 from robustness_lib.paper import CLAIMS, label, select
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
-from robustness_lib.runner.records import Store, frame, load_published
+from robustness_lib.runner.records import load_published
 
 notebook.check_parameters(globals(), "label_noise")
 style.use_style()
@@ -271,7 +271,7 @@ markdown.table(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trainings.candidates_table(
-    frame(load_published("recipe_choice", Path(results))),
+    load_published("recipe_choice", Path(results)),
     method="held-out",
     measures=["error", "rms_calibration_error", "negative_log_likelihood"],
     train_images=2000,
@@ -371,7 +371,7 @@ trainings.live_table(
 )
 
 # %% mystnb={"figure": {"caption": "Test error of this run against corruption strength; thin dotted lines are the recorded results of the same scale.", "name": "fig-label-noise-live"}, "image": {"alt": "The test error of the live run rises with the corruption strength, one curve from scratch and one pre-trained.", "width": "100%"}} tags=["hide-input"]
-own = evidence.tidy(filter(None, map(Store(store).get, jobs)))
+own = evidence.tidy(live)
 shown = [name for name in methods if (own["method"] == name).any() and own["level"].notna().any()]
 if shown:
     beside = evidence.where(values, main=True, profile=profile, metric="error")
@@ -406,7 +406,7 @@ if shown:
 # The last checkpoint comes with the repository; at `paper` its corpus is `places365`.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-provenance.provenance_box(frame(recorded), "label_noise")
+provenance.provenance_box(recorded, "label_noise")
 
 # %% [markdown]
 # Source of this page: {download}`label_noise.py </notebooks/label_noise.py>`.

@@ -34,7 +34,6 @@ from robustness_lib.methods import ood_scores
 from robustness_lib.metrics.ood_detection import detection_metrics
 from robustness_lib.paper import label
 from robustness_lib.report import evidence, markdown, provenance, style, trainings, verdicts
-from robustness_lib.runner.records import Store, frame
 
 notebook.check_parameters(globals(), "ood")
 style.use_style()
@@ -489,7 +488,7 @@ trainings.live_table(
 )
 
 # %% mystnb={"figure": {"caption": "AUROC of this run by OOD set: means over its seeds, which are the small dots. Vertical strokes: the recorded means of the same scale. Dotted: chance.", "name": "fig-ood-live"}, "image": {"alt": "One row for each OOD set of the live run, with a mark for the arm from scratch and one for the pre-trained arm.", "width": "100%"}} tags=["hide-input"]
-own = evidence.tidy(filter(None, map(Store(store).get, jobs)))
+own = evidence.tidy(live)
 scores = [name for name in ood_scores.SCORES if (own["method"] == name).any()]
 if scores:
     shown = list(dict.fromkeys(job.dataset for job in jobs))[:2]
@@ -514,7 +513,7 @@ if scores:
 # ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-provenance.provenance_box(frame(recorded), "ood")
+provenance.provenance_box(recorded, "ood")
 
 # %% [markdown]
 # Source of this page: {download}`ood.py </notebooks/ood.py>`.

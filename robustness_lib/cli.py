@@ -7,12 +7,13 @@ import shlex
 import signal
 import sys
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import registry
@@ -30,26 +31,28 @@ if TYPE_CHECKING:
     from robustness_lib.runner.model_cache import Context
 
 
-app = typer.Typer(
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-    help="Measures again what two papers found about pre-training and robustness.",
-)
+ABOUT = "Measures again what two papers found about pre-training and robustness."
+app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, help=ABOUT)
 data_app = typer.Typer(no_args_is_help=True, help="Image sets: what they are, whether they are here, how to get them.")
 app.add_typer(data_app, name="data")
 
 DEFAULT_STORE = Path("runs")
+MOST = 1024  # processes or threads
+RECORDED = (*registry.SECTIONS, PRETRAINING)  # the sections of records
+_NOTHING = "\0"  # what no folder is called
 
 
-MOST = 1024
-"""The largest number of processes or threads."""
+def _option(help: str, *names: str, check: Callable[[str, Any], Any], **settings: Any) -> Any:
+    """An option whose value, where one is given, is what ``check`` makes of its name and value."""
 
-RECORDED = (*registry.SECTIONS, PRETRAINING)
-"""The sections of records."""
+    def callback(option: typer.CallbackParam, value: Any) -> Any:
+        return None if value is None else check(option.opts[0], value)
 
-_NOTHING = "\0"
-"""What no folder is called."""
+    return Option(*names, help=help, callback=callback, **settings)
+
+
+def _text(help: str, *names: str) -> Any:
+    return _option(help, *names, check=_not_empty)
 
 
 def _not_empty(option: str, text: str) -> str:
@@ -59,37 +62,20 @@ def _not_empty(option: str, text: str) -> str:
     return text
 
 
-def _text(help: str, *names: str) -> Any:
-    """An option that takes text."""
-
-    def check(option: typer.CallbackParam, text: str | None) -> str | None:
-        return None if text is None else _not_empty(option.opts[0], text)
-
-    return typer.Option(*names, help=help, callback=check)
-
-
 def _number(help: str, least: float, most: float) -> Any:
-    """An option that takes a number from ``least`` to ``most``."""
-
-    def check(option: typer.CallbackParam, number: float | None) -> float | None:
-        if number is not None and not least <= number <= most:  # NaN neither
-            raise UserError(
-                f"{option.opts[0]} is {number} but must be from {least} to {most}; leave it out for the default"
-            )
+    def check(option: str, number: float) -> float:
+        if not least <= number <= most:  # NaN neither
+            raise UserError(f"{option} is {number} but must be from {least} to {most}; leave it out for the default")
         return number
 
-    return typer.Option(help=help, callback=check)
+    return _option(help, check=check)
 
 
 def _folder(option: str, help: str) -> Any:
-    """An option that takes a folder."""
-
     def parse(text: object) -> str:
         return str(text).strip() or _NOTHING  # before version 0.29 Typer makes "" a path, the current folder
 
-    def check(text: object) -> Path | None:
-        if text is None:
-            return None
+    def check(option: str, text: object) -> Path:
         try:
             folder = as_path(_not_empty(option, str(text).replace(_NOTHING, "")))
         except UserError as error:
@@ -98,11 +84,7 @@ def _folder(option: str, help: str) -> Any:
             raise UserError(f"--store is {folder}, which is no folder; name a folder, which is made if it is missing")
         return folder
 
-    return typer.Option(option, help=help, parser=parse, callback=check, metavar="PATH")
-
-
-def _flag(names: str, help: str) -> Any:
-    return typer.Option(names, help=help)
+    return _option(help, option, check=check, parser=parse, metavar="PATH")
 
 
 ProfileName = Annotated[str, _text(f"Scale: {', '.join(PROFILES)}.", "--profile")]
@@ -122,22 +104,26 @@ Device = Annotated[str, _text("auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, _text("auto, bfloat16 or float32.")]
 Threads = Annotated[int | None, _number("CPU threads at most; by default all. A small network takes one.", 1, MOST)]
 Compile = Annotated[
-    bool | None, _flag("--compile/--no-compile", "Whether networks are compiled for training; by default on a GPU.")
+    bool | None,
+    Option("--compile/--no-compile", help="Whether networks are compiled for training; by default on a GPU."),
 ]
 Settings = Annotated[
     list[str],
-    _flag("--set", "NAME=VALUE, a setting of the recipe; scratch., tuned. or pretraining. before NAME restricts it."),
+    Option(
+        "--set", help="NAME=VALUE, a setting of the recipe; scratch., tuned. or pretraining. before NAME restricts it."
+    ),
 ]
 PretrainingSettings = Annotated[
-    list[str], _flag("--set", "NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe.")
+    list[str],
+    Option("--set", help="NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe."),
 ]
-SectionName = Annotated[str, typer.Argument(help="Section, or pretraining.")]
+SectionName = Annotated[str, Argument(help="Section, or pretraining.")]
 
 
 def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
     """The settings of a pre-training, by their names alone; those of another training are refused."""
-    settings_by_name = sorted(registry.parse_overrides(settings).items(), key=lambda item: "." in item[0])
-    given = {name.removeprefix("pretraining."): value for name, value in settings_by_name}  # those restricted to it win
+    ordered = sorted(registry.parse_overrides(settings).items(), key=lambda item: "." in item[0])
+    given = {name.removeprefix("pretraining."): value for name, value in ordered}  # those restricted to it win
     for name in given:
         if "." in name:
             raise UserError(
@@ -163,7 +149,7 @@ def _context(
 
 @app.command()
 def run(
-    section: Annotated[str, typer.Argument(help=f"Section: {', '.join(registry.SECTIONS)}.")],
+    section: Annotated[str, Argument(help=f"Section: {', '.join(registry.SECTIONS)}.")],
     profile_name: ProfileName = "smoke",
     dataset: Annotated[str, _text("Data sets, separated by commas; the profile's by default.")] = "all",
     method: Annotated[
@@ -290,7 +276,7 @@ def pretrain(
 def import_weights(
     weights: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="A .pt file of the first paper's authors; or a torchvision network, such as resnet18, whose weights a "
             "person downloaded into the data root's folder torchvision."
         ),
@@ -360,7 +346,7 @@ def show(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Print your records of a section and the book's: means and standard deviations over seeds."""
-    from robustness_lib.runner import comparison
+    from robustness_lib.report import comparison
 
     choose(section, RECORDED, "section")
     table = comparison.summary(_own(store).records(section), _published(section))
@@ -374,7 +360,7 @@ def show(
 
 @app.command()
 def compare(
-    section: Annotated[str | None, typer.Argument(help="Section, or pretraining; all by default.")] = None,
+    section: Annotated[str | None, Argument(help="Section, or pretraining; all by default.")] = None,
     profile_name: Profiles = "all",
     dataset: Datasets = "all",
     method: Methods = "all",
@@ -382,7 +368,7 @@ def compare(
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Set your records beside the book's, job by job and as means: do they agree?"""
-    from robustness_lib.runner import comparison
+    from robustness_lib.report import comparison
 
     if section is not None:
         choose(section, RECORDED, "section")
@@ -424,7 +410,7 @@ def _restricted(table: pd.DataFrame, **chosen: str) -> pd.DataFrame:
 
 @app.command()
 def merge(
-    folders: Annotated[list[Path], typer.Argument(help="Folders that --out filled, or other stores.")],
+    folders: Annotated[list[Path], Argument(help="Folders that --out filled, or other stores.")],
     store: StoreFolder = DEFAULT_STORE,
 ) -> None:
     """Take records and checkpoints that were made elsewhere into the store."""
@@ -449,13 +435,14 @@ def merge(
 def publish_records(
     store: StoreFolder = DEFAULT_STORE,
     changed: Annotated[
-        bool, _flag("--changed", "Also records with settings changed by --set, which may take others' place.")
+        bool,
+        Option("--changed", help="Also records with settings changed by --set, which may take others' place."),
     ] = False,
     replace: Annotated[
-        bool, _flag("--replace", "Also where the book has other numbers of the same job: yours instead.")
+        bool, Option("--replace", help="Also where the book has other numbers of the same job: yours instead.")
     ] = False,
     checkpoint: Annotated[
-        list[str], typer.Option(help="Also this checkpoint, into book/checkpoints, in half precision.")
+        list[str], Option(help="Also this checkpoint, into book/checkpoints, in half precision.")
     ] = [],  # noqa: B006 - typer takes the default's type from it
 ) -> None:
     """Merge the store's records into book/results, which the book reads: those that a profile plans."""
@@ -467,7 +454,12 @@ def publish_records(
             "the repository, with --store for a store elsewhere"
         )
     evidence = [record for record in _own(store).records() if record.job.profile in EVIDENCE]
-    chosen = [_with_changes(record) for record in evidence if changed or registry.is_planned(record.job)]
+    chosen = []
+    for record in evidence:
+        changes = registry.changed_settings(record.job)
+        if changed or registry.is_planned(record.job):
+            source = record.provenance | ({"changed": changes} if changes else {})  # so that it can be measured again
+            chosen.append(dataclasses.replace(record, provenance=source))
     for name in [checkpoint_ids.check_id(name, "--checkpoint") for name in checkpoint]:
         print(f"{model_cache.ship(name, store)}: comes with the repository now")
     result, kept = records.publish(chosen, replace=replace)
@@ -481,18 +473,12 @@ def publish_records(
         )
     for published, new in kept:
         old, own = records.result_of(published), records.result_of(new)
-        differing = [name for name in sorted(old | own) if old.get(name) != own.get(name)]
-        values = [f"{name} {_brief(old.get(name))} -> {_brief(own.get(name))}" for name in differing]
-        print(f"not published: {new.job.label} ({new.job.key}): {', '.join(values)}", file=sys.stderr)
+        differing = (name for name in sorted(old | own) if old.get(name) != own.get(name))
+        values = ", ".join(f"{name} {_brief(old.get(name))} -> {_brief(own.get(name))}" for name in differing)
+        print(f"not published: {new.job.label} ({new.job.key}): {values}", file=sys.stderr)
     if kept:
         print(f"{len(kept)} published records have other numbers and stay; --replace puts yours there", file=sys.stderr)
         raise typer.Exit(1)
-
-
-def _with_changes(record: Record) -> Record:
-    """With the settings in which it differs from what its section plans, so that it can be measured again."""
-    changes = registry.changed_settings(record.job)
-    return dataclasses.replace(record, provenance={**record.provenance, "changed": changes}) if changes else record
 
 
 def _brief(value: float | list[float] | None) -> str:
@@ -501,7 +487,7 @@ def _brief(value: float | list[float] | None) -> str:
 
 @data_app.command("list")
 def list_data(
-    names: Annotated[list[str] | None, typer.Argument(help="Image sets to tell all about.")] = None,
+    names: Annotated[list[str] | None, Argument(help="Image sets to tell all about.")] = None,
     data_root: DataRoot = None,
 ) -> None:
     """What each image set is, and whether it is here; of those named also where, by whom, and how to get it."""
@@ -527,38 +513,38 @@ def list_data(
 
 @data_app.command("check")
 def check_data(
-    names: Annotated[list[str] | None, typer.Argument(help="Image sets; all that are here by default.")] = None,
+    names: Annotated[list[str] | None, Argument(help="Image sets; all that are here by default.")] = None,
     data_root: DataRoot = None,
 ) -> None:
     """Read image sets from end to end and say whether each is intact."""
     from robustness_lib import data
 
     if names:
-        bad = {_told(data.check(name, data_root)) for name in data.expand_names(names, data_root)} - {"intact"}
-    else:
-        found = [data.check(row["name"], data_root) for row in data.list_sets(data_root)]
-        bad = {_told(status) for status in found if status.state != "missing"} & {"damaged"}
-    if bad:
-        raise typer.Exit(1)
+        _report(data.check(name, data_root) for name in data.expand_names(names, data_root))
+        return
+    states = (data.check(row["name"], data_root) for row in data.list_sets(data_root))
+    _report((status for status in states if status.state != "missing"), "incomplete")
 
 
 @data_app.command("fetch")
 def fetch_data(
-    names: Annotated[list[str], typer.Argument(help="Image sets.")],
+    names: Annotated[list[str], Argument(help="Image sets.")],
     data_root: DataRoot = None,
 ) -> None:
     """Download image sets that can be downloaded; say how to get the others."""
     from robustness_lib import data
 
-    found = [_told(data.fetch(name, data_root)) for name in data.expand_names(names, data_root)]
-    if set(found) - {"intact"}:
+    _report(data.fetch(name, data_root) for name in data.expand_names(names, data_root))
+
+
+def _report(statuses: Iterable[data_sets.Status], *fine: str) -> None:
+    """Print the states of image sets; the command fails unless all are intact, or fine."""
+    failed = False
+    for status in statuses:
+        print(f"{status.name} is {status.state}: {status.message}")
+        failed = failed or status.state not in ("intact", *fine)
+    if failed:
         raise typer.Exit(1)
-
-
-def _told(status: data_sets.Status) -> str:
-    """The state of an image set, after it was printed."""
-    print(f"{status.name} is {status.state}: {status.message}")
-    return status.state
 
 
 def _print_table(columns: Sequence[Any], rows: Sequence[Mapping[Any, Any]]) -> None:

@@ -245,7 +245,7 @@ def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
         jobs, outcome = registry.measure_section("adversarial", "smoke", context, overrides=short, workers=1)
         outcome.check()
         by_name = {(job.method, "scratch" if job.init == SCRATCH else "tuned"): job for job in jobs}
-        yield by_name, registry.recorded(jobs, registry.Store(context.store)), context
+        yield by_name, toys.frame(map(registry.Store(context.store).get, jobs)), context
 
 
 def test_every_method_is_measured(live: Live) -> None:

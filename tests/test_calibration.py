@@ -95,7 +95,7 @@ def test_a_notebooks_parameters_select_what_is_measured(root: Path, tmp_path: Pa
     }
     jobs, live = registry.measure_as_asked("calibration", asked)
     assert {(job.dataset, job.method, job.seed, job.recipe["epochs"]) for job in jobs} == {("own", "standard", 3, 2)}
-    assert sorted(live["arm"]) == ["pre-trained", "scratch"]
+    assert sorted(record.job.arm for record in live) == ["pre-trained", "scratch"]
     with pytest.raises(UserError, match="no levels"):
         registry.measure_as_asked("calibration", asked | {"levels": "0.5"})
 

@@ -19,7 +19,7 @@ from robustness_lib.experiments.testbed_comparison import metrics_against, testb
 from robustness_lib.metrics.effective_robustness import effective_robustness, fit_line
 from robustness_lib.models.architectures import build
 from robustness_lib.runner.model_cache import save_trained
-from robustness_lib.runner.records import SCRATCH, Job, Store, frame
+from robustness_lib.runner.records import SCRATCH, Job, Store
 from robustness_lib.runner.sweep import sweep
 from robustness_lib.training.trainer import History
 
@@ -202,7 +202,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Job], p
             )
         sweep(planned, section.run, context).check()
     store = Store(context.store)
-    return store, planned, frame(record for job in planned if (record := store.get(job)) is not None)
+    return store, planned, toys.frame(map(store.get, planned))
 
 
 def test_every_method_is_measured(swept: tuple[Store, list[Job], pd.DataFrame]) -> None:

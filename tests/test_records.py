@@ -1,4 +1,4 @@
-"""Keys, canonical JSON, the store, damaged files, publishing and frames."""
+"""Keys, canonical JSON, the store, damaged files, publishing, and what tells records apart."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ from hypothesis import strategies as st
 
 from robustness_lib.errors import UserError
 from robustness_lib.files import locked, remove_leftovers, write_atomically
-from robustness_lib.runner import provenance, records
+from robustness_lib.report.comparison import distinctions
+from robustness_lib.runner import provenance
 from robustness_lib.runner.provenance import code_revision
 from robustness_lib.runner.records import (
     Job,
@@ -32,7 +33,6 @@ from robustness_lib.runner.records import (
     Store,
     canonical_json,
     check_metrics,
-    frame,
     load_published,
     publish,
     short_hash,
@@ -453,7 +453,7 @@ def test_killed_while_publishing_the_file_is_as_it_was(tmp_path: Path) -> None:
     assert publish([record(2)], tmp_path) == ({"calibration": (3, 1)}, [])
 
 
-# ---------------------------------------------------------------------------------------- provenance and frames
+# ---------------------------------------------------------------------------------------- provenance, distinctions
 
 
 def test_provenance() -> None:
@@ -505,39 +505,13 @@ def test_revision_of_copied_files_is_what_their_owner_says(tmp_path: Path, monke
     assert code_revision() == "unknown"
 
 
-COLUMNS = ["key", "section", "profile", "dataset", "init", "method", "level", "seed", "recipe", "arm", "provenance"]
-
-
-def test_frame_has_one_row_a_record_and_one_column_a_metric() -> None:
-    tuned = record(1, init="wrn-16-1_x")
-    table = frame([record(0), Record(tuned.job, {"error": 0.125, "temperature": 1.5}, {})])
-    assert set(COLUMNS) | {"error", "history_error", "temperature"} == set(table.columns)
-    assert table["arm"].tolist() == ["scratch", "pre-trained"]
-    assert table["error"].tolist() == [0.25, 0.125]
-    assert table["history_error"][0] == [0.5, 0.25]
-    assert table["temperature"].isna().tolist() == [True, False]
-    assert table["recipe"][0] == dict(JOB.recipe)
-    assert table["key"].tolist() == [record(0).job.key, tuned.job.key]
-
-
-def test_a_record_that_is_given_twice_is_not_counted_twice() -> None:
-    with pytest.raises(UserError, match=f"the record {record().job.key} is there twice"):
-        frame([record(0), record(1), record(0)])
-
-
-@pytest.mark.parametrize("name", ["seed", "level", "arm", "provenance"])
-def test_a_metric_does_not_take_another_columns_place(name: str) -> None:
-    with pytest.raises(UserError, match=f"is called {name}, which means another thing; rename it"):
-        frame([dataclasses.replace(record(), metrics={name: 0.5})])
-
-
 def distinguished(*changes: dict[str, Any]) -> list[str]:
     """What tells records of one setting apart that differ so."""
     rows = []
     for seed, change in enumerate(changes):
         source = {"seconds": 1.0, **change.pop("provenance", {})}
         rows.append(dataclasses.replace(record(seed, **change), provenance=source))
-    return records.distinctions(frame(rows)).tolist()
+    return list(distinctions(rows).values())
 
 
 def test_checkpoints_recipes_precisions_and_images_are_kept_apart() -> None:

@@ -7,7 +7,6 @@ from collections.abc import Sequence
 
 from robustness_lib.metrics import Metrics
 from robustness_lib.report import evidence, trainings
-from robustness_lib.runner import records
 from robustness_lib.runner.records import Job, Record
 
 JOB = Job(
@@ -30,7 +29,7 @@ def made(metrics: Metrics, precision: str = "float32", **changes: object) -> Rec
 def rows(*some: Record, metrics: tuple[str, ...] = ("error",), recorded: Sequence[Record] = ()) -> list[list[str]]:
     """The table's cells, the header first."""
     jobs, values = [record.job for record in some], evidence.tidy(recorded)
-    table = trainings.live_table(jobs, records.frame(some), values, metrics=metrics, caption="", name="tab")
+    table = trainings.live_table(jobs, some, values, metrics=metrics, caption="", name="tab")
     lines = [line for line in table.splitlines() if line.startswith("|") and "---" not in line]
     return [[cell.strip() for cell in line.strip("|").split("|")] for line in lines]
 
@@ -70,8 +69,7 @@ def test_what_differs_beside_the_seed_is_never_one_mean() -> None:
 
 
 def test_a_job_without_a_record_is_not_run() -> None:
-    nothing = records.frame([]), evidence.tidy([])
-    table = trainings.live_table([JOB], *nothing, metrics=["error"], caption="", name="tab")
+    table = trainings.live_table([JOB], [], evidence.tidy([]), metrics=["error"], caption="", name="tab")
     assert "| synthetic, standard, from scratch | 0 | not run |" in table
 
 
@@ -83,7 +81,7 @@ def test_the_best_candidate_is_bold() -> None:
         rows.append(made({"error": 0.4, "adversarial_accuracy": accuracy}, profile="cpu", recipe=recipe, **changes))
     measures = ["error", "adversarial_accuracy"]
     table = trainings.candidates_table(
-        records.frame(rows), method="adversarial", measures=measures, caption="c", name="tab-candidates"
+        rows, method="adversarial", measures=measures, caption="c", name="tab-candidates"
     )
     assert "| **pre-trained** | **5** | **40.0** | **30.0** |" in table
     assert "| pre-trained | 10 | 40.0 | 25.0 |" in table

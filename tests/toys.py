@@ -14,10 +14,11 @@ import os
 import signal
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 import typer
@@ -30,7 +31,7 @@ from robustness_lib.models.architectures import build
 from robustness_lib.models.checkpoints import weights_checksum
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context
-from robustness_lib.runner.records import Job, Store
+from robustness_lib.runner.records import Job, Record, Store
 from robustness_lib.runner.sweep import sweep
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.device import Runtime
@@ -132,6 +133,11 @@ def ran(store: Path) -> list[tuple[int, int]]:
 def context(store: Path, **changes: object) -> Context:
     store.mkdir(parents=True, exist_ok=True)
     return Context(**({"store": store, "runtime": PLAIN, "progress": False} | changes))
+
+
+def frame(records: Iterable[Record | None]) -> pd.DataFrame:
+    """A row a record: what the job is, and its metrics."""
+    return pd.DataFrame([{**vars(r.job), "arm": r.job.arm, **r.metrics} for r in records if r is not None])
 
 
 # ---------------------------------------------------------------------------------------- what children do

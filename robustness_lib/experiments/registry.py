@@ -19,11 +19,9 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments.presets import PROFILES
 from robustness_lib.files import as_path
 from robustness_lib.metrics import Metrics
-from robustness_lib.runner.records import SCRATCH, Job, Record, Store, checkpoint_id, frame, load_published
+from robustness_lib.runner.records import SCRATCH, Job, Record, Store, checkpoint_id, load_published
 
 if TYPE_CHECKING:
-    import pandas as pd
-
     from robustness_lib.experiments.grid import Filters
     from robustness_lib.runner.model_cache import Context
     from robustness_lib.runner.sweep import Outcome
@@ -173,24 +171,15 @@ def plan_as_asked(name: str, parameters: Mapping[str, Any]) -> list[Job]:
     return section(name).jobs(parameters["profile"], **chosen)
 
 
-def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job], pd.DataFrame]:
-    """Measure what a notebook's parameters, by name, ask for.
-
-    Returns:
-        The planned jobs, and their records as a frame.
-    """
+def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job], list[Record]]:
+    """Measure what a notebook's parameters, by name, ask for; gives the planned jobs, and their records."""
     from robustness_lib.runner.model_cache import Context
 
     store, data_root = as_path(parameters["store"]), parameters["data_root"]
     context = Context(data=as_path(data_root) if data_root else None, store=store)
     jobs, outcome = measure_section(name, parameters["profile"], context, **_asked(parameters))
     outcome.check()
-    return jobs, recorded(jobs, Store(store))
-
-
-def recorded(jobs: Sequence[Job], store: Store) -> pd.DataFrame:
-    """The records of ``jobs`` in the store, as a frame."""
-    return frame(record for job in jobs if (record := store.get(job)) is not None)
+    return jobs, list(filter(None, map(Store(store).get, jobs)))
 
 
 def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:

@@ -5,5 +5,6 @@
 * :mod:`~robustness_lib.report.markdown`: numbers, tables and findings as Markdown;
 * :mod:`~robustness_lib.report.style`: the one look of all figures;
 * :mod:`~robustness_lib.report.trainings`: how networks were trained, what was tried, and what a live run measured;
+* :mod:`~robustness_lib.report.comparison`: a store's records beside the book's;
 * :mod:`~robustness_lib.report.provenance`: commands, revisions and checksums behind a page.
 """

@@ -27,7 +27,6 @@ from robustness_lib.runner.records import (
     EVIDENCE,
     PRETRAINING,
     PUBLISHED,
-    SCRATCH,
     SETTING,
     Record,
     canonical_json,
@@ -80,8 +79,7 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     for record in records:
         job, start = record.job, made.get(record.job.init)
         base = {
-            **{name: getattr(job, name) for name in ("section", "profile", "dataset", "init", "method", "seed")},
-            "arm": SCRATCH if job.init == SCRATCH else "pre-trained",
+            **{name: getattr(job, name) for name in (*SETTING, "init", "seed")},
             "level": np.nan if job.level is None else round(job.level, 9),
             "checkpoint": job.init if start is None else short_hash([start.dataset, dict(start.recipe)]),
             "recipe": canonical_json(dict(job.recipe)),
@@ -112,7 +110,7 @@ def _main(rows: pd.DataFrame) -> set[str]:
     groups["group"], groups["seeds"] = same.ngroup(), same["seed"].transform("nunique")
     groups["latest"] = same["date"].transform("max")
     groups = groups.sort_values(["seeds", "own_start", "latest"])
-    best = groups.groupby(SETTING, dropna=False)["group"].transform("last")
+    best = groups.groupby(list(SETTING), dropna=False)["group"].transform("last")
     return set(groups["key"][groups["group"] == best])
 
 

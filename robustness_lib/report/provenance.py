@@ -3,33 +3,32 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
-
-import pandas as pd
 
 from robustness_lib.experiments.presets import PROFILES
 from robustness_lib.models.checkpoint_ids import corpus_name, origin
 from robustness_lib.report.markdown import Markdown
-from robustness_lib.runner.records import EVIDENCE
+from robustness_lib.runner.records import EVIDENCE, Record
 
 
-def provenance_box(records: pd.DataFrame, section: str) -> Markdown:
-    """A closed drop-down "How this page was made"; ``records`` is of :func:`robustness_lib.runner.records.frame`."""
-    own = records[records["section"] == section]
-    recorded = [scale for scale in EVIDENCE if scale in set(own["profile"])] or ["cpu"]
+def provenance_box(records: Iterable[Record], section: str) -> Markdown:
+    """A closed drop-down "How this page was made"; records of other sections do not count."""
+    own = [record for record in records if record.job.section == section]
+    recorded = [scale for scale in EVIDENCE if any(record.job.profile == scale for record in own)] or ["cpu"]
     lines = [":::{dropdown} How this page was made", ""]
     for scale in recorded:
-        lines += _how_made(own[own["profile"] == scale], section, scale)
+        lines += _how_made([record for record in own if record.job.profile == scale], section, scale)
     return Markdown("\n".join([*lines, ":::", ""]))
 
 
-def _how_made(own: pd.DataFrame, section: str, profile: str) -> list[str]:
+def _how_made(own: Sequence[Record], section: str, profile: str) -> list[str]:
     """Lines about the records of one profile."""
-    if own.empty:
+    if not own:
         command = ["```bash", f"robustness run {section} --profile {profile}", "```", ""]
         return [f"Nothing is recorded yet at the `{profile}` profile. This command records it:", "", *command]
-    commands = [rerun_command(section, profile, str(name), group) for name, group in own.groupby("dataset")]
+    datasets = sorted({record.job.dataset for record in own})
+    commands = [rerun_command([record for record in own if record.job.dataset == name]) for name in datasets]
     lines = [
         "These commands measure the recorded results again. What a page shows of methods on request and of trials "
         "has commands of its own there.",
@@ -39,24 +38,26 @@ def _how_made(own: pd.DataFrame, section: str, profile: str) -> list[str]:
     if any("--init" in command or "--set" in command for command in commands):
         lines += ["", "What has `--init` or `--set` comes into the book by `robustness publish --changed`."]
     lines += ["", f"Scale\n: profile `{profile}`, {len(own)} records", ""]
-    for title, text in _facts(own).items():
+    sources = [record.provenance for record in own]
+    for title, text in _facts(sources).items():
         lines += [f"{title}\n: {text}", ""] if text else []
-    sums = sorted({(name, value) for source in own["provenance"] for name, value in source.get("data", {}).items()})
+    sums = sorted({(name, value) for source in sources for name, value in source.get("data", {}).items()})
     if sums:
         lines += ["SHA-256 of the data", *(f": {name} `{value}`" for name, value in sums), ""]
     return lines
 
 
-def rerun_command(section: str, profile: str, dataset: str, group: pd.DataFrame) -> str:
-    """The command that measures a group of records of one data set again, with the checkpoint and settings they had.
+def rerun_command(group: Sequence[Record]) -> str:
+    """The command that measures records of one data set again, with the checkpoint and settings they had.
 
     Settings in which only some of them differ from what the section plans are left out.
     """
-    parts = ["robustness", "run", section, "--profile", profile, "--dataset", dataset]
-    parts += ["--seeds", ",".join(map(str, sorted(set(group["seed"]))))]
-    init = _other_start(profile, dataset, group["init"])
+    job = group[0].job
+    parts = ["robustness", "run", job.section, "--profile", job.profile, "--dataset", job.dataset]
+    parts += ["--seeds", ",".join(map(str, sorted({record.job.seed for record in group})))]
+    init = _other_start(job.profile, job.dataset, {record.job.init for record in group})
     parts += [] if init is None else ["--init", init]
-    changes = [source.get("changed", {}) for source in group["provenance"]]
+    changes = [record.provenance.get("changed", {}) for record in group]
     for name, value in changes[0].items():
         parts += ["--set", f"{name}={value}"] if all(one.get(name) == value for one in changes) else []
     return shlex.join(parts)
@@ -73,9 +74,8 @@ def _other_start(profile: str, dataset: str, inits: Iterable[str]) -> str | None
     return min(others, default=None)
 
 
-def _facts(group: pd.DataFrame) -> dict[str, str]:
+def _facts(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """What a group of records has in common, by title; several values are all listed."""
-    sources: list[dict[str, Any]] = list(group["provenance"])
     packages = [item for source in sources for item in source.get("versions", {}).items()]
     versions = {f"{name} {number}" for name, number in packages if name in ("python", "torch", "torchvision")}
     dates = sorted(str(source["date"])[:10] for source in sources if source.get("date"))

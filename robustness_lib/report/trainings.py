@@ -11,6 +11,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.models.checkpoint_ids import origin
 from robustness_lib.models.corpora import STAND_IN, description
 from robustness_lib.paper.numbers import Metric, label, metric, network_label
+from robustness_lib.report.comparison import distinctions
 from robustness_lib.report.evidence import where
 from robustness_lib.report.markdown import Markdown, number, table
 from robustness_lib.runner.records import (
@@ -21,7 +22,6 @@ from robustness_lib.runner.records import (
     Job,
     Record,
     checkpoint_id,
-    distinctions,
 )
 
 
@@ -96,7 +96,7 @@ _JUDGED = {
 
 
 def candidates_table(
-    records: pd.DataFrame,
+    records: Iterable[Record],
     *,
     method: str,
     measures: Sequence[str],
@@ -108,7 +108,7 @@ def candidates_table(
     """What was tried before recipes were fixed, a row a candidate, the best of each arm (at each level) in bold.
 
     Args:
-        records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`, as a frame.
+        records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`.
         method: Method of that section.
         measures: What is shown; the last decides.
         train_images: Only candidates that were trained on so many images; None: all.
@@ -116,13 +116,16 @@ def candidates_table(
         caption: Caption.
         name: Label.
     """
-    some = records[records["method"] == method].reset_index(drop=True)
-    some = some.join(pd.DataFrame(list(some["recipe"]), columns=[*_SETTINGS, "train_images"]))
-    some = some if train_images is None else some[some["train_images"] == train_images]
-    varied = [setting for setting in _SETTINGS if some[setting].nunique() > 1]
+    some = [one for one in records if one.job.method == method]
+    some = [one for one in some if train_images in (None, one.job.recipe["train_images"])]
+    tried = pd.DataFrame(
+        [{**one.metrics, **one.job.recipe, "arm": one.job.arm, "level": one.job.level} for one in some],
+        columns=["arm", "level", *_SETTINGS, *measures],
+    )
+    varied = [setting for setting in _SETTINGS if tried[setting].nunique() > 1]
     rows = []
-    for (arm, level), group in some.groupby(["arm", "level"], dropna=False):
-        best = (group[measures[-1]].astype(float) * metric(measures[-1]).better).idxmax()
+    for (arm, level), group in tried.groupby(["arm", "level"], dropna=False):
+        best = (group[measures[-1]] * metric(measures[-1]).better).idxmax()
         for index, row in group.sort_values(list(_SETTINGS)).iterrows():
             cells = {"Arm": label(str(arm))} | ({symbol: f"{level:g}"} if symbol else {})
             cells |= {_SETTINGS[setting]: f"{row[setting]:g}" for setting in varied}
@@ -133,7 +136,7 @@ def candidates_table(
 
 def live_table(
     jobs: Sequence[Job],
-    live: pd.DataFrame,
+    live: Sequence[Record],
     values: pd.DataFrame,
     *,
     metrics: Sequence[str],
@@ -143,29 +146,31 @@ def live_table(
     """What was just measured, a row a data set, method, level and arm: mean and standard deviation over seeds.
 
     The recorded values of the same setting and scale stand below. A job without a record is "not run". What else tells
-    records of one setting apart (:func:`robustness_lib.runner.records.distinctions`) gives rows of their own.
+    records of one setting apart (:func:`robustness_lib.report.comparison.distinctions`) gives rows of their own.
 
     Args:
         jobs: The planned jobs, in whose order the rows are.
-        live: Their records, as by :func:`robustness_lib.experiments.registry.measure_as_asked`.
+        live: Their records.
         values: The recorded results, of :func:`robustness_lib.report.evidence.tidy`.
         metrics: What is shown. A row that has none of them shows the first four of its own instead.
         caption: Caption.
         name: Label.
     """
-    by_key = live.assign(differs=distinctions(live)).set_index("key")
+    differs, by_key = distinctions(live), {record.job.key: record.metrics for record in live}
     groups: dict[tuple[str, str], list[Job]] = {}
     for job in jobs:
         level = "" if job.level is None else f" at {job.level:g}"
-        what = f"{label(job.dataset)}, {label(job.method)}{level}, {label(_arm(job))}"
-        groups.setdefault((what, str(by_key["differs"].get(job.key, ""))), []).append(job)
-    shown, rows = [one for one in metrics if one in live and live[one].notna().any()], []
-    for (what, differs), group in groups.items():
-        some = by_key[by_key.index.isin([job.key for job in group])].drop(columns=_DESCRIBES, errors="ignore")
-        numbers = some.map(lambda value: value if isinstance(value, int | float) else None).dropna(axis=1, how="all")
-        others = [] if set(shown) & set(numbers) else [str(one) for one in numbers][:4]
+        what = f"{label(job.dataset)}, {label(job.method)}{level}, {label(job.arm)}"
+        groups.setdefault((what, differs.get(job.key, "")), []).append(job)
+    measured = dict.fromkeys(one for found in by_key.values() for one in found)
+    shown, rows = [one for one in metrics if one in measured], []
+    for (what, differing), group in groups.items():
+        some = [by_key[job.key] for job in group if job.key in by_key]
+        scalars = ({one: value for one, value in found.items() if isinstance(value, float)} for found in some)
+        numbers = pd.DataFrame(list(scalars))
+        others = [] if set(shown) & set(numbers) else [one for one in measured if one in numbers][:4]
         rest = "; ".join(f"{_shown(one).axis} {_spread(numbers[one], one)}" for one in others)
-        row = {"What": what, "Differs in": differs, "Seeds": str(len(some))}
+        row = {"What": what, "Differs in": differing, "Seeds": str(len(some))}
         for one in shown:
             cell = _spread(numbers[one], one) + _recorded(values, group[0], one) if one in numbers else ""
             row[_shown(one).axis] = cell
@@ -174,18 +179,11 @@ def live_table(
     return table(filled.loc[:, (filled != "").any()], caption=caption, name=name)
 
 
-_DESCRIBES = [*SETTING, "init", "seed", "recipe", "provenance", "differs"]
-
-
-def _arm(job: Job) -> str:
-    return SCRATCH if job.init == SCRATCH else "pre-trained"
-
-
 def _recorded(values: pd.DataFrame, job: Job, name: str) -> str:
     """The recorded value of a job's setting, as a second line of its cell; "" without one."""
-    setting = {"profile": job.profile, "dataset": job.dataset, "method": job.method, "arm": _arm(job)}
+    setting = {name: getattr(job, name) for name in SETTING if name != "level"}
     level = None if job.level is None else round(job.level, 9)
-    rows = where(values, main=True, section=job.section, metric=name, level=level, **setting)
+    rows = where(values, main=True, metric=name, level=level, **setting)
     return f"<br>*recorded {_spread(rows['value'], name)}*" if len(rows) else ""
 
 

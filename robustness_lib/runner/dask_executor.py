@@ -52,10 +52,9 @@ class DaskExecutor(Executor):
 def connect(scheduler: str | Client | None, **options: Any) -> Iterator[DaskExecutor | None]:
     """A Dask cluster's executor, for as long as the context lasts.
 
-    Args:
-        scheduler: The address of its scheduler, or a client of it, which stays open; None to do nothing.
-        **options: For :meth:`robustness_lib.training.device.Runtime.detect` on every worker. By default each takes its
-            best device, and all the precision that one of them finds best: arms that are compared share it.
+    ``scheduler`` is its address, or a client, which stays open; None to do nothing. The options are for
+    :meth:`robustness_lib.training.device.Runtime.detect` on every worker. By default each takes its best device, and
+    all the precision that one of them finds best: arms that are compared share it.
     """
     if scheduler is None:
         yield None
@@ -105,7 +104,7 @@ def _on_worker(
     context: Context,
     *others: Any,
 ) -> Any:
-    """Call a function where the submitting process is, with this worker's runtime; an unfit worker gives an error."""
+    """Call a function in the submitter's folder, with this worker's runtime; an unfit worker gives an error."""
     from distributed import get_worker
 
     worker = get_worker()

@@ -1,8 +1,7 @@
-"""Trained networks, each made once.
+"""Trained networks, each made once, though several jobs need it.
 
-Several jobs need the same network: the tuned CIFAR network serves calibration and out-of-distribution detection.
-So a network is described by a :class:`Training`, made by :func:`trained`, and kept as safetensors under the key of
-its description. Pre-trained checkpoints are found by their id.
+A network is described by a :class:`Training`, made by :func:`trained`, and kept as safetensors under the key of its
+description. Pre-trained checkpoints are found by their id.
 """
 
 from __future__ import annotations
@@ -36,15 +35,12 @@ SHIPPED = Path("book/checkpoints")
 PUBLIC = "timm/"
 """What an initialisation begins with whose weights another library downloads; no checkpoint has this name."""
 
-_OBSERVED = ("confidence", "correct")
-"""What is recorded of every network's predictions for the test set."""
-
 HELD_OUT = 0.1
 """The share of the training images that temperature tuning holds out (P1 §4.2)."""
 
 
 class Kept(NamedTuple):
-    """What a file of :func:`save_trained` holds; observed are ``epochs``, ``confidence``, ``correct`` and so on."""
+    """What a file of :func:`save_trained` holds."""
 
     weights: dict[str, Tensor]
     observed: dict[str, Tensor]
@@ -73,8 +69,7 @@ class Context:
     def images(self, name: str, split: str, *, kept: bool = False) -> ImageDataset:
         """An image set (:func:`robustness_lib.data.load`), its checksum noted for the provenance of the running job.
 
-        Those that networks are trained on, or of which predictions are ``kept``, must be the same as long as the store
-        is used; others are evaluated again.
+        Those that networks are trained on, or of which predictions are ``kept``, must stay the same in one store.
         """
         images = self._images.get((name, split))
         if images is None:
@@ -112,7 +107,7 @@ class Context:
     def made_once(
         self, path: Path, description: Mapping[str, Any], make: Callable[[], tuple[nn.Module, History]]
     ) -> Kept:
-        """What is kept of a network at ``path``, which is made first if it is not there, by one process alone."""
+        """What is kept of a network at ``path``, made first if it is not there, by one process alone."""
         with locked(self.store / "locks" / f"{path.stem}.lock"):
             if not path.exists():
                 save_trained(path, *make(), description)
@@ -195,11 +190,9 @@ class Trained:
 
 
 def held_out_split(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
-    """Split training images for temperature scaling (P1 §4.2).
+    """The first 90 % of the training images, and the last 10 % to tune the temperature on (P1 §4.2), in file order.
 
-    Returns:
-        The first 90 % to train on, and the last 10 % to tune the temperature on, in file order. Where that is sorted
-        or grouped by class it is first permuted from NumPy seed 0, as the authors do for Tiny ImageNet.
+    Where that is sorted or grouped by class it is permuted from NumPy seed 0 first, as the authors do for one set.
     """
     count = int(HELD_OUT * len(data))
     if count == 0:
@@ -236,8 +229,7 @@ def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
 def ship(checkpoint: str, store: Path) -> Path:
     """Put a checkpoint of the store among those that come with the repository, in half precision; give its file.
 
-    From then on all tune the rounded weights, this store's owner too (:func:`find_checkpoint`), so records that start
-    from them should be made after this. One that comes with the repository already stays as it is.
+    From then on all tune the rounded weights, this store's owner too. One that is there already stays as it is.
     """
     name = f"{check_id(checkpoint)}.safetensors"
     source, path = store / "checkpoints" / name, SHIPPED / name
@@ -282,7 +274,6 @@ def trained(
 
     Args:
         training: Its description, whose ``variant`` must say what ``data``, ``observe`` and the hooks are.
-        context: Where data and kept networks are.
         data: What to train on in place of the target's images, such as the same images with other labels.
         observe: What else to record after the observed epochs, beside predictions for the test set; in ``further``.
         **hooks: ``loss``, ``perturb`` or ``sampler`` for :func:`robustness_lib.training.trainer.train`.
@@ -315,9 +306,9 @@ def trained(
         new_head(network, classes, training.seed, recipe.head_bias)
     network.load_state_dict(kept.weights)
     network.to(context.runtime.device).eval()
-    arrays = {name: value.numpy() for name, value in kept.observed.items()}
-    further = {name: arrays.pop(name) for name in set(arrays) - {"epochs", *_OBSERVED}}
-    return Trained(network, **arrays, further=further, losses=json.loads(kept.metadata["losses"]))
+    further = {name: value.numpy() for name, value in kept.observed.items()}
+    epochs, confidence, correct = (further.pop(name) for name in ("epochs", "confidence", "correct"))
+    return Trained(network, epochs, confidence, correct, further, json.loads(kept.metadata["losses"]))
 
 
 def read_trained(path: Path) -> Kept:
@@ -333,7 +324,7 @@ def read_trained(path: Path) -> Kept:
 def save_trained(path: Path, network: nn.Module, history: History, description: Mapping[str, Any]) -> None:
     """Keep a network with what was observed of it, its description and the course of its training."""
     epochs = sorted(history.observed)
-    names = history.observed[epochs[0]] if epochs else _OBSERVED
+    names = history.observed[epochs[0]] if epochs else ("confidence", "correct")
     tensors = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
     whole = all(float(epoch).is_integer() for epoch in epochs)
     tensors["observed/epochs"] = torch.tensor(epochs, dtype=torch.int64 if whole else torch.float64)
@@ -350,10 +341,7 @@ def save_trained(path: Path, network: nn.Module, history: History, description: 
 
 
 def keep_outputs(job: Job, context: Context, outputs: Mapping[str, np.ndarray]) -> None:
-    """Keep what an evaluation computed for each example, as ``outputs/<section>/<key>.npz`` of the store.
-
-    Any metric can be computed again from it without training: ``logits`` float32 [N, K], ``labels`` int64 [N], ….
-    """
+    """Keep what an evaluation computed for each example, such as logits, as ``outputs/<section>/<key>.npz``."""
     content = io.BytesIO()
     np.savez_compressed(content, **dict(outputs))  # type: ignore[arg-type]
     write_atomically(context.store / "outputs" / job.section / f"{job.key}.npz", content.getvalue())

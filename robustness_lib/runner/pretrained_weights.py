@@ -21,15 +21,14 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
     """Take published weights into the store.
 
     Args:
-        weights: Path of a ``.pt`` file of P1's authors, or the name of a torchvision network, one of
-            :data:`robustness_lib.training.config.TORCHVISION`, whose ImageNet weights (P2 B.6) a person has downloaded.
-        context: Its store receives them; torchvision's lie in the folder ``torchvision`` of its data root.
+        weights: Path of a ``.pt`` file of P1's authors, or the name of a torchvision network, whose ImageNet weights
+            (P2 B.6) a person has downloaded into the folder ``torchvision`` of the data root.
+        context: Its store receives them.
         corpus: The image set that the authors' network was trained on, which a file does not say.
         adversary: What it was trained against, one of :data:`robustness_lib.training.config.ADVERSARIES`.
 
     Returns:
-        The checkpoint's id, for ``--init`` with ``--set architecture=…``, and of torchvision's networks
-        ``--set image_size=224``; a file that is imported again has the same.
+        The checkpoint's id; a file that is imported again has the same.
     """
     if weights in TORCHVISION:
         if corpus is not None or adversary != ADVERSARIES[0]:

@@ -1,9 +1,8 @@
-"""What a result is, how it is stored, and how it becomes a table.
+"""What a result is, and how it is stored.
 
-A :class:`Job` describes one measurement completely; its key is a hash of that description, so equal jobs have equal
-keys on any machine. A :class:`Record` is a job with the metrics that were measured and where they come from. A
-:class:`Store` keeps one file a record while work goes on; :func:`publish` merges them into one JSON Lines file a
-section, which git tracks and the book reads.
+A :class:`Job` describes one measurement completely; its key is a hash of that. A :class:`Record` is a job with its
+metrics and where they come from. A :class:`Store` keeps one file a record; :func:`publish` merges them into one JSON
+Lines file a section, which git tracks and the book reads.
 """
 
 from __future__ import annotations
@@ -17,15 +16,12 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 from robustness_lib.errors import UserError, shortened
 from robustness_lib.files import locked, write_atomically
 from robustness_lib.metrics import Metrics
 from robustness_lib.runner.record_checks import check_job, check_record
-
-if TYPE_CHECKING:
-    import pandas as pd
 
 Value: TypeAlias = str | int | float | bool | None
 
@@ -40,6 +36,9 @@ EVIDENCE = ("paper", "cpu")
 
 PUBLISHED = Path("book/results")
 """Where the published records lie, relative to the root of the repository."""
+
+SETTING = ("section", "profile", "dataset", "arm", "method", "level")
+"""The attributes of a job that say what was measured; records of one setting may differ in more than their seed."""
 
 
 def canonical_json(value: object) -> str:
@@ -93,11 +92,15 @@ class Job:
         return short_hash(self.as_dict())
 
     @property
+    def arm(self) -> str:
+        """``"scratch"`` or ``"pre-trained"``."""
+        return SCRATCH if self.init == SCRATCH else "pre-trained"
+
+    @property
     def label(self) -> str:
         """One short line for progress bars and messages."""
-        arm = SCRATCH if self.init == SCRATCH else "pre-trained"
         level = "" if self.level is None else f" at {self.level:g}"
-        return f"{self.section} {self.dataset} {arm} {self.method}{level} seed {self.seed}"
+        return f"{self.section} {self.dataset} {self.arm} {self.method}{level} seed {self.seed}"
 
 
 def checkpoint_id(job: Job) -> str:
@@ -152,10 +155,10 @@ def result_of(record: Record) -> Metrics:
 
 def check_metrics(metrics: Metrics) -> Metrics:
     """Return ``metrics`` with every number a plain float; one that is not finite is refused."""
-    plain: Metrics = {}
-    for name, value in metrics.items():
-        plain[name] = [float(v) for v in value] if isinstance(value, list) else float(value)
-        value = plain[name]
+    plain: Metrics = {
+        name: list(map(float, value)) if isinstance(value, list) else float(value) for name, value in metrics.items()
+    }
+    for name, value in plain.items():
         for number in value if isinstance(value, list) else [value]:
             if not math.isfinite(number):
                 raise UserError(
@@ -169,10 +172,7 @@ def check_metrics(metrics: Metrics) -> Metrics:
 
 
 class Store:
-    """The working store: one file a record under ``<folder>/records/<section>/<key>.json``.
-
-    A file that is damaged (cut short by a full disk, edited by hand) counts as not recorded: its job runs again.
-    """
+    """One file a record under ``<folder>/records/<section>/<key>.json``; a damaged one counts as not recorded."""
 
     def __init__(self, folder: Path | str = "runs") -> None:
         self.folder = Path(folder)
@@ -258,10 +258,8 @@ def publish(
 ) -> tuple[dict[str, tuple[int, int]], list[tuple[Record, Record]]]:
     """Merge records into the published files, one a section, sorted by key.
 
-    Args:
-        records: New ones.
-        folder: Where the published files lie, made if missing. One that is damaged or cannot be written stays as it is.
-        replace: Whether a record takes the place of a published one of the same job.
+    A file that is damaged or cannot be written stays as it is. With ``replace`` a record takes the place of a published
+    one of the same job.
 
     Returns:
         By section, how many records the file holds now, and how many lines are new or changed; and the pairs of a
@@ -285,64 +283,3 @@ def publish(
                 write_atomically(folder / f"{section}.jsonl", ("\n".join(lines) + "\n").encode())
         counts[section] = (len(after), changed)
     return counts, [pair for pair in kept if result_of(pair[0]) != result_of(pair[1])]
-
-
-# --------------------------------------------------------------------------------------------- frames
-
-
-def frame(records: Iterable[Record]) -> pd.DataFrame:
-    """Records as a table.
-
-    Returns:
-        One row a record: ``key``, the job's attributes, ``arm`` (``"scratch"`` or ``"pre-trained"``), one column a
-        metric (NaN or None where a record lacks it), and ``provenance``. Without a record all columns but the metrics.
-    """
-    import pandas as pd
-
-    columns = ("key", *Job.__dataclass_fields__, "arm", "provenance")
-    rows: dict[str, dict[str, Any]] = {}
-    for record in records:
-        key, arm = record.job.key, SCRATCH if record.job.init == SCRATCH else "pre-trained"
-        if key in rows:
-            raise UserError(f"the record {key} is there twice, so means would count it twice; give each record once")
-        if taken := record.metrics.keys() & set(columns):
-            raise UserError(
-                f"a metric of {record.job.label} is called {min(taken)}, which means another thing; rename it"
-            )
-        rows[key] = {"key": key, **record.job.as_dict(), "arm": arm, **record.metrics, "provenance": record.provenance}
-    return pd.DataFrame(list(rows.values()), columns=None if rows else columns)
-
-
-SETTING = ["section", "profile", "dataset", "arm", "method", "level"]
-"""The columns of a frame that say what was measured; records of one setting may still differ (:func:`distinctions`)."""
-
-
-def distinctions(rows: pd.DataFrame) -> pd.Series:
-    """What tells each record (a row of :func:`frame`) from the others of its setting, beside the seed.
-
-    A mean may pool only those of which nothing is told apart.
-
-    Returns:
-        Text by row: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records
-        of one :data:`SETTING` differ in it; "" where they differ in nothing.
-    """
-    import pandas as pd
-
-    words: dict[Any, str] = {}
-    for _, group in rows.groupby(SETTING, dropna=False, sort=False):
-        facts = [_facts(row) for row in group.to_dict("records")]
-        values = {name: {fact.get(name) for fact in facts} for name in dict.fromkeys(n for fact in facts for n in fact)}
-        # that some of the records did not use an image set tells none apart
-        differing = [name for name, some in values.items() if len(some - ({None} if ":" in name else set())) > 1]
-        for place, fact in zip(group.index, facts, strict=True):
-            words[place] = " ".join(f"{name}={fact[name]}" for name in differing if name in fact)
-    return pd.Series(words, index=rows.index, dtype=object)
-
-
-def _facts(row: Mapping[Any, Any]) -> dict[str, str]:
-    """What may tell a record from others of its setting; names of image sets begin with ``sha256:``."""
-    source = row["provenance"]
-    facts = {"init": str(row["init"])} | {name: str(value) for name, value in row["recipe"].items()}
-    if "precision" in source:
-        facts["precision"] = f"{source['precision']}{'-tf32' if source.get('tf32') else ''}"
-    return facts | {f"sha256:{name}": checksum[:8] for name, checksum in source.get("data", {}).items()}

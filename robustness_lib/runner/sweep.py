@@ -1,9 +1,8 @@
 """Running many jobs: skip what is recorded, survive being killed, share one store.
 
-A sweep is a list of independent jobs, run in this process, in processes of this machine, or by another
-``concurrent.futures`` executor such as Dask's (:mod:`robustness_lib.runner.dask_executor`). Its only state is the
-store, which all processes share: done means that a whole record exists. Each job is locked while it runs, so several
-sweeps on one store divide the work between them.
+Jobs are independent, run in this process, in processes of this machine, or by another ``concurrent.futures`` executor
+such as Dask's (:mod:`robustness_lib.runner.dask_executor`). The only state is the store, which all processes share:
+done means that a whole record exists. Each job is locked while it runs, so several sweeps divide the work.
 """
 
 from __future__ import annotations
@@ -50,9 +49,6 @@ from robustness_lib.training.trainer import cpu_threads, progress_bar
 Run = Callable[[Job, Context], Metrics]
 """What a section offers to measure one job."""
 
-OnRecord = Callable[[Record], None]
-"""What is called with each record as soon as it is in the store."""
-
 
 @dataclass
 class Outcome:
@@ -94,7 +90,9 @@ class Outcome:
 
 def perform(run: Run, job: Job, context: Context) -> Record:
     """Measure one job in this process, and keep nothing of it but its record, which is returned."""
-    runtime = replace(context.runtime, threads=threads_for(job, context.runtime))
+    architecture = job.recipe.get("architecture")
+    is_small = architecture is not None and _is_small(str(architecture))
+    runtime = replace(context.runtime, threads=1) if is_small else context.runtime
     own = replace(context, runtime=runtime, _used={}, _trained_on=[])  # other jobs may share the context's images
     started = time.monotonic()
     metrics = None
@@ -116,14 +114,7 @@ def perform(run: Run, job: Job, context: Context) -> Record:
 
 
 SMALL_NETWORK = 100_000
-"""Parameters below which a network computes with one CPU thread: others would wait for each other (a ``wrn-10-1`` on
-two cores, one of them busy, took 60 times as long with two threads as with one)."""
-
-
-def threads_for(job: Job, runtime: Runtime) -> int:
-    """The CPU threads of a job: the runtime's, or one where its network is small."""
-    architecture = job.recipe.get("architecture")
-    return 1 if architecture is not None and _is_small(str(architecture)) else runtime.threads
+"""Parameters below which a network computes with one CPU thread: more would wait for each other."""
 
 
 @functools.cache
@@ -144,9 +135,8 @@ Result = Record | UserError | str
 def attempt(run: Run, job: Job, context: Context, deadline: float | None = None, patient: bool = False) -> Result:
     """Measure one job and put its record into the store, unless another process does or it would end too late.
 
-    Args:
-        deadline: The time (of ``time.time``) before which it is to end, by what the longest recorded one like it took.
-        patient: Whether to wait, until the deadline at most, while another process measures the job.
+    It is to end before the ``deadline`` (of ``time.time``), by what the longest recorded one like it took. A
+    ``patient`` call waits, until then at most, while another process measures the job.
     """
     store = Store(context.store)
     while True:
@@ -157,8 +147,7 @@ def attempt(run: Run, job: Job, context: Context, deadline: float | None = None,
                 return LATE
             if locked:
                 try:
-                    record = perform(run, job, context)
-                    store.add(record)
+                    store.add(record := perform(run, job, context))
                 except UserError as error:
                     return error
                 return record
@@ -189,20 +178,19 @@ def sweep(
     workers: int = 1,
     time_budget: float | None = None,
     executor: Executor | None = None,
-    on_record: OnRecord | None = None,
+    on_record: Callable[[Record], None] | None = None,
 ) -> Outcome:
     """Measure all jobs that are not recorded yet.
 
     Args:
         run: The section's ``run``, a function of a module.
-        workers: Processes on this machine, which share the runtime's threads; 1 to work in this process. However few
-            jobs are left, each has its share of the threads and no more: their number changes a result's last bits.
+        workers: Processes on this machine, which share the runtime's threads; 1 to work in this process. Each job has
+            its share, however few are left: the number of threads changes a result's last bits.
         time_budget: Seconds; no job is started when less time is left than the longest recorded one like it took.
         executor: What to run on instead, whose workers share the store; it stays open.
         on_record: Called in this process with each record as soon as it is in the store.
 
-    A job that fails in a way that a user can mend (a diverging training, missing data, too little memory) does not stop
-    the others; any other exception, a mistake in the code, ends the sweep.
+    A job that ends in a UserError does not stop the others; any other exception, a mistake in the code, does.
     """
     store, outcome = Store(context.store), Outcome()
     todo: list[Job] = []

@@ -1,7 +1,6 @@
 """Results as files in a folder, to be taken to another machine: ``--out`` mirrors them there, ``merge`` takes them in.
 
-The folder is laid out as a store: ``records/<section>/<key>.json`` and ``checkpoints/<id>.safetensors``. Every file is
-whole at any moment, so nothing is lost with the machine but what was running.
+The folder is laid out as a store, and every file in it is whole at any moment.
 """
 
 from __future__ import annotations
@@ -63,13 +62,10 @@ def _mirror(job: Job, store: Path, folder: Path) -> None:
 
 @dataclass
 class Merged:
-    """What a merge into a store did, with records and checkpoints.
+    """How many records and checkpoints a merge added, and how many were there with the same result or weights.
 
-    Attributes:
-        added: How many the store lacked.
-        same: How many were there with the same result or weights.
-        differing: Labels of jobs, and ids of checkpoints, that were there with another.
-        damaged: One sentence each on what is damaged and therefore left out.
+    ``differing`` has the labels of jobs, and ids of checkpoints, that were there with another; ``damaged`` a sentence
+    on each that is damaged and therefore left out.
     """
 
     added: int = 0
@@ -92,12 +88,8 @@ class Merged:
 def merge(source: Path, store: Path) -> Merged:
     """Take the records and checkpoints of a folder into a store, by key and id.
 
-    Of two records of one job the one with the earlier date stays, so the order of merges does not matter. Killed on the
-    way, it leaves whole files; the next merge takes the rest.
-
-    Args:
-        source: A folder that :func:`mirrored` filled, another store, or a folder of ``<section>.jsonl``.
-        store: The store, made if missing.
+    Of two records of one job the one with the earlier date stays, so the order of merges does not matter. The source is
+    a folder that :func:`mirrored` filled, another store, or a folder of ``<section>.jsonl``.
     """
     if not source.is_dir():
         raise UserError(f"there is no folder {source}; give a folder that --out filled, or another store")

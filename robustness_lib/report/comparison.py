@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from robustness_lib.metrics import Metrics
-from robustness_lib.runner.records import SETTING, Record, distinctions, frame, result_of, short_hash
+from robustness_lib.runner.records import SETTING, Record, result_of, short_hash
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -14,26 +13,49 @@ if TYPE_CHECKING:
 _SHOWN = [*SETTING, "differs"]
 
 
+def distinctions(records: Sequence[Record]) -> dict[str, str]:
+    """What tells each record from the others of its setting, beside the seed; a mean may pool only equal ones.
+
+    Returns:
+        Text by key: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records
+        of one :data:`SETTING` differ in it; "" where they differ in nothing.
+    """
+    words: dict[str, str] = {}
+    groups: dict[tuple[Any, ...], dict[str, dict[str, str]]] = {}
+    for record in records:
+        setting = tuple(getattr(record.job, name) for name in SETTING)
+        groups.setdefault(setting, {})[record.job.key] = _facts(record)
+    for group in groups.values():
+        values = {name: {facts.get(name) for facts in group.values()} for facts in group.values() for name in facts}
+        # that some of the records did not use an image set tells none apart
+        differing = [name for name, some in values.items() if len(some - ({None} if ":" in name else set())) > 1]
+        for key, facts in group.items():
+            words[key] = " ".join(f"{name}={facts[name]}" for name in differing if name in facts)
+    return words
+
+
+def _facts(record: Record) -> dict[str, str]:
+    """What may tell a record from others of its setting; names of image sets begin with ``sha256:``."""
+    source = record.provenance
+    facts = {"init": record.job.init} | {name: str(value) for name, value in record.job.recipe.items()}
+    if "precision" in source:
+        facts["precision"] = f"{source['precision']}{'-tf32' if source.get('tf32') else ''}"
+    return facts | {f"sha256:{name}": checksum[:8] for name, checksum in source.get("data", {}).items()}
+
+
 def summary(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
     """The scalar metrics of one section: on each side one row a setting, what tells its records apart, and metric.
 
     Returns:
-        Text: ``whose``, ``profile`` to ``level``, ``differs`` (:func:`robustness_lib.runner.records.distinctions`),
-        ``metric``, ``mean`` and ``sd`` (over seeds; empty for one); and ``n``.
+        Text: ``whose``, ``profile`` to ``level``, ``differs`` (:func:`distinctions`), ``metric``, ``mean`` and ``sd``
+        (over seeds; empty for one); and ``n``.
     """
     import pandas as pd
 
-    sides = [
-        _long(side, lambda record: record.metrics).assign(whose=whose)
-        for whose, side in (("yours", yours), ("book's", book))
-    ]
-    groups = pd.concat(sides).groupby(["whose", *_SHOWN[1:], "metric"])["value"]
-    table = (
-        groups.agg(mean="mean", sd="std", n="count").reset_index().sort_values("whose", ascending=False, kind="stable")
-    )
-    return table.assign(
-        mean=table["mean"].map("{:.4f}".format), sd=table["sd"].map(lambda sd: "" if sd != sd else f"{sd:.4f}")
-    )
+    sides = pd.concat([_long(yours, timed=True).assign(whose="yours"), _long(book, timed=True).assign(whose="book's")])
+    values = sides.groupby(["whose", *_SHOWN[1:], "metric"])["value"].agg(["mean", "std", "count"]).reset_index()
+    table = values.sort_values("whose", ascending=False, kind="stable").rename(columns={"std": "sd", "count": "n"})
+    return table.assign(**{name: table[name].map("{:.4f}".format).replace("nan", "") for name in ("mean", "sd")})
 
 
 def compare(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
@@ -47,7 +69,7 @@ def compare(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
     """
     import pandas as pd
 
-    own, published = (dict(list(_long(side, result_of).groupby(["job", "metric"]))) for side in (yours, book))
+    own, published = (dict(list(_long(side).groupby(["job", "metric"]))) for side in (yours, book))
     rows: list[list[Any]] = []
     for name in own.keys() & published.keys():
         here, there = (side[name].set_index("seed")["value"].sort_index() for side in (own, published))
@@ -85,19 +107,16 @@ def places(yours: Sequence[Record], book: Sequence[Record]) -> list[str]:
     return [f"{pairs.count(pair)} jobs: yours on {pair[0]}; the book's on {pair[1]}" for pair in dict.fromkeys(pairs)]
 
 
-def _long(records: Sequence[Record], metrics: Callable[[Record], Metrics]) -> pd.DataFrame:
+def _long(records: Sequence[Record], timed: bool = False) -> pd.DataFrame:
     """A row a record and scalar metric: the setting as text, the job without its seed, and the value."""
     import pandas as pd
 
-    table = frame(records)
-    level = ["" if level is None or level != level else f"{level:g}" for level in table["level"]]
-    settings = table.assign(level=level, differs=distinctions(table))[_SHOWN].astype(str).to_dict("records")
-    rows = [
-        setting
-        | {"job": short_hash(record.job.as_dict() | {"seed": None}), "seed": record.job.seed}
-        | {"metric": name, "value": value}
-        for record, setting in zip(records, settings, strict=True)
-        for name, value in metrics(record).items()
-        if isinstance(value, float)
-    ]
+    differs, rows = distinctions(records), []
+    for record in records:
+        job = record.job
+        level = "" if job.level is None else f"{job.level:g}"
+        setting = (job.section, job.profile, job.dataset, job.arm, job.method, level, differs[job.key])
+        which = short_hash(job.as_dict() | {"seed": None}), job.seed
+        metrics = record.metrics if timed else result_of(record)
+        rows += [[*setting, *which, name, value] for name, value in metrics.items() if isinstance(value, float)]
     return pd.DataFrame(rows, columns=[*_SHOWN, "job", "seed", "metric", "value"])
