@@ -74,30 +74,18 @@ SHOWN_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
 EVALUATED_IMAGES, EVALUATION_STEPS = 200, 10
 """On how many test images, and with how many steps, a network is attacked while it is trained."""
 
-# --------------------------------------------------------------------------------------------- configs
-
 
 @dataclass(frozen=True, kw_only=True)
 class AdversarialConfig(TrainingConfig):
-    """A training config, and how its network is attacked afterwards.
+    """A training config, and how its network is attacked afterwards."""
 
-    Attributes:
-        test_images: On how many test images, equally many of each class; 0 for all of them (P1).
-        test_epsilon: Radius of the attack's ball, in [0, 1].
-        test_step_size: Length of its steps.
-        test_steps: How many (P1: 20).
-        long_steps: How many in the longer attack (P1: 100), 0 for none.
-        restarts: Random starts in the checks, of which the worst counts (P1: 1000).
-        restart_steps: How many steps from each of them (P1: 100); 0 for ``test_steps``.
-    """
-
-    test_images: int = 0
-    test_epsilon: float = EPSILON
+    test_images: int = 0  # how many are attacked, equally many of each class; 0 for all of them (P1)
+    test_epsilon: float = EPSILON  # radius of the attack's ball, in [0, 1]
     test_step_size: float = STEP_SIZE
-    test_steps: int = 20
-    long_steps: int = 0
-    restarts: int = 10
-    restart_steps: int = field(default=0, metadata={"added": True})
+    test_steps: int = 20  # as in P1
+    long_steps: int = 0  # of the longer attack (P1: 100); 0 for none
+    restarts: int = 10  # random starts in the checks, of which the worst counts (P1: 1000)
+    restart_steps: int = field(default=0, metadata={"added": True})  # from each of them (P1: 100); 0 for test_steps
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -107,9 +95,6 @@ class AdversarialConfig(TrainingConfig):
         check_whole(self.restart_steps, "restart_steps", 0, "the paper takes 100")
         if self.long_steps:
             check_whole(self.long_steps, "long_steps", self.test_steps, "0 leaves the longer attack out")
-
-
-# --------------------------------------------------------------------------------------------- jobs
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
@@ -133,9 +118,6 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
                 "it to the method excluded, or another checkpoint to --init"
             )
     return planned
-
-
-# --------------------------------------------------------------------------------------------- measuring
 
 
 def run(job: Job, context: Context) -> Metrics:
@@ -256,9 +238,6 @@ def check(job: Job, network: nn.Module, data: ImageDataset, context: Context) ->
     return metrics
 
 
-# --------------------------------------------------------------------------------------------- independent attacks
-
-
 def _independent_packages() -> tuple[Any, Any]:
     """The packages ``pyautoattack`` (AutoAttack's own code) and ``torchattacks``."""
     try:
@@ -274,10 +253,8 @@ def _independent_packages() -> tuple[Any, Any]:
 def attack_independently(job: Job, network: nn.Module, data: ImageDataset, context: Context) -> Metrics:
     """Attack a network by implementations that are not ours, so that its robustness is not our attack's weakness.
 
-    Returns:
-        Accuracies under our attack and, with the same settings and random starts, ``…_torchattacks``; ``…_apgd_ce``
-        under the first of AutoAttack's four attacks (100 steps, whose size it chooses); and ``…_apgd`` of images that
-        withstand the second too, towards nine wrong classes one after the other.
+    With the same settings and random starts as ours, ``…_torchattacks``; ``…_apgd_ce`` under the first of AutoAttack's
+    four attacks (100 steps, whose size it chooses), ``…_apgd`` under the second too, towards nine wrong classes.
     """
     autoattack, torchattacks = _independent_packages()
     config, runtime = AdversarialConfig.of(job.recipe), context.runtime
@@ -310,15 +287,11 @@ def attack_independently(job: Job, network: nn.Module, data: ImageDataset, conte
     return metrics
 
 
-# --------------------------------------------------------------------------------------------- examples
-
-
 def examples(job: Job, context: Context, count: int = 6) -> tuple[Tensor, Tensor, list[str], list[str]]:
     """Test images, one a class, that the job's network predicts right, and what the test attack makes of them.
 
     Returns:
-        The images, float32 [N, C, H, W] in [0, 1]; the same after the attack; the names of their classes; and of the
-        classes that are predicted after the attack.
+        The images, float32 [N, C, H, W] in [0, 1], and after the attack; the names of the classes, and predicted then.
     """
     config = AdversarialConfig.of(job.recipe)
     network, test = fit(job, context).network, context.images(job.dataset, "test")

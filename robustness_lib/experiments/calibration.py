@@ -12,7 +12,7 @@ from typing import Unpack
 
 from robustness_lib.experiments.grid import Filters, Method, expand
 from robustness_lib.methods.checks import check_whole
-from robustness_lib.metrics import Metrics, calibration
+from robustness_lib.metrics import Metrics, calibration, rounded
 from robustness_lib.runner.model_cache import Context, Training, held_out_split, keep_outputs, target_images, trained
 from robustness_lib.runner.records import Job
 from robustness_lib.training.config import TrainingConfig
@@ -30,13 +30,9 @@ METHODS = {
 
 @dataclass(frozen=True, kw_only=True)
 class CalibrationConfig(TrainingConfig):
-    """A training config, and how its network is evaluated.
+    """A training config, and how its network is evaluated."""
 
-    Attributes:
-        bin_size: Test examples in an adaptive bin (P1: 100).
-    """
-
-    bin_size: int = 100
+    bin_size: int = 100  # test examples in an adaptive bin (P1: 100)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -51,10 +47,8 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
 def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's network and measure its calibration on the whole test set.
 
-    Returns:
-        The metrics of :func:`robustness_lib.metrics.calibration.evaluate`; ``reliability_confidence`` and
-        ``reliability_accuracy`` by bin; ``history_epoch``, ``history_error`` and ``history_rms_calibration_error``
-        along the training; and for method ``temperature`` the ``temperature`` and every metric again, ``_tempered``.
+    The metrics are those of :func:`robustness_lib.metrics.calibration.evaluate`, with bins and history; for method
+    ``temperature`` the ``temperature`` too, and every one again with it, as ``…_tempered``.
     """
     config = CalibrationConfig.of(job.recipe)
     held_out = job.method == "temperature"
@@ -69,11 +63,11 @@ def run(job: Job, context: Context) -> Metrics:
     history = zip(result.confidence, result.correct, strict=True)
     rms = [calibration.rms_calibration_error(confidence, correct, config.bin_size) for confidence, correct in history]
     metrics |= {
-        "reliability_confidence": [round(float(value), 4) for value in sure],
-        "reliability_accuracy": [round(float(value), 4) for value in right],
+        "reliability_confidence": rounded(sure, 4),
+        "reliability_accuracy": rounded(right, 4),
         "history_epoch": [float(epoch) for epoch in result.epochs],
-        "history_error": [round(float(1 - correct.mean()), 4) for correct in result.correct],
-        "history_rms_calibration_error": [round(value, 5) for value in rms],
+        "history_error": rounded((1 - correct.mean() for correct in result.correct), 4),
+        "history_rms_calibration_error": rounded(rms),
     }
     if held_out:
         tuning_set = held_out_split(target_images(training, context))[1]

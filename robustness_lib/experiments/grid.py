@@ -27,50 +27,31 @@ R = TypeVar("R", bound=TrainingConfig)
 
 
 class Filters(TypedDict, total=False):
-    """What a user can select of a section; what is left out or None is the profile's or the section's own.
-
-    Attributes:
-        overrides: Settings to change, as text by name (:func:`robustness_lib.experiments.pretraining.overrides_for`).
-        init: Id of a checkpoint to tune instead of the profile's.
-    """
+    """What a user can select of a section; what is left out or None is the profile's or the section's own."""
 
     datasets: Sequence[str] | None
     methods: Sequence[str] | None
     seeds: Sequence[int] | None
-    overrides: Mapping[str, str] | None
-    init: str | None
+    overrides: Mapping[str, str] | None  # settings to change, as text by name (pretraining.overrides_for)
+    init: str | None  # id of a checkpoint to tune instead of the profile's
     chosen_levels: Sequence[float] | None
 
 
 @dataclass(frozen=True, kw_only=True)
 class Method:
-    """What is measured of a method, and how its trainings differ from the profile's.
-
-    Attributes:
-        arms: Which of :data:`ARMS` it has.
-        profiles: Where it is measured by default; none for a method on request only.
-        levels: What it varies, by profile; none for a method without levels.
-        other_levels: Whether a user can choose others than these.
-        seeds: With how many of the profile's seeds; None for all.
-        changes: Settings of its config, whatever profile and arm.
-        settings: Which of :data:`SETTINGS` hold; empty for those of all, the arm, the data set and the method itself.
-        adversary: What its networks are trained against, in pre-training too.
-        pretrained_against: The adversary of pre-training, where a user's checkpoint counts only if it had the same.
-        further: Which of the target's further pre-trainings is tuned; empty for its main one.
-        corpus: What a checkpoint that the user must give is pre-trained on; empty where none must be given.
-    """
+    """What is measured of a method, and how its trainings differ from the profile's."""
 
     arms: Sequence[str] = ARMS
-    profiles: Collection[str] = tuple(PROFILES)
-    levels: Mapping[str, Sequence[float]] = field(default_factory=dict)
-    other_levels: bool = True
-    seeds: int | None = None
-    changes: Mapping[str, Any] = field(default_factory=dict)
-    settings: Sequence[str] = ()
-    adversary: str = ADVERSARIES[0]
-    pretrained_against: str | None = None
-    further: str = ""
-    corpus: str = ""
+    profiles: Collection[str] = tuple(PROFILES)  # where it is measured by default; none for one on request only
+    levels: Mapping[str, Sequence[float]] = field(default_factory=dict)  # what it varies, by profile
+    other_levels: bool = True  # whether a user can choose others than these
+    seeds: int | None = None  # with how many of the profile's seeds; None for all
+    changes: Mapping[str, Any] = field(default_factory=dict)  # settings of its config, whatever profile and arm
+    settings: Sequence[str] = ()  # which of SETTINGS hold; empty for those of all, its arm, its data set and itself
+    adversary: str = ADVERSARIES[0]  # what its networks are trained against, in pre-training too
+    pretrained_against: str | None = None  # where a user's checkpoint counts only if its adversary was the same
+    further: str = ""  # which of the target's further pre-trainings is tuned; empty for its main one
+    corpus: str = ""  # what a checkpoint that the user must give is pre-trained on; empty where none must be given
 
     def chosen_levels(self, profile_name: str, chosen: Sequence[float] | None) -> Sequence[float | None]:
         """Its levels at a profile, or those of them that a user chose."""

@@ -50,19 +50,12 @@ ENLARGED = ("oversampling", "smote")
 
 @dataclass(frozen=True, kw_only=True)
 class ImbalanceConfig(TrainingConfig):
-    """A training config and how the training set is thinned out.
+    """A training config and how the training set is thinned out."""
 
-    Attributes:
-        largest: Images of the first class (P1: 5000 of CIFAR-10, 500 of CIFAR-100).
-        smallest: Images of the last class (P1: 250 and 25).
-        law: One of :data:`robustness_lib.methods.resampling.LAWS`.
-        smote_neighbours: How many nearest images SMOTE draws from.
-    """
-
-    largest: int = 5000
-    smallest: int = 250
-    law: str = "v1"
-    smote_neighbours: int = 5
+    largest: int = 5000  # images of the first class (P1: 5000 of CIFAR-10, 500 of CIFAR-100)
+    smallest: int = 250  # images of the last class (P1: 250 and 25)
+    law: str = "v1"  # one of methods.resampling.LAWS
+    smote_neighbours: int = 5  # how many nearest images SMOTE draws from
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -76,11 +69,10 @@ class ImbalanceConfig(TrainingConfig):
 
 SIZES = {
     "smoke": {"synthetic": (10, 60, 6)},
-    "cpu": {"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},
+    "cpu": {"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},  # SMOTE with 5 neighbours needs 6 images
     "paper": {"cifar10": (10, 5000, 250), "cifar100": (100, 500, 25)},
 }
-"""By profile and data set: number of classes, images of the largest and of the smallest. CIFAR-100's smallest at
-``cpu`` is a little more than a twentieth of the largest, since SMOTE with 5 neighbours needs 6 images."""
+"""By profile and data set: number of classes, images of the largest and of the smallest."""
 
 IMAGES = {"smoke": {"scratch": 2000, "tuned": 600}, "cpu": {"scratch": 200_000, "tuned": 40_000}}
 """How many images a training processes, in whole epochs, so that all trainings of an arm are equally long. At ``paper``
@@ -126,11 +118,7 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
 
 
 def run(job: Job, context: Context) -> Metrics:
-    """Train (or find) the job's network and measure it on the whole test set.
-
-    Returns:
-        The metrics of :func:`evaluate`, and for method ``smote`` the time of making images, ``smote_seconds``.
-    """
+    """Train (or find) the job's network and measure it on the whole test set (:func:`evaluate`)."""
     config = ImbalanceConfig.of(job.recipe)
     network, metrics = fitted(job, context)
     test = context.images(job.dataset, "test")
@@ -168,13 +156,10 @@ def training_of(job: Job) -> Training:
 
 
 def evaluate(predictions: ArrayLike, labels: ArrayLike, sizes: Sequence[int]) -> Metrics:
-    """All metrics of the section for the predicted classes and the labels [N] of the test images.
+    """All metrics of the section, fractions but for the class sizes, for predicted classes and labels [N].
 
-    Returns:
-        ``error``; ``class_error`` of each class; their means over the minority classes and over the others,
-        ``minority_error`` and ``majority_error``; ``minority_excess``, the sum of the class errors of the minority less
-        that of the others, divided by K; ``balanced_accuracy``, one less the mean of all class errors; and the
-        ``class_sizes``. All but the last are fractions.
+    ``minority_error`` and ``majority_error`` are means of the class errors; ``minority_excess`` is the sum of the
+    minority's class errors less that of the others, divided by K.
     """
     classes = check_labels(labels, len(sizes))
     wrong = check_labels(predictions, len(sizes), "predictions", len(classes)) != classes

@@ -53,30 +53,19 @@ METHODS = {
     "none-places365": Method(arms=["tuned"], corpus="places365", **_ON_REQUEST),
 }
 
-_HUMAN, _CLEAN = "cifar10n-", "cifar10"
-"""What the names of sets with human labels begin with, and the set that has their true labels."""
+_HUMAN, _CLEAN = "cifar10n-", "cifar10"  # how sets with human labels are called, and where their true labels are
 
 
 @dataclass(frozen=True, kw_only=True)
 class LabelNoiseConfig(TrainingConfig):
-    """A training config, how labels are corrupted, and how that is corrected: the defaults are those of P1's code.
+    """A training config, how labels are corrupted, and how that is corrected; the defaults are those of P1's code."""
 
-    Attributes:
-        noise: One of :data:`robustness_lib.methods.label_noise.KINDS`, or ``"human"`` (the data set's own).
-        noise_seed: From which labels are drawn (P1: 1); None for the job's seed + 1.
-        filter_outliers: Whether Forward, on sets of at most 10 classes, passes over the images above the 97th
-            percentile of a class's probability.
-        trusted: How GLC's trusted images are chosen (:func:`robustness_lib.methods.loss_correction.trusted_split`).
-        separate_passes: Whether GLC's untrusted and trusted images go through the network one after the other.
-        nominal_divisor: Whether GLC divides a batch's loss by the nominal batch size, or by the images in it.
-    """
-
-    noise: str = "uniform"
-    noise_seed: int | None = None
-    filter_outliers: bool = True
-    trusted: str = "first"
-    separate_passes: bool = True
-    nominal_divisor: bool = True
+    noise: str = "uniform"  # one of methods.label_noise.KINDS, or "human" (the data set's own labels)
+    noise_seed: int | None = None  # from which labels are drawn (P1: 1); None for the job's seed + 1
+    filter_outliers: bool = True  # whether Forward passes over images above the 97th percentile, with few classes
+    trusted: str = "first"  # how GLC's trusted images are chosen (methods.loss_correction.trusted_split)
+    separate_passes: bool = True  # whether GLC's untrusted and trusted images go through the network one by one
+    nominal_divisor: bool = True  # whether GLC divides a batch's loss by the nominal batch size
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -111,11 +100,11 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
         smoke_seeds=1,
         **filters,
     )
-    named = {job.key: job for job in map(_named, planned)}.values()
-    if levels and all(job.level is None for job in named):
-        sets = ", ".join(sorted({job.dataset for job in named}))
+    jobs = list({job.key: job for job in map(_named, planned)}.values())
+    if levels and all(job.level is None for job in jobs):
+        sets = ", ".join(sorted({job.dataset for job in jobs}))
         raise UserError(f"{sets}: labels that people gave have no strength to choose; leave the levels out")
-    return list(named)
+    return jobs
 
 
 def _named(job: Job) -> Job:
@@ -133,22 +122,15 @@ def _named(job: Job) -> Job:
 
 @dataclass(frozen=True)
 class NoisyTraining:
-    """A job's training images with corrupted labels, and how networks are trained on them.
-
-    Attributes:
-        plain: The training without a correction; corrections add to its variant, which says what the labels are.
-        true: The images with their true labels.
-        given: The same images with the labels to train on.
-        matrix: float64 [K, K], the corruption matrix; with human noise how often each class got each label.
-    """
+    """A job's training images with corrupted labels, and how networks are trained on them."""
 
     job: Job
     context: Context
     config: LabelNoiseConfig
-    plain: Training
+    plain: Training  # without a correction; corrections add to its variant, which says what the labels are
     true: ImageDataset
-    given: ImageDataset
-    matrix: Floats
+    given: ImageDataset  # the same images with the labels to train on
+    matrix: Floats  # float64 [K, K], the corruption matrix; with human noise how often each class got each label
 
     def corrected(self, correction: str, **changes: Any) -> Training:
         """The description of a training on these labels, with all that a correction adds to it."""
@@ -166,7 +148,7 @@ class NoisyTraining:
         return trained(training, self.context, progress=label, data=self.given, observe=training_errors, loss=loss)
 
     def probabilities(self, network: nn.Module, images: ImageDataset) -> Floats:
-        """Softmax probabilities, float64 [N, K]."""
+        """Softmax probabilities [N, K]."""
         logits = predict(network, images, self.config.normalisation, self.context.runtime)
         return np.asarray(logits.double().softmax(1))
 
@@ -196,12 +178,9 @@ def noisy_training(job: Job, context: Context) -> NoisyTraining:
 def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's networks and measure the last one on the whole test set.
 
-    Returns:
-        ``error`` on the test set; ``train_error`` against the labels trained on, and ``train_error_clean`` against the
-        true ones, of the training images without augmentation; all three by ``history_epoch`` as ``history_…``; and
-        ``changed_labels``, the share that the noise made wrong (before GLC's trusted ones are put back). With an
-        estimate of the corruption matrix its ``matrix_error`` and, where there are at most 20 classes,
-        ``estimated_matrix`` and ``true_matrix`` row by row. Everything is a fraction.
+    ``train_error`` is against the labels trained on and ``train_error_clean`` against the true ones, of the training
+    images without augmentation; ``changed_labels`` is the share that the noise made wrong (before GLC's trusted ones
+    are put back). An estimate of the corruption matrix is kept row by row where there are at most 20 classes.
     """
     noisy = noisy_training(job, context)
     correction = CORRECTIONS.get(job.method.removesuffix(f"-{noisy.config.noise}"))

@@ -52,25 +52,14 @@ equally wide in [-1, 0], the range of the papers' score."""
 
 @dataclass(frozen=True, kw_only=True)
 class OODConfig(TrainingConfig):
-    """A training config, and how its network is evaluated.
+    """A training config, and how its network is evaluated; names of sets are separated by colons."""
 
-    Attributes:
-        ood_sets: What the means are over, separated by colons: sets of
-            :data:`robustness_lib.methods.ood_images.NOISE_IMAGES`, or the test images of any set of the data root.
-        further_sets: Sets that are measured too and left out of the means.
-        draws: How often OOD images are drawn (P1: 5).
-        draw_images: OOD images of a draw; 0 for a fifth of the number of test images (P1).
-        reference_images: Training images at most, class-balanced, that ``nearest-neighbours`` and ``mahalanobis``
-            compare with.
-        neighbours: The k of ``nearest-neighbours``, whose score is the distance of the k-th nearest reference image.
-    """
-
-    ood_sets: str = "gaussian:rademacher:blobs"
-    further_sets: str = ""
-    draws: int = 5
-    draw_images: int = 0
-    reference_images: int = 5000
-    neighbours: int = 5
+    ood_sets: str = "gaussian:rademacher:blobs"  # what the means are over: noise, or test images of the data root
+    further_sets: str = ""  # measured too and left out of the means
+    draws: int = 5  # how often OOD images are drawn (P1: 5)
+    draw_images: int = 0  # of a draw; 0 for a fifth of the number of test images (P1)
+    reference_images: int = 5000  # at most, class-balanced, for nearest-neighbours and mahalanobis
+    neighbours: int = 5  # the k of nearest-neighbours, whose score is the distance of the k-th nearest image
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -158,12 +147,9 @@ def ood_sets(config: OODConfig, test: ImageDataset, context: Context) -> dict[st
 def run(job: Job, context: Context) -> Metrics:
     """Score the test images and the OOD ones, and measure how well the scores tell them apart.
 
-    Returns:
-        ``error`` on the test set. For each OOD set and :data:`MEASURES` the mean over the draws, such as
-        ``auroc_<set>``, and their standard deviation, ``spread_auroc_<set>``; and ``…_mean``, over the averaged sets.
-        Of method ``standard`` also curves: ``roc_<set>``, the true-positive rates at :data:`RATES`, and
-        ``histogram_<set>`` and ``histogram_known`` (ID), the share of the images in each bin of the score. Method
-        ``overlap`` has the metrics of :func:`measure_overlap`.
+    For each OOD set and of :data:`MEASURES` the mean over the draws, such as ``auroc_<set>``, and their standard
+    deviation, ``spread_auroc_<set>``; and ``…_mean``, over the averaged sets. Of method ``standard`` also ``roc_<set>``
+    at :data:`RATES`, and ``histogram_<set>`` and ``histogram_known`` (ID).
     """
     config = OODConfig.of(job.recipe)
     test = context.images(job.dataset, "test")
@@ -240,11 +226,8 @@ def _network_outputs(
 def measure_overlap(job: Job, sets: dict[str, ImageDataset], context: Context) -> Metrics:
     """What the test set and the OOD sets share with the corpus of pre-training (P1 §4.1, appendix A).
 
-    Returns:
-        Counts: of the corpus ``corpus_images``, ``corpus_classes`` and ``corpus_related_classes``, those that P1 calls
-        related to CIFAR-10 (by name); of each set ``images_<set>``, ``classes_<set>``, ``shared_classes_<set>`` and
-        ``kindred_classes_<set>`` (:func:`robustness_lib.methods.ood_images.shared_classes`), and
-        ``shared_images_<set>``, those with a :data:`robustness_lib.methods.ood_images.DUPLICATE` in the corpus.
+    Classes are shared or kindred by :func:`robustness_lib.methods.ood_images.shared_classes`; shared images have a
+    :data:`robustness_lib.methods.ood_images.DUPLICATE` in the corpus; related classes are those of CIFAR-10 (P1).
     """
     name = _corpus(job.init)
     if name is None:

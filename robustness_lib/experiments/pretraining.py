@@ -60,14 +60,9 @@ def job(
 
 
 def run(job: Job, context: Context) -> Metrics:
-    """Pre-train, keep the checkpoint in the store, and measure it on the corpus's validation images.
+    """Pre-train, keep the checkpoint in the store, and measure it on the corpus's validation images, if it has some.
 
     A checkpoint that is there already is not trained again.
-
-    Returns:
-        ``error`` (fraction) and ``negative_log_likelihood`` (nats) on the validation images whose classes the
-        network knows, where the corpus has such; ``images`` and ``classes`` of the corpus, ``training_seconds``, and
-        the training ``losses`` by epoch (nats).
     """
     data, recipe, network = _prepare(job, context)
     name = checkpoint_id(job)
@@ -87,25 +82,18 @@ def run(job: Job, context: Context) -> Metrics:
             f"{path} is not the checkpoint that its name says ({reason}); delete it, then the same command pre-trains "
             "again"
         ) from error
-    return _validated(network, corpus_name(job.dataset), recipe, context) | {
+    metrics: Metrics = {
         "images": float(len(data)),
         "classes": float(data.num_classes),
         "training_seconds": training_seconds,
         "losses": losses,
     }
-
-
-def _validated(network: nn.Module, corpus: str, recipe: TrainingConfig, context: Context) -> Metrics:
-    """Error and negative log-likelihood on the corpus's validation images; nothing where there are none."""
-    try:
-        test = context.images(corpus, "test")
-    except MissingData:
-        return {}
-    logits = predict(network, test, recipe.normalisation, context.runtime)
-    return {
-        "error": float((logits.argmax(1) != test.labels).double().mean()),
-        "negative_log_likelihood": float(F.cross_entropy(logits.double(), test.labels)),
-    }
+    with contextlib.suppress(MissingData):
+        test = context.images(corpus_name(job.dataset), "test")
+        logits = predict(network, test, recipe.normalisation, context.runtime)
+        metrics["error"] = float((logits.argmax(1) != test.labels).double().mean())
+        metrics["negative_log_likelihood"] = float(F.cross_entropy(logits.double(), test.labels))
+    return metrics
 
 
 def assist(job: Job, context: Context) -> None:
@@ -130,7 +118,7 @@ def _prepare(job: Job, context: Context) -> tuple[ImageDataset, TrainingConfig, 
 
 
 def with_counts(corpus: ImageDataset) -> str:
-    """What a corpus holds: its name, its images and its classes, for example ``imagenet32_160000x275``."""
+    """A corpus's name with its numbers of images and classes, as ``imagenet32_160000x275``."""
     return f"{corpus_name(corpus.name)}_{len(corpus)}x{corpus.num_classes}"
 
 

@@ -10,7 +10,7 @@ import importlib
 import math
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast
@@ -162,7 +162,7 @@ def _asked(parameters: Mapping[str, Any]) -> Filters:
 
 
 def plan_as_asked(name: str, parameters: Mapping[str, Any]) -> list[Job]:
-    """The jobs that a notebook's parameters ask for (:func:`measure_as_asked`), without reading any image."""
+    """The jobs that a notebook's parameters, by name, ask for, without reading any image."""
     from robustness_lib import data
 
     chosen = _asked(parameters)
@@ -172,7 +172,7 @@ def plan_as_asked(name: str, parameters: Mapping[str, Any]) -> list[Job]:
 
 
 def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job], list[Record]]:
-    """Measure what a notebook's parameters, by name, ask for; gives the planned jobs, and their records."""
+    """The same jobs, measured, and their records."""
     from robustness_lib.runner.model_cache import Context
 
     store, data_root = as_path(parameters["store"]), parameters["data_root"]
@@ -184,22 +184,19 @@ def measure_as_asked(name: str, parameters: Mapping[str, Any]) -> tuple[list[Job
 
 def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
     """By section, profile and data set, how many of the planned measurements are yours, and how many the book's."""
-    sides = [{record.job.key: record.job for record in side} for side in (store.records(), published)]
-    columns = ["section", "profile", "dataset", "planned", "yours", "book", "other yours", "other book"]
-    rows: list[dict[str, Any]] = []
-    for name in SECTIONS:
-        for scale in PROFILES:
-            planned = {job.key: job.dataset for job in section(name).jobs(scale)}
-            other = [
-                {key: job.dataset for key, job in side.items() if (job.section, job.profile) == (name, scale)}
-                for side in sides
-            ]
-            for dataset in dict.fromkeys([*planned.values(), *(name for side in other for name in side.values())]):
-                keys = {key for key in planned if planned[key] == dataset}
-                there = [{key for key in side if side[key] == dataset} for side in other]
-                counts = [len(keys), *(len(keys & side) for side in there), *(len(side - keys) for side in there)]
-                rows.append(dict(zip(columns, [name, scale, dataset, *counts], strict=True)))
-    return rows
+    planned = {job.key: job for name in SECTIONS for scale in PROFILES for job in section(name).jobs(scale)}
+    yours, book = ({record.job.key: record.job for record in side} for side in (store.records(), published))
+    columns = ["planned", "yours", "book", "other yours", "other book"]
+    rows: dict[tuple[str, str, str], dict[str, int]] = {}
+    for key, job in (planned | yours | book).items():
+        if job.section in SECTIONS:
+            row = rows.setdefault((job.section, job.profile, job.dataset), dict.fromkeys(columns, 0))
+            other = "" if key in planned else "other "
+            row["planned"] += key in planned
+            row[f"{other}yours"] += key in yours
+            row[f"{other}book"] += key in book
+    order = sorted(rows, key=lambda row: (list(SECTIONS).index(row[0]), list(PROFILES).index(row[1])))
+    return [dict(zip(("section", "profile", "dataset"), row, strict=True)) | rows[row] for row in order]
 
 
 def is_planned(job: Job) -> bool:
@@ -215,12 +212,9 @@ def is_planned(job: Job) -> bool:
 
 
 @functools.cache
-def _planned_keys(
-    section_name: str, scale: str, dataset: str, method: str, seed: int, init: str | None
-) -> frozenset[str]:
-    """Keys of a section's jobs of one data set, method and seed."""
+def _planned_keys(name: str, scale: str, dataset: str, method: str, seed: int, init: str | None) -> frozenset[str]:
     try:
-        jobs = section(section_name).jobs(scale, datasets=[dataset], methods=[method], seeds=[seed], init=init)
+        jobs = section(name).jobs(scale, datasets=[dataset], methods=[method], seeds=[seed], init=init)
     except UserError:  # an unknown method, of an older version or someone else's
         return frozenset()
     return frozenset(job.key for job in jobs)
@@ -234,30 +228,23 @@ def changed_settings(job: Job) -> dict[str, Any]:
     chosen["init"] = None if job.init == SCRATCH else job.init
     chosen["chosen_levels"] = None if job.level is None else [job.level]
     try:
-        planned = [other for other in section(job.section).jobs(job.profile, **chosen) if other.init == job.init]
-    except UserError:
+        [planned] = [other for other in section(job.section).jobs(job.profile, **chosen) if other.init == job.init]
+    except (UserError, ValueError):  # none, or several
         return {}
-    if len(planned) != 1:
-        return {}
-    theirs = planned[0].recipe
+    theirs = planned.recipe
     return {name: value for name, value in job.recipe.items() if name not in theirs or theirs[name] != value}
 
 
-def parse_seeds(text: str) -> list[int] | None:
-    """Seeds as a user writes them: ``"0,1,2"``, ``"0-4"``, or ``"default"`` for the profile's (None)."""
-    if text.strip() in ("", "default"):
+def _parse_values(
+    text: str, option: str, default: str, read: Callable[[str], Iterable[T]], example: str
+) -> list[T] | None:
+    if text.strip() in ("", default):
         return None
     try:
-        seeds: list[int] = []
-        for part in text.split(","):
-            first, dash, last = part.strip().partition("-")
-            some = range(int(first), int(last) + 1) if dash else [int(first)]
-            if not some:
-                raise ValueError(part)
-            seeds += some
+        values = [value for part in text.split(",") for value in read(part)]
     except ValueError:
-        raise UserError(f"seeds={text!r} cannot be read; write whole numbers such as 0,1,2 or 0-4") from None
-    return _each_once(seeds, f"seeds={text!r}")
+        raise UserError(f"{option}={text!r} cannot be read; write {example}") from None
+    return _each_once(values, f"{option}={text!r}")
 
 
 def _each_once(values: list[T], given: str) -> list[T]:
@@ -268,17 +255,28 @@ def _each_once(values: list[T], given: str) -> list[T]:
     return values
 
 
+def parse_seeds(text: str) -> list[int] | None:
+    """Seeds as a user writes them: ``"0,1,2"``, ``"0-4"``, or ``"default"`` for the profile's (None)."""
+
+    def read(part: str) -> range:
+        first, dash, last = part.strip().partition("-")
+        seeds = range(int(first), int(last if dash else first) + 1)
+        if not seeds:
+            raise ValueError(part)
+        return seeds
+
+    return _parse_values(text, "seeds", "default", read, "whole numbers such as 0,1,2 or 0-4")
+
+
 def parse_levels(text: str) -> list[float] | None:
     """Levels as a user writes them, such as ``"0,0.5,1"``, or ``"all"`` for the section's (None)."""
-    if text.strip() in ("", "all"):
-        return None
-    try:
-        levels = [float(part) for part in text.split(",")]
-        if not all(map(math.isfinite, levels)):
-            raise ValueError(text)
-    except ValueError:
-        raise UserError(f"levels={text!r} cannot be read; write numbers such as 0,0.5,1 or all") from None
-    return _each_once(levels, f"levels={text!r}")
+
+    def read(part: str) -> list[float]:
+        if not math.isfinite(level := float(part)):
+            raise ValueError(part)
+        return [level]
+
+    return _parse_values(text, "levels", "all", read, "numbers such as 0,0.5,1 or all")
 
 
 def parse_names(text: str) -> list[str] | None:
