@@ -12,6 +12,7 @@ import toys
 
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import effective_robustness as section
+from robustness_lib.experiments import evaluations
 from robustness_lib.experiments import testbed as testbeds
 from robustness_lib.experiments.effective_robustness import OWN_METHODS, SHARES, EffectiveRobustnessConfig, Tuning, jobs
 from robustness_lib.experiments.evaluations import ORIGINAL, Evaluations, TargetTests, target_tests
@@ -192,7 +193,7 @@ def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Job], p
     keep_checkpoint(context.store, CHECKPOINT, classes=40)
     with pytest.MonkeyPatch.context() as patch:
         few_models(patch)
-        patch.setattr(section, "cross_validated_scores", lambda data, *_: np.linspace(0, 1, len(data)))
+        patch.setattr(evaluations, "cross_validated_scores", lambda data, *_: np.linspace(0, 1, len(data)))
         planned = []
         for method in SWEPT:
             changes = SIZES if method in ("testbed-model", "own-testbed") else TINY
@@ -271,7 +272,7 @@ def test_what_cannot_be_done_is_said_before_any_training(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(section, "kept", lambda *_, **__: pytest.fail("trained in vain"))
+    monkeypatch.setattr(evaluations, "kept", lambda *_, **__: pytest.fail("trained in vain"))
     context = toys.context(tmp_path / "runs", data=tmp_path)
     if there:
         keep_checkpoint(context.store, init, *there)

@@ -65,14 +65,9 @@ METHODS = {
     "independent": Method(profiles=(), seeds=1, **_ATTACKED),
 }
 
-EPSILONS = (0, 1, 2, 4, 8, 16, 32, 64)
-"""Radii of the curve of accuracy against epsilon, in 255ths."""
-
-SHOWN_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)
-"""Where the curve of accuracy against the number of steps has its points, and after the last step."""
-
-EVALUATED_IMAGES, EVALUATION_STEPS = 200, 10
-"""On how many test images, and with how many steps, a network is attacked while it is trained."""
+EPSILONS = (0, 1, 2, 4, 8, 16, 32, 64)  # radii of the curve of accuracy against epsilon, in 255ths
+SHOWN_STEPS = (0, 1, 2, 3, 5, 10, 20, 50, 100)  # points of the curve against the number of steps, beside the last
+EVALUATED_IMAGES, EVALUATION_STEPS = 200, 10  # of the attack while a network is trained
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,19 +93,8 @@ class AdversarialConfig(TrainingConfig):
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
-    """The measurements of the section at one profile (:func:`robustness_lib.experiments.grid.expand`).
-
-    A user's checkpoint counts for the methods whose pre-training had the same adversary as the checkpoint's.
-    """
-    planned = expand(
-        SECTION,
-        profile_name,
-        METHODS,
-        AdversarialConfig,
-        default_datasets=("synthetic", "cifar10", "cifar100"),
-        smoke_seeds=1,
-        **filters,
-    )
+    """The measurements of the section at one profile."""
+    planned = expand(SECTION, profile_name, METHODS, AdversarialConfig, **filters)
     for job in planned:
         if job.method == "full" and trained_on(job.init, EXCLUDED_CORPUS):
             raise UserError(

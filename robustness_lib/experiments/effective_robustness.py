@@ -1,14 +1,13 @@
 """The effective robustness section: what fine-tuned networks have beyond the line of ordinary ones (P2).
 
-A pre-trained and a randomly initialised network are trained on the target and evaluated several times within the first
-epoch and after every one or two later, on the original test images and on shifted ones
-(:mod:`robustness_lib.experiments.evaluations`). A testbed of ordinary models
-(:mod:`robustness_lib.methods.baseline_models`) gives the line.
+A pre-trained and a randomly initialised network are trained on the target and evaluated on the way on the original test
+images and on shifted ones (:mod:`robustness_lib.experiments.evaluations`). A testbed of ordinary models gives the line:
+``testbed-model`` is one of them a level, ``own-testbed`` all together. Methods of published predictions are in
+:mod:`robustness_lib.experiments.testbed`.
 
-Methods: those of published predictions (:mod:`robustness_lib.experiments.testbed`); ``testbed-model``, a model of the
-testbed a level; ``own-testbed``, all of them together. ``standard`` fine-tunes a network that was pre-trained *without*
-the classes related to CIFAR-10, and trains one from scratch; ``seen`` is the same with a network whose pre-training had
-these classes. The others change one thing in the pre-trained arm of ``standard``:
+``standard`` fine-tunes a network that was pre-trained *without* the classes related to CIFAR-10, and trains one from
+scratch; ``seen`` is the same with a network whose pre-training had these classes. The others change one thing in the
+pre-trained arm of ``standard``:
 
 * ``low-rate``, ``high-rate``: the learning rate; ``mse``: the loss; ``easy``, ``hard``: the training images
   (:mod:`robustness_lib.methods.example_difficulty`); ``last-layer``: only a linear layer on fixed features is trained;
@@ -38,23 +37,10 @@ from torch.nn import functional as F
 
 from robustness_lib.data import SOURCES, ImageDataset, class_balanced_subset, data_root
 from robustness_lib.errors import UserError, choose
+from robustness_lib.experiments import evaluations, presets
 from robustness_lib.experiments import testbed as testbeds
-from robustness_lib.experiments.evaluations import (
-    ORIGINAL,
-    Convert,
-    Evaluations,
-    TargetTests,
-    cross_validated_scores,
-    evaluate_once,
-    kept,
-    parse_shifts,
-    scorer,
-    shifted_images,
-    target_tests,
-    train_head,
-)
+from robustness_lib.experiments.evaluations import ORIGINAL, Convert, Evaluations, TargetTests, scorer
 from robustness_lib.experiments.grid import ARMS, Filters, GridPoint, Method, expand
-from robustness_lib.experiments.presets import read_toml, target_of
 from robustness_lib.experiments.testbed_comparison import metrics_against, testbed_metrics, whole_testbed_metrics
 from robustness_lib.methods import class_mapping, example_difficulty, fine_tuning
 from robustness_lib.methods.baseline_models import fit_pixel_model
@@ -63,15 +49,8 @@ from robustness_lib.methods.interfaces import Forward
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import difference, load_trunk
 from robustness_lib.models.checkpoint_ids import origin
-from robustness_lib.runner.model_cache import (
-    PUBLIC,
-    Context,
-    Training,
-    initialise,
-    keep_outputs,
-    read_trained,
-    target_images,
-)
+from robustness_lib.runner import model_cache
+from robustness_lib.runner.model_cache import PUBLIC, Context, Training, keep_outputs, target_images
 from robustness_lib.runner.records import SCRATCH, Job
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import History, predict, train
@@ -79,11 +58,9 @@ from robustness_lib.training.trainer import History, predict, train
 SECTION = "effective_robustness"
 TESTBED, WHOLE_TESTBED, PENALTY = "testbed-model", "own-testbed", "head-penalty"
 
-PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)
-"""Strengths of ``head-penalty`` (P2's are not legible)."""
-
-TESTBEDS: dict[str, list[dict[str, Any]]] = read_toml("testbeds.toml")["models"]
-"""By profile, the models of our own testbed: what each changes in the recipe."""
+PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # P2's are not legible
+SHARES = tuple(tenths / 10 for tenths in range(11))  # of wise-ft: 0 is the pre-trained network, 1 the fine-tuned one
+TESTBEDS: dict[str, list[dict[str, Any]]] = presets.read_toml("testbeds.toml")["models"]  # by profile
 
 _NUMBERS = {scale: [float(number) for number, _ in enumerate(models, 1)] for scale, models in TESTBEDS.items()}
 _SLOW = ("cpu", "paper")  # what smoke leaves out: it shows that each piece of the machinery works
@@ -112,51 +89,35 @@ OWN_METHODS = {
     **_tuned("zero-shot"),
     **_tuned("zero-shot-mean", "zero-shot-sum", profiles=_SLOW),
     **_tuned("hardening", "class-map-replay", profiles=()),
-    **{
-        name: method
-        for further in ("smaller-corpus", "corpus-25", "corpus-50", "fewer-classes")
-        for name, method in _tuned(further, profiles=(), further=further).items()
-    },
+    **_tuned("smaller-corpus", profiles=(), further="smaller-corpus"),
+    **_tuned("corpus-25", profiles=(), further="corpus-25"),
+    **_tuned("corpus-50", profiles=(), further="corpus-50"),
+    **_tuned("fewer-classes", profiles=(), further="fewer-classes"),
     **_tuned("larger-network", profiles=()),
 }
-"""The methods that train networks."""
-METHODS = {**OWN_METHODS, **testbeds.METHODS}
-
-SHARES = tuple(tenths / 10 for tenths in range(11))
-"""Where ``wise-ft`` is evaluated, between the pre-trained network (0) and the fine-tuned one (1)."""
-
-# --------------------------------------------------------------------------------------------- configs
+METHODS = {**OWN_METHODS, **testbeds.METHODS}  # those that train networks, and those of published predictions
 
 
 @dataclass(frozen=True, kw_only=True)
 class EffectiveRobustnessConfig(TrainingConfig):
     """A training config, and on which test images the network is evaluated.
 
-    Attributes:
-        shifts: Names of shifts (:data:`robustness_lib.experiments.evaluations.SHIFTS`), separated by commas or colons.
-            The first one's metrics are also recorded without its name: claims are about it.
-        test_images: How many original test images; 0 for all. ``shifted_images``: how many of each shift.
-        model: A testbed model that is no network (:data:`robustness_lib.methods.baseline_models.PIXEL_MODELS`).
-        image_size: Pixels that images are enlarged to before the network; 0 for none (P2: 224).
-        difficulty: Where that of ``easy`` and ``hard`` examples comes from: ``"cross-validated"`` or ``"c-score"``.
-        replay_images: The replay buffer, a draw from the corpus; 0 for all of it.
-        bins: How many bins of equal width the accuracies from 0 to 1 are averaged in (P2: 100; fewer where there are
-            fewer evaluations, so that a maximum is not that of a single one).
+    The first shift's metrics are also recorded without its name: claims are about it.
     """
 
-    shifts: str = "corrupted"
-    test_images: int = 0
-    shifted_images: int = 0
-    model: str = ""
-    image_size: int = 0
-    examples: str = "random"
-    difficulty: str = "cross-validated"
-    replay_images: int = 0
-    bins: int = field(default=100, metadata={"added": True})
+    shifts: str = "corrupted"  # names of evaluations.SHIFTS, separated by commas or colons
+    test_images: int = 0  # how many original test images; 0 for all
+    shifted_images: int = 0  # how many of each shift
+    model: str = ""  # a testbed model that is no network (methods.baseline_models.PIXEL_MODELS)
+    image_size: int = 0  # pixels that images are enlarged to before the network; 0 for none (P2: 224)
+    examples: str = "random"  # one of methods.example_difficulty.EXAMPLES
+    difficulty: str = "cross-validated"  # where that of easy and hard examples comes from; or "c-score"
+    replay_images: int = 0  # the replay buffer, a draw from the corpus; 0 for all of it
+    bins: int = field(default=100, metadata={"added": True})  # of accuracy from 0 to 1 (P2: 100), to average in
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        object.__setattr__(self, "shifts", ",".join(parse_shifts(self.shifts)))
+        object.__setattr__(self, "shifts", ",".join(evaluations.parse_shifts(self.shifts)))
         choose(self.examples, example_difficulty.EXAMPLES, "choice of examples")
         choose(self.difficulty, ("cross-validated", "c-score"), "score of difficulty")
         for name in ("test_images", "shifted_images", "image_size", "replay_images"):
@@ -173,9 +134,6 @@ def _configure(config: EffectiveRobustnessConfig, point: GridPoint) -> Effective
     return config
 
 
-# --------------------------------------------------------------------------------------------- jobs
-
-
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one profile: those of published predictions, then those that train."""
     datasets, methods = filters.get("datasets"), filters.get("methods")
@@ -186,37 +144,25 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     filters["datasets"] = [name for name in datasets or () if name not in testbeds.PAIRS_ALONE]
     if (methods and not filters["methods"]) or (datasets and not filters["datasets"]):
         return planned
-    return planned + expand(
-        SECTION,
-        profile_name,
-        OWN_METHODS,
-        EffectiveRobustnessConfig,
-        configure=_configure,
-        default_datasets=("synthetic", "cifar10"),
-        smoke_seeds=1,
-        **filters,
-    )
-
-
-# --------------------------------------------------------------------------------------------- measuring
+    own = expand(SECTION, profile_name, OWN_METHODS, EffectiveRobustnessConfig, configure=_configure, **filters)
+    return planned + own
 
 
 def check_images(job: Job, context: Context) -> None:
     """Refuse, before anything is trained, a shift that is missing or does not go with the target."""
-    shifted_images(job.dataset, parse_shifts(str(job.recipe["shifts"])), context)
+    evaluations.shifted_images(job.dataset, evaluations.parse_shifts(str(job.recipe["shifts"])), context)
 
 
 def run(job: Job, context: Context) -> Metrics:
     """Train (or find) the job's model and its testbed, and compare them; their scores are kept in the store.
 
-    With a pre-trained network whose old head can still be asked, ``source_accuracy`` and ``source_accuracy_before`` are
-    on the corpus's test images.
+    ``source_accuracy`` and ``source_accuracy_before`` are of the old head, where it is known, on the corpus.
     """
     if testbeds.is_job(job):
         return testbeds.run(job, context)
     config = EffectiveRobustnessConfig.of(job.recipe)
     sizes = {"original": config.test_images, "shifted": config.shifted_images}
-    tests = target_tests(job.dataset, parse_shifts(config.shifts), context, **sizes)
+    tests = evaluations.target_tests(job.dataset, evaluations.parse_shifts(config.shifts), context, **sizes)
     if job.method == TESTBED:
         model = _testbed_model(Tuning(job, tests, context))
         keep_outputs(job, context, {name: value[-1] for name, value in model.scores.items()})
@@ -226,9 +172,9 @@ def run(job: Job, context: Context) -> Metrics:
     if job.init.startswith(PUBLIC) and job.method != "last-layer":
         raise UserError(f"{job.init} gives features alone; choose the method last-layer, or another checkpoint")
     context.images(job.dataset, "train")  # noted for the provenance, though a kept network is not trained again
-    evaluations, further = TUNINGS.get(job.method, _new_head)(Tuning(job, tests, context))
-    keep_outputs(job, context, {"epochs": evaluations.epochs, **evaluations.scores})
-    return metrics_against(testbed_of(job, tests, context), evaluations, tests, bins=config.bins) | further
+    result, further = TUNINGS.get(job.method, _new_head)(Tuning(job, tests, context))
+    keep_outputs(job, context, {"epochs": result.epochs, **result.scores})
+    return metrics_against(testbed_of(job, tests, context), result, tests, bins=config.bins) | further
 
 
 def testbed_of(job: Job, tests: TargetTests, context: Context) -> list[Evaluations]:
@@ -239,7 +185,7 @@ def testbed_of(job: Job, tests: TargetTests, context: Context) -> list[Evaluatio
 
 
 class UnknownHead(UserError):
-    """A checkpoint has a head of which it is not known what its classes are."""
+    """It is not known what the classes of a checkpoint's head are."""
 
 
 @dataclass(frozen=True)
@@ -256,7 +202,7 @@ class Tuning:
         return EffectiveRobustnessConfig.of(self.job.recipe)
 
     def described(self, added: str = "", config: TrainingConfig | None = None) -> Training:
-        """The training's description, with what the method adds to it in words, and its config of larger batches."""
+        """The training's description, with what the method adds in words, and its own config where it has one."""
         job, own = self.job, self.config
         parts = ["effective robustness", *(f"{len(images)} {name}" for name, images in self.tests.sets.items())]
         if own.image_size:
@@ -285,22 +231,23 @@ class Tuning:
         if self.config.difficulty == "c-score":
             return whole, example_difficulty.c_scores(whole, data_root(self.context.data)), "C-score"
         judge = {"smoke": ("wrn-10-1", 3), "cpu": ("wrn-10-1", 4), "paper": ("wrn-40-2", 20)}[self.job.profile]
-        base = target_of(self.job.profile, self.job.dataset).scratch
+        base = presets.target_of(self.job.profile, self.job.dataset).scratch
         config = replace(base, architecture=judge[0], epochs=judge[1], train_images=0, dropout=0.0)
-        return whole, cross_validated_scores(whole, config, self.context), f"cross-validated score of {judge}"
+        scores = evaluations.cross_validated_scores(whole, config, self.context)
+        return whole, scores, f"cross-validated score of {judge}"
 
     def new_head(self) -> nn.Module:
         """The network before its training: random, or the pre-trained trunk under a new head."""
-        network = initialise(self.described(), self.tests.sets[ORIGINAL].num_classes, self.context)
+        network = model_cache.initialise(self.described(), self.tests.sets[ORIGINAL].num_classes, self.context)
         return fine_tuning.at_size(network, self.config.image_size)
 
     def old_head(self) -> tuple[nn.Module, Tensor]:
         """The pre-trained network with its old head, and which of its classes are which of the target's."""
         corpus = self.corpus("test")
-        network = initialise(self.described(), corpus.num_classes, self.context)
+        network = model_cache.initialise(self.described(), corpus.num_classes, self.context)
         path = self.context.checkpoint(self.job.init)
         assert path is not None
-        weights = read_trained(path)[0]
+        weights = model_cache.read_trained(path)[0]
         if misfit := difference(network.state_dict(), weights):
             raise UnknownHead(
                 f"the old head of {self.job.init} is not known here, since {corpus.name} has {corpus.num_classes} "
@@ -317,7 +264,7 @@ class Tuning:
         return class_mapping.extend_head(network, every.shape[1] - members.shape[1], self.job.seed), every
 
     def corpus(self, split: str) -> ImageDataset:
-        """The images of pre-training, by the checkpoint's id."""
+        """The images of pre-training."""
         made = origin(self.job.init)
         if made is None or made.corpus not in SOURCES or self.config.image_size:
             raise UnknownHead(
@@ -342,10 +289,7 @@ class Tuning:
         convert: Convert = lambda logits: logits,
         **hooks: Any,
     ) -> Evaluations:
-        """Train a network and evaluate it on all test sets whenever the config says so; or read what was kept before.
-
-        ``added`` says the other arguments in words, of which ``hooks`` are for the training.
-        """
+        """Train a network, evaluated when the config says so, or read what was kept; ``added`` says how in words."""
         training, context = self.described(added, config), self.context
 
         def make() -> tuple[nn.Module, History]:
@@ -359,7 +303,7 @@ class Tuning:
                 **hooks,
             )
 
-        return kept(training, context, make)
+        return evaluations.kept(training, context, make)
 
     def replay(self, ratio: int) -> tuple[str, dict[str, Any]]:
         """Which images of pre-training come again, and what :meth:`fit` needs for ``ratio`` of them an image."""
@@ -370,9 +314,6 @@ class Tuning:
         return f"{len(corpus)} {corpus.name}, both losses added", {"data": both, "config": config, "sampler": sampler}
 
 
-# --------------------------------------------------------------------------------------------- methods
-
-
 def _testbed_model(tuning: Tuning) -> Evaluations:
     if not tuning.config.model:
         return tuning.fit(tuning.new_head())
@@ -381,7 +322,7 @@ def _testbed_model(tuning: Tuning) -> Evaluations:
         score = fit_pixel_model(tuning.config.model, tuning.data, tuning.job.seed)
         return nn.Module(), History(observed={1: tuning.tests.scores(score)})
 
-    return kept(tuning.described(), tuning.context, make)
+    return evaluations.kept(tuning.described(), tuning.context, make)
 
 
 Tuned = tuple[Evaluations, Metrics]
@@ -393,12 +334,12 @@ def _new_head(tuning: Tuning, added: str = "", **how: Any) -> Tuned:
     if tuning.job.init != SCRATCH:
         with contextlib.suppress(UnknownHead):  # before the training, which a missing corpus would make in vain
             network = tuning.old_head()[0]
-    evaluations = tuning.fit(tuning.new_head(), added, **how)
+    result = tuning.fit(tuning.new_head(), added, **how)
     if network is None:
-        return evaluations, {}
+        return result, {}
     before = tuning.source_accuracy(network)
-    load_trunk(network, evaluations.weights)
-    return evaluations, {"source_accuracy": tuning.source_accuracy(network), "source_accuracy_before": before}
+    load_trunk(network, result.weights)
+    return result, {"source_accuracy": tuning.source_accuracy(network), "source_accuracy_before": before}
 
 
 def squared_error(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -423,15 +364,15 @@ def _last_layer(tuning: Tuning) -> Tuned:
             extractor = fine_tuning.public_features(training.init.removeprefix(PUBLIC), tuning.config.image_size)
         else:
             extractor = fine_tuning.Features(tuning.new_head())
-        return train_head(training, extractor, tuning.data, tuning.tests, tuning.context)
+        return evaluations.train_head(training, extractor, tuning.data, tuning.tests, tuning.context)
 
-    return kept(training, tuning.context, make), {}
+    return evaluations.kept(training, tuning.context, make), {}
 
 
 def _zero_shot(tuning: Tuning, rule: str) -> Tuned:
     network, members = tuning.old_head()
     convert = partial(class_mapping.mapped_scores, members=members, rule=rule)
-    found = evaluate_once(scorer(network, tuning.config, tuning.context, convert), tuning.tests)
+    found = evaluations.evaluate_once(scorer(network, tuning.config, tuning.context, convert), tuning.tests)
     return replace(found, classes=torch.nonzero(members.any(1)).flatten().tolist()), {}
 
 
@@ -462,7 +403,7 @@ def _wise_ft(tuning: Tuning) -> Tuned:
         mixed.load_state_dict(fine_tuning.interpolated(before, tuned.weights, share))
         if 0 < share < 1:
             fine_tuning.renew_statistics(mixed, tuning.data, config, context.runtime.device)
-        found.append(evaluate_once(score, tuning.tests).scores)
+        found.append(evaluations.evaluate_once(score, tuning.tests).scores)
     scores = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
     return Evaluations(np.array(SHARES), scores, classes=torch.nonzero(known.any(1)).flatten().tolist()), {}
 
@@ -474,10 +415,10 @@ def _replay(tuning: Tuning, ratio: int) -> Tuned:
     network = class_mapping.extend_head(network, count, tuning.job.seed)
     buffer, how = tuning.replay(ratio)
     how |= {"loss": class_mapping.two_headed_loss(old, len(tuning.data)), "convert": lambda logits: logits[:, old:]}
-    evaluations = tuning.fit(network, f"{tuning.job.method} of {buffer}", **how)
-    network.load_state_dict(dict(evaluations.weights))
+    result = tuning.fit(network, f"{tuning.job.method} of {buffer}", **how)
+    network.load_state_dict(dict(result.weights))
     after = tuning.source_accuracy(network)
-    return evaluations, {"source_accuracy": after, "source_accuracy_before": before}
+    return result, {"source_accuracy": after, "source_accuracy_before": before}
 
 
 TUNINGS: dict[str, Callable[[Tuning], Tuned]] = {

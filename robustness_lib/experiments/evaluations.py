@@ -43,8 +43,7 @@ SHIFTS = {
 }
 """The image set of each shift; none for common corruptions, which are made of the original test images."""
 
-ORIGINAL = "original"
-"""The name of the test set without a shift, among scores."""
+ORIGINAL = "original"  # the name of the test set without a shift, among scores
 
 
 @dataclass(frozen=True)
@@ -71,8 +70,7 @@ class TargetTests:
 def right_among(scores: npt.ArrayLike, labels: Integers, classes: Integers) -> Bools:
     """Which images of some ``classes`` a model gets right when it chooses among these classes.
 
-    Returns:
-        bool [..., n] from scores [..., N, K] and labels [N], of the n images whose label is one of the classes.
+    Gives bool [..., n] from scores [..., N, K] and labels [N], of the n images whose label is one of the classes.
     """
     every = as_array(scores, "scores")
     if every.ndim < 2 or every.shape[-2] != len(labels) or not set(np.unique(classes)) <= set(range(every.shape[-1])):
@@ -98,8 +96,7 @@ def target_tests(
 ) -> TargetTests:
     """The test sets of one target: ``original`` images, and ``shifted`` ones of each shift; all of them for 0.
 
-    Every network and seed has the same, from every class as equally many as can be. Corrupted images are those of the
-    ``original`` draw.
+    Every network and seed has the same, drawn evenly from the classes; corrupted are the ``original`` ones.
     """
 
     def some(images: ImageDataset, count: int) -> ImageDataset:
@@ -126,27 +123,17 @@ def shifted_images(dataset: str, shifts: Sequence[str], context: Context) -> dic
     return found
 
 
-# --------------------------------------------------------------------------------------------- evaluations
-
-Convert = Callable[[Tensor], Tensor]
-"""Logits of a network's head [N, J] to scores of the target's classes [N, K]."""
+Convert = Callable[[Tensor], Tensor]  # logits of a network's head [N, J] to scores of the target's classes [N, K]
 
 
 @dataclass(frozen=True)
 class Evaluations:
-    """What a model said about all test sets while it was trained.
+    """What a model said about all test sets while it was trained."""
 
-    Attributes:
-        epochs: float64 [E], when: epochs trained, a part of one within the first; 0 before training.
-        scores: By name of the test set, float32 [E, N, K].
-        weights: The trained network's state.
-        classes: The only target classes that it knows; None for all.
-    """
-
-    epochs: Floats
-    scores: Mapping[str, npt.NDArray[np.float32]]
-    weights: Mapping[str, Tensor] = field(default_factory=dict)
-    classes: Sequence[int] | None = None
+    epochs: Floats  # float64 [E], when: epochs trained, a part of one within the first; 0 before training
+    scores: Mapping[str, npt.NDArray[np.float32]]  # [E, N, K] by name of the test set
+    weights: Mapping[str, Tensor] = field(default_factory=dict)  # of the trained network
+    classes: Sequence[int] | None = None  # the only target classes that it knows; None for all
 
 
 def kept(training: Training, context: Context, make: Callable[[], tuple[nn.Module, History]]) -> Evaluations:
@@ -203,7 +190,7 @@ def train_head(
 
 
 def cross_validated_scores(data: ImageDataset, config: TrainingConfig, context: Context) -> Floats:
-    """The probability of every training image's label, [N], by a network that was trained on the other half; kept."""
+    """The probability of each image's label, [N], by a network that was trained on the other half; kept."""
     description = {"data": data.checksum, "recipe": config.training_part().as_dict(), "cuts": 1, "seed": 0}
     path = context.store / "difficulty" / f"{short_hash(description)}.npz"
     with locked(context.store / "locks" / f"difficulty-{short_hash(description)}.lock"):

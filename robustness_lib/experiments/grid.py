@@ -17,11 +17,8 @@ from robustness_lib.models.checkpoint_ids import origin, trained_on
 from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
 from robustness_lib.training.config import ADVERSARIES, SEED_LIMIT, TrainingConfig
 
-ARMS = ("scratch", "tuned")
-"""The two sides of a comparison: trained from scratch, and pre-trained then tuned."""
-
-SETTINGS = read_toml("settings.toml")
-"""Changes to the profiles' configs, by section, profile, and what they hold for."""
+ARMS = ("scratch", "tuned")  # the two sides of a comparison: trained from scratch, and pre-trained then tuned
+SETTINGS = read_toml("settings.toml")  # changes to the profiles' configs, by section, profile, and what they hold for
 
 R = TypeVar("R", bound=TrainingConfig)
 
@@ -53,11 +50,6 @@ class Method:
     further: str = ""  # which of the target's further pre-trainings is tuned; empty for its main one
     corpus: str = ""  # what a checkpoint that the user must give is pre-trained on; empty where none must be given
 
-    def chosen_levels(self, profile_name: str, chosen: Sequence[float] | None) -> Sequence[float | None]:
-        """Its levels at a profile, or those of them that a user chose."""
-        own = self.levels.get(profile_name, [None])
-        return own if not (chosen and self.levels) else [one for one in chosen if self.other_levels or one in own]
-
 
 @dataclass(frozen=True)
 class GridPoint:
@@ -78,8 +70,6 @@ def expand(
     /,
     *,
     configure: Callable[[R, GridPoint], R] | None = None,
-    default_datasets: Collection[str] = (),
-    smoke_seeds: int | None = None,
     **filters: Unpack[Filters],
 ) -> list[Job]:
     """One job for each data set, method, level, seed and arm, in this order.
@@ -87,8 +77,6 @@ def expand(
     Args:
         config_type: :class:`~robustness_lib.training.config.TrainingConfig`, or a subclass with further settings.
         configure: Further changes, after the settings and before a user's overrides.
-        default_datasets: Of the profile's data sets those that are measured by default; all where none is named.
-        smoke_seeds: With how many seeds the section is measured at ``smoke``; None for all.
     """
     scale = profile(profile_name)
     names = filters.get("methods") or [name for name, method in methods.items() if scale.name in method.profiles]
@@ -100,12 +88,15 @@ def expand(
     for seed in seeds or ():
         if not 0 <= seed < SEED_LIMIT:
             raise UserError(f"the seed {seed} is out of range; choose seeds from 0 to {SEED_LIMIT - 1}")
-    defaults = [name for name in scale.targets if name in (default_datasets or scale.targets)]
+    default = SETTINGS.get(section, {}).get(scale.name, {}).get("default", {})
     jobs = []
-    for dataset, name in product(filters.get("datasets") or defaults, names):
+    for dataset, name in product(filters.get("datasets") or default.get("datasets", scale.targets), names):
         method = methods[name]
-        count = smoke_seeds if scale.name == "smoke" and smoke_seeds else method.seeds
-        for level in method.chosen_levels(scale.name, chosen):
+        count = default.get("seeds", method.seeds)
+        levels: Sequence[float | None] = method.levels.get(scale.name, [None])
+        if chosen and method.levels:
+            levels = [level for level in chosen if method.other_levels or level in levels]
+        for level in levels:
             points = [GridPoint(scale.name, arm, name, dataset, level) for arm in ARMS]
             configs = {  # of both arms, so that a wrong setting of either is refused
                 point.arm: _config(section, point, method, config_type, configure, overrides) for point in points
@@ -127,10 +118,10 @@ def expand(
                 for seed in (scale.seeds[:count] if seeds is None else seeds)
                 for arm in method.arms
             ]
-    fixed = [name for name in names if methods[name].levels and not methods[name].other_levels]
-    if chosen and fixed and not jobs:
-        own = "; ".join(f"{name} has {', '.join(f'{x:g}' for x in methods[name].levels[scale.name])}" for name in fixed)
-        raise UserError(f"there is nothing to measure at the levels {', '.join(f'{x:g}' for x in chosen)}: {own} alone")
+    if chosen and not jobs:
+        own = {name: ", ".join(f"{level:g}" for level in methods[name].levels[scale.name]) for name in names}
+        has = "; ".join(f"{name} has {levels}" for name, levels in own.items())
+        raise UserError(f"there is nothing to measure at the levels {', '.join(f'{x:g}' for x in chosen)}: {has} alone")
     return jobs
 
 

@@ -10,7 +10,7 @@ Methods: ``held-out`` is ordinary training; ``imbalanced`` is training on an imb
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Unpack
+from typing import Any, Unpack
 
 import numpy as np
 import torch
@@ -37,53 +37,52 @@ SECTION = "recipe_choice"
 METHODS = {"held-out": Method(), "imbalanced": Method(), "adversarial": Method(adversary="untargeted")}
 
 HELD_OUT_IMAGES = 5000
-ATTACKED_IMAGES, ATTACK = 1000, Threat(epsilon=EPSILON, step_size=STEP_SIZE, steps=20)
-"""How many of the held-out images are attacked, and how."""
+ATTACKED_IMAGES, ATTACK = 1000, Threat(epsilon=EPSILON, step_size=STEP_SIZE, steps=20)  # of the held-out images
 
-CANDIDATES: dict[str, dict[str, list[list[float]]]] = SETTINGS[SECTION]
+CANDIDATES: dict[str, dict[str, list[dict[str, Any]]]] = SETTINGS[SECTION]
 
 IMBALANCED_LEVELS = (0.2, 2.0)  # both ends of the exponents
 SIZES = ("5000", "2000")  # numbers of training images
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
-    """One job a candidate, the tuned ones first.
-
-    Only the ``cpu`` profile had a choice to make: the recipes of ``paper`` are the paper's.
-    """
+    """One job a candidate. Only the ``cpu`` profile had a choice to make: the recipes of ``paper`` are the paper's."""
     if profile(profile_name).name != "cpu":
         return []
     filters["datasets"] = filters.get("datasets") or ["cifar10"]
     filters["seeds"] = filters.get("seeds") or [0]
     overrides = filters.get("overrides") or {}
-    candidates = []
+    planned: list[tuple[str, Job]] = []
     for method in filters.get("methods") or ["held-out"]:
         chosen: Filters = {**filters, "methods": [choose(method, METHODS, f"method of the section {SECTION}")]}
         if method == "imbalanced":
-            levels = filters.get("chosen_levels") or IMBALANCED_LEVELS
-            thinned = chosen | Filters(methods=["normal"], chosen_levels=levels)
-            planned = [(method, job) for job in imbalance.jobs(profile_name, **thinned)]
+            chosen |= {"methods": ["normal"], "chosen_levels": filters.get("chosen_levels") or IMBALANCED_LEVELS}
+            planned += [(method, job) for job in imbalance.jobs(profile_name, **chosen)]
         elif method == "adversarial":
-            planned = [(method, job) for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)]
+            planned += [(method, job) for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)]
         else:
-            planned = []
             for size in [overrides["train_images"]] if "train_images" in overrides else SIZES:
                 choose(size, SIZES, "number of training images with candidates")
                 chosen["overrides"] = {**overrides, "train_images": size, "observations": "0"}
                 planned += [(size, job) for job in expand(SECTION, profile_name, METHODS, TrainingConfig, **chosen)]
-        for kind, job in planned:
-            for row in CANDIDATES[kind]["scratch" if job.init == SCRATCH else "tuned"]:
-                changes = dict(zip(("epochs", "learning_rate", "batch_size"), row, strict=False))
-                if method == "imbalanced":
-                    classes = imbalance.SIZES[profile_name].get(job.dataset, (10,))[0]
-                    sizes = imbalance.ImbalanceConfig.of(job.recipe).sizes(classes, job.level)
-                    changes["epochs"] = max(1, round(row[0] / sum(sizes)))
-                candidates.append(replace(job, section=SECTION, method=method, recipe={**job.recipe, **changes}))
-    return sorted(candidates, key=lambda job: (job.init == SCRATCH, job.recipe["epochs"]))
+    return [
+        replace(job, section=SECTION, method=kind if kind in METHODS else "held-out", recipe={**job.recipe, **changes})
+        for kind, job in planned
+        for row in CANDIDATES[kind]["scratch" if job.init == SCRATCH else "tuned"]
+        for changes in [_in_epochs(row, job) if kind == "imbalanced" else row]
+    ]
+
+
+def _in_epochs(row: dict[str, Any], job: Job) -> dict[str, Any]:
+    """A candidate for an imbalanced set, whose length is given in images."""
+    classes = imbalance.SIZES["cpu"].get(job.dataset, (10,))[0]
+    sizes = imbalance.ImbalanceConfig.of(job.recipe).sizes(classes, job.level)
+    epochs = max(1, round(row["images"] / sum(sizes)))
+    return {"epochs": epochs, **{name: value for name, value in row.items() if name != "images"}}
 
 
 def left_over(data: ImageDataset, used: Tensor, seed: int) -> ImageDataset:
-    """:data:`HELD_OUT_IMAGES` training images to judge on, none of those at ``used`` (int64), which are trained on."""
+    """Training images to judge on, none of those at ``used`` (int64), which are trained on."""
     rest = torch.from_numpy(np.setdiff1d(np.arange(len(data)), used.numpy()))
     if len(rest) < HELD_OUT_IMAGES:
         raise UserError(
@@ -94,11 +93,7 @@ def left_over(data: ImageDataset, used: Tensor, seed: int) -> ImageDataset:
 
 
 def run(job: Job, context: Context) -> Metrics:
-    """Train a candidate and judge it on images that it has not seen; of an imbalanced set, that no exponent keeps.
-
-    Returns:
-        The metrics of :func:`robustness_lib.metrics.calibration.evaluate`, and ``adversarial_accuracy``.
-    """
+    """Train a candidate and judge it on images that it has not seen; of an imbalanced set, that no exponent keeps."""
     data = context.images(job.dataset, "train")
     config: TrainingConfig
     if job.method == "imbalanced":

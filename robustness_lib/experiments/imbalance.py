@@ -31,9 +31,7 @@ from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import cross_entropy, predict, weighted_cross_entropy
 
 SECTION = "imbalance"
-GAMMAS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)
-"""The exponents gamma of P1 Table 3; the smaller, the stronger the imbalance."""
-
+GAMMAS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)  # of P1 Table 3; the smaller, the stronger the imbalance
 _LEVELS = {"smoke": (0.2, 2.0), "cpu": GAMMAS, "paper": GAMMAS}
 
 METHODS = {
@@ -44,8 +42,7 @@ METHODS = {
     "excluded": Method(arms=["tuned"], profiles=(), levels=_LEVELS, corpus="imagenet32-no-cifar10"),
 }
 
-ENLARGED = ("oversampling", "smote")
-"""The methods whose training set is made as large as if all classes had as many images as the largest."""
+ENLARGED = ("oversampling", "smote")  # the methods that make all classes as large as the largest
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,16 +91,7 @@ def _configure(config: ImbalanceConfig, point: GridPoint) -> ImbalanceConfig:
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     """The measurements of the section at one profile."""
-    planned = expand(
-        SECTION,
-        profile_name,
-        METHODS,
-        ImbalanceConfig,
-        configure=_configure,
-        default_datasets=[name for sizes in SIZES.values() for name in sizes],
-        smoke_seeds=1,
-        **filters,
-    )
+    planned = expand(SECTION, profile_name, METHODS, ImbalanceConfig, configure=_configure, **filters)
     for job in planned:
         config = ImbalanceConfig.of(job.recipe)
         config.sizes(2, job.level)

@@ -90,16 +90,7 @@ def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
     levels = filters.get("chosen_levels")
     for strength in levels or ():
         corruption_matrix(2, strength)  # refuses what is no strength
-    planned = expand(
-        SECTION,
-        profile_name,
-        METHODS,
-        LabelNoiseConfig,
-        configure=_configure,
-        default_datasets=("synthetic", "cifar10", "cifar100"),
-        smoke_seeds=1,
-        **filters,
-    )
+    planned = expand(SECTION, profile_name, METHODS, LabelNoiseConfig, configure=_configure, **filters)
     jobs = list({job.key: job for job in map(_named, planned)}.values())
     if levels and all(job.level is None for job in jobs):
         sets = ", ".join(sorted({job.dataset for job in jobs}))

@@ -45,9 +45,8 @@ METHODS = {**dict.fromkeys(SCORES, Method()), OVERLAP: Method(arms=["tuned"])}
 MEASURES = ("auroc", "aupr", "fpr95")  # of metrics.ood_detection.detection_metrics
 OUT_PER_IN = 1 / 5  # OOD images for each ID one (P1 §4.1)
 
-RATES, BINS = tuple(round(rate, 3) for rate in np.linspace(0, 1, 41)), 40
-"""The false-positive rates at which a record has the receiver operating characteristic, and the bins of its histograms,
-equally wide in [-1, 0], the range of the papers' score."""
+RATES = tuple(round(rate, 3) for rate in np.linspace(0, 1, 41))  # false-positive rates of the ROC in a record
+BINS = 40  # of its histograms, equally wide in [-1, 0], the range of the papers' score
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,9 +146,9 @@ def ood_sets(config: OODConfig, test: ImageDataset, context: Context) -> dict[st
 def run(job: Job, context: Context) -> Metrics:
     """Score the test images and the OOD ones, and measure how well the scores tell them apart.
 
-    For each OOD set and of :data:`MEASURES` the mean over the draws, such as ``auroc_<set>``, and their standard
+    For each OOD set and measure the mean over the draws, such as ``auroc_<set>``, and their standard
     deviation, ``spread_auroc_<set>``; and ``…_mean``, over the averaged sets. Of method ``standard`` also ``roc_<set>``
-    at :data:`RATES`, and ``histogram_<set>`` and ``histogram_known`` (ID).
+    at ``RATES``, and ``histogram_<set>`` and ``histogram_known`` (ID).
     """
     config = OODConfig.of(job.recipe)
     test = context.images(job.dataset, "test")

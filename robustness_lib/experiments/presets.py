@@ -37,13 +37,7 @@ def read_toml(name: str) -> dict[str, Any]:
 
 @dataclass(frozen=True, kw_only=True)
 class Target:
-    """How one target data set is treated.
-
-    Attributes:
-        corpus_holds: The image set of pre-training, with its counts of images and classes where they are known.
-        adversarial: What adversarial training (P1 §3.1) changes in the three recipes, by name.
-        further: By name, other corpora and numbers of their images (0 for all) that some methods are pre-trained on.
-    """
+    """How one target data set is treated: a table of ``profiles.toml``."""
 
     corpus_holds: str
     pretraining: TrainingConfig
@@ -91,7 +85,6 @@ def _profiles() -> dict[str, Profile]:
 
 
 PROFILES = _profiles()
-"""The profiles by name."""
 
 
 def profile(name: str) -> Profile:

@@ -122,12 +122,11 @@ def with_counts(corpus: ImageDataset) -> str:
     return f"{corpus_name(corpus.name)}_{len(corpus)}x{corpus.num_classes}"
 
 
-ARMS = ("scratch", "tuned", "pretraining")
-"""What a setting can be restricted to, as in ``tuned.epochs=5``."""
+ARMS = ("scratch", "tuned", "pretraining")  # what a setting can be restricted to, as in tuned.epochs=5
 
 
 def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, str]:
-    """The settings that hold for one of :data:`ARMS`; those restricted to it win."""
+    """The settings that hold for one of the arms; those restricted to it win."""
     everywhere, own = {}, {}
     for name, value in (overrides or {}).items():
         before, dot, after = name.partition(".")

@@ -74,12 +74,12 @@ def measure_section(
     """Plan a section and measure what is not recorded, pre-training first where a checkpoint is missing.
 
     Args:
-        workers: Processes; None for one a GPU or CPU thread, and for this one alone at ``smoke``, whose jobs take
-            less time than a process to start.
+        workers: Processes; None for one a GPU or CPU thread, and for this one at ``smoke``, whose jobs are short.
         out: A folder that mirrors what the store has of the jobs (:func:`robustness_lib.runner.sync.mirrored`).
     """
     from robustness_lib.experiments import pretraining
     from robustness_lib.runner import sync
+    from robustness_lib.runner.model_cache import check_size
     from robustness_lib.runner.sweep import default_workers, sweep
 
     if executor is not None and workers is not None:
@@ -95,7 +95,7 @@ def measure_section(
         for dataset in {job.dataset for job in planned if _needs_images(job)}:
             context.images(dataset, "test")
         for job in filter(_needs_images, todo):
-            _check_size(job, context)
+            check_size(context.images(job.dataset, "train"), int(job.recipe.get("train_images") or 0))
             getattr(chosen, "check_images", lambda job, context: None)(job, context)
         started = time.monotonic()
         how: dict[str, Any] = {"executor": executor, "on_record": keep}
@@ -138,16 +138,6 @@ def _tell_of_the_book(todo: Sequence[Job], published: Sequence[Record], context:
 def _needs_images(job: Job) -> bool:
     """Whether a job trains a network: one on published predictions has a recipe without."""
     return "architecture" in job.recipe
-
-
-def _check_size(job: Job, context: Context) -> None:
-    """Refuse, before anything is trained, a recipe that asks for more images than there are."""
-    wanted, there = int(job.recipe.get("train_images") or 0), len(context.images(job.dataset, "train"))
-    if wanted > there:
-        raise UserError(
-            f"the recipe trains on {wanted} images but {job.dataset} has {there} training images; "
-            "add --set train_images=0 to train on all of them"
-        )
 
 
 def _asked(parameters: Mapping[str, Any]) -> Filters:
@@ -200,10 +190,7 @@ def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
 
 
 def is_planned(job: Job) -> bool:
-    """Whether a section measures just this when no setting is changed.
-
-    A checkpoint of one's own counts where the method demands one.
-    """
+    """Whether a section measures just this when no setting is changed but a checkpoint that its method demands."""
     if job.section not in SECTIONS:
         return True
     demanded = getattr(section(job.section).METHODS.get(job.method), "corpus", "")

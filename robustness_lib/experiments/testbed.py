@@ -29,16 +29,7 @@ from robustness_lib.data import published_predictions as published
 from robustness_lib.experiments.grid import Filters
 from robustness_lib.experiments.presets import read_toml
 from robustness_lib.metrics import Metrics, rounded
-from robustness_lib.metrics.effective_robustness import (
-    PRINTED_LINES,
-    SCALINGS,
-    dominance_matrix,
-    effective_robustness,
-    fit_line,
-    hard_examples,
-    hard_share_correct,
-    mixed_classifier,
-)
+from robustness_lib.metrics import effective_robustness as measures
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import SCRATCH, Job
 
@@ -48,36 +39,26 @@ if TYPE_CHECKING:
 SECTION = "effective_robustness"
 PROFILE = "cpu"
 
-HIGH = 0.01
-"""Effective robustness above this counts as high (P2)."""
-
-BROKEN = ("fv_16k",)
-"""Models whose published answers on ImageNetV2 are broken: 2.5 % right, against 28 % on ImageNet."""
-
-SHARES = tuple(twentieths / 20 for twentieths in range(21))
-"""How often the mixed classifier asks the weaker model."""
+HIGH = 0.01  # effective robustness above this counts as high (P2)
+BROKEN = ("fv_16k",)  # published answers on ImageNetV2 that are broken: 2.5 % right, against 28 % on ImageNet
+SHARES = tuple(twentieths / 20 for twentieths in range(21))  # how often the mixed classifier asks the weaker model
 
 _TABLES = read_toml("testbeds.toml")
 PAIRS: dict[str, dict[str, Any]] = _TABLES["pairs"]
 VARIANTS: dict[str, dict[str, Any]] = _TABLES["variants"]
-PAIRS_ALONE = set(PAIRS) - {"cifar10"}
-"""Those that are no data set of the section's trainings."""
+PAIRS_ALONE = set(PAIRS) - {"cifar10"}  # those that are no data set of the section's trainings
 
-_FITS = tuple(f"fit-{scaling}" for scaling in SCALINGS)
+_FITS = tuple(f"fit-{scaling}" for scaling in measures.SCALINGS)
 METHODS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_FITS, tuple(PAIRS)),
     **{f"{fit}-{variant}": ("imagenet",) for variant in VARIANTS for fit in _FITS},
-    **dict.fromkeys(("testbed", "image-by-image", "mixed"), tuple(PRINTED_LINES)),
+    **dict.fromkeys(("testbed", "image-by-image", "mixed"), tuple(measures.PRINTED_LINES)),
 }
-"""The methods, each with the pairs that have it. They are no :class:`robustness_lib.experiments.grid.Method`: they
-train nothing, so there is neither config nor arm, seed or checkpoint."""
+"""The methods, which train nothing, each with the pairs that have it."""
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
-    """A job for each selected pair and method that it has, all at the profile ``cpu``.
-
-    Data sets and methods that are none of these are the rest of the section's, which checks them.
-    """
+    """A job for each selected pair and method that it has; what else is selected is the rest of the section's."""
     datasets, methods = filters.get("datasets") or PAIRS, filters.get("methods") or METHODS
     return [
         _job(dataset, method)
@@ -152,8 +133,8 @@ def fit(job: Job, context: Context) -> Metrics:
 
     models, _ = _models(job, context)
     inside, outside = models["inside"].to_numpy(), models["outside"].to_numpy()
-    line = fit_line(inside, outside, str(job.recipe["scaling"]))
-    residuals = effective_robustness(inside, outside, line)
+    line = measures.fit_line(inside, outside, str(job.recipe["scaling"]))
+    residuals = measures.effective_robustness(inside, outside, line)
     metrics: Metrics = {
         "slope": line.slope,
         "intercept": line.intercept,
@@ -169,7 +150,7 @@ def fit(job: Job, context: Context) -> Metrics:
         value, error = getattr(line, name), float(getattr(line, f"{name}_error") or 0)
         metrics[f"{name}_error"] = error
         metrics |= {f"{name}_low": value - quantile * error, f"{name}_high": value + quantile * error}
-    printed = PRINTED_LINES.get("cifar10" if job.dataset.startswith("cifar10") else job.dataset)
+    printed = measures.PRINTED_LINES.get("cifar10" if job.dataset.startswith("cifar10") else job.dataset)
     if printed is not None:
         places = np.linspace(inside[0], inside[-1], 1001)
         metrics["printed_line_distance"] = float(np.abs(line.predict(places) - printed.predict(places)).max())
@@ -179,7 +160,7 @@ def fit(job: Job, context: Context) -> Metrics:
 def testbed(job: Job, context: Context) -> Metrics:
     """The accuracies of all models, by rising ID accuracy."""
     models, count = _models(job, context)
-    robustness = effective_robustness(models["inside"], models["outside"], PRINTED_LINES[job.dataset])
+    robustness = measures.effective_robustness(models["inside"], models["outside"], measures.PRINTED_LINES[job.dataset])
     return {
         "model_count": float(count),
         "compared_count": float(len(models)),  # with both accuracies
@@ -199,9 +180,9 @@ def image_by_image(job: Job, context: Context) -> Metrics:
     answers = _answers(job, context)
     correct, labels = answers.correct[job.dataset], answers.labels[job.dataset]
     correct = correct[np.argsort(correct.mean(1), kind="stable")]
-    accuracy, hard = correct.mean(1), hard_examples(correct)
+    accuracy, hard = correct.mean(1), measures.hard_examples(correct)
     upper = np.triu_indices(len(correct), 1)
-    pairs = dominance_matrix(correct)[upper]
+    pairs = measures.dominance_matrix(correct)[upper]
     independent = accuracy[upper[0]] * (1 - accuracy[upper[1]])
     by_class = np.bincount(labels[hard])
     return {
@@ -217,7 +198,7 @@ def image_by_image(job: Job, context: Context) -> Metrics:
         "hard_share": float(hard.mean()),
         "hard_class_count": float((by_class > 0).sum()),
         "hard_class_maximum": float(by_class.max(initial=0)),
-        "hard_share_correct": rounded(np.nan_to_num(hard_share_correct(correct))),
+        "hard_share_correct": rounded(np.nan_to_num(measures.hard_share_correct(correct))),
     }
 
 
@@ -225,8 +206,8 @@ def mixed(job: Job, context: Context) -> Metrics:
     """The classifier that asks the weaker of two models in a share of all cases."""
     models, _ = _models(job, context)
     low, high = (tuple(models[["inside", "outside"]].iloc[end]) for end in (0, -1))
-    inside, outside = mixed_classifier(low, high, SHARES)
-    robustness = effective_robustness(inside, outside, PRINTED_LINES[job.dataset])
+    inside, outside = measures.mixed_classifier(low, high, SHARES)
+    robustness = measures.effective_robustness(inside, outside, measures.PRINTED_LINES[job.dataset])
     return {
         "share": list(SHARES),
         "id_accuracy": rounded(inside),
@@ -236,5 +217,4 @@ def mixed(job: Job, context: Context) -> Metrics:
     }
 
 
-_MEASURES = {"testbed": testbed, "image-by-image": image_by_image, "mixed": mixed}
-"""By method; the others are fits."""
+_MEASURES = {"testbed": testbed, "image-by-image": image_by_image, "mixed": mixed}  # the others are fits

@@ -13,17 +13,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.experiments.evaluations import ORIGINAL, Bools, Evaluations, Integers, TargetTests, right_among
 from robustness_lib.methods.checks import Floats
 from robustness_lib.metrics import Metrics, rounded
-from robustness_lib.metrics.effective_robustness import (
-    BINS,
-    PRINTED_LINES,
-    SCALINGS,
-    binned_average,
-    dominance_matrix,
-    effective_robustness,
-    fit_line,
-    hard_examples,
-    hard_share_correct,
-)
+from robustness_lib.metrics import effective_robustness as measures
 
 PRINTED_FOR = {"cifar10.1": "cifar10"}
 """Shifts whose baseline is the line that P2 prints, through more and stronger models than a testbed of one's own."""
@@ -46,24 +36,24 @@ def whole_testbed_metrics(testbed: Sequence[Evaluations], tests: TargetTests) ->
         inside, outside = _accuracies(testbed, tests, shift, tests.classes(shift))
         found |= {f"accuracy_{shift}": rounded(inside, 4), f"shifted_accuracy_{shift}": rounded(outside, 4)}
         found |= _images(tests, shift)
-        for scaling in SCALINGS:
-            line = fit_line(inside, outside, scaling)
+        for scaling in measures.SCALINGS:
+            line = measures.fit_line(inside, outside, scaling)
             found |= {f"slope_{shift}_{scaling}": line.slope, f"intercept_{shift}_{scaling}": line.intercept}
             found[f"r_squared_{shift}_{scaling}"] = line.r_squared or 0.0
     right = np.stack([_right(model, tests, ORIGINAL, tests.classes(ORIGINAL))[-1] for model in testbed])
     found |= {
         "model_accuracy": rounded(right.mean(1), 4),
-        "dominance": rounded(dominance_matrix(right)[np.triu_indices(len(right), 1)], 4),
-        "hard_images": float(hard_examples(right).sum()),
+        "dominance": rounded(measures.dominance_matrix(right)[np.triu_indices(len(right), 1)], 4),
+        "hard_images": float(measures.hard_examples(right).sum()),
     }
-    shares = hard_share_correct(right)
+    shares = measures.hard_share_correct(right)
     if np.isfinite(shares).all():
         found["model_hard_share_correct"] = rounded(shares, 4)
     return found
 
 
 def metrics_against(
-    testbed: Sequence[Evaluations], evaluations: Evaluations, tests: TargetTests, *, bins: int = BINS
+    testbed: Sequence[Evaluations], evaluations: Evaluations, tests: TargetTests, *, bins: int = measures.BINS
 ) -> Metrics:
     """What a network has beyond the testbed, observation by observation; everything is a fraction.
 
@@ -81,12 +71,12 @@ def metrics_against(
         classes = tests.classes(shift, known)
         inside, outside = (_right(evaluations, tests, name, classes).mean(-1) for name in (ORIGINAL, shift))
         ordinary = _accuracies(testbed, tests, shift, classes)
-        printed = PRINTED_LINES[PRINTED_FOR[shift]] if shift in PRINTED_FOR and known is None else None
-        line, lowest = printed or fit_line(*ordinary), float(ordinary[0].min())
-        beyond = effective_robustness(inside, outside, line)
+        printed = measures.PRINTED_LINES[PRINTED_FOR[shift]] if shift in PRINTED_FOR and known is None else None
+        line, lowest = printed or measures.fit_line(*ordinary), float(ordinary[0].min())
+        beyond = measures.effective_robustness(inside, outside, line)
         reached = np.flatnonzero(inside >= lowest)  # all, where the testbed has no model as weak
         reached = reached if len(reached) else np.arange(len(inside))
-        average = binned_average(inside[reached], beyond[reached], bins)
+        average = measures.binned_average(inside[reached], beyond[reached], bins)
         maximum, near = float(average.mean.max()), inside[reached] - average.id_accuracy[average.mean.argmax()]
         best.append(int(reached[np.abs(near).argmin()]))
         found |= {
@@ -108,14 +98,14 @@ def metrics_against(
     classes = tests.classes(ORIGINAL, known)
     right = _right(evaluations, tests, ORIGINAL, classes)
     others = np.stack([_right(model, tests, ORIGINAL, classes)[-1] for model in testbed])
-    hard = hard_examples(others)
+    hard = measures.hard_examples(others)
     found |= {
         "accuracy": float(right[-1].mean()),
         "history_accuracy": rounded(right.mean(-1), 4),
         "hard_images": float(hard.sum()),
     }
     for when, share, place in (("maximum", "hard_share_correct", best[0]), ("end", "final_hard_share_correct", -1)):
-        found[f"dominance_at_{when}"] = rounded(dominance_matrix(np.vstack([right[place], others]))[0, 1:], 4)
+        found[f"dominance_at_{when}"] = rounded(measures.dominance_matrix(np.vstack([right[place], others]))[0, 1:], 4)
         if hard.any():
             found[share] = float(right[place][hard].mean())
     return found

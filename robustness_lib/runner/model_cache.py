@@ -209,14 +209,20 @@ def held_out_split(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
     return data.subset(first, f"{data.name}[:90%]"), data.subset(last, f"{data.name}[90%:]")
 
 
+def check_size(data: ImageDataset, count: int) -> None:
+    """Refuse a recipe that asks for more training images than there are."""
+    if count > len(data):
+        raise UserError(
+            f"train_images is {count} but {data.name} has {len(data)} training images; add --set train_images=0 to "
+            "train on all of them"
+        )
+
+
 def target_images(training: Training, context: Context) -> ImageDataset:
     """The training images of the target that a job may use, before any is held out."""
     data = context.images(training.dataset, "train")
     count = training.recipe.train_images
-    if count > len(data):
-        raise UserError(
-            f"train_images is {count} but {data.name} has {len(data)} training images; give at most that many"
-        )
+    check_size(data, count)
     return data.subset(class_balanced_subset(data.labels, count, training.seed)) if count else data
 
 
