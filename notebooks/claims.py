@@ -107,7 +107,7 @@ verdicts.claims_table(rows, name="tab-claims")
 # however wide its interval, and *holds* where an interval merely touched a stated size, so it rewarded noise. On 29 November
 # 2026, with the results known, it was replaced by the one above. On the same day claims were repaired that had been tested
 # as something else than the papers say, and added where recorded results could carry them. {numref}`tab-changed` has every
-# claim whose verdict changed; *open* meant that the interval included no effect.
+# claim that was measured then and has another verdict now; *open* meant that the interval included no effect.
 #
 # Some records were deleted earlier and measured again with another recipe: see [Provenance](provenance.ipynb).
 
@@ -115,11 +115,11 @@ verdicts.claims_table(rows, name="tab-claims")
 old = pd.read_csv(DATA / "old_verdicts.csv", keep_default_na=False)  # the words at commit b0a55c5
 both = rows.merge(old, on="id")
 same = {"holds": "supported", "does not hold": "contradicted", "not yet measured": "not measured"}
-changed = both[both["verdict"].map(same) != both["words"]]
+changed = both[(both["verdict"].map(same) != both["words"]) & (both["verdict"] != "not yet measured")]
 titles = {"statement": "Claim", "verdict": "Before", "words": "Now", "was": "Before, the claim was"}
 markdown.table(
     changed[[*titles]].rename(columns=titles),
-    caption="Claims whose verdict changed on 29 November 2026.",
+    caption="Claims whose verdict is another than before 29 November 2026.",
     name="tab-changed",
 )
 

@@ -522,7 +522,7 @@ jobs, live = registry.measure_as_asked("effective_robustness", globals())
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 words = f"This run, at `{profile}`: accuracy and, on the first shift, effective robustness at the end."
 trainings.live_table(
-    jobs,
+    [job for job in jobs if "testbed" not in job.method],
     live,
     evidence.tidy(everything),
     metrics=["accuracy", "final_effective_robustness"],
