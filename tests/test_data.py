@@ -504,19 +504,6 @@ def test_the_class_lists_are_the_papers() -> None:
     assert names == ["fire engine", "pirate", "bullfrog"]
 
 
-def test_a_class_map_beside_the_batches_is_read_and_checked(tmp_path: Path) -> None:
-    folder = formats.write_downsampled(tmp_path, [[1, 2]], [1])
-    rows = [f"{wnid} {number} other_name" for number, (wnid, _) in enumerate(read_class_map(), start=1)]
-    (folder / "map_clsloc.txt").write_text("\n".join(rows))
-    assert load("imagenet32", root=tmp_path).class_names == ("other name", "other name")
-    (folder / "map_clsloc.txt").write_text("\n".join(rows[1:]))
-    with pytest.raises(UserError, match=r"map_clsloc.txt is damaged.*1000 lines"):
-        load("imagenet32", root=tmp_path)
-    (folder / "map_clsloc.txt").write_text("\n".join(["n99999999 1 other_name", *rows[1:]]))
-    with pytest.raises(UserError, match=r"map_clsloc.txt is damaged.*n02119789"):
-        load("imagenet32-no-cifar10", root=tmp_path)
-
-
 # Folders of image files
 
 

@@ -93,13 +93,6 @@ def load_cifar10n(name: str, split: str, root: Path) -> ImageDataset:
 
     Labels are those of ``<root>/cifar10n/labels.npz`` or ``CIFAR-10_human.pt`` in the same place.
     """
-    from torchvision.datasets import CIFAR10
-
-    if not (root / CIFAR10.base_folder).is_dir():
-        raise MissingData(
-            f"{root / CIFAR10.base_folder} is missing, whose images these labels are for; 'robustness data fetch "
-            "cifar10' downloads it"
-        )
     cifar10 = load_cifar("cifar10", split, root)
     if split == "test":
         return cifar10.with_labels(cifar10.labels, name)

@@ -1,8 +1,7 @@
 """Common corruptions of images, made on the fly: noise, blur, contrast, pixelation and JPEG at five severities.
 
-A synthetic shift of any test set. The parameters are those of CIFAR-10-C (Hendrycks and Dietterich 2019, the variant
-for 32-pixel images); of its fifteen corruptions five are here, one or two of each of its kinds that need neither
-photographs nor randomly drawn textures. The random draws are ours, so images are not those of the published files.
+Five of CIFAR-10-C's fifteen, with its parameters (Hendrycks and Dietterich 2019, for 32-pixel images); the random draws
+are ours, so images are not those of the published files.
 """
 
 from __future__ import annotations
@@ -31,13 +30,12 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
 blur's in pixels, the factor on the contrast, the factor on the side length, and the JPEG quality."""
 
 CORRUPTIONS = tuple(PARAMETERS)
-"""Names of the corruptions."""
 
 
 def _corrupt(
     image: npt.NDArray[np.uint8], corruption: str, parameter: float, random: np.random.Generator
 ) -> npt.NDArray[np.float64]:
-    """One image [H, W, 3] corrupted, with values 0..1 and perhaps beyond."""
+    """One image [H, W, 3], values 0..1 and perhaps beyond."""
     from PIL import Image
     from scipy.ndimage import gaussian_filter
 

@@ -172,9 +172,8 @@ def load_unlabelled(name: str, split: str, root: Path) -> ImageDataset:
     LSUN's test images are published as a database (lmdb), which its own ``data.py export`` writes as single files.
     """
     folder = root / name.removesuffix("-64") / "test"
-    if not (
-        paths := sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.name[0] != ".")
-    ):
+    paths = [path for path in sorted(folder.rglob("[!.]*")) if path.suffix.lower() in SUFFIXES]
+    if not paths:
         raise MissingData(f"{folder} holds no image file ({', '.join(SUFFIXES)})")
     return _unlabelled(name, paths, root)
 

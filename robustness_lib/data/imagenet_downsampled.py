@@ -29,24 +29,15 @@ def class_list(name: str) -> tuple[str, ...]:
     return tuple((_LISTS / f"{name}.txt").read_text().split())
 
 
-def read_class_map(path: Path | None = None) -> tuple[tuple[str, str], ...]:
-    """WordNet id and name of the 1000 classes in development-kit order, from a ``map_clsloc.txt`` or the package."""
-    own = path is not None and path.exists()
-    source = path if path and own else _LISTS / "imagenet.txt"
-    lines = source.read_bytes().decode(errors="replace").splitlines()
-    rows = [line.split() for line in lines if line.strip()]
-    if [row[1:2] for row in rows] != [[str(number)] for number in range(1, 1001)] or {len(r) for r in rows} != {3}:
-        raise damaged(Path(str(source)), "1000 lines 'id number name' with numbers 1..1000 in order were expected")
-    if own and (unknown := {row[0] for row in rows} ^ {wnid for wnid, _ in read_class_map()}):
-        raise damaged(Path(str(source)), f"{min(unknown)} is in one alone of its WordNet ids and ImageNet's 1000")
+@cache
+def read_class_map() -> tuple[tuple[str, str], ...]:
+    """WordNet id and name of ImageNet's 1000 classes in development-kit order, as its ``map_clsloc.txt`` has them."""
+    rows = [line.split() for line in (_LISTS / "imagenet.txt").read_text().splitlines()]
     return tuple((wnid, name.replace("_", " ")) for wnid, _, name in rows)
 
 
 def _find_batches(folder: Path, split: str) -> list[Path]:
-    """The batch files of a split in ``folder`` or one level below, in their order; of both formats the ``.npz`` file.
-
-    Training files are ``train_data_batch_1`` …, whatever number is there; the test file is ``val_data``.
-    """
+    """The batch files of a split in ``folder`` or one level below, in order; of both formats the ``.npz`` file."""
     pattern = re.compile(r"train_data_batch_(\d+)(\.npz)?" if split == "train" else r"val_data()(\.npz)?")
     batches: dict[int, Path] = {}
     for path in sorted([*folder.glob("*"), *folder.glob("[!.]*/*")], key=lambda path: (path.suffix == ".npz", path)):
@@ -67,7 +58,6 @@ def _labels(path: Path) -> np.ndarray:
 
 
 def _images(path: Path, size: int, count: int) -> np.ndarray:
-    """The images of a batch file, uint8 [count, 3, size, size]."""
     data = _read(path, "data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * size * size,):
         what = f"{data.dtype} {list(data.shape)}" if isinstance(data, np.ndarray) else type(data).__name__
@@ -89,7 +79,7 @@ def _read_classes(folder: Path, split: str, size: int, wanted: Sequence[str]) ->
             f"{folder} holds no {files} (.npz or pickled): Downsampled ImageNet {size}x{size} is to be had from "
             "image-net.org (download page, free registration); unpack its files there"
         )
-    number = {wnid: label for label, (wnid, _) in enumerate(read_class_map(folder / "map_clsloc.txt"), start=1)}
+    number = {wnid: label for label, (wnid, _) in enumerate(read_class_map(), start=1)}
     labels = [_labels(path) for path in batches]
     training = labels if split == "train" else [_labels(path) for path in _find_batches(folder, "train")]
     present = set(np.concatenate(training or labels).tolist())
@@ -117,7 +107,7 @@ def load_corpus(name: str, split: str, root: Path) -> ImageDataset:
     §5.1). The result's name ends with its numbers of images and classes: ``"imagenet32_160000x275"``.
     """
     base, _, suffix = name.removesuffix("-tenth").partition("-")
-    class_map = dict(read_class_map(root / base / "map_clsloc.txt"))
+    class_map = dict(read_class_map())
     excluded = class_list(EXCLUSIONS[suffix]) if suffix else ()
     wanted = [wnid for wnid in class_map if wnid not in excluded]
     images, labels, wnids = _read_classes(root / base, split, int(base.removeprefix("imagenet")), wanted)
@@ -135,12 +125,11 @@ def load_tiny_imagenet32(name: str, split: str, root: Path) -> ImageDataset:
     """
     import pandas as pd
 
-    folder = root / "imagenet32"
-    images, labels, wnids = _read_classes(folder, split, 32, class_list("tiny_imagenet"))
+    images, labels, wnids = _read_classes(root / "imagenet32", split, 32, class_list("tiny_imagenet"))
     if split == "train":
         first = torch.from_numpy(pd.Series(labels).groupby(labels.numpy()).cumcount().to_numpy() < 500)
         images, labels = images[first], labels[first]
-    class_map = dict(read_class_map(folder / "map_clsloc.txt"))
+    class_map = dict(read_class_map())
     return ImageDataset(name, images, labels, tuple(class_map[wnid] for wnid in wnids))
 
 
@@ -158,11 +147,10 @@ def cinic10_classes() -> dict[str, int]:
 def load_cifar10_imagenet(name: str, split: str, root: Path) -> ImageDataset:
     """A test set for CIFAR-10's classes made of ImageNet's images at 32 pixels, as CINIC-10 is.
 
-    ``cifar10-imagenet-excluded`` has images of the classes that pre-training without the CIFAR-10-related classes
-    leaves out (P1 appendix A), ``cifar10-imagenet-included`` of those that it keeps; not every class of CIFAR-10 occurs
-    in each. Of each class that occurs there are equally many images, as many as the smallest has, from its ImageNet
-    classes in as equal numbers as can be; they come from the training batches, so a network that was pre-trained on
-    these classes was pre-trained on these very images.
+    ``cifar10-imagenet-excluded`` has images of the classes that pre-training without the CIFAR-10-related ones leaves
+    out (P1 appendix A), ``-included`` of those that it keeps: of each class of CIFAR-10 that occurs as many as the
+    smallest has, evenly from its ImageNet classes. They are training images: a network that was pre-trained on these
+    classes has seen them.
     """
     related = set(class_list("cifar10_related"))
     wanted = [wnid for wnid in cinic10_classes() if (wnid in related) == name.endswith("excluded")]

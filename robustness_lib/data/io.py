@@ -25,7 +25,6 @@ class MissingData(UserError):
 
 COPY_AGAIN = "replace it by a fresh copy"
 WRITE_AGAIN = "write it again, in the format that the data page (book/data.md) describes"
-"""What to do where a published file, or a bundle, which only its maker has, cannot be used."""
 
 
 def damaged(path: Path, reason: object, remedy: str = COPY_AGAIN) -> UserError:
@@ -83,9 +82,8 @@ def read_npz(path: Path, keys: Iterable[str], remedy: str = COPY_AGAIN) -> dict[
 
 def integer_labels(path: Path, labels: Any, low: int, high: int, remedy: str = COPY_AGAIN) -> np.ndarray:
     """Labels as int64 [N], if they are whole numbers in ``low..high``."""
-    if isinstance(labels, (list, tuple)) and any(isinstance(label, (list, tuple)) for label in labels):
-        raise damaged(path, "labels must be a list of whole numbers, not of lists", remedy)  # they may nest for ever
-    array = np.asarray(labels)
+    nested = isinstance(labels, (list, tuple)) and any(isinstance(label, (list, tuple)) for label in labels)
+    array = np.empty((0, 0)) if nested else np.asarray(labels)  # lists may nest for ever
     if array.ndim != 1 or not (np.issubdtype(array.dtype, np.integer) or array.size == 0):
         reason = f"labels must be a list of whole numbers, not {array.dtype} of shape {list(array.shape)}"
         raise damaged(path, reason, remedy)
@@ -108,6 +106,10 @@ def read_bundle(path: Path, name: str) -> ImageDataset:
         raise damaged(path, reason, WRITE_AGAIN)
     if names.ndim != 1 or names.dtype.kind not in "US":
         raise damaged(path, f"class_names must be a list of texts, not {names.dtype} {list(names.shape)}", WRITE_AGAIN)
+    try:
+        texts = _texts(names)
+    except UnicodeDecodeError as error:
+        raise damaged(path, f"class_names are not in UTF-8: {error.object!r}", WRITE_AGAIN) from error
     labels = integer_labels(path, arrays["labels"], 0, len(names) - 1, WRITE_AGAIN)
     if not images.size:
         raise damaged(path, f"images of shape {list(images.shape)}, which hold no pixel", WRITE_AGAIN)
@@ -115,10 +117,6 @@ def read_bundle(path: Path, name: str) -> ImageDataset:
         raise damaged(path, f"{len(images)} images but {len(labels)} labels", WRITE_AGAIN)
     if images.shape[3] == 3:
         images = images.transpose(0, 3, 1, 2)
-    try:
-        texts = _texts(names)
-    except UnicodeDecodeError as error:
-        raise damaged(path, f"class_names are not in UTF-8: {error.object!r}", WRITE_AGAIN) from error
     return ImageDataset(name, torch.from_numpy(np.ascontiguousarray(images)), torch.from_numpy(labels), texts)
 
 
@@ -146,7 +144,7 @@ def expect_same_form(path: Path, images: ImageDataset, other: Path) -> None:
 
 
 def bundle_path(name: str, split: str, root: Path) -> Path:
-    """Where a split of a bundle lies."""
+    """Where a split of a bundle is."""
     return root / name / f"{split}.npz"
 
 

@@ -65,16 +65,13 @@ def _expect(name: str, actual: str, path: Path) -> None:
 
 
 def table_digest(table: pd.DataFrame) -> str:
-    """SHA-256 of a table of texts as comma-separated values, without the types of the networks that came last.
-
-    These types are for colours only; nothing is computed from them.
-    """
+    """SHA-256 of a table of texts as CSV, without the types of the latest networks, which are for colours alone."""
     types = table["model_type"].where(table["first_snapshot"] != SNAPSHOTS[-1], "")
     return hashlib.sha256(table.assign(model_type=types).to_csv(index=False).encode()).hexdigest()
 
 
 def _correctness(name: str, kind: str, sets: Mapping[str, str], root: Path | str | None) -> Correctness:
-    """From arrays of ``predictions``, or ``correct``, one bit an image, with the prefixes ``sets`` (by test set)."""
+    """From arrays of ``predictions``, or ``correct`` (one bit an image), with the prefixes ``sets`` by test set."""
     path = _file(name, root)
     arrays = read_npz(path, ["model_names", *(f"{key}_{part}" for key in sets.values() for part in (kind, "labels"))])
     _expect(name, arrays_digest(arrays.values()), path)

@@ -1,7 +1,4 @@
-"""Every image set, and beside them the tables of published predictions: what each is, where, whether it is intact.
-
-They are the rows of ``sets.csv``, one column an attribute of :class:`Source`.
-"""
+"""Every image set and table of published predictions, the rows of ``sets.csv``: where it is, whether it is intact."""
 
 from __future__ import annotations
 
@@ -23,7 +20,7 @@ from robustness_lib.models.corpora import recognised
 
 @dataclass(frozen=True)
 class Source:
-    """An image set, or a table, that this package knows."""
+    """A row of ``sets.csv``."""
 
     name: str
     what: str  # in a line
@@ -69,14 +66,13 @@ def _is_bundled(name: str, root: Path) -> bool:
 
 
 def _is_published(source: Source, root: Path) -> bool:
-    """Whether the published files of a set may be there: there is something in their place other than a bundle."""
+    """Whether there is something in the place of a set's published files other than a bundle."""
     folder = root / source.location
     names = {path.name for path in folder.glob("[!.]*")}
     return folder.exists() and not (names and names <= {f"{split}.npz" for split in SPLITS})
 
 
 def _own_sets(root: Path) -> list[str]:
-    """The names of the user's own bundles."""
     names = {path.parent.name for split in SPLITS for path in root.glob(f"*/{split}.npz")}
     return sorted(name for name in names - set(SOURCES) - _RESERVED if re.fullmatch(_OWN_NAME, name))
 
@@ -89,8 +85,7 @@ def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
             raise UserError(
                 f"results use the name {name!r} themselves, so no data set can be called so; rename {root / name}"
             )
-        locations = [source.location for source in (SOURCES | TABLES).values()]
-        published = {location.partition("/")[0] for location in locations}
+        published = {source.location.partition("/")[0] for source in _ALL}
         if name not in published and re.fullmatch(_OWN_NAME, name):
             raise UserError(
                 f"unknown data set {name!r}: the folder {root / name} has neither train.npz nor test.npz in it; make "
@@ -118,8 +113,7 @@ def expand_names(names: Iterable[str], root: Path | str | None = None) -> list[s
 def load(name: str, split: str = "train", root: Path | str | None = None) -> ImageDataset:
     """Load the ``"train"`` or ``"test"`` split of an image set from a data root.
 
-    It is one of :data:`SOURCES`, or a folder of the root with bundles (:func:`~robustness_lib.data.io.read_bundle`);
-    bundles under the name of a published set are read in its place.
+    It is one of :data:`SOURCES`, or a folder of bundles (:func:`~robustness_lib.data.io.read_bundle`), which go before.
 
     Raises:
         MissingData: The set, the split or the data root is not there; says how to get it.
@@ -193,18 +187,25 @@ def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None
     folder = data_root(root)
     if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():
         raise _no_root(folder)
-    rows = []
-    for source in (SOURCES | TABLES).values():
+    rows = {}
+    for source in _ALL:
         bundled = _is_bundled(source.name, folder)
-        where = str(folder / (source.name if bundled else source.location)) if source.location else ""
-        present = "yes" if bundled or _is_published(source, folder) else "no"
-        found = present if source.location else "made on the fly"
-        rows.append([source.name, source.what, where, found, source.origin, source.remedy])
+        found = "made on the fly"
+        if source.location:
+            found = "yes" if bundled or _is_published(source, folder) else "no"
+        rows[source.name] = {
+            "name": source.name,
+            "what": source.what,
+            "where": str(folder / (source.name if bundled else source.location)) if source.location else "",
+            "found": found,
+            "origin": source.origin,
+            "get": source.remedy,
+        }
     for name in _own_sets(folder):
         absent = [f", without {split}.npz" for split in SPLITS if not bundle_path(name, split, folder).is_file()]
-        rows.append([name, "".join(["your own bundle", *absent]), str(folder / name), "yes", "yourself", ""])
-    by_name = {row[0]: dict(zip(("name", "what", "where", "found", "origin", "get"), row, strict=True)) for row in rows}
-    return [by_name[name] for name in (by_name if names is None else expand_names(names, root))]
+        own = {"what": "".join(["your own bundle", *absent]), "where": str(folder / name), "found": "yes"}
+        rows[name] = {"name": name, **own, "origin": "yourself", "get": ""}
+    return [rows[name] for name in (rows if names is None else expand_names(names, root))]
 
 
 def fetch(name: str, root: Path | str | None = None) -> Status:

@@ -1,9 +1,8 @@
 """Images made on the fly, for a first run without any download.
 
-Every image shows a shape (ten kinds) filled with a texture (five kinds) before a busy background. A class is a pair of
-shape and texture. Forty are the pre-training domain, ``synthetic-source``; the other ten, in which every shape occurs
-once and every texture twice, are the target domain, ``synthetic``. ``synthetic-shifted`` is the target under other
-conditions: fainter, in a coloured light, with more noise and busier backgrounds.
+Every image shows a shape filled with a texture before a busy background, and a class is a pair of both: forty are the
+pre-training domain, ``synthetic-source``, and ten more with every shape and texture the target, ``synthetic``.
+``synthetic-shifted`` is the target fainter, in a coloured light, with more noise and busier backgrounds.
 """
 
 from __future__ import annotations

@@ -1,7 +1,6 @@
 """Our own testbed: ordinary models of a target, from weak to strong, that a baseline is fitted to (P2 §3, B.1).
 
-P2 takes published predictions where there are any; for other shifts a testbed has to be trained: networks, and models
-that are none, which P2 adds for low accuracies too (it does not name them; ours are scikit-learn's).
+Networks, and for low accuracies models of pixels, which P2 does not name (ours are scikit-learn's).
 """
 
 from __future__ import annotations
@@ -26,7 +25,6 @@ Score = Callable[[ImageDataset], Tensor]
 
 
 def _pixel_rows(images: ImageDataset) -> NDArray[np.float32]:
-    """Pixels as rows, float32 [N, C H W] in [0, 1]."""
     return (images.images.flatten(1).to(torch.float32) / 255).numpy()
 
 

@@ -1,8 +1,7 @@
-"""Arrays are checked where they enter, in one way: lists, NumPy arrays and tensors of any device and precision.
+"""Arrays are checked where they enter: lists, NumPy arrays and tensors of any device and precision.
 
-Each function raises :class:`~robustness_lib.errors.UserError`, in whose message ``what`` names the array. A ``shape``
-is that of another array or text, such as ``"[N, K]"``, where no axis has length 0 and axes of one name have one length;
-empty text for any shape.
+In messages ``what`` names the array. A ``shape`` is that of another array or text, such as ``"[N, K]"``, where no axis
+has length 0 and axes of one name have one length; empty for any shape.
 """
 
 from __future__ import annotations
@@ -48,7 +47,7 @@ def as_array(values: Any, what: str, shape: Shape = "") -> npt.NDArray[Any]:
 
 
 def check_numbers(values: Any, what: str, shape: Shape = "", *, unit: str = "", finite: bool = True) -> Floats:
-    """Numbers as float64: in [0, 1] where ``unit`` says as what fractions are given, and not infinite if ``finite``."""
+    """Numbers as float64: in [0, 1] if ``unit`` says of what they are fractions, and not infinite if ``finite``."""
     array = as_array(values, what, shape).astype(np.float64)
     if unit and not ((array >= 0) & (array <= 1)).all():
         raise UserError(f"{what} holds a value outside [0, 1]; give {unit}")
@@ -82,7 +81,7 @@ def check_labels(values: Any, num_classes: int, what: str = "labels", count: int
 
 
 def check_logits(logits: Tensor) -> Tensor:
-    """``logits`` [N, ..., K], if all are finite: the largest of values that are not is no prediction."""
+    """``logits`` [N, ..., K], if all are finite."""
     bad = int((~logits.isfinite()).flatten(1).any(1).sum())
     if bad:
         raise UserError(

@@ -1,8 +1,8 @@
 """From the classes of a pre-training corpus to those of the target (P2 §5.2, §5.5, C.7, C.12).
 
-A network that was pre-trained on fine classes knows some of the target's under other names: a "convertible" is an
-"automobile". So its old head can answer without any fine-tuning ("zero-shot"), or be fine-tuned in place of a new one.
-A class map is bool [K, J]: which of the corpus's J classes are which of the target's K.
+A pre-trained head that knows a "convertible" can answer for "automobile" without fine-tuning ("zero-shot"), or be
+fine-tuned in place of a new one. A class map is bool [K, J]: which of the corpus's J classes are which of the target's
+K.
 """
 
 from __future__ import annotations
@@ -24,10 +24,9 @@ RULES = ("max", "mean", "sum")
 
 
 def class_map(dataset: str, target_classes: Sequence[str], corpus_classes: Sequence[str]) -> Tensor:
-    """The class map of a data set and a corpus, by the names of their classes.
+    """The class map by the names of classes: ImageNet's to CIFAR-10's as CINIC-10 has them, synthetic ones by shape.
 
-    Classes of ImageNet are mapped to those of CIFAR-10 as CINIC-10 has them, without names that ImageNet has twice
-    ("crane"). A synthetic corpus class is mapped to the target class that shows the same shape.
+    Names that ImageNet has twice ("crane") are left out.
     """
     if dataset == "cifar10":
         names = Counter(name for _, name in read_class_map())
@@ -42,10 +41,9 @@ def class_map(dataset: str, target_classes: Sequence[str], corpus_classes: Seque
 
 
 def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
-    """Scores [N, K] of the target's classes from the logits of another head.
+    """Scores [N, K] of the target's classes from the logits [N, J] of another head, by a class map (:data:`RULES`).
 
-    From the logits [N, J] by the class map ``members``, bool [K, J]: the largest, the mean or the sum of the
-    probabilities of a class's members. A class without members has minus infinity, and so is never predicted.
+    A class without members has minus infinity, and so is never predicted.
     """
     choose(rule, RULES, "rule")
     is_map = members.dtype == torch.bool and members.dim() == 2 and members.numel() > 0
@@ -64,8 +62,8 @@ def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
 def class_map_loss(members: Tensor, old_labels_from: int | None = None) -> Loss:
     """Cross-entropy over all classes of the old head, whose target is the likeliest class of the label's (P2 C.12).
 
-    From the position ``old_labels_from`` in the training set on, if any, images are replayed ones, whose labels
-    0 ... J - 1 are those of the old head; their mean loss is added to that of the target's images.
+    From the position ``old_labels_from`` in the training set on, if given, images are replayed ones with labels of the
+    old head; their mean loss is added to that of the target's images.
     """
     members_on = CopiesByDevice(members)
 
@@ -84,8 +82,8 @@ def class_map_loss(members: Tensor, old_labels_from: int | None = None) -> Loss:
 def two_headed_loss(old_classes: int, old_labels_from: int) -> Loss:
     """Cross-entropy over the target's classes plus that over the old head's, each a mean over its images (P2 C.11).
 
-    P2 does not say how the two are weighted; as a sum they leave the target's gradient what it is without replay. Both
-    heads are one linear layer, the ``old_classes`` first; images are replayed ones as for :func:`class_map_loss`.
+    P2 does not say how the two are weighted. Both heads are one linear layer, the ``old_classes`` first; images are
+    replayed ones as for :func:`class_map_loss`.
     """
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -106,7 +104,7 @@ def _both_means(losses: Tensor, old: Tensor) -> Tensor:
 
 
 def extend_head(network: nn.Module, further: int, seed: int) -> nn.Module:
-    """Give the head so many ``further`` classes, in place, with the weights of a new head; returns the network."""
+    """Give the head ``further`` classes, in place, with the weights of a new head; returns the network."""
     if further:
         old = head(network)
         fresh = head(new_head(network, further, seed))

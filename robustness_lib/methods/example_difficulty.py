@@ -1,7 +1,7 @@
 """The easiest and hardest training images of every class, by a score of their difficulty (P2 §5.3, C.9).
 
 P2 ranks images by the C-score (Jiang et al. 2020): how likely networks that were trained on other images get an image
-right, averaged over training sets of many sizes. Scores are [N], the higher the easier.
+right. Scores are [N], the higher the easier.
 """
 
 from __future__ import annotations
@@ -62,9 +62,8 @@ def chosen_by_difficulty(labels: Tensor, scores: npt.ArrayLike, count: int, exam
 def hardening(labels: Tensor, scores: npt.ArrayLike, epochs: int, last: int) -> Sampler:
     """An order of training in which the easiest images go one by one (P2 C.9).
 
-    From epoch to epoch fewer images remain, the hardest of each class: all of them in the first, ``last`` in the last
-    epoch, linearly in between (P2 does not say in which course). Of those that remain, each epoch has ``last``, drawn
-    anew, so that epochs are equally long (P2's become shorter).
+    From all images in the first epoch, linearly, to the ``last`` hardest in the last (P2 does not say in which course).
+    Each epoch has ``last`` of those that remain, drawn anew (P2's epochs become shorter).
     """
     hardest_first, each = _ranked(labels, scores, last, easy=False)
 

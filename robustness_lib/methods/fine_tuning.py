@@ -19,26 +19,24 @@ from robustness_lib.training.data_loader import normalise, to_unit_range
 
 
 def at_size(network: nn.Module, size: int) -> nn.Module:
-    """A network that sees its images enlarged to ``size`` pixels a side, as P2's torchvision networks do (P2 B.4).
+    """A network that sees its images enlarged to ``size`` pixels a side (P2 B.4); for size 0 the network itself.
 
-    Bilinearly and after the crop; P2 enlarges before it, from 32 to 224 pixels, and crops with a padding of 28, so that
-    it has crops between two pixels of the original too. For size 0 it is the network itself.
+    Bilinearly and after the crop; P2 enlarges before it, so that it crops between two pixels of the original too.
     """
     enlarged = nn.Upsample((size, size), mode="bilinear", align_corners=False)
     return nn.Sequential(OrderedDict(enlarged=enlarged, network=network)) if size else network
 
 
 class Features(nn.Module):
-    """A network (of :func:`at_size`) without its head: normalised images [N, 3, H, W] to what that sees, [N, D]."""
+    """A network without its head: normalised images [N, 3, H, W] to what that sees, [N, D]."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
-        parts = list(network) if isinstance(network, nn.Sequential) else [nn.Identity(), network]
-        self.enlarged, self.network = parts
+        self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
         """Features of normalised images."""
-        return features(self.network, self.enlarged(x))
+        return features(self.network, x)
 
 
 def public_features(name: str, size: int) -> nn.Module:
@@ -58,10 +56,9 @@ def public_features(name: str, size: int) -> nn.Module:
 def with_replay(
     target: ImageDataset, replayed: ImageDataset, recipe: TrainingConfig, ratio: int
 ) -> tuple[ImageDataset, TrainingConfig, Sampler]:
-    """The target's images with images of pre-training that come again, ``ratio`` of them an image (P2 C.11).
+    """The target's images with ``ratio`` times as many images of pre-training that come again (P2 C.11).
 
-    Returns all images, the target's first; the recipe with accordingly larger batches; and the order, in which every
-    batch has both in this ratio.
+    Returns all images, the target's first; the recipe with larger batches; and an order with this ratio in every batch.
     """
     check_same_size(replayed, target, "choose another checkpoint")
     images, labels = (torch.cat([getattr(part, name) for part in (target, replayed)]) for name in ("images", "labels"))
@@ -80,10 +77,7 @@ def with_replay(
 
 
 def interpolated(before: nn.Module, after: Mapping[str, Tensor], share: float) -> dict[str, Tensor]:
-    """Weights on the straight line from a network to another's state (Wortsman et al. 2022, WiSE-FT).
-
-    ``share`` is 0 before and 1 after; counts, which are no real numbers, are those of ``after``.
-    """
+    """Weights on the straight line from ``before`` (share 0) to ``after`` (1), WiSE-FT (Wortsman et al. 2022)."""
     mixed = {}
     for name, value in before.state_dict().items():
         end = after[name].to(value.device)

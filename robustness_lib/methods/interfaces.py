@@ -3,32 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol
 
 import torch
 from torch import Generator, Tensor
 
-
-class Forward(Protocol):
-    """A network as losses and attacks see it: images in the unit range to logits."""
-
-    def __call__(self, images: Tensor, /) -> Tensor:
-        """Float images [B, C, H, W] in [0, 1] to logits [B, K]."""
+Forward = Callable[[Tensor], Tensor]
+"""A network as losses and attacks see it: float images [B, C, H, W] in [0, 1] to logits [B, K]."""
 
 
 Loss = Callable[[Forward, Tensor, Tensor, Tensor], Tensor]
-"""``loss(network, images, labels, indices)``: a scalar from images in [0, 1] (float [B, C, H, W]), their labels
-(int64 [B]) and their positions in the training set (int64 [B]); it calls the network itself. One that splits its
-batch into parts of varying size has an attribute ``static_shapes = False``: it cannot be recorded."""
+"""``loss(network, images, labels, indices)``: a scalar from images, their labels (int64 [B]) and their positions in the
+training set (int64 [B]); it calls the network itself. One that splits its batch into parts of varying size has an
+attribute ``static_shapes = False``: it cannot be recorded as a CUDA graph."""
 
 Perturb = Callable[[Forward, Tensor, Tensor], Tensor]
-"""``perturb(network, images, labels)``: the images to train on instead, same shape and range. Random numbers come from
-PyTorch's default generator of the device, which has a stream of its own for every training and epoch. One with an
-attribute ``evaluation_mode = True`` sees the network in evaluation mode."""
+"""``perturb(network, images, labels)``: the images to train on instead, same shape and range, with random numbers of
+PyTorch's default generator. With an attribute ``evaluation_mode = True`` it sees the network in evaluation mode."""
 
 Sampler = Callable[[int, Generator], Tensor]
-"""``sampler(epoch, generator)``: the positions (int64 [M]) of the images of one epoch, in order; M is the same in
-every epoch."""
+"""``sampler(epoch, generator)``: positions (int64 [M]) of the images of an epoch, in order; M is the same in each."""
 
 
 class CopiesByDevice:

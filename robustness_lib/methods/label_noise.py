@@ -1,7 +1,7 @@
-"""Label noise, made reproducibly: corruption matrices and the labels sampled from them (P1 §3.2).
+"""Label noise: corruption matrices and the labels sampled from them (P1 §3.2).
 
-A corruption matrix C holds in row i and column j the probability that an image of class i gets the label j. Labels are
-sampled with NumPy's legacy generator, so that one seed gives the labels of P1's code bit for bit.
+Row i, column j of a corruption matrix is the probability that an image of class i gets the label j. Labels are sampled
+with NumPy's legacy generator, so that one seed gives the labels of P1's code bit for bit.
 """
 
 from __future__ import annotations
@@ -19,12 +19,10 @@ KINDS = ("uniform", "flip")
 def corruption_matrix(num_classes: int, strength: float, kind: str = "uniform", *, seed: int = 1) -> Floats:
     """The matrix, float64 [K, K], of one kind of noise.
 
-    * ``uniform``: (1 - s) I + (s / K) 11ᵀ, as P1 has it (§3.2): the new label may be any of the K classes, the true one
-      among them, so the share of wrong labels is s (K - 1) / K.
-    * ``flip``: 1 - s for the true class and s for one other, which is sampled for each class in turn.
+    * ``uniform``: (1 - s) I + (s / K) 11ᵀ (P1 §3.2), so that the share of wrong labels is s (K - 1) / K.
+    * ``flip``: 1 - s for the true class and s for one other, sampled for each class in turn by ``seed`` (P1's code).
 
-    P1 reports uniform noise alone; its code also has ``flip``, whose targets it samples with seed 1, and noise within
-    CIFAR-100's coarse classes, which is not here. The strength s is in [0, 1], and ``seed`` is for ``flip``.
+    The strength s is in [0, 1].
     """
     choose(kind, KINDS, "kind of noise")
     if num_classes < 2:
@@ -46,13 +44,7 @@ def check_matrix(matrix: npt.ArrayLike) -> Floats:
 
 
 def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> Labels:
-    """Sample a new label, int64 [N], for each example from the row of its class: those of P1's code, bit for bit.
-
-    Args:
-        labels: Integers [N] in 0..K-1, the true classes, in file order.
-        matrix: [K, K].
-        seed: Of the generator (P1: 1).
-    """
+    """Sample a label, int64 [N], for each of the true classes [N] from its row of the matrix [K, K] (P1: seed 1)."""
     rows = check_matrix(matrix)
     classes = check_labels(labels, len(rows))
     boundaries = np.cumsum(rows, axis=1)
@@ -62,10 +54,7 @@ def corrupt_labels(labels: npt.ArrayLike, matrix: npt.ArrayLike, seed: int) -> L
 
 
 def observed_matrix(labels: npt.ArrayLike, noisy: npt.ArrayLike, num_classes: int) -> Floats:
-    """The corruption matrix, float64 [K, K], of true and noisy labels, integers [N] in 0..K-1.
-
-    The row of a class without an example is that of the identity.
-    """
+    """The corruption matrix, float64 [K, K], of true and noisy labels [N]; identity for classes without an example."""
     true = check_labels(labels, num_classes, "true labels")
     given = check_labels(noisy, num_classes, "given labels", len(true))
     counts = np.bincount(true * num_classes + given, minlength=num_classes**2).reshape(num_classes, num_classes)

@@ -1,9 +1,8 @@
 """Learning from wrong labels: Forward correction and Gold Loss Correction (P1 §3.2).
 
 Both estimate the corruption matrix from a network that was trained on the noisy labels, and train a second network
-through that estimate. Forward correction (Patrini et al. 2017) needs nothing else; Gold Loss Correction (GLC,
-Hendrycks et al. 2018) has a few images whose labels can be trusted. Where P1's code departs from what one would expect,
-an argument says so and offers the other choice.
+through that estimate: Forward correction (Patrini et al. 2017) from nothing else, Gold Loss Correction (GLC, Hendrycks
+et al. 2018) with a few images whose labels can be trusted.
 """
 
 from __future__ import annotations
@@ -28,13 +27,9 @@ TRUSTED = ("first", "balanced", "random")
 def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | None = None) -> Floats:
     """The corruption matrix, float64 [K, K], as a network sees it (P1 §3.2, Patrini et al. 2017).
 
-    Row k is the prediction for the image with the largest predicted probability of class k.
-
-    Args:
-        probabilities: [N, K], softmax of the noisy training images by the network that was trained on them.
-        percentile: Leave out, for each class, the images from this percentile of its probability on, in [0, 100):
-            they may be outliers. P1's code takes 97 on CIFAR-10, and none on CIFAR-100. (It sets the probabilities of
-            images left out to 0 in place, which later classes may see; here they stay.)
+    Row k is the prediction, of ``probabilities`` [N, K] for the noisy training images, with the largest probability of
+    class k; outliers from this ``percentile`` on, in [0, 100), are left out. P1's code takes 97 on CIFAR-10, and none
+    on CIFAR-100 (and sets what it leaves out to 0 in place, which later classes may see).
     """
     table = check_distributions(probabilities, "predictions", "[N, K]")
     kept = np.ones_like(table, dtype=bool)
@@ -51,10 +46,7 @@ def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | No
 
 
 def estimate_glc_matrix(probabilities: npt.ArrayLike, labels: npt.ArrayLike) -> Floats:
-    """The corruption matrix, float64 [K, K], from trusted images (P1 §3.2, Hendrycks et al. 2018).
-
-    Row k is the mean prediction, of ``probabilities`` [M, K], for the trusted images whose true ``labels`` [M] are k.
-    """
+    """The corruption matrix, float64 [K, K]: row k is the mean prediction for trusted images of class k (P1 §3.2)."""
     table = check_distributions(probabilities, "predictions", "[M, K]")
     classes = check_labels(labels, table.shape[1], count=len(table))
     present = np.isin(np.arange(table.shape[1]), classes)
@@ -71,12 +63,10 @@ def matrix_error(estimated: npt.ArrayLike, true: npt.ArrayLike) -> float:
 
 
 def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
-    """Which training images are trusted, bool [N].
+    """Which training images, of true classes int64 [N], are trusted: bool [N].
 
-    Args:
-        labels: int64 [N], the true classes.
-        how: ``first``: those in file order, as P1's code takes them (it shuffles where they lack a class, which on the
-            CIFAR sets they do not); ``balanced``: the first of each class, equally many; ``random``: a sample.
+    ``how``: the ``first`` in file order (P1's code, which would shuffle them if they lacked a class), the first of each
+    class in equal numbers (``balanced``), or a ``random`` sample.
     """
     choose(how, TRUSTED, "way to choose trusted images")
     if not 0 < share < 1 or not len(labels):
@@ -100,17 +90,12 @@ def trusted_split(labels: Tensor, share: float, how: str, seed: int) -> Tensor:
 def forward_loss(
     logits: Tensor, labels: Tensor, matrix: Tensor, *, reduction: Literal["mean", "sum", "none"] = "mean"
 ) -> Tensor:
-    """Cross-entropy through a corruption matrix: -log Σ_k p(k | x) C[k, ỹ] (P1 §3.2, Patrini et al. 2017).
-
-    A network that minimises it on labels that were corrupted by C is the one that cross-entropy gives on clean labels.
+    """Cross-entropy, in nats, through a corruption matrix: -log Σ_k p(k | x) C[k, ỹ] (P1 §3.2, Patrini et al. 2017).
 
     Args:
-        logits: Float [B, K], before the corruption; computed in float32, or in float64 where they are that.
+        logits: Float [B, K]; computed in float32, or in float64 where they are that.
         labels: Integers [B], the noisy labels ỹ.
         matrix: Float [K, K], C; row = true class.
-
-    Returns:
-        A scalar, or [B] without reduction, in nats.
     """
     shapes = [list(tensor.shape) for tensor in (logits, labels, matrix)]
     if logits.dim() != 2 or shapes[1:] != [shapes[0][:1], shapes[0][1:] * 2] or labels.is_floating_point():
@@ -127,7 +112,7 @@ def forward_loss(
 
 
 def forward_training_loss(matrix: npt.ArrayLike) -> Loss:
-    """Forward correction as a loss for :func:`robustness_lib.training.trainer.train`, by a matrix [K, K]."""
+    """Forward correction by a matrix [K, K]."""
     matrix_on = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
@@ -137,15 +122,14 @@ def forward_training_loss(matrix: npt.ArrayLike) -> Loss:
 
 
 class GoldLoss:
-    """GLC's second stage, a :data:`robustness_lib.methods.interfaces.Loss`: trusted labels count as they are.
+    """GLC's second stage, a loss: trusted images' labels count as they are, the others' go through the matrix [K, K].
 
     Args:
-        matrix: [K, K], as by :func:`estimate_glc_matrix`; the other images' losses go through it.
         trusted: bool [N], by position in the training set.
-        batch_size: Nominal images a batch, by which the sum of losses is divided also in the smaller last batch of an
-            epoch (P1's code); None divides by the actual number.
+        batch_size: By which the sum of losses is divided also in the smaller last batch of an epoch (P1's code); None
+            divides by the actual number.
         separate_passes: Whether the two parts of a batch go through the network one after the other (P1's code), so
-            that batch normalisation has statistics of each; otherwise all at once.
+            that batch normalisation has statistics of each.
     """
 
     def __init__(

@@ -29,11 +29,7 @@ def rademacher(count: int, size: int, stream: np.random.Generator) -> Tensor:
 
 
 def blobs(count: int, size: int, stream: np.random.Generator) -> Tensor:
-    """Blobs: blurred noise, cut off.
-
-    Values are 1 with probability 0.7, else 0; a Gaussian filter of 1.5 pixels (2 for images of more than 32 pixels)
-    blurs them, across the colours too, as in P1's code; what is below 0.75 becomes -1, and the rest 2 v - 1.
-    """
+    """Blobs: values that are 1 with probability 0.7, else 0, blurred across pixels and colours (P1's code), cut off."""
     from scipy.ndimage import gaussian_filter
 
     values = (stream.random((count, size, size, 3)) < 0.7).astype(np.float32)
@@ -86,9 +82,8 @@ def _words(name: str) -> tuple[str, ...]:
 def shared_classes(names: Sequence[str], corpus: Sequence[str]) -> tuple[list[str], list[str]]:
     """Classes of a set that a corpus may have too, by the names of both; case, hyphens and the plural's s aside.
 
-    Returns:
-        Those whose whole name is the name of a class of the corpus, and those that share at least its last word, as
-        "bottle" does with "beer bottle"; the first are among the second.
+    Those whose whole name is that of a class of the corpus; and with these, those that share its last word, as "bottle"
+    does with "beer bottle".
     """
     whole, last = {_words(name) for name in corpus}, {_words(name)[-1:] for name in corpus}
     same = [name for name in names if _words(name) in whole]
@@ -96,19 +91,17 @@ def shared_classes(names: Sequence[str], corpus: Sequence[str]) -> tuple[list[st
 
 
 DUPLICATE = 0.65
-"""From which similarity on two images count as one photograph (:func:`nearest_images`). Of CIFAR's test images and
-160,000 of Downsampled ImageNet, inspected by eye, nearly all pairs above it are, and some below it too."""
+"""From which similarity on two images count as one photograph (:func:`nearest_images`): of pairs of CIFAR's and
+ImageNet's images, inspected by eye, nearly all above it are, and some below it too."""
 
 
 def nearest_images(images: Tensor, corpus: Tensor, device: str = "cpu") -> tuple[Tensor, Tensor]:
     """How similar each image, uint8 [N, 3, S, S], is to the most similar one of a corpus [M, 3, S, S].
 
-    Similarity is the correlation of the differences between neighbouring pixels, of which the square root is taken
-    with its sign, so that neither brightness, tint and contrast nor a single strong edge decides; an eighth of the
-    image on each side is left out, where many have a frame. The candidates are the three images whose thumbnails
-    correlate most. A copy that is cropped, mirrored, or shifted by a pixel or two is missed.
-
-    Returns float32 [N], correlations in [-1, 1], and int64 [N], places in the corpus.
+    Similarity, float32 [N] in [-1, 1], is the correlation of the signed square roots of differences between
+    neighbouring pixels, without the outer eighths, where many have a frame; candidates are the three images whose
+    thumbnails correlate most. A copy that is cropped, mirrored or shifted is missed. Also gives places in the corpus,
+    int64 [N].
     """
     if images.shape[1:] != corpus.shape[1:] or not len(images) or not len(corpus):
         raise UserError(

@@ -1,7 +1,6 @@
 """OOD scores: how much an image looks as if it were not from the training distribution (P1 §4.1).
 
-All scores are functions of a network's logits and penultimate features, so that one forward pass serves them all;
-larger values mean more out-of-distribution (OOD).
+Scores are functions of a network's logits and penultimate features; larger means more out-of-distribution (OOD).
 """
 
 from __future__ import annotations
@@ -27,7 +26,7 @@ Array = npt.ArrayLike
 
 @dataclass(frozen=True)
 class Outputs:
-    """A network's outputs for N images: logits, float32 [N, K], and the input of its last layer, float32 [N, D]."""
+    """Logits, float32 [N, K], and features, the input of the last layer, float32 [N, D]."""
 
     logits: Tensor
     features: Tensor
@@ -40,11 +39,7 @@ def outputs(
 ) -> Outputs:
     """Features and logits of images in one pass, in evaluation mode and float32, on the CPU.
 
-    Args:
-        network: Any network of :func:`robustness_lib.models.architectures.build`; it is put into evaluation mode.
-        images: uint8 [N, 3, S, S]; or float in [-1, 1], in which noise images are made
-            (:mod:`robustness_lib.methods.ood_images`).
-        normalisation: A key of :data:`robustness_lib.training.config.NORMALISATIONS`.
+    ``images`` are uint8 [N, 3, S, S], or float in [-1, 1] as noise images are.
     """
     if images.dtype != torch.uint8 and not (images.is_floating_point() and (images.abs() <= 1).all()):
         raise UserError(f"the images are {images.dtype}; give uint8, or floating point in [-1, 1]")
@@ -86,10 +81,7 @@ def _check_features(images: Tensor, reference: Tensor) -> None:
 def knn_score(images: Tensor, reference: Tensor, neighbours: int) -> Floats:
     """Distance, in [0, 2], to the k-th nearest reference feature, all scaled to length 1 (Sun et al. 2022).
 
-    Args:
-        images: [N, D], features of the images.
-        reference: [M, D], features of in-distribution (ID) images, such as the training images.
-        neighbours: k, 1 ... M.
+    From features [N, D] and those of in-distribution (ID) images, ``reference`` [M, D].
     """
     _check_features(images, reference)
     if not 1 <= neighbours <= len(reference):
@@ -107,13 +99,9 @@ def knn_score(images: Tensor, reference: Tensor, neighbours: int) -> Floats:
 def mahalanobis_score(images: Tensor, reference: Tensor, labels: Tensor) -> Floats:
     """Squared Mahalanobis distance to the nearest class mean under one shared covariance (Lee et al. 2018).
 
-    Without the input perturbation and the ensemble over layers of that paper, which need OOD images to be tuned on.
-    Directions without variance are left out.
-
-    Args:
-        images: [N, D], features of the images.
-        reference: [M, D], features of ID images, from which means and covariance are estimated.
-        labels: int64 [M], their classes.
+    Without that paper's input perturbation and ensemble over layers, which need OOD images to be tuned on; means and
+    covariance are of the ``reference`` features [M, D] with ``labels`` int64 [M]. Directions without variance are left
+    out.
     """
     _check_features(images, reference)
     as_array(labels, "labels", (len(reference),))

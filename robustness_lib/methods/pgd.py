@@ -1,9 +1,8 @@
 """Projected gradient descent (PGD), the attack that networks are trained and tested with (P1 §3.1).
 
-An attacker may change every pixel of an image by at most epsilon. PGD looks for the worst such image: from a random
-start it goes up the loss by the sign of the gradient, a step at a time, and after each step back into the L∞ ball of
-radius epsilon around the image and into [0, 1] (Madry et al. 2018). A targeted attack goes down the loss of a wrong
-class instead. Images are in [0, 1] and normalised by the network, so epsilon is measured in units of the image.
+From a random start it goes up the loss by the sign of the gradient, a step at a time, and after each step back into the
+L∞ ball of radius epsilon around the image and into [0, 1] (Madry et al. 2018). A targeted attack goes down the loss of
+a wrong class instead. Images are in [0, 1] and normalised by the network, so epsilon is in units of the image.
 """
 
 from __future__ import annotations
@@ -26,9 +25,6 @@ class Threat:
     """What an attacker may do, and how hard it is tried.
 
     Attributes:
-        epsilon: Radius of the L∞ ball, in [0, 1] (P1: 8/255).
-        step_size: Length of a step, at least 0 (P1's code: 2/255).
-        steps: How many, at least 1 (P1: 10 in training, 20 in the test).
         anchor: Center of the ball: the ``"clean"`` image; or as in P1's released code, which overwrites the images with
             their random start, the ``"noised"`` one, so that the result can be 2 ``epsilon`` away from the image.
         targeted: Whether random wrong classes are aimed at (:func:`random_targets`).
@@ -61,20 +57,16 @@ def pgd(
     logits_by_step: list[Tensor] | None = None,
     check: bool = True,
 ) -> Tensor:
-    """The worst images that PGD finds from one random start.
+    """The worst images, in [0, 1], that PGD finds from one random start.
 
     Args:
-        network: Takes images in [0, 1] to logits [B, K]; it stays in training or evaluation mode, whichever it is in.
+        network: Stays in training or evaluation mode, whichever it is in.
         images: float32 or float64 [B, C, H, W] in [0, 1].
-        labels: Integers [B], the true classes, 0 ... K - 1.
+        labels: Integers [B], the true classes.
         targets: Integers [B], wrong classes to aim at; None to aim away from ``labels``.
-        generator: What the start is drawn from; None for PyTorch's default generator of the images' device.
+        generator: What the start is drawn from; None for PyTorch's default one.
         logits_by_step: Gets the logits [B, K] of the images before each step.
-        check: Whether to check the input and the first step, for which the host waits for the device, as it must not in
-            a training step that is recorded.
-
-    Returns:
-        Images in [0, 1], the same shape and type.
+        check: Whether to check the input and the first step, for which the host waits for the device.
     """
     images = images.detach()
     if check and (images.dtype not in (torch.float32, torch.float64) or not ((images >= 0) & (images <= 1)).all()):
@@ -129,9 +121,8 @@ def random_targets(labels: Tensor, num_classes: int, generator: torch.Generator 
 class Adversary(Threat):
     """The attack of adversarial training (P1 §3.1), a :data:`robustness_lib.methods.interfaces.Perturb`.
 
-    As in P1's code the network is in training mode meanwhile, so that every forward pass of the attack uses the
-    batch's statistics and updates the running ones of batch normalisation; with ``evaluation_mode`` it is not. Of the
-    ``num_classes`` those of a targeted attack are drawn.
+    As in P1's code the network is in training mode meanwhile, so that the attack updates the running statistics of
+    batch normalisation, unless ``evaluation_mode``. Targets are drawn of ``num_classes``.
     """
 
     num_classes: int = 0

@@ -21,20 +21,12 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
     """How many images each class keeps (P1 §3.3).
 
     Class c = 1 ... K keeps round(a / (b + c^gamma)) by the law of P1's version 1, round(a / (b + (c - 1)^gamma)) by
-    that of version 5, with a and b such that the first class has ``largest`` and the last ``smallest`` images. P1's
-    numbers fit only the first: by the second, their total and minority errors imply negative errors on the other
-    classes.
-
-    Args:
-        num_classes: K, at least 2.
-        gamma: In [0.01, 100]; the smaller, the stronger the imbalance.
-        law: One of :data:`LAWS`.
+    that of version 5, with a and b such that the first class has ``largest`` and the last ``smallest`` images; gamma is
+    in [0.01, 100]. P1's numbers fit only the first: by the second, they imply negative errors on the other classes.
     """
     choose(law, LAWS, "size law")
     if not 0.01 <= gamma <= 100:
-        raise UserError(
-            f"gamma is {gamma} but must be above 0, at least 0.01, and at most 100; the paper uses 0.2 to 2"
-        )
+        raise UserError(f"gamma is {gamma} but must be at least 0.01 and at most 100; the paper uses 0.2 to 2")
     if num_classes < 2 or not 1 <= smallest < largest:
         raise UserError(
             f"num_classes is {num_classes}, smallest is {smallest} and largest {largest}, but there must be at least 2 "
@@ -96,9 +88,7 @@ def oversample(data: ImageDataset, seed: int) -> ImageDataset:
 def smote(data: ImageDataset, neighbours: int, seed: int) -> ImageDataset:
     """Make images of the smaller classes until all are as large as the largest (Chawla et al. 2002; P1 §3.3).
 
-    A new image is x + u (x' - x), where x is an image of the class, x' one of its nearest of the same class (Euclidean
-    distance of the pixels), and u uniform in [0, 1]; pixels are rounded. P1 names only the method; number of
-    neighbours, distance and rounding are ours. New images come last, class by class, as :func:`oversample`'s do.
+    P1 names only the method; the number of neighbours, Euclidean distance of pixels and their rounding are ours.
     """
     from imblearn.over_sampling import SMOTE
 

@@ -1,7 +1,7 @@
 """Networks and their heads: P1's :class:`WideResNet` and :class:`AllConv`, and P2's from torchvision.
 
-Every network takes normalised float images [N, 3, H, W] and returns logits [N, K]. Its *head* is its last linear layer,
-its *trunk* is everything else. Parameter names and shapes are those of P1's released checkpoints.
+From normalised float images [N, 3, H, W] to logits [N, K]. The *head* is the last linear layer, the *trunk* everything
+else. Parameter names and shapes are those of P1's released checkpoints.
 """
 
 from __future__ import annotations
@@ -51,10 +51,10 @@ def _group(blocks: int, in_width: int, out_width: int, stride: int, dropout: flo
 
 
 class WideResNet(nn.Module):
-    """Wide ResNet WRN-depth-width (Zagoruyko and Komodakis 2016), the network of all tables of P1.
+    """Wide ResNet WRN-depth-width (Zagoruyko and Komodakis 2016), the network of all tables of P1, for any image size.
 
-    Three groups of (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times ``width`` channels, then global
-    average pooling, so that images may have any size. ``dropout`` is the rate between the two convolutions of a block.
+    Three groups of (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times ``width`` channels; ``dropout`` is
+    the rate between the two convolutions of a block.
     """
 
     def __init__(self, depth: int, width: int, num_classes: int, dropout: float = 0.0) -> None:
@@ -69,14 +69,10 @@ class WideResNet(nn.Module):
         self.fc = nn.Linear(64 * width, num_classes)
         _initialise(self)
 
-    def penultimate(self, x: Tensor) -> Tensor:
-        """The pooled features [N, 64 * width]."""
-        maps: Tensor = self.block3(self.block2(self.block1(self.conv1(x))))
-        return F.relu(self.bn1(maps), inplace=True).mean((2, 3))
-
     def forward(self, x: Tensor) -> Tensor:
         """Logits [N, K] of images [N, 3, H, W]."""
-        logits: Tensor = self.fc(self.penultimate(x))
+        maps = self.block3(self.block2(self.block1(self.conv1(x))))
+        logits: Tensor = self.fc(F.relu(self.bn1(maps), inplace=True).mean((2, 3)))
         return logits
 
 
@@ -91,8 +87,7 @@ class AllConv(nn.Module):
     """All-convolutional network (Salimans and Kingma 2016, as P1's code has it; P1 §3.2, No Correction).
 
     Released checkpoints depend on two quirks: the 1x1 convolutions are padded by 1, and the 8x8 average pooling that
-    follows sees only the top left of their 10x10 map. ``image_size`` is 32, or 64 for the Tiny ImageNet variant (ReLU
-    in place of GELU, and one more 2x2 average pooling).
+    follows sees only the top left of their 10x10 map. At 64 pixels it has ReLU in place of GELU, and one more pooling.
     """
 
     def __init__(self, num_classes: int, image_size: int = 32) -> None:
@@ -111,19 +106,15 @@ class AllConv(nn.Module):
         self.classifier = nn.Linear(192, num_classes)
         _initialise(self)
 
-    def penultimate(self, x: Tensor) -> Tensor:
-        """The pooled features [N, 192]."""
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits [N, K] of images [N, 3, S, S], S the ``image_size``."""
         if x.shape[2:] != (self.image_size, self.image_size):
             raise UserError(
                 f"this AllConv takes {self.image_size}-pixel images, not {'x'.join(map(str, x.shape[2:]))}; "
                 "use 'allconv' for 32 and 'allconv-64' for 64 pixels, or a Wide ResNet for any size"
             )
         x = self.features(x)
-        return (x if self.image_size == 32 else F.avg_pool2d(x, 2)).flatten(1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, K] of images [N, 3, S, S], S the ``image_size``."""
-        logits: Tensor = self.classifier(self.penultimate(x))
+        logits: Tensor = self.classifier((x if self.image_size == 32 else F.avg_pool2d(x, 2)).flatten(1))
         return logits
 
 
@@ -145,12 +136,10 @@ def _initialised_from(stream: torch.Generator) -> Iterator[None]:
 
 
 def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int | None = None) -> nn.Module:
-    """A network with fresh weights, in training mode, float32, on the CPU.
+    """One of :data:`robustness_lib.training.config.ARCHITECTURES` with fresh weights, in training mode.
 
-    k x k convolutions of Wide ResNets and AllConv have the variance 2 / (k k out_channels), the head's weight is from
-    U(-1/sqrt(d), 1/sqrt(d)) for d features, its bias 0 (P1's code); torchvision's networks initialise themselves.
-    ``dropout`` is of Wide ResNets alone. ``seed``, the job's, alone decides the weights; with None they are from
-    PyTorch's global generator. Architectures: :data:`robustness_lib.training.config.ARCHITECTURES`.
+    Wide ResNets and AllConv are initialised as in P1's code, torchvision's networks as there. ``dropout`` is of Wide
+    ResNets alone. ``seed`` alone decides the weights; with None they are from PyTorch's global generator.
     """
     import torchvision
 
@@ -185,8 +174,7 @@ def head(network: nn.Module) -> nn.Linear:
 def new_head(network: nn.Module, num_classes: int, seed: int, bias: bool = True) -> nn.Module:
     """Replace the head of ``network``, in place, by a fresh one for fine-tuning (P1 §3), and return the network.
 
-    Weight and bias are from U(-1/sqrt(d), 1/sqrt(d)) (P1's code; that for Forward and GLC has no bias). Equal seeds
-    give equal weights with and without a bias.
+    Equal seeds give equal weights with and without a bias (P1's code for Forward and GLC has none).
     """
     if num_classes < 1:
         raise UserError(f"a head needs at least 1 class, not {num_classes}")
@@ -214,18 +202,11 @@ def train_mode(network: nn.Module) -> None:
 
 
 def features(network: nn.Module, x: Tensor) -> Tensor:
-    """What the head of a network of :func:`build` gets, [N, D], for normalised images [N, 3, H, W]."""
-    import torchvision
-
-    if isinstance(network, WideResNet | AllConv):
-        return network.penultimate(x)
-    if isinstance(network, torchvision.models.ResNet):
-        out: Tensor = nn.Sequential(*list(network.children())[:-1])(x)
-        return out.flatten(1)
-    if isinstance(network, torchvision.models.AlexNet | torchvision.models.VGG):
-        last: Tensor = network.classifier[:-1](network.avgpool(network.features(x)).flatten(1))
-        return last
-    raise UserError(f"the features of a {type(network).__name__} are not known; use a network of models.build")
+    """What the head of ``network`` gets, [N, D], for normalised images [N, 3, H, W]."""
+    seen: list[Tensor] = []
+    with head(network).register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])):
+        network(x)
+    return seen[0]
 
 
 def count_parameters(network: nn.Module) -> int:
@@ -236,7 +217,7 @@ def count_parameters(network: nn.Module) -> int:
 def load_trunk(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
     """Load everything but the head, in place, from weights of the same architecture with or without any head.
 
-    ``num_batches_tracked`` may be missing (PyTorch before 0.4.1). Where they do not fit, the network is unchanged.
+    ``num_batches_tracked`` may be missing (PyTorch before 0.4.1).
     """
     prefix = head_name(network) + "."
     expected = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}

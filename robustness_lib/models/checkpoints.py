@@ -65,9 +65,7 @@ def load_weights(path: Path | str) -> tuple[StateDict, dict[str, str]]:
 def load_authors_checkpoint(path: Path | str) -> StateDict:
     """Weights under our names of a Wide ResNet's or AllConv's ``.pt`` file by P1's authors; no code in it is run.
 
-    They may be saved inside ``DataParallel`` (``module.…``) or the wrapper of the label corruption scripts (``trunk.0``
-    … ``trunk.4`` and ``classifier``), with a head with or without bias, and may lack ``num_batches_tracked`` (0 is
-    filled in). :func:`architecture_of` says what network they belong to.
+    The head may have no bias, and ``num_batches_tracked`` may be missing (0 is filled in).
     """
     state_dict = _our_names(_torch_file(Path(path)))
     try:
@@ -104,7 +102,7 @@ def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
 def load_imagenet_weights(architecture: str, folder: Path | str) -> StateDict:
     """ImageNet weights of a network of torchvision (``IMAGENET1K_V1``, P2 B.6), under its name for them in ``folder``.
 
-    The name's last part (``resnet18-f37072fd.pth``) begins the SHA-256 sum, which is checked.
+    That (``resnet18-f37072fd.pth``) ends with the beginning of the SHA-256 sum.
     """
     address = _imagenet_address(choose(architecture, TORCHVISION, "torchvision network"))
     path = Path(folder) / address.rsplit("/", 1)[-1]
@@ -132,7 +130,7 @@ def _imagenet_address(architecture: str) -> str:
 
 
 def _our_names(state_dict: StateDict) -> StateDict:
-    """The authors' names, without ``module.`` and with the label corruption wrapper's names mapped back."""
+    """From names inside ``DataParallel`` (``module.…``) or the label corruption scripts' wrapper (``trunk.0`` …)."""
     plain = {name.removeprefix("module."): value for name, value in state_dict.items()}
     if any(name.startswith("trunk.") for name in plain):
         for number, part in enumerate(("conv1", "block1", "block2", "block3", "bn1")):
