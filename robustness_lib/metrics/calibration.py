@@ -49,13 +49,10 @@ def _confidence_and_correct(confidence: Array, correct: Array) -> tuple[Floats, 
 
 
 def adaptive_bins(confidence: Array, correct: Array, bin_size: int = 100) -> tuple[Floats, Floats, Floats]:
-    """Bins of equally many examples of similar confidence (P1 §4.2).
+    """Mean confidence, mean correctness and size, [B] each, of bins of equally many examples (P1 §4.2).
 
-    Examples are sorted by confidence, those of equal confidence with the wrong ones first, so that their order in the
-    file does not count; floor(N / bin_size) bins follow (at least one), the last taking the remainder too.
-
-    Returns:
-        Mean confidence [B], mean correctness [B] and number of examples [B] of the bins, by rising confidence.
+    Examples are sorted by confidence, at equal confidence with the wrong ones first; floor(N / bin_size) bins follow
+    (at least one), the last with the remainder too.
     """
     confidences, right = _confidence_and_correct(confidence, correct)
     check_whole(bin_size, "bin_size", 1, "the paper uses 100")
@@ -77,8 +74,8 @@ def rms_calibration_error(
 ) -> float:
     """Root mean square calibration error with adaptive bins, ``sqrt(sum_b w_b (conf_b - acc_b)^2)`` (P1 §4.2).
 
-    With ``drop_last_bin`` the most confident bin is left out of the sum, while the weights w_b still divide by all N
-    examples, as the authors' released code does by mistake. The published numbers were made so.
+    With ``drop_last_bin`` the most confident bin is left out of the sum, but not of the weights' N, as in the authors'
+    released code. The published numbers were made so.
     """
     gaps, weights = _gaps(confidence, correct, bin_size, drop_last_bin)
     return float(np.sqrt((weights * gaps**2).sum()))
@@ -119,10 +116,8 @@ def tune_temperature(
 ) -> float:
     """The softmax temperature that makes held-out labels most likely, by the authors' bisection (P1 §4.2).
 
-    The derivative of the mean cross-entropy of logits / T with respect to T is bisected: where it is positive the
-    upper end moves to the middle, else the lower end, until the interval is shorter than ``tolerance``. Of the two
-    ends and the middle the one with the least loss is returned: above 1 where the network was too confident. The
-    examples are some that the network was not trained on.
+    The derivative of the mean cross-entropy of logits / T is bisected until the interval is shorter than ``tolerance``;
+    of its ends and middle the one with the least loss is returned.
     """
     scores, classes = _logits_and_labels(logits, labels)
     if not 0 < lower < upper or tolerance <= 0:
@@ -130,14 +125,10 @@ def tune_temperature(
             f"cannot search temperatures from {lower} to {upper}; give 0 < lower < upper and a tolerance > 0"
         )
     own = scores[np.arange(len(classes)), classes]
-
-    def slope(temperature: float) -> float:
-        expected = (softmax(scores / temperature, axis=1) * scores).sum(1)
-        return float((own - expected).mean()) / temperature**2
-
     while upper - lower > tolerance:
         middle = (lower + upper) / 2
-        if slope(middle) > 0:
+        expected = (softmax(scores / middle, axis=1) * scores).sum(1)
+        if float((own - expected).mean()) > 0:
             upper = middle
         else:
             lower = middle

@@ -1,9 +1,8 @@
 """Accuracy on shifted data as a line of accuracy on the original data, and what networks have beyond it (P2 §3, B.5).
 
-Over a testbed of ordinary networks the two accuracies follow a line once both are on a suitable scale; what a network
-has beyond that line is its effective robustness. "ID" is the distribution that networks were trained on, "OOD" the
-shifted one; accuracies and robustness are fractions, never percent, in arrays of any shape (the same for arguments that
-belong together).
+Over a testbed of ordinary networks the two accuracies follow a line on a suitable scale; what a network has beyond it
+is its effective robustness. "ID" is the distribution that networks were trained on, "OOD" the shifted one; accuracies
+and robustness are fractions, in arrays of any shape.
 """
 
 from __future__ import annotations
@@ -25,8 +24,7 @@ SCALINGS: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]
     "probit": (ndtri, ndtr),
     "logit": (logit, expit),
 }
-"""Scales of accuracies and their inverses: as they are, the normal distribution's quantile, and ln(a / (1 - a)) (P2
-Table 2)."""
+"""Scales of accuracies and their inverses (P2 Table 2)."""
 
 _SAME = 1e-9  # accuracies that are nearer to each other differ by rounding alone
 
@@ -59,8 +57,8 @@ class LinearFit:
 
     Attributes:
         scaling: One of :data:`SCALINGS`.
-        r_squared: Share of the variance that the line explains on its scale; None where there is none to explain, since
-            all models have one OOD accuracy. This and the following are None where they are not known.
+        r_squared: Share of the variance that the line explains on its scale; None where there is none to explain. This
+            and the following are None where they are not known.
         models: How many models it was fitted to.
         left_out: How many more had an accuracy of 0 or 1, for which the scale has no place (:func:`fit_line`).
         slope_error: Standard error of the slope, like ``intercept_error`` of the intercept.
@@ -79,10 +77,7 @@ class LinearFit:
         choose(self.scaling, SCALINGS, "scaling")
 
     def predict(self, id_accuracy: Array) -> Floats:
-        """The OOD accuracy of an ordinary model of this ID accuracy, beta(x) = logit⁻¹(slope logit(x) + intercept).
-
-        At 0 and 1 it is the line's limit there; a linear baseline may leave [0, 1].
-        """
+        """The OOD accuracy of an ordinary model of this ID accuracy, beta(x) = logit⁻¹(slope logit(x) + intercept)."""
         return from_scale(self.slope * to_scale(id_accuracy, self.scaling) + self.intercept, self.scaling)
 
 
@@ -90,16 +85,14 @@ PRINTED_LINES: dict[str, LinearFit] = {
     "cifar10": LinearFit(0.8318, -0.4736, "logit", r_squared=0.998),
     "imagenet": LinearFit(0.9225, -0.4896, "logit", r_squared=0.996),
 }
-"""The lines that P2 prints, by the data set of the ID accuracy (Tables 2 and 3): CIFAR-10 to CIFAR-10.1, and ImageNet
-to ImageNetV2. It prints none for ImageNet-R and ObjectNet."""
+"""The lines that P2 prints (Tables 2 and 3): CIFAR-10 to CIFAR-10.1, and ImageNet to ImageNetV2."""
 
 
 def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") -> LinearFit:
     """Fit a baseline to a testbed by ordinary least squares on a scale (P2 §3, Tables 2 and 3).
 
-    A model with an accuracy of exactly 0 or 1 lies at infinity on the probit and logit scales: it is left out and
-    counted in ``left_out``. It is not moved to some place nearby, since the line would depend on how near. Of the
-    others there must be three that differ.
+    Models with an accuracy of exactly 0 or 1 lie at infinity on the probit and logit scales: they are left out and
+    counted in ``left_out``. Of the others there must be three that differ.
     """
     from scipy.stats import linregress
 
@@ -118,23 +111,12 @@ def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") ->
     if np.ptp(y) <= _SAME:
         return LinearFit(0.0, float(y.mean()), scaling, None, len(x), left_out, 0.0, 0.0)
     fit = linregress(x, y)
-    return LinearFit(
-        slope=float(fit.slope),
-        intercept=float(fit.intercept),
-        scaling=scaling,
-        r_squared=float(fit.rvalue) ** 2,
-        models=len(x),
-        left_out=left_out,
-        slope_error=float(fit.stderr),
-        intercept_error=float(fit.intercept_stderr),
-    )
+    errors = float(fit.stderr), float(fit.intercept_stderr)
+    return LinearFit(float(fit.slope), float(fit.intercept), scaling, float(fit.rvalue) ** 2, len(x), left_out, *errors)
 
 
 def effective_robustness(id_accuracy: Array, ood_accuracy: Array, line: LinearFit) -> Floats:
-    """What models have beyond the baseline at their ID accuracy, ``ood - line.predict(id)`` (P2 §3).
-
-    P2 calls more than 0.01, one percentage point, high.
-    """
+    """What models have beyond the baseline at their ID accuracy, ``ood - line.predict(id)`` (P2 §3)."""
     inside, outside = _pairs(id_accuracy, ood_accuracy)
     return outside - line.predict(inside)
 
@@ -144,8 +126,7 @@ def standard_error(
 ) -> Floats:
     """Standard error of an effective robustness that comes from the numbers of test images (delta method).
 
-    The error of the line, which is on the logit scale, is not in it. The ID accuracy is in (0, 1), measured on
-    ``id_images``; the OOD accuracy on ``ood_images`` that are independent of them.
+    The error of the line, which is on the logit scale, is not in it; the ID accuracy is in (0, 1).
     """
     inside, outside = _pairs(id_accuracy, ood_accuracy)
     if line.scaling != "logit":
@@ -175,9 +156,8 @@ def accuracy_gap_share(id_accuracy: Array, ood_accuracy: Array, line: LinearFit)
 def mixed_classifier(low: tuple[float, float], high: tuple[float, float], share: Array) -> tuple[Floats, Floats]:
     """Accuracies of a classifier that asks one of two models at random for each image (P2 D.1).
 
-    It lies on the straight segment between both, hence above a baseline that bends downwards: effective robustness that
-    says nothing about robustness. ``low`` and ``high`` are ID and OOD accuracy of the two models, and ``share`` is the
-    probability that the first is asked.
+    It lies above a baseline that bends downwards: effective robustness that says nothing about robustness. ``low`` and
+    ``high`` are ID and OOD accuracy of the two models, and ``share`` is the probability that the first is asked.
     """
     first, second, chance = _accuracies(low, "low"), _accuracies(high, "high"), _accuracies(share, "share")
     return chance * first[0] + (1 - chance) * second[0], chance * first[1] + (1 - chance) * second[1]
@@ -185,27 +165,16 @@ def mixed_classifier(low: tuple[float, float], high: tuple[float, float], share:
 
 @dataclass(frozen=True)
 class BinnedAverage:
-    """Averages of many points in bins of ID accuracy; empty bins are left out.
+    """Averages of many points in bins [B] of ID accuracy, rising; empty bins are left out."""
 
-    Attributes:
-        id_accuracy: [B], the middles of the bins, rising.
-        mean: [B], mean of the points in each.
-        spread: [B], their standard deviation (over the number of points, as :func:`numpy.std`; 0 for one point).
-        points: int64 [B], how many there are.
-    """
-
-    id_accuracy: Floats
+    id_accuracy: Floats  # the middles of the bins
     mean: Floats
-    spread: Floats
+    spread: Floats  # standard deviation, over the number of points
     points: npt.NDArray[np.int64]
 
 
 def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> BinnedAverage:
-    """Average points of all runs in ``bins`` bins [(k - 1)/bins, k/bins) of ID accuracy (P2 B.5); 1 is in the last.
-
-    P2's maximum effective robustness is the largest mean, with the largest spread of all bins as its error bar
-    (Figures 4 a and 7 a) or that of its own bin (Figure 7 b).
-    """
+    """Average points of all runs in ``bins`` bins [(k - 1)/bins, k/bins) of ID accuracy (P2 B.5); 1 is in the last."""
     inside = _accuracies(id_accuracy, "id_accuracy")
     points = check_numbers(values, "values", inside.shape).ravel()
     if not points.size:
@@ -218,10 +187,7 @@ def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> Binne
 
 
 def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Exact intervals of accuracies by Clopper and Pearson (1934), which P2 draws at its testbed's models.
-
-    Returns the lower and upper ends for ``correct`` right predictions (of any shape) of ``total`` (one, or that shape).
-    """
+    """Ends of the exact intervals of accuracies, ``correct`` of ``total`` images (Clopper and Pearson 1934)."""
     from scipy.stats import beta
 
     right = check_numbers(correct, "correct")
@@ -240,8 +206,7 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
 def dominance_matrix(correct: Array) -> Floats:
     """How often the less accurate of two models is right where the other is wrong (P2 C.10, Mania and Sra 2020).
 
-    With accuracies mu_i <= mu_j it is P(f_i right and f_j wrong), in [0, 0.5]: for all pairs of models, [M, M], from
-    where each is right, [M, N].
+    For all pairs of models, [M, M] in [0, 0.5], from where each is right, [M, N].
     """
     right = check_correctness(correct, "correct", "[M, N]").astype(np.float64)
     both, alone = right @ right.T, right.sum(1)
@@ -257,8 +222,7 @@ def hard_examples(correct: Array) -> Bools:
 def hard_share_correct(correct: Array) -> Floats:
     """For each model of a testbed, the share it gets right of the images that all *other* models get wrong (P2 §5.4).
 
-    Fractions [M] from where each model is right [M, N]; NaN where the others leave no image. A model outside of the
-    testbed is compared with ``hard_examples(correct)``.
+    [M] from where each model is right [M, N]; NaN where the others leave no image.
     """
     right = check_correctness(correct, "correct", "[M, N]")
     times = right.sum(0)

@@ -30,10 +30,9 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
     """How well scores tell OOD images from ID ones (P1 §4.1, Tables 4 and 6).
 
     Args:
-        in_scores: [N], scores of ID images; larger is more OOD; infinite values are ranked.
-        out_scores: [M], scores of OOD images.
-        out_per_in: How many OOD images there are for each ID one, where that is not M / N: every OOD image
-            then counts as ``out_per_in`` N / M images. Only ``aupr`` depends on it (P1: 1/5).
+        in_scores: [N], of ID images; larger is more OOD; infinite values are ranked.
+        out_scores: [M], of OOD images.
+        out_per_in: How many OOD images count for each ID one, where not M / N; matters to ``aupr`` alone (P1: 1/5).
 
     Returns:
         Fractions in [0, 1]:
@@ -41,10 +40,9 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
         * ``auroc``: the probability that an OOD image has the larger score, ties counting half; 1/2 by chance.
         * ``aupr``: average precision, the sum over distinct scores of the gain in recall times the precision there,
           without interpolation; by chance the share of OOD images.
-        * ``fpr95``: the false-positive rate at the threshold whose recall of OOD images is *closest* to
-          95 %, as in P1's code: thresholds are the distinct scores down to the first with recall 1; of those that are
-          equally close (in floating-point numbers, so that 0.9 is closer than 1) it is the lowest. Other libraries take
-          the highest threshold that reaches 95 %.
+        * ``fpr95``: the false-positive rate at the distinct score whose recall of OOD images is *closest* to 95 % in
+          floating-point numbers, the lowest of several, as in P1's code. Other libraries take the highest threshold
+          that reaches 95 %.
     """
     if out_per_in is not None and not (np.isfinite(out_per_in) and out_per_in > 0):
         raise UserError(f"out_per_in is {out_per_in} but must be a finite number above 0; the paper takes 1/5")

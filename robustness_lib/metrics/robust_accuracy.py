@@ -1,7 +1,6 @@
-"""Accuracy under attack: of a network, on a fixed part of an image set (P1 §3.1, appendix B).
+"""Accuracy under attack (P1 §3.1, appendix B).
 
-Attacks on a finished network see it in evaluation mode and in float32. Each has random starts of its own, the same
-ones for all networks that are attacked with one seed.
+Attacks see the network in evaluation mode and in float32, and have the same random starts for all networks.
 """
 
 from __future__ import annotations
@@ -29,15 +28,10 @@ BATCH = 250
 
 @dataclass(frozen=True)
 class AttackResult:
-    """The result of an attack from one random start.
+    """The result of an attack from one random start."""
 
-    Attributes:
-        correct: bool [steps + 1, N], whether the prediction was right after 0 steps (the random start), 1 and so on.
-        images: float32 [N, C, H, W] in [0, 1], the images after the last step.
-    """
-
-    correct: Bools
-    images: Tensor
+    correct: Bools  # [steps + 1, N], whether the prediction was right after 0 steps (the random start), 1 and so on
+    images: Tensor  # float32 [N, C, H, W] in [0, 1], after the last step
 
     def accuracy(self, steps: int | None = None) -> float:
         """The share of images that are still predicted right after so many steps, or all."""
@@ -75,15 +69,10 @@ def attack(
     start: int = 0,
     as_trained: bool = False,
 ) -> AttackResult:
-    """Attack every image from one random start.
+    """Attack every image from the random start number ``start``; the network is put into evaluation mode.
 
-    Args:
-        network: Takes normalised images; it is put into evaluation mode.
-        data: N images.
-        normalisation: A key of :data:`robustness_lib.training.config.NORMALISATIONS`.
-        start: Number of the random start.
-        as_trained: Whether gradients are computed with the precision of trainings, bfloat16 where the processor has it
-            (never TF32); the images after the last step are evaluated in float32 all the same.
+    With ``as_trained``, gradients are computed with the precision of trainings, bfloat16 where the processor has it
+    (never TF32); the images after the last step are evaluated in float32 all the same.
     """
     correct, adversarial = [], []
     random, model = generator(0, "attack", start), WithNormalisation(network, normalisation)
@@ -105,10 +94,7 @@ def attack(
 def worst_case(
     network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime, threat: Threat, *, restarts: int
 ) -> Bools:
-    """Which of the N images withstand :func:`attack` from every one of several random starts (P1 appendix B).
-
-    An image that has been broken is not attacked again.
-    """
+    """Which of the N images withstand :func:`attack` from every one of several random starts (P1 appendix B)."""
     robust = np.ones(len(data), dtype=bool)
     for start in range(restarts):
         unbroken = np.flatnonzero(robust)

@@ -1,11 +1,7 @@
-"""How a network is trained: every setting of a training, and the learning rate of every update.
-
-A section's recipe adds its own settings to :class:`TrainingConfig` by inheritance. A job holds its recipe whole.
-"""
+"""How a network is trained: every setting of a training, and the learning rate of every update."""
 
 from __future__ import annotations
 
-import functools
 import math
 import re
 import types
@@ -33,19 +29,16 @@ ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", "all
 """What :func:`robustness_lib.models.architectures.build` can build; AllConv for images of 32 and of 64 pixels."""
 
 ADVERSARIES = ("none", "untargeted", "targeted")
-"""What a network is trained against (:class:`robustness_lib.methods.pgd.Adversary`)."""
-
 ANCHORS = ("clean", "noised")
-"""Centers of an attack's ball (:func:`robustness_lib.methods.pgd.pgd`)."""
+"""Kinds of adversarial training, and centers of the attack's ball (:class:`robustness_lib.methods.pgd.Threat`)."""
 
 SEED_LIMIT = 2**32 - 1
 """Seeds are below it: NumPy's legacy generator takes 32 bits, and label noise is drawn from a job's seed + 1."""
 
-LARGEST = 10**9
-"""The largest number that a setting can be given."""
+LARGEST = 10**9  # that a setting can be given
 
 EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
-"""Radius, step and number of steps of P1's attack in training, in units of an image in [0, 1]."""
+"""Of P1's attack in training, in units of an image in [0, 1]."""
 
 SCHEDULES = ("cosine", "step", "constant")
 """Courses of the learning rate (:func:`learning_rate_at`)."""
@@ -55,28 +48,22 @@ SCHEDULES = ("cosine", "step", "constant")
 class TrainingConfig:
     """How a network is trained (P1 §3-4: SGD with Nesterov momentum and a cosine schedule per step).
 
-    A setting that is added once results are recorded is declared with ``metadata={"added": True}``: it is left out of a
-    job's key while it has its default, so that the keys of older records still fit.
+    A section's recipe adds its own settings by inheritance. A setting that is added once results are recorded is
+    declared with ``metadata={"added": True}``: it is left out of a job's key while it has its default, so that the keys
+    of older records still fit.
 
     Attributes:
-        architecture: One of :data:`ARCHITECTURES`.
         train_images: Size of a class-balanced subset of the training set; 0 for the whole set.
-        epochs: Passes over the training images.
         batch_size: Images per update.
-        learning_rate: At the start of the cosine, lr_max.
-        final_learning_rate: At its end, lr_min.
+        learning_rate: At the start of the schedule; a cosine's end is ``final_learning_rate``.
         weight_decay: L2 factor on all parameters, batch normalisation and biases included.
         dropout: Rate inside the blocks of a Wide ResNet.
         crop_padding: Black pixels around an image before the random crop; 0 for no crop.
-        flip: Whether images are mirrored at random.
-        normalisation: A key of :data:`NORMALISATIONS`.
         trainable: ``"all"`` or ``"head"``.
-        observations: After how many epochs the test set is evaluated, evenly spread, the last always among them; 0 for
-            none. Evaluating does not change the training.
-        schedule: One of :data:`SCHEDULES`.
+        observations: After how many epochs the test set is evaluated, evenly spread, the last among them.
         head_bias: Whether the new head of a pre-trained network has a bias (in P1's Forward and GLC it has none).
-        adversary: One of :data:`ADVERSARIES`. Unless it is ``"none"``, every batch is replaced by adversarial images
-            (P1 §3.1), and the next five say how these are made (:class:`robustness_lib.methods.pgd.Adversary`).
+        adversary: Unless it is ``"none"``, every batch is replaced by adversarial images (P1 §3.1), which the next five
+            settings describe (:class:`robustness_lib.methods.pgd.Adversary`).
         attack_mode: The network's mode meanwhile, ``"train"`` (as in P1's code) or ``"eval"``.
         nesterov: Whether the momentum is Nesterov's (P1) or the plain one (P2).
         early_looks: How many more times the test set is evaluated within the first epoch (:func:`early_steps`).
@@ -134,7 +121,7 @@ class TrainingConfig:
 
     def with_overrides(self, overrides: Mapping[str, str]) -> Self:
         """A copy with some settings replaced by values that are given as text."""
-        types_by_name = _kinds(type(self))  # type: ignore[arg-type]
+        types_by_name = get_type_hints(type(self))
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, text in overrides.items():
             choose(name, values, "setting of a recipe")
@@ -151,8 +138,6 @@ class TrainingConfig:
         return sorted({round(self.epochs * (k + 1) / count) for k in range(count)})
 
 
-_kinds = functools.cache(get_type_hints)
-
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("epochs batch_size attack_steps", lambda value: value >= 1, "at least 1"),
     ("train_images crop_padding observations early_looks", lambda value: value >= 0, "at least 0"),
@@ -166,7 +151,6 @@ _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("epsilon", lambda value: 0 <= value <= 1, "in [0, 1], in units of the image"),
     ("momentum dropout", lambda value: 0 <= value < 1, "in [0, 1)"),
 )
-"""Settings, and the range that their values must be in."""
 
 
 def _require(condition: bool, name: str, value: object, expected: str) -> None:
@@ -191,7 +175,7 @@ def wrn_depth_and_width(architecture: str) -> tuple[int, int] | None:
 
 
 def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | None:
-    """Read a value of the type ``kind`` (``str``, ``int``, ``float``, ``bool``, or one of them or None) from text."""
+    """Read a value of the type ``kind`` (``str``, ``int``, ``float``, ``bool``, or one of them or None)."""
     if isinstance(kind, types.UnionType):
         if text.lower() == "none":
             return None
@@ -202,9 +186,8 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
             return {"true": True, "false": False, "1": True, "0": False}[text.lower()]
         value = float(Fraction(text)) if kind is float and "/" in text else kind(text)
     except (KeyError, ValueError, ZeroDivisionError, OverflowError):
-        expected = {bool: "true or false", int: "a whole number", float: "a number, such as 0.03 or 8/255"}.get(
-            kind, "text"
-        )
+        words = {bool: "true or false", int: "a whole number", float: "a number, such as 0.03 or 8/255"}
+        expected = words.get(kind, "text")
         raise SettingError(name, f"={shortened(text)} cannot be read: {expected} was expected") from None
     if isinstance(value, str):
         _require(len(value) <= 500, name, value, "at most 500 characters long")
@@ -216,10 +199,9 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
 def learning_rate_at(step: int, total_steps: int, recipe: TrainingConfig) -> float:
     """The learning rate of update number ``step`` = 1 ... ``total_steps``.
 
-    ``cosine`` goes from ``learning_rate`` to ``final_learning_rate``, advanced before every update as in the authors'
-    code: the first update is already one step down, the last uses exactly the final value. ``step`` drops to a fifth
-    after 40, 60 and 80 % of the updates (P1 Figure 1, at epochs 80, 120 and 160 of 200; the paper does not say by how
-    much, a fifth is that of Zagoruyko and Komodakis 2016, whose network it is). ``constant`` does not change (P2).
+    ``cosine`` is advanced before every update (P1's code): the first is already one step down, the last has the final
+    value. ``step`` drops to a fifth after 40, 60 and 80 % of the updates (P1 Figure 1, which does not say by how much;
+    a fifth is that of Zagoruyko and Komodakis 2016). ``constant`` does not change (P2).
     """
     if recipe.schedule == "constant":
         return recipe.learning_rate
@@ -231,10 +213,6 @@ def learning_rate_at(step: int, total_steps: int, recipe: TrainingConfig) -> flo
 
 
 def early_steps(recipe: TrainingConfig, steps: int) -> list[int]:
-    """The updates of the first epoch after which the test set is evaluated: a half of ``steps``, a quarter and so on.
-
-    Returns:
-        Numbers from 1 to ``steps`` - 1, rising, each once.
-    """
+    """Updates of the first epoch after which the test set is evaluated: a half of ``steps``, a quarter, …; rising."""
     halves = {round(steps / 2**k) for k in range(1, recipe.early_looks + 1)}
     return sorted(step for step in halves if 1 <= step < steps)

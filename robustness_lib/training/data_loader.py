@@ -11,13 +11,9 @@ from robustness_lib.training.config import NORMALISATIONS
 
 
 class DeviceImages:
-    """An image set on the device as uint8, from which augmented batches are cut.
+    """Images (uint8 [N, C, H, W]) on the device, from which augmented batches are cut.
 
-    Args:
-        images: The set, uint8 [N, C, H, W].
-        padding: Pixels added on each side, black before normalisation as in the authors' code, so that a random crop is
-            a window of the padded image.
-        device: Where the pixels are kept.
+    The ``padding`` pixels on each side are black before normalisation, as in the authors' code.
     """
 
     def __init__(self, images: Tensor, padding: int, device: str) -> None:
@@ -31,16 +27,10 @@ class DeviceImages:
         self.columns = torch.arange(self.width, device=device)
 
     def crop(self, indices: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
-        """Windows of the padded images.
+        """Windows of the padded images, uint8 [B, C, H, W] in channels-last memory.
 
-        Args:
-            indices: int64 [B], which images.
-            top: int64 [B] in [0, 2 padding], first row of the window.
-            left: int64 [B] in [0, 2 padding], first column.
-            mirrored: bool [B], whether the window is flipped left to right.
-
-        Returns:
-            uint8 [B, C, H, W] in channels-last memory.
+        Their first rows and columns are int64 [B] in [0, 2 padding]; where ``mirrored``, they are flipped left to
+        right.
         """
         rows = indices[:, None] * self.padded_height + top[:, None] + self.rows
         columns = left[:, None] + torch.where(mirrored[:, None], self.columns.flip(0), self.columns)

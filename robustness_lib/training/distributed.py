@@ -1,8 +1,7 @@
 """Several processes that train one network, as ``torchrun`` starts them: distributed data parallel.
 
-Every batch is divided between them; order, crops and the mean gradient are those of one process. On GPUs batch
-normalisation takes the statistics of the whole batch, so the recipe does not depend on the number of processes. On
-CPUs, which ``SyncBatchNorm`` does not know, each process normalises its own part.
+Every batch is divided between them; order, crops and the mean gradient are those of one process, and on GPUs the
+statistics of batch normalisation too. On CPUs, which ``SyncBatchNorm`` does not know, each normalises its own part.
 """
 
 from __future__ import annotations
@@ -35,10 +34,7 @@ def local_device(device: str) -> str:
 
 @contextlib.contextmanager
 def join(device: str) -> Iterator[int]:
-    """Join the processes that ``torchrun`` started, for as long as the context lasts; give this one's number.
-
-    A process that was started alone does nothing, and has number 0.
-    """
+    """Join the processes that ``torchrun`` started, if it did, while the context lasts; give this one's number."""
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0
         return

@@ -1,8 +1,7 @@
 """One update of a network, and the ways to run it: op by op, compiled, or as a replayed CUDA graph.
 
-Everything that an update reads and writes (the epoch's order and crops, learning rates, losses, the number of the
-step) stays at one place in the device's memory for the whole training. So an update needs nothing from the host: on
-a GPU a whole step, attack and optimiser included, is recorded once as a CUDA graph and then replayed.
+Everything that an update reads and writes stays at one place in the device's memory for the whole training, so that an
+update needs nothing from the host: on a GPU a whole step, attack and optimiser included, is recorded as a CUDA graph.
 """
 
 from __future__ import annotations
@@ -11,7 +10,7 @@ import contextlib
 import functools
 import math
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 
 import torch
 import torch.distributed as dist
@@ -32,16 +31,11 @@ WARM_UPS = 3
 class Update:
     """The update step of one network, which is on the device in channels-last memory and trained in place.
 
-    Args:
-        labels: int64 [N], on the device.
-        per_epoch: Images in an epoch.
-        perturb: Replaces the images of each batch; None for none.
-
     Attributes:
+        per_epoch: Images in an epoch.
         steps: Updates an epoch.
         losses: float32 [steps], filled in during an epoch.
-        trained: The parameters that are updated, by name.
-        momentum: Their momentum buffers, by name; empty where the recipe has none.
+        trained: The parameters that are updated, by name, whose buffers are ``momentum``.
     """
 
     def __init__(
@@ -68,7 +62,10 @@ class Update:
             )
         device = torch.device(runtime.device)
         self.mean, self.std = mean_and_std(recipe.normalisation, device, torch.float32)
-        self.trained = _trainable_parameters(network, recipe)
+        network.requires_grad_(True)
+        if recipe.trainable == "head":
+            freeze_all_but_head(network)
+        self.trained = {name: p for name, p in network.named_parameters() if p.requires_grad}
         self.called = distributed(network)
 
         # float64 is what the CPU's optimiser computes with, float32 what the GPU's reads
@@ -81,11 +78,9 @@ class Update:
             nesterov=recipe.nesterov and recipe.momentum > 0,
             fused=True,
         )
-        self.momentum = {}
-        if recipe.momentum:  # zero is what the first update makes of no momentum at all
-            self.momentum = {name: torch.zeros_like(parameter) for name, parameter in self.trained.items()}
-            for name, parameter in self.trained.items():
-                self.optimiser.state[parameter]["momentum_buffer"] = self.momentum[name]
+        self.momentum = {name: torch.zeros_like(value) for name, value in self.trained.items() if recipe.momentum}
+        for name, buffer in self.momentum.items():  # zero is what the first update makes of no momentum at all
+            self.optimiser.state[self.trained[name]]["momentum_buffer"] = buffer
 
         whole = {"dtype": torch.int64, "device": device}
         self.order, self.top, self.left = (torch.zeros(per_epoch, **whole) for _ in range(3))  # type: ignore[call-overload]
@@ -100,12 +95,7 @@ class Update:
         self.recorded = runtime.graphs and able and getattr(loss, "static_shapes", True) and self.processes == 1
 
     def begin_epoch(self, epoch: int, augmentation: Sequence[Tensor], random_seed: int) -> None:
-        """Put in place what the steps of an epoch (from 1) read.
-
-        Args:
-            augmentation: The epoch's order, tops, lefts and flips, each [per_epoch].
-            random_seed: For dropout and attacks.
-        """
+        """Put in place the order, tops, lefts and flips, each [per_epoch], and the seed of dropout and attacks."""
         for here, value in zip((self.order, self.top, self.left, self.mirrored), augmentation, strict=True):
             here.copy_(value)
         first, total = (epoch - 1) * self.steps, self.recipe.epochs * self.steps
@@ -165,7 +155,7 @@ class Update:
         return [*self.network.state_dict().values(), *self.momentum.values(), self.losses, self.step]
 
     def run(self, size: int) -> None:
-        """The next update, of a batch of ``size`` images; nothing in it waits for the device."""
+        """The next update; nothing in it waits for the device."""
         part = self.of_batch[: len(range(self.rank, size, self.processes))]
         position = part + self.step * self.recipe.batch_size
         indices = self.order[position]
@@ -194,18 +184,10 @@ class Update:
         return forward
 
 
-def _trainable_parameters(network: nn.Module, recipe: TrainingConfig) -> dict[str, nn.Parameter]:
-    network.requires_grad_(True)
-    if recipe.trainable == "head":
-        freeze_all_but_head(network)
-    return {name: p for name, p in network.named_parameters() if p.requires_grad}
-
-
 @contextlib.contextmanager
-def _as_attacked(network: nn.Module, parameters: Iterable[nn.Parameter], perturb: Perturb) -> Iterator[None]:
+def _as_attacked(network: nn.Module, parameters: Collection[nn.Parameter], perturb: Perturb) -> Iterator[None]:
     """In the mode in which it is attacked, without gradients of parameters, which a compiled attack would compute."""
-    kept = list(parameters)
-    for parameter in kept:
+    for parameter in parameters:
         parameter.requires_grad_(False)
     evaluation_mode = getattr(perturb, "evaluation_mode", False)
     if evaluation_mode:
@@ -213,7 +195,7 @@ def _as_attacked(network: nn.Module, parameters: Iterable[nn.Parameter], perturb
     try:
         yield
     finally:
-        for parameter in kept:
+        for parameter in parameters:
             parameter.requires_grad_(True)
         if evaluation_mode:
             train_mode(network)
@@ -221,15 +203,14 @@ def _as_attacked(network: nn.Module, parameters: Iterable[nn.Parameter], perturb
 
 @contextlib.contextmanager
 def _random_numbers(own: torch.Generator) -> Iterator[None]:
-    """Let PyTorch's default generator of the device be ``own``, so that each network has the draws it has alone."""
+    """Let PyTorch's default generator of the device be ``own``."""
     if own.device.type == "cpu":
-        before = torch.get_rng_state()
-        torch.set_rng_state(own.get_state())
-        try:
-            yield
-        finally:
-            own.set_state(torch.get_rng_state())
-            torch.set_rng_state(before)
+        with torch.random.fork_rng(devices=[]):
+            torch.set_rng_state(own.get_state())
+            try:
+                yield
+            finally:
+                own.set_state(torch.get_rng_state())
     else:
         default = _default_generator(own.device)
         kept = default.graphsafe_get_state()
@@ -247,11 +228,8 @@ def _default_generator(device: torch.device) -> torch.Generator:
 
 
 def _renewed(generator: torch.Generator) -> torch.Generator:
-    """One with the same numbers ahead, which CUDA takes where a recording with the old one was broken off."""
+    """One with the same numbers ahead, for CUDA where a recording with the old one was broken off."""
     return torch.Generator(generator.device).set_state(generator.get_state())
-
-
-# --------------------------------------------------------------------------------------------- compiled
 
 
 def _call(network: nn.Module, images: Tensor, mean: Tensor, std: Tensor) -> Tensor:
@@ -287,9 +265,6 @@ def _without(way: str, error: Exception) -> None:
         warnings.warn(
             f"training runs without {words}, more slowly but to the same result: {first_line(error)}", stacklevel=2
         )
-
-
-# --------------------------------------------------------------------------------------------- recorded
 
 
 @contextlib.contextmanager

@@ -1,8 +1,7 @@
 """The one training loop that every section uses, and prediction.
 
 Every random draw of epoch e comes from streams of the seed that are named after e, so a training that was killed goes
-on from its last checkpoint to the weights it would have had: on a CPU bit for bit, on a GPU up to the rounding of its
-libraries, which choose algorithms by trial and add in varying order.
+on from its last checkpoint to the weights it would have had: on a CPU bit for bit, on a GPU up to rounding.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ from tqdm import tqdm
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.methods.checks import check_logits
-from robustness_lib.methods.interfaces import Forward, Loss, Perturb, Sampler
+from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss, Perturb, Sampler
 from robustness_lib.methods.pgd import Adversary
 from robustness_lib.models.architectures import train_mode
 from robustness_lib.models.checkpoints import load_weights, save_weights
@@ -45,18 +44,12 @@ def cross_entropy(network: Forward, images: Tensor, labels: Tensor, indices: Ten
 
 
 def weighted_cross_entropy(weights: Tensor) -> Loss:
-    """Cross-entropy with one weight an example, divided by the sum of the batch's weights.
-
-    Args:
-        weights: float [N], at least 0, by position in the training set.
-    """
-    kept = {weights.device: weights}
+    """Cross-entropy with a weight for each training image [N], divided by the sum of the batch's weights."""
+    weights_on = CopiesByDevice(weights)
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         each = F.cross_entropy(network(images).float(), labels, reduction="none")
-        if each.device not in kept:
-            kept[each.device] = weights.to(each.device)
-        batch = kept[each.device][indices]
+        batch = weights_on(each.device)[indices]
         return (batch * each).sum() / batch.sum()
 
     return loss
@@ -72,10 +65,9 @@ class History:
 
     Attributes:
         losses: Of every epoch the mean of its batches' training losses (nats); a smaller last batch counts as one.
-        seconds: Wall time spent in training steps (of all runs of a resumed training).
-        images: Images processed in that time.
+        seconds: Wall time spent in training steps, in which so many ``images`` were processed.
         observed: By epoch (from 1; below 1 a part of the first), what ``observe`` returned.
-        trained_on: Device and precision, each once: several where a training was resumed elsewhere.
+        trained_on: Device and precision: several where a training was resumed elsewhere.
     """
 
     losses: list[float] = field(default_factory=list)
@@ -118,15 +110,14 @@ def train(
     """Train ``network``, which takes normalised images, in place.
 
     Args:
-        network: Moved to the runtime's device.
         data: The training images, of which all are used (``recipe.train_images`` is not applied here).
         seed: From which order, augmentation and dropout are drawn.
         perturb: Replaces the images of every batch before the step; by default the recipe's adversary, if it has one.
         sampler: Which images an epoch has, in order, equally many in each; by default all of them, shuffled.
         observe: Called after the epochs of ``recipe.observed_epochs()``, and within the first as ``early_looks`` says.
-        checkpoint: A file to resume from and to keep the state in while training; for the caller to delete.
-        checkpoint_every: Least time between two checkpoints, in seconds; they are written at ends of epochs.
-        progress: Label of a progress bar with loss, images/s and time left; None for no bar.
+        checkpoint: A file to resume from and to keep the state in, at ends of epochs; for the caller to delete.
+        checkpoint_every: Least time between two checkpoints, in seconds.
+        progress: Label of a progress bar; None for no bar.
     """
     draw: Sampler = sampler or (lambda _, stream: torch.randperm(len(data), generator=stream))
     network.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -298,23 +289,14 @@ def _resumed(path: Path | None, network: nn.Module, update: Update, description:
     return history, int(metadata["epoch"])
 
 
-# --------------------------------------------------------------------------------------------- prediction
-
-
 @torch.no_grad()
 @full_float32()
 def predict(
     network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime, *, batch_size: int | None = None
 ) -> Tensor:
-    """Logits of all images, in evaluation mode and float32 (ties and small differences matter to the metrics).
+    """Logits of all images, float32 [N, K] on the CPU, in evaluation mode and float32, as ties matter to the metrics.
 
-    Args:
-        network: Takes normalised images; its training mode is restored afterwards.
-        normalisation: A key of :data:`NORMALISATIONS`.
-        batch_size: Images at a time, which does not change the result beyond rounding; None for what is fast.
-
-    Returns:
-        float32 [N, K] on the CPU, finite.
+    The network's training mode is restored afterwards.
     """
     batch_size = batch_size or (100 if runtime.device == "cpu" else 500)  # so that activations stay in a CPU's cache
     was_training = network.training
