@@ -91,7 +91,9 @@ def pretrain_together(rank: int, command: list[str], folder: Path) -> None:
     toys.command_child([*command, str(folder / "two")], folder / str(rank))
 
 
-def test_the_command_pretrains_one_checkpoint_with_two_processes(tmp_path: Path) -> None:
+def test_the_command_pretrains_one_checkpoint_with_two_processes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     toys.write_bundle(tmp_path / "data", "corpus", 160, 4)
     options = ["--corpus", "corpus", "--data-root", str(tmp_path / "data"), "--precision", "float32"]
     command = ["pretrain", *options, "--set", "epochs=2", "--store"]
@@ -99,7 +101,8 @@ def test_the_command_pretrains_one_checkpoint_with_two_processes(tmp_path: Path)
     said = [(tmp_path / str(rank) / "stdout").read_text() for rank in range(2)]
     assert [text.count("validation error") for text in said] == [1, 0]
 
-    assert toys.exit_code(toys.command_child, [*command, "one"], tmp_path) == 0
+    monkeypatch.chdir(tmp_path)
+    assert toys.command(monkeypatch, capfd)(*command, "one")[0] == 0
     (one,), (two,) = (Store(tmp_path / store).records("pretraining") for store in ("one", "two"))
     assert two.job == one.job
     assert two.metrics["losses"] == pytest.approx(one.metrics["losses"], rel=0.25)  # batch normalisation differs

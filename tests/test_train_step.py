@@ -27,7 +27,7 @@ from robustness_lib.training.device import Runtime, full_float32
 from robustness_lib.training.trainer import train, weighted_cross_entropy
 
 RECORDED = dataclasses.replace(PLAIN, graphs=True)
-RECIPE = TrainingConfig(architecture="wrn-10-1", epochs=3, batch_size=16, learning_rate=0.05, dropout=0.3)
+RECIPE = TrainingConfig(architecture="wrn-10-1", epochs=2, batch_size=16, learning_rate=0.05, dropout=0.3)
 
 
 @pytest.fixture
@@ -122,7 +122,7 @@ def test_a_recorded_step_needs_nothing_from_the_host(
     recipe = dataclasses.replace(RECIPE, trainable=trainable)
     expected = run(1, recipe=recipe, **OPTIONS[option])
     assert run(1, RECORDED, recipe, **OPTIONS[option]) == expected
-    assert len(recorded) == 2  # one a batch size: 40 images are two batches of 16 and one of 8, three times
+    assert len(recorded) == 2  # one a batch size: 40 images are two batches of 16 and one of 8, twice
 
 
 def test_what_cannot_be_recorded_runs_all_the_same_and_says_so_once(monkeypatch: pytest.MonkeyPatch) -> None:
