@@ -26,7 +26,7 @@ def class_sizes(num_classes: int, gamma: float, largest: int, smallest: int, law
     """
     choose(law, LAWS, "size law")
     if not 0.01 <= gamma <= 100:
-        raise UserError(f"gamma is {gamma} but must be at least 0.01 and at most 100; the paper uses 0.2 to 2")
+        raise UserError(f"gamma is {gamma} but must be above 0 (0.01 to 100); the paper uses 0.2 to 2")
     if num_classes < 2 or not 1 <= smallest < largest:
         raise UserError(
             f"num_classes is {num_classes}, smallest is {smallest} and largest {largest}, but there must be at least 2 "
