@@ -20,7 +20,7 @@ from robustness_lib.methods.baseline_models import fit_pixel_model
 from robustness_lib.methods.class_mapping import mapped_scores
 from robustness_lib.methods.example_difficulty import chosen_by_difficulty
 from robustness_lib.methods.fine_tuning import with_replay
-from robustness_lib.methods.label_noise import check_matrix, corrupt_labels, corruption_matrix, observed_matrix
+from robustness_lib.methods.label_noise import check_matrix, corrupt_labels, observed_matrix
 from robustness_lib.methods.ood_images import make_noise_images, nearest_images, sample_ood_images
 from robustness_lib.methods.ood_scores import knn_score, mahalanobis_score, outputs
 from robustness_lib.methods.resampling import minority_classes
@@ -64,19 +64,14 @@ def test_numbers_of_every_precision_are_read(precision: torch.dtype) -> None:
 
 FEATURES = torch.eye(3)
 REFUSED: dict[str, Callable[[], object]] = {
-    "labels as truths": lambda: observed_matrix([True, False], [0, 1], 2),
     "an unknown trusted class": lambda: loss_correction.estimate_glc_matrix(np.eye(2), [0, 2]),
     "a negative label": lambda: loss_correction.forward_loss(torch.zeros(1, 2), torch.tensor([-1]), torch.eye(2)),
-    "one label for a batch": lambda: loss_correction.forward_loss(torch.zeros(3, 2), torch.tensor([1]), torch.eye(2)),
     "another matrix": lambda: loss_correction.forward_loss(torch.zeros(1, 2), torch.tensor([1]), torch.ones(1, 1)),
-    "matrices of two sizes": lambda: loss_correction.matrix_error(np.eye(2), np.eye(3)),
     "a matrix of NaN": lambda: check_matrix([[math.nan, 1.0], [0.0, 1.0]]),
     "a mask of bytes": lambda: loss_correction.GoldLoss(np.eye(2), torch.ones(2, dtype=torch.uint8), batch_size=1),
     "no images to trust": lambda: loss_correction.trusted_split(torch.arange(0), 0.5, "balanced", 0),
     "a seed of 33 bits": lambda: corrupt_labels([0], np.eye(2), 2**32),
-    "a negative seed": lambda: corruption_matrix(3, 0.5, "flip", seed=-1),
     "one prediction for all": lambda: imbalance.evaluate([0], [0, 1], [2, 1]),
-    "half a bin": lambda: calibration.adaptive_bins([0.5], [1], 2.5),  # type: ignore[arg-type]
     "texts": lambda: calibration.brier_score([["a", "b"]], [0]),
     "a ragged list": lambda: calibration.brier_score([[1.0], [1.0, 2.0]], [0, 0]),
     "complex numbers": lambda: effective_robustness.to_scale([0.5 + 1j], "linear"),
@@ -85,7 +80,6 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a feature of NaN": lambda: mahalanobis_score(FEATURES * math.nan, FEATURES, torch.arange(3)),
     "one label for a bank": lambda: mahalanobis_score(FEATURES, FEATURES, torch.tensor([0])),
     "no draw": lambda: sample_ood_images("x", torch.zeros(3, 1), 1, 0, 0),
-    "no image in a draw": lambda: sample_ood_images("x", torch.zeros(3, 1), 0, 1, 0),
     "two sizes": lambda: nearest_images(torch.zeros(1, 3, 8, 8), torch.zeros(1, 3, 16, 16)),
     "one score for all": lambda: chosen_by_difficulty(torch.tensor([0, 1]), [0.5], 2, "easy"),
     "a class map of bytes": lambda: mapped_scores(torch.zeros(1, 2), torch.ones(2, 2, dtype=torch.uint8)),

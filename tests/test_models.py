@@ -38,9 +38,6 @@ def images(count: int = 3, size: int = 32, seed: int = 0) -> Tensor:
     return torch.randn(count, 3, size, size, generator=torch.Generator().manual_seed(seed))
 
 
-# --- architectures ---
-
-
 @pytest.mark.parametrize(("depth", "width", "parameters"), [(10, 1, None), (40, 2, 2_243_546), (28, 10, 36_479_194)])
 def test_wide_resnets_have_the_authors_names_shapes_and_sizes(depth: int, width: int, parameters: int | None) -> None:
     expected: dict[str, tuple[int, ...]] = {}
@@ -156,11 +153,9 @@ def test_torchvision_networks_come_through_the_same_door(architecture: str, feat
 
 BAD_REQUESTS = [
     (("wrn-41-2", 10), "architecture is 'wrn-41-2', .* a depth 4 more than a .*"),
-    (("wrn-40-0", 10), "architecture is 'wrn-40-0', .* a depth 4 more than a .*"),
-    (("wrn-40-2-1", 10), "architecture is 'wrn-40-2-1', .* for example wrn-40-2"),
     (("allconv-32", 10), r"unknown architecture 'allconv-32' .*did you mean 'allconv.*wrn-<depth>-<width>"),
     (("wrn-10-1", 0), "at least 1 class, not 0"),
-    *((("wrn-10-1", 10, dropout), "dropout must be at least 0 and below 1") for dropout in (1.0, -0.1, math.nan)),
+    (("wrn-10-1", 10, math.nan), "dropout must be at least 0 and below 1"),
 ]
 
 
@@ -168,9 +163,6 @@ BAD_REQUESTS = [
 def test_bad_requests_are_refused(arguments: tuple[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         architectures.build(*arguments)
-
-
-# --- initialisation and heads ---
 
 
 @pytest.mark.parametrize("architecture", ["wrn-16-4", "allconv"])
@@ -242,18 +234,6 @@ def test_only_the_head_trains_and_statistics_stay() -> None:
     assert all(module.training for module in network.modules())
 
 
-def test_a_trunk_is_loaded_under_another_head() -> None:
-    source, network = lively("wrn-10-1", 1000), architectures.build("wrn-10-1", 10, seed=9)
-    head = architectures.head(network).weight.clone()
-    weights = {name: value for name, value in source.state_dict().items() if "num_batches" not in name}
-    architectures.load_trunk(network, weights)
-    assert torch.equal(architectures.head(network).weight, head)
-    x = images()
-    with torch.no_grad():
-        assert torch.equal(architectures.features(network.eval(), x), architectures.features(source, x))
-    architectures.load_trunk(network, {name: value for name, value in weights.items() if not name.startswith("fc.")})
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -262,35 +242,25 @@ def test_a_trunk_is_loaded_under_another_head() -> None:
         (lambda s: s.update({"bn1.bias": torch.zeros(9)}), r"'bn1.bias' has shape \(9,\) instead of \(64,\)"),
     ],
 )
-def test_a_trunk_that_does_not_fit_changes_nothing(change: Callable[[StateDict], object], message: str) -> None:
+def test_a_trunk_that_does_not_fit_is_refused(change: Callable[[StateDict], object], message: str) -> None:
     weights = dict(lively("wrn-10-1").state_dict())
     change(weights)
-    network = architectures.build("wrn-10-1", 10, seed=9)
-    before = checkpoints.weights_checksum(network.state_dict())
     with pytest.raises(UserError, match=message):
-        architectures.load_trunk(network, weights)
-    assert checkpoints.weights_checksum(network.state_dict()) == before
-
-
-# --- our weight files ---
+        architectures.load_trunk(architectures.build("wrn-10-1", 10, seed=9), weights)
 
 
 def test_weights_survive_the_round_trip(tmp_path: Path) -> None:
     state = dict(lively("wrn-10-1").to(memory_format=torch.channels_last).state_dict())
     whole = torch.arange(6.0)
-    state |= {"half": torch.randn(3).bfloat16(), "none": torch.empty(0, 2), "counts": torch.arange(5)}
-    state |= {"whole": whole, "again": whole, "part": whole[3:], "empty": torch.zeros(0)}  # shared ones
-    path = tmp_path / "new" / "folder" / "a.safetensors"
-    metadata = {"seed": "1", "corpus": "zażółć"}
+    state |= {"half": torch.randn(3).bfloat16(), "none": torch.empty(0, 2), "whole": whole, "part": whole[3:]}  # shared
+    path, metadata = tmp_path / "new" / "folder" / "a.safetensors", {"seed": "1", "corpus": "zażółć"}
     checkpoints.save_weights(path, state, metadata)
     loaded, read = checkpoints.load_weights(str(path))
-    assert read == metadata
-    assert set(loaded) == set(state)
+    assert (read, set(loaded)) == (metadata, set(state))
     for name, value in state.items():
         assert loaded[name].dtype == value.dtype
         assert torch.equal(loaded[name], value)
-        loaded[name].zero_()  # a copy of its own, which may be written to
-    assert checkpoints.weights_checksum(checkpoints.load_weights(path)[0]) == checkpoints.weights_checksum(state)
+    assert checkpoints.weights_checksum(loaded) == checkpoints.weights_checksum(state)
     assert [p.name for p in path.parent.iterdir()] == ["a.safetensors"]
 
 
@@ -311,9 +281,6 @@ def test_damaged_weights_are_refused(tmp_path: Path) -> None:
         # Only the name of the sum itself can change unseen by it, and it is seen by its absence.
         assert metadata.keys() - {"note"}, position
         assert torch.equal(loaded["w"], torch.arange(50.0))
-
-
-# --- the authors' files ---
 
 
 def wrapped(state: StateDict, classes: int, bias: bool) -> StateDict:
@@ -385,9 +352,6 @@ def test_code_in_a_checkpoint_is_not_run(tmp_path: Path, zipped: bool) -> None:
     with pytest.raises(UserError, match=r"holds more than weights: it asks to run 'posix\.mkdir', which is refused"):
         checkpoints.load_authors_checkpoint(path)
     assert not (tmp_path / "exploded").exists()
-    torch.save(architectures.build("wrn-10-1", 10), path, _use_new_zipfile_serialization=zipped)
-    with pytest.raises(UserError, match=r"architectures\.WideResNet.*save it again as a state dict"):
-        checkpoints.load_authors_checkpoint(path)
 
 
 def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
@@ -403,19 +367,16 @@ def test_what_is_no_checkpoint_is_refused(tmp_path: Path) -> None:
                 checkpoints.load_authors_checkpoint(path)
 
 
-def changed(entries: StateDict) -> Callable[[], StateDict]:
-    return lambda: {**lively("wrn-10-1").state_dict(), **entries}
-
-
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: [torch.zeros(1)], "does not hold a state dict .* but a list"),
-        (lambda: {"epoch": 3}, "does not hold a state dict"),
         (lambda: {}, "found 0 entries, such as none"),
         (lambda: architectures.build("resnet18", 2).state_dict(), r"not the weights of a Wide ResNet .*122 entries"),
-        (changed({"bn1.bias": torch.zeros(9)}), r"does not fit it: 'bn1\.bias' has shape \(9,\) instead"),
-        (changed({"block1.layer.4.x": torch.zeros(1)}), "looks like .* wrn-16-1"),
+        (
+            lambda: {**lively("wrn-10-1").state_dict(), "bn1.bias": torch.zeros(9)},
+            r"does not fit it: 'bn1\.bias' has shape \(9,\) instead",
+        ),
     ],
 )
 def test_other_weights_are_refused(make: Callable[[], object], message: str, tmp_path: Path) -> None:

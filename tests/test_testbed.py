@@ -6,7 +6,6 @@ The real tables are tested where the data root has them, small ones in the publi
 from __future__ import annotations
 
 import importlib.util
-import json
 from pathlib import Path
 
 import numpy as np
@@ -47,8 +46,6 @@ def write(path: Path, content: str | np.ndarray) -> None:
         np.save(path, content)
 
 
-# --------------------------------------------------------------------------------------------- what authors publish
-
 STATES = {
     "2020-08-31": {"vgg11": ("50.0", "38.00001"), "resnet": ("70.0", "57.0")},
     "2020-11-20": {"vgg11": ("50.5", "38.5"), "resnet": ("70.0", "57.0"), "ig": ("80.0", "70.0")},
@@ -74,38 +71,16 @@ def state(rows: dict[str, tuple[str, str]]) -> str:
 
 @pytest.fixture
 def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """What the authors publish, small, by its place on GitHub."""
+    """What the ImageNet testbed's authors publish, small."""
     folder = tmp_path / "published"
-    github = "https://raw.githubusercontent.com/"
-
-    def publish(address: str, content: str | np.ndarray) -> None:
-        write(folder / address.removeprefix(github), content)
-
-    for number, part in enumerate(("original", "v4", "v6")):
-        for model, row in zip(MODELS, answers(number), strict=True):
-            name = f"model_predictions/{part}_predictions/{model}_predictions.json"
-            publish(testbed_tables.CIFAR101_ADDRESS + name, json.dumps(row.tolist(), indent=2))
-        name = f"{testbed_tables.CIFAR101_ADDRESS}datasets/cifar10.1_{part}_labels.npy"
-        publish(testbed_tables.CIFAR10_LABELS_ADDRESS if part == "original" else name, np.arange(IMAGES) % 10)
-    wnids = [f"n{number:08d}" for number in range(10)]
-    classes = [{"cid": number, "wnid": wnid, "synset": ["x"]} for number, wnid in enumerate(wnids)]
-    publish(f"{testbed_tables.IMAGENETV2_ADDRESS}metadata/class_info.json", json.dumps(classes))
-    for number, part in enumerate(("imagenet-validation-original", "imagenetv2-b-33")):
-        names = [[f"image{image}", wnids[image % 10]] for image in range(IMAGES)]
-        publish(f"{testbed_tables.IMAGENETV2_ADDRESS}datasets/{part}.json", json.dumps({"image_filenames": names}))
-        for model, row in zip(MODELS, answers(3 + number), strict=True):
-            five = np.stack([row, *[(row + step) % 10 for step in range(1, 5)]], axis=1)
-            publish(f"{testbed_tables.IMAGENETV2_ADDRESS}predictions/{part}/{model}.npy", five)
     for date, commit in testbed_tables.SNAPSHOT_COMMITS.items():
-        publish(f"{testbed_tables.TESTBED_ADDRESS}{commit}/robustness_top1s.csv", state(STATES[date]))
+        write(folder / commit / "robustness_top1s.csv", state(STATES[date]))
         types = "{'vgg11': ModelTypes.STANDARD,\n'ig': ModelTypes.MORE_DATA}"
-        publish(f"{testbed_tables.TESTBED_ADDRESS}{commit}/plotting/model_types.py", types)
-    monkeypatch.setattr(testbed_tables, "CIFAR10_MODELS", MODELS)
-    monkeypatch.setattr(testbed_tables, "IMAGENET_MODELS", MODELS)
+        write(folder / commit / "plotting/model_types.py", types)
 
     def retrieve(address: str, known_hash: str | None, raw: Path) -> Path:
         raw.mkdir(parents=True, exist_ok=True)
-        return folder / address.removeprefix(github)
+        return folder / address.removeprefix(testbed_tables.TESTBED_ADDRESS)
 
     monkeypatch.setattr(testbed_tables, "retrieve", retrieve)
     return folder
@@ -167,37 +142,22 @@ def small(tmp_path: Path, pinned: None) -> Path:
     return root
 
 
-# --------------------------------------------------------------------------------------------- making
-
-
-def test_tables_are_made_from_what_is_published(published: Path, pinned: None, tmp_path: Path) -> None:
-    root = tmp_path / "data"
-    for name in published_predictions.FILES:
-        assert data.check(name, root).state == "missing"
-        testbed_tables.make(name, root)
-        assert data.check(name, root).state == "intact"
-    made = {path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()}
-    assert made == set(published_predictions.FILES.values())
-    cifar = published_predictions.cifar10_correctness(root)
-    np.testing.assert_array_equal(cifar.correct["cifar10.1-v6"], answers(2) == LABELS)
-    net = published_predictions.imagenet_correctness(root)
-    np.testing.assert_array_equal(net.correct["imagenetv2"], answers(4) == LABELS)
-    assert net.labels["imagenet"].tolist() == LABELS.tolist()
+def test_a_table_is_made_from_what_is_published(published: Path, pinned: None, tmp_path: Path) -> None:
+    root, name = tmp_path / "data", "imagenet-testbed"
+    assert data.check(name, root).state == "missing"
+    testbed_tables.make(name, root)
+    assert data.check(name, root).state == "intact"
+    [made] = [path.relative_to(root).as_posix() for path in root.rglob("*") if path.is_file()]
+    assert made == published_predictions.FILES[name]
     found = published_predictions.imagenet_accuracies(root)
     assert found.loc["vgg11", "val@2020-08-31"] == pytest.approx(0.5)
     assert found["val"].isna().tolist() == [False, False, False, False, True]
     assert found["model_type"].tolist() == ["more_data", "", "standard", "", ""]
-
-
-def test_another_publication_than_the_known_one_is_refused(published: Path, pinned: None, tmp_path: Path) -> None:
-    [path] = published.rglob("v4_predictions/a_net_predictions.json")
-    path.write_text(json.dumps([9 - k for k in json.loads(path.read_text())]))
-    with pytest.raises(UserError, match=r"downloading cifar10-testbed into .* failed: it is not what was published"):
-        testbed_tables.make("cifar10-testbed", tmp_path / "data")
-    assert not [found for found in (tmp_path / "data").rglob("*") if found.is_file()]
-
-
-# --------------------------------------------------------------------------------------------- reading
+    [path] = published.glob(f"{testbed_tables.SNAPSHOT_COMMITS['2021-09-15']}/*.csv")
+    path.write_text(path.read_text().replace("50.5", "50.6"))
+    with pytest.raises(UserError, match=r"downloading imagenet-testbed into .* failed: it is not what was published"):
+        testbed_tables.make(name, tmp_path / "other")
+    assert not [path for path in (tmp_path / "other").rglob("*") if path.is_file()]
 
 
 def test_tables_are_listed_beside_the_image_sets(small: Path) -> None:
@@ -230,9 +190,6 @@ def test_missing_and_damaged_tables(small: Path) -> None:
     assert data.check("imagenet-testbed", small).state == "intact"
     with pytest.raises(UserError, match=r"is missing; make it with 'python scripts/testbed_tables.py cifar10-testbed'"):
         published_predictions.cifar10_correctness(small.parent)
-
-
-# --------------------------------------------------------------------------------------------- measurements
 
 
 def test_jobs_are_one_a_pair_and_method() -> None:
@@ -292,9 +249,6 @@ def test_a_section_measures_them_without_images_and_records_their_data(small: Pa
     assert [record.metrics["model_count"] for record in Store(tmp_path / "runs").records(testbed.SECTION)] == [3]
     for record in Store(tmp_path / "runs").records(testbed.SECTION):
         assert list(record.provenance["data"]) == ["cifar10-testbed"]
-
-
-# --------------------------------------------------------------------------------------------- the real tables
 
 
 @pytest.fixture(scope="module")

@@ -102,9 +102,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-# ---------------------------------------------------------------------------------------- recorded
-
-
 @pytest.mark.usefixtures("_imitated")
 @pytest.mark.parametrize(
     ("option", "trainable"), [("plain", "all"), ("plain", "head"), ("attacked", "all"), ("weighted", "all")]
@@ -152,9 +149,6 @@ def test_a_loss_of_varying_shapes_is_not_recorded(monkeypatch: pytest.MonkeyPatc
     assert run(1, RECORDED, recipe, loss=split) == run(1, recipe=recipe, loss=split)
 
 
-# ---------------------------------------------------------------------------------------- compiled
-
-
 def linear(seed: int, runtime: Runtime = PLAIN) -> tuple[nn.Module, list[float]]:
     network = nn.Sequential(nn.Flatten(), nn.Linear(3 * 16 * 16, 4))
     nn.init.normal_(network[1].weight, std=0.01, generator=generator(seed, "test"))
@@ -181,9 +175,6 @@ def test_where_nothing_can_be_compiled_training_goes_on_and_says_so(monkeypatch:
     monkeypatch.setattr(train_step, "unavailable", set())
     with pytest.warns(UserWarning, match=r"without compilation.*no C\+\+ compiler"):
         assert linear(1, dataclasses.replace(PLAIN, compile=True))[1] == linear(1)[1]
-
-
-# ---------------------------------------------------------------------------------------- on a GPU
 
 
 @on_a_gpu

@@ -66,9 +66,6 @@ def test_no_crop_and_no_flip_leave_images_as_they_are() -> None:
     assert torch.equal(torch.cat(watch.labels), data.labels[order])
 
 
-# ---------------------------------------------------------------------------------------- order
-
-
 def test_every_image_once_an_epoch_and_the_last_partial_batch_is_kept() -> None:
     watch = Watch()
     linear_training(but(epochs=3, batch_size=16), toys.images(40), loss=watch)
@@ -78,14 +75,6 @@ def test_every_image_once_an_epoch_and_the_last_partial_batch_is_kept() -> None:
         assert torch.equal(order.sort().values, torch.arange(40))
     assert not torch.equal(epochs[0], epochs[1])
     assert not torch.equal(epochs[1], epochs[2])
-
-
-def test_changing_epochs_changes_nothing_of_the_first_epoch() -> None:
-    short, long = Watch(), Watch()
-    linear_training(but(epochs=1), toys.images(), loss=short)
-    linear_training(but(epochs=3), toys.images(), loss=long)
-    assert torch.equal(torch.cat(short.indices), torch.cat(long.indices[:3]))
-    assert torch.equal(torch.cat(short.images), torch.cat(long.images[:3]))
 
 
 def test_sampler_says_which_images_and_in_which_order() -> None:
@@ -107,9 +96,6 @@ def test_sampler_says_which_images_and_in_which_order() -> None:
 def test_sampler_that_changes_the_length_of_an_epoch_is_refused() -> None:
     with pytest.raises(ValueError, match="epoch 2"):
         linear_training(but(epochs=2), toys.images(), sampler=lambda epoch, stream: torch.arange(40 // epoch))
-
-
-# ---------------------------------------------------------------------------------------- the whole loop
 
 
 def textbook(network: nn.Module, data: ImageDataset, recipe: TrainingConfig, seed: int) -> nn.Module:
@@ -192,9 +178,6 @@ def test_bfloat16_and_float32_agree_roughly() -> None:
     assert brief.losses == pytest.approx(plain.losses, rel=0.05)
     assert brief.losses != plain.losses  # it is another arithmetic
     assert {value.dtype for value in network.state_dict().values()} <= {torch.float32, torch.int64}
-
-
-# ---------------------------------------------------------------------------------------- hooks
 
 
 def test_perturb_is_given_images_in_the_unit_range_and_its_result_is_trained_on() -> None:
@@ -287,9 +270,6 @@ def test_early_looks_are_after_halves_of_the_first_epoch_and_change_nothing() ->
     assert toys.checksum(half) == seen[2]  # after four of eight updates
 
 
-# ---------------------------------------------------------------------------------------- killed and resumed
-
-
 def test_killed_by_sigkill_it_reaches_the_same_weights(tmp_path: Path) -> None:
     recipe, result, checkpoint = but(epochs=8, dropout=0.2), tmp_path / "result", tmp_path / "partial.safetensors"
     with toys.child(toys.train_child, recipe, checkpoint, result) as child:
@@ -360,9 +340,6 @@ def test_training_with_a_damaged_checkpoint_begins_again(tmp_path: Path, capsys:
     assert f"an unfinished training begins again: {checkpoint} is damaged" in said
 
 
-# ---------------------------------------------------------------------------------------- divergence
-
-
 def test_diverging_training_says_where() -> None:
     recipe = but(epochs=4, batch_size=8, learning_rate=1e6)
     with pytest.raises(TrainingDiverged) as caught:
@@ -384,9 +361,6 @@ def test_divergence_in_the_last_update_is_not_missed() -> None:
         toys.trained(recipe)
 
 
-# ---------------------------------------------------------------------------------------- bad values
-
-
 def test_overrides_are_read_by_type() -> None:
     text = {"epochs": "5", "learning_rate": "1e-3", "flip": "False", "normalisation": " cifar ", "dropout": "0"}
     changed = TrainingConfig().with_overrides(text)
@@ -394,9 +368,6 @@ def test_overrides_are_read_by_type() -> None:
     assert type(changed.dropout) is float
     assert TrainingConfig().with_overrides({"flip": "1"}).flip is True
     assert TrainingConfig().with_overrides({}) == TrainingConfig()
-
-
-# ---------------------------------------------------------------------------------------- prediction
 
 
 def test_prediction_is_that_of_the_network_in_evaluation_mode() -> None:
@@ -414,9 +385,6 @@ def test_prediction_is_that_of_the_network_in_evaluation_mode() -> None:
     assert logits.dtype == torch.float32
     assert not logits.requires_grad
     torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-5)
-
-
-# ---------------------------------------------------------------------------------------- progress
 
 
 @pytest.mark.parametrize("terminal", [False, True])
