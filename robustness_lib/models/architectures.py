@@ -141,8 +141,6 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     Wide ResNets and AllConv are initialised as in P1's code, torchvision's networks as there. ``dropout`` is of Wide
     ResNets alone. ``seed`` alone decides the weights; with None they are from PyTorch's global generator.
     """
-    import torchvision
-
     if num_classes < 1:
         raise UserError(f"a network needs at least 1 class, not {num_classes}")
     if not 0 <= dropout < 1:
@@ -153,6 +151,8 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
         elif architecture in ("allconv", "allconv-64"):
             network = AllConv(num_classes, 64 if architecture == "allconv-64" else 32)
         else:
+            import torchvision  # takes seconds
+
             network = torchvision.models.get_model(architecture, weights=None, num_classes=num_classes)
     vars(network)["architecture"] = architecture
     return network
