@@ -21,7 +21,6 @@ from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import adversarial, hyperparameter_search, pretraining, registry
 from robustness_lib.experiments.adversarial import METHODS, AdversarialConfig, trained_and_evaluated
-from robustness_lib.experiments.calibration import CalibrationConfig
 from robustness_lib.experiments.presets import profile
 from robustness_lib.methods.pgd import Threat
 from robustness_lib.metrics.robust_accuracy import (
@@ -40,22 +39,6 @@ from robustness_lib.training.data_loader import to_unit_range
 
 THREAT = Threat(epsilon=8 / 255, step_size=2 / 255, steps=4)
 SETTING = ("half", toys.PLAIN)
-
-# ---------------------------------------------------------------------------------------- jobs
-
-
-def test_ordinary_training_is_that_of_calibration() -> None:
-    """So that its networks are trained once for both sections."""
-    (own,) = adversarial.jobs("cpu", datasets=["cifar10"], methods=["normal"], seeds=[1])
-    other = registry.section("calibration").jobs("cpu", datasets=["cifar10"], methods=["standard"], seeds=[1])
-    keys = {
-        Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=recipe.of(job.recipe).training_part()).key
-        for job, recipe in (
-            (own, AdversarialConfig),
-            (next(job for job in other if job.init == SCRATCH), CalibrationConfig),
-        )
-    }
-    assert len(keys) == 1
 
 
 def test_a_checkpoint_of_ones_own_counts_where_it_fits() -> None:
@@ -101,9 +84,6 @@ def test_the_paper_profile_has_the_papers_settings() -> None:
 def test_unsuitable_settings_are_refused(settings: dict[str, Any], message: str) -> None:
     with pytest.raises(UserError, match=re.escape(message)):
         AdversarialConfig(**settings)
-
-
-# ---------------------------------------------------------------------------------------- accuracy under attack
 
 
 @pytest.fixture(scope="module")
@@ -178,9 +158,6 @@ def test_the_attacked_part_of_a_set_is_balanced_and_fixed() -> None:
         fixed_subset(data, 81)
 
 
-# ---------------------------------------------------------------------------------------- independent attacks
-
-
 def test_robust_accuracy_agrees_with_an_independent_attack(robust: Robust) -> None:
     """A loop written for the test, on one image at a time, from the same random starts."""
     network, _ = robust
@@ -227,14 +204,11 @@ def test_independent_attacks_say_what_they_need(monkeypatch: pytest.MonkeyPatch,
         adversarial.run(job, toys.context(tmp_path))
 
 
-# ---------------------------------------------------------------------------------------- the live run
-
-
 Live = tuple[dict[tuple[str, str], Job], pd.DataFrame, Context]
 
 
 @pytest.fixture(scope="module")
-def live(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
+def live(few_test_images: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Live]:
     """The whole section, shortened, on one thread; jobs by method and arm."""
     context = toys.context(tmp_path_factory.mktemp("runs"))
     short = {"epochs": "1", "train_images": "40", "observations": "1", "test_images": "20", "test_steps": "2"}
@@ -324,9 +298,6 @@ def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path, monkeypat
     assert toys.checksum(evaluated.network) == toys.checksum(plain.network)
     assert evaluated.further["adversarial_accuracy"].shape == (2,)
     assert len(evaluated.losses) == 2
-
-
-# ---------------------------------------------------------------------------------------- choice of recipes
 
 
 def test_candidates_are_trained_against_the_adversary_and_judged_on_other_training_images() -> None:

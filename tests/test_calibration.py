@@ -16,9 +16,8 @@ from robustness_lib.errors import UserError
 from robustness_lib.experiments import calibration, hyperparameter_search, registry
 from robustness_lib.experiments.calibration import CalibrationConfig
 from robustness_lib.metrics import calibration as metrics
-from robustness_lib.models.architectures import build
 from robustness_lib.runner import model_cache
-from robustness_lib.runner.model_cache import Context, Training, held_out_split, save_trained, target_images, trained
+from robustness_lib.runner.model_cache import Context, Training, held_out_split, target_images, trained
 from robustness_lib.runner.records import SCRATCH, Job, Record
 from robustness_lib.runner.sweep import perform
 from robustness_lib.training.config import TrainingConfig
@@ -44,7 +43,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def make_context(root: Path, store: Path) -> Context:
     """A store with a checkpoint called ``tiny``, of another task."""
-    save_trained(store / "checkpoints" / "tiny.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
+    toys.keep_checkpoint(store)
     return toys.context(store, data=root)
 
 
@@ -55,9 +54,6 @@ def own_jobs(**changes: str) -> list[Job]:
 def own_job(init: str = SCRATCH, method: str = "standard", **changes: str) -> Job:
     [job] = [job for job in own_jobs(**changes) if (job.init, job.method) == (init, method)]
     return job
-
-
-# ---------------------------------------------------------------------------------------- jobs
 
 
 def test_what_a_profile_plans_and_what_is_a_trial() -> None:
@@ -98,9 +94,6 @@ def test_a_notebooks_parameters_select_what_is_measured(root: Path, tmp_path: Pa
     assert sorted(record.job.arm for record in live) == ["pre-trained", "scratch"]
     with pytest.raises(UserError, match="no levels"):
         registry.measure_as_asked("calibration", asked | {"levels": "0.5"})
-
-
-# ---------------------------------------------------------------------------------------- measuring
 
 
 @pytest.fixture(scope="module")
@@ -159,9 +152,6 @@ def test_the_same_job_gives_the_same_numbers(measured: Any, root: Path, tmp_path
     assert calibration.run(dataclasses.replace(job, seed=1), other) != measured[0][job.key].metrics
 
 
-# ---------------------------------------------------------------------------------------- the held-out tenth
-
-
 @pytest.mark.parametrize("labels", [[2] * 40 + [0] * 40 + [1] * 40, [2, 0] * 40 + [1] * 10, [0, 1, 2] * 50])
 def test_a_tenth_of_grouped_labels_has_every_class(labels: list[int]) -> None:
     pixels = torch.zeros(len(labels), 3, 1, 1, dtype=torch.uint8)
@@ -179,9 +169,6 @@ def test_held_out_are_the_last_in_file_order_and_a_sorted_set_is_shuffled_first_
         assert torch.equal(held.images, some.images[torch.from_numpy(order[36:])])
     with pytest.raises(UserError, match=r"9 training images are too few .* set train_images to 10"):
         held_out_split(toys.images(9, 3))
-
-
-# ---------------------------------------------------------------------------------------- networks made once
 
 
 def training_of(job: Job, **changes: Any) -> Training:
@@ -245,9 +232,6 @@ def test_subset_is_balanced_in_file_order_and_follows_the_seed(root: Path, tmp_p
     assert len(target_images(training_of(own_job(train_images="0")), context)) == 60
     with pytest.raises(UserError, match="train_images is 61 but own has 60 training images"):
         calibration.run(own_job(train_images="61"), context)
-
-
-# ---------------------------------------------------------------------------------------- choice of recipes
 
 
 def test_recipes_are_judged_on_images_that_are_neither_trained_on_nor_tested(

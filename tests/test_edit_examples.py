@@ -24,7 +24,10 @@ import pytest
 from typer.testing import CliRunner
 
 from robustness_lib.cli import app
+from robustness_lib.data.synthetic import COUNTS
 from robustness_lib.runner.records import Store
+
+COUNTS["synthetic"]["test"] = COUNTS["synthetic-source"]["test"] = 100
 
 
 @pytest.mark.parametrize("words", {commands})

@@ -18,15 +18,10 @@ from robustness_lib.experiments.effective_robustness import OWN_METHODS, SHARES,
 from robustness_lib.experiments.evaluations import ORIGINAL, Evaluations, TargetTests, target_tests
 from robustness_lib.experiments.testbed_comparison import metrics_against, testbed_metrics, whole_testbed_metrics
 from robustness_lib.metrics.effective_robustness import effective_robustness, fit_line
-from robustness_lib.models.architectures import build
-from robustness_lib.runner.model_cache import save_trained
 from robustness_lib.runner.records import SCRATCH, Job, Store
 from robustness_lib.runner.sweep import sweep
-from robustness_lib.training.trainer import History
 
 testbed_metrics.__test__ = False  # type: ignore[attr-defined]  # a function of the library, not a test
-
-# ---------------------------------------------------------------------------------------- jobs
 
 
 def own(scale: str, **selection: object) -> list[Job]:
@@ -77,9 +72,6 @@ def test_selections() -> None:
 def test_bad_selections_are_refused(scale: str, selection: dict[str, object], message: str) -> None:
     with pytest.raises(UserError, match=message):
         jobs(scale, **{"methods": ["standard"], **selection})  # type: ignore[arg-type]
-
-
-# ---------------------------------------------------------------------------------------- metrics
 
 
 DATA = toys.images(200, 4, size=2)
@@ -164,8 +156,6 @@ def test_one_model_and_all_of_them() -> None:
         whole_testbed_metrics(TESTBED[:2], TESTS)
 
 
-# ---------------------------------------------------------------------------------------- a whole sweep
-
 SIZES = {"test_images": "40", "shifted_images": "30", "replay_images": "40"}
 TINY = {**SIZES, "train_images": "60", "epochs": "2", "batch_size": "30", "observations": "2"}
 MODELS = [{"model": "ridge", "train_images": 60}, {"model": "bayes", "train_images": 600},
@@ -182,15 +172,11 @@ def few_models(patch: pytest.MonkeyPatch) -> None:
     patch.setitem(OWN_METHODS, "testbed-model", few)
 
 
-def keep_checkpoint(store: Path, name: str, network: str = "wrn-10-1", classes: int = 7) -> None:
-    save_trained(store / "checkpoints" / f"{name}.safetensors", build(network, classes, 0.0, 1), History(), {})
-
-
 @pytest.fixture(scope="module")
-def swept(tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Job], pd.DataFrame]:
+def swept(few_test_images: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Job], pd.DataFrame]:
     """The methods at a tiny scale, on the synthetic set."""
     context = toys.context(tmp_path_factory.mktemp("sweep") / "runs")
-    keep_checkpoint(context.store, CHECKPOINT, classes=40)
+    toys.keep_checkpoint(context.store, CHECKPOINT, classes=40)
     with pytest.MonkeyPatch.context() as patch:
         few_models(patch)
         patch.setattr(evaluations, "cross_validated_scores", lambda data, *_: np.linspace(0, 1, len(data)))
@@ -275,7 +261,7 @@ def test_what_cannot_be_done_is_said_before_any_training(
     monkeypatch.setattr(evaluations, "kept", lambda *_, **__: pytest.fail("trained in vain"))
     context = toys.context(tmp_path / "runs", data=tmp_path)
     if there:
-        keep_checkpoint(context.store, init, *there)
+        toys.keep_checkpoint(context.store, init, *there)
     [job, *_] = jobs("smoke", methods=[method], seeds=[0], init=init, overrides={**TINY, **changes})
     with pytest.raises(UserError, match=message):
         section.run(dataclasses.replace(job, init=init), context)
@@ -283,7 +269,7 @@ def test_what_cannot_be_done_is_said_before_any_training(
 
 def test_an_unknown_head_is_no_hindrance_to_a_new_one(tmp_path: Path) -> None:
     context = toys.context(tmp_path)
-    keep_checkpoint(context.store, PUBLISHED)
+    toys.keep_checkpoint(context.store, PUBLISHED)
     [job] = own("smoke", methods=["seen"], seeds=[0], init=PUBLISHED, overrides=TINY)
     tests = target_tests("synthetic", ["shifted"], context, original=20, shifted=10)
     evaluations, further = section._new_head(Tuning(job, tests, context))

@@ -11,6 +11,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.experiments import pretraining, registry
 from robustness_lib.experiments.grid import SETTINGS, GridPoint, Method, expand
 from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.runner.model_cache import Training
 from robustness_lib.runner.records import SCRATCH, Job, canonical_json, checkpoint_id
 from robustness_lib.training.config import TrainingConfig
 
@@ -137,6 +138,17 @@ def test_every_checkpoint_can_be_made(section: Any, scale: str) -> None:
     made = pretraining.missing(jobs, settings, None)
     assert {checkpoint_id(job) for job in made} == {job.init for job in jobs} - {SCRATCH}
     assert {(job.recipe["attack_steps"], job.recipe["weight_decay"]) for job in made} == {(7, 0.1)}
+
+
+@pytest.mark.parametrize("scale", PROFILES)
+def test_sections_share_the_networks_of_ordinary_training(scale: str) -> None:
+    keys = []
+    for name, method in (("calibration", "standard"), ("ood", "standard"), ("adversarial", "normal")):
+        section = registry.section(name)
+        jobs = section.jobs(scale, datasets=["cifar10"], methods=[method], seeds=[1])
+        recipes = {job.init: config_of(section).of(job.recipe) for job in jobs}
+        keys.append({Training(dataset="a", init=init, seed=1, recipe=recipe).key for init, recipe in recipes.items()})
+    assert keys[0] == keys[1] > keys[2]
 
 
 def test_a_table_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import dataclasses
-import itertools
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -13,8 +12,6 @@ import numpy as np
 import pytest
 import torch
 import toys
-from hypothesis import given
-from hypothesis import strategies as st
 from imblearn.over_sampling import SMOTE
 from torch.nn import functional as F
 
@@ -22,17 +19,13 @@ from robustness_lib import paper
 from robustness_lib.data import ImageDataset, load
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import hyperparameter_search, imbalance
-from robustness_lib.experiments.imbalance import GAMMAS, METHODS, evaluate
+from robustness_lib.experiments.imbalance import METHODS, evaluate
 from robustness_lib.methods import resampling
 from robustness_lib.methods.resampling import class_sizes, class_weights, minority_classes, oversample, smote, subsample
 from robustness_lib.metrics import Metrics
-from robustness_lib.models.architectures import build
-from robustness_lib.runner.model_cache import Context, save_trained
+from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import SCRATCH, Job
-from robustness_lib.training.trainer import History, cross_entropy, predict, weighted_cross_entropy
-
-# ---------------------------------------------------------------------------------------- class sizes
-
+from robustness_lib.training.trainer import cross_entropy, predict, weighted_cross_entropy
 
 # Independently computed tables of both laws, for all of P1's exponents and both data sets.
 with (Path(__file__).parent / "class_sizes.csv").open() as stream:
@@ -47,20 +40,6 @@ def test_class_sizes_are_the_golden_ones(row: dict[str, str]) -> None:
     few = minority_classes(sizes)
     assert few.sum() == int(row["minority"])
     assert few[-int(row["minority"]) :].all()  # the last classes, those with the fewest images
-
-
-@given(
-    st.integers(2, 200), st.floats(0.01, 20), st.integers(1, 300), st.integers(1, 5000), st.sampled_from(("v1", "v5"))
-)
-def test_sizes_fall_from_the_largest_to_the_smallest(
-    classes: int, gamma: float, smallest: int, more: int, law: str
-) -> None:
-    sizes = class_sizes(classes, gamma, smallest + more, smallest, law)
-    assert len(sizes) == classes
-    assert (sizes[0], sizes[-1]) == (smallest + more, smallest)
-    assert all(a >= b for a, b in itertools.pairwise(sizes))
-    assert not minority_classes(sizes)[0]
-    assert minority_classes(sizes)[-1]
 
 
 def test_published_errors_fit_only_the_first_law() -> None:
@@ -92,8 +71,6 @@ def test_unsuitable_sizes_are_refused(change: dict[str, object], message: str) -
         class_sizes(**({"num_classes": 10, "gamma": 1.0, "largest": 50, "smallest": 5} | change))
 
 
-# ---------------------------------------------------------------------------------------- the training set
-
 SIZES = (20, 9, 6)
 
 
@@ -119,9 +96,6 @@ def test_subsample_has_exactly_these_sizes_in_file_order_and_keeps_what_fewer_ha
         subsample(labels, (20, 31, 6), 0)
     with pytest.raises(UserError, match="2 class sizes but labels up to 2"):
         subsample(labels, (20, 10), 0)
-
-
-# ---------------------------------------------------------------------------------------- remedies
 
 
 def rows(data: ImageDataset) -> np.ndarray:
@@ -176,9 +150,6 @@ def test_cost_sensitive_loss_is_pytorchs_weighted_cross_entropy() -> None:
     assert float((sums / torch.tensor(SIZES)).mean()) == pytest.approx(1)
 
 
-# ---------------------------------------------------------------------------------------- metrics
-
-
 def test_metrics_of_a_case_by_hand() -> None:
     # sizes 8, 3, 1: the mean is 4, so the last two classes are the minority
     labels = [0, 0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2]
@@ -191,9 +162,6 @@ def test_metrics_of_a_case_by_hand() -> None:
     assert evaluate([0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 1, 1], [8, 3])["balanced_accuracy"] == 0.75
     with pytest.raises(UserError, match="test images have 2 classes and the training images 3"):
         evaluate([0, 1], [0, 1], [8, 3, 1])
-
-
-# ---------------------------------------------------------------------------------------- jobs
 
 
 def test_recipes_of_the_paper() -> None:
@@ -229,18 +197,6 @@ def test_unsuitable_selections_are_refused(selection: dict[str, object], message
         imbalance.jobs("cpu", **selection)
 
 
-def test_excluded_is_the_pre_trained_arm_of_a_given_checkpoint() -> None:
-    other = "wrn-40-2_imagenet32-no-cifar10_1082000x847_e100_s1_abc123"
-    chosen: dict[str, Any] = {"init": other, "seeds": [0], "datasets": ["cifar10"]}
-    excluded = imbalance.jobs("paper", methods=["excluded"], **chosen)
-    assert [(job.init, job.level) for job in excluded] == [(other, level) for level in GAMMAS]
-    normal = [job for job in imbalance.jobs("paper", methods=["normal"], **chosen) if job.init == other]
-    for one, same in zip(excluded, normal, strict=True):
-        assert imbalance.training_of(one).key == imbalance.training_of(same).key  # one network for both
-
-
-# ---------------------------------------------------------------------------------------- measuring
-
 SETTINGS = {"epochs": "1", "batch_size": "20", "largest": "15", "smallest": "7"}
 METRICS = {"error", "minority_error", "majority_error", "minority_excess", "balanced_accuracy"}
 TINY = "tiny_imagenet32-no-cifar10_4x7_e1_s0_aaaaaa"
@@ -251,7 +207,7 @@ def context(tmp_path_factory: pytest.TempPathFactory) -> Context:
     """A data set called ``own``, 20 images of each of 4 classes, and a checkpoint, :data:`TINY`, of another task."""
     folder = tmp_path_factory.mktemp("imbalance")
     toys.write_bundle(folder / "data", "own", 80, 4, size=8)
-    save_trained(folder / "runs" / "checkpoints" / f"{TINY}.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
+    toys.keep_checkpoint(folder / "runs", TINY)
     return toys.context(folder / "runs", data=folder / "data")
 
 
@@ -314,9 +270,6 @@ def test_a_network_is_known_by_all_that_determines_it() -> None:
     changes = [{"chosen_levels": [1.5]}, {"seeds": [1]}, *({"overrides": SETTINGS | setting} for setting in settings)]
     jobs = [job for change in changes for job in own_jobs(methods=["smote"], **change)]
     assert len({imbalance.training_of(job).key for job in jobs}) == 2 * 7
-
-
-# ---------------------------------------------------------------------------------------- choice of recipes
 
 
 def test_lengths_on_imbalanced_sets_are_judged_on_images_that_no_exponent_keeps(

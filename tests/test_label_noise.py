@@ -30,13 +30,11 @@ from robustness_lib.methods.loss_correction import (
     trusted_split,
 )
 from robustness_lib.models.architectures import build
-from robustness_lib.runner.model_cache import Context, Training, save_trained, trained
+from robustness_lib.runner.model_cache import Context, Training, trained
 from robustness_lib.runner.records import SCRATCH, Job
-from robustness_lib.training.trainer import History, predict
+from robustness_lib.training.trainer import predict
 
 CORRECTED = ("forward", "glc-5", "glc-10")
-
-# ---------------------------------------------------------------------------------------- Forward correction
 
 
 def test_forward_loss_by_hand() -> None:
@@ -81,9 +79,6 @@ def test_forward_estimate_passes_over_outliers() -> None:
     np.testing.assert_allclose(found[0], table[96])
     np.testing.assert_allclose(found[1], table[3])
     np.testing.assert_allclose(estimate_forward_matrix(table)[0], table[99])
-
-
-# ---------------------------------------------------------------------------------------- Gold Loss Correction
 
 
 def test_glc_estimate_is_the_mean_by_class() -> None:
@@ -154,9 +149,6 @@ def test_bad_input_is_one_sentence(call: Callable[[], object], message: str) -> 
         call()
 
 
-# ---------------------------------------------------------------------------------------- jobs
-
-
 def one_job(scale: str, method: str, arm: str, **selection: Any) -> Job:
     """The one job of a method and arm at seed 0 and strength 0.6, on CIFAR-10 unless told otherwise."""
     settings = {"datasets": ["cifar10"], "seeds": [0], "chosen_levels": [0.6]} | selection
@@ -221,9 +213,6 @@ def test_unsuitable_choices_are_one_sentence(selection: dict[str, Any], message:
         label_noise.jobs("cpu", **selection)
 
 
-# ---------------------------------------------------------------------------------------- corrupted labels
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of one's own, and one that is named like CIFAR-10, with human labels."""
@@ -243,7 +232,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def context(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
     """A store with a checkpoint called ``tiny``, of another task."""
     store = tmp_path_factory.mktemp("runs")
-    save_trained(store / "checkpoints" / "tiny.safetensors", build("wrn-10-1", 7, 0.0, 1), History(), {})
+    toys.keep_checkpoint(store)
     return toys.context(store, data=root)
 
 
@@ -287,8 +276,6 @@ def test_human_labels_are_those_of_the_images(context: Context) -> None:
     assert found["changed_labels"] == pytest.approx(float((people[chosen] != data.labels[chosen]).double().mean()))
     assert set(context.take_used_data()) == {"cifar10/test", "cifar10/train", "cifar10n-worse/train"}
 
-
-# ---------------------------------------------------------------------------------------- measuring
 
 NUMBERS = {"error", "train_error", "train_error_clean", "changed_labels"}
 CURVES = {"history_epoch", "history_error", "history_train_error", "history_train_error_clean"}

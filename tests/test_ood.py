@@ -18,32 +18,17 @@ from torch import nn
 from robustness_lib import paper
 from robustness_lib.data import load, write_bundle
 from robustness_lib.errors import UserError
-from robustness_lib.experiments import calibration, ood, registry
+from robustness_lib.experiments import ood, registry
 from robustness_lib.experiments.ood import OODConfig
-from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.experiments.presets import profile
 from robustness_lib.methods import ood_images, ood_scores
 from robustness_lib.methods.ood_images import sample_ood_images
 from robustness_lib.methods.ood_scores import Outputs, outputs
-from robustness_lib.models.architectures import build
 from robustness_lib.runner import model_cache
-from robustness_lib.runner.model_cache import Context, Training, save_trained
+from robustness_lib.runner.model_cache import Context, Training
 from robustness_lib.runner.records import SCRATCH, Job, Record
 from robustness_lib.runner.sweep import perform
-from robustness_lib.training.trainer import History, predict
-
-# ---------------------------------------------------------------------------------------- jobs
-
-
-@pytest.mark.parametrize("scale", PROFILES)
-def test_networks_are_those_of_calibration(scale: str) -> None:
-    def keys(section: Any) -> set[str]:
-        types = {"ood": OODConfig, "calibration": calibration.CalibrationConfig}
-        return {
-            Training(dataset=j.dataset, init=j.init, seed=j.seed, recipe=types[section.SECTION].of(j.recipe)).key
-            for j in section.jobs(scale, methods=["standard"])
-        }
-
-    assert keys(ood) == keys(calibration)
+from robustness_lib.training.trainer import predict
 
 
 def test_paper_profile_has_the_papers_sets() -> None:
@@ -79,22 +64,10 @@ def test_overlap_is_measured_once_and_where_the_checkpoint_names_its_corpus() ->
     assert {job.method for job in found} == set(ood_scores.SCORES) == set(ood.METHODS) - {ood.OVERLAP}
     assert all(job.method != "overlap" for job in ood.jobs("cpu", seeds=[3, 4]))
     assert {job.seed for job in ood.jobs("cpu", seeds=[3, 4], methods=["overlap"])} == {3}
+    assert ood._corpus("wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138") == "imagenet32"
+    for other in ("wrn-16-1_imagenet32_160000x275_n14000_e10_s1_6a07ad", "wrn-40-2_imagenet32_authors_0123ab"):
+        assert ood._corpus(other) is None  # of a part of the corpus, or of other images than ours
 
-
-@pytest.mark.parametrize(
-    ("checkpoint", "corpus"),
-    [
-        ("wrn-16-1_imagenet32_160000x275_e10_s1_bcea81", "imagenet32"),
-        ("wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138", "imagenet32"),
-        ("wrn-16-1_imagenet32-no-cifar10_144900x249_n14000_e10_s1_6a07ad", None),  # not all of it
-        ("wrn-40-2_imagenet32_authors_0123ab", None),  # of other images than ours
-    ],
-)
-def test_corpus_of_a_checkpoint(checkpoint: str, corpus: str | None) -> None:
-    assert ood._corpus(checkpoint) == corpus
-
-
-# ---------------------------------------------------------------------------------------- measuring
 
 SETTINGS = {
     **{"train_images": "40", "epochs": "1", "observations": "1", "batch_size": "20"},
@@ -122,7 +95,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def context(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Context:
     """A store with a checkpoint that says it was pre-trained on ``other``."""
     store = tmp_path_factory.mktemp("runs")
-    save_trained(store / "checkpoints" / f"{TINY}.safetensors", build("wrn-10-1", 3, 0.0, 1), History(), {})
+    toys.keep_checkpoint(store, TINY, classes=3)
     return toys.context(store, data=root)
 
 

@@ -15,7 +15,7 @@ import toys
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import calibration, pretraining, registry
 from robustness_lib.experiments.presets import PROFILES, Profile, Target
-from robustness_lib.experiments.pretraining import forget, missing, overrides_for, unrecorded, with_counts
+from robustness_lib.experiments.pretraining import missing, overrides_for, unrecorded
 from robustness_lib.models.checkpoints import load_weights, save_weights
 from robustness_lib.runner import model_cache
 from robustness_lib.runner.model_cache import Training, find_checkpoint, initialise, ship
@@ -44,9 +44,6 @@ def change(job: Job, **changes: object) -> Job:
     return dataclasses.replace(job, **changes)
 
 
-# ---------------------------------------------------------------------------------------- ids
-
-
 def test_id_says_network_corpus_counts_epochs_and_seed() -> None:
     job = pretraining.job(SCALE, TARGET)
     assert re.fullmatch(r"wrn-10-1_corpus_60x5_e1_s1_[0-9a-f]{6}", checkpoint_id(job))
@@ -69,15 +66,6 @@ def test_id_changes_with_all_that_determines_the_network_and_only_that() -> None
     }
     assert len(ids) == 6
     assert checkpoint_id(change(job, profile="cpu")) == checkpoint_id(job)
-
-
-def test_counts_come_and_go() -> None:
-    data = toys.images(12, 3)
-    assert with_counts(data) == "toys_12x3"
-    assert with_counts(dataclasses.replace(data, name="toys_7x7")) == "toys_12x3"
-
-
-# ---------------------------------------------------------------------------------------- training once
 
 
 def forbid(*arguments: object, **options: object) -> None:
@@ -166,19 +154,6 @@ def test_a_part_of_the_corpus_is_a_pre_training_of_its_own(root: Path, tmp_path:
     assert pretraining.job(scale, target, overrides=changes) == part
 
 
-def test_checkpoint_that_comes_with_the_repository_is_found(
-    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    job = pretraining.job(SCALE, TARGET)
-    pretraining.run(job, toys.context(tmp_path / "one", data=root))
-    (tmp_path / "book").mkdir()
-    (tmp_path / "one" / "checkpoints").rename(tmp_path / "book" / "checkpoints")
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(pretraining, "train", forbid)
-    pretraining.run(job, toys.context(tmp_path / "two", data=root))
-    assert missing([change(job, init=checkpoint_id(job))], None, tmp_path / "two") == []
-
-
 def test_a_kill_between_checkpoint_and_record_loses_no_record(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,20 +170,6 @@ def test_a_kill_between_checkpoint_and_record_loses_no_record(
     assert unrecorded([tuning], context.store) == []
 
 
-def test_a_record_without_checkpoint_in_a_store_that_cannot_be_written(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def unlink(path: Path, missing_ok: bool = False) -> None:
-        raise OSError(30, "Read-only file system")
-
-    job = pretraining.job(SCALE, TARGET)
-    monkeypatch.setattr(Path, "unlink", unlink)
-    with pytest.raises(
-        UserError, match=rf"record .*{job.key}.json cannot be deleted \(Read-only file system\); choose"
-    ):
-        forget(job, tmp_path)
-
-
 @pytest.mark.parametrize("classes", [5, 3])
 def test_a_checkpoint_that_another_network_made_is_named(root: Path, tmp_path: Path, classes: int) -> None:
     job, context = pretraining.job(SCALE, TARGET), toys.context(tmp_path / "runs", data=root)
@@ -223,22 +184,11 @@ def test_a_checkpoint_that_another_network_made_is_named(root: Path, tmp_path: P
         pretraining.run(job, context)
 
 
-def test_diverging_pretraining_leaves_no_checkpoint(root: Path, tmp_path: Path) -> None:
-    job = pretraining.job(SCALE, TARGET, overrides={"learning_rate": "1e6", "epochs": "3", "batch_size": "8"})
-    context = toys.context(tmp_path / "runs", data=root)
-    outcome = sweep([job], pretraining.run, context)
-    assert "diverged" in outcome.failed[0][1]
-    assert find_checkpoint(checkpoint_id(job), context.store) is None
-
-
 def test_corpus_that_is_not_what_the_profile_expects(root: Path, tmp_path: Path) -> None:
     other = pretraining.job(SCALE, dataclasses.replace(TARGET, corpus_holds="corpus_1000x5"))
     with pytest.raises(UserError, match=r"on corpus_1000x5 but .* holds corpus_60x5; .*--corpus corpus'"):
         pretraining.run(other, toys.context(tmp_path / "runs", data=root))
     assert not (tmp_path / "runs" / "checkpoints").exists()
-
-
-# ---------------------------------------------------------------------------------------- what comes first
 
 
 def tuning_jobs(monkeypatch: pytest.MonkeyPatch) -> list[Job]:
@@ -297,9 +247,6 @@ def test_tuning_starts_from_the_trunk_under_a_new_head(root: Path, tmp_path: Pat
     wrong = dataclasses.replace(recipe, architecture="wrn-16-1")
     with pytest.raises(UserError, match=r"wrn|layer|block"):
         initialise(Training(dataset="own", init=checkpoint_id(job), seed=3, recipe=wrong), 4, context)
-
-
-# ---------------------------------------------------------------------------------------- settings of the arms
 
 
 def test_settings_hold_for_the_arms_they_name() -> None:

@@ -30,7 +30,7 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build
 from robustness_lib.models.checkpoints import weights_checksum
 from robustness_lib.randomness import generator
-from robustness_lib.runner.model_cache import Context
+from robustness_lib.runner.model_cache import Context, save_trained
 from robustness_lib.runner.records import Job, Record, Store
 from robustness_lib.runner.sweep import sweep
 from robustness_lib.training.config import TrainingConfig
@@ -65,6 +65,11 @@ def write_bundle(root: Path, name: str, count: int, classes: int, size: int = 16
             "class_names": np.array(data.class_names),
         }
         np.savez(root / name / f"{split}.npz", **arrays)
+
+
+def keep_checkpoint(store: Path, name: str = "tiny", network: str = "wrn-10-1", classes: int = 7) -> None:
+    """A checkpoint of another task, with random weights."""
+    save_trained(store / "checkpoints" / f"{name}.safetensors", build(network, classes, 0.0, 1), History(), {})
 
 
 def trained(
