@@ -23,10 +23,7 @@ class SettingError(UserError):
 
 
 def choose(value: str, valid: Iterable[str], what: str) -> str:
-    """``value`` if it is one of ``valid``; else a UserError that lists these and names the nearest one.
-
-    ``what`` is the kind of thing, such as "data set".
-    """
+    """``value`` if it is one of ``valid``; else a UserError that lists these. ``what`` is such as "data set"."""
     options = list(valid)
     if value in options:
         return value

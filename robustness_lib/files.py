@@ -47,10 +47,7 @@ def write_atomically(path: Path, content: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left of files that they were writing (:func:`write_atomically`), below a folder.
-
-    What another process is writing stays, and so does what cannot be removed.
-    """
+    """Remove what killed processes left of files that they were writing (:func:`write_atomically`), below a folder."""
     for path in folder.rglob(f".*.{'[0-9a-f]' * 8}"):
         with contextlib.suppress(OSError), path.open("rb") as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

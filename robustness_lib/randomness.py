@@ -1,9 +1,7 @@
-"""The only place where a job's seed becomes streams of random numbers.
+"""The only place where a job's seed becomes streams of random numbers, one a purpose.
 
-Every purpose (initialisation, data order, augmentation, corruption, attack, draw of out-of-distribution images)
-has a stream of its own, derived from the seed and the purpose's name. So a change of one purpose, a longer
-training for instance, never changes another, such as which labels are corrupted; and arms that are compared at
-one seed share every draw but those that are compared.
+So a change of one purpose, a longer training for instance, never changes another, such as which labels are corrupted;
+and arms that are compared at one seed share every draw but those that are compared.
 """
 
 from __future__ import annotations
@@ -14,15 +12,7 @@ import torch
 
 
 def stream_seed(seed: int, *purpose: str | int) -> int:
-    """The seed of one purpose's stream.
-
-    Args:
-        seed: The job's seed, any integer.
-        *purpose: What the numbers are for, for example ``("order", epoch)``.
-
-    Returns:
-        An integer in [0, 2**63), the same on every machine; different purposes give unrelated values.
-    """
+    """The seed, in [0, 2**63), of one purpose's stream, such as ``("order", epoch)``; the same on every machine."""
     text = "/".join(str(part) for part in (seed, *purpose))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 

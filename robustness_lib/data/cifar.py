@@ -38,10 +38,7 @@ CIFAR10N_LABELS = {
 
 
 def load_cifar(name: str, split: str, root: Path) -> ImageDataset:
-    """``cifar10`` or ``cifar100`` (fine classes), in the official order.
-
-    The official files, where torchvision puts them, are checked against their published MD5 sums.
-    """
+    """``cifar10`` or ``cifar100`` (fine classes) where torchvision puts them, against their published MD5 sums."""
     from torchvision.datasets import CIFAR10, CIFAR100
 
     cls, labels_key = (CIFAR100, "fine_labels") if name == "cifar100" else (CIFAR10, "labels")
@@ -89,10 +86,7 @@ def _read_torch_file(path: Path) -> Any:
 
 
 def load_cifar10n(name: str, split: str, root: Path) -> ImageDataset:
-    """CIFAR-10: its training images with labels that people gave (Wei et al., 2022), its test images with its own.
-
-    Labels are those of ``<root>/cifar10n/labels.npz`` or ``CIFAR-10_human.pt`` in the same place.
-    """
+    """CIFAR-10 with labels that people gave to its training images (Wei et al., 2022); test images have their own."""
     cifar10 = load_cifar("cifar10", split, root)
     if split == "test":
         return cifar10.with_labels(cifar10.labels, name)

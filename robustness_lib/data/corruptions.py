@@ -58,10 +58,7 @@ def _corrupt(
 
 
 def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Tensor:
-    """Images (uint8 [N, 3, H, W]) under one of :data:`CORRUPTIONS` at a severity from 1 (weak) to 5.
-
-    The noise has a random stream of its own for each corruption and severity.
-    """
+    """Images (uint8 [N, 3, H, W]) under one of :data:`CORRUPTIONS` at a severity from 1 (weak) to 5."""
     if images.dtype != torch.uint8 or images.dim() != 4 or images.shape[1] != 3 or not images.numel():
         raise UserError(f"the images are {images.dtype} {list(images.shape)}; give uint8 [N, 3, H, W], N at least 1")
     choose(corruption, CORRUPTIONS, "corruption")
@@ -76,11 +73,7 @@ def corrupt(images: Tensor, corruption: str, severity: int, seed: int = 0) -> Te
 
 
 def corrupted(data: ImageDataset, seed: int = 0) -> ImageDataset:
-    """A set with every image corrupted in one of the 25 ways (five corruptions at five severities), in its order.
-
-    Images of each class are dealt to the ways in turn, in file order, so that each way has as many images of every
-    class as possible.
-    """
+    """A set whose images of each class are dealt in turn to the 25 ways (five corruptions, five severities)."""
     ways = [(corruption, severity) for corruption in CORRUPTIONS for severity in SEVERITIES]
     order = torch.argsort(data.labels, stable=True)
     way = torch.empty_like(order)

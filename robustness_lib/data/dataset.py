@@ -24,19 +24,12 @@ def data_root(root: Path | str | None = None) -> Path:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ImageDataset:
-    """Images and labels, whole, in memory.
+    """Images and labels, whole, in memory."""
 
-    Attributes:
-        name: What is in the set, for example ``"cifar10"`` or ``"imagenet32_160000x275"``.
-        images: uint8 tensor [N, C, H, W], values 0..255.
-        labels: int64 tensor [N], values 0..K-1.
-        class_names: The K names of the classes.
-    """
-
-    name: str
-    images: torch.Tensor
-    labels: torch.Tensor
-    class_names: tuple[str, ...]
+    name: str  # what is in the set, for example "cifar10" or "imagenet32_160000x275"
+    images: torch.Tensor  # uint8 [N, C, H, W]
+    labels: torch.Tensor  # int64 [N], values 0..K-1
+    class_names: tuple[str, ...]  # K of them
 
     def __post_init__(self) -> None:
         images, labels, fault = self.images, self.labels, ""
@@ -85,8 +78,7 @@ class ImageDataset:
 def class_balanced_subset(labels: torch.Tensor, count: int, seed: int) -> torch.Tensor:
     """Sample ``count`` of the images with ``labels`` (int64 [N]), from each class as equally many as possible.
 
-    A class with too few images gives all it has and the others make up for it; where the count does not divide evenly,
-    the classes that give one more are random too. Returns ascending indices, int64 [count].
+    A class with too few images gives all it has, and the others make up for it. Returns ascending indices.
     """
     if not 1 <= count <= len(labels):
         raise UserError(f"a subset must have between 1 and {len(labels)} images, not {count}")

@@ -23,11 +23,10 @@ SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp")
 
 
 def read_image(path: Path, size: int, squeeze: bool = False, upright: bool = False) -> Tensor:
-    """Read one image file, in any format that Pillow reads, as uint8 [3, size, size].
+    """Read an image file as uint8 [3, size, size].
 
-    The shorter side is resized to ``size`` (bilinear), then the centre is cropped, as for the OOD sets of P1;
-    ``squeeze`` resizes both sides with a box filter, as Downsampled ImageNet was made. ``upright`` turns the image as
-    its EXIF orientation says, as photographs must be.
+    The shorter side is resized (bilinear), then the centre is cropped, as for the OOD sets of P1; ``squeeze`` resizes
+    both with a box filter, as Downsampled ImageNet was made; ``upright`` turns the image as its EXIF orientation says.
     """
     from torchvision.transforms import functional as F
 
@@ -79,10 +78,7 @@ def _size(name: str) -> int:
 
 
 def load_tiny_imagenet(name: str, split: str, root: Path) -> ImageDataset:
-    """Tiny ImageNet at 64 pixels from ``<root>/tiny-imagenet-200``, classes in the order of their WordNet ids.
-
-    ``"test"`` is the published validation part, since the labels of its test part are not public.
-    """
+    """Tiny ImageNet at 64 pixels; ``"test"`` is its validation part, since labels of its test part are not public."""
     folder = root / "tiny-imagenet-200"
     wnids = sorted(_lines(folder / "wnids.txt"))
     words = dict(line.split("\t", 1) for line in _lines(folder / "words.txt") if "\t" in line)
@@ -109,10 +105,7 @@ def _lines(path: Path) -> list[str]:
 
 
 def load_textures(name: str, split: str, root: Path) -> ImageDataset:
-    """The Describable Textures Dataset, where torchvision puts it, with its 47 categories.
-
-    The one split ``"test"`` has all 5,640 images: P1 draws from all of them.
-    """
+    """The Describable Textures Dataset with its 47 categories: all 5,640 images, as P1 draws from all."""
     from torchvision.datasets import DTD
 
     try:
@@ -144,10 +137,9 @@ PLACES365_TEST_IMAGES = 10_000
 
 
 def load_places365(name: str, split: str, root: Path) -> ImageDataset:
-    """Places365-Standard in its small (256-pixel) version from ``<root>/places365``, as torchvision unpacks it.
+    """Places365-Standard in its small (256-pixel) version, as torchvision unpacks it.
 
-    Both sides of training images are squeezed "in the same fashion as ImageNet" (P1 §3). The labels of the test images
-    are not public: these have the one label "unlabelled".
+    Training images are squeezed "in the same fashion as ImageNet" (P1 §3); labels of test images are not public.
     """
     from torchvision.datasets import Places365
 
@@ -167,10 +159,7 @@ def load_places365(name: str, split: str, root: Path) -> ImageDataset:
 
 
 def load_unlabelled(name: str, split: str, root: Path) -> ImageDataset:
-    """The image files below ``<root>/lsun/test`` or ``<root>/imagenet21k/test``, sorted, all labelled "unlabelled".
-
-    LSUN's test images are published as a database (lmdb), which its own ``data.py export`` writes as single files.
-    """
+    """The image files below ``<root>/lsun/test`` or ``<root>/imagenet21k/test``, sorted, all labelled "unlabelled"."""
     folder = root / name.removesuffix("-64") / "test"
     paths = [path for path in sorted(folder.rglob("[!.]*")) if path.suffix.lower() in SUFFIXES]
     if not paths:

@@ -53,10 +53,6 @@ def _read(path: Path, key: str) -> Any:
     return content[key]
 
 
-def _labels(path: Path) -> np.ndarray:
-    return integer_labels(path, _read(path, "labels"), 1, 1000)
-
-
 def _images(path: Path, size: int, count: int) -> np.ndarray:
     data = _read(path, "data")
     if not isinstance(data, np.ndarray) or data.dtype != np.uint8 or data.shape[1:] != (3 * size * size,):
@@ -68,10 +64,7 @@ def _images(path: Path, size: int, count: int) -> np.ndarray:
 
 
 def _read_classes(folder: Path, split: str, size: int, wanted: Sequence[str]) -> tuple[Tensor, Tensor, list[str]]:
-    """Images, labels in 0..K-1, and WordNet ids of those of the wanted classes that the *training* batches hold.
-
-    So both splits agree; where there is no training batch, the test batch decides.
-    """
+    """Images, labels in 0..K-1, and WordNet ids of the wanted classes that are in the *training* batches, if any."""
     batches = _find_batches(folder, split)
     if not batches:
         files = "train_data_batch_1 …" if split == "train" else "val_data"
@@ -80,8 +73,9 @@ def _read_classes(folder: Path, split: str, size: int, wanted: Sequence[str]) ->
             "image-net.org (download page, free registration); unpack its files there"
         )
     number = {wnid: label for label, (wnid, _) in enumerate(read_class_map(), start=1)}
-    labels = [_labels(path) for path in batches]
-    training = labels if split == "train" else [_labels(path) for path in _find_batches(folder, "train")]
+    labels = [integer_labels(path, _read(path, "labels"), 1, 1000) for path in batches]
+    others = [] if split == "train" else _find_batches(folder, "train")
+    training = [integer_labels(path, _read(path, "labels"), 1, 1000) for path in others]
     present = set(np.concatenate(training or labels).tolist())
     wnids = [wnid for wnid in wanted if number.get(wnid) in present]
     new_label = np.full(1001, -1)
@@ -92,19 +86,16 @@ def _read_classes(folder: Path, split: str, size: int, wanted: Sequence[str]) ->
     if not total:
         raise MissingData(f"no image of the wanted classes is in the {split} batches of {folder}; choose other classes")
     images = torch.empty((total, 3, size, size), dtype=torch.uint8)
-    start = 0
-    for path, mask in zip(batches, kept, strict=True):
-        end = start + int(mask.sum())
-        images[start:end].numpy()[...] = _images(path, size, len(mask))[mask]
-        start = end
+    places = torch.split(images, [int(mask.sum()) for mask in kept])
+    for path, mask, place in zip(batches, kept, places, strict=True):
+        place.numpy()[...] = _images(path, size, len(mask))[mask]
     return images, torch.from_numpy(new_label[np.concatenate(labels)][np.concatenate(kept)]).long(), wnids
 
 
 def load_corpus(name: str, split: str, root: Path) -> ImageDataset:
-    """``imagenet32`` or ``imagenet64`` from that folder of the data root, perhaps with a suffix of :data:`EXCLUSIONS`.
+    """``imagenet32`` or ``imagenet64``, perhaps with a suffix of :data:`EXCLUSIONS`; the result's name has its counts.
 
-    With the further suffix ``-tenth``, only every tenth of the classes is kept: less diverse pre-training data (P2
-    §5.1). The result's name ends with its numbers of images and classes: ``"imagenet32_160000x275"``.
+    With the further suffix ``-tenth``, only every tenth of the classes is kept: less diverse data (P2 §5.1).
     """
     base, _, suffix = name.removesuffix("-tenth").partition("-")
     class_map = dict(read_class_map())
@@ -119,10 +110,7 @@ def load_corpus(name: str, split: str, root: Path) -> ImageDataset:
 
 
 def load_tiny_imagenet32(name: str, split: str, root: Path) -> ImageDataset:
-    """Tiny ImageNet's 200 classes at 32 pixels, in the order of their WordNet ids, from Downsampled ImageNet 32.
-
-    Of each class the first 500 images of the training batches, as many as Tiny ImageNet's own training set has.
-    """
+    """Tiny ImageNet's 200 classes at 32 pixels from Downsampled ImageNet, the first 500 training images of each."""
     import pandas as pd
 
     images, labels, wnids = _read_classes(root / "imagenet32", split, 32, class_list("tiny_imagenet"))
@@ -135,10 +123,10 @@ def load_tiny_imagenet32(name: str, split: str, root: Path) -> ImageDataset:
 
 @cache
 def cinic10_classes() -> dict[str, int]:
-    """The CIFAR-10 class, 0..9, of each ImageNet class that CINIC-10 counts to one (Darlow et al. 2018), by WordNet id.
+    """The CIFAR-10 class, 0..9, of each of the 141 ImageNet classes that CINIC-10 counts to one, by WordNet id.
 
-    Made of the project's synset lists (github.com/BayesWatch/cinic-10, MIT licence, Copyright (c) 2018 BayesWatch),
-    restricted to ImageNet's 1000 classes, without n03770679 (minivan), which they count to two: 141 classes.
+    Of Darlow et al. (2018): github.com/BayesWatch/cinic-10, MIT licence, Copyright (c) 2018 BayesWatch; without
+    n03770679 (minivan), which they count to two.
     """
     lines = (_LISTS / "cinic10.txt").read_text().splitlines()
     return {wnid: CIFAR10_CLASSES.index(name) for wnid, name in (line.split() for line in lines)}

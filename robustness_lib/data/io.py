@@ -94,10 +94,9 @@ def integer_labels(path: Path, labels: Any, low: int, high: int, remedy: str = C
 
 
 def read_bundle(path: Path, name: str) -> ImageDataset:
-    """Read the image set ``name`` from a bundle, an ``.npz`` file.
+    """Read an image set from an ``.npz`` file.
 
-    Its arrays are ``images``, uint8 [N, H, W, 3] or [N, 3, H, W], ``labels``, whole numbers [N] in 0..K-1, and
-    ``class_names``, K texts.
+    ``images`` are uint8 [N, H, W, 3] or [N, 3, H, W], ``labels`` [N] in 0..K-1, ``class_names`` K texts.
     """
     arrays = read_npz(path, ("images", "labels", "class_names"), WRITE_AGAIN)
     images, names = arrays["images"], arrays["class_names"]

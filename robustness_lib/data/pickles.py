@@ -1,7 +1,7 @@
 """Reading pickled dictionaries of arrays with a part of Python's unpickler, whose whole a crafted file can misuse.
 
-Only the instructions that batches of images hold are known: for lists, dictionaries with texts as keys, numbers, texts
-and NumPy arrays of plain numbers, made by stand-ins for NumPy's own functions. Nothing that a file names is imported.
+Only lists, dictionaries with texts as keys, numbers, texts and NumPy arrays of plain numbers, made by stand-ins for
+NumPy's functions, are known. Nothing that a file names is imported.
 """
 
 from __future__ import annotations
@@ -97,8 +97,6 @@ _Reader.dispatch = {code: pickle._Unpickler.dispatch[code] for code in _CODES} |
 
 def load(stream: IO[bytes]) -> Any:
     """A pickle of protocol 2 or later, with arrays as values of a dictionary; Python 2's text is read as Latin-1.
-
-    The stream is left behind the pickle.
 
     Raises:
         UnpicklingError: It holds, or asks for, anything else; a damaged one may raise any other exception too.

@@ -93,8 +93,7 @@ def cifar10_correctness(root: Path | str | None = None) -> Correctness:
 def imagenet_correctness(root: Path | str | None = None) -> Correctness:
     """The 67 networks of Recht et al. (2019), on ``imagenet`` and ``imagenetv2`` (MatchedFrequency).
 
-    These are P2's testbed of single images: its 4.8 % of hard examples are theirs. One of them, ``fv_16k``, has 2.5 %
-    on ImageNetV2 against 28 % on ImageNet: its file there is broken, and it is left out where ImageNetV2 is used.
+    The file of ``fv_16k`` is broken (2.5 % on ImageNetV2): it is left out where ImageNetV2 is used.
     """
     sets = {"imagenet": "imagenet_val", "imagenetv2": "imagenetv2_matched_frequency"}
     return _correctness("imagenet-answers", "correct", sets, root)
@@ -103,9 +102,8 @@ def imagenet_correctness(root: Path | str | None = None) -> Correctness:
 def imagenet_accuracies(root: Path | str | None = None) -> pd.DataFrame:
     """The ImageNet testbed of 338 networks (Taori et al., 2020, with later ones): a row a network, by name.
 
-    Columns are ``model_type`` and ``first_snapshot`` (one of :data:`SNAPSHOTS`), and accuracies as fractions, NaN where
-    a network was not evaluated, under the testbed's own names: ``val`` is ImageNet's validation set,
-    ``val-on-…-classes`` a part of its classes. Those with ``@`` and a date have the values that the table had then.
+    Columns are ``model_type``, ``first_snapshot`` (one of :data:`SNAPSHOTS`), and accuracies as fractions, perhaps NaN,
+    under the testbed's own names; those with ``@`` and a date have the values that the table had then.
     """
     import pandas as pd
 

@@ -179,10 +179,9 @@ def _summary(name: str, split: str, root: Path) -> str:
 
 
 def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None) -> list[dict[str, str]]:
-    """All image sets and tables and the user's own bundles, or those named (as for :func:`expand_names`), unread.
+    """All image sets, tables and bundles, or those named (as for :func:`expand_names`), unread: a row each.
 
-    One row a set: ``name``, ``what``, ``where`` (path), ``found`` ("yes", "no", "made on the fly"), ``origin``
-    (publisher and terms) and ``get`` (how to get it).
+    ``found`` is "yes", "no" or "made on the fly", ``origin`` publisher and terms, ``get`` how to get it.
     """
     folder = data_root(root)
     if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():

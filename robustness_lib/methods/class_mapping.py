@@ -1,8 +1,7 @@
 """From the classes of a pre-training corpus to those of the target (P2 §5.2, §5.5, C.7, C.12).
 
 A pre-trained head that knows a "convertible" can answer for "automobile" without fine-tuning ("zero-shot"), or be
-fine-tuned in place of a new one. A class map is bool [K, J]: which of the corpus's J classes are which of the target's
-K.
+fine-tuned in place of a new one. A class map is bool [K, J]: which J classes of the corpus are which K of the target.
 """
 
 from __future__ import annotations

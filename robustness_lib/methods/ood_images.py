@@ -40,7 +40,6 @@ def blobs(count: int, size: int, stream: np.random.Generator) -> Tensor:
 
 
 NOISE_IMAGES = {"gaussian": gaussian, "rademacher": rademacher, "blobs": blobs}
-"""The sets that are made, by name."""
 
 
 def make_noise_images(name: str, count: int, size: int, seed: int) -> Tensor:
@@ -51,10 +50,10 @@ def make_noise_images(name: str, count: int, size: int, seed: int) -> Tensor:
 
 @dataclass(frozen=True)
 class OODSample:
-    """Several samples of OOD images: all that are in any, and for each sample, int64 [R, n], their places there."""
+    """Several samples of OOD images."""
 
-    images: Tensor
-    rows: Tensor
+    images: Tensor  # all that are in any
+    rows: Tensor  # int64 [R, n], for each sample their places there
 
 
 def sample_ood_images(name: str, images: Tensor, count: int, draws: int, seed: int) -> OODSample:
@@ -74,9 +73,7 @@ def sample_ood_images(name: str, images: Tensor, count: int, draws: int, seed: i
 
 def _words(name: str) -> tuple[str, ...]:
     words = re.sub(r"[\W_]+", " ", name.lower()).split()
-    return tuple(
-        word[:-1] if len(word) > 3 and word.endswith("s") and not word.endswith("ss") else word for word in words
-    )
+    return tuple(re.sub(r"(?<=..[^s])s$", "", word) for word in words)
 
 
 def shared_classes(names: Sequence[str], corpus: Sequence[str]) -> tuple[list[str], list[str]]:

@@ -22,19 +22,13 @@ from robustness_lib.training.config import ANCHORS, EPSILON, STEP_SIZE, STEPS
 
 @dataclass(frozen=True, kw_only=True)
 class Threat:
-    """What an attacker may do, and how hard it is tried.
-
-    Attributes:
-        anchor: Center of the ball: the ``"clean"`` image; or as in P1's released code, which overwrites the images with
-            their random start, the ``"noised"`` one, so that the result can be 2 ``epsilon`` away from the image.
-        targeted: Whether random wrong classes are aimed at (:func:`random_targets`).
-    """
+    """What an attacker may do, and how hard it is tried."""
 
     epsilon: float = EPSILON
     step_size: float = STEP_SIZE
     steps: int = STEPS
-    anchor: str = "clean"
-    targeted: bool = False
+    anchor: str = "clean"  # center of the ball; "noised" is the random start, as in P1's code: twice the radius
+    targeted: bool = False  # at random wrong classes
 
     def __post_init__(self) -> None:
         if not 0 <= self.epsilon <= 1:

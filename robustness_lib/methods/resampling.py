@@ -48,10 +48,7 @@ def minority_classes(sizes: Sequence[float]) -> Bools:
 
 
 def subsample(labels: Tensor, sizes: Sequence[int], seed: int) -> Tensor:
-    """Draw so many images of each class: distinct indices into ``labels``, int64 [N], ascending (file order).
-
-    At one seed, a class that keeps more images keeps all that it would keep otherwise.
-    """
+    """Indices, int64 [N], ascending, of so many images of each class; those of a larger size contain a smaller's."""
     there = torch.bincount(labels, minlength=len(sizes)).tolist()
     if len(there) != len(sizes):
         raise UserError(f"there are {len(sizes)} class sizes but labels up to {len(there) - 1}; give a size a class")

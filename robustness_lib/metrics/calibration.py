@@ -1,7 +1,7 @@
 """Accuracy, likelihood and calibration of a network's outputs.
 
-Functions of arrays: logits [N, K] and labels [N] in 0 ... K - 1, or the confidence [N] (largest softmax probability)
-and whether the prediction was right [N]. "Calibration error" is P1's, with bins of equally many examples.
+Functions of logits [N, K] and labels [N], or of the confidence [N] (largest softmax probability) and whether the
+prediction was right [N].
 """
 
 from __future__ import annotations

@@ -53,23 +53,14 @@ def from_scale(values: Array, scaling: str) -> Floats:
 
 @dataclass(frozen=True)
 class LinearFit:
-    """A baseline: OOD accuracy as a line of ID accuracy, both on a scale (P2 §3, Table 3).
-
-    Attributes:
-        scaling: One of :data:`SCALINGS`.
-        r_squared: Share of the variance that the line explains on its scale; None where there is none to explain. This
-            and the following are None where they are not known.
-        models: How many models it was fitted to.
-        left_out: How many more had an accuracy of 0 or 1, for which the scale has no place (:func:`fit_line`).
-        slope_error: Standard error of the slope, like ``intercept_error`` of the intercept.
-    """
+    """A baseline: OOD accuracy as a line of ID accuracy, both on a scale (P2 §3, Table 3)."""
 
     slope: float
     intercept: float
     scaling: str = "logit"
-    r_squared: float | None = None
+    r_squared: float | None = None  # None where there is no variance to explain, or it is not known
     models: int | None = None
-    left_out: int = 0
+    left_out: int = 0  # models with an accuracy of 0 or 1, for which the scale has no place
     slope_error: float | None = None
     intercept_error: float | None = None
 
@@ -144,10 +135,9 @@ def equal_accuracy_curve(id_accuracy: Array, line: LinearFit) -> Floats:
 
 
 def accuracy_gap_share(id_accuracy: Array, ood_accuracy: Array, line: LinearFit) -> Floats:
-    """Effective robustness as a share of the accuracy gap of an ordinary model (P2 §4).
+    """Effective robustness as a share of an ordinary model's accuracy gap (P2 §4): 1 for no drop at all.
 
-    1 means no drop at all, 0 the drop of an ordinary model. NaN where the baseline lies on or above y = x, so that
-    there is no gap to have a share of (P2's line for CIFAR-10 does so up to an accuracy of 0.056).
+    NaN where the baseline lies on or above y = x (P2's for CIFAR-10 does so up to an accuracy of 0.056).
     """
     gap = equal_accuracy_curve(id_accuracy, line)
     return effective_robustness(id_accuracy, ood_accuracy, line) / np.where(gap > 0, gap, np.nan)

@@ -34,15 +34,9 @@ def detection_metrics(in_scores: Array, out_scores: Array, *, out_per_in: float 
         out_scores: [M], of OOD images.
         out_per_in: How many OOD images count for each ID one, where not M / N; matters to ``aupr`` alone (P1: 1/5).
 
-    Returns:
-        Fractions in [0, 1]:
-
-        * ``auroc``: the probability that an OOD image has the larger score, ties counting half; 1/2 by chance.
-        * ``aupr``: average precision, the sum over distinct scores of the gain in recall times the precision there,
-          without interpolation; by chance the share of OOD images.
-        * ``fpr95``: the false-positive rate at the distinct score whose recall of OOD images is *closest* to 95 % in
-          floating-point numbers, the lowest of several, as in P1's code. Other libraries take the highest threshold
-          that reaches 95 %.
+    Returns ``auroc``, in which ties count half; ``aupr``, the average precision, without interpolation; and ``fpr95``,
+    the false-positive rate at the distinct score whose recall of OOD images is *closest* to 95 % in floating-point
+    numbers, the lowest of several, as in P1's code (other libraries take the highest score that reaches 95 %).
     """
     if out_per_in is not None and not (np.isfinite(out_per_in) and out_per_in > 0):
         raise UserError(f"out_per_in is {out_per_in} but must be a finite number above 0; the paper takes 1/5")

@@ -53,8 +53,7 @@ def _group(blocks: int, in_width: int, out_width: int, stride: int, dropout: flo
 class WideResNet(nn.Module):
     """Wide ResNet WRN-depth-width (Zagoruyko and Komodakis 2016), the network of all tables of P1, for any image size.
 
-    Three groups of (depth - 4) / 6 pre-activation blocks with 16, 32 and 64 times ``width`` channels; ``dropout`` is
-    the rate between the two convolutions of a block.
+    Three groups of (depth - 4) / 6 blocks; ``dropout`` is the rate between the two convolutions of a block.
     """
 
     def __init__(self, depth: int, width: int, num_classes: int, dropout: float = 0.0) -> None:
@@ -215,10 +214,7 @@ def count_parameters(network: nn.Module) -> int:
 
 
 def load_trunk(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
-    """Load everything but the head, in place, from weights of the same architecture with or without any head.
-
-    ``num_batches_tracked`` may be missing (PyTorch before 0.4.1).
-    """
+    """Load everything but the head, in place, from weights of the same architecture with or without any head."""
     prefix = head_name(network) + "."
     expected = {name: value for name, value in network.state_dict().items() if not name.startswith(prefix)}
     given = {name: value for name, value in state_dict.items() if not name.startswith(prefix)}

@@ -39,10 +39,7 @@ _NAMES = {"miniplaces": "MiniPlaces", "places365": "Places365"}
 
 
 def description(holds: str, checksum: str | None) -> str:
-    """A corpus of pre-training in words, by its name with or without counts, and its training images' checksum.
-
-    "Downsampled ImageNet" is only what has as many classes and images as that.
-    """
+    """A corpus in words, by its name, perhaps with counts, and its training images' checksum."""
     name, counts = corpus_name(holds), corpus_counts(holds)
     base, _, part = name.partition("-")
     if (words := recognised(checksum or "")) is not None:

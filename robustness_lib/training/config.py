@@ -49,50 +49,33 @@ class TrainingConfig:
     """How a network is trained (P1 §3-4: SGD with Nesterov momentum and a cosine schedule per step).
 
     A section's recipe adds its own settings by inheritance. A setting that is added once results are recorded is
-    declared with ``metadata={"added": True}``: it is left out of a job's key while it has its default, so that the keys
-    of older records still fit.
-
-    Attributes:
-        train_images: Size of a class-balanced subset of the training set; 0 for the whole set.
-        batch_size: Images per update.
-        learning_rate: At the start of the schedule; a cosine's end is ``final_learning_rate``.
-        weight_decay: L2 factor on all parameters, batch normalisation and biases included.
-        dropout: Rate inside the blocks of a Wide ResNet.
-        crop_padding: Black pixels around an image before the random crop; 0 for no crop.
-        trainable: ``"all"`` or ``"head"``.
-        observations: After how many epochs the test set is evaluated, evenly spread, the last among them.
-        head_bias: Whether the new head of a pre-trained network has a bias (in P1's Forward and GLC it has none).
-        adversary: Unless it is ``"none"``, every batch is replaced by adversarial images (P1 §3.1), which the next five
-            settings describe (:class:`robustness_lib.methods.pgd.Adversary`).
-        attack_mode: The network's mode meanwhile, ``"train"`` (as in P1's code) or ``"eval"``.
-        nesterov: Whether the momentum is Nesterov's (P1) or the plain one (P2).
-        early_looks: How many more times the test set is evaluated within the first epoch (:func:`early_steps`).
+    declared with ``metadata={"added": True}``: it is left out of a job's key while it has its default.
     """
 
     architecture: str = "wrn-40-2"
-    train_images: int = 0
+    train_images: int = 0  # size of a class-balanced subset of the training set; 0 for the whole set
     epochs: int = 100
     batch_size: int = 128
-    learning_rate: float = 0.1
-    final_learning_rate: float = 1e-6
+    learning_rate: float = 0.1  # at the start of the schedule
+    final_learning_rate: float = 1e-6  # at the end of a cosine
     momentum: float = 0.9
-    weight_decay: float = 5e-4
-    dropout: float = 0.0
-    crop_padding: int = 4
+    weight_decay: float = 5e-4  # on all parameters, batch normalisation and biases included
+    dropout: float = 0.0  # inside the blocks of a Wide ResNet
+    crop_padding: int = 4  # black pixels around an image before the random crop; 0 for no crop
     flip: bool = True
     normalisation: str = "half"
-    trainable: str = "all"
-    observations: int = 0
+    trainable: str = "all"  # or "head"
+    observations: int = 0  # after how many epochs the test set is evaluated, evenly spread, the last among them
     schedule: str = field(default="cosine", metadata={"added": True})
-    head_bias: bool = field(default=True, metadata={"added": True})
+    head_bias: bool = field(default=True, metadata={"added": True})  # of a pre-trained network's new head
     adversary: str = field(default="none", metadata={"added": True})
     epsilon: float = field(default=EPSILON, metadata={"added": True})
     step_size: float = field(default=STEP_SIZE, metadata={"added": True})
     attack_steps: int = field(default=STEPS, metadata={"added": True})
     anchor: str = field(default="clean", metadata={"added": True})
-    attack_mode: str = field(default="train", metadata={"added": True})
+    attack_mode: str = field(default="train", metadata={"added": True})  # the attacked network's mode; or "eval"
     nesterov: bool = field(default=True, metadata={"added": True})
-    early_looks: int = field(default=0, metadata={"added": True})
+    early_looks: int = field(default=0, metadata={"added": True})  # evaluations within the first epoch
 
     def __post_init__(self) -> None:
         for setting in fields(self):
@@ -199,9 +182,8 @@ def parse_value(text: str, kind: Any, name: str) -> str | int | float | bool | N
 def learning_rate_at(step: int, total_steps: int, recipe: TrainingConfig) -> float:
     """The learning rate of update number ``step`` = 1 ... ``total_steps``.
 
-    ``cosine`` is advanced before every update (P1's code): the first is already one step down, the last has the final
-    value. ``step`` drops to a fifth after 40, 60 and 80 % of the updates (P1 Figure 1, which does not say by how much;
-    a fifth is that of Zagoruyko and Komodakis 2016). ``constant`` does not change (P2).
+    ``cosine`` is advanced before every update (P1's code), ``step`` drops to a fifth (Zagoruyko and Komodakis 2016)
+    after 40, 60 and 80 % of the updates (P1 Figure 1).
     """
     if recipe.schedule == "constant":
         return recipe.learning_rate

@@ -27,11 +27,7 @@ class DeviceImages:
         self.columns = torch.arange(self.width, device=device)
 
     def crop(self, indices: Tensor, top: Tensor, left: Tensor, mirrored: Tensor) -> Tensor:
-        """Windows of the padded images, uint8 [B, C, H, W] in channels-last memory.
-
-        Their first rows and columns are int64 [B] in [0, 2 padding]; where ``mirrored``, they are flipped left to
-        right.
-        """
+        """Windows of the padded images, uint8 [B, C, H, W]; their first rows and columns are in [0, 2 padding]."""
         rows = indices[:, None] * self.padded_height + top[:, None] + self.rows
         columns = left[:, None] + torch.where(mirrored[:, None], self.columns.flip(0), self.columns)
         positions = rows[:, :, None] * self.padded_width + columns[:, None, :]

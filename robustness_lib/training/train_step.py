@@ -29,14 +29,7 @@ WARM_UPS = 3
 
 
 class Update:
-    """The update step of one network, which is on the device in channels-last memory and trained in place.
-
-    Attributes:
-        per_epoch: Images in an epoch.
-        steps: Updates an epoch.
-        losses: float32 [steps], filled in during an epoch.
-        trained: The parameters that are updated, by name, whose buffers are ``momentum``.
-    """
+    """The update step of one network, which is on the device in channels-last memory and trained in place."""
 
     def __init__(
         self,
@@ -70,14 +63,9 @@ class Update:
 
         # float64 is what the CPU's optimiser computes with, float32 what the GPU's reads
         self.rate = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
-        self.optimiser = torch.optim.SGD(
-            self.trained.values(),
-            lr=self.rate,
-            momentum=recipe.momentum,
-            weight_decay=recipe.weight_decay,
-            nesterov=recipe.nesterov and recipe.momentum > 0,
-            fused=True,
-        )
+        nesterov = recipe.nesterov and recipe.momentum > 0
+        settings = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": nesterov}
+        self.optimiser = torch.optim.SGD(self.trained.values(), lr=self.rate, fused=True, **settings)
         self.momentum = {name: torch.zeros_like(value) for name, value in self.trained.items() if recipe.momentum}
         for name, buffer in self.momentum.items():  # zero is what the first update makes of no momentum at all
             self.optimiser.state[self.trained[name]]["momentum_buffer"] = buffer
@@ -86,7 +74,7 @@ class Update:
         self.order, self.top, self.left = (torch.zeros(per_epoch, **whole) for _ in range(3))  # type: ignore[call-overload]
         self.mirrored = torch.zeros(per_epoch, dtype=torch.bool, device=device)
         self.rates = self.rate.new_zeros(self.steps)
-        self.losses = torch.zeros(self.steps, device=device)
+        self.losses = torch.zeros(self.steps, device=device)  # filled in during an epoch
         self.step = torch.zeros(1, **whole)  # type: ignore[call-overload]
         self.of_batch = torch.arange(self.rank, recipe.batch_size, self.processes, device=device)
         self.random = torch.Generator(device)
@@ -262,9 +250,8 @@ def _without(way: str, error: Exception) -> None:
     if way not in unavailable:
         unavailable.add(way)
         words = {"compile": "compilation", "graphs": "CUDA graphs"}[way]
-        warnings.warn(
-            f"training runs without {words}, more slowly but to the same result: {first_line(error)}", stacklevel=2
-        )
+        reason = f"more slowly but to the same result: {first_line(error)}"
+        warnings.warn(f"training runs without {words}, {reason}", stacklevel=2)
 
 
 @contextlib.contextmanager

@@ -59,22 +59,20 @@ class TrainingDiverged(UserError):
     """The loss or a weight was not finite."""
 
 
+def _diverged(where: str, recipe: TrainingConfig) -> TrainingDiverged:
+    settings = json.dumps(recipe.as_dict())
+    return TrainingDiverged(f"the training diverged: {where} with the recipe {settings}; lower the learning rate")
+
+
 @dataclass
 class History:
-    """What a training reports.
+    """What a training reports."""
 
-    Attributes:
-        losses: Of every epoch the mean of its batches' training losses (nats); a smaller last batch counts as one.
-        seconds: Wall time spent in training steps, in which so many ``images`` were processed.
-        observed: By epoch (from 1; below 1 a part of the first), what ``observe`` returned.
-        trained_on: Device and precision: several where a training was resumed elsewhere.
-    """
-
-    losses: list[float] = field(default_factory=list)
-    seconds: float = 0.0
-    images: int = 0
-    observed: dict[float, dict[str, Tensor]] = field(default_factory=dict)
-    trained_on: list[str] = field(default_factory=list)
+    losses: list[float] = field(default_factory=list)  # in nats, of every epoch the mean of its batches'
+    seconds: float = 0.0  # spent in training steps
+    images: int = 0  # processed in that time
+    observed: dict[float, dict[str, Tensor]] = field(default_factory=dict)  # by epoch from 1; below 1 a part of it
+    trained_on: list[str] = field(default_factory=list)  # device and precision, several where resumed elsewhere
 
 
 def adversary(recipe: TrainingConfig, num_classes: int) -> Adversary | None:
@@ -111,7 +109,6 @@ def train(
 
     Args:
         data: The training images, of which all are used (``recipe.train_images`` is not applied here).
-        seed: From which order, augmentation and dropout are drawn.
         perturb: Replaces the images of every batch before the step; by default the recipe's adversary, if it has one.
         sampler: Which images an epoch has, in order, equally many in each; by default all of them, shuffled.
         observe: Called after the epochs of ``recipe.observed_epochs()``, and within the first as ``early_looks`` says.
@@ -144,24 +141,15 @@ def train(
             history.observed[epoch] = dict(observe(network))
             train_mode(network)
 
-    bar = progress_bar(
-        total=recipe.epochs * update.per_epoch,
-        initial=done * update.per_epoch,
-        desc=progress,
-        unit="img",
-        unit_scale=True,
-        disable=progress is None,
-        delay=60,
-    )
+    counts = {"total": recipe.epochs * update.per_epoch, "initial": done * update.per_epoch}
+    bar = progress_bar(**counts, desc=progress, unit="img", unit_scale=True, disable=progress is None, delay=60)
     train_mode(network)
     with bar, _on_device(runtime), _one_image_explained(len(data), recipe):
         for epoch in range(done + 1, recipe.epochs + 1):
             started = time.monotonic()
             order = draw(epoch, generator(seed, "order", epoch))
             if len(order) != update.per_epoch:
-                raise ValueError(
-                    f"the sampler gave {len(order)} images in epoch {epoch} but {update.per_epoch} in the first"
-                )
+                raise ValueError(f"the sampler gave {len(order)} images in epoch {epoch}, not {update.per_epoch}")
             purpose = ("dropout", epoch) if rank == 0 else ("dropout", epoch, rank)
             update.begin_epoch(epoch, _augmentation(order, recipe, seed, epoch), stream_seed(seed, *purpose))
             for step in range(1, update.steps + 1):
@@ -187,10 +175,8 @@ def train(
                 saved_at = time.monotonic()
     network.eval()
     if not all(bool(torch.isfinite(value).all()) for value in network.state_dict().values()):
-        raise TrainingDiverged(  # the last update may spoil the weights although every loss was finite
-            f"the training diverged: the weights are not finite after its last update (epoch {recipe.epochs}) "
-            f"with the recipe {json.dumps(recipe.as_dict())}; lower the learning rate"
-        )
+        where = f"the weights are not finite after its last update (epoch {recipe.epochs})"
+        raise _diverged(where, recipe)  # which may spoil them although every loss was finite
     return history
 
 
@@ -247,11 +233,8 @@ def _check_losses(update: Update, epoch: int, steps: int) -> None:
     if len(bad):
         step = (epoch - 1) * update.steps + int(bad[0]) + 1
         total = recipe.epochs * update.steps
-        raise TrainingDiverged(
-            f"the training diverged: the loss was {float(losses[bad[0]])} at step {step} of {total} "
-            f"(epoch {epoch}, learning rate {learning_rate_at(step, total, recipe):.3g}) with the recipe "
-            f"{json.dumps(recipe.as_dict())}; lower the learning rate"
-        )
+        where = f"at step {step} of {total} (epoch {epoch}, learning rate {learning_rate_at(step, total, recipe):.3g})"
+        raise _diverged(f"the loss was {float(losses[bad[0]])} {where}", recipe)
 
 
 def _save(path: Path, network: nn.Module, update: Update, history: History, metadata: dict[str, str]) -> None:
@@ -294,10 +277,7 @@ def _resumed(path: Path | None, network: nn.Module, update: Update, description:
 def predict(
     network: nn.Module, data: ImageDataset, normalisation: str, runtime: Runtime, *, batch_size: int | None = None
 ) -> Tensor:
-    """Logits of all images, float32 [N, K] on the CPU, in evaluation mode and float32, as ties matter to the metrics.
-
-    The network's training mode is restored afterwards.
-    """
+    """Logits of all images, float32 [N, K] on the CPU, in evaluation mode and float32, as ties matter."""
     batch_size = batch_size or (100 if runtime.device == "cpu" else 500)  # so that activations stay in a CPU's cache
     was_training = network.training
     network.to(runtime.device).eval()
