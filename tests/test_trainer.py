@@ -180,25 +180,6 @@ def test_bfloat16_and_float32_agree_roughly() -> None:
     assert {value.dtype for value in network.state_dict().values()} <= {torch.float32, torch.int64}
 
 
-def test_perturb_is_given_images_in_the_unit_range_and_its_result_is_trained_on() -> None:
-    data, black = toys.images(), toys.images()
-    black = ImageDataset("black", torch.zeros_like(data.images), data.labels, data.class_names)
-    given: list[Tensor] = []
-
-    def perturb(network: Forward, images: Tensor, labels: Tensor) -> Tensor:
-        given.append(images.clone())
-        assert network(images).shape == (len(images), 4)
-        return torch.zeros_like(images)
-
-    linear = linear_training(toys.RECIPE, data, perturb=perturb)
-    everything = torch.cat(given)
-    assert everything.dtype == torch.float32
-    assert 0 <= float(everything.min()) < float(everything.max()) <= 1
-    assert float(everything.max()) > 0.9  # not [0, 1/255]
-    assert toys.checksum(linear) == toys.checksum(linear_training(toys.RECIPE, black))
-    assert toys.checksum(linear) != toys.checksum(linear_training(toys.RECIPE, data))
-
-
 def test_weighted_loss() -> None:
     weights = torch.tensor([0.0, 1.0, 3.0, 0.5])
     logits = torch.randn(3, 5, generator=generator(0, "logits"))

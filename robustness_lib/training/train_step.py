@@ -11,6 +11,7 @@ import functools
 import math
 import warnings
 from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -63,8 +64,8 @@ class Update:
 
         # float64 is what the CPU's optimiser computes with, float32 what the GPU's reads
         self.rate = torch.zeros((), dtype=torch.float64 if device.type == "cpu" else torch.float32, device=device)
-        nesterov = recipe.nesterov and recipe.momentum > 0
-        settings = {"momentum": recipe.momentum, "weight_decay": recipe.weight_decay, "nesterov": nesterov}
+        momentum, nesterov = recipe.momentum, recipe.nesterov and recipe.momentum > 0
+        settings: dict[str, Any] = {"weight_decay": recipe.weight_decay, "momentum": momentum, "nesterov": nesterov}
         self.optimiser = torch.optim.SGD(self.trained.values(), lr=self.rate, fused=True, **settings)
         self.momentum = {name: torch.zeros_like(value) for name, value in self.trained.items() if recipe.momentum}
         for name, buffer in self.momentum.items():  # zero is what the first update makes of no momentum at all
