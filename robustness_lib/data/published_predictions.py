@@ -58,10 +58,8 @@ def _file(name: str, root: Path | str | None) -> Path:
 
 def _expect(name: str, actual: str, path: Path) -> None:
     if actual != CHECKSUMS[name]:
-        raise UserError(
-            f"{path} is damaged: the SHA-256 sum of its content is {actual}, expected {CHECKSUMS[name]}; "
-            f"make it again with 'python scripts/testbed_tables.py {name}'"
-        )
+        reason = f"the SHA-256 sum of its content is {actual}, expected {CHECKSUMS[name]}"
+        raise UserError(f"{path} is damaged: {reason}; make it again with 'python scripts/testbed_tables.py {name}'")
 
 
 def table_digest(table: pd.DataFrame) -> str:

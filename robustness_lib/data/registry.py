@@ -82,9 +82,7 @@ def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
     options = [*SOURCES, *others, *_own_sets(root)]
     if name not in options and os.path.isdir(root / name):  # False also of what no file can be called
         if name in _RESERVED or name.startswith("cifar10n-"):
-            raise UserError(
-                f"results use the name {name!r} themselves, so no data set can be called so; rename {root / name}"
-            )
+            raise UserError(f"results use the name {name!r} themselves; rename the folder {root / name}")
         published = {source.location.partition("/")[0] for source in _ALL}
         if name not in published and re.fullmatch(_OWN_NAME, name):
             raise UserError(
@@ -95,10 +93,7 @@ def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
 
 
 def _no_root(folder: Path) -> MissingData:
-    return MissingData(
-        f"the data root {folder} does not exist; make it, or name another with --data-root or the environment variable "
-        "ROBUSTNESS_DATA"
-    )
+    return MissingData(f"the data root {folder} does not exist; make it, or name another with --data-root")
 
 
 def expand_names(names: Iterable[str], root: Path | str | None = None) -> list[str]:
@@ -211,10 +206,7 @@ def fetch(name: str, root: Path | str | None = None) -> Status:
     """Download an image set or table, unless it is there and intact, and check it; nothing is left of a failure."""
     folder = data_root(root)
     if name in _own_sets(folder):
-        raise UserError(
-            f"{name} is a bundle of your own in {folder / name}, so there is nothing to fetch; 'robustness data check "
-            f"{name}' says whether it is intact"
-        )
+        raise UserError(f"{name} is a bundle of your own in {folder / name}, so there is nothing to fetch")
     choose(name, [*SOURCES, *TABLES], "data set")
     status = check(name, folder)
     if status.state == "intact":

@@ -225,7 +225,7 @@ def load_trunk(network: nn.Module, state_dict: Mapping[str, Tensor]) -> None:
 
 
 def difference(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> str:
-    """How ``given`` differs from ``expected`` in names and shapes, in words; empty if it does not."""
+    """How ``given`` differs from ``expected`` in names and shapes, in words; empty text if it does not."""
     missing = [name for name in expected if name not in given and not name.endswith(".num_batches_tracked")]
     unknown = [name for name in given if name not in expected]
     shapes = [
@@ -233,9 +233,5 @@ def difference(expected: Mapping[str, Tensor], given: Mapping[str, Tensor]) -> s
         for name, value in expected.items()
         if name in given and given[name].shape != value.shape
     ]
-    parts = [
-        f"{what} {names[0]!r}" + (f" and {len(names) - 1} more" if len(names) > 1 else "")
-        for what, names in (("missing", missing), ("unexpected", unknown))
-        if names
-    ]
-    return "; ".join([*parts, *shapes[:1]])
+    problems = [f"missing {name!r}" for name in missing] + [f"unexpected {name!r}" for name in unknown] + shapes
+    return "".join(problems[:1]) + (f" and {len(problems) - 1} more" if len(problems) > 1 else "")
