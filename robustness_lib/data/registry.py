@@ -93,7 +93,7 @@ def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
 
 
 def _no_root(folder: Path) -> MissingData:
-    return MissingData(f"the data root {folder} does not exist; make it, or name another with --data-root")
+    return MissingData(f"the data root {folder} does not exist; make it, or set --data-root or $ROBUSTNESS_DATA")
 
 
 def expand_names(names: Iterable[str], root: Path | str | None = None) -> list[str]:

@@ -5,6 +5,7 @@ Networks, and for low accuracies models of pixels, which P2 does not name (ours 
 
 from __future__ import annotations
 
+import functools
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -29,25 +30,20 @@ def _pixel_rows(images: ImageDataset) -> NDArray[np.float32]:
 
 
 def _pixel_model(name: str, seed: int) -> Any:
-    from sklearn.decomposition import PCA
-    from sklearn.ensemble import RandomForestClassifier
+    from sklearn import decomposition, ensemble, linear_model, naive_bayes, neighbors, preprocessing, svm
     from sklearn.kernel_approximation import RBFSampler
-    from sklearn.linear_model import LogisticRegression, RidgeClassifier
-    from sklearn.naive_bayes import GaussianNB
-    from sklearn.neighbors import KNeighborsClassifier
     from sklearn.pipeline import make_pipeline
-    from sklearn.preprocessing import StandardScaler
-    from sklearn.svm import SVC
 
+    pca = functools.partial(decomposition.PCA, random_state=seed)
     kernel = RBFSampler(gamma=0.01, n_components=1000, random_state=seed)
     return {
-        "bayes": make_pipeline(PCA(30, random_state=seed), GaussianNB()),
-        "neighbours": make_pipeline(PCA(60, random_state=seed), KNeighborsClassifier(15, weights="distance")),
-        "ridge": make_pipeline(StandardScaler(), RidgeClassifier(3000.0)),
-        "logistic": make_pipeline(PCA(100, whiten=True, random_state=seed), LogisticRegression(C=0.01)),
-        "forest": RandomForestClassifier(100, random_state=seed),
-        "random-features": make_pipeline(PCA(100, random_state=seed), kernel, RidgeClassifier(1.0)),
-        "kernel": make_pipeline(PCA(100, random_state=seed), SVC(C=5.0, gamma="scale")),
+        "bayes": make_pipeline(pca(30), naive_bayes.GaussianNB()),
+        "neighbours": make_pipeline(pca(60), neighbors.KNeighborsClassifier(15, weights="distance")),
+        "ridge": make_pipeline(preprocessing.StandardScaler(), linear_model.RidgeClassifier(3000.0)),
+        "logistic": make_pipeline(pca(100, whiten=True), linear_model.LogisticRegression(C=0.01)),
+        "forest": ensemble.RandomForestClassifier(100, random_state=seed),
+        "random-features": make_pipeline(pca(100), kernel, linear_model.RidgeClassifier(1.0)),
+        "kernel": make_pipeline(pca(100), svm.SVC(C=5.0, gamma="scale")),
     }[choose(name, PIXEL_MODELS, "model of pixels")]
 
 

@@ -47,10 +47,8 @@ def mapped_scores(logits: Tensor, members: Tensor, rule: str = "max") -> Tensor:
     choose(rule, RULES, "rule")
     is_map = members.dtype == torch.bool and members.dim() == 2 and members.numel() > 0
     if not is_map or logits.shape[1:] != members.shape[1:]:
-        raise UserError(
-            f"logits have shape {list(logits.shape)} and members {list(members.shape)}, {members.dtype}; give [N, J] "
-            "and bool [K, J]"
-        )
+        shapes = f"{list(logits.shape)} and members {list(members.shape)}, {members.dtype}"
+        raise UserError(f"logits have shape {shapes}; give [N, J] and bool [K, J]")
     probability = logits.double().softmax(1)[:, None, :] * members
     scores = probability.amax(2) if rule == "max" else probability.sum(2)
     if rule == "mean":

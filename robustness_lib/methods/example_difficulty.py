@@ -45,10 +45,8 @@ def _ranked(labels: Tensor, scores: npt.ArrayLike, count: int, easy: bool) -> tu
     members = [torch.nonzero(labels == label).flatten() for label in torch.unique(labels)]
     each, rest = divmod(count, max(len(members), 1))
     if rest or each < 1 or each > min(map(len, members), default=0):
-        raise UserError(
-            f"{count} images cannot be chosen equally from {len(members)} classes of {len(labels)} images; "
-            "give another train_images"
-        )
+        what = f"{count} images cannot be chosen equally from {len(members)} classes of {len(labels)} images"
+        raise UserError(f"{what}; give another train_images")
     return [own[torch.argsort(values[own], descending=easy, stable=True)] for own in members], each
 
 

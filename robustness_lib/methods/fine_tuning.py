@@ -35,7 +35,7 @@ class Features(nn.Module):
         self.network = network
 
     def forward(self, x: Tensor) -> Tensor:
-        """Features of normalised images."""
+        """Features of ``x``."""
         return features(self.network, x)
 
 
@@ -88,10 +88,8 @@ def interpolated(before: nn.Module, after: Mapping[str, Tensor], share: float) -
 def renew_statistics(network: nn.Module, data: ImageDataset, recipe: TrainingConfig, device: str) -> None:
     """Measure the batch statistics of a network anew, in place: those between two networks belong to neither."""
     network.to(device)
-    batches = [
-        normalise(to_unit_range(part.to(device)), recipe.normalisation)
-        for part in torch.split(data.images, recipe.batch_size)
-    ]
+    parts = torch.split(data.images, recipe.batch_size)
+    batches = [normalise(to_unit_range(part.to(device)), recipe.normalisation) for part in parts]
     torch.optim.swa_utils.update_bn(batches, network)
     network.eval()
 

@@ -38,10 +38,8 @@ def estimate_forward_matrix(probabilities: npt.ArrayLike, percentile: float | No
             raise UserError(f"the percentile is {percentile} but must be at least 0 and below 100; P1 takes 97")
         kept = table < np.percentile(table, percentile, axis=0, method="higher")
     if not kept.any(axis=0).all():
-        raise UserError(
-            f"no image has a probability below its {percentile}th percentile: all predictions are alike, or there are "
-            "too few images; leave the filter out (filter_outliers=false)"
-        )
+        what = f"no image has a probability below its {percentile}th percentile"
+        raise UserError(f"{what}: predictions are too few or alike; leave the filter out (filter_outliers=false)")
     return np.asarray(table[np.where(kept, table, -1.0).argmax(axis=0)])
 
 
@@ -99,10 +97,8 @@ def forward_loss(
     """
     shapes = [list(tensor.shape) for tensor in (logits, labels, matrix)]
     if logits.dim() != 2 or shapes[1:] != [shapes[0][:1], shapes[0][1:] * 2] or labels.is_floating_point():
-        raise UserError(
-            f"logits, labels ({labels.dtype}) and corruption matrix have the shapes {shapes}; give [B, K], whole "
-            "numbers [B], and [K, K]"
-        )
+        what = f"logits, labels ({labels.dtype}) and corruption matrix have the shapes {shapes}"
+        raise UserError(f"{what}; give [B, K], whole numbers [B], and [K, K]")
     if labels.device.type == "cpu":  # on a GPU it would halt the host, and the next lines fail outside the range
         check_labels(labels, logits.shape[1])
     precision = torch.float64 if logits.dtype == torch.float64 else torch.float32

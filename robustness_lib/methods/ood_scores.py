@@ -85,14 +85,11 @@ def knn_score(images: Tensor, reference: Tensor, neighbours: int) -> Floats:
     """
     _check_features(images, reference)
     if not 1 <= neighbours <= len(reference):
-        raise UserError(
-            f"neighbours is {neighbours} but there are {len(reference)} reference images; give 1 to {len(reference)}"
-        )
+        there = f"there are {len(reference)} reference images"
+        raise UserError(f"neighbours is {neighbours} but {there}; give 1 to {len(reference)}")
     bank = F.normalize(reference.float(), dim=1).T
-    cosines = [
-        (F.normalize(part.float(), dim=1) @ bank).topk(neighbours, dim=1).values[:, -1]
-        for part in torch.split(images, 1000)
-    ]
+    parts = (F.normalize(part.float(), dim=1) for part in torch.split(images, 1000))
+    cosines = [(part @ bank).topk(neighbours, dim=1).values[:, -1] for part in parts]
     return np.asarray((2 - 2 * torch.cat(cosines).double()).clamp(min=0).sqrt())
 
 
