@@ -549,7 +549,7 @@ if own:
 #     --method smaller-corpus,fewer-classes,hardening,class-map-replay
 # robustness run effective_robustness --profile paper --method easy,hard \
 #     --set difficulty=c-score
-# robustness data fetch cifar10-testbed imagenet-testbed imagenet-answers
+# python scripts/testbed_tables.py
 # robustness run effective_robustness --profile cpu \
 #     --dataset cifar10,imagenet --method fit-logit,testbed,image-by-image
 # ```
