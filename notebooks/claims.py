@@ -31,7 +31,7 @@ counts = verdicts.counts(rows)
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 papers, logs, own = (sum(claim.source == who for claim in CLAIMS) for who in ("papers", "authors' logs", "our own"))
 markdown.Markdown(
-    f"Of {len(CLAIMS)} claims {papers} are the papers', {logs} are made by training logs that the authors released, and "
+    f"Of {len(CLAIMS)} claims {papers} are the papers', {logs} follow from training logs that the authors released, and "
     f"{own} are our own. They overlap, so their number is no measure of a paper. "
     "{numref}`tab-summary` counts the verdicts, {numref}`tab-contradicted` has the claims that the records contradict, "
     "and {numref}`tab-claims` all of them."
@@ -70,23 +70,23 @@ markdown.table(
 # | --- | --- |
 # | supported | The interval lies wholly on the claimed side of no effect. |
 # | contradicted | It lies wholly on the other side. |
-# | undecided | It includes no effect; or two pre-trainings with one seed each are compared; or all seeds give the same value. |
-# | not testable here | What is needed is private; or what is compared with fails here; or the networks have learned next to nothing: both sides err on more than 85 % of the test images. |
+# | undecided | It includes zero; or two pre-trainings with one seed each are compared; or all seeds give the same value. |
+# | not testable here | What is needed is private; or the method that is the reference fails here; or the networks have learned next to nothing: both sides err on more than 85 % of the test images (one side, where the rise of the error is compared). |
 # | not measured | Fewer than two seeds have both sides. The note says what it takes. |
 #
 # **Size**, where the paper states one: *reached* if the interval lies wholly at or beyond it, *below* if wholly short of
-# it, else *undecided*. It is judged at the papers' scale only; at `cpu` the networks are small and see a part of the data.
+# it, else *undecided*. At `cpu` it is *not judged*: the networks are small and see a part of the data.
 #
 # **Similarity.** A claim that two things are similar, that a harm is small or that a number is the printed one has a margin,
 # given with its reason: *supported* if the interval lies within the margin, *contradicted* if wholly outside.
 #
 # **Every level, class or OOD set.** Such a claim is supported where all of them support it, and contradicted where one
-# contradicts it; the weakest is shown.
+# contradicts it; shown is the one whose interval lies least on the claimed side.
 #
 # **What the intervals leave out.** Where a page's caption says *one pre-training*, all seeds of the pre-trained arm start
 # from one checkpoint: an interval covers the randomness of fine-tuning and of training from scratch, not that of
-# pre-training. Nothing is corrected for the number of claims: of a hundred claims of no effect, five would be decided by
-# chance. Numbers that are computed from published predictions have no seeds; one record decides.
+# pre-training. Nothing is corrected for the number of claims: of a hundred effects that are truly zero, about five would be
+# decided by chance. Numbers that are computed from published predictions have no seeds; one record decides.
 
 # %% [markdown]
 # ## All claims
@@ -94,8 +94,9 @@ markdown.table(
 # P1 is {cite:t}`hendrycks2019using` in its last version and P1v1 its first; *P1 log* are its authors' training logs. P2 is
 # {cite:t}`andreassen2022evolution`. An arrow leads from the reference to the side that the claim is about; numbers here are
 # means ± standard deviations over the seeds that both sides have, then the effect with its interval; *published* ones are
-# computed from published predictions. Networks of both scales
-# were pre-trained on a 275-class ImageNet stand-in (Tiny ImageNet + mini-ImageNet).
+# computed from published predictions. The paper's numbers are as printed; ours may be over fewer noise strengths, exponents
+# or OOD sets, and each section's first table has both over the same. Networks of both scales were pre-trained on a 275-class
+# ImageNet stand-in (Tiny ImageNet + mini-ImageNet).
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 verdicts.claims_table(rows, name="tab-claims")
@@ -105,8 +106,8 @@ verdicts.claims_table(rows, name="tab-claims")
 #
 # The first rule was fixed before our trainings were measured. It gave *holds in direction* to any mean on the claimed side,
 # however wide its interval, and *holds* where an interval merely touched a stated size, so it rewarded noise. On 29 November
-# 2026, with the results known, it was replaced by the one above. On the same day claims were repaired that had been tested
-# as something else than the papers say, and added where recorded results could carry them. {numref}`tab-changed` has every
+# 2026, with the results known, it was replaced by the one above. On the same day claims that had been tested in
+# another sense than the papers' were corrected, and claims that recorded results could test were added. {numref}`tab-changed` has every
 # claim that was measured then and has another verdict now; *open* meant that the interval included no effect.
 #
 # Some records were deleted earlier and measured again with another recipe: see [Provenance](provenance.ipynb).

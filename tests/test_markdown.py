@@ -18,7 +18,7 @@ FOUND = Comparison((0, 1), np.array([0.45, 0.46]), np.array([0.64, 0.65]), -0.19
         (0.1325, "error", {}, "13.2"),
         (-0.004, "error", {}, "−0.4"),
         (0.004, "error", {"signed": True}, "+0.4"),
-        (-0.0001, "error", {"signed": True}, "+0.0"),
+        (-0.0001, "error", {"signed": True}, "0.0"),
         (1.2345, "negative_log_likelihood", {}, "1.234"),
         (float("nan"), "error", {}, "–"),
     ],

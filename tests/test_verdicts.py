@@ -173,7 +173,7 @@ def test_size_by_the_interval(name, low, high, size):
 def test_size_is_judged_at_the_papers_scale_only():
     found = claim("cal-rms-cifar10")
     values = [0.20, 0.30, 0.40], [0.08, 0.11, 0.15]  # reductions 0.600, 0.633, 0.625
-    assert judged(found, both(*values)).size == ""
+    assert judged(found, both(*values)).size == "not judged"
     assert judged(found, both(*values, profile="paper")).size == "reached"
 
 
@@ -266,7 +266,7 @@ def test_a_claim_about_every_level_stands_by_the_weakest():
     lost = unsure | {1.0: [0.40, 0.41, 0.421]}  # beside a level that is merely unsure
     verdict = judged(found, smote, at_levels(CHECKPOINT, lost, **setting))
     assert (verdict.direction, verdict.level) == ("contradicted", 1.0)
-    assert "1 of them support the claim" in verdict.note
+    assert "1 of 3 levels support the claim" in verdict.note
     assert judged(found, smote).direction == "not measured"
 
 

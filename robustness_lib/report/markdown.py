@@ -45,7 +45,8 @@ def number(value: float, name: str, *, digits: int | None = None, signed: bool =
         return DASH
     shown = metric(name)
     digits = digits if digits is not None else 1 if shown.is_fraction else shown.digits
-    return f"{value * shown.scale:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
+    text = f"{value * shown.scale:{'+' if signed else ''}z.{digits}f}".replace("-", "−")
+    return text if float(text.strip("+−")) else text.strip("+")
 
 
 def spread(values: Sequence[float] | Floats, name: str) -> str:

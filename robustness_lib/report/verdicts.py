@@ -33,7 +33,7 @@ from robustness_lib.report.markdown import DASH, Markdown, effect, spread, unit
 from robustness_lib.runner.records import EVIDENCE
 
 Direction: TypeAlias = Literal["supported", "contradicted", "undecided", "not testable here", "not measured"]
-Size: TypeAlias = Literal["reached", "below", "undecided", ""]
+Size: TypeAlias = Literal["reached", "below", "undecided", "not judged", ""]
 
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTABLE, UNMEASURED = DIRECTIONS
@@ -49,7 +49,7 @@ class Verdict:
     Attributes:
         claim: The claim.
         direction: One of :data:`DIRECTIONS`.
-        size: "" where the paper states no size or it is not judged.
+        size: "" where the paper states none; "not judged" of a direction that is supported at another scale than its.
         comparison: What decides; of a claim with :attr:`~Claim.than` its sides are gains.
         level: Of a claim about every level, class or OOD set the one that bears it out least; ``levels`` is how many.
         note: What is to be known beside it.
@@ -156,8 +156,10 @@ def _judged(claim: Claim, records: _Records, dataset: str) -> Verdict:
     found = replace(_compared(claim, records, dataset), profile=records.profile, dataset=dataset)
     found = replace(found, low=found.effect, high=found.effect) if claim.exact else found
     ends = found.low, found.high
-    is_sized = claim.exact or records.profile == EVIDENCE[0]
-    return Verdict(claim, direction(claim, *ends), size(claim, *ends) if is_sized else "", found)
+    here, sized = direction(claim, *ends), size(claim, *ends)
+    if not claim.exact and records.profile != EVIDENCE[0]:
+        sized = "not judged" if sized and here == SUPPORTED else ""
+    return Verdict(claim, here, sized, found)
 
 
 def _compared(claim: Claim, records: _Records, dataset: str) -> Comparison:
@@ -202,9 +204,8 @@ def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict:
 
     weakest = min(judged, key=strength)
     supporting = sum(one.direction == SUPPORTED for one in judged.values())
-    what, several = {"level": ("", "levels"), "class": ("class ", "classes"), "set": ("", "OOD sets")}[str(claim.over)]
-    named = f"{weakest:g}" if claim.over == "level" else label(str(weakest))
-    note = f"shown: the weakest of {len(judged)} {several}, {what}{named}; {supporting} of them support the claim"
+    several = {"level": "levels", "class": "classes", "set": "OOD sets"}[str(claim.over)]
+    note = f"{supporting} of {len(judged)} {several} support the claim; shown is the one that does least"
     return replace(judged[weakest], claim=claim, level=weakest, levels=len(judged), note=note)
 
 
@@ -237,7 +238,7 @@ def _untestable(verdict: Verdict, records: _Records) -> str:
         both = (records.side(verdict.comparison.dataset, Side("scratch", x, "error")) for x in ("forward", "none"))
         if not claim.untestable_if or evidence.paired(*both, reduce="area").effect >= 0:  # Forward fails
             return claim.untestable
-    if claim.exact or claim.treated.at is not None:
+    if claim.exact:
         return ""
     for dataset in dict.fromkeys([verdict.comparison.dataset, claim.than, STAND_INS.get(str(claim.than))]):
         sides = [side for side in (claim.treated, claim.reference) if side.method not in (ZERO, PRINTED)]
@@ -273,7 +274,7 @@ def _margin(claim: Claim) -> str:
 def _beside(claim: Claim, name: str, records: _Records, dataset: str) -> str:
     """The same comparison of another metric, or of the area without the value at level 0, in words."""
     if name == "excess":
-        other, words = replace(claim, over="excess"), "area beyond the error at strength 0"
+        other, words = replace(claim, over="excess"), "excess area"
     else:
         treated, reference = (replace(side, metric=name) for side in (claim.treated, claim.reference))
         other, words = replace(claim, treated=treated, reference=reference), metric(name).label
@@ -313,7 +314,13 @@ def here_text(verdict: Verdict) -> str:
         words = f"{treated}{unit(name)}"
     else:
         words = f"{reference} → {treated}{unit(name)}"
-    return words + (f" on {label(found.dataset)}" if found.dataset != claim.dataset else "")
+    words += f" on {label(found.dataset)}" if found.dataset != claim.dataset else ""
+    return words if verdict.level is None else f"{words}, {_place(verdict.level)}"
+
+
+def _place(level: str | float) -> str:
+    """A level, class or OOD set of a claim about every one."""
+    return f"at {level:g}" if isinstance(level, float) else f"class {level}" if level.isdigit() else label(level)
 
 
 def frame(values: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
