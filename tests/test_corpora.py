@@ -33,7 +33,7 @@ def test_what_is_written_is_read(scale: str, adversary: str) -> None:
 def test_the_shipped_checkpoints_say_what_they_are(checkpoint: str) -> None:
     made = origin(checkpoint)
     assert made is not None
-    assert (made.architecture, made.seed) == (checkpoint.partition("_")[0], 1)
+    assert (made.architecture, f"s{made.seed}") == (checkpoint.partition("_")[0], checkpoint.split("_")[-2])
     assert trained_on(checkpoint, made.corpus)
     assert (made.images == 14_000) == ("_n14000_" in checkpoint)
     assert (made.adversary != "none") == ("targeted" in checkpoint)
