@@ -17,7 +17,7 @@ class UserError(ValueError):
 class SettingError(UserError):
     """A setting of a recipe has an unsuitable value; ``message`` goes on after the setting's name."""
 
-    def __init__(self, setting: str, message: str) -> None:
+    def __init__(self, setting: str, message: str = "") -> None:  # with one argument as it is unpickled
         super().__init__(f"{setting}{message}")
         self.setting = setting
 
