@@ -54,26 +54,6 @@ def test_selections() -> None:
     assert [job.key for job in colons] == [job.key for job in plain]  # one measurement, however it is written
 
 
-@pytest.mark.parametrize(
-    ("scale", "selection", "message"),
-    [
-        ("cpu", {"methods": ["standrad"]}, "unknown method"),
-        ("cpu", {"methods": ["testbed-model"], "chosen_levels": [0, 99]}, "nothing to measure at the levels 0, 99"),
-        ("cpu", {"methods": ["head-penalty"], "chosen_levels": [-1]}, r"penalty of -1 .* at least 0"),
-        ("smoke", {"methods": ["fewer-classes"]}, "no pre-training for the method fewer-classes"),
-        ("cpu", {"overrides": {"shifts": "fog"}}, "unknown shift"),
-        ("cpu", {"overrides": {"examples": "odd"}}, "unknown choice of examples"),
-        ("cpu", {"overrides": {"difficulty": "guess"}}, "unknown score of difficulty"),
-        ("cpu", {"overrides": {"bins": "0"}}, "bins is 0"),
-        ("cpu", {"overrides": {"test_images": "-1"}}, "test_images is -1"),
-        ("cpu", {"overrides": {"observations": "0"}}, "observations is 0"),
-    ],
-)
-def test_bad_selections_are_refused(scale: str, selection: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        jobs(scale, **{"methods": ["standard"], **selection})  # type: ignore[arg-type]
-
-
 DATA = toys.images(200, 4, size=2)
 TESTS = TargetTests({ORIGINAL: DATA, "corrupted": DATA})
 

@@ -99,6 +99,65 @@ def test_unsuitable_selections_are_one_sentence(section: Any, filters: dict[str,
         section.jobs("cpus")
 
 
+@pytest.mark.parametrize(
+    ("section", "setting", "message"),
+    [
+        ("adversarial", "test_epsilon=-1.0", "epsilon is -1.0"),
+        ("adversarial", "test_steps=0", "steps is 0"),
+        ("adversarial", "test_images=-1", "test_images is -1 but must be at least 0"),
+        ("adversarial", "long_steps=10", "long_steps is 10 but must be at least 20"),
+        ("adversarial", "restarts=0", "restarts is 0"),
+        ("adversarial", "restart_steps=-1", "restart_steps is -1"),
+        ("label_noise", "noise=unifrom", "did you mean 'uniform'"),
+        ("label_noise", "noise=human", "does not go with the data set cifar10"),
+        ("label_noise", "trusted=last", "first, balanced, random"),
+        ("label_noise", "noise_seed=-1", "noise_seed is -1"),
+        ("label_noise", "observations=0", "observations is 0"),
+        ("imbalance", "law=v3", "v1, v5"),
+        ("imbalance", "smallest=2000", "smallest is 2000 and largest 1000"),
+        ("imbalance", "smote_neighbours=0", "smote_neighbours is 0"),
+        ("imbalance", "train_images=500", "train_images is 500.*set largest and smallest"),
+        *(("ood", f"{name}=-1", f"{name} is -1 but must be") for name in ("draws", "draw_images", "neighbours")),
+        ("ood", "reference_images=0", "reference_images is 0 but must be at least 1"),
+        ("ood", "ood_sets=:", "ood_sets names no set"),
+        ("ood", "ood_sets=textures:textures", "textures is named more than once"),
+        ("ood", "ood_sets=blobs further_sets=cifar10", "cifar10 is the ID set"),
+        *(("ood", f"further_sets={name}", f"an OOD set cannot be called {name}") for name in ("known", "mean")),
+        ("effective_robustness", "shifts=fog", "unknown shift"),
+        ("effective_robustness", "examples=odd", "unknown choice of examples"),
+        ("effective_robustness", "difficulty=guess", "unknown score of difficulty"),
+        ("effective_robustness", "bins=0", "bins is 0"),
+        ("effective_robustness", "test_images=-1", "test_images is -1"),
+        ("effective_robustness", "observations=0", "observations is 0"),
+    ],
+)
+def test_unsuitable_settings_of_a_section_are_refused(section: str, setting: str, message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        registry.section(section).jobs("cpu", overrides=registry.parse_overrides(setting.split()))
+
+
+@pytest.mark.parametrize(
+    ("section", "selection", "message"),
+    [
+        ("label_noise", {"chosen_levels": [0.5, 1.5]}, r"corruption strength is 1\.5 but must lie in \[0, 1\]"),
+        ("label_noise", {"chosen_levels": [0.5], "methods": ["longer"]}, r"nothing to measure.*0\.6"),
+        ("label_noise", {"chosen_levels": [0.5], "datasets": ["cifar10n-worse"]}, "labels that people gave have no"),
+        (
+            "label_noise",
+            {"datasets": ["cifar10n-worse"], "overrides": {"noise": "flip"}},
+            "does not go with .* cifar10n",
+        ),
+        ("imbalance", {"chosen_levels": [-0.2]}, "gamma is -0.2 but must be above 0"),
+        ("effective_robustness", {"methods": ["standrad"]}, "unknown method"),
+        ("effective_robustness", {"methods": ["testbed-model"], "chosen_levels": [0, 99]}, "at the levels 0, 99"),
+        ("effective_robustness", {"methods": ["head-penalty"], "chosen_levels": [-1]}, r"penalty of -1 .* at least 0"),
+    ],
+)
+def test_unsuitable_levels_and_methods_are_refused(section: str, selection: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        registry.section(section).jobs("cpu", **selection)
+
+
 @SECTIONS
 def test_levels_belong_to_methods_with_levels(section: Any) -> None:
     for name, method in methods_of(section).items():

@@ -182,21 +182,6 @@ def test_trainings_of_an_arm_are_equally_long_at_the_smaller_scales(scale: str) 
         assert abs(job.recipe["epochs"] * count - wanted) <= max(count / 2, 0)
 
 
-@pytest.mark.parametrize(
-    ("selection", "message"),
-    [
-        ({"chosen_levels": [-0.2]}, "gamma is -0.2 but must be above 0"),
-        ({"overrides": {"law": "v3"}}, "v1, v5"),
-        ({"overrides": {"smallest": "2000"}}, "smallest is 2000 and largest 1000"),
-        ({"overrides": {"smote_neighbours": "0"}}, "smote_neighbours is 0"),
-        ({"overrides": {"train_images": "500"}}, "train_images is 500.*set largest and smallest"),
-    ],
-)
-def test_unsuitable_selections_are_refused(selection: dict[str, object], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        imbalance.jobs("cpu", **selection)
-
-
 SETTINGS = {"epochs": "1", "batch_size": "20", "largest": "15", "smallest": "7"}
 METRICS = {"error", "minority_error", "majority_error", "minority_excess", "balanced_accuracy"}
 TINY = "tiny_imagenet32-no-cifar10_4x7_e1_s0_aaaaaa"

@@ -193,26 +193,6 @@ def test_human_labels_have_no_strength() -> None:
     assert {(job.dataset, job.level) for job in both} == {("cifar10", 0.5), ("cifar10n-worse", None)}
 
 
-@pytest.mark.parametrize(
-    ("selection", "message"),
-    [
-        ({"chosen_levels": [0.5, 1.5]}, r"corruption strength is 1\.5 but must lie in \[0, 1\]"),
-        ({"chosen_levels": [-0.1]}, r"corruption strength is -0\.1"),
-        ({"chosen_levels": [0.5], "methods": ["longer"]}, r"nothing to measure.*0\.6"),
-        ({"chosen_levels": [0.5], "datasets": ["cifar10n-worse"]}, "worse: labels that people gave have no strength"),
-        ({"overrides": {"noise": "unifrom"}}, "did you mean 'uniform'"),
-        ({"overrides": {"noise": "human"}}, "does not go with the data set cifar10"),
-        ({"datasets": ["cifar10n-worse"], "overrides": {"noise": "flip"}}, "does not go with the data set cifar10n"),
-        ({"overrides": {"trusted": "last"}}, "first, balanced, random"),
-        ({"overrides": {"noise_seed": "-1"}}, "noise_seed is -1"),
-        ({"overrides": {"observations": "0"}}, "observations is 0"),
-    ],
-)
-def test_unsuitable_choices_are_one_sentence(selection: dict[str, Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        label_noise.jobs("cpu", **selection)
-
-
 @pytest.fixture(scope="module")
 def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A data set of one's own, and one that is named like CIFAR-10, with human labels."""

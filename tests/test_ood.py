@@ -43,22 +43,6 @@ def test_paper_profile_has_the_papers_sets() -> None:
         assert (recipe.draws, recipe.draw_images) == (5, 0)
 
 
-@pytest.mark.parametrize(
-    ("overrides", "message"),
-    [
-        *(({name: "-1"}, f"{name} is -1 but must be at least") for name in ("draws", "draw_images", "neighbours")),
-        ({"reference_images": "0"}, "reference_images is 0 but must be at least 1"),
-        ({"ood_sets": ":"}, "ood_sets names no set"),
-        ({"ood_sets": "textures:blobs", "further_sets": "textures"}, "textures is named more than once"),
-        ({"ood_sets": "blobs", "further_sets": "cifar10"}, "cifar10 is the ID set"),
-        *(({"further_sets": name}, f"an OOD set cannot be called {name}") for name in ("known", "mean")),
-    ],
-)
-def test_unknown_values_are_refused(overrides: dict[str, str], message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        ood.jobs("cpu", overrides=overrides)
-
-
 def test_overlap_is_measured_once_and_where_the_checkpoint_names_its_corpus() -> None:
     found = ood.jobs("smoke", datasets=["own"], init="tiny")
     assert {job.method for job in found} == set(ood_scores.SCORES) == set(ood.METHODS) - {ood.OVERLAP}
