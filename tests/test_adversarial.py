@@ -113,7 +113,7 @@ def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: Rob
 
 def test_a_large_radius_breaks_every_image_and_more_steps_do_not_help_the_network(robust: Robust) -> None:
     network, data = robust
-    wide = Threat(epsilon=1.0, step_size=0.1, steps=30)
+    wide = Threat(epsilon=1.0, step_size=0.1, steps=12)
     assert attack(network, data, *SETTING, wide).accuracy() == 0
     found = attack(network, data, *SETTING, dataclasses.replace(THREAT, steps=20))
     assert found.accuracy() <= found.accuracy(1) + 1 / 60
@@ -144,7 +144,7 @@ def test_the_attacked_part_of_a_set_is_balanced_and_fixed() -> None:
 def test_robust_accuracy_agrees_with_an_independent_attack(robust: Robust) -> None:
     """A loop written for the test, on one image at a time, from the same random starts."""
     network, _ = robust
-    data = toys.images(80, size=16, seed=3)
+    data = toys.images(40, size=16, seed=3)
     threat = Threat(epsilon=16 / 255, step_size=4 / 255, steps=6)
     ours = attack(network, data, *SETTING, threat)
     found = test_pgd.textbook(
@@ -156,7 +156,7 @@ def test_robust_accuracy_agrees_with_an_independent_attack(robust: Robust) -> No
     )
     theirs = correct_on(network, found, data, *SETTING).mean()
     assert 0.05 < ours.accuracy() < ours.accuracy(0) - 0.1
-    assert ours.accuracy() == pytest.approx(theirs, abs=0.013)  # one image of 80
+    assert ours.accuracy() == pytest.approx(theirs, abs=0.026)  # one image of 40
 
 
 @pytest.mark.filterwarnings("ignore")
