@@ -424,34 +424,26 @@ def test_show_says_whose_a_number_is_keeps_recipes_apart_and_can_be_restricted(c
 
 
 @pytest.mark.parametrize(
-    ("text", "expected"),
-    [("default", None), ("", None), ("3", [3]), ("0,2, 5", [0, 2, 5]), ("0-3", [0, 1, 2, 3]), ("7,1-2", [7, 1, 2])],
-)
-def test_seeds(text: str, expected: list[int] | None) -> None:
-    assert registry.parse_seeds(text) == expected
-
-
-@pytest.mark.parametrize(
-    ("read", "text", "message"),
+    ("read", "text", "expected"),
     [
-        (registry.parse_seeds, "0,0,1", "has 0 twice"),
-        (registry.parse_seeds, "3,0-4", "has 3 twice"),
+        (registry.parse_seeds, "default", None),
+        (registry.parse_seeds, "0,2, 5", [0, 2, 5]),
+        (registry.parse_seeds, "7,1-2", [7, 1, 2]),
+        (registry.parse_levels, "all", None),
+        (registry.parse_levels, "0, 0.5,1", [0, 0.5, 1]),
+        (registry.parse_names, "a, b", ["a", "b"]),
+        (registry.parse_seeds, "3,0-4", "has 3 twice"),  # nothing is counted twice
         (registry.parse_levels, "0.5,1,.5", "has 0.5 twice"),
         (registry.parse_names, "standard, standard", "has standard twice"),
+        (registry.parse_levels, "0-1", "levels='0-1' cannot be read"),
     ],
 )
-def test_nothing_is_counted_twice(read: Callable[[str], object], text: str, message: str) -> None:
-    with pytest.raises(UserError, match=message):
-        read(text)
-
-
-def test_names_and_settings() -> None:
-    assert registry.parse_levels("all") is None
-    assert registry.parse_levels("0, 0.5,1") == [0, 0.5, 1]
-    with pytest.raises(UserError, match="levels='0-1' cannot be read"):
-        registry.parse_levels("0-1")
-    assert registry.parse_names("a, b") == ["a", "b"]
-    assert registry.parse_overrides(["a=1", "b.c = x=y "]) == {"a": "1", "b.c": "x=y"}
+def test_lists(read: Callable[[str], object], text: str, expected: object) -> None:
+    if isinstance(expected, str):
+        with pytest.raises(UserError, match=expected):
+            read(text)
+    else:
+        assert read(text) == expected
 
 
 # ---------------------------------------------------------------------------------------- real processes

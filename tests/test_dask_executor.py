@@ -8,7 +8,6 @@ import multiprocessing.process
 import os
 import signal
 import sys
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -140,25 +139,6 @@ def on(dask: Dask, jobs: Sequence[Job], run: Run, store: Path, **options: object
         return sweep(jobs, run, context(store), executor=executor, **options)
 
 
-def look_around(job: Job, context: Context) -> Metrics:
-    """Say where and when it ran."""
-    began = time.monotonic()
-    time.sleep(0.1)
-    where = {"process": float(os.getpid()), "threads": float(torch.get_num_threads())}
-    return where | {"began": began, "ended": time.monotonic()}
-
-
-def test_every_worker_has_one_job_at_a_time(dask: Dask, tmp_path: Path) -> None:
-    jobs = [toy_job(seed) for seed in range(6)]
-    outcome = on(dask, jobs, look_around, tmp_path)
-    assert sorted(job.seed for job in outcome.recorded) == list(range(6))
-    found = list(stored(tmp_path).values())
-    assert {m["process"] for m in found} == dask.processes()
-    pairs = [(a, b) for a in found for b in found if a is not b and a["began"] <= b["began"] < a["ended"]]
-    assert all(a["process"] != b["process"] for a, b in pairs)
-    assert on(dask, jobs, look_around, tmp_path).skipped == jobs
-
-
 def test_a_job_gives_the_numbers_of_a_local_run(dask: Dask, tmp_path: Path) -> None:
     jobs = [toy_job(0), toy_job(1, recipe={**toy_job().recipe, "learning_rate": 1e30})]
     local, store = tmp_path / "local", tmp_path / "runs"
@@ -178,6 +158,7 @@ def test_the_command_on_a_cluster(dask: Dask, tmp_path: Path) -> None:
     """Pre-training included; paths of the command are those of the folder that it was given in."""
     write_bundle(tmp_path / "data", "own", 40, 4)
     short = {"epochs": 1, "batch_size": 20, "observations": 1, "train_images": 20, "pretraining.epochs": 1}
+    short["pretraining.train_images"] = 40
     settings = [part for name, value in short.items() for part in ("--set", f"{name}={value}")]
     place = ("--data-root", "data", "--precision", "float32", "--device", "cpu", "--threads", "1")
     chosen = ("--dataset", "own", "--seeds", "0", "--method", "standard", *settings, *place)
@@ -246,7 +227,7 @@ def be_another_version() -> None:
 def test_an_unfit_worker_is_refused(empty: Dask, tmp_path: Path, options: dict[str, Any], words: str) -> None:
     empty.start(**options)
     with pytest.raises(UserError, match=words):
-        on(empty, [toy_job()], look_around, tmp_path)
+        on(empty, [toy_job()], toy_run, tmp_path)
     assert stored(tmp_path) == {}
 
 

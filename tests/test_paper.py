@@ -9,7 +9,7 @@ import pytest
 from robustness_lib import paper
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import registry
-from robustness_lib.paper.claims import PRINTED, ZERO, paper_rows
+from robustness_lib.paper.claims import PRINTED, ZERO
 from robustness_lib.report import verdicts
 
 
@@ -221,13 +221,3 @@ def test_papers_own_numbers_bear_out_their_claims(found):
 def test_the_papers_numbers_of_a_claim(name, text, effect):
     assert claim(name).paper == text
     assert effect is None or paper.paper_effect(claim(name)) == pytest.approx(effect, abs=1e-4)
-
-
-def test_half_of_the_epochs():
-    [half] = paper_rows(claim("cal-longer-rms"), claim("cal-longer-rms").reference)["position"]
-    assert half == 50
-
-
-def test_whose_claims_they_are():
-    sources = {"noise-human-worse": "our own", "cal-error-cifar10": "authors' logs", "cal-rms-cifar10": "papers"}
-    assert {name: claim(name).source for name in sources} == sources

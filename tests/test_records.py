@@ -479,11 +479,11 @@ def test_a_copy_in_another_repository_has_no_revision_of_its_own(
 
     def revision(folder: str, project: str) -> str:
         (tmp_path / folder).mkdir(parents=True, exist_ok=True)
-        (tmp_path / folder / "records.py").write_text("")
-        (tmp_path / "pyproject.toml").write_text(f'name = "{project}"\n')
+        monkeypatch.setattr(provenance, "__file__", str(tmp_path / folder / "records.py"))
+        for path, text in (("pyproject.toml", f'name = "{project}"\n'), (f"{folder}/records.py", "")):
+            (tmp_path / path).write_text(text)
         git("add", "--force", ".")
         git("commit", "--allow-empty", "-m", "x")
-        monkeypatch.setattr(provenance, "__file__", str(tmp_path / folder / "records.py"))
         return code_revision()
 
     git("init")

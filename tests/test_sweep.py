@@ -230,12 +230,6 @@ def test_two_sweeps_on_one_store_divide_the_work(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- executors
 
 
-def test_any_executor_will_do(tmp_path: Path) -> None:
-    outcome = sweep(QUICK, run_badly, context(tmp_path), executor=ThreadPoolExecutor(1))
-    assert outcome.recorded == QUICK[3:]
-    assert {job.seed for job, _ in outcome.failed} == {0, 1, 2}
-
-
 def test_an_executor_is_used_fully_and_its_jobs_note_their_own_images_only(tmp_path: Path) -> None:
     names = ["a", "b", "c"]
     for classes, name in enumerate(names, start=2):

@@ -163,20 +163,6 @@ def test_full_disk_stops_the_command_and_the_store_keeps_the_record(
     assert len(Store("runs").records("calibration")) == 1
 
 
-def test_killed_by_sigkill_the_folder_is_whole_and_work_goes_on_from_it_alone(command: Command, tmp_path: Path) -> None:
-    name = command(*PRETRAIN, "--out", "out")[1].splitlines()[0]
-    arguments = (*RUN, "--seeds", "0-49", "--method", "standard", "--init", name)
-    with toys.child(toys.command_child, arguments, tmp_path) as child:
-        toys.wait_for(lambda: len(Store("out").records("calibration")) >= 2)
-        child.kill()
-        child.join()
-    assert Store("out").damaged() == []
-    count = len(Store("out").records("calibration"))
-    shutil.rmtree("runs")
-    said = f"0 recorded, {count} recorded before and not measured again, {100 - count} not started for lack of time"
-    assert said in command(*arguments, "--time-budget", "0")[1]
-
-
 def test_records_of_worker_processes_are_told_here_one_by_one(tmp_path: Path) -> None:
     jobs = [toys.toy_job(seed, method="nothing") for seed in range(4)]
     told: list[Record] = []

@@ -133,16 +133,6 @@ def test_a_number_is_the_printed_one_to_its_last_digit(value, direction):
     assert (verdict.comparison.effect, verdict.scale) == (pytest.approx(value - 0.9225), "published")
 
 
-def test_a_measurement_without_randomness_needs_one_record():
-    shared = {"section": "effective_robustness", "dataset": "imagenet"}
-    fits = (
-        seeds("scratch", [y], "r_squared", method=x, **shared) for x, y in (("fit-linear", 0.98), ("fit-logit", 0.99))
-    )
-    verdict = judged(claim("er-fit-imagenet"), *fits)
-    assert (verdict.direction, verdict.comparison.n) == ("supported", 1)
-    assert verdict.comparison.low == verdict.comparison.high == verdict.comparison.effect
-
-
 def test_a_side_may_be_the_number_zero():
     setting = {"section": "effective_robustness", "method": "replay"}
     records = seeds(CHECKPOINT, [-0.01, 0.0, -0.02], "final_effective_robustness", **setting)

@@ -189,6 +189,7 @@ def printed_row(claim: Claim) -> pd.Series:
     return rows.iloc[0]
 
 
+@functools.cache
 def paper_rows(claim: Claim, side: Side) -> pd.DataFrame:
     """The published numbers of one side, those printed at the claim's locator first: one, several levels, or none."""
     name, _, place = side.metric.partition("class_error_")
@@ -227,6 +228,7 @@ def paper_places(claim: Claim) -> list[str | float]:
     return [place for place in found[0] if place in found[1]]
 
 
+@functools.cache
 def paper_effect(claim: Claim) -> float | None:
     """The effect computed from the paper's own numbers; None where it prints none for one of the sides.
 

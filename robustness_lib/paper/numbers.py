@@ -143,7 +143,7 @@ def network_label(architecture: str) -> str:
 def _table(section: str) -> pd.DataFrame:
     path = DATA / f"{section}.csv"
     path = path if path.exists() else DATA / "calibration.csv"  # of which no row is about a section without numbers
-    text = dict.fromkeys(("printed", "axis", "dataset", "arm", "method"), str)
+    text = dict.fromkeys(("section", "printed", "axis", "dataset", "arm", "method", "metric", "locator"), object)
     rows = pd.read_csv(path, dtype=text, keep_default_na=False, na_values={"level": "", "position": ""})
     return rows[rows["section"] == section]
 
@@ -178,17 +178,15 @@ def select(
     position) instead of single numbers.
     """
     table = _table(known(section))
-    on_curve = table["metric"].str.startswith("history_") | (table["metric"] == "class_error")
-    keep = (on_curve == curve).to_numpy()
+    keep = table["metric"].str.match("history_|class_error$").to_numpy() == curve
     for column, wanted in (("dataset", dataset), ("arm", arm), ("method", method), ("metric", metric)):
         if wanted is not None:
-            keep = keep & (table[column] == wanted).to_numpy()
+            keep = keep & (table[column].to_numpy() == wanted)
     if level is not None:
         keep = keep & np.isclose(table["level"], level)
     rows = table[keep]
-    if locator is not None and (rows["locator"] == locator).any():
-        rows = rows[rows["locator"] == locator]
-    return rows
+    there = rows["locator"].to_numpy() == locator
+    return rows[there] if there.any() else rows
 
 
 def tolerance(row: pd.Series) -> tuple[float, float]:

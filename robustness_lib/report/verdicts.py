@@ -102,16 +102,16 @@ def size(claim: Claim, low: float, high: float) -> Size:
 
 @dataclass(frozen=True)
 class _Records:
-    """What a section has at one scale: rows that count by data set, method and metric."""
+    """What a section has at one scale that counts, and its rows by data set, method and metric."""
 
     profile: str
-    rows: dict[Any, pd.DataFrame]
-    none: pd.DataFrame
+    table: pd.DataFrame
+    rows: dict[Any, Any]
 
     def side(self, dataset: str, side: Side) -> pd.DataFrame:
         name = f"{side.metric}_{side.at}" if side.at else side.metric
-        rows = self.rows.get((dataset, side.method, name), self.none)
-        return rows if side.arm == "none" else rows[rows["arm"] == side.arm]
+        rows = self.table.take(self.rows.get((dataset, side.method, name), []))
+        return rows if side.arm == "none" else rows[rows["arm"].to_numpy() == side.arm]
 
 
 def _scales(values: pd.DataFrame, section: str) -> list[_Records]:
@@ -119,9 +119,8 @@ def _scales(values: pd.DataFrame, section: str) -> list[_Records]:
     found = []
     for profile in EVIDENCE:
         rows = evidence.where(values, section=section, main=True, profile=profile)
-        groups = rows.astype({"arm": str}).groupby(["dataset", "method", "metric"], observed=True)
-        groups = groups[["seed", "level", "value", "arm", "init", "checkpoint"]]
-        found.append(_Records(profile, dict(iter(groups)), rows.iloc[:0]))
+        rows = rows.astype(dict.fromkeys(("dataset", "method", "metric", "arm", "init", "checkpoint"), object))
+        found.append(_Records(profile, rows, rows.groupby(["dataset", "method", "metric"]).indices))
     return found
 
 
