@@ -97,8 +97,7 @@ DataRoot = Annotated[
 ]
 StoreFolder = Annotated[Path, _folder("--store", "Folder for records, networks and checkpoints.")]
 Out = Annotated[
-    Path | None,
-    _folder("--out", "Folder that mirrors each record as soon as it is made, to take to another machine."),
+    Path | None, _folder("--out", "Folder that mirrors each record as soon as it is made, to take to another machine.")
 ]
 Device = Annotated[str, _text("auto, cpu, cuda or cuda:N.")]
 Precision = Annotated[str, _text("auto, bfloat16 or float32.")]
@@ -114,8 +113,7 @@ Settings = Annotated[
     ),
 ]
 PretrainingSettings = Annotated[
-    list[str],
-    Option("--set", help="NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe."),
+    list[str], Option("--set", help="NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe.")
 ]
 SectionName = Annotated[str, Argument(help="Section, or pretraining.")]
 
@@ -435,8 +433,7 @@ def merge(
 def publish_records(
     store: StoreFolder = DEFAULT_STORE,
     changed: Annotated[
-        bool,
-        Option("--changed", help="Also records with settings changed by --set, which may take others' place."),
+        bool, Option("--changed", help="Also records with settings changed by --set, which may take others' place.")
     ] = False,
     replace: Annotated[
         bool, Option("--replace", help="Also where the book has other numbers of the same job: yours instead.")
@@ -527,10 +524,7 @@ def check_data(
 
 
 @data_app.command("fetch")
-def fetch_data(
-    names: Annotated[list[str], Argument(help="Image sets.")],
-    data_root: DataRoot = None,
-) -> None:
+def fetch_data(names: Annotated[list[str], Argument(help="Image sets.")], data_root: DataRoot = None) -> None:
     """Download image sets that can be downloaded; say how to get the others."""
     from robustness_lib import data
 

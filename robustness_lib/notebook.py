@@ -1,9 +1,8 @@
 """What a notebook needs around its cells: checked parameters, and an executed copy that is fit to publish.
 
-papermill does not check parameters: a name that the notebook does not know is one line in a log, and the run goes on
-with the defaults. :func:`check_parameters`, called in the cell after the parameters cell, refuses such a run.
-
-``python -m robustness_lib.notebook EXECUTED PAGE`` writes the copy that the book shows (:func:`write_page`).
+papermill does not check parameters: it runs with the defaults where a name is misspelt. :func:`check_parameters`,
+called in the cell after the parameters cell, refuses such a run. ``python -m robustness_lib.notebook EXECUTED PAGE``
+writes the copy that the book shows (:func:`write_page`).
 """
 
 from __future__ import annotations
@@ -29,12 +28,9 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
     """Refuse unknown parameters, values of the wrong kind and what a section cannot measure; work from the root.
 
     A notebook that an editor started in its own folder goes on in the folder above, if that has the recorded results.
-    The defaults in the parameters cell say which parameters there are and of which kind each is. A number given for
-    text becomes text (``-p seeds 0`` means ``"0"``). Where nothing is recorded, cells about that say so.
-
-    Args:
-        namespace: The notebook's ``globals()``. Values are converted in place.
-        section: The section that the notebook measures; None for none.
+    The defaults in the parameters cell say which parameters there are and of which kind each is. Values in the
+    namespace, the notebook's ``globals()``, are converted: a number given for text becomes text (``-p seeds 0`` means
+    ``"0"``). Where nothing is recorded, cells about that say so.
     """
     history = [str(cell) for cell in namespace.get("In", ())]
     defaults = next(filter(None, map(_constants, history)), {})
@@ -47,7 +43,13 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
         namespace[name] = str(as_path(value)) if name in _FOLDERS and value else value
     if "results" in namespace:
         folder = Path(namespace["results"])
-        _go_to_root(folder)
+        if not folder.is_dir() and (".." / folder).is_dir():
+            os.chdir("..")
+        if not folder.is_dir():
+            raise UserError(
+                f"the recorded results are not in {folder}; start the notebook in the root of the repository, or give "
+                "their folder as the parameter results"
+            )
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
         if shell is not None and not any(folder.glob(f"{section or '*'}.jsonl")):
             shell.ast_transformers.append(NothingRecorded())
@@ -87,29 +89,12 @@ def _name_run(parameters: Mapping[str, Any]) -> None:
     display(Markdown(text))  # type: ignore[no-untyped-call]
 
 
-def _go_to_root(results: Path) -> None:
-    if not results.is_dir() and (".." / results).is_dir():
-        os.chdir("..")
-    if not results.is_dir():
-        raise UserError(
-            f"the recorded results are not in {results}; start the notebook in the root of the repository, or give "
-            "their folder as the parameter results"
-        )
-
-
 def _constants(cell: str) -> dict[str, Any]:
     """Names and values of a cell that holds nothing but plain assignments; otherwise nothing."""
-    constants: dict[str, Any] = {}
     try:
-        for statement in ast.parse(cell).body:
-            match statement:
-                case ast.Assign(targets=[ast.Name(id=name)], value=value):
-                    constants[name] = ast.literal_eval(value)
-                case _:
-                    return {}
-    except (SyntaxError, ValueError):
+        return {one.targets[0].id: ast.literal_eval(one.value) for one in ast.parse(cell).body}  # type: ignore[attr-defined]
+    except (SyntaxError, ValueError, AttributeError):
         return {}
-    return constants
 
 
 def _as_kind_of(default: Any, value: Any, name: str) -> Any:
@@ -138,13 +123,12 @@ def _as_kind_of(default: Any, value: Any, name: str) -> Any:
 def write_page(executed: Path, page: Path) -> None:
     """Write the copy of an executed notebook that the book shows, whole or not at all.
 
-    It lacks what papermill noted about the run (paths of this machine, times), and the progress bars of cells with the
-    tag ``remove-stderr``. The numbers that a figure draws become a file, ``data/<its label>.csv`` beside the copy, and
-    its caption ends with a link to that.
+    It lacks what papermill noted about the run, and the progress bars of cells with the tag ``remove-stderr``. The
+    numbers that a figure draws become a file, ``data/<its label>.csv`` beside the copy, to which its caption links.
 
     Raises:
-        UserError: Parameters were given to the notebook (the book shows the defaults), it stopped with an error, or an
-            output holds a path of this machine.
+        UserError: Parameters were given (the book shows the defaults), it stopped with an error, or an output holds a
+            path of this machine.
     """
     notebook = json.loads(executed.read_text())
     parameters = notebook["metadata"].pop("papermill", {}).get("parameters", {})

@@ -137,10 +137,7 @@ def updates() -> Iterator[list[dict[str, Any]]]:
 def both_sides(method: str, updates: list[dict[str, Any]], **changes: object) -> list[list[dict[str, Any]]]:
     """The updates of two epochs of the textbook, then of the library; the clock of both ticks after each."""
     chosen, found = setting(crop_padding=0, train_images=10, **changes), []
-    for side in (
-        measurements.by_textbook(method, chosen, "cpu", 0),
-        measurements.library(method, chosen, CPU),
-    ):
+    for side in (measurements.by_textbook(method, chosen, "cpu", 0), measurements.library(method, chosen, CPU)):
         updates.clear()
         watch = clock.Clock("cpu")
         side(watch, 2)

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import toys
-from toys import Command
+from toys import Command, refused
 
 from robustness_lib import cli
 from robustness_lib.errors import UserError
@@ -72,16 +72,6 @@ def test_small_run_then_nothing_to_do(command: Command, checkpoint: str) -> None
     status, out, _ = command(*arguments)
     assert (status, out) == (0, f"calibration: 0 recorded, 4 recorded before and not measured again{shows}")
     assert Store("runs").records("calibration") == records
-
-
-def refused(command: Command, *arguments: str) -> str:
-    """The one sentence of a mistake."""
-    status, out, err = command(*arguments)
-    assert status == 2, (out, err)
-    assert out == ""
-    [line] = err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 @pytest.mark.parametrize(

@@ -115,27 +115,16 @@ def test_round_trip(text: str, seed: int, level: float | None, error: float) -> 
     assert again.to_json() == first.to_json()
 
 
-@pytest.mark.parametrize(
-    "spoil",
-    [
-        lambda text: text[: len(text) // 2],
-        lambda text: text[:-1],
-        lambda text: "",
-        lambda text: "null",
-        lambda text: "[]",
-        lambda text: "[" * 200_000,
-        lambda text: text.replace('"seed":0', '"seed":1'),
-        lambda text: text.replace('"metrics"', '"metric"'),
-        lambda text: text.replace('"seed":0', '"seeds":0'),
-        lambda text: text.replace('"key"', '"more":1,"key"'),
-        lambda text: json.dumps({**json.loads(text), "metrics": [1]}),
-        lambda text: json.dumps({**json.loads(text), "provenance": None}),
-        lambda text: json.dumps({**json.loads(text), "job": []}),
-    ],
-)
-def test_damage_is_seen(spoil: Any) -> None:
+LINE = record().to_json()
+REPLACED = [('"seed":0', '"seed":1'), ('"seed":0', '"seeds":0'), ('"metrics"', '"metric"'), ('"key"', '"more":1,"key"')]
+SPOILED = [LINE[:100], LINE[:-1], "", "null", "[]", "[" * 200_000, *(LINE.replace(*pair) for pair in REPLACED)]
+SPOILED += [json.dumps(json.loads(LINE) | part) for part in ({"metrics": [1]}, {"provenance": None}, {"job": []})]
+
+
+@pytest.mark.parametrize("spoiled", SPOILED, ids=range(len(SPOILED)))
+def test_damage_is_seen(spoiled: str) -> None:
     with pytest.raises(ValueError, match=r"."):
-        Record.from_json(spoil(record().to_json()))
+        Record.from_json(spoiled)
 
 
 @pytest.mark.parametrize("name", ["section", "profile", "dataset", "init"])
@@ -147,60 +136,34 @@ def test_names_of_a_job_are_harmless(name: str, value: object) -> None:
         dataclasses.replace(JOB, **{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"level": 10**400},
-        {"level": math.nan},
-        {"seed": True},
-        {"seed": 2**63},
-        {"method": ["standard"]},
-        {"method": "\x07"},
-        {"recipe": []},
-        {"recipe": {"epochs": "abc"}},
-        {"recipe": {"epochs": 0}},
-        {"recipe": {"batch_size": 10**400}},
-        {"recipe": {"learning_rate": math.inf}},
-        {"recipe": {"flip": 1}},
-        {"recipe": {"schedule": "<b>"}},
-        {"recipe": {"note": {"a": 1}}},
-        {"recipe": {"note": "`rm`"}},
-        {"recipe": {"<b>": 1}},
-    ],
-    ids=str,
-)
-def test_fields_of_a_job_have_their_type_and_range(change: dict[str, Any]) -> None:
+def each(fields: dict[str, list[Any]]) -> list[tuple[str, Any]]:
+    return [(name, value) for name, values in fields.items() for value in values]
+
+
+WRONG = {"level": [10**400, math.nan], "seed": [True, 2**63], "method": [["standard"], "\x07"], "recipe": [[]]}
+RECIPE = {"epochs": ["abc", 0], "batch_size": [10**400], "learning_rate": [math.inf], "flip": [1], "<b>": [1]}
+RECIPE |= {"schedule": ["<b>"], "note": [{"a": 1}, "`rm`"]}
+
+
+@pytest.mark.parametrize(("name", "value"), each(WRONG) + [("recipe", dict([one])) for one in each(RECIPE)], ids=str)
+def test_fields_of_a_job_have_their_type_and_range(name: str, value: object) -> None:
     with pytest.raises(UserError):
-        dataclasses.replace(JOB, **change)
+        dataclasses.replace(JOB, **{name: value})  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("part", "change"),
-    [
-        ("provenance", {"seconds": 10**400}),
-        ("provenance", {"seconds": -1}),
-        ("provenance", {"device": "<img src=x onerror=alert(1)>"}),
-        ("provenance", {"device": "CPU \x1b]0;x\x07"}),
-        ("provenance", {"threads": 0}),
-        ("provenance", {"compile": "yes"}),
-        ("provenance", {"data": {"<b>/test": "00"}}),
-        ("provenance", {"trained_on": "CPU"}),
-        ("provenance", {"changed": {"epochs": [1]}}),
-        ("provenance", {"more": {"deep": [1]}}),
-        ("metrics", {"error": 10**400}),
-        ("metrics", {"error": "0.5"}),
-        ("metrics", {"error": True}),
-        ("metrics", {"error": [[0.5]]}),
-        ("metrics", {"error": [0.5, math.nan]}),
-        ("metrics", {"<b>": 0.5}),
-    ],
-    ids=str,
-)
-def test_fields_of_a_record_have_their_type_and_range(part: str, change: dict[str, Any]) -> None:
-    data = json.loads(record().to_json())
-    data[part] |= change
-    with pytest.raises(UserError, match=rf"the {part}.* of a job or record cannot be .*; give another"):
-        Record.from_json(json.dumps(data))
+METRICS = {"error": [10**400, "0.5", True, [[0.5]], [0.5, math.nan]], "<b>": [0.5]}
+SOURCE = {"seconds": [10**400, -1], "device": ["<img src=x onerror=alert(1)>", "CPU \x1b]0;x\x07"], "threads": [0]}
+SOURCE |= {"compile": ["yes"], "data": [{"<b>/test": "00"}], "trained_on": ["CPU"], "changed": [{"epochs": [1]}]}
+SOURCE |= {"more": [{"deep": [1]}]}
+
+
+@pytest.mark.parametrize("part", ["metrics", "provenance"])
+def test_fields_of_a_record_have_their_type_and_range(part: str) -> None:
+    for name, value in each(METRICS if part == "metrics" else SOURCE):
+        data = json.loads(record().to_json())
+        data[part][name] = value
+        with pytest.raises(UserError, match=rf"the {part}.* of a job or record cannot be .*; give another"):
+            Record.from_json(json.dumps(data))
 
 
 def test_metrics_are_plain_finite_floats() -> None:
@@ -339,28 +302,24 @@ def test_publish_merges_sorts_and_changes_nothing_the_second_time(tmp_path: Path
     assert publish([slower], folder) == ({"calibration": (4, 0)}, [])  # times are no difference
 
 
-def test_published_line_cut_in_half_is_refused_with_file_and_line(tmp_path: Path) -> None:
-    store, folder = Store(tmp_path / "runs"), tmp_path / "results"
-    for seed in range(3):
-        store.add(record(seed))
-    publish(store.records(), folder)
-    path = folder / "calibration.jsonl"
-    lines = path.read_text().splitlines()
-    path.write_text(f"{lines[0]}\n{lines[1][:100]}\n{lines[2]}\n")
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        (LINE[:100], r" is not a whole record"),
+        (record(1, error=0.75).to_json(), rf" .* {record(1).job.key} has a line"),
+    ],
+)
+def test_published_line_that_is_cut_or_there_twice_is_refused_with_file_and_number(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    path = tmp_path / "calibration.jsonl"
+    path.write_text("\n".join([record(1).to_json(), line, record(2).to_json(), ""]))
     before = path.read_bytes()
-    store.add(record(7))
-    for act in (lambda: load_published("calibration", folder), lambda: publish(store.records(), folder)):
-        with pytest.raises(UserError, match=rf"line 2 of {path} is not a whole record") as caught:
+    for act in (lambda: load_published("calibration", tmp_path), lambda: publish([record(7)], tmp_path)):
+        with pytest.raises(UserError, match=rf"line 2 of {path}{reason}") as caught:
             act()
         assert "\n" not in str(caught.value)
     assert path.read_bytes() == before
-
-
-def test_two_lines_of_one_job_are_refused(tmp_path: Path) -> None:
-    lines = [record(0).to_json(), record(1).to_json(), record(0, error=0.75).to_json()]
-    (tmp_path / "calibration.jsonl").write_text("\n".join(lines) + "\n")
-    with pytest.raises(UserError, match=rf"line 3 of .*calibration.jsonl .* {record(0).job.key} has a line already"):
-        load_published("calibration", tmp_path)
 
 
 def publish_child(folder: Path, first: int) -> None:
@@ -379,29 +338,13 @@ def test_two_publishes_at_once_lose_nothing(tmp_path: Path) -> None:
 # ---------------------------------------------------------------------------------------- merging
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
-def line(**changes: Any) -> str:
-    """A line whose key belongs to its job, whatever else is wrong with it."""
-    data = json.loads(record().to_json()) | changes
-    return json.dumps(data | {"key": short_hash(data["job"])})
+EVIL = json.loads(LINE)["job"] | {"section": "../../elsewhere"}
 
 
 @pytest.mark.parametrize(
     "content",
-    [
-        record().to_json()[:-30],
-        "",
-        "\xff",
-        line(metrics={"error": "low"}),
-        line(metrics={"error": 7}).replace("7", "1e999"),
-        line(provenance={"seconds": 10**400}),
-        line(job=json.loads(record().to_json())["job"] | {"section": "../../elsewhere"}),
-        '{"key":' * 200_000,
-    ],
-    ids=lambda content: content[-30:],
+    [LINE[:-30], "", "\xff", json.dumps(json.loads(LINE) | {"job": EVIL, "key": short_hash(EVIL)})],
+    ids=["cut", "empty", "binary", "evil"],
 )
 def test_damaged_line_is_named_and_the_others_are_merged(tmp_path: Path, content: str) -> None:
     source, store = tmp_path / "out", Store(tmp_path / "a" / "b" / "runs")

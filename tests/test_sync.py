@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 import torch
 import toys
-from toys import Command
+from toys import Command, refused
 
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import pretraining
@@ -43,15 +43,6 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.Captu
     monkeypatch.delenv("ROBUSTNESS_DATA", raising=False)
 
     return toys.command(monkeypatch, capfd)
-
-
-def refused(command: Command, *arguments: str) -> str:
-    """The one sentence of a mistake."""
-    status, out, err = command(*arguments)
-    assert (status, out) == (2, "")
-    [line] = err.splitlines()
-    assert line.startswith("error: ")
-    return line
 
 
 def tree(folder: Path | str) -> dict[str, bytes]:

@@ -44,7 +44,7 @@ def at_levels(init: str, values: dict[float, list[float]], **same: Any) -> list[
 
 
 def judged(found: Claim, *records: list[Record]) -> verdicts.Verdict:
-    return verdicts.judge(found, evidence.tidy([one for some in records for one in some]))
+    return verdicts.all_verdicts(evidence.tidy([one for some in records for one in some]), [found])[0]
 
 
 # ---- effect and interval

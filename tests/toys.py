@@ -174,7 +174,9 @@ def exit_code(target: Callable[..., None], *arguments: object) -> int | None:
 
 
 def sweep_child(jobs: Sequence[Job], store: Path, workers: int) -> None:
+    """A sweep whose workers are forked from the server, as starting Python and importing PyTorch takes long."""
     torch.set_num_threads(1)
+    multiprocessing.get_context = lambda method: CHILDREN  # type: ignore[assignment]
     sweep(jobs, toy_run, context(store), workers=workers)
 
 
@@ -241,3 +243,12 @@ def alive(pid: int) -> bool:
 def stored(store: Path) -> dict[str, Metrics]:
     """Metrics by key."""
     return {record.job.key: record.metrics for record in Store(store).records()}
+
+
+def refused(command: Command, *arguments: str) -> str:
+    """The one sentence of a mistake."""
+    status, out, err = command(*arguments)
+    assert (status, out) == (2, ""), err
+    [line] = err.splitlines()
+    assert line.startswith("error: ")
+    return line

@@ -185,8 +185,8 @@ def select(
     if level is not None:
         keep = keep & np.isclose(table["level"], level)
     rows = table[keep]
-    there = rows["locator"].to_numpy() == locator
-    return rows[there] if there.any() else rows
+    there = rows[rows["locator"] == locator]
+    return rows if there.empty else there
 
 
 def tolerance(row: pd.Series) -> tuple[float, float]:

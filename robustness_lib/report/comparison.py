@@ -84,16 +84,17 @@ def compare(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
 def agreement(table: pd.DataFrame) -> str:
     """How far the single jobs of :func:`compare` agree, in one line."""
     jobs = table[table["seed"] != "mean"]
-    far = jobs["difference"].abs() / jobs["sd"]
-    equal = jobs["difference"] == 0
-    counts = {
-        "equal": equal.sum(),
-        "differ by at most one sd": (~equal & (far <= 1)).sum(),
-        "by at most two": (~equal & (far > 1) & (far <= 2)).sum(),
-        "by more": (~equal & (far > 2)).sum(),
-        "differ where the book has one seed": (~equal & far.isna()).sum(),
+    far = (jobs["difference"].abs() / jobs["sd"]).where(jobs["difference"] != 0, -1)
+    kinds = {
+        "equal": far == -1,
+        "differ by at most one sd": (far >= 0) & (far <= 1),
+        "by at most two": (far > 1) & (far <= 2),
+        "by more": far > 2,
+        "differ where the book has one seed": far.isna(),
     }
-    return f"of {len(jobs)} numbers " + ", ".join(f"{count} {words}" for words, count in counts.items() if count)
+    return f"of {len(jobs)} numbers " + ", ".join(
+        f"{rows.sum()} {words}" for words, rows in kinds.items() if rows.any()
+    )
 
 
 def places(yours: Sequence[Record], book: Sequence[Record]) -> list[str]:

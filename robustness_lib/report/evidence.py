@@ -1,7 +1,7 @@
 """Recorded results as one tidy frame, a row a record and metric; what the book shows are filters of it.
 
-Seeds are paired: both sides of a comparison share every random draw that is not compared, so an effect is taken at each
-seed, and its interval is the 95 % interval of Student's t distribution over seeds.
+Seeds are paired: an effect is taken at each seed, as both sides share every random draw that is not compared, and its
+interval is the 95 % interval of Student's t distribution over seeds.
 """
 
 from __future__ import annotations
@@ -65,11 +65,10 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     """Records of any sections as a long frame; those of pre-trainings say which checkpoints differ by their seed alone.
 
     Returns:
-        One row a record and scalar metric: ``section``, ``profile``, ``dataset``, ``arm``, ``method``, ``level`` (NaN
-        without one), ``seed``, ``init``, ``checkpoint`` (equal where only its seed differs), ``recipe``
-        (canonical JSON), ``precision``, ``key``, ``metric``, ``value`` (in the unit of the record), and ``main``:
-        whether the record counts where its setting was also measured with another checkpoint or recipe (:func:`_main`).
-        Metrics that follow from others are added (:func:`_derived`).
+        One row a record and scalar metric, recorded or derived: ``section`` to ``level`` (NaN without one), ``seed``,
+        ``init``, ``checkpoint`` (equal where only its seed differs), ``recipe`` (canonical JSON), ``precision``,
+        ``key``, ``metric``, ``value`` (in the unit of the record), and ``main``: whether the record counts where its
+        setting was also measured with another checkpoint or recipe (:func:`_main`).
     """
     records = list(records)
     made = {checkpoint_id(record.job): record.job for record in records if record.job.section == PRETRAINING}
@@ -115,13 +114,10 @@ def _main(rows: pd.DataFrame) -> set[str]:
 
 
 def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
-    """Metrics that follow from recorded ones.
+    """Metrics that follow from recorded ones: ratios, means over the OOD sets of one kind, and values of lists.
 
-    ``adversarial_ratio``: adversarial over clean accuracy. ``auroc_photographs`` and so on: means over OOD sets of one
-    kind. ``class_error_1`` and so on, of ten classes. ``history_error_half``, ``_last``: at half of the epochs and at
-    the end. ``high_share``: share of a testbed's models with effective robustness above 1 point. ``mixed_gain``:
-    effective robustness of the best mix of two models beyond both of them. ``gap_share_early``, ``_late``: share of the
-    accuracy gap that effective robustness closes (P2), in either half of the epochs whose accuracy the testbed reaches.
+    ``history_error_half``, ``_last``: at half of the epochs and at the end. ``high_share``: of a testbed's models with
+    effective robustness above 1 point. ``mixed_gain``: effective robustness of the best mix of two models beyond both.
     """
     found: dict[str, float] = {}
     if metrics.get("clean_accuracy") and "adversarial_accuracy" in metrics:
@@ -148,6 +144,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
 
 
 def _gap_share(metrics: Mapping[str, Any]) -> dict[str, float]:
+    """Share of the accuracy gap that is closed (P2), in both halves of the epochs on the testbed's line."""
     shift = _natural_shift("slope", metrics)
     if f"history_accuracy_{shift}" not in metrics:
         return {}
@@ -226,16 +223,13 @@ def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two sides at the seeds that both have; where there are none, ``n`` is 0 and all numbers are NaN.
+    """Two sides at the seeds that both have, ascending; where there are none, ``n`` is 0 and all numbers are NaN.
 
     Attributes:
-        seeds: The paired seeds, ascending.
         treated: One value a seed; ``reference`` likewise.
         effect: Mean over seeds, with its 95 % interval from ``low`` to ``high``, infinite of one seed.
         levels: Those that were reduced to one value, or the only one.
         pretraining_seeds: From how many pre-trainings pre-trained sides start, the least of both; 0 without such.
-        profile: The scale.
-        dataset: The image set of the treated side.
     """
 
     seeds: tuple[int, ...] = ()
@@ -268,12 +262,11 @@ def compare(
 
     Args:
         values: Of :func:`tidy`.
-        treated: Conditions on its columns (:func:`where`): at least section, profile, dataset, method and metric.
-        reference: The same of the other side.
+        treated: Conditions on its columns (:func:`where`), at least section, profile, dataset, method and metric; the
+            same for ``reference``.
         level: The level of both; None: records without a level, or all of them with ``reduce``.
         reduce: Reduce the levels that both sides have to the trapezoid ``"area"``, to that without the value at level 0
             (``"excess"``), or to the ``"mean"``; of an unfinished sweep the levels and seeds with the most values.
-        kind: The effect.
     """
     sides = (where(values, main=True, **conditions) for conditions in (treated, reference))
     found = paired(*sides, level=level, reduce=reduce, kind=kind)
@@ -392,10 +385,10 @@ def arms(
     ``locator`` is the place in the paper that is preferred where it prints a number more than once.
 
     Returns:
-        ``dataset`` (as asked for), ``measured_on``, ``method``, ``level``, ``metric``, ``profile``, for each arm
-        ``scratch``, ``scratch_sd``, ``tuned``, ``tuned_sd``; ``difference`` (tuned less scratch), ``low``, ``high``
-        (95 %), ``n``, ``pretraining_seeds``, and ``paper_scratch``, ``paper_tuned`` (NaN where the paper prints none;
-        of an area or mean over the levels that were measured). Of what only the paper has, ours is NaN.
+        ``dataset`` (as asked for), ``measured_on``, ``method``, ``level``, ``metric``, ``profile``; means and standard
+        deviations of both arms, ``difference`` (tuned less scratch), ``low``, ``high`` (95 %), ``n``,
+        ``pretraining_seeds``, and the paper's values (of an area or mean over the levels that were measured). What only
+        one has is NaN of the other.
     """
     rows: list[list[Any]] = []
     places = levels if reduce is None else [None]

@@ -97,14 +97,7 @@ def printed(name: str, **setting: Any) -> str:
 
 
 def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, name: str, classes: str = "") -> Markdown:
-    """A numbered table, as a MyST directive.
-
-    Args:
-        frame: Cells by column title, Markdown; at most six columns, the first of them the row heads.
-        caption: Markdown.
-        name: Label, such as ``"tab-calibration"``.
-        classes: CSS classes.
-    """
+    """A numbered table, as a MyST directive, of Markdown cells by column title; its label is like ``"tab-ood"``."""
     rows = pd.DataFrame(frame)
     rows = pd.DataFrame({"": ["none recorded"]}) if rows.empty else rows
     cells = [list(map(str, row)) for row in (rows.columns, *rows.to_numpy())]
@@ -122,8 +115,6 @@ def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = ""
 
     Args:
         rows: Of :func:`robustness_lib.report.evidence.arms`.
-        caption: What is the same in every row.
-        name: Label.
         setting: Title of the first column, which names what differs between rows.
         paper: Whether the paper has such numbers at all.
     """

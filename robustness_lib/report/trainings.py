@@ -14,15 +14,7 @@ from robustness_lib.paper.numbers import Metric, label, metric, network_label
 from robustness_lib.report.comparison import distinctions
 from robustness_lib.report.evidence import where
 from robustness_lib.report.markdown import Markdown, number, table
-from robustness_lib.runner.records import (
-    EVIDENCE,
-    PRETRAINING,
-    SCRATCH,
-    SETTING,
-    Job,
-    Record,
-    checkpoint_id,
-)
+from robustness_lib.runner.records import EVIDENCE, PRETRAINING, SCRATCH, SETTING, Job, Record, checkpoint_id
 
 
 def corpus_label(pretrainings: Iterable[Record], checkpoint: str) -> str:
@@ -108,13 +100,10 @@ def candidates_table(
     """What was tried before recipes were fixed, a row a candidate, the best of each arm (at each level) in bold.
 
     Args:
-        records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`.
-        method: Method of that section.
+        records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`, and one of its methods.
         measures: What is shown; the last decides.
         train_images: Only candidates that were trained on so many images; None: all.
         symbol: Symbol of the level, where the method has levels.
-        caption: Caption.
-        name: Label.
     """
     some = [one for one in records if one.job.method == method]
     some = [one for one in some if train_images in (None, one.job.recipe["train_images"])]
@@ -149,12 +138,9 @@ def live_table(
     records of one setting apart (:func:`robustness_lib.report.comparison.distinctions`) gives rows of their own.
 
     Args:
-        jobs: The planned jobs, in whose order the rows are.
-        live: Their records.
+        jobs: The planned jobs, in whose order the rows are; ``live`` are their records.
         values: The recorded results, of :func:`robustness_lib.report.evidence.tidy`.
         metrics: What is shown. A row that has none of them shows the first four of its own instead.
-        caption: Caption.
-        name: Label.
     """
     differs, by_key = distinctions(live), {record.job.key: record.metrics for record in live}
     groups: dict[tuple[str, str], list[Job]] = {}

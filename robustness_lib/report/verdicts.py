@@ -47,8 +47,6 @@ class Verdict:
     """What the records say about a claim.
 
     Attributes:
-        claim: The claim.
-        direction: One of :data:`DIRECTIONS`.
         size: "" where the paper states none; "not judged" of a direction that is supported at another scale than its.
         comparison: What decides; of a claim with :attr:`~Claim.than` its sides are gains.
         level: Of a claim about every level, class or OOD set the one that bears it out least; ``levels`` is how many.
@@ -122,11 +120,6 @@ def _scales(values: pd.DataFrame, section: str) -> list[_Records]:
         rows = rows.astype(dict.fromkeys(("dataset", "method", "metric", "arm", "init", "checkpoint"), object))
         found.append(_Records(profile, rows, rows.groupby(["dataset", "method", "metric"]).indices))
     return found
-
-
-def judge(claim: Claim, values: pd.DataFrame) -> Verdict:
-    """The verdict on one claim."""
-    return all_verdicts(values, [claim])[0]
 
 
 def all_verdicts(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:

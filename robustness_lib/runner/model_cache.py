@@ -51,11 +51,8 @@ class Kept(NamedTuple):
 class Context:
     """What a job needs beside its description; nothing in it changes a result beyond rounding.
 
-    Attributes:
-        data: The data root; None for ``$ROBUSTNESS_DATA`` or ``data``.
-        store: The folder that networks, checkpoints and outputs are kept in.
-        runtime: Where networks run.
-        progress: Whether trainings show a progress bar.
+    ``data`` is the data root, None for ``$ROBUSTNESS_DATA`` or ``data``; the store keeps networks, checkpoints and
+    outputs; ``progress`` says whether trainings show a progress bar.
     """
 
     data: Path | None = None
@@ -142,8 +139,6 @@ class Training:
     """The complete description of a trained network.
 
     Attributes:
-        init: ``"scratch"`` or a checkpoint id.
-        seed: From which the subset, initialisation, order, augmentation and dropout are drawn.
         held_out: Whether a tenth of the training images is kept aside for temperature tuning.
         variant: What else determines the network, such as a corruption of its labels; empty for nothing.
     """
@@ -174,8 +169,8 @@ class Trained:
     """A trained network in evaluation mode, on the runtime's device, and what was observed on the way.
 
     Attributes:
-        epochs: [E], the observed epochs, from 1, as int64; with early ones within the first, float64.
-        confidence: float32 [E, N], largest softmax probability of each test image after each of them, in [0, 1].
+        epochs: [E], the observed epochs, from 1; float64 where some are within the first, else int64.
+        confidence: float32 [E, N], largest softmax probability of each test image, in [0, 1].
         correct: bool [E, N], whether the prediction was right.
         further: By name, what else was observed, [E, ...] (:func:`trained`).
         losses: Of every epoch the mean of its batches' training losses (nats).

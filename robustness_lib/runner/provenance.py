@@ -17,7 +17,7 @@ LIBRARIES = ("robustness-lib", "torch", "torchvision", "numpy", "scipy", "scikit
 
 
 def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str, Any]) -> dict[str, Any]:
-    """Where a number comes from: seconds, SHA-256 of image sets by ``name/split``, device and precision, and code."""
+    """Seconds, SHA-256 of image sets by ``name/split``, device and precision, and code."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
         with contextlib.suppress(PackageNotFoundError):
@@ -35,7 +35,7 @@ def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str,
 def code_revision() -> str:
     """The git commit of the code that runs, in twelve digits, with ``-dirty`` where library files differ from it.
 
-    Outside a git checkout of this project it is what ``$ROBUSTNESS_REVISION`` says, else ``"unknown"``.
+    Outside a checkout of this project ``$ROBUSTNESS_REVISION``, else ``"unknown"``.
     """
     here = Path(__file__).resolve().parent
     outside = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}

@@ -56,8 +56,6 @@ class Job:
     """A frozen, complete description of one measurement.
 
     Attributes:
-        profile: The scale: ``"smoke"``, ``"cpu"`` or ``"paper"``.
-        dataset: Name of the target image set.
         init: ``"scratch"`` or the id of the pre-trained checkpoint that training starts from.
         method: What is done, in the section's own terms.
         level: Its strength (corruption strength, imbalance ratio, ...), or None where there is none.
@@ -81,10 +79,7 @@ class Job:
 
     def as_dict(self) -> dict[str, Any]:
         """The job as plain JSON values."""
-        return {
-            **{name: getattr(self, name) for name in self.__dataclass_fields__},
-            "recipe": dict(self.recipe),
-        }
+        return vars(self) | {"recipe": dict(self.recipe)}
 
     @property
     def key(self) -> str:
@@ -110,8 +105,7 @@ def checkpoint_id(job: Job) -> str:
     used (``_n14000``), and the adversary of an adversarial pre-training (``_untargeted``).
     """
     description = {"dataset": job.dataset, "seed": job.seed, "recipe": dict(job.recipe)}
-    recipe = job.recipe
-    name = f"{recipe['architecture']}_{job.dataset}"
+    recipe, name = job.recipe, f"{job.recipe['architecture']}_{job.dataset}"
     name += f"_n{recipe['train_images']}" if recipe["train_images"] else ""
     name += f"_{recipe['adversary']}" if "adversary" in recipe else ""
     return f"{name}_e{recipe['epochs']}_s{job.seed}_{short_hash(description, 6)}"
@@ -190,7 +184,7 @@ class Store:
         return _read_record(self.path(job))
 
     def lock(self, job: Job, *, wait: bool) -> contextlib.AbstractContextManager[bool]:
-        """The lock of one job (:func:`robustness_lib.files.locked`)."""
+        """The lock of one job."""
         return locked(self.folder / "locks" / f"{job.key}.lock", wait=wait)
 
     def records(self, section: str | None = None) -> list[Record]:

@@ -279,7 +279,7 @@ def default_workers(runtime: Runtime) -> int:
 class _Processes(Executor):
     """Processes of this machine, each a pool of its own, so that one that is killed costs its job alone.
 
-    A job whose process is killed has one more, as it may have been another's victim where memory was short.
+    Such a job has a second try, as it may have been another's victim where memory was short.
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
@@ -289,23 +289,21 @@ class _Processes(Executor):
             self.idle.put((device, _start_process(device)))
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:  # type: ignore[override]
-        """Begin a job as soon as a process is idle."""
+        """Start a job as soon as a process is idle."""
         return self.threads.submit(self._run, function, *arguments)
 
     def _run(self, function: Callable[..., Any], *arguments: Any) -> Any:
         device, pool = self.idle.get()
         try:
-            try:
-                return pool.submit(function, *arguments).result()
-            except BrokenExecutor:
-                if self.ended:
-                    raise
-            pool = _start_process(device)
-            try:
-                return pool.submit(function, *arguments).result()
-            except BrokenExecutor:
-                pool = _start_process(device)
-                raise
+            for is_last in (False, True):
+                try:
+                    return pool.submit(function, *arguments).result()
+                except BrokenExecutor:
+                    if self.ended:
+                        raise
+                    pool = _start_process(device)
+                    if is_last:
+                        raise
         finally:
             self.idle.put((device, pool))
 
