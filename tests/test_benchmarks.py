@@ -56,6 +56,12 @@ def in_this_process() -> Executor:
     return ThreadPoolExecutor(1)
 
 
+@pytest.fixture(autouse=True)
+def _keep_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collecting it before every run takes seconds in a process that has tested much."""
+    monkeypatch.setattr(clock, "forget_peak", lambda device: None)
+
+
 # ------------------------------------------------------------------------------------------ counting
 
 

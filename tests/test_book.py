@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import importlib.util
+import importlib
 import re
 import tomllib
 from importlib import metadata
@@ -97,13 +97,10 @@ def test_make_help_lists_every_target_that_a_page_names() -> None:
     assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|\n| +#)", pages)) <= listed
 
 
-def test_readme_shows_the_published_records() -> None:
+def test_readme_shows_the_published_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """README.md and its picture are what the first page shows: `make readme` writes both."""
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "book/readme.py")
-    assert spec is not None
-    assert spec.loader is not None
-    readme = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(readme)
+    monkeypatch.syspath_prepend(ROOT / "book")
+    readme = importlib.import_module("readme")
     shown, picture = readme.outputs(ROOT / "notebooks/index.py")
     assert style.show.__module__ == style.__name__, "making the picture leaves the style as it was"
     text = (ROOT / "README.md").read_text()

@@ -84,7 +84,6 @@ def test_small_run_then_nothing_to_do(command: Command, checkpoint: str) -> None
         (("run", "calibration", "--set", "epoch=5"), ["'epoch'", "did you mean 'epochs'", "learning_rate", "bin_size"]),
         (("run", "calibration", "--set", "tune.epochs=5"), ["'tune'", "scratch, tuned, pretraining"]),
         (("run", "calibration", "--set", "epochs"), ["'epochs'", "NAME=VALUE"]),
-        (("run", "calibration", "--set", "epochs=many"), ["epochs='many'", "a whole number was expected"]),
         (("run", "calibration", "--set", "flip=perhaps"), ["flip='perhaps'", "true or false"]),
         (("run", "calibration", "--set", "normalisation=z"), ["'z'", "half, cifar, cifar-p2, imagenet"]),
         (("run", "calibration", "--set", "architecture=wrn-11-1"), ["wrn-11-1", "multiple of 6"]),
@@ -92,7 +91,6 @@ def test_small_run_then_nothing_to_do(command: Command, checkpoint: str) -> None
         (("run", "calibration", "--levels", "0.5"), ["calibration has no levels"]),
         (("run", "label_noise", "--levels", "2"), ["corruption strength is 2", "[0, 1]"]),
         (("run", "label_noise", "--method", "none-excluded"), ["--corpus imagenet32-no-cifar10", "--init"]),
-        (("run", "calibration", "--workers", "0"), ["--workers is 0", "from 1 to 1024"]),
         (("run", "calibration", "--device", "tpu"), ["'tpu'", "cpu, cuda"]),
         (("run", "calibration", "--precision", "half"), ["'half'", "auto, bfloat16, float32"]),
         (("run", "calibration", "--init", "mine"), ["checkpoint mine", "robustness pretrain"]),
@@ -107,11 +105,8 @@ def test_small_run_then_nothing_to_do(command: Command, checkpoint: str) -> None
             ("run", "recipe_choice", "--method", "nonsense", "--seeds", "0-2"),
             ["nothing at --profile smoke --method nonsense --seeds 0-2;", "leave out what restricts it"],
         ),
-        (("run", "calibration", "--init", ""), ["--init is empty", "leave it out"]),
         (("run", "calibration", "--init", "/elsewhere/x"), ["--init is '/elsewhere/x'", "robustness pretrain"]),
         (("publish", "--checkpoint", "../../evil"), ["--checkpoint is '../../evil'"]),
-        (("publish", "--checkpoint", "\x1b[2J"), ["--checkpoint is '\\x1b[2J'"]),
-        (("run", "calibration", "--out", ""), ["--out is empty", "leave it out"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
 )
@@ -128,10 +123,9 @@ def test_a_tilde_is_the_home_folder(command: Command, monkeypatch: pytest.Monkey
     (tmp_path / "home").mkdir()
     toys.write_bundle(tmp_path / "home" / "sets", "at-home", 20, 4)
     assert command("data", "check", "at-home", "--data-root", "~/sets")[0] == 0
-    status, _, err = command(
-        "pretrain", "--corpus", "corpus", "--set", "epochs=1", *PLACE, "--store", "~/s", "--out", "~/o"
-    )
-    assert (status, sorted(path.name for path in (tmp_path / "home").iterdir())) == (0, ["o", "s", "sets"]), err
+    fill(tmp_path / "home" / "s", 1, "smoke")
+    assert command("merge", "~/s", "--store", "~/t")[0] == 0
+    assert Store(tmp_path / "home" / "t").records() == Store(tmp_path / "home" / "s").records() != []
     assert not Path("~").exists()
     monkeypatch.delenv("HOME")
     assert "no home folder is known" in refused(command, "status", "--store", "~nobody-of-this-name/runs")

@@ -85,13 +85,6 @@ def test_no_module_imports_itself_by_way_of_others() -> None:
         assert module not in reached(module), module
 
 
-@pytest.mark.parametrize("place", ["data", "models", "methods", "metrics", "training"])
-def test_what_trains_and_measures_can_be_used_without_records_and_sweeps(place: str) -> None:
-    for module in MODULES:
-        if room(module) == place:
-            assert {room(name) for name in reached(module)}.isdisjoint({"runner", "experiments", "report"}), module
-
-
 def test_no_section_imports_another() -> None:
     sections = {path.removeprefix("robustness_lib.") for path in SECTIONS.values()} - ABOVE_SECTIONS
     assert sections <= set(MODULES)

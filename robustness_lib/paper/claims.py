@@ -42,10 +42,8 @@ class Claim:
 
     Attributes:
         id: Unique; starts with a short form of the section's name.
-        section: One of :data:`robustness_lib.paper.numbers.SECTIONS`.
         statement: The claim in one sentence.
         locator: Where it is made: "P1 Table 5", "P1 log" (the authors' training logs), or "own".
-        dataset: Target image set.
         treated: The side that the claim is about.
         reference: What it is compared with; of the method :data:`ZERO` or :data:`PRINTED` if with a number.
         direction: Sign of the claimed difference, -1 or +1.
@@ -54,7 +52,6 @@ class Claim:
         test: "beyond" (the effect has the claimed sign), "similar" (it lies within the margin on both sides), "within"
             (in ``direction`` it is at most the margin), or "equal" (the treated value is the printed one).
         magnitude: Metric of the published number that states the size.
-        level: Level of the records.
         over: How several levels are compared: by "area", "excess" (area without the value at level 0) or "mean", or
             whether the claim is about every "level", every "class" or every OOD "set".
         exact: Whether the measurement has no randomness (published predictions), so that one record decides.

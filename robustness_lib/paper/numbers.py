@@ -184,7 +184,7 @@ def select(
             keep = keep & (table[column].to_numpy() == wanted)
     if level is not None:
         keep = keep & np.isclose(table["level"], level)
-    rows = table[keep]
+    rows: pd.DataFrame = table[keep]
     there = rows[rows["locator"] == locator]
     return rows if there.empty else there
 

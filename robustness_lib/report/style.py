@@ -33,13 +33,9 @@ STYLE: Any = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
     "figure.constrained_layout.h_pad": 0.1,  # inches, so that a legend is not close to a title
-    "figure.dpi": 100,
-    "savefig.facecolor": "white",
     "savefig.dpi": 200,
     "svg.hashsalt": "robustness_lib",
     "font.size": 12,
-    "axes.facecolor": "white",
-    "axes.labelsize": 12,
     "axes.titlesize": 12,
     "axes.spines.top": False,
     "axes.spines.right": False,
@@ -53,7 +49,6 @@ STYLE: Any = {
     "legend.fontsize": 11,
     "legend.frameon": False,
     "lines.linewidth": 2.0,
-    "lines.markersize": 6,
 }
 
 _ARMS = {
