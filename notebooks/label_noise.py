@@ -60,8 +60,9 @@ def against(treated, reference, dataset="cifar10", reduce="area", level=None):
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 area, excess, clean = gain("cifar10"), gain("cifar10", reduce="excess"), gain("cifar10", reduce=None, level=0.0)
 small, small_excess = gain("cifar100"), gain("cifar100", reduce="excess")
+worst = gain("cifar100", reduce=None, level=1.0)
 forward, also = (against((arm, "forward"), (arm, "none")) for arm in evidence.ARMS)
-gold = gain("cifar10", "glc-10", "excess")
+gold, small_gold = (gain(name, "glc-10", "excess") for name in ("cifar10", "cifar100"))
 paper_area = {"section": "label_noise", "dataset": "cifar10", "method": "none", "reduce": "area"}
 markdown.findings(
     (
@@ -73,14 +74,14 @@ markdown.findings(
     (
         excess.low < 0 < excess.high and clean.high < 0,
         "Most of this gain is accuracy on clean labels, not resistance to wrong ones. Without any noise the arms already "
-        f"differ by {markdown.effect(clean, 'error')}; the area *above* the clean error differs by "
+        f"differ by {markdown.effect(clean, 'error')}; the *excess area*, the area less the error at strength 0, differs by "
         f"{markdown.effect(excess, 'error')}, which is undecided.",
     ),
     (
-        small.high < 0 < small_excess.low and small.profile == "cpu",
-        "On CIFAR-100, with 20 images a class, both arms learn little: "
-        f"{markdown.sides(small, 'error')}. The pre-trained one starts lower and loses more to noise "
-        f"(excess area {markdown.effect(small_excess, 'error')}).",
+        small.high < 0 < small_excess.low and min(*worst.reference, *worst.treated) > 0.98,
+        f"On CIFAR-100, with 20 images a class, both arms learn little (area {markdown.sides(small, 'error')}). At strength 1 "
+        f"both err on nearly all images ({markdown.sides(worst, 'error')}), so the arm with the lower error at strength 0 has "
+        f"more to lose, and its larger excess area ({markdown.effect(small_excess, 'error')}) says little.",
     ),
     (
         forward.low > 0 and also.low > 0,
@@ -88,9 +89,10 @@ markdown.findings(
         f"{markdown.effect(forward, 'error')}, pre-trained by {markdown.effect(also, 'error')}), so beating it is no support for the paper.",
     ),
     (
-        gold.high < 0,
-        "With Gold Loss Correction and 10 % trusted labels, pre-training does reduce the harm of noise itself: the excess "
-        f"area falls from {markdown.sides(gold, 'error')}.",
+        gold.high < 0 and small_gold.low < 0 < small_gold.high,
+        "With Gold Loss Correction and 10 % trusted labels, pre-training does reduce the harm of noise itself on CIFAR-10: the "
+        f"excess area falls, {markdown.sides(gold, 'error')}, a difference of {markdown.effect(gold, 'error')}. On CIFAR-100 that "
+        f"is undecided ({markdown.effect(small_gold, 'error')}).",
     ),
 )
 
@@ -127,7 +129,8 @@ rows = evidence.arms(values, ["error"], **both, reduce="area", locator="P1 Table
 markdown.arms_table(
     rows,
     caption=f"Area under the error curve (%), {evidence.basis(rows)}: mean ± standard deviation, and the "
-    "paired difference with its 95 % interval. On CIFAR-100, ours and the paper's are over the strengths 0, 0.4, 0.8 and 1.",
+    "paired difference with its 95 % interval. On CIFAR-100, ours and the paper's are over the strengths 0, 0.4, 0.8 and 1; "
+    "the paper's then follow from the curves of its Figure 2, which has none of GLC with 10 % trusted labels.",
     name="tab-label-noise",
 )
 
@@ -135,7 +138,8 @@ markdown.arms_table(
 markdown.arms_table(
     evidence.arms(values, ["error"], **both, reduce="excess"),
     caption="Excess area (%): the area under the error curve less the error at strength 0. It measures what noise costs, "
-    "apart from how accurate a network is on clean labels. Scale and seeds as in the table above.",
+    "apart from how accurate a network is on clean labels. Scale and seeds as in the table above; the paper's values follow "
+    "from its Figure 2.",
     name="tab-label-noise-excess",
 )
 
@@ -205,14 +209,41 @@ trainings.trainings_table(
 # ([data](../data.md)), and it is trained on 2,000 images of CIFAR instead of 50,000. Both arms are therefore much less
 # accurate than the paper's, and pre-training has more clean accuracy to give. From-scratch networks have no dropout here
 # (the paper: 0.3). Batches hold 32 images instead of 128, so that a few passes over few images make enough updates.
-# {numref}`tab-label-noise-candidates` has the trainings that were tried on held-out images; longer ones from scratch err less
-# on clean labels, so at weak noise the choice favours the pre-trained arm.
-#
-# **Corrections.** A correction is only as good as its estimate of $C$ ({numref}`fig-label-noise-matrices`,
-# {numref}`tab-label-noise-matrices`). With so few images the first network is unsure even on clean labels, so its estimate is
-# blurred. {numref}`tab-label-noise-images` has a trial with five times the images, one seed: GLC then beats no correction,
-# Forward still does not.
-#
+# {numref}`tab-label-noise-candidates` has the trainings that were tried on held-out images. Longer ones from scratch err less
+# on clean labels, so at weak noise the choice favours the pre-trained arm. That arm was tuned for 3 epochs, although 5 do
+# better there; why was not recorded.
+
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+trial = evidence.where(values, dataset="cifar10", level=0.6, metric="error", method=["none", "forward", "glc-10"])
+trial = trial.assign(images=trial["recipe"].str.extract(r'"train_images":(\d+)')[0].astype(int))
+means = trial.pivot_table(index=["images", "method"], columns="arm", values="value", observed=True)
+large = means.loc[means.index.max()[0]] if len(means) else means
+far = {
+    name: evidence.gain(
+        values, "matrix_error", section="label_noise", dataset="cifar10", method=name, level=0.6
+    ).reference
+    for name in ("forward", "glc-10")
+}
+kept = [against((arm, "glc-10"), (arm, "none")) for arm in evidence.ARMS]
+markdown.Markdown(
+    "**Corrections.** With so few images the first network is unsure even on clean labels, so estimates of $C$ are blurred "
+    "({numref}`fig-label-noise-matrices`, {numref}`tab-label-noise-matrices`). "
+    + markdown.conclusion(
+        abs(far["forward"].mean() - far["glc-10"].mean()) < 0.02 < forward.low and not any(one.low > 0 for one in kept),
+        "Those of Forward and of GLC are about equally far off (on CIFAR-10 from scratch "
+        f"{' and '.join(markdown.spread(one, 'matrix_error') for one in far.values())} %), so this alone does not explain why "
+        "Forward fails and GLC with 10 % trusted labels does not. ",
+    )
+    + markdown.conclusion(
+        len(large) > 0
+        and (large.loc["glc-10"] < large.loc["none"]).all()
+        and (large.loc["forward"] > large.loc["none"]).all(),
+        "{numref}`tab-label-noise-images` has a trial with five times the images, one seed: GLC then beats no correction, "
+        "Forward still does not.",
+    )
+)
+
+# %% [markdown]
 # **"Incorrect" labels.** The paper's prose draws a wrong label from the other classes; its formula and its code draw from
 # all classes, as {eq}`eq-noise` does. Our seed 0 draws with NumPy's seed 1, as the authors' code does, and gives a whole training set the
 # same labels, bit for bit.
@@ -255,9 +286,6 @@ markdown.arms_table(
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-trial = evidence.where(values, dataset="cifar10", level=0.6, metric="error", method=["none", "forward", "glc-10"])
-trial = trial.assign(images=trial["recipe"].str.extract(r'"train_images":(\d+)')[0].astype(int))
-means = trial.pivot_table(index=["images", "method"], columns="arm", values="value", observed=True)
 counts = trial.groupby(["images", "method"], observed=True)["seed"].nunique()
 markdown.table(
     [
@@ -276,7 +304,7 @@ trainings.candidates_table(
     measures=["error", "rms_calibration_error", "negative_log_likelihood"],
     train_images=2000,
     caption="Trainings tried on 2,000 images of CIFAR-10 with clean labels, evaluated on held-out training images. In bold the "
-    "least negative log-likelihood of each arm.",
+    "least negative log-likelihood of each arm; the pre-trained arm was tuned for 3 epochs all the same.",
     name="tab-label-noise-candidates",
 )
 
