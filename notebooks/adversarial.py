@@ -246,7 +246,7 @@ verdicts.claims_table(verdicts.frame(evidence.tidy(recorded), "adversarial"), na
 # $2x-1$, so $\varepsilon$ is in units of the image.
 #
 # **Accuracies.** Clean accuracy is on all 10,000 test images. Adversarial accuracy is on 1,000 of them at `cpu`, equally
-# many of each class, and on all at `paper`. A share of 1,000 images has a standard error of up to 1.6 points. The 1,000 are
+# many of each class, and on all at `paper`. The standard error of a share of 1,000 images, in points, is up to 1.6. The 1,000 are
 # the same for all networks, so the spread over seeds does not show this error. As in the paper, the network after the
 # last epoch counts, however robust an earlier one was.
 #

@@ -78,7 +78,7 @@ def minority_part(name, level=None):
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 total = {name: gain(TOTAL, name) for name in datasets}
-tuned, smote = ("pre-trained", "normal"), ("scratch", "smote")
+tuned = ("pre-trained", "normal")
 beaten = [
     against(tuned, ("scratch", way), TOTAL, name, level)
     for name in datasets
@@ -87,10 +87,12 @@ beaten = [
 ]
 from_scratch = [against(("scratch", way), ("scratch", "normal"), TOTAL, name) for name in datasets for way in remedies]
 weighted = [against(("pre-trained", "cost-sensitive"), tuned, MINORITY, name) for name in datasets]
-mild, mild_smote = gain(MINORITY, "cifar100", 2.0), against(tuned, smote, MINORITY, "cifar100", 2.0)
+mild = {way: against(tuned, ("scratch", way), MINORITY, "cifar100", 2.0) for way in remedies}
+best = min((found.reference.mean() for found in mild.values() if found.n), default=0)
 longer = evidence.where(values, main=False, dataset="cifar100", method="normal", level=2.0, metric=MINORITY)["value"]
 parts = {name: minority_part(name) for name in datasets}
-few = np.mean([minority_share("cifar100", level, scale="cpu") for level in total["cifar100"].levels])
+few = {name: np.mean([minority_share(name, x, scale="cpu") for x in total[name].levels]) for name in datasets}
+relative = [gain(metric, "cifar10", kind="reduction") for metric in (MINORITY, "majority_error")]
 markdown.findings(
     (
         all(found.high < 0 for found in total.values()),
@@ -100,24 +102,32 @@ markdown.findings(
     ),
     (
         all(found.high < 0 for found in beaten) and not any(found.high < 0 for found in from_scratch),
-        "At every exponent measured, it beats each remedy from scratch. That is easier here than in the paper: no remedy "
-        "is seen to lower our total error from scratch, as oversampling and SMOTE do in the paper.",
+        "At every exponent measured, the total error of the pre-trained network is below that of each remedy from scratch. "
+        "That is easier here than in the paper: no remedy is seen to lower our total error from scratch, as oversampling and "
+        "SMOTE do in the paper.",
     ),
     (
-        total["cifar10"].n > 0 and all(parts["cifar10"] > 0.8) and all(parts["cifar100"] < few - 0.1),
+        total["cifar10"].n > 0
+        and all(parts["cifar10"] > few["cifar10"])
+        and all(parts["cifar100"] < few["cifar100"])
+        and relative[0].effect < relative[1].effect,
         "On CIFAR-10 most of the gain is on minority classes, as the paper says: "
-        f"{markdown.spread(parts['cifar10'], TOTAL)} % of it. On CIFAR-100 it is {markdown.spread(parts['cifar100'], TOTAL)} %, less "
-        f"than their share of the classes ({100 * few:.0f} %): pre-training helps the frequent classes more.",
+        f"{markdown.spread(parts['cifar10'], TOTAL)} %, with {100 * few['cifar10']:.0f} % of the classes. Their error is larger, too: relative to it, the gain is no larger than on "
+        f"the others ({' and '.join(f'{100 * x.effect:.0f} % [{100 * x.low:.0f}, {100 * x.high:.0f}]' for x in relative)}). On "
+        f"CIFAR-100 it is {markdown.spread(parts['cifar100'], TOTAL)} %, with {100 * few['cifar100']:.0f} % of the classes: "
+        "pre-training helps the frequent classes more.",
     ),
     (
-        mild.effect > 0 and mild_smote.low > 0 and longer.max() < min(mild.reference, default=0),
+        mild["cost-sensitive"].low > 0 < mild["smote"].low and mild["oversampling"].low < 0 and longer.max() < best,
         "Against the paper: on CIFAR-100 at γ = 2 the pre-trained network errs more on minority classes than SMOTE from scratch, by "
-        f"{markdown.effect(mild_smote, MINORITY)}. It is tuned for too few epochs: 40 instead of 12 give "
-        f"{markdown.spread(longer, MINORITY)} % instead of {markdown.spread(mild.treated, MINORITY)} %.",
+        f"{markdown.effect(mild['smote'], MINORITY)}, and than cost-sensitive training, by "
+        f"{markdown.effect(mild['cost-sensitive'], MINORITY)} (oversampling: {markdown.effect(mild['oversampling'], MINORITY)}, "
+        "undecided). With 40 epochs of tuning instead of 12 it errs less than all three: "
+        f"{markdown.spread(longer, MINORITY)} % ({len(longer)} seeds) instead of {markdown.spread(mild['smote'].treated, MINORITY)} %.",
     ),
     (
         all(found.high < 0 for found in weighted),
-        "Pre-training with a remedy does better still, which the paper does not try: weighting the loss changes the minority error by a further "
+        "A remedy on top of pre-training helps, which the paper does not try: weighting the loss changes the minority error by a further "
         f"{markdown.effect(weighted[0], MINORITY)} on CIFAR-10 and {markdown.effect(weighted[1], MINORITY)} "
         "on CIFAR-100.",
     ),
@@ -213,7 +223,7 @@ for gamma in (0.2, 1.0, 2.0):
     print(f"{gamma}:", *sizes, f"({few} minority classes)")
 
 # %% [markdown]
-# **Errors.** The test set stays whole and balanced. The *total error* is the mean of the class-wise errors, the *minority
+# **Errors.** The test set stays whole and balanced. The *total error* (in tables: test error) is the mean of the class-wise errors, the *minority
 # error* their mean over the classes that have fewer images than the average class.
 #
 # **Remedies.** *Cost sensitive*: the loss of an example is weighted in proportion to $1/n_c$. *Oversampling*: images of
@@ -225,7 +235,7 @@ for gamma in (0.2, 1.0, 2.0):
 # \tilde x = x + u\,(x' - x), \qquad u\sim\mathcal{U}(0,1),
 # $$ (eq-smote)
 #
-# in pixels, once, before training. The paper's row "Pre-Training" is the pre-trained network without a remedy. Here
+# in pixels, once, before training. *Normal training* is without a remedy, and so is the paper's row "Pre-Training". Here
 # {eq}`eq-smote` and the other remedies have both arms, so that one sees whether they still help a pre-trained network.
 #
 # **Pairing.** At one seed both arms and all methods keep the same images, and a class that keeps more at another γ
@@ -251,7 +261,8 @@ trainings.trainings_table(
 # **Length.** In the paper oversampling and SMOTE, whose sets are larger, train several times as long as the others; here all
 # trainings of an arm are equally long. {numref}`tab-imbalance-candidates` has the lengths that were tried on CIFAR-10 with
 # one seed, on held-out training images that no exponent keeps. Length matters more than on balanced sets. The longest of each
-# arm was taken, and from scratch the error may still fall: part of the gain may be training that has not ended. Tuning,
+# arm in batches of 32 was taken. At $\gamma = 2$ it has the least error; at $\gamma = 0.2$ another has slightly less in both
+# arms. From scratch the error may still fall: part of the gain may be training that has not ended. Tuning,
 # in turn, has few epochs at weak imbalance, and leaves the new last layer leaning to the frequent classes.
 # `--set tuned.epochs=40` tunes longer.
 #

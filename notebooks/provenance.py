@@ -137,10 +137,11 @@ markdown.Markdown(
 # | Deleted | Settings then | Settings now | Results |
 # | --- | --- | --- | --- |
 # | label noise, 34 records of one seed, in commit `7a82df1` | batches of 128; 40 epochs from scratch, 10 pre-trained | batches of 32; 20 and 3 epochs; three seeds | area without correction then 65.7 → 45.6 %, now 64.5 → 45.1 % |
-# | class imbalance, 4 records in `7a82df1`, and 40 in `93b6387` (the same 4, which had come back, and 36) | batches of 128 and of 32; 14 to 58 epochs of normal training from scratch, 3 to 12 pre-trained | batches of 32; 69 to 115 and 14 to 23 epochs | error of normal training, mean of three imbalances, in batches of 32: then 67.1 → 40.5 %, now 44.2 → 34.0 % |
+# | class imbalance, 40 records, in `93b6387`; 4 of them in `7a82df1` before, after which they had come back | batches of 128 and of 32; 14 to 58 epochs of normal training from scratch, 3 to 12 pre-trained | batches of 32; 69 to 115 and 14 to 23 epochs | error of normal training, mean of three imbalances, in batches of 32: then 67.1 → 40.5 %, now 44.2 → 34.0 % |
 #
-# The first imbalance settings trained too briefly, above all from scratch; longer training took more than half of the gain
-# away. The settings were chosen on held-out training images.
+# The first imbalance settings trained too briefly, above all from scratch: with longer training the gain is less than half of
+# what it was. All settings were chosen from trials on held-out training images; where not the best of them was taken, the
+# section's page says so.
 #
 # ## What is promised
 #
