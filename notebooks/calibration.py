@@ -377,13 +377,13 @@ draw_reliability(recorded, "paper", cifar)
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 over = evidence.curves(recorded, "reliability_accuracy", "reliability_confidence")
 over = evidence.where(over, method="standard", profile="paper")
-seeds = over["seed"].nunique()
+runs = over["seed"].nunique()
 over = over.assign(gap=over["x"] - over["value"]).groupby(["arm", "dataset"], observed=True)["gap"].mean()
 scratch, tuned = ([over[arm, name] for name in cifar] for arm in evidence.ARMS)
 markdown.Markdown(
     markdown.conclusion(
         min(*scratch, tuned[0]) > 0 > tuned[1],
-        f"At `paper` scale ({seeds} seeds) the mean confidence from scratch is above the accuracy, by "
+        f"At `paper` scale ({runs} seeds) the mean confidence from scratch is above the accuracy, by "
         f"{' and '.join(markdown.number(gap, RMS) for gap in scratch)} points on CIFAR-10 and CIFAR-100. Pre-trained it is "
         f"{markdown.number(tuned[0], RMS)} points above it on CIFAR-10, but {markdown.number(-tuned[1], RMS)} points *below* "
         "it on CIFAR-100: what is left there is too little confidence.",
