@@ -243,15 +243,9 @@ markdown.table(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 def rate(metric, method, dataset="cifar10", arm="pre-trained", scale="paper"):
-    pre_trained = {
-        "section": "calibration",
-        "profile": scale,
-        "dataset": dataset,
-        "metric": metric,
-        "arm": "pre-trained",
-    }
-    reference = pre_trained | {"arm": arm, "method": "standard"}
-    return evidence.compare(values, pre_trained | {"method": method}, reference)
+    shared = {"section": "calibration", "profile": scale, "dataset": dataset, "metric": metric}
+    sides = ({"arm": "pre-trained", "method": method}, {"arm": arm, "method": "standard"})
+    return evidence.compare(values, *(shared | side for side in sides))
 
 
 faster = [rate(metric, "high-rate") for metric in (ERROR, RMS)]
@@ -479,15 +473,7 @@ markdown.arms_table(
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 course = {"section": "calibration", "profile": "cpu", "dataset": "cifar10"}
 precision, other = (
-    ", ".join(
-        sorted(
-            {
-                one.provenance["precision"]
-                for one in recorded
-                if one.job.method == corpus and one.job.dataset == "cifar10" and one.job.profile == "cpu"
-            }
-        )
-    )
+    ", ".join(sorted(evidence.where(values, **course, method=corpus)["precision"].unique()))
     for corpus in ("places365", "standard")
 )
 scenes, objects = (

@@ -98,21 +98,17 @@ markdown.table(
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-rows = []
-for section, title in TITLES.items():
-    for scale in ("cpu", "paper"):
-        some = [record for record in published if (record.job.section, record.job.profile) == (section, scale)]
-        hours = {}
-        for record in some:
-            device = str(record.provenance.get("device", "")).removeprefix("NVIDIA ")
-            spent = max(record.provenance["seconds"], record.metrics.get("training_seconds", 0)) / 3600
-            hours[device] = hours.get(device, 0) + spent
-        parts = [f"{device}: {part:.1f}" for device, part in sorted(hours.items())]
-        if some:
-            scales = {"Results": title, "Scale": f"`{scale}`", "Records": f"{len(some)}"}
-            rows.append(scales | {"Hours": f"{sum(hours.values()):.1f}", "Hours by device": ", ".join(parts)})
+some = [record for record in published if record.job.section in TITLES and record.job.profile in ("cpu", "paper")]
+spent = pd.DataFrame(
+    {
+        "Results": [TITLES[record.job.section] for record in some],
+        "Scale": [f"`{record.job.profile}`" for record in some],
+        "Device": [str(record.provenance.get("device", "")).removeprefix("NVIDIA ") for record in some],
+        "Hours": [max(one.provenance["seconds"], one.metrics.get("training_seconds", 0)) / 3600 for one in some],
+    }
+)
 markdown.table(
-    rows,
+    spent.groupby(["Results", "Scale", "Device"])["Hours"].agg(Records="count", Hours="sum").round(1).reset_index(),
     caption="Computing time of all recorded results, evaluation included.",
     name="tab-cost-whole",
 )

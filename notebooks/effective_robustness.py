@@ -278,9 +278,9 @@ for name in ("imagenet", "cifar10"):
 #   {cite:p}`darlow2018cinic`. The network in question was pre-trained without these classes (the CIFAR-10-related ones of
 #   {cite:t}`hendrycks2019using`). Birds, cats, dogs, frogs and trucks occur.
 # - *ImageNet images of pre-training classes*: the same for the classes that the pre-training kept. The network has seen these
-#   very images, so what it is better at here is memory.
+#   very images, so what it is better at here may be memory.
 # - *Common corruptions* {cite:p}`hendrycks2019benchmarking`: noise, blur, contrast, pixelation and JPEG at five severities. A
-#   synthetic shift, and the one where knowing ImageNet's style is no help.
+#   synthetic shift, and the one where knowing ImageNet's style should help least.
 #
 # Where a set lacks some classes, both accuracies are over the images of the others, among which alone the network
 # chooses. The baseline of each shift is a line through 27 models trained on CIFAR-10 alone: networks on 500 to 50,000

@@ -263,7 +263,7 @@ trainings.trainings_table(
 # one seed, on held-out training images that no exponent keeps. Length matters more than on balanced sets. The longest of each
 # arm in batches of 32 was taken. At $\gamma = 2$ it has the least error; at $\gamma = 0.2$ another has slightly less in both
 # arms. From scratch the error may still fall: part of the gain may be training that has not ended. Tuning,
-# in turn, has few epochs at weak imbalance, and leaves the new last layer leaning to the frequent classes.
+# in turn, has few epochs at weak imbalance, which may leave the new last layer leaning to the frequent classes.
 # `--set tuned.epochs=40` tunes longer.
 #
 # **The size law.** The paper's last version prints the second form of {eq}`eq-sizes`, its first version the first, and no

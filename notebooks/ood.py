@@ -307,7 +307,7 @@ markdown.Markdown(
         min(ends[0]) > max(ends[1]),
         "The spread over trainings is on synthetic sets above all: on CIFAR-100 AUROC is "
         f"{markdown.sides(synthetic, 'auroc_mean')} there, and {markdown.sides(photos, 'auroc_mean')} on photographs. How "
-        "confident a network is about noise depends on how it happens to extrapolate.",
+        "confident a network is about noise may depend on how it happens to extrapolate.",
     )
 )
 
