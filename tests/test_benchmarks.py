@@ -101,17 +101,6 @@ def test_operations_of_wide_resnets_are_the_known_ones() -> None:
     assert of("wrn-28-10", "evaluation") / 2e9 == pytest.approx(5.2, abs=0.05)
 
 
-def test_counting_without_content_is_counting_a_real_step() -> None:
-    recipe = TrainingConfig(architecture="wrn-10-1", batch_size=4)
-    network, images = build("wrn-10-1", 10).eval(), torch.rand(4, 3, 32, 32)
-
-    @torch.no_grad()
-    def step() -> None:
-        network(2 * images - 1).float()
-
-    assert counting.count(step) == counting.count_step("evaluation", recipe, "float32", classes=10)
-
-
 # ------------------------------------------------------------------------------------------ both sides
 
 

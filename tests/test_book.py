@@ -90,13 +90,6 @@ def test_actions_are_pinned_by_commit() -> None:
     assert [action for action in used if not re.fullmatch(r"[\w/-]+@[0-9a-f]{40}", action)] == []
 
 
-def test_make_help_lists_every_target_that_a_page_names() -> None:
-    makefile = (ROOT / "Makefile").read_text()
-    listed = set(re.findall(r"^([a-z-]+):.*## ", makefile, re.MULTILINE))
-    pages = "\n".join(path.read_text() for path in [*PROSE, ROOT / "README.md"])
-    assert set(re.findall(r"\bmake ([a-z]+)\b(?=`|\n| +#)", pages)) <= listed
-
-
 def test_readme_shows_the_published_records(monkeypatch: pytest.MonkeyPatch) -> None:
     """README.md and its picture are what the first page shows: `make readme` writes both."""
     monkeypatch.syspath_prepend(ROOT / "book")

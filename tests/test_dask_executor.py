@@ -97,10 +97,6 @@ class Dask:
     def alive(self) -> list[multiprocessing.process.BaseProcess]:
         return [worker for worker in self.workers if worker.is_alive()]
 
-    def processes(self) -> set[float]:
-        """The process ids of the workers, as jobs give them."""
-        return {float(worker.pid or 0) for worker in self.alive()}
-
     def reduce(self, count: int = 0) -> None:
         """End workers until no more than so many are left."""
         for worker in self.alive()[count:]:

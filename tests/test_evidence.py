@@ -89,13 +89,6 @@ def test_an_area_needs_both_ends_and_an_unfinished_sweep_keeps_the_levels_with_m
     assert both(evidence.tidy([one for one in ends + middle if one.job.level != 1]), reduce="area").n == 0
 
 
-def test_kinds_of_effect():
-    rows = [record(seed=s, error=0.5) for s in (0, 1)] + [record(seed=s, init="c", error=0.2) for s in (0, 1)]
-    values = evidence.tidy(rows)
-    assert both(values, kind="ratio").effect == pytest.approx(2.5)
-    assert both(values, kind="reduction").effect == pytest.approx(0.6)
-
-
 def test_the_papers_area_is_over_the_same_strengths():
     setting = {"dataset": "cifar100", "arm": "scratch", "method": "none", "metric": "error", "reduce": "area"}
     assert evidence.paper_value("label_noise", **setting) == pytest.approx(0.554)

@@ -102,14 +102,6 @@ def test_classwise_errors_of_figure_3_reproduce_table_3_by_truncation():
         assert row["value"] - below - 5e-4 <= errors["value"].mean() <= row["value"] + above + 5e-4
 
 
-def test_calibration_curve_has_an_entry_for_every_epoch():
-    rms = paper.select("calibration", metric="history_rms_calibration_error", curve=True)
-    assert list(rms["position"]) == list(range(1, 101))
-    error = paper.select("calibration", metric="history_error", locator="P1v1 Figure 4", curve=True)
-    assert list(error["position"]) == list(range(6, 101))
-    assert error["value"].iloc[-1] == pytest.approx(0.2389)
-
-
 @pytest.mark.parametrize(
     ("printed", "value", "precision", "below_and_above"),
     [

@@ -23,7 +23,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from robustness_lib.errors import UserError
-from robustness_lib.files import locked, remove_leftovers, write_atomically
+from robustness_lib.files import remove_leftovers, write_atomically
 from robustness_lib.report.comparison import distinctions
 from robustness_lib.runner import provenance
 from robustness_lib.runner.provenance import code_revision
@@ -35,20 +35,12 @@ from robustness_lib.runner.records import (
     check_metrics,
     load_published,
     publish,
-    short_hash,
 )
 from robustness_lib.runner.sync import Merged, merge
 
-JOB = Job(
-    section="calibration",
-    profile="cpu",
-    dataset="cifar10",
-    init="scratch",
-    method="standard",
-    level=None,
-    seed=0,
-    recipe={"architecture": "wrn-16-1", "epochs": 60, "learning_rate": 0.1, "flip": True},
-)
+SETTING: dict[str, Any] = {"section": "calibration", "profile": "cpu", "dataset": "cifar10", "init": "scratch"}
+RECIPE = {"architecture": "wrn-16-1", "epochs": 60, "learning_rate": 0.1, "flip": True}
+JOB = Job(**SETTING, method="standard", level=None, seed=0, recipe=RECIPE)
 
 
 def record(seed: int = 0, error: float = 0.25, **changes: Any) -> Record:
@@ -69,31 +61,6 @@ def test_key_is_the_same_on_every_machine_and_in_every_version() -> None:
     backwards = dict(reversed(list(JOB.recipe.items())))
     assert dataclasses.replace(JOB, recipe=backwards).key == JOB.key
     assert dataclasses.replace(JOB, level=1).key == dataclasses.replace(JOB, level=1.0).key
-
-
-CHANGES: list[dict[str, Any]] = [
-    {"section": "ood"},
-    {"profile": "paper"},
-    {"dataset": "cifar100"},
-    {"init": "wrn-16-1_imagenet32_160000x275_e10_s1_ab12cd"},
-    {"method": "temperature"},
-    {"level": 0.0},
-    {"seed": 1},
-    {"recipe": {**JOB.recipe, "epochs": 61}},
-    {"recipe": {**JOB.recipe, "dropout": 0.0}},
-    {"recipe": {}},
-]
-
-
-def test_key_changes_with_every_field() -> None:
-    keys = {dataclasses.replace(JOB, **change).key for change in CHANGES}
-    assert len(keys | {JOB.key}) == len(CHANGES) + 1
-
-
-@pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_numbers_that_are_none_have_no_canonical_json(value: float) -> None:
-    with pytest.raises(ValueError, match="JSON"):
-        canonical_json({"value": value})
 
 
 # ---------------------------------------------------------------------------------------- records
@@ -141,11 +108,11 @@ def each(fields: dict[str, list[Any]]) -> list[tuple[str, Any]]:
 
 
 WRONG = {"level": [10**400, math.nan], "seed": [True, 2**63], "method": [["standard"], "\x07"], "recipe": [[]]}
-RECIPE = {"epochs": ["abc", 0], "batch_size": [10**400], "learning_rate": [math.inf], "flip": [1], "<b>": [1]}
-RECIPE |= {"schedule": ["<b>"], "note": [{"a": 1}, "`rm`"]}
+SETTINGS = {"epochs": ["abc", 0], "batch_size": [10**400], "learning_rate": [math.inf], "flip": [1], "<b>": [1]}
+SETTINGS |= {"schedule": ["<b>"], "note": [{"a": 1}, "`rm`"]}
 
 
-@pytest.mark.parametrize(("name", "value"), each(WRONG) + [("recipe", dict([one])) for one in each(RECIPE)], ids=str)
+@pytest.mark.parametrize(("name", "value"), each(WRONG) + [("recipe", dict([one])) for one in each(SETTINGS)], ids=str)
 def test_fields_of_a_job_have_their_type_and_range(name: str, value: object) -> None:
     with pytest.raises(UserError):
         dataclasses.replace(JOB, **{name: value})  # type: ignore[arg-type]
@@ -224,16 +191,6 @@ def test_a_store_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, monkeyp
     monkeypatch.setattr(os, "scandir", closed)
     with pytest.raises(UserError, match=r"the store .* cannot be read \(Permission denied\); check its permissions"):
         Store(tmp_path).records()
-
-
-def test_lock_excludes_and_ends(tmp_path: Path) -> None:
-    path = tmp_path / "locks" / "one.lock"
-    with locked(path) as first:
-        assert first
-        with locked(path, wait=False) as second:
-            assert not second
-    with locked(path, wait=False) as third:
-        assert third
 
 
 # ---------------------------------------------------------------------------------------- store
@@ -335,30 +292,7 @@ def test_two_publishes_at_once_lose_nothing(tmp_path: Path) -> None:
     assert sorted(r.job.seed for r in load_published("calibration", tmp_path)) == list(range(10))
 
 
-# ---------------------------------------------------------------------------------------- merging
-
-
-EVIL = json.loads(LINE)["job"] | {"section": "../../elsewhere"}
-
-
-@pytest.mark.parametrize(
-    "content",
-    [LINE[:-30], "", "\xff", json.dumps(json.loads(LINE) | {"job": EVIL, "key": short_hash(EVIL)})],
-    ids=["cut", "empty", "binary", "evil"],
-)
-def test_damaged_line_is_named_and_the_others_are_merged(tmp_path: Path, content: str) -> None:
-    source, store = tmp_path / "out", Store(tmp_path / "a" / "b" / "runs")
-    publish([record(1), record(2)], source)
-    path = source / "calibration.jsonl"
-    first, last = path.read_bytes().splitlines()
-    path.write_bytes(b"\n".join([first, content.encode("latin-1"), last]))
-    found = merge(source, store.folder)
-    [sentence] = found.damaged
-    assert sentence.startswith(f"line 2 of {path} is not a whole record (")
-    assert found.added == 2
-    assert {r.job.seed for r in store.records()} == {1, 2}
-    assert not list(tmp_path.rglob("elsewhere"))
-    assert merge(source, store.folder).damaged == [sentence]
+# ---------------------------------------------------------------------------------------- killed
 
 
 def deadly_child(act: Callable[..., object], *arguments: object, call: str, number: int) -> None:
@@ -387,27 +321,7 @@ def test_killed_while_merging_the_store_has_whole_records_only(tmp_path: Path) -
     assert store.records() == calm.records()
 
 
-def test_killed_while_publishing_the_file_is_as_it_was(tmp_path: Path) -> None:
-    publish([record(0), record(1)], tmp_path)
-    before = (tmp_path / "calibration.jsonl").read_bytes()
-    child = functools.partial(deadly_child, call="replace", number=1)
-    assert toys.exit_code(child, publish, [record(2)], tmp_path) == -signal.SIGKILL
-    assert (tmp_path / "calibration.jsonl").read_bytes() == before
-    assert publish([record(2)], tmp_path) == ({"calibration": (3, 1)}, [])
-
-
 # ---------------------------------------------------------------------------------------- provenance, distinctions
-
-
-def test_provenance() -> None:
-    found = provenance.provenance(
-        seconds=1.26, data={"a/test": "00"}, runtime={"device": "CPU x", "threads": 2, "precision": "float32"}
-    )
-    assert set(found) == {"seconds", "data", "device", "threads", "precision", "versions", "revision", "date"}
-    assert found["seconds"] == 1.3
-    assert {"python", "torch", "torchvision", "numpy", "scipy"} <= set(found["versions"])
-    assert found["date"].endswith("+00:00")
-    assert json.loads(canonical_json(found)) == found
 
 
 def test_a_copy_in_another_repository_has_no_revision_of_its_own(

@@ -33,12 +33,3 @@ def test_a_band_is_the_mean_and_one_standard_deviation() -> None:
     style.legend_outside(figure, paper=True)
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["from scratch", "paper"]
     plt.close(figure)
-
-
-def test_the_same_figure_is_the_same_svg() -> None:
-    pictures = []
-    for _ in range(2):
-        figure, [panel] = style.new_figure()
-        panel.plot([1, 2])
-        pictures.append(style.as_svg(figure))
-    assert pictures[0] == pictures[1]

@@ -22,7 +22,6 @@ from robustness_lib.runner.model_cache import Context, Training, trained
 from robustness_lib.runner.records import Job, Record, Store
 from robustness_lib.runner.sweep import default_workers, perform, sweep
 from robustness_lib.training.device import Runtime, out_of_gpu_memory
-from robustness_lib.training.trainer import progress_bar
 
 QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
 TRAININGS = [toy_job(seed) for seed in range(8)]
@@ -250,13 +249,6 @@ def test_a_killed_worker_costs_its_job_alone(tmp_path: Path, capfd: pytest.Captu
     assert sweep(jobs, toy_run, context(tmp_path)).recorded == [jobs[1]]
 
 
-def test_a_pool_of_ones_own_that_breaks_fails_what_it_had(tmp_path: Path) -> None:
-    with ProcessPoolExecutor(1, mp_context=toys.CHILDREN) as pool:
-        outcome = sweep(QUICK, die, context(tmp_path), executor=pool)
-    assert outcome.recorded == QUICK[:1]
-    assert [job.seed for job, _ in outcome.failed] == [1, 2, 3]
-
-
 def fail_or_sleep(job: Job, context: Context) -> Metrics:
     return run_badly(job, context) if job.seed == 4 else toy_run(job, context)
 
@@ -308,20 +300,6 @@ def test_threads_depend_on_the_network_and_the_workers_but_not_on_how_many_jobs_
     assert torch.get_num_threads() == before
     assert list(stored(tmp_path).values()) == [{"used": expected, "recorded": expected}] * jobs
     assert {record.provenance["threads"] for record in Store(tmp_path).records()} == {expected}
-
-
-def test_progress_in_a_file_is_a_line_a_job_without_control_characters(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    with progress_bar(desc="jobs", total=3, mininterval=0) as jobs:
-        for number in range(3):
-            with progress_bar(desc=f"job {number}", total=5, mininterval=0) as job:
-                for _ in range(5):
-                    job.update()
-            jobs.update()
-    printed = capsys.readouterr().err
-    assert "\x1b" not in printed
-    assert printed.count("\n") == 4
 
 
 def run_shared(job: Job, context: Context) -> Metrics:

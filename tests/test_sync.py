@@ -15,11 +15,10 @@ import torch
 import toys
 from toys import Command, refused
 
-from robustness_lib.errors import UserError
 from robustness_lib.experiments import pretraining
 from robustness_lib.experiments.presets import PROFILES
 from robustness_lib.models.checkpoints import save_weights
-from robustness_lib.runner import model_cache, sync
+from robustness_lib.runner import model_cache
 from robustness_lib.runner.records import Record, Store, publish
 from robustness_lib.runner.sweep import sweep
 from robustness_lib.runner.sync import Merged, merge
@@ -138,20 +137,6 @@ def test_damaged_folder_is_refused_and_left_as_it_is(command: Command) -> None:
     Path("out/checkpoints").mkdir()
     Path("out/checkpoints/some.safetensors").write_bytes(b"no weights")
     assert "out/checkpoints/some.safetensors is not a whole" in refused(command, *PRETRAIN, "--out", "out")
-
-
-def test_full_disk_stops_the_command_and_the_store_keeps_the_record(
-    command: Command, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def full(path: Path, content: bytes) -> None:
-        if "calibration" in path.parts:
-            raise UserError(f"could not write {path} (No space left on device); make room")
-
-    monkeypatch.setattr(sync, "write_atomically", full)
-    status, out, err = command(*RUN, "--method", "standard")
-    assert (status, out) == (2, "")
-    assert "(No space left on device)" in err.splitlines()[-1]
-    assert len(Store("runs").records("calibration")) == 1
 
 
 def test_records_of_worker_processes_are_told_here_one_by_one(tmp_path: Path) -> None:

@@ -9,16 +9,8 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.report import evidence, trainings
 from robustness_lib.runner.records import Job, Record
 
-JOB = Job(
-    section="calibration",
-    profile="smoke",
-    dataset="synthetic",
-    init="scratch",
-    method="standard",
-    level=None,
-    seed=0,
-    recipe={"epochs": 1},
-)
+SETTING = {"section": "calibration", "profile": "smoke", "dataset": "synthetic", "init": "scratch"}
+JOB = Job(**SETTING, method="standard", level=None, seed=0, recipe={"epochs": 1})
 
 
 def made(metrics: Metrics, precision: str = "float32", **changes: object) -> Record:
