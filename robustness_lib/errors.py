@@ -7,11 +7,7 @@ from collections.abc import Iterable
 
 
 class UserError(ValueError):
-    """A mistake that the user can mend.
-
-    The message is one clear sentence: what was wrong, what was expected, and what to do. The command line
-    prints it without a traceback and exits with status 2; a notebook stops on it.
-    """
+    """A mistake that the user can mend; the message is one sentence: what was wrong, what was expected, what to do."""
 
 
 class SettingError(UserError):

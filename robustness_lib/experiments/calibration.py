@@ -20,11 +20,9 @@ from robustness_lib.training.trainer import predict
 
 SECTION = "calibration"
 METHODS = {
-    "standard": Method(),
-    "temperature": Method(),
+    **dict.fromkeys(("standard", "temperature"), Method()),
     "places365": Method(arms=["tuned"], profiles=(), corpus="places365"),
-    "low-rate": Method(arms=["tuned"], profiles=()),
-    "high-rate": Method(arms=["tuned"], profiles=()),
+    **dict.fromkeys(("low-rate", "high-rate"), Method(arms=["tuned"], profiles=())),
 }
 
 

@@ -23,16 +23,13 @@ from robustness_lib.data.io import read_npz, write_npz
 from robustness_lib.errors import UserError, choose
 from robustness_lib.files import locked
 from robustness_lib.methods.baseline_models import Score
-from robustness_lib.methods.checks import Floats, as_array
+from robustness_lib.methods.checks import Bools, Floats, Labels, as_array
 from robustness_lib.models.architectures import build, new_head
 from robustness_lib.randomness import generator
 from robustness_lib.runner.model_cache import Context, Training
 from robustness_lib.runner.records import short_hash
 from robustness_lib.training.config import TrainingConfig, early_steps
 from robustness_lib.training.trainer import History, predict, train
-
-Bools = npt.NDArray[np.bool_]
-Integers = npt.NDArray[np.int64]
 
 SHIFTS = {
     "cifar10.1": "cifar10.1-v6",
@@ -57,7 +54,7 @@ class TargetTests:
         """The names of those that are shifted."""
         return [name for name in self.sets if name != ORIGINAL]
 
-    def classes(self, name: str, known: Sequence[int] | None = None) -> Integers:
+    def classes(self, name: str, known: Sequence[int] | None = None) -> Labels:
         """The classes that occur in a set, rising; only those that are known, where these are given."""
         there = np.unique(self.sets[name].labels.numpy())
         return there if known is None else np.intersect1d(there, list(known))
@@ -67,7 +64,7 @@ class TargetTests:
         return {name: score(images).detach().float().cpu() for name, images in self.sets.items()}
 
 
-def right_among(scores: npt.ArrayLike, labels: Integers, classes: Integers) -> Bools:
+def right_among(scores: npt.ArrayLike, labels: Labels, classes: Labels) -> Bools:
     """Which images of some ``classes`` a model gets right when it chooses among these classes.
 
     Gives bool [..., n] from scores [..., N, K] and labels [N], of the n images whose label is one of the classes.

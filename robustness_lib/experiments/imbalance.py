@@ -35,10 +35,7 @@ GAMMAS = (0.2, 0.4, 0.6, 0.8, 1.0, 1.5, 2.0)  # of P1 Table 3; the smaller, the 
 _LEVELS = {"smoke": (0.2, 2.0), "cpu": GAMMAS, "paper": GAMMAS}
 
 METHODS = {
-    "normal": Method(levels=_LEVELS),
-    "cost-sensitive": Method(levels=_LEVELS),
-    "oversampling": Method(levels=_LEVELS),
-    "smote": Method(levels=_LEVELS),
+    **dict.fromkeys(("normal", "cost-sensitive", "oversampling", "smote"), Method(levels=_LEVELS)),
     "excluded": Method(arms=["tuned"], profiles=(), levels=_LEVELS, corpus="imagenet32-no-cifar10"),
 }
 

@@ -43,10 +43,7 @@ _LONGER = dict.fromkeys(PROFILES, (0.6,))  # the strength of Figure 1
 _ON_REQUEST: dict[str, Any] = {"profiles": (), "levels": _LEVELS}
 
 METHODS = {
-    "none": Method(levels=_LEVELS),
-    "forward": Method(levels=_LEVELS),
-    "glc-5": Method(levels=_LEVELS),
-    "glc-10": Method(levels=_LEVELS),
+    **dict.fromkeys(("none", "forward", "glc-5", "glc-10"), Method(levels=_LEVELS)),
     "longer": Method(arms=["scratch"], levels=_LONGER, other_levels=False, changes={"schedule": "step"}),
     "none-allconv": Method(changes={"architecture": "allconv"}, **_ON_REQUEST),
     "none-excluded": Method(arms=["tuned"], corpus="imagenet32-no-cifar10", **_ON_REQUEST),

@@ -16,7 +16,7 @@ from torch.nn import functional as F
 
 from robustness_lib.data import ImageDataset, class_balanced_subset
 from robustness_lib.data.io import MissingData
-from robustness_lib.errors import UserError, choose
+from robustness_lib.errors import UserError, choose, first_line
 from robustness_lib.experiments.presets import Profile, Target, profile
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build
@@ -77,10 +77,9 @@ def run(job: Job, context: Context) -> Metrics:
         training_seconds = len(data) * recipe.epochs / float(metadata["images_per_second"])
         losses = json.loads(metadata["losses"])
     except (RuntimeError, KeyError, ValueError) as error:
-        reason = str(error).partition("\n")[0]
         raise UserError(
-            f"{path} is not the checkpoint that its name says ({reason}); delete it, then the same command pre-trains "
-            "again"
+            f"{path} is not the checkpoint that its name says ({first_line(error)}); delete it, then the same command "
+            "pre-trains again"
         ) from error
     metrics: Metrics = {
         "images": float(len(data)),

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.evaluations import ORIGINAL, Bools, Evaluations, Integers, TargetTests, right_among
-from robustness_lib.methods.checks import Floats
+from robustness_lib.experiments.evaluations import ORIGINAL, Evaluations, TargetTests, right_among
+from robustness_lib.methods.checks import Bools, Floats, Labels
 from robustness_lib.metrics import Metrics, rounded
 from robustness_lib.metrics import effective_robustness as measures
 
@@ -111,13 +111,13 @@ def metrics_against(
     return found
 
 
-def _right(model: Evaluations, tests: TargetTests, name: str, classes: Integers) -> Bools:
+def _right(model: Evaluations, tests: TargetTests, name: str, classes: Labels) -> Bools:
     """Which images of a test set are right, [E, n], when the model chooses among some classes."""
     return right_among(model.scores[name], tests.sets[name].labels.numpy(), classes)
 
 
 def _accuracies(
-    testbed: Sequence[Evaluations], tests: TargetTests, shift: str, classes: Integers
+    testbed: Sequence[Evaluations], tests: TargetTests, shift: str, classes: Labels
 ) -> tuple[Floats, Floats]:
     """Each testbed model's accuracy among some classes on the original and on the shifted images, [M] each."""
     pairs = [[_right(model, tests, name, classes)[-1].mean() for model in testbed] for name in (ORIGINAL, shift)]

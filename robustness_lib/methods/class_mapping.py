@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from robustness_lib.data.imagenet_downsampled import cinic10_classes, read_class_map
 from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss
+from robustness_lib.methods.interfaces import Forward, Loss, copies_by_device
 from robustness_lib.models.architectures import head, head_name, new_head
 
 RULES = ("max", "mean", "sum")
@@ -62,7 +62,7 @@ def class_map_loss(members: Tensor, old_labels_from: int | None = None) -> Loss:
     From the position ``old_labels_from`` in the training set on, if given, images are replayed ones with labels of the
     old head; their mean loss is added to that of the target's images.
     """
-    members_on = CopiesByDevice(members)
+    members_on = copies_by_device(members)
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         logits = network(images).float()

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, first_line
 from robustness_lib.methods.checks import check_same_size
-from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss, Sampler
+from robustness_lib.methods.interfaces import Forward, Loss, Sampler, copies_by_device
 from robustness_lib.models.architectures import features, head
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.data_loader import normalise, to_unit_range
@@ -97,7 +97,7 @@ def renew_statistics(network: nn.Module, data: ImageDataset, recipe: TrainingCon
 def head_penalty_loss(network: nn.Module, loss: Loss, strength: float) -> Loss:
     """A loss and ``strength`` times the squared distance of the head, its bias included, from where it is (P2 C.12)."""
     layer = head(network)
-    kept = [CopiesByDevice(value.detach().clone()) for value in layer.parameters()]
+    kept = [copies_by_device(value.detach().clone()) for value in layer.parameters()]
 
     def penalised(forward: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         pairs = zip(layer.parameters(), kept, strict=True)

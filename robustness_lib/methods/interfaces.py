@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import torch
@@ -24,14 +25,6 @@ Sampler = Callable[[int, Generator], Tensor]
 """``sampler(epoch, generator)``: positions (int64 [M]) of the images of an epoch, in order; M is the same in each."""
 
 
-class CopiesByDevice:
-    """A tensor that is copied to a device once: a copy at every step would halt the host."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.copies = {tensor.device: tensor}
-
-    def __call__(self, device: torch.device) -> Tensor:
-        """The tensor on that device."""
-        if device not in self.copies:
-            self.copies[device] = next(iter(self.copies.values())).to(device)
-        return self.copies[device]
+def copies_by_device(tensor: Tensor) -> Callable[[torch.device], Tensor]:
+    """From a device to the tensor on it, copied there once: a copy at every step would halt the host."""
+    return functools.cache(lambda device: tensor.to(device))

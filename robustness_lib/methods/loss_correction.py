@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from robustness_lib.errors import UserError, choose
 from robustness_lib.methods.checks import Floats, check_distributions, check_labels
-from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss
+from robustness_lib.methods.interfaces import Forward, Loss, copies_by_device
 from robustness_lib.methods.label_noise import check_matrix
 from robustness_lib.randomness import generator
 
@@ -109,7 +109,7 @@ def forward_loss(
 
 def forward_training_loss(matrix: npt.ArrayLike) -> Loss:
     """Forward correction by a matrix [K, K]."""
-    matrix_on = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
+    matrix_on = copies_by_device(torch.from_numpy(check_matrix(matrix)).float())
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         return forward_loss(network(images), labels, matrix_on(images.device))
@@ -131,10 +131,10 @@ class GoldLoss:
     def __init__(
         self, matrix: npt.ArrayLike, trusted: Tensor, *, batch_size: int | None, separate_passes: bool = True
     ) -> None:
-        self.matrix = CopiesByDevice(torch.from_numpy(check_matrix(matrix)).float())
+        self.matrix = copies_by_device(torch.from_numpy(check_matrix(matrix)).float())
         if trusted.dtype != torch.bool:
             raise UserError(f"trusted is {trusted.dtype}; give bool, one value a training image")
-        self.trusted = CopiesByDevice(trusted)
+        self.trusted = copies_by_device(trusted)
         self.batch_size, self.separate_passes = batch_size, separate_passes
         self.static_shapes = not separate_passes  # else the two parts of a batch vary in size
 

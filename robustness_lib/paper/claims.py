@@ -40,53 +40,35 @@ class Side:
 class Claim:
     """A claim.
 
-    Attributes:
-        id: Unique; starts with a short form of the section's name.
-        statement: The claim in one sentence.
-        locator: Where it is made: "P1 Table 5", "P1 log" (the authors' training logs), or "own".
-        treated: The side that the claim is about.
-        reference: What it is compared with; of the method :data:`ZERO` or :data:`PRINTED` if with a number.
-        direction: Sign of the claimed difference, -1 or +1.
-        kind: The effect: "difference" = treated - reference, "ratio" = reference / treated, "reduction" =
-            1 - treated / reference.
-        test: "beyond" (the effect has the claimed sign), "similar" (it lies within the margin on both sides), "within"
-            (in ``direction`` it is at most the margin), or "equal" (the treated value is the printed one).
-        magnitude: Metric of the published number that states the size.
-        over: How several levels are compared: by "area", "excess" (area without the value at level 0) or "mean", or
-            whether the claim is about every "level", every "class" or every OOD "set".
-        exact: Whether the measurement has no randomness (published predictions), so that one record decides.
-        than: An image set; the claim is that the difference is larger on ``dataset`` than there.
-        margin: Equivalence margin in the unit of the effect; None for the stated size, or the precision of the print.
-        margin_reason: Why that margin.
-        untestable: Why the claim cannot be tested here; "" if it can.
-        untestable_if: "" for always, "Forward fails" where Forward correction from scratch does no better than none.
-        caveat: What has to be known beside the verdict.
-        needs: What it takes to measure the claim, where it is not.
-        beside: What is shown beside the effect: other metrics, or "excess".
+    The effect is treated - reference ("difference"), reference / treated ("ratio") or 1 - treated / reference
+    ("reduction"). The test: "beyond" (the effect has the claimed sign), "similar" (it lies within the margin on both
+    sides), "within" (in ``direction`` it is at most the margin), or "equal" (the treated value is the printed one).
+    Several levels are compared by "area", "excess" (area without the value at level 0) or "mean", or the claim is about
+    every "level", every "class" or every OOD "set".
     """
 
-    id: str
+    id: str  # starts with a short form of the section's name
     section: str
-    statement: str
-    locator: str
+    statement: str  # in one sentence
+    locator: str  # where it is made: "P1 Table 5", "P1 log" (the authors' training logs), or "own"
     dataset: str
-    treated: Side
-    reference: Side
-    direction: int = -1
+    treated: Side  # which the claim is about
+    reference: Side  # of the method ZERO or PRINTED where it is a number
+    direction: int = -1  # sign of the claimed difference
     kind: Kind = "difference"
     test: Test = "beyond"
-    magnitude: str | None = None
+    magnitude: str | None = None  # metric of the published number that states the size
     level: float | None = None
     over: Over = None
-    exact: bool = False
-    than: str | None = None
-    margin: float | None = None
+    exact: bool = False  # whether the measurement has no randomness (published predictions), so that one record decides
+    than: str | None = None  # an image set; the claim is that the difference is larger on ``dataset`` than there
+    margin: float | None = None  # in the unit of the effect; None for the stated size, or the precision of the print
     margin_reason: str = ""
-    untestable: str = ""
-    untestable_if: str = ""
-    caveat: str = ""
-    needs: str = ""
-    beside: tuple[str, ...] = ()
+    untestable: str = ""  # why the claim cannot be tested here
+    untestable_if: str = ""  # "Forward fails": only where Forward correction from scratch does no better than none
+    caveat: str = ""  # what has to be known beside the verdict
+    needs: str = ""  # what it takes to measure the claim, where it is not
+    beside: tuple[str, ...] = ()  # what is shown beside the effect: other metrics, or "excess"
 
     @property
     def source(self) -> str:

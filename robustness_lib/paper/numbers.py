@@ -2,24 +2,21 @@
 
 The data files ``published/<section>.csv`` hold one number a row:
 
-* ``section``: one of :data:`SECTIONS`
-* ``quantity``: what it is, in words
+* ``section``, and ``quantity``: what it is, in words
 * ``locator``: where it is printed: "P1 Table 5", "P1v1 Figure 4", "P2 Table 3"; "P1 log" are the training logs that
   P1's authors released, "Outlier Exposure log" those of their next paper, whose baselines are P1's networks with
   another input normalisation
 * ``dataset``: our name of the target image set ("none": the number belongs to no set)
 * ``arm``: "scratch", "pre-trained", or "none" where the number compares both or belongs to neither
-* ``method``: our name of the method, the one that records carry
+* ``method``, ``metric``: named as in records
 * ``level``: corruption strength, imbalance exponent, ...; NaN where there is none
-* ``metric``: our name of the metric, the one that records carry
-* ``axis``: what ``position`` counts: "epoch" (from 1: the number of epochs trained) or "class" (from 1)
-* ``position``: place on a curve; NaN for a single number
-* ``value``: the number in our unit: percentages as fractions, everything else as printed
+* ``axis``, ``position``: the place on a curve, an "epoch" or "class" from 1; NaN for a single number
+* ``value``: percentages as fractions, everything else as printed
 * ``printed``: the number as printed (percentages in percent), or its words ("cut in half")
 * ``precision``: "rounded", "truncated", "read from figure" (to about 0.02 of the plotted unit), "about",
   "bound", "exact"
 
-Methods have the names that records have. Besides: P1's row "Pre-Training" of Table 3 is ``normal`` in the pre-trained
+P1's row "Pre-Training" of Table 3 is ``normal`` in the pre-trained
 arm; ``full`` and ``excluded`` are WRN-40-2 with and without the class-excluded corpus; ``longer`` is P1's Figure 1;
 ``clean-pretraining`` and ``targeted-pretraining`` (P1 §3.1) have no numbers. Metrics of OOD detection name the set
 (``auroc_svhn``), ``auroc_mean`` is the mean over the eight sets.
@@ -54,19 +51,12 @@ SECTIONS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """How a metric is shown.
+    """How a metric is shown."""
 
-    Attributes:
-        label: Its name in words, without the unit.
-        unit: "%" or "points" (records hold fractions of both), "nats", "s", or "" for a pure number.
-        better: -1 if lower is better, +1 if higher is better, 0 if neither.
-        digits: Digits after the point of a number that is no fraction.
-    """
-
-    label: str
-    unit: str = "%"
-    better: int = -1
-    digits: int = 3
+    label: str  # its name in words, without the unit
+    unit: str = "%"  # or "points" (records hold fractions of both), "nats", "s", or "" for a pure number
+    better: int = -1  # if lower is better, +1 if higher is better, 0 if neither
+    digits: int = 3  # after the point of a number that is no fraction
 
     @property
     def axis(self) -> str:

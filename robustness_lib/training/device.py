@@ -17,21 +17,13 @@ from robustness_lib.errors import UserError, choose
 
 @dataclass(frozen=True, kw_only=True)
 class Runtime:
-    """Where and with which arithmetic networks run; :meth:`detect` finds what the machine has.
+    """Where and with which arithmetic networks run; :meth:`detect` finds what the machine has."""
 
-    Attributes:
-        device: ``"cpu"``, ``"cuda"`` or ``"cuda:<n>"``.
-        precision: ``"bfloat16"`` (autocast during training) or ``"float32"``.
-        threads: CPU threads that PyTorch uses.
-        compile: Whether networks are compiled for training (``torch.compile``).
-        graphs: Whether training steps are recorded as CUDA graphs and replayed.
-    """
-
-    device: str = "cpu"
-    precision: str = "float32"
-    threads: int = 1
-    compile: bool = False
-    graphs: bool = False
+    device: str = "cpu"  # or "cuda", or "cuda:<n>"
+    precision: str = "float32"  # or "bfloat16": autocast during training
+    threads: int = 1  # CPU threads that PyTorch uses
+    compile: bool = False  # whether networks are compiled for training (torch.compile)
+    graphs: bool = False  # whether training steps are recorded as CUDA graphs and replayed
 
     @classmethod
     def detect(

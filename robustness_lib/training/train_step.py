@@ -14,7 +14,6 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
 from robustness_lib.errors import UserError, first_line
@@ -93,11 +92,6 @@ class Update:
         self.losses.zero_()
         self.step.zero_()
         self.random.manual_seed(random_seed)
-
-    def sum_losses(self) -> None:
-        """Let every process have the losses of whole batches."""
-        if self.processes > 1:
-            dist.all_reduce(self.losses)
 
     def size(self, step: int) -> int:
         """Images in batch number ``step`` (from 0), of all processes together."""

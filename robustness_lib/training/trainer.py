@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.nn import functional as F
 from tqdm import tqdm
@@ -23,7 +24,7 @@ from tqdm import tqdm
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.methods.checks import check_logits
-from robustness_lib.methods.interfaces import CopiesByDevice, Forward, Loss, Perturb, Sampler
+from robustness_lib.methods.interfaces import Forward, Loss, Perturb, Sampler, copies_by_device
 from robustness_lib.methods.pgd import Adversary
 from robustness_lib.models.architectures import train_mode
 from robustness_lib.models.checkpoints import load_weights, save_weights
@@ -45,7 +46,7 @@ def cross_entropy(network: Forward, images: Tensor, labels: Tensor, indices: Ten
 
 def weighted_cross_entropy(weights: Tensor) -> Loss:
     """Cross-entropy with a weight for each training image [N], divided by the sum of the batch's weights."""
-    weights_on = CopiesByDevice(weights)
+    weights_on = copies_by_device(weights)
 
     def loss(network: Forward, images: Tensor, labels: Tensor, indices: Tensor) -> Tensor:
         each = F.cross_entropy(network(images).float(), labels, reduction="none")
@@ -144,7 +145,7 @@ def train(
     counts = {"total": recipe.epochs * update.per_epoch, "initial": done * update.per_epoch}
     bar = progress_bar(**counts, desc=progress, unit="img", unit_scale=True, disable=progress is None, delay=60)
     train_mode(network)
-    with bar, _on_device(runtime), _one_image_explained(len(data), recipe):
+    with bar, _on_device(runtime, len(data), recipe):
         for epoch in range(done + 1, recipe.epochs + 1):
             started = time.monotonic()
             order = draw(epoch, generator(seed, "order", epoch))
@@ -162,7 +163,8 @@ def train(
             if runtime.device != "cpu":  # what was sent to the device is not yet done
                 torch.cuda.synchronize(runtime.device)
             seconds = time.monotonic() - started
-            update.sum_losses()
+            if update.processes > 1:
+                dist.all_reduce(update.losses)  # so that every process has those of whole batches
             _check_losses(update, epoch, update.steps)
             history.losses.append(float(update.losses.mean()))
             history.seconds += seconds
@@ -189,24 +191,16 @@ def progress_bar(**options: Any) -> tqdm[None]:
 
 
 @contextlib.contextmanager
-def _on_device(runtime: Runtime) -> Iterator[None]:
-    """Make the device the current one, and let cuDNN choose its algorithms by trial: every batch has the same shape."""
-    if runtime.device == "cpu":
-        yield
-        return
+def _on_device(runtime: Runtime, count: int, recipe: TrainingConfig) -> Iterator[None]:
+    """Make the device the current one, and let cuDNN choose its algorithms by trial: every batch has the same shape.
+
+    And say in one sentence what PyTorch says of a batch of one image.
+    """
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
-        with torch.cuda.device(runtime.device):
+        with contextlib.nullcontext() if runtime.device == "cpu" else torch.cuda.device(runtime.device):
             yield
-    finally:
-        torch.backends.cudnn.benchmark = before
-
-
-@contextlib.contextmanager
-def _one_image_explained(count: int, recipe: TrainingConfig) -> Iterator[None]:
-    try:
-        yield
     except ValueError as error:
         if "more than 1 value per channel" not in str(error):
             raise
@@ -214,6 +208,8 @@ def _one_image_explained(count: int, recipe: TrainingConfig) -> Iterator[None]:
             f"batch normalisation has no statistics of a batch of one image, which {count} images in batches of "
             f"{recipe.batch_size} come to; choose another batch_size or train_images"
         ) from error
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _augmentation(
