@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -11,7 +10,6 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pytest
-import test_pgd
 import torch
 import toys
 from torch import nn
@@ -19,11 +17,10 @@ from torch import nn
 from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import adversarial, hyperparameter_search, pretraining, registry
-from robustness_lib.experiments.adversarial import METHODS, AdversarialConfig, trained_and_evaluated
+from robustness_lib.experiments.adversarial import METHODS, AdversarialConfig
 from robustness_lib.experiments.presets import profile
 from robustness_lib.methods.pgd import Threat
 from robustness_lib.metrics.robust_accuracy import (
-    WithNormalisation,
     attack,
     correct_on,
     fixed_subset,
@@ -31,8 +28,7 @@ from robustness_lib.metrics.robust_accuracy import (
     zero_gradient_share,
 )
 from robustness_lib.models.architectures import build
-from robustness_lib.randomness import generator
-from robustness_lib.runner.model_cache import Context, Trained, Training, read_trained, trained
+from robustness_lib.runner.model_cache import Context, Trained, read_trained
 from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
 from robustness_lib.training.data_loader import to_unit_range
 
@@ -111,14 +107,6 @@ def test_the_worst_case_counts_an_image_only_where_every_start_fails(robust: Rob
     np.testing.assert_array_equal(worst_case(network, data, *SETTING, weak, restarts=1), single.correct[-1])
 
 
-def test_a_large_radius_breaks_every_image_and_more_steps_do_not_help_the_network(robust: Robust) -> None:
-    network, data = robust
-    wide = Threat(epsilon=1.0, step_size=0.1, steps=12)
-    assert attack(network, data, *SETTING, wide).accuracy() == 0
-    found = attack(network, data, *SETTING, dataclasses.replace(THREAT, steps=20))
-    assert found.accuracy() <= found.accuracy(1) + 1 / 60
-
-
 def test_a_network_whose_gradient_is_masked_is_seen() -> None:
     data = toys.images(12, size=16)
 
@@ -141,24 +129,6 @@ def test_the_attacked_part_of_a_set_is_balanced_and_fixed() -> None:
         fixed_subset(data, 81)
 
 
-def test_robust_accuracy_agrees_with_an_independent_attack(robust: Robust) -> None:
-    """A loop written for the test, on one image at a time, from the same random starts."""
-    network, _ = robust
-    data = toys.images(40, size=16, seed=3)
-    threat = Threat(epsilon=16 / 255, step_size=4 / 255, steps=6)
-    ours = attack(network, data, *SETTING, threat)
-    found = test_pgd.textbook(
-        WithNormalisation(network, "half"),
-        to_unit_range(data.images),
-        data.labels,
-        *(threat.epsilon, threat.step_size, threat.steps),
-        generator(0, "attack", 0),
-    )
-    theirs = correct_on(network, found, data, *SETTING).mean()
-    assert 0.05 < ours.accuracy() < ours.accuracy(0) - 0.1
-    assert ours.accuracy() == pytest.approx(theirs, abs=0.026)  # one image of 40
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_others_attacks(robust: Robust, tmp_path: Path) -> None:
     """torchattacks agrees within half a point, and APGD, which is stronger, leaves no more than PGD."""
@@ -175,16 +145,6 @@ def test_others_attacks(robust: Robust, tmp_path: Path) -> None:
     assert found["adversarial_accuracy_torchattacks"] == pytest.approx(ours, abs=0.005)
     assert found["adversarial_accuracy_apgd"] <= found["adversarial_accuracy_apgd_ce"] <= ours + 0.01
     assert found["attacked_images"] == 100
-
-
-def test_independent_attacks_say_what_they_need(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    def absent(name: str) -> None:
-        raise ModuleNotFoundError(f"No module named {name!r}", name=name)
-
-    monkeypatch.setattr(importlib, "import_module", absent)
-    job, _ = adversarial.jobs("smoke", methods=["independent"])
-    with pytest.raises(UserError, match="needs pyautoattack, which is not installed; run 'pip install pyautoattack'"):
-        adversarial.run(job, toys.context(tmp_path))
 
 
 Live = tuple[dict[tuple[str, str], Job], pd.DataFrame, Context]
@@ -269,18 +229,6 @@ def test_a_history_has_the_losses_of_its_epochs() -> None:
     assert history["history_epoch"] == [1.0, 2.0]
     assert history["history_train_loss"] == [0.7, 0.4]
     assert history["history_error"] == [0.5, 0.0]
-
-
-def test_looking_on_the_way_does_not_change_a_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(adversarial, "EVALUATED_IMAGES", 10)
-    context = toys.context(tmp_path)
-    recipe = adversarial.jobs("smoke", methods=["adversarial"])[0].recipe
-    short = dataclasses.replace(AdversarialConfig.of(recipe).training_part(), epochs=2, train_images=60, observations=2)
-    training = Training(dataset="synthetic", init=SCRATCH, seed=0, recipe=short)
-    evaluated, plain = trained_and_evaluated(training, context), trained(training, context)
-    assert toys.checksum(evaluated.network) == toys.checksum(plain.network)
-    assert evaluated.further["adversarial_accuracy"].shape == (2,)
-    assert len(evaluated.losses) == 2
 
 
 def test_candidates_are_trained_against_the_adversary_and_judged_on_other_training_images() -> None:

@@ -172,16 +172,6 @@ def test_recipes_of_the_paper() -> None:
         assert sizes == ((5000, 250) if job.dataset == "cifar10" else (500, 25))
 
 
-@pytest.mark.parametrize("scale", ["smoke", "cpu"])
-def test_trainings_of_an_arm_are_equally_long_at_the_smaller_scales(scale: str) -> None:
-    for job in imbalance.jobs(scale, seeds=[0]):
-        classes, largest, smallest = imbalance.SIZES[scale][job.dataset]
-        sizes = class_sizes(classes, job.level, largest, smallest)
-        count = classes * largest if job.method in imbalance.ENLARGED else sum(sizes)
-        wanted = imbalance.IMAGES[scale]["scratch" if job.init == SCRATCH else "tuned"]
-        assert abs(job.recipe["epochs"] * count - wanted) <= max(count / 2, 0)
-
-
 SETTINGS = {"epochs": "1", "batch_size": "20", "largest": "15", "smallest": "7"}
 METRICS = {"error", "minority_error", "majority_error", "minority_excess", "balanced_accuracy"}
 TINY = "tiny_imagenet32-no-cifar10_4x7_e1_s0_aaaaaa"

@@ -7,8 +7,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-import torch
-from pytorch_ood.metrics.functional import calibration_error
 from scipy.optimize import minimize_scalar
 from scipy.special import log_softmax, softmax
 from sklearn.metrics import brier_score_loss, log_loss
@@ -47,15 +45,6 @@ def test_golden_case() -> None:
     assert mad_calibration_error(*case) == pytest.approx(0.32940, abs=1e-5)
     assert rms_calibration_error(*case, drop_last_bin=True) == pytest.approx(0.27631, abs=1e-5)
     assert mad_calibration_error(*case, drop_last_bin=True) == pytest.approx(0.22950, abs=1e-5)
-
-
-@pytest.mark.parametrize(("count", "bin_size"), [(1234, 100), (99, 100), (7, 1)])
-def test_equals_pytorch_ood(count: int, bin_size: int) -> None:
-    confidence, correct = random_case(count)
-    other = torch.from_numpy(confidence), torch.from_numpy(correct)
-    for norm, ours in (("1", mad_calibration_error), ("2", rms_calibration_error)):
-        expected = calibration_error(*other, p=norm, beta=bin_size)
-        assert ours(confidence, correct, bin_size) == pytest.approx(expected, abs=1e-12)
 
 
 def by_hand(confidence: np.ndarray, correct: np.ndarray, bin_size: int, drop: bool) -> tuple[float, float]:

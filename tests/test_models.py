@@ -216,24 +216,6 @@ def test_a_new_head_is_drawn_from_its_own_stream_bias_included() -> None:
     assert not torch.equal(architectures.head(architectures.new_head(network, 100, seed=6)).weight, head.weight)
 
 
-def test_only_the_head_trains_and_statistics_stay() -> None:
-    network = architectures.build("wrn-10-1", 4, dropout=0.5, seed=0)
-    architectures.freeze_all_but_head(network)
-    before = {name: value.clone() for name, value in network.state_dict().items()}
-    x = images(8)
-    optimiser = torch.optim.SGD([p for p in network.parameters() if p.requires_grad], 0.1)
-    architectures.train_mode(network)
-    assert architectures.head(network).training
-    assert torch.equal(network(x), network(x))  # nothing drops out below the head
-    F.cross_entropy(network(x), torch.arange(8) % 4).backward()
-    optimiser.step()
-    changed = [name for name, value in network.state_dict().items() if not torch.equal(value, before[name])]
-    assert changed == ["fc.weight", "fc.bias"]
-    network.requires_grad_(True)
-    architectures.train_mode(network)
-    assert all(module.training for module in network.modules())
-
-
 @pytest.mark.parametrize(
     ("change", "message"),
     [

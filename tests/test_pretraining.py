@@ -19,7 +19,7 @@ from robustness_lib.experiments.pretraining import missing, overrides_for, unrec
 from robustness_lib.models.checkpoints import load_weights, save_weights
 from robustness_lib.runner import model_cache
 from robustness_lib.runner.model_cache import Training, find_checkpoint, initialise, ship
-from robustness_lib.runner.records import SCRATCH, Job, Store, checkpoint_id
+from robustness_lib.runner.records import Job, Store, checkpoint_id
 from robustness_lib.runner.sweep import sweep
 from robustness_lib.training.config import TrainingConfig
 
@@ -42,13 +42,6 @@ def root(tmp_path: Path) -> Path:
 
 def change(job: Job, **changes: object) -> Job:
     return dataclasses.replace(job, **changes)
-
-
-def test_id_says_network_corpus_counts_epochs_and_seed() -> None:
-    job = pretraining.job(SCALE, TARGET)
-    assert re.fullmatch(r"wrn-10-1_corpus_60x5_e1_s1_[0-9a-f]{6}", checkpoint_id(job))
-    assert job.init == SCRATCH
-    assert job.section == "pretraining"
 
 
 def test_id_changes_with_all_that_determines_the_network_and_only_that() -> None:

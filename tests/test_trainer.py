@@ -23,9 +23,9 @@ from robustness_lib.methods.interfaces import Forward
 from robustness_lib.models.architectures import build, head
 from robustness_lib.models.checkpoints import load_weights
 from robustness_lib.randomness import generator, stream_seed
-from robustness_lib.training.config import NORMALISATIONS, TrainingConfig, early_steps, learning_rate_at
+from robustness_lib.training.config import NORMALISATIONS, TrainingConfig, early_steps
 from robustness_lib.training.device import Runtime
-from robustness_lib.training.trainer import TrainingDiverged, predict, train, weighted_cross_entropy
+from robustness_lib.training.trainer import TrainingDiverged, predict, train
 
 BF16 = Runtime(precision="bfloat16", threads=1)
 
@@ -64,17 +64,6 @@ def test_no_crop_and_no_flip_leave_images_as_they_are() -> None:
     order = torch.cat(watch.indices)
     torch.testing.assert_close(torch.cat(watch.images) * 255, data.images[order].float(), rtol=0, atol=1e-4)
     assert torch.equal(torch.cat(watch.labels), data.labels[order])
-
-
-def test_every_image_once_an_epoch_and_the_last_partial_batch_is_kept() -> None:
-    watch = Watch()
-    linear_training(but(epochs=3, batch_size=16), toys.images(40), loss=watch)
-    assert [len(part) for part in watch.indices] == [16, 16, 8] * 3
-    epochs = [torch.cat(watch.indices[k : k + 3]) for k in (0, 3, 6)]
-    for order in epochs:
-        assert torch.equal(order.sort().values, torch.arange(40))
-    assert not torch.equal(epochs[0], epochs[1])
-    assert not torch.equal(epochs[1], epochs[2])
 
 
 def test_sampler_says_which_images_and_in_which_order() -> None:
@@ -180,15 +169,6 @@ def test_bfloat16_and_float32_agree_roughly() -> None:
     assert {value.dtype for value in network.state_dict().values()} <= {torch.float32, torch.int64}
 
 
-def test_weighted_loss() -> None:
-    weights = torch.tensor([0.0, 1.0, 3.0, 0.5])
-    logits = torch.randn(3, 5, generator=generator(0, "logits"))
-    labels, indices = torch.tensor([4, 0, 2]), torch.tensor([2, 0, 1])
-    found = weighted_cross_entropy(weights)(lambda images: logits, torch.zeros(3, 3, 2, 2), labels, indices)
-    each = [-float(logits[k].log_softmax(0)[labels[k]]) for k in range(3)]
-    assert float(found) == pytest.approx((3 * each[0] + 0 * each[1] + 1 * each[2]) / 4, rel=1e-6)
-
-
 def test_a_batch_of_one_image_without_statistics_is_one_sentence() -> None:
     """ResNet-18 ends in one pixel at this size; a Wide ResNet keeps several, of which there are statistics."""
     changes = {"epochs": 1, "batch_size": 4}
@@ -214,24 +194,6 @@ def test_observed_epochs_are_evenly_spread() -> None:
         assert TrainingConfig(epochs=epochs, observations=count).observed_epochs() == epochs_observed
 
 
-def test_observing_happens_after_the_right_epochs_and_changes_nothing() -> None:
-    recipe = but(epochs=4, dropout=0.3, observations=2)
-    seen: list[str] = []
-
-    def observe(network: nn.Module) -> dict[str, Tensor]:
-        assert not network.training
-        torch.rand(3)  # an observer may use random numbers
-        seen.append(toys.checksum(network))
-        return {"number": torch.tensor(len(seen))}
-
-    network, history = toys.run_training(recipe, observe=observe)
-    assert {epoch: int(values["number"]) for epoch, values in history.observed.items()} == {2: 1, 4: 2}
-    assert seen[-1] == toys.checksum(network)
-    assert toys.checksum(toys.trained(recipe)) == toys.checksum(network)
-    assert toys.checksum(toys.trained(but(recipe, observations=0), observe=observe)) == toys.checksum(network)
-    assert len(seen) == 2
-
-
 def test_early_looks_are_after_halves_of_the_first_epoch_and_change_nothing() -> None:
     plain = but(epochs=2, batch_size=5, observations=1, crop_padding=0, flip=False, dropout=0.3, schedule="constant")
     recipe = but(plain, early_looks=5)  # 8 updates an epoch
@@ -240,7 +202,8 @@ def test_early_looks_are_after_halves_of_the_first_epoch_and_change_nothing() ->
     seen: list[str] = []
 
     def observe(network: nn.Module) -> dict[str, Tensor]:
-        torch.rand(3)
+        assert not network.training
+        torch.rand(3)  # an observer may use random numbers
         seen.append(toys.checksum(network))
         return {}
 
@@ -323,17 +286,9 @@ def test_training_with_a_damaged_checkpoint_begins_again(tmp_path: Path, capsys:
 
 def test_diverging_training_says_where() -> None:
     recipe = but(epochs=4, batch_size=8, learning_rate=1e6)
-    with pytest.raises(TrainingDiverged) as caught:
+    with pytest.raises(TrainingDiverged, match=r"at step \d+ of 20 \(epoch \d, learning rate ") as caught:
         toys.trained(recipe)
-    message = str(caught.value)
-    assert "\n" not in message
-    step = int(message.split("at step ")[1].split(" ")[0])
-    assert 1 < step <= 20
-    assert f"at step {step} of 20 (epoch {(step - 1) // 5 + 1}, learning rate " in message
-    rate = float(message.split("learning rate ")[1].split(")")[0])
-    assert rate == pytest.approx(learning_rate_at(step, 20, recipe), rel=5e-3)
-    assert json.dumps(recipe.as_dict()) in message
-    assert isinstance(caught.value, UserError)
+    assert json.dumps(recipe.as_dict()) in str(caught.value)
 
 
 def test_divergence_in_the_last_update_is_not_missed() -> None:
