@@ -64,7 +64,7 @@ clean: ## remove what is made, but neither .venv nor results (runs/, book/result
 .venv/set-up: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.version_info >= (3, 11) or sys.exit("Python 3.11 or newer is needed, but $(PYTHON) is " + sys.version.split()[0] + ": make PYTHON=python3.11")'
 	@echo "Setting up $(VENV): a few minutes, 6 GB on Linux (PyTorch with its CUDA libraries)"
-	$(PYTHON) -m venv $(VENV)
+	@test -x $(BIN)/python || $(PYTHON) -m venv --clear $(VENV)  # of two Pythons a mixture would come out
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes --requirement constraints.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	@touch $@
