@@ -98,8 +98,7 @@ _Reader.dispatch = {code: pickle._Unpickler.dispatch[code] for code in _CODES} |
 def load(stream: IO[bytes]) -> Any:
     """A pickle of protocol 2 or later, with arrays as values of a dictionary; Python 2's text is read as Latin-1.
 
-    Raises:
-        UnpicklingError: It holds, or asks for, anything else; a damaged one may raise any other exception too.
+    An ``UnpicklingError`` says that it holds, or asks for, anything else; a damaged one may raise any exception.
     """
     try:
         content = _Reader(stream, encoding="latin1").load()

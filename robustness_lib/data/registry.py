@@ -109,9 +109,7 @@ def load(name: str, split: str = "train", root: Path | str | None = None) -> Ima
     """Load the ``"train"`` or ``"test"`` split of an image set from a data root.
 
     It is one of :data:`SOURCES`, or a folder of bundles (:func:`~robustness_lib.data.io.read_bundle`), which go before.
-
-    Raises:
-        MissingData: The set, the split or the data root is not there; says how to get it.
+    A :class:`MissingData` says how to get what is not there.
     """
     choose(split, SPLITS, "split")
     folder = data_root(root)

@@ -274,8 +274,7 @@ def attack_independently(job: Job, network: nn.Module, data: ImageDataset, conte
 def examples(job: Job, context: Context, count: int = 6) -> tuple[Tensor, Tensor, list[str], list[str]]:
     """Test images, one a class, that the job's network predicts right, and what the test attack makes of them.
 
-    Returns:
-        The images, float32 [N, C, H, W] in [0, 1], and after the attack; the names of the classes, and predicted then.
+    Both are float32 [N, C, H, W] in [0, 1]; with the names of their classes, and of those predicted after the attack.
     """
     config = AdversarialConfig.of(job.recipe)
     network, test = fit(job, context).network, context.images(job.dataset, "test")

@@ -74,9 +74,7 @@ def expand(
 ) -> list[Job]:
     """One job for each data set, method, level, seed and arm, in this order.
 
-    Args:
-        config_type: :class:`~robustness_lib.training.config.TrainingConfig`, or a subclass with further settings.
-        configure: Further changes, after the settings and before a user's overrides.
+    ``configure`` makes further changes to a config, after the settings and before a user's overrides.
     """
     scale = profile(profile_name)
     names = filters.get("methods") or [name for name, method in methods.items() if scale.name in method.profiles]

@@ -90,10 +90,7 @@ def forward_loss(
 ) -> Tensor:
     """Cross-entropy, in nats, through a corruption matrix: -log Σ_k p(k | x) C[k, ỹ] (P1 §3.2, Patrini et al. 2017).
 
-    Args:
-        logits: Float [B, K]; computed in float32, or in float64 where they are that.
-        labels: Integers [B], the noisy labels ỹ.
-        matrix: Float [K, K], C; row = true class.
+    From logits [B, K], noisy labels ỹ (integers [B]) and C [K, K], a row a true class; in float32, or float64 as given.
     """
     shapes = [list(tensor.shape) for tensor in (logits, labels, matrix)]
     if logits.dim() != 2 or shapes[1:] != [shapes[0][:1], shapes[0][1:] * 2] or labels.is_floating_point():

@@ -22,8 +22,7 @@ from robustness_lib.randomness import generator
 from robustness_lib.training.data_loader import normalise, to_unit_range
 from robustness_lib.training.device import Runtime, full_float32
 
-BATCH = 250
-"""Images attacked at a time."""
+BATCH = 250  # images attacked at a time
 
 
 @dataclass(frozen=True)

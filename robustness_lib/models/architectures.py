@@ -175,8 +175,6 @@ def new_head(network: nn.Module, num_classes: int, seed: int, bias: bool = True)
 
     Equal seeds give equal weights with and without a bias (P1's code for Forward and GLC has none).
     """
-    if num_classes < 1:
-        raise UserError(f"a head needs at least 1 class, not {num_classes}")
     old = head(network)
     with _initialised_from(generator(seed, "head")):
         fresh = nn.Linear(old.in_features, num_classes, bias=bias)

@@ -1,14 +1,11 @@
 """The papers' published numbers and claims.
 
-Two papers are reproduced here: **P1**, *Using Pre-Training Can Improve Model Robustness and Uncertainty*
-(Hendrycks, Lee, Mazeika, ICML 2019; BibTeX key ``hendrycks2019using``; "P1v1" is the first arXiv version,
-where it differs), and **P2**, *The Evolution of Out-of-Distribution Robustness Throughout Fine-Tuning* (2021;
-``andreassen2022evolution``).
-
-Nothing here trains, draws or reads a record; :mod:`robustness_lib.report.verdicts` judges the claims.
+**P1** is *Using Pre-Training Can Improve Model Robustness and Uncertainty* (Hendrycks, Lee, Mazeika, ICML 2019; "P1v1"
+its first arXiv version, where it differs), **P2** *The Evolution of Out-of-Distribution Robustness Throughout
+Fine-Tuning* (2021). Nothing here trains or reads a record; :mod:`robustness_lib.report.verdicts` judges the claims.
 """
 
-from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims_of, paper_effect, paper_text
+from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims_of, paper_effect
 from robustness_lib.paper.numbers import SECTIONS, Metric, label, metric, network_label, published, select, tolerance
 
 __all__ = [
@@ -22,7 +19,6 @@ __all__ = [
     "metric",
     "network_label",
     "paper_effect",
-    "paper_text",
     "published",
     "select",
     "tolerance",

@@ -101,10 +101,37 @@ class Claim:
             return -margin, margin
         return (-np.inf, margin) if self.direction > 0 else (-margin, np.inf)
 
-    @property
+    @functools.cached_property
     def paper(self) -> str:
-        """The paper's numbers as text (:func:`paper_text`)."""
-        return paper_text(self)
+        """The paper's numbers of the claim, as printed, and the stated size: "13.3 → 3.6 %; a factor of 4.1"."""
+        if self.source == "our own":
+            return "in no paper"
+        if self.than is not None:
+            sets = (replace(self, dataset=name, than=None) for name in (self.than, self.dataset))
+            return ", ".join(f"{one.paper} on {label(one.dataset)}" for one in sets)
+        if self.test == "equal":
+            return f"{printed_row(self)['printed']} {metric(self.treated.metric).unit}".strip().replace("-", "−")
+        if self.over in EVERY:
+            single = _at_papers_least(self)
+            if single is None:
+                return "stated without numbers"
+            place = f"at {single.level:g}" if self.over == "level" else label(single.treated.metric.split("_", 1)[1])
+            place = place.replace("error_", "class ")
+            return f"{single.paper}, least effect, {place}"
+        shown = metric(self.treated.metric)
+        parts = []
+        sides = [paper_rows(self, side) for side in (self.reference, self.treated)]
+        if not any(rows.empty for rows in sides):
+            numbers = [
+                str(rows["printed"].iloc[0]) if len(rows) == 1 else f"{value * shown.scale:.1f}"
+                for rows, side in zip(sides, (self.reference, self.treated), strict=True)
+                if (value := _paper_value(self, side)) is not None
+            ]
+            found = paper_effect(self)
+            none = 1.0 if self.kind == "ratio" else 0.0
+            against = self.test == "beyond" and found is not None and self.sign * found <= none
+            parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + (", against the claim" if against else ""))
+        return "; ".join(filter(None, [*parts, stated_text(self)])) or "stated without numbers"
 
 
 def _claim(row: dict[str, str]) -> Claim:
@@ -128,8 +155,7 @@ def claims_of(section: str) -> list[Claim]:
     return [claim for claim in CLAIMS if claim.section == section]
 
 
-EVERY = ("level", "class", "set")
-"""Values of :attr:`Claim.over` of a claim that has to hold at every one of several places."""
+EVERY = ("level", "class", "set")  # values of Claim.over of a claim that has to hold at each of several places
 
 
 def at_place(claim: Claim, place: str | float) -> Claim:
@@ -236,39 +262,6 @@ def _paper_value(claim: Claim, side: Side) -> float | None:
 def _at_papers_least(claim: Claim) -> Claim | None:
     singles = [at_place(claim, place) for place in paper_places(claim)]
     return min(singles, key=lambda single: claim.sign * (paper_effect(single) or 0.0), default=None)
-
-
-@functools.cache
-def paper_text(claim: Claim) -> str:
-    """The paper's numbers of a claim, as printed, and the stated size: "13.3 → 3.6 %; a factor of 4.1"."""
-    if claim.source == "our own":
-        return "in no paper"
-    if claim.than is not None:
-        sets = (replace(claim, dataset=name, than=None) for name in (claim.than, claim.dataset))
-        return ", ".join(f"{paper_text(one)} on {label(one.dataset)}" for one in sets)
-    if claim.test == "equal":
-        return f"{printed_row(claim)['printed']} {metric(claim.treated.metric).unit}".strip().replace("-", "−")
-    if claim.over in EVERY:
-        single = _at_papers_least(claim)
-        if single is None:
-            return "stated without numbers"
-        place = f"at {single.level:g}" if claim.over == "level" else label(single.treated.metric.split("_", 1)[1])
-        place = place.replace("error_", "class ")
-        return f"{paper_text(single)}, least effect, {place}"
-    shown = metric(claim.treated.metric)
-    parts = []
-    sides = [paper_rows(claim, side) for side in (claim.reference, claim.treated)]
-    if not any(rows.empty for rows in sides):
-        numbers = [
-            str(rows["printed"].iloc[0]) if len(rows) == 1 else f"{value * shown.scale:.1f}"
-            for rows, side in zip(sides, (claim.reference, claim.treated), strict=True)
-            if (value := _paper_value(claim, side)) is not None
-        ]
-        found = paper_effect(claim)
-        none = 1.0 if claim.kind == "ratio" else 0.0
-        against = claim.test == "beyond" and found is not None and claim.sign * found <= none
-        parts.append(f"{' → '.join(numbers)} {shown.unit}".strip() + (", against the claim" if against else ""))
-    return "; ".join(filter(None, [*parts, stated_text(claim)])) or "stated without numbers"
 
 
 def stated_text(claim: Claim) -> str:

@@ -36,7 +36,6 @@ import pandas as pd
 from robustness_lib.errors import UserError, choose
 
 DATA = Path(__file__).parent / "published"
-"""The data files."""
 
 SECTIONS = {
     "adversarial": "Adversarial robustness",

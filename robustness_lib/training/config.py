@@ -37,11 +37,8 @@ SEED_LIMIT = 2**32 - 1
 
 LARGEST = 10**9  # that a setting can be given
 
-EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10
-"""Of P1's attack in training, in units of an image in [0, 1]."""
-
-SCHEDULES = ("cosine", "step", "constant")
-"""Courses of the learning rate (:func:`learning_rate_at`)."""
+EPSILON, STEP_SIZE, STEPS = 8 / 255, 2 / 255, 10  # of P1's attack in training, in units of an image in [0, 1]
+SCHEDULES = ("cosine", "step", "constant")  # courses of the learning rate (learning_rate_at)
 
 
 @dataclass(frozen=True, kw_only=True)

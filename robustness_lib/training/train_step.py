@@ -24,8 +24,7 @@ from robustness_lib.training.data_loader import DeviceImages, mean_and_std, to_u
 from robustness_lib.training.device import Runtime
 from robustness_lib.training.distributed import distributed, rank_and_count
 
-WARM_UPS = 3
-"""Runs of a step before it is recorded, in which libraries choose their algorithms and compilers compile."""
+WARM_UPS = 3  # runs of a step before it is recorded, in which libraries choose algorithms and compilers compile
 
 
 class Update:

@@ -212,9 +212,7 @@ def _on_device(runtime: Runtime, count: int, recipe: TrainingConfig) -> Iterator
         torch.backends.cudnn.benchmark = before
 
 
-def _augmentation(
-    order: Tensor, recipe: TrainingConfig, seed: int, epoch: int
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def _augmentation(order: Tensor, recipe: TrainingConfig, seed: int, epoch: int) -> tuple[Tensor, ...]:
     """The epoch's order with a crop position and a flip for each of its images, all on the CPU."""
     stream = generator(seed, "augmentation", epoch)
     top, left = torch.randint(0, 2 * recipe.crop_padding + 1, (2, len(order)), generator=stream)
