@@ -561,6 +561,8 @@ def main() -> None:
     signal.signal(signal.SIGTERM, end)
     try:
         status = app(standalone_mode=False)
+    except KeyboardInterrupt:
+        status = 130
     except Exception as error:
         usage = getattr(error, "format_message", None)  # of Click's own errors, whichever package has them
         if type(error).__name__ == "NoArgsIsHelpError":
@@ -572,7 +574,7 @@ def main() -> None:
         sys.exit(2)
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    if status == 130:  # what Typer makes of an interrupt
+    if status == 130:  # what Typer, too, makes of an interrupt
         word = "terminated" if terminated else "interrupted"
         print(f"{word}: what was recorded is kept; run the same command again to go on", file=sys.stderr)
     sys.exit(143 if terminated else status)

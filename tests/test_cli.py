@@ -194,6 +194,8 @@ def test_status_counts_and_names_damaged_files(command: Command) -> None:
     paths[0].write_text("{")
     own = calibration.jobs("smoke", overrides={"epochs": "3"})[0]
     Store("runs").add(Record(own, {"error": 0.5}, {"seconds": 1.0}))
+    foreign = dataclasses.replace(own, profile="gpu")
+    Store("runs").add(Record(foreign, {"error": 0.5}, {"seconds": 1.0}))
     status, out, err = command("status", "--store", "runs")
     assert status == 0
     header, *rows, words = out.splitlines()
@@ -432,6 +434,15 @@ def test_interrupted_run_keeps_its_records_and_prints_one_line(
     assert not [line for line in bars if "Traceback" in line or "Error" in line or "interrupt" in line.lower()]
     assert len(Store("runs").records("calibration")) == 1
     assert Store("runs").damaged() == []
+
+
+def test_an_interrupt_before_the_command_is_one_line(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli, "app", lambda **_: signal.raise_signal(signal.SIGTERM))
+    assert command("status") == (
+        143,
+        "",
+        "terminated: what was recorded is kept; run the same command again to go on\n",
+    )
 
 
 def test_command_as_installed_for_a_user_without_name_and_home(tmp_path: Path) -> None:

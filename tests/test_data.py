@@ -8,6 +8,7 @@ import pickle
 import re
 import struct
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import formats
@@ -149,6 +150,7 @@ def test_the_data_page_makes_a_data_set_of_a_folder_of_pictures(
     for name in ("train/{}/0.png", "train/{}/1.JPG", "train/{}/deep/2.PNG", "test/{}/0.jpeg", "test/{}/1.WebP"):
         formats.save_image(Path("pictures", name.format("dog")), formats.some_images(1, 48)[0])
         formats.save_image(Path("pictures", name.format("cat")), formats.some_images(1, 48)[0, :, :, 0])
+    formats.save_image(Path("pictures/train/dog/.thumbnails/0.png"), formats.some_images(1)[0])
     exif = Image.Exif()
     exif[0x0112] = 6  # to be turned by a quarter, clockwise
     Image.fromarray(formats.some_images(1, 32, 9)[0]).save("pictures/train/dog/0.png", exif=exif)
@@ -290,6 +292,8 @@ def test_downsampled_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
         path.rename(folder / "unpacked" / path.name.replace("3", "12"))
     (folder / ".ipynb_checkpoints").mkdir()
     (folder / ".ipynb_checkpoints" / "train_data_batch_4").write_bytes(b"hidden")
+    rows = [f"{wnid} {label} {text.replace(' ', '_')}" for label, (wnid, text) in enumerate(read_class_map(), start=1)]
+    (folder / "map_clsloc.txt").write_text("\n".join(rows))
     name = f"imagenet{size}"
     train, test = load(name, "train", tmp_path), load(name, "test", tmp_path)
     # 1 (kit fox), 2 (English setter), 388, 450, 1000 become 0..4.
@@ -304,6 +308,9 @@ def test_downsampled_imagenet(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, p
         f"train: 7 of the published 1,281,167 images, {size}x{size}, 5 classes, a stand-in; "
         f"test: 2 of the published 50,000 images, {size}x{size}, 5 classes"
     )
+    (folder / "map_clsloc.txt").write_text("\n".join(sorted(rows)))
+    with pytest.raises(UserError, match=r"map_clsloc\.txt .*not those of the development kit, in its order"):
+        load(name, "train", tmp_path)
 
 
 def test_the_named_exclusions(tmp_path: Path) -> None:
@@ -540,8 +547,14 @@ def test_lsun(tmp_path: Path) -> None:
         load("lsun", "test", tmp_path)
     for index, name in enumerate(("b.webp", "a/z.jpg", "a/y.png")):
         formats.save_image(tmp_path / "lsun" / "test" / name, formats.some_images(1, 40, seed=index)[0])
+    (tmp_path / "lsun" / "test" / "folder.jpg").mkdir()
+    formats.save_image(tmp_path / "lsun" / "test" / ".thumbs" / "y.png", formats.some_images(1)[0])
+    formats.save_image(tmp_path / "elsewhere" / "y.png", formats.some_images(1, 40, seed=2)[0])
+    for place in (tmp_path / "lsun" / "test" / "linked", tmp_path / "elsewhere" / "again"):
+        place.symlink_to(tmp_path / "elsewhere")
     data = load("lsun", "test", tmp_path)
-    assert tuple(data.images.shape) == (3, 3, 32, 32)
+    assert tuple(data.images.shape) == (4, 3, 32, 32)
+    assert torch.equal(data.images[3], read_image(tmp_path / "elsewhere" / "y.png", 32))
     assert torch.equal(data.images[0], read_image(tmp_path / "lsun" / "test" / "a" / "y.png", 32))
     assert load("lsun-64", "test", tmp_path).images.shape[2:] == (64, 64)
     (tmp_path / "lsun").rename(tmp_path / "imagenet21k")
@@ -550,6 +563,9 @@ def test_lsun(tmp_path: Path) -> None:
 
 def test_the_list_says_what_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formats.write_cifar10(tmp_path, monkeypatch)
+    monkeypatch.setitem(
+        SOURCES, "digits", replace(SOURCES["synthetic"], name="digits")
+    )  # as the page on editing adds one
     rows = {row["name"]: row for row in list_sets(tmp_path)}
     assert list(rows) == [*SOURCES, *TABLES]
     assert (rows["cifar10"]["found"], rows["cifar10"]["where"]) == ("yes", str(tmp_path / "cifar-10-batches-py"))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -161,10 +162,27 @@ def load_places365(name: str, split: str, root: Path) -> ImageDataset:
 def load_unlabelled(name: str, split: str, root: Path) -> ImageDataset:
     """The image files below ``<root>/lsun/test`` or ``<root>/imagenet21k/test``, sorted, all labelled "unlabelled"."""
     folder = root / name.removesuffix("-64") / "test"
-    paths = [path for path in sorted(folder.rglob("[!.]*")) if path.suffix.lower() in SUFFIXES]
-    if not paths:
+    if not (paths := [path for path in _files_below(folder) if path.suffix.lower() in SUFFIXES]):
         raise MissingData(f"{folder} holds no image file ({', '.join(SUFFIXES)})")
     return _unlabelled(name, paths, root)
+
+
+def _files_below(folder: Path) -> list[Path]:
+    """All files below a folder, sorted: links to folders are followed, what is hidden is left out."""
+    found: list[Path] = []
+    seen: set[Path] = set()
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be read ({error.strerror}); change its permissions") from error
+
+    for place, folders, names in os.walk(folder, followlinks=True, onerror=refuse):
+        if (real := Path(place).resolve()) in seen:  # a link that leads back
+            folders.clear()
+            continue
+        seen.add(real)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        found += [Path(place, name) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def _unlabelled(name: str, paths: Sequence[Path], root: Path) -> ImageDataset:

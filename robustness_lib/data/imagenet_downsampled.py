@@ -32,7 +32,7 @@ def class_list(name: str) -> tuple[str, ...]:
 @cache
 def read_class_map() -> tuple[tuple[str, str], ...]:
     """WordNet id and name of ImageNet's 1000 classes in development-kit order, as its ``map_clsloc.txt`` has them."""
-    rows = [line.split() for line in (_LISTS / "imagenet.txt").read_text().splitlines()]
+    rows = map(str.split, (_LISTS / "imagenet.txt").read_text().splitlines())
     return tuple((wnid, name.replace("_", " ")) for wnid, _, name in rows)
 
 
@@ -73,6 +73,9 @@ def _read_classes(folder: Path, split: str, size: int, wanted: Sequence[str]) ->
             "image-net.org (download page, free registration); unpack its files there"
         )
     number = {wnid: label for label, (wnid, _) in enumerate(read_class_map(), start=1)}
+    published = folder / "map_clsloc.txt"
+    if published.is_file() and re.findall("^n[0-9]+", published.read_text(errors="replace"), re.MULTILINE) != [*number]:
+        raise damaged(published, "its classes are not those of the development kit, in its order")
     labels = [integer_labels(path, _read(path, "labels"), 1, 1000) for path in batches]
     others = [] if split == "train" else _find_batches(folder, "train")
     training = [integer_labels(path, _read(path, "labels"), 1, 1000) for path in others]

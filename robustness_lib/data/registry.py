@@ -83,7 +83,7 @@ def _check_name(name: str, root: Path, others: Iterable[str] = ()) -> str:
     if name not in options and os.path.isdir(root / name):  # False also of what no file can be called
         if name in _RESERVED or name.startswith("cifar10n-"):
             raise UserError(f"results use the name {name!r} themselves; rename the folder {root / name}")
-        published = {source.location.partition("/")[0] for source in _ALL}
+        published = {source.location.partition("/")[0] for source in (SOURCES | TABLES).values()}
         if name not in published and re.fullmatch(_OWN_NAME, name):
             raise UserError(
                 f"unknown data set {name!r}: the folder {root / name} has neither train.npz nor test.npz in it; make "
@@ -180,7 +180,7 @@ def list_sets(root: Path | str | None = None, names: Sequence[str] | None = None
     if (root is not None or os.environ.get("ROBUSTNESS_DATA")) and not folder.is_dir():
         raise _no_root(folder)
     rows = {}
-    for source in _ALL:
+    for source in (SOURCES | TABLES).values():
         bundled = _is_bundled(source.name, folder)
         found = "made on the fly"
         if source.location:

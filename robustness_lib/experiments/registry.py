@@ -179,7 +179,7 @@ def status(store: Store, published: Sequence[Record]) -> list[dict[str, Any]]:
     columns = ["planned", "yours", "book", "other yours", "other book"]
     rows: dict[tuple[str, str, str], dict[str, int]] = {}
     for key, job in (planned | yours | book).items():
-        if job.section in SECTIONS:
+        if job.section in SECTIONS and job.profile in PROFILES:
             row = rows.setdefault((job.section, job.profile, job.dataset), dict.fromkeys(columns, 0))
             other = "" if key in planned else "other "
             row["planned"] += key in planned
