@@ -22,8 +22,7 @@ from robustness_lib.errors import UserError
 TINY_IMAGENET_ADDRESS = "https://cs231n.stanford.edu/tiny-imagenet-200.zip"
 TINY_IMAGENET_HASH = "sha256:6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
 
-TIME_LIMIT = 4 * 3600.0
-"""Seconds that a set's download may take in all; the largest, Places365's test images, has 4 GB."""
+TIME_LIMIT = 4 * 3600.0  # seconds that a set's download may take; the largest, Places365's test images, has 4 GB
 
 CIFAR10N_SHA256 = "e8c5104c60319c8623033d6159f0a7b25203a4e5866610d0d3a7414a0251f94c"
 """Of CIFAR-10N's label arrays, as 50,000 bytes each, by :func:`~robustness_lib.data.io.arrays_digest` (the published

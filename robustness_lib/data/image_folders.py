@@ -133,8 +133,7 @@ def load_svhn(name: str, split: str, root: Path) -> ImageDataset:
     return ImageDataset(name, images, torch.from_numpy(published.labels).long(), tuple("0123456789"))
 
 
-PLACES365_TEST_IMAGES = 10_000
-"""How many of Places365's 328,500 test images are used, the first ones; P1 does not say how many it uses."""
+PLACES365_TEST_IMAGES = 10_000  # the first of 328,500; P1 does not say how many it uses
 
 
 def load_places365(name: str, split: str, root: Path) -> ImageDataset:

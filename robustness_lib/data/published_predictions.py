@@ -36,8 +36,7 @@ CHECKSUMS = {
 }
 """Of each table's content, by ``arrays_digest`` or :func:`table_digest`."""
 
-SNAPSHOTS = ("2020-08-31", "2020-11-20", "2021-09-15")
-"""The states of the ImageNet testbed's table that are kept, oldest first."""
+SNAPSHOTS = ("2020-08-31", "2020-11-20", "2021-09-15")  # states of the ImageNet testbed's table that are kept
 
 
 @dataclass(frozen=True, eq=False)
@@ -100,7 +99,7 @@ def imagenet_correctness(root: Path | str | None = None) -> Correctness:
 def imagenet_accuracies(root: Path | str | None = None) -> pd.DataFrame:
     """The ImageNet testbed of 338 networks (Taori et al., 2020, with later ones): a row a network, by name.
 
-    Columns are ``model_type``, ``first_snapshot`` (one of :data:`SNAPSHOTS`), and accuracies as fractions, perhaps NaN,
+    Columns are ``model_type``, ``first_snapshot`` (one of ``SNAPSHOTS``), and accuracies as fractions, perhaps NaN,
     under the testbed's own names; those with ``@`` and a date have the values that the table had then.
     """
     import pandas as pd

@@ -17,8 +17,7 @@ from torch import Tensor
 from robustness_lib.data.dataset import ImageDataset
 from robustness_lib.randomness import generator
 
-SIZE = 16
-"""Pixels along a side: at 16, a small network sees enough images in seconds to learn the visual parts."""
+SIZE = 16  # pixels along a side: a small network sees enough images in seconds to learn the visual parts
 
 SHAPES = ("disc", "square", "triangle", "ring", "cross", "bar", "star", "crescent", "frame", "arrow")
 TEXTURES = ("plain", "striped", "shaded", "checked", "dotted")

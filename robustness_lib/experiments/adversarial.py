@@ -1,8 +1,7 @@
 """The adversarial section: whether networks withstand attacks (P1 §3.1, Table 1, appendix B).
 
-A network that was trained against an adversary from scratch is compared with one that was trained against it on
-another task first and then tuned, by their accuracy on clean images and under attack
-(:mod:`robustness_lib.methods.pgd`): after the last epoch, on the same test images, from the same random starts.
+Networks trained against an adversary from scratch, and on another task first, are compared after the last epoch by
+their accuracy on the same test images, clean and under attack (:mod:`robustness_lib.methods.pgd`).
 
 Methods: ``normal`` is ordinary training, that of the calibration section; ``adversarial`` is adversarial training in
 both arms, its pre-training included; ``last-layer`` tunes only the last layer of the pre-trained network;

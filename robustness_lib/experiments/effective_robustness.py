@@ -88,12 +88,11 @@ OWN_METHODS = {
     **_tuned("replay-10", "replay-100", profiles=_SLOW),
     **_tuned("zero-shot"),
     **_tuned("zero-shot-mean", "zero-shot-sum", profiles=_SLOW),
-    **_tuned("hardening", "class-map-replay", profiles=()),
+    **_tuned("hardening", "class-map-replay", "larger-network", profiles=()),
     **_tuned("smaller-corpus", profiles=(), further="smaller-corpus"),
     **_tuned("corpus-25", profiles=(), further="corpus-25"),
     **_tuned("corpus-50", profiles=(), further="corpus-50"),
     **_tuned("fewer-classes", profiles=(), further="fewer-classes"),
-    **_tuned("larger-network", profiles=()),
 }
 METHODS = {**OWN_METHODS, **testbeds.METHODS}  # those that train networks, and those of published predictions
 
@@ -428,9 +427,7 @@ TUNINGS: dict[str, Callable[[Tuning], Tuned]] = {
     "zero-shot": partial(_zero_shot, rule="max"),
     "zero-shot-mean": partial(_zero_shot, rule="mean"),
     "zero-shot-sum": partial(_zero_shot, rule="sum"),
-    "class-map": _class_map,
-    "class-map-replay": _class_map,
-    PENALTY: _class_map,
+    **dict.fromkeys(("class-map", "class-map-replay", PENALTY), _class_map),
     "wise-ft": _wise_ft,
     "replay": partial(_replay, ratio=1),
     "replay-10": partial(_replay, ratio=10),

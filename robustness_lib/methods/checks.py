@@ -82,8 +82,7 @@ def check_labels(values: Any, num_classes: int, what: str = "labels", count: int
 
 def check_logits(logits: Tensor) -> Tensor:
     """``logits`` [N, ..., K], if all are finite."""
-    bad = int((~logits.isfinite()).flatten(1).any(1).sum())
-    if bad:
+    if bad := int((~logits.isfinite()).flatten(1).any(1).sum()):
         raise UserError(
             f"the network's answers to {bad} of {len(logits)} images are not finite numbers; its training diverged or "
             "its weights are damaged: train it again at a lower learning rate, or replace the file"

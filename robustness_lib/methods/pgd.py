@@ -55,8 +55,7 @@ def pgd(
 
     Args:
         network: Stays in training or evaluation mode, whichever it is in.
-        images: float32 or float64 [B, C, H, W] in [0, 1].
-        labels: Integers [B], the true classes.
+        images: float32 or float64 [B, C, H, W] in [0, 1]; of the true classes ``labels``, integers [B].
         targets: Integers [B], wrong classes to aim at; None to aim away from ``labels``.
         generator: What the start is drawn from; None for PyTorch's default one.
         logits_by_step: Gets the logits [B, K] of the images before each step.

@@ -176,8 +176,8 @@ def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> Binne
     return BinnedAverage((filled + 0.5) / bins, np.bincount(index, points) / counts, spread, counts)
 
 
-def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> tuple[Floats, Floats]:
-    """Ends of the exact intervals of accuracies, ``correct`` of ``total`` images (Clopper and Pearson 1934)."""
+def clopper_pearson(correct: Array, total: Array) -> tuple[Floats, Floats]:
+    """Ends of the exact 95 % intervals of accuracies, ``correct`` of ``total`` images (Clopper and Pearson 1934)."""
     from scipy.stats import beta
 
     right = check_numbers(correct, "correct")
@@ -185,9 +185,7 @@ def clopper_pearson(correct: Array, total: Array, confidence: float = 0.95) -> t
     whole = (right == np.floor(right)).all() and (count == np.floor(count)).all()
     if not (whole and (right >= 0).all() and (count >= 1).all() and (right <= count).all()):
         raise UserError("correct and total must be whole numbers, 0 <= correct <= total and total >= 1; give counts")
-    if not 0 < confidence < 1:
-        raise UserError(f"confidence is {confidence} but must lie between 0 and 1; the paper uses 0.95")
-    tail = (1 - confidence) / 2
+    tail = (1 - 0.95) / 2
     with np.errstate(invalid="ignore"):
         lower, upper = beta.ppf(tail, right, count - right + 1), beta.isf(tail, right + 1, count - right)
     return np.where(right == 0, 0.0, lower), np.where(right == count, 1.0, upper)

@@ -267,8 +267,7 @@ def _at_papers_least(claim: Claim) -> Claim | None:
 def stated_text(claim: Claim) -> str:
     """The stated size with its unit: "a factor of 4.1", "45 % less", "11.6 points", "at least halved"; "" without."""
     row = stated_row(claim)
-    number = "" if row is None else str(row["printed"])
-    if not number:
+    if row is None or not (number := str(row["printed"])):
         return ""
     if not number[0].isdigit():
         return f"“{number}”"

@@ -38,8 +38,7 @@ def join(device: str) -> Iterator[int]:
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0
         return
-    on_gpu = device.startswith("cuda")
-    if on_gpu:
+    if on_gpu := device.startswith("cuda"):
         torch.cuda.set_device(device)
     try:
         dist.init_process_group("nccl" if on_gpu else "gloo")

@@ -115,7 +115,6 @@ def train(
         observe: Called after the epochs of ``recipe.observed_epochs()``, and within the first as ``early_looks`` says.
         checkpoint: A file to resume from and to keep the state in, at ends of epochs; for the caller to delete.
         checkpoint_every: Least time between two checkpoints, in seconds.
-        progress: Label of a progress bar; None for no bar.
     """
     draw: Sampler = sampler or (lambda _, stream: torch.randperm(len(data), generator=stream))
     network.to(device=runtime.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
