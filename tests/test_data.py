@@ -563,9 +563,7 @@ def test_lsun(tmp_path: Path) -> None:
 
 def test_the_list_says_what_where_and_how(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     formats.write_cifar10(tmp_path, monkeypatch)
-    monkeypatch.setitem(
-        SOURCES, "digits", replace(SOURCES["synthetic"], name="digits")
-    )  # as book/edit.md adds it
+    monkeypatch.setitem(SOURCES, "digits", replace(SOURCES["synthetic"], name="digits"))  # as book/edit.md adds it
     rows = {row["name"]: row for row in list_sets(tmp_path)}
     assert list(rows) == [*SOURCES, *TABLES]
     assert (rows["cifar10"]["found"], rows["cifar10"]["where"]) == ("yes", str(tmp_path / "cifar-10-batches-py"))

@@ -88,10 +88,7 @@ def cifar10_correctness(root: Path | str | None = None) -> Correctness:
 
 
 def imagenet_correctness(root: Path | str | None = None) -> Correctness:
-    """The 67 networks of Recht et al. (2019), on ``imagenet`` and ``imagenetv2`` (MatchedFrequency).
-
-    The file of ``fv_16k`` is broken (2.5 % on ImageNetV2): it is left out where ImageNetV2 is used.
-    """
+    """The 67 networks of Recht et al. (2019), on ``imagenet`` and ``imagenetv2`` (MatchedFrequency)."""
     sets = {"imagenet": "imagenet_val", "imagenetv2": "imagenetv2_matched_frequency"}
     return _correctness("imagenet-answers", "correct", sets, root)
 

@@ -54,8 +54,7 @@ SOURCES: dict[str, Source] = {source.name: source for source in _ALL if source.r
 TABLES: dict[str, Source] = {source.name: source for source in _ALL if not source.read}
 """The tables of published predictions by name."""
 
-_OWN_NAME = r"(?!cifar10n-)[\w+-][\w.+-]{0,99}"
-"""What a data set of one's own may be called; human labels are recognised by their prefix."""
+_OWN_NAME = r"(?!cifar10n-)[\w+-][\w.+-]{0,99}"  # of a set of one's own; human labels are recognised by their prefix
 
 _RESERVED = {"all", "default", "known", "mean", "gaussian", "rademacher", "blobs", *TABLES}
 """Words that parameters and results have beside names of data sets."""

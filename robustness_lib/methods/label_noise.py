@@ -17,12 +17,10 @@ KINDS = ("uniform", "flip")
 
 
 def corruption_matrix(num_classes: int, strength: float, kind: str = "uniform", *, seed: int = 1) -> Floats:
-    """The matrix, float64 [K, K], of one kind of noise.
+    """The matrix, float64 [K, K], of one kind of noise of strength s in [0, 1].
 
     * ``uniform``: (1 - s) I + (s / K) 11ᵀ (P1 §3.2), so that the share of wrong labels is s (K - 1) / K.
     * ``flip``: 1 - s for the true class and s for one other, sampled for each class in turn by ``seed`` (P1's code).
-
-    The strength s is in [0, 1].
     """
     choose(kind, KINDS, "kind of noise")
     if num_classes < 2:

@@ -28,8 +28,7 @@ SCALINGS: dict[str, tuple[Callable[[Floats], Floats], Callable[[Floats], Floats]
 
 _SAME = 1e-9  # accuracies that are nearer to each other differ by rounding alone
 
-BINS = 100
-"""Bins of ID accuracy that P2 averages in, from 0 to 1 (P2 B.5; the range is our choice, it states none)."""
+BINS = 100  # of ID accuracy that P2 averages in, from 0 to 1 (P2 B.5; the range is our choice, it states none)
 
 
 def _accuracies(values: Array, what: str, shape: Shape = "") -> Floats:

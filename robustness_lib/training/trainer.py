@@ -191,10 +191,7 @@ def progress_bar(**options: Any) -> tqdm[None]:
 
 @contextlib.contextmanager
 def _on_device(runtime: Runtime, count: int, recipe: TrainingConfig) -> Iterator[None]:
-    """Make the device the current one, and let cuDNN choose its algorithms by trial: every batch has the same shape.
-
-    And say in one sentence what PyTorch says of a batch of one image.
-    """
+    """On the device, with cuDNN's choice by trial, as batches have one shape; explains a batch of one image."""
     before = torch.backends.cudnn.benchmark
     torch.backends.cudnn.benchmark = True
     try:
