@@ -39,7 +39,6 @@ app.add_typer(data_app, name="data")
 DEFAULT_STORE = Path("runs")
 MOST = 1024  # processes or threads
 RECORDED = (*registry.SECTIONS, PRETRAINING)  # the sections of records
-_NOTHING = "\0"  # what no folder is called
 
 
 def _option(help: str, *names: str, check: Callable[[str, Any], Any], **settings: Any) -> Any:
@@ -56,7 +55,6 @@ def _text(help: str, *names: str) -> Any:
 
 
 def _not_empty(option: str, text: str) -> str:
-    """Refuse an empty text, as of a variable that is not set."""
     if not text.strip():
         raise UserError(f"{option} is empty; give it a value, or leave it out for the default")
     return text
@@ -72,19 +70,16 @@ def _number(help: str, least: float, most: float) -> Any:
 
 
 def _folder(option: str, help: str) -> Any:
-    def parse(text: object) -> str:
-        return str(text).strip() or _NOTHING  # before version 0.29 Typer makes "" a path, the current folder
-
     def check(option: str, text: object) -> Path:
         try:
-            folder = as_path(_not_empty(option, str(text).replace(_NOTHING, "")))
+            folder = as_path(_not_empty(option, str(text)).strip())
         except UserError as error:
             raise UserError(f"{option}: {error}") from error
         if option == "--store" and folder.exists() and not folder.is_dir():
             raise UserError(f"--store is {folder}, which is no folder; name a folder, which is made if it is missing")
         return folder
 
-    return _option(help, option, check=check, parser=parse, metavar="PATH")
+    return _option(help, option, check=check, parser=str, metavar="PATH")
 
 
 ProfileName = Annotated[str, _text(f"Scale: {', '.join(PROFILES)}.", "--profile")]
@@ -262,11 +257,9 @@ def pretrain(
         else:
             model_cache.read_trained(path)  # though its record is there, the file may be damaged
         sweep([job], pretraining.run, context, on_record=mirror).check()
-    record = Store(store).get(job)
-    error = record.metrics.get("error") if record is not None else None
-    result = (
-        f"validation error {100 * error:.1f} %" if isinstance(error, float) else "no validation images of its classes"
-    )
+    record, result = Store(store).get(job), "no validation images of its classes"
+    if record is not None and isinstance(error := record.metrics.get("error"), float):
+        result = f"validation error {100 * error:.1f} %"
     print(f"{name}\n{model_cache.find_checkpoint(name, store)}: {result}")
 
 
@@ -295,8 +288,8 @@ def import_weights(
     )
     architecture = getattr(checkpoint_ids.origin(name), "architecture", "")
     settings = f"--set architecture={architecture}" + (" --set image_size=224" if weights == architecture else "")
-    print(name)
-    print(f"{model_cache.find_checkpoint(name, store)}: tune it with 'robustness run ... --init {name} {settings}'")
+    path = model_cache.find_checkpoint(name, store)
+    print(f"{name}\n{path}: tune it with 'robustness run ... --init {name} {settings}'")
 
 
 def _own(store: Path) -> Store:

@@ -28,9 +28,8 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
     """Refuse unknown parameters, values of the wrong kind and what a section cannot measure; work from the root.
 
     A notebook that an editor started in its own folder goes on in the folder above, if that has the recorded results.
-    The defaults in the parameters cell say which parameters there are and of which kind each is. Values in the
-    namespace, the notebook's ``globals()``, are converted: a number given for text becomes text (``-p seeds 0`` means
-    ``"0"``). Where nothing is recorded, cells about that say so.
+    The defaults in the parameters cell say of which kind each parameter is. Values in the namespace, the notebook's
+    ``globals()``, are converted (``-p seeds 0`` means ``"0"``). Where nothing is recorded, cells about that say so.
     """
     history = [str(cell) for cell in namespace.get("In", ())]
     defaults = next(filter(None, map(_constants, history)), {})
@@ -125,10 +124,6 @@ def write_page(executed: Path, page: Path) -> None:
 
     It lacks what papermill noted about the run, and the progress bars of cells with the tag ``remove-stderr``. The
     numbers that a figure draws become a file, ``data/<its label>.csv`` beside the copy, to which its caption links.
-
-    Raises:
-        UserError: Parameters were given (the book shows the defaults), it stopped with an error, or an output holds a
-            path of this machine.
     """
     notebook = json.loads(executed.read_text())
     parameters = notebook["metadata"].pop("papermill", {}).get("parameters", {})
@@ -136,9 +131,8 @@ def write_page(executed: Path, page: Path) -> None:
         raise UserError(f"{executed} was run with {', '.join(parameters)} given; the book shows runs at the defaults")
     here = {str(path) for path in (Path.cwd(), os.path.expanduser("~"), Path(sys.prefix))} - {"/", "~"}
     for number, cell in enumerate(notebook["cells"], start=1):
-        cell["metadata"] = {
-            name: one for name, one in cell["metadata"].items() if name not in ("papermill", "execution")
-        }
+        for noted in ("papermill", "execution"):
+            cell["metadata"].pop(noted, None)
         shown = cell.get("outputs", [])
         if "remove-stderr" in cell["metadata"].get("tags", []):
             shown[:] = [output for output in shown if output.get("name") != "stderr"]

@@ -28,7 +28,7 @@ from robustness_lib.metrics.robust_accuracy import (
     zero_gradient_share,
 )
 from robustness_lib.models.architectures import build
-from robustness_lib.runner.model_cache import Context, Trained, read_trained
+from robustness_lib.runner.model_cache import Context, Trained, find_checkpoint, read_trained
 from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
 from robustness_lib.training.data_loader import to_unit_range
 
@@ -186,7 +186,7 @@ def test_networks_are_what_the_methods_say(live: Live) -> None:
     """Only the head changes in last-layer tuning; checks attack the networks of the main arms."""
     jobs, _, context = live
     last = jobs["last-layer", "tuned"]
-    path = context.checkpoint(last.init)
+    path = find_checkpoint(last.init, context.store)
     assert path is not None
     before, tuned = read_trained(path)[0], adversarial.fit(last, context).network.state_dict()
     assert all(name.startswith("fc.") or torch.equal(value, before[name]) for name, value in tuned.items())

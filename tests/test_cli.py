@@ -18,7 +18,6 @@ from toys import Command, refused
 from robustness_lib import cli
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import calibration, pretraining, registry
-from robustness_lib.experiments.presets import PROFILES
 from robustness_lib.runner.records import PUBLISHED, Record, Store, load_published
 
 SMALL = ("--set", "train_images=20", "--set", "epochs=1", "--set", "batch_size=20", "--set", "observations=1")
@@ -168,15 +167,6 @@ def test_settings_of_a_pretraining_may_say_so_and_a_damaged_checkpoint_is_refuse
     line = refused(command, *PRETRAIN)
     assert f"{path} is not a whole safetensors file" in line
     assert "delete it and make" in line
-
-
-def test_profile_whose_corpus_is_another(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The data root holds fewer images of the corpus than the profile's checkpoints are named after."""
-    target = dataclasses.replace(PROFILES["smoke"].targets["synthetic"], corpus_holds="corpus_999x5")
-    monkeypatch.setitem(PROFILES, "smoke", dataclasses.replace(PROFILES["smoke"], targets={"own": target}))
-    line = refused(command, "run", "calibration", *OWN)
-    for part in ("corpus_999x5", "corpus_60x5", "robustness pretrain --profile smoke --corpus corpus", "--init"):
-        assert part in line
 
 
 # ---------------------------------------------------------------------------------------- status, publish, data

@@ -59,9 +59,3 @@ def test_the_table_of_arms_names_what_differs():
     text = markdown.arms_table(pd.DataFrame([row, other]), caption="C.", name="tab-x")
     assert "| CIFAR-10 | 28.7 → 15.9 | 60.0 ± 1.0 | 40.0 ± 2.0 | −20.0 [−25.0, −15.0] |" in text
     assert "| CIFAR-100 | – | – | – | not measured |" in text
-
-
-def test_what_the_paper_prints():
-    setting = {"section": "label_noise", "dataset": "cifar10", "method": "none", "reduce": "area"}
-    assert markdown.printed("error", **setting) == "28.7 → 15.9 %"
-    assert markdown.printed("error", **setting | {"dataset": "cifar10n-worse"}) == markdown.DASH

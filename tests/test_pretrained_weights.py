@@ -14,7 +14,7 @@ from robustness_lib.models.architectures import build
 from robustness_lib.models.checkpoint_ids import trained_on
 from robustness_lib.models.checkpoints import load_weights
 from robustness_lib.runner import pretrained_weights
-from robustness_lib.runner.model_cache import Context
+from robustness_lib.runner.model_cache import Context, find_checkpoint
 from robustness_lib.runner.pretrained_weights import import_weights
 
 
@@ -37,7 +37,7 @@ def test_an_authors_file_becomes_a_checkpoint(context: Context, released: Path) 
     assert name.startswith("wrn-10-1_imagenet32_authors_")
     assert trained_on(name, "imagenet32")
     assert not trained_on(name, "imagenet32-no-cifar10")
-    found = context.checkpoint(name)
+    found = find_checkpoint(name, context.store)
     assert found is not None
     weights, about = load_weights(found)
     assert about["id"] == name
@@ -78,21 +78,6 @@ def test_imagenet_weights_become_a_checkpoint(context: Context, monkeypatch: pyt
     monkeypatch.setattr(pretrained_weights, "load_imagenet_weights", lambda architecture, folder: weights)
     name = import_weights("resnet18", context)
     assert name == "resnet18_imagenet_1281167x1000_v1"
-    found = context.checkpoint(name)
+    found = find_checkpoint(name, context.store)
     assert found is not None
     assert torch.equal(load_weights(found)[0]["fc.weight"], weights["fc.weight"])
-
-
-def test_the_command_imports(
-    released: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    command = toys.command(monkeypatch, capfd)
-    status, out, _ = command("import", released.name, "--corpus", "imagenet32")
-    name, where = out.splitlines()
-    assert status == 0
-    hint = f"tune it with 'robustness run ... --init {name} --set architecture=wrn-10-1'"
-    assert where == f"runs/checkpoints/{name}.safetensors: {hint}"
-    status, _, err = command("import", released.name)
-    assert (status, len(err.splitlines())) == (2, 1)
-    assert "--corpus" in err

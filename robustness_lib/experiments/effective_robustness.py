@@ -50,7 +50,7 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import difference, load_trunk
 from robustness_lib.models.checkpoint_ids import origin
 from robustness_lib.runner import model_cache
-from robustness_lib.runner.model_cache import PUBLIC, Context, Training, keep_outputs, target_images
+from robustness_lib.runner.model_cache import PUBLIC, Context, Training, find_checkpoint, keep_outputs, target_images
 from robustness_lib.runner.records import SCRATCH, Job
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import History, predict, train
@@ -244,7 +244,7 @@ class Tuning:
         """The pre-trained network with its old head, and which of its classes are which of the target's."""
         corpus = self.corpus("test")
         network = model_cache.initialise(self.described(), corpus.num_classes, self.context)
-        path = self.context.checkpoint(self.job.init)
+        path = find_checkpoint(self.job.init, self.context.store)
         assert path is not None
         weights = model_cache.read_trained(path)[0]
         if misfit := difference(network.state_dict(), weights):

@@ -66,7 +66,7 @@ def run(job: Job, context: Context) -> Metrics:
     """
     data, recipe, network = _prepare(job, context)
     name = checkpoint_id(job)
-    path = context.checkpoint(name) or context.store / "checkpoints" / f"{name}.safetensors"
+    path = find_checkpoint(name, context.store) or context.store / "checkpoints" / f"{name}.safetensors"
 
     def make() -> tuple[nn.Module, History]:
         return network, train(network, data, recipe, seed=job.seed, **context.training_options(path, name))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,9 +17,8 @@ _SHOWN = [*SETTING, "differs"]
 def distinctions(records: Sequence[Record]) -> dict[str, str]:
     """What tells each record from the others of its setting, beside the seed; a mean may pool only equal ones.
 
-    Returns:
-        Text by key: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records
-        of one :data:`SETTING` differ in it; "" where they differ in nothing.
+    Text by key: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records of
+    one :data:`SETTING` differ in it.
     """
     words: dict[str, str] = {}
     groups: dict[tuple[Any, ...], dict[str, dict[str, str]]] = {}
@@ -46,9 +46,7 @@ def _facts(record: Record) -> dict[str, str]:
 def summary(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
     """The scalar metrics of one section: on each side one row a setting, what tells its records apart, and metric.
 
-    Returns:
-        Text: ``whose``, ``profile`` to ``level``, ``differs`` (:func:`distinctions`), ``metric``, ``mean`` and ``sd``
-        (over seeds; empty for one); and ``n``.
+    ``mean`` and ``sd`` (over the ``n`` seeds) are text.
     """
     import pandas as pd
 
@@ -61,11 +59,9 @@ def summary(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
 def compare(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
     """Your numbers beside the book's, of everything that both measured.
 
-    Returns:
-        For each setting and scalar metric (times and speeds left out) one row a seed that both have, and one whose
-        ``seed`` is "mean": over these seeds, or over all that each has where there are none. ``section`` to ``level``,
-        ``differs``, ``metric``, ``seed``, ``yours``, ``book``, ``difference`` (yours less the book's) and ``sd``: of
-        the book's value over its seeds, which is about what another seed changes; NaN of a single one.
+    For each setting and scalar metric (times and speeds left out) there is one row a seed that both have, and one whose
+    ``seed`` is "mean": over these seeds, or over all that each has where there are none. ``difference`` is yours less
+    the book's, ``sd`` that of the book's value over its seeds; NaN of a single one.
     """
     import pandas as pd
 
@@ -99,13 +95,13 @@ def agreement(table: pd.DataFrame) -> str:
 
 def places(yours: Sequence[Record], book: Sequence[Record]) -> list[str]:
     """Device and precision of both, a line for each pair of them among the jobs that both have."""
-
-    def place(record: Record) -> str:
-        return ", ".join(str(record.provenance.get(name, f"unknown {name}")) for name in ("device", "precision"))
-
-    published = {record.job.key: place(record) for record in book}
-    pairs = [(place(record), published[record.job.key]) for record in yours if record.job.key in published]
-    return [f"{pairs.count(pair)} jobs: yours on {pair[0]}; the book's on {pair[1]}" for pair in dict.fromkeys(pairs)]
+    names = "device", "precision"
+    own, published = (
+        {one.job.key: ", ".join(str(one.provenance.get(name, f"unknown {name}")) for name in names) for one in side}
+        for side in (yours, book)
+    )
+    pairs = Counter((place, published[key]) for key, place in own.items() if key in published)
+    return [f"{count} jobs: yours on {here}; the book's on {there}" for (here, there), count in pairs.items()]
 
 
 def _long(records: Sequence[Record], timed: bool = False) -> pd.DataFrame:

@@ -57,7 +57,7 @@ def load(folder: Path | str = PUBLISHED) -> pd.DataFrame:
 
 
 def records_of(section: str, folder: Path | str = PUBLISHED) -> list[Record]:
-    """The published records of a section, and those of the pre-trainings, which say what its checkpoints are."""
+    """The published records of a section and of the pre-trainings, which say what its checkpoints are."""
     return [record for name in (section, PRETRAINING) for record in load_published(name, Path(folder))]
 
 
@@ -73,7 +73,6 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     records = list(records)
     made = {checkpoint_id(record.job): record.job for record in records if record.job.section == PRETRAINING}
     testbeds = {(r.job.profile, r.job.dataset): r.metrics for r in records if r.job.method == "own-testbed"}
-    bases: list[dict[str, Any]] = []
     rows: list[dict[str, Any]] = []
     for record in records:
         job, start = record.job, made.get(record.job.init)
@@ -84,15 +83,16 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
             "recipe": canonical_json(dict(job.recipe)),
             "precision": record.provenance.get("precision", ""),
             "key": job.key,
+            "date": str(record.provenance.get("date", "")),
+            "own_start": start is not None and start.seed == job.seed,
         }
-        date = str(record.provenance.get("date", ""))
-        bases.append(base | {"date": date, "own_start": start is not None and start.seed == job.seed})
         scalars = {name: value for name, value in record.metrics.items() if not isinstance(value, list)}
         derived = _derived(record.metrics) | _dominance(record.metrics, testbeds.get((job.profile, job.dataset)))
         rows += [{**base, "metric": name, "value": float(value)} for name, value in (scalars | derived).items()]
-    columns = [*SETTING, "seed", "init", "checkpoint", "recipe", "precision", "key"]
-    frame = pd.DataFrame(rows, columns=[*columns, "metric", "value"])
-    frame["main"] = frame["key"].isin(_main(pd.DataFrame(bases, columns=[*columns, "date", "own_start"])))
+    columns = [*SETTING, "seed", "init", "checkpoint", "recipe", "precision", "key", "metric", "value"]
+    frame = pd.DataFrame(rows, columns=[*columns, "date", "own_start"])
+    frame["main"] = frame["key"].isin(_main(frame.drop_duplicates("key")))
+    frame = frame.drop(columns=["date", "own_start"])
     kinds = ("section", "profile", "dataset", "arm", "method", "init", "checkpoint", "metric")
     return frame.astype(dict.fromkeys(kinds, "category") | {"level": float, "value": float})
 
@@ -116,8 +116,8 @@ def _main(rows: pd.DataFrame) -> set[str]:
 def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics that follow from recorded ones: ratios, means over the OOD sets of one kind, and values of lists.
 
-    ``history_error_half``, ``_last``: at half of the epochs and at the end. ``high_share``: of a testbed's models with
-    effective robustness above 1 point. ``mixed_gain``: effective robustness of the best mix of two models beyond both.
+    ``high_share``: of a testbed's models with effective robustness above 1 point. ``mixed_gain``: effective robustness
+    of the best mix of two models beyond both.
     """
     found: dict[str, float] = {}
     if metrics.get("clean_accuracy") and "adversarial_accuracy" in metrics:
@@ -165,8 +165,7 @@ def _natural_shift(prefix: str, metrics: Mapping[str, Any]) -> str:
     return next((name[1] for name in names if name), "")
 
 
-NEAR = 0.1
-"""Models are compared by their dominance probability where their accuracies differ by less."""
+NEAR = 0.1  # models are compared by their dominance probability where their accuracies differ by less
 
 
 def _dominance(metrics: Mapping[str, Any], testbed: Mapping[str, Any] | None) -> dict[str, float]:
@@ -191,10 +190,9 @@ def curves(records: Iterable[Record], y: str, x: str | None = None) -> pd.DataFr
 
     The list metric ``x`` has the places, such as ``"history_epoch"``; None: 1, 2, 3, ...
     """
-    records = list(records)
-    some = [one for one in records if one.job.section != PRETRAINING and isinstance(one.metrics.get(y), list)]
-    frame = tidy([*some, *(one for one in records if one.job.section == PRETRAINING)])
-    frame = frame[frame["main"]].drop_duplicates("key").drop(columns=["metric", "value"])
+    kept = [one for one in records if one.job.section == PRETRAINING or isinstance(one.metrics.get(y), list)]
+    some = [one for one in kept if one.job.section != PRETRAINING]
+    frame = where(tidy(kept), main=True).drop_duplicates("key").drop(columns=["metric", "value"])
     places = [one.metrics.get(x or "") or list(range(1, len(one.metrics[y]) + 1)) for one in some]  # type: ignore[arg-type]
     lists = pd.DataFrame({"key": [one.job.key for one in some], "x": places, "value": [one.metrics[y] for one in some]})
     points = lists.explode(["x", "value"], ignore_index=True).astype({"key": str, "x": float, "value": float})
@@ -249,28 +247,14 @@ class Comparison:
         return len(self.seeds)
 
 
-def compare(
-    values: pd.DataFrame,
-    treated: dict[str, Any],
-    reference: dict[str, Any],
-    *,
-    level: float | None = None,
-    reduce: Reduce = None,
-    kind: Kind = "difference",
-) -> Comparison:
-    """Compare two sides, seed by seed, leaving out seeds where the effect is not finite.
+def compare(values: pd.DataFrame, treated: dict[str, Any], reference: dict[str, Any], **how: Any) -> Comparison:
+    """Compare two sides of ``values`` (:func:`tidy`), as :func:`paired` does with the options ``how``.
 
-    Args:
-        values: Of :func:`tidy`.
-        treated: Conditions on its columns (:func:`where`), at least section, profile, dataset, method and metric; the
-            same for ``reference``.
-        level: The level of both; None: records without a level, or all of them with ``reduce``.
-        reduce: Reduce the levels that both sides have to the trapezoid ``"area"``, to that without the value at level 0
-            (``"excess"``), or to the ``"mean"``; of an unfinished sweep the levels and seeds with the most values.
+    A side is given by conditions on the columns, at least section, profile, dataset, method and metric.
     """
     sides = (where(values, main=True, **conditions) for conditions in (treated, reference))
-    found = paired(*sides, level=level, reduce=reduce, kind=kind)
-    return replace(found, profile=str(treated["profile"]), dataset=str(treated["dataset"]))
+    found = paired(*sides, **how)
+    return replace(found, profile=treated["profile"], dataset=treated["dataset"])
 
 
 def paired(
@@ -281,7 +265,14 @@ def paired(
     reduce: Reduce = None,
     kind: Kind = "difference",
 ) -> Comparison:
-    """:func:`compare` of the rows of two sides."""
+    """Compare the rows of two sides, seed by seed, leaving out seeds where the effect is not finite.
+
+    Args:
+        treated: Rows of :func:`tidy`; so ``reference``.
+        level: The level of both; None: records without a level, or all of them with ``reduce``.
+        reduce: Reduce the levels that both sides have to the trapezoid ``"area"``, to that without the value at level 0
+            (``"excess"``), or to the ``"mean"``; of an unfinished sweep the levels and seeds with the most values.
+    """
     tables = [_table(side, level, reduce) for side in (treated, reference)]
     seeds, levels = _complete(tables[0].keys() & tables[1].keys(), reduce)
     if not seeds or not levels:
@@ -295,9 +286,8 @@ def paired(
     if not fine.any():
         return Comparison()
     kept = [seed for seed, is_fine in zip(seeds, fine, strict=True) if is_fine]
-    starts = (
-        side["init"][(side["arm"] == ARMS[1]) & side["seed"].isin(kept)].nunique() for side in (treated, reference)
-    )
+    sides = (where(side, arm=ARMS[1], seed=kept) for side in (treated, reference))
+    starts = (side["init"].nunique() for side in sides)
     return Comparison(
         tuple(kept),
         one[fine],
@@ -333,11 +323,10 @@ def _complete(pairs: Set[tuple[int, float]], reduce: Reduce) -> tuple[list[int],
 
 def _reduced(numbers: Floats, levels: Sequence[float], reduce: Reduce) -> Floats:
     """One number a row of values [seeds, levels]."""
-    if reduce is None or reduce == "mean":
-        means: Floats = numbers.mean(axis=1)
-        return means
-    areas = np.asarray(np.trapezoid(numbers, levels, axis=1))
-    return areas - numbers[:, 0] if reduce == "excess" else areas
+    if reduce in ("area", "excess"):
+        areas = np.asarray(np.trapezoid(numbers, levels, axis=1))
+        return areas - numbers[:, 0] if reduce == "excess" else areas
+    return np.asarray(numbers.mean(axis=1))
 
 
 def gain(
@@ -347,10 +336,8 @@ def gain(
     section: str,
     dataset: str,
     method: str = "standard",
-    level: float | None = None,
-    reduce: Reduce = None,
     profile: str | None = None,
-    kind: Kind = "difference",
+    **how: Any,
 ) -> Comparison:
     """The pre-trained arm compared with the one from scratch, as by :func:`compare`.
 
@@ -362,7 +349,7 @@ def gain(
         for place in filter(None, (dataset, STAND_INS.get(dataset))):
             side = {"section": section, "profile": scale, "dataset": place, "method": method, "metric": metric}
             sides = (side | {"arm": arm} for arm in reversed(ARMS))
-            found = compare(values, *sides, level=level, reduce=reduce, kind=kind)
+            found = compare(values, *sides, **how)
             if min(found.n, 2) > min(best.n, 2):
                 best = found
     return best
@@ -382,17 +369,12 @@ def arms(
 ) -> pd.DataFrame:
     """Both arms, their paired difference and the paper's values: a row a data set, method, level and metric.
 
-    ``locator`` is the place in the paper that is preferred where it prints a number more than once.
-
-    Returns:
-        ``dataset`` (as asked for), ``measured_on``, ``method``, ``level``, ``metric``, ``profile``; means and standard
-        deviations of both arms, ``difference`` (tuned less scratch), ``low``, ``high`` (95 %), ``n``,
-        ``pretraining_seeds``, and the paper's values (of an area or mean over the levels that were measured). What only
-        one has is NaN of the other.
+    ``locator`` is the place in the paper that is preferred where it prints a number more than once. Means and standard
+    deviations are over seeds; the paper's areas and means are over the levels that were measured; ``dataset`` is as
+    asked for. What only one side has is NaN of the other.
     """
     rows: list[list[Any]] = []
-    places = levels if reduce is None else [None]
-    for dataset, method, level, metric in itertools.product(datasets, methods, places, metrics):
+    for dataset, method, level, metric in itertools.product(datasets, methods, levels, metrics):
         setting: dict[str, Any] = {"dataset": dataset, "method": method, "level": level, "reduce": reduce}
         found = gain(values, metric, section=section, profile=profile, **setting)
         setting |= {"metric": metric, "levels": found.levels, "locator": locator}
@@ -417,7 +399,7 @@ def basis(rows: pd.DataFrame) -> str:
     texts = []
     for profile, some in counts.sort_values("profile", ascending=False).groupby("profile", observed=True, sort=False):
         parts = [f"`{profile}`"]
-        for what in [name for name in ("seed", "pre-training") if name in some]:
+        for what in some.columns.intersection(["seed", "pre-training"]):
             least, most = int(some[what].min()), int(some[what].max())
             number = "one" if most == 1 and what != "seed" else f"{least} to {most}" if least < most else most
             parts.append(f"{number} {what}{'s' * (most > 1)}")
@@ -445,13 +427,10 @@ def paper_value(
     if section not in SECTIONS:
         return float("nan")
     setting: dict[str, Any] = {"dataset": dataset, "arm": arm, "method": method, "locator": locator}
-    if reduce is None:
-        rows = select(section, metric=metric, level=level, **setting)
-        return float("nan") if rows.empty else float(rows["value"].iloc[0])
-    if reduce == "area" and (not levels or np.array_equal(levels, STRENGTHS)):
-        printed = select(section, metric=f"{metric}_area", **setting)
-        if not printed.empty:
-            return float(printed["value"].iloc[0])
+    if reduce is None or (reduce == "area" and (not levels or np.array_equal(levels, STRENGTHS))):
+        printed = select(section, metric=f"{metric}_area" if reduce else metric, level=level, **setting)
+        if reduce is None or not printed.empty:
+            return float("nan") if printed.empty else float(printed["value"].iloc[0])
     curve = select(section, metric=metric, **setting).dropna(subset="level").drop_duplicates("level")
     table = curve.set_index("level")["value"].sort_index()
     wanted = [place for place in table.index if not levels or np.isclose(place, levels).any()]

@@ -111,12 +111,9 @@ def table(frame: pd.DataFrame | Sequence[Mapping[str, Any]], *, caption: str, na
 
 
 def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = "", paper: bool = True) -> Markdown:
-    """The paper's values, ours from scratch and pre-trained, and the paired difference: a row a setting.
+    """The rows of :func:`robustness_lib.report.evidence.arms`, with the paper's values if it has such numbers at all.
 
-    Args:
-        rows: Of :func:`robustness_lib.report.evidence.arms`.
-        setting: Title of the first column, which names what differs between rows.
-        paper: Whether the paper has such numbers at all.
+    ``setting`` is the title of the first column, which names what differs between rows.
     """
     varied = [column for column in ("dataset", "method", "level", "metric") if rows[column].astype(str).nunique() > 1]
     cells = []
@@ -153,6 +150,5 @@ def conclusion(condition: bool, text: str) -> str:
 def findings(*sentences: tuple[bool, str]) -> Markdown:
     """What a page found, first thing on it: each sentence with the condition under which it is true."""
     lines = [f"- {conclusion(bool(condition), text)}" for condition, text in sentences]
-    if not any(condition for condition, _ in sentences):
-        lines = [EMPTY]
+    lines = lines if any(condition for condition, _ in sentences) else [EMPTY]
     return Markdown("\n".join([":::{admonition} What we found", ":class: findings", "", *lines, ":::", ""]))

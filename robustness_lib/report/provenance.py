@@ -15,18 +15,17 @@ from robustness_lib.runner.records import EVIDENCE, Record
 def provenance_box(records: Iterable[Record], section: str) -> Markdown:
     """A closed drop-down "How this page was made"; records of other sections do not count."""
     own = [record for record in records if record.job.section == section]
-    recorded = [scale for scale in EVIDENCE if any(record.job.profile == scale for record in own)] or ["cpu"]
-    lines = [":::{dropdown} How this page was made", ""]
-    for scale in recorded:
-        lines += _how_made([record for record in own if record.job.profile == scale], section, scale)
-    return Markdown("\n".join([*lines, ":::", ""]))
+    groups = ([record for record in own if record.job.profile == scale] for scale in EVIDENCE)
+    lines = [line for group in groups if group for line in _how_made(group)] or [
+        "Nothing is recorded yet at the `cpu` profile. This command records it:",
+        "",
+        *("```bash", f"robustness run {section} --profile cpu", "```", ""),
+    ]
+    return Markdown("\n".join([":::{dropdown} How this page was made", "", *lines, ":::", ""]))
 
 
-def _how_made(own: Sequence[Record], section: str, profile: str) -> list[str]:
+def _how_made(own: Sequence[Record]) -> list[str]:
     """Lines about the records of one profile."""
-    if not own:
-        command = ["```bash", f"robustness run {section} --profile {profile}", "```", ""]
-        return [f"Nothing is recorded yet at the `{profile}` profile. This command records it:", "", *command]
     datasets = sorted({record.job.dataset for record in own})
     commands = [rerun_command([record for record in own if record.job.dataset == name]) for name in datasets]
     lines = [
@@ -37,7 +36,7 @@ def _how_made(own: Sequence[Record], section: str, profile: str) -> list[str]:
     ]
     if any("--init" in command or "--set" in command for command in commands):
         lines += ["", "What has `--init` or `--set` comes into the book by `robustness publish --changed`."]
-    lines += ["", f"Scale\n: profile `{profile}`, {len(own)} records", ""]
+    lines += ["", f"Scale\n: profile `{own[0].job.profile}`, {len(own)} records", ""]
     sources = [record.provenance for record in own]
     for title, text in _facts(sources).items():
         lines += [f"{title}\n: {text}", ""] if text else []
@@ -80,13 +79,10 @@ def _facts(sources: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     versions = {f"{name} {number}" for name, number in packages if name in ("python", "torch", "torchvision")}
     dates = sorted(str(source["date"])[:10] for source in sources if source.get("date"))
     trained = dict.fromkeys(place for source in sources for place in source.get("trained_on", ()))
+    revisions = [str(source["revision"]) for source in sources if source.get("revision")]
     hours = sum(float(source.get("seconds") or 0) for source in sources) / 3600
     return {
-        "Code revision": _listed(
-            f"`{name[:7]}{'-dirty' * name.endswith('-dirty')}`"
-            for source in sources
-            if (name := source.get("revision"))
-        ),
+        "Code revision": _listed(f"`{name[:7]}{'-dirty' * name.endswith('-dirty')}`" for name in revisions),
         "Device": _listed(source.get("device") for source in sources),
         "Precision": _listed(source.get("precision") for source in sources),
         "Networks trained before, on": "; ".join(trained),

@@ -26,7 +26,6 @@ from robustness_lib.report.evidence import basis
 VERMILION, BLUE, GREEN, ORANGE, SKY_BLUE, PURPLE = "#D55E00", "#0072B2", "#009E73", "#E69F00", "#56B4E9", "#CC79A7"
 
 EQUAL: dict[str, Any] = {"color": "#777777", "lw": 1.2, "ls": ":"}
-"""The line of what loses nothing: equal accuracy on both sides."""
 
 STYLE: Any = {
     "figure.figsize": (6.0, 3.6),
@@ -57,7 +56,6 @@ _ARMS = {
 }
 _SERIES = ((PURPLE, "o"), (ORANGE, "^"), (GREEN, "v"), (SKY_BLUE, "P"), (BLUE, "s"))
 PAPER: dict[str, Any] = {"color": "black", "marker": "D", "linestyle": "none", "zorder": 4}
-"""How a value of the paper is drawn: a black diamond."""
 
 
 def arm_style(arm: str) -> dict[str, Any]:
@@ -108,8 +106,8 @@ def use_style() -> None:
 def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure as wide as the text, and its ``rows * columns`` axes, row by row, each row ``height`` inches high."""
     with mpl.rc_context(STYLE):
-        size, shared = (6.0, height * rows), columns > 1  # inches; as wide as a page's text
-        figure, axes = plt.subplots(rows, columns, figsize=size, sharey=shared, squeeze=False, layout="constrained")
+        size = 6.0, height * rows  # inches; as wide as a page's text
+        figure, axes = plt.subplots(rows, columns, figsize=size, sharey=columns > 1, squeeze=False)
     return figure, list(np.ravel(axes))
 
 

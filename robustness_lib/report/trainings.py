@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -23,8 +22,8 @@ def corpus_label(pretrainings: Iterable[Record], checkpoint: str) -> str:
     if made is None:
         return checkpoint
     some = (record for record in pretrainings if record.job.section == PRETRAINING)
-    records = [record for record in some if checkpoint_id(record.job) == checkpoint]
-    sums = {record.provenance.get("data", {}).get(f"{made.corpus}/train") for record in records}
+    sources = (record.provenance for record in some if checkpoint_id(record.job) == checkpoint)
+    sums = {source.get("data", {}).get(f"{made.corpus}/train") for source in sources}
     return description(made.holds, min(filter(None, sums), default=None))
 
 
@@ -42,12 +41,15 @@ def trainings_table(
         if job.profile not in EVIDENCE or not recipe.get("epochs") or (kept is not None and job.method not in kept):
             continue
         starts |= {job.init} - {SCRATCH}
+        images = f"{recipe['train_images']:,}" if recipe.get("train_images") else "all"
+        if "largest" in recipe:
+            images = f"{recipe['largest']:,} to {recipe['smallest']:,} a class"
         rows.append(
             {
                 "profile": job.profile,
                 "Training": f"{'From scratch' if job.init == SCRATCH else 'Pre-trained'}, `{job.profile}`",
                 "Network": network_label(str(recipe["architecture"])),
-                "Images": _images(recipe),
+                "Images": images,
                 "Schedule": f"batch {recipe['batch_size']}, rate {float(str(recipe['learning_rate'])):g}",
                 "Dropout": f"{float(str(recipe.get('dropout', 0))):g}",
                 "epochs": int(str(recipe["epochs"])),
@@ -72,12 +74,6 @@ def trainings_table(
     return table(lines, caption=words.strip(), name=name)
 
 
-def _images(recipe: Mapping[str, Any]) -> str:
-    if "largest" in recipe:
-        return f"{recipe['largest']:,} to {recipe['smallest']:,} a class"
-    return f"{recipe['train_images']:,}" if recipe.get("train_images") else "all"
-
-
 _SETTINGS = {"batch_size": "Batch", "epochs": "Epochs", "learning_rate": "Learning rate"}
 _JUDGED = {
     "error": "Error (%)",
@@ -99,11 +95,8 @@ def candidates_table(
 ) -> Markdown:
     """What was tried before recipes were fixed, a row a candidate, the best of each arm (at each level) in bold.
 
-    Args:
-        records: Records of :mod:`robustness_lib.experiments.hyperparameter_search`, and one of its methods.
-        measures: What is shown; the last decides.
-        train_images: Only candidates that were trained on so many images; None: all.
-        symbol: Symbol of the level, where the method has levels.
+    The records are of :mod:`robustness_lib.experiments.hyperparameter_search`. The last of the ``measures`` decides.
+    ``train_images``: only candidates that were trained on so many; ``symbol``: of the level, where there are levels.
     """
     some = [one for one in records if one.job.method == method]
     some = [one for one in some if train_images in (None, one.job.recipe["train_images"])]
@@ -137,10 +130,8 @@ def live_table(
     The recorded values of the same setting and scale stand below. A job without a record is "not run". What else tells
     records of one setting apart (:func:`robustness_lib.report.comparison.distinctions`) gives rows of their own.
 
-    Args:
-        jobs: The planned jobs, in whose order the rows are; ``live`` are their records.
-        values: The recorded results, of :func:`robustness_lib.report.evidence.tidy`.
-        metrics: What is shown. A row that has none of them shows the first four of its own instead.
+    A row that has none of the ``metrics`` shows the first four of its own instead. ``live`` are the jobs' records,
+    ``values`` the recorded results, of :func:`robustness_lib.report.evidence.tidy`.
     """
     differs, by_key = distinctions(live), {record.job.key: record.metrics for record in live}
     groups: dict[tuple[str, str], list[Job]] = {}

@@ -14,19 +14,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
-from robustness_lib.paper.claims import (
-    CLAIMS,
-    EVERY,
-    PRINTED,
-    ZERO,
-    Claim,
-    Side,
-    at_place,
-    claims_of,
-    printed_row,
-    stated_row,
-)
-from robustness_lib.paper.numbers import SECTIONS, label, metric, tolerance
+from robustness_lib.paper import CLAIMS, SECTIONS, Claim, Side, claims_of, label, metric, tolerance
+from robustness_lib.paper.claims import EVERY, PRINTED, ZERO, at_place, printed_row, stated_row
 from robustness_lib.report import evidence, markdown
 from robustness_lib.report.evidence import STAND_INS, Comparison
 from robustness_lib.report.markdown import DASH, Markdown, effect, spread, unit
@@ -50,7 +39,6 @@ class Verdict:
         size: "" where the paper states none; "not judged" of a direction that is supported at another scale than its.
         comparison: What decides; of a claim with :attr:`~Claim.than` its sides are gains.
         level: Of a claim about every level, class or OOD set the one that bears it out least; ``levels`` is how many.
-        note: What is to be known beside it.
     """
 
     claim: Claim
@@ -73,11 +61,7 @@ class Verdict:
 
 
 def direction(claim: Claim, low: float, high: float) -> Direction:
-    """The direction of an effect with the interval ``[low, high]``; of "equal" it is the difference from print.
-
-    A claim of an effect is supported by an interval wholly on the claimed side of no effect, contradicted by one wholly
-    on the other; one with a margin by an interval within the margin, and wholly outside.
-    """
+    """The direction of an effect by its interval: supported if that is on the claimed side, or within the margin."""
     if claim.test == "beyond":
         none = 1.0 if claim.kind == "ratio" else 0.0
         low, high = sorted((claim.sign * (low - none), claim.sign * (high - none)))
@@ -114,12 +98,10 @@ class _Records:
 
 def _scales(values: pd.DataFrame, section: str) -> list[_Records]:
     """The records of a section that count, the highest scale first."""
-    found = []
-    for profile in EVIDENCE:
-        rows = evidence.where(values, section=section, main=True, profile=profile)
-        rows = rows.astype(dict.fromkeys(("dataset", "method", "metric", "arm", "init", "checkpoint"), object))
-        found.append(_Records(profile, rows, rows.groupby(["dataset", "method", "metric"]).indices))
-    return found
+    rows = evidence.where(values, section=section, main=True)
+    rows = rows.astype(dict.fromkeys(("dataset", "method", "metric", "arm", "init", "checkpoint"), object))
+    scales = ((profile, rows[rows["profile"] == profile]) for profile in EVIDENCE)
+    return [_Records(name, some, some.groupby(["dataset", "method", "metric"]).indices) for name, some in scales]
 
 
 def all_verdicts(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
@@ -147,8 +129,7 @@ def _judged(claim: Claim, records: _Records, dataset: str) -> Verdict:
     """The verdict at one scale and image set by the interval alone."""
     found = replace(_compared(claim, records, dataset), profile=records.profile, dataset=dataset)
     found = replace(found, low=found.effect, high=found.effect) if claim.exact else found
-    ends = found.low, found.high
-    here, sized = direction(claim, *ends), size(claim, *ends)
+    here, sized = direction(claim, found.low, found.high), size(claim, found.low, found.high)
     if not claim.exact and records.profile != EVIDENCE[0]:
         sized = "not judged" if sized and here == SUPPORTED else ""
     return Verdict(claim, here, sized, found)
@@ -158,9 +139,8 @@ def _compared(claim: Claim, records: _Records, dataset: str) -> Comparison:
     if claim.than is not None:
         return _gains_compared(claim, records, dataset)
     treated = records.side(dataset, claim.treated)
-    if claim.reference.method not in (ZERO, PRINTED):
-        reference = records.side(dataset, claim.reference)
-    else:
+    reference = records.side(dataset, claim.reference)
+    if claim.reference.method in (ZERO, PRINTED):
         number = float(printed_row(claim)["value"]) if claim.reference.method == PRINTED else 0.0
         reference = treated.assign(value=number, arm="none")
     over: Any = claim.over
@@ -181,7 +161,7 @@ def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict:
     places: list[Any] = sorted(records.side(dataset, claim.treated)["level"].unique())
     if claim.over != "level":
         prefix = f"{claim.treated.metric}_"
-        names = [name.removeprefix(prefix) for place, _, name in records.rows if place == dataset and prefix in name]
+        names = (name.removeprefix(prefix) for place, _, name in records.rows if place == dataset and prefix in name)
         places = [name for name in dict.fromkeys(names) if name not in ("mean", *evidence.OOD_SETS)]
     judged = {place: _judged(at_place(claim, place), records, dataset) for place in places}
     most = max((min(one.comparison.n, 2) for one in judged.values()), default=0)
@@ -311,12 +291,11 @@ def here_text(verdict: Verdict) -> str:
 
 
 def _place(level: str | float) -> str:
-    """A level, class or OOD set of a claim about every one."""
     return f"at {level:g}" if isinstance(level, float) else f"class {level}" if level.isdigit() else label(level)
 
 
 def frame(values: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
-    """The verdicts on the claims of one section, or on all, a row a claim; ``here`` and ``interval`` are words."""
+    """The verdicts on the claims of one section, or on all; ``here`` and ``interval`` are words."""
     return pd.DataFrame(
         {
             **{name: getattr(one.claim, name) for name in ("id", "section", "source", "locator", "statement", "paper")},

@@ -15,22 +15,21 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Executor, Future
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from robustness_lib.data import data_root
 from robustness_lib.errors import UserError, first_line, shortened
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.provenance import REVISION
-from robustness_lib.runner.records import Job
 from robustness_lib.training.device import Runtime
 
 if TYPE_CHECKING:
     from distributed import Client
 
+_Place: TypeAlias = tuple[str, str, Mapping[str, Any]]  # revision and folder of the submitter, and options
 _ADDRESS = re.compile(r"((tcp|tls|ws|wss|ucx)://)?[\w.\-\[\]:%]+:\d{1,5}|inproc://.+")
 
 CONNECT_SECONDS = 5.0
-"""How long a scheduler may take to answer."""
 
 
 class DaskExecutor(Executor):
@@ -38,13 +37,13 @@ class DaskExecutor(Executor):
 
     def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
         self._executor = client.get_executor(pure=False)
-        self._where = REVISION, str(Path.cwd()), dict(options)
+        self._place = REVISION, str(Path.cwd()), dict(options)
 
     def submit(self, function: Callable[..., Any], /, *arguments: Any) -> Future[Any]:  # type: ignore[override]
         """Begin ``function(run, job, context, ...)`` on a worker."""
         run, job, context, *others = arguments
         shared = replace(context, data=data_root(context.data).absolute())
-        future: Future[Any] = self._executor.submit(_on_worker, *self._where, function, run, job, shared, *others)
+        future: Future[Any] = self._executor.submit(_on_worker, self._place, function, run, job, shared, *others)
         return future
 
 
@@ -53,8 +52,7 @@ def connect(scheduler: str | Client | None, **options: Any) -> Iterator[DaskExec
     """A Dask cluster's executor, for as long as the context lasts.
 
     ``scheduler`` is its address, or a client, which stays open; None to do nothing. The options are for
-    :meth:`robustness_lib.training.device.Runtime.detect` on every worker. By default each takes its best device, and
-    all the precision that one of them finds best: arms that are compared share it.
+    :meth:`robustness_lib.training.device.Runtime.detect` on every worker; all take the precision that one finds best.
     """
     if scheduler is None:
         yield None
@@ -94,19 +92,11 @@ def _precision(_run: None, _job: None, context: Context) -> str:
     return context.runtime.precision
 
 
-def _on_worker(
-    revision: str,
-    folder: str,
-    options: Mapping[str, Any],
-    function: Callable[..., Any],
-    run: Any,
-    job: Job | None,
-    context: Context,
-    *others: Any,
-) -> Any:
+def _on_worker(place: _Place, function: Callable[..., Any], run: Any, job: Any, context: Context, *others: Any) -> Any:
     """Call a function in the submitter's folder, with this worker's runtime; an unfit worker gives an error."""
     from distributed import get_worker
 
+    revision, folder, options = place
     worker = get_worker()
     try:
         if worker.state.nthreads != 1:

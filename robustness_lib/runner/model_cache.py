@@ -35,9 +35,6 @@ SHIPPED = Path("book/checkpoints")
 PUBLIC = "timm/"
 """What an initialisation begins with whose weights another library downloads; no checkpoint has this name."""
 
-HELD_OUT = 0.1
-"""The share of the training images that temperature tuning holds out (P1 §4.2)."""
-
 
 class Kept(NamedTuple):
     """What a file of :func:`save_trained` holds."""
@@ -51,8 +48,7 @@ class Kept(NamedTuple):
 class Context:
     """What a job needs beside its description; nothing in it changes a result beyond rounding.
 
-    ``data`` is the data root, None for ``$ROBUSTNESS_DATA`` or ``data``; the store keeps networks, checkpoints and
-    outputs; ``progress`` says whether trainings show a progress bar.
+    ``data`` is the data root, None for ``$ROBUSTNESS_DATA`` or ``data``.
     """
 
     data: Path | None = None
@@ -93,10 +89,6 @@ class Context:
                 f"with {before[:12]}…; give another folder to --store, or the changed images another name"
             )
 
-    def checkpoint(self, checkpoint: str) -> Path | None:
-        """The file of a pre-trained checkpoint; None where there is none (:func:`find_checkpoint`)."""
-        return find_checkpoint(checkpoint, self.store)
-
     def note_data(self, name: str, checksum: str) -> None:
         """Note the checksum of other data than image sets for the provenance of the running job."""
         self._used[name] = checksum
@@ -108,9 +100,7 @@ class Context:
         with locked(self.store / "locks" / f"{path.stem}.lock"):
             if not path.exists():
                 save_trained(path, *make(), description)
-            unfinished = path.with_suffix(".partial.safetensors")  # goes only when the result is there
-            if unfinished.exists():
-                unfinished.unlink()
+            path.with_suffix(".partial.safetensors").unlink(missing_ok=True)  # only when the result is there
         kept = read_trained(path)
         self._trained_on += json.loads(kept.metadata.get("trained_on", "[]"))
         return kept
@@ -136,12 +126,7 @@ class Context:
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """The complete description of a trained network.
-
-    Attributes:
-        held_out: Whether a tenth of the training images is kept aside for temperature tuning.
-        variant: What else determines the network, such as a corruption of its labels; empty for nothing.
-    """
+    """The complete description of a trained network; ``variant`` is what else determines it, "" for nothing."""
 
     dataset: str
     init: str
@@ -170,8 +155,7 @@ class Trained:
 
     Attributes:
         epochs: [E], the observed epochs, from 1; float64 where some are within the first, else int64.
-        confidence: float32 [E, N], largest softmax probability of each test image, in [0, 1].
-        correct: bool [E, N], whether the prediction was right.
+        confidence: float32 [E, N], largest softmax probability of each test image; ``correct``: bool [E, N].
         further: By name, what else was observed, [E, ...] (:func:`trained`).
         losses: Of every epoch the mean of its batches' training losses (nats).
     """
@@ -189,7 +173,7 @@ def held_out_split(data: ImageDataset) -> tuple[ImageDataset, ImageDataset]:
 
     Where that is sorted or grouped by class it is permuted from NumPy seed 0 first, as the authors do for one set.
     """
-    count = int(HELD_OUT * len(data))
+    count = len(data) // 10
     if count == 0:
         raise UserError(
             f"{len(data)} training images are too few to hold a tenth out for the temperature; set train_images to 10 "
@@ -252,7 +236,7 @@ def initialise(training: Training, num_classes: int, context: Context) -> nn.Mod
     network = build(recipe.architecture, num_classes, recipe.dropout, training.seed)
     if training.init == SCRATCH:
         return network
-    path = context.checkpoint(training.init)
+    path = find_checkpoint(training.init, context.store)
     if path is None:
         raise UserError(
             f"the checkpoint {training.init} is neither in {context.store / 'checkpoints'} nor in {SHIPPED}; "

@@ -23,7 +23,6 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
     Args:
         weights: Path of a ``.pt`` file of P1's authors, or the name of a torchvision network, whose ImageNet weights
             (P2 B.6) a person has downloaded into the folder ``torchvision`` of the data root.
-        context: Its store receives them.
         corpus: The image set that the authors' network was trained on, which a file does not say.
         adversary: What it was trained against, one of :data:`robustness_lib.training.config.ADVERSARIES`.
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 LIBRARIES = ("robustness-lib", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "imbalanced-learn")
-"""What a number can depend on, beside Python."""
 
 
 def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str, Any]) -> dict[str, Any]:

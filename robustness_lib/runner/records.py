@@ -57,9 +57,7 @@ class Job:
 
     Attributes:
         init: ``"scratch"`` or the id of the pre-trained checkpoint that training starts from.
-        method: What is done, in the section's own terms.
-        level: Its strength (corruption strength, imbalance ratio, ...), or None where there is none.
-        seed: From which every random stream of the job is derived.
+        level: The method's strength (corruption strength, imbalance ratio, ...), or None where there is none.
         recipe: The fully resolved settings, by name.
     """
 
@@ -149,20 +147,16 @@ def result_of(record: Record) -> Metrics:
 
 def check_metrics(metrics: Metrics) -> Metrics:
     """Return ``metrics`` with every number a plain float; one that is not finite is refused."""
-    plain: Metrics = {
-        name: list(map(float, value)) if isinstance(value, list) else float(value) for name, value in metrics.items()
-    }
-    for name, value in plain.items():
-        for number in value if isinstance(value, list) else [value]:
-            if not math.isfinite(number):
-                raise UserError(
-                    f"the metric {name} is not finite but {number}, so nothing was measured; if a network was trained, "
-                    "give a lower learning rate, else look for values that are missing or all equal"
-                )
+    plain: Metrics = {}
+    for name, value in metrics.items():
+        plain[name] = list(map(float, value)) if isinstance(value, list) else float(value)
+        numbers = value if isinstance(value, list) else [value]
+        if bad := [number for number in numbers if not math.isfinite(number)]:
+            raise UserError(
+                f"the metric {name} is not finite but {bad[0]}, so nothing was measured; if a network was trained, "
+                "give a lower learning rate, else look for values that are missing or all equal"
+            )
     return plain
-
-
-# --------------------------------------------------------------------------------------------- stores
 
 
 class Store:
@@ -250,21 +244,19 @@ def make_folder(folder: Path) -> None:
 def publish(
     records: Iterable[Record], folder: Path = PUBLISHED, *, replace: bool = False
 ) -> tuple[dict[str, tuple[int, int]], list[tuple[Record, Record]]]:
-    """Merge records into the published files, one a section, sorted by key.
+    """Merge records into the published files, one a section, sorted by key; a damaged file stays as it is.
 
-    A file that is damaged or cannot be written stays as it is. With ``replace`` a record takes the place of a published
-    one of the same job.
+    With ``replace`` a record takes the place of a published one of the same job.
 
     Returns:
         By section, how many records the file holds now, and how many lines are new or changed; and the pairs of a
         published and a new record of one job whose results differ and of which the published one was kept.
     """
-    sections: dict[str, list[Record]] = {}
-    for record in records:
-        sections.setdefault(record.job.section, []).append(record)
+    records = list(records)
     counts: dict[str, tuple[int, int]] = {}
     kept: list[tuple[Record, Record]] = []
-    for section, new in sorted(sections.items()):
+    for section in sorted({record.job.section for record in records}):
+        new = [record for record in records if record.job.section == section]
         make_folder(folder)
         with locked(folder):  # not the store: several stores may be published here
             before = {record.job.key: record for record in load_published(section, folder)}

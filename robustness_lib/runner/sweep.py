@@ -52,14 +52,7 @@ Run = Callable[[Job, Context], Metrics]
 
 @dataclass
 class Outcome:
-    """What a sweep did.
-
-    Attributes:
-        recorded: Jobs measured now.
-        skipped: Jobs whose record was there already, or that another process measured meanwhile.
-        failed: Jobs that ended in an error, with one sentence each.
-        left: Jobs not started for lack of time.
-    """
+    """Jobs measured now, skipped as recorded before or meanwhile, failed with a sentence, and left for lack of time."""
 
     recorded: list[Job] = field(default_factory=list)
     skipped: list[Job] = field(default_factory=list)
@@ -83,9 +76,6 @@ class Outcome:
         }
         parts = [f"{len(jobs)} {words}" for words, jobs in others.items() if jobs]
         return ", ".join([f"{len(self.recorded)} recorded", *parts])
-
-
-# --------------------------------------------------------------------------------------------- one job
 
 
 def perform(run: Run, job: Job, context: Context) -> Record:
@@ -167,9 +157,6 @@ def _longest(job: Job, store: Store) -> float:
     return max((float(record.provenance["seconds"]) for record in alike), default=0.0)
 
 
-# --------------------------------------------------------------------------------------------- many jobs
-
-
 def sweep(
     jobs: Sequence[Job],
     run: Run,
@@ -239,12 +226,8 @@ def _completed(
     """Jobs with what came of the call that each is done by, as they are done."""
     futures: dict[Future[Result], Job] = {}
     try:
-        for number, job in enumerate(todo):
-            try:
-                futures[pool.submit(*call(job))] = job
-            except BrokenExecutor:
-                yield from ((job, KILLED) for job in todo[number:])
-                break
+        for job in todo:
+            futures[pool.submit(*call(job))] = job
         for future in as_completed(futures):
             try:
                 result = future.result()

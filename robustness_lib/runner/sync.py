@@ -64,8 +64,7 @@ def _mirror(job: Job, store: Path, folder: Path) -> None:
 class Merged:
     """How many records and checkpoints a merge added, and how many were there with the same result or weights.
 
-    ``differing`` has the labels of jobs, and ids of checkpoints, that were there with another; ``damaged`` a sentence
-    on each that is damaged and therefore left out.
+    ``differing`` has the jobs and checkpoints that were there with another; ``damaged`` a sentence on each left out.
     """
 
     added: int = 0
@@ -86,10 +85,9 @@ class Merged:
 
 
 def merge(source: Path, store: Path) -> Merged:
-    """Take the records and checkpoints of a folder into a store, by key and id.
+    """Take the records and checkpoints of a mirror, another store or a folder of ``<section>.jsonl`` into a store.
 
-    Of two records of one job the one with the earlier date stays, so the order of merges does not matter. The source is
-    a folder that :func:`mirrored` filled, another store, or a folder of ``<section>.jsonl``.
+    Of two records of one job the one with the earlier date stays, so the order of merges does not matter.
     """
     if not source.is_dir():
         raise UserError(f"there is no folder {source}; give a folder that --out filled, or another store")
