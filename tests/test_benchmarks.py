@@ -62,9 +62,6 @@ def _keep_garbage(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(clock, "forget_peak", lambda device: None)
 
 
-# ------------------------------------------------------------------------------------------ counting
-
-
 def test_operations_and_bytes_of_a_linear_layer_are_those_counted_by_hand() -> None:
     weight, inputs = torch.ones(5, 7, requires_grad=True), torch.ones(3, 7)
     product = 2 * 3 * 5 * 7
@@ -99,9 +96,6 @@ def test_operations_of_wide_resnets_are_the_known_ones() -> None:
     assert of("wrn-10-1", "adversarial training") == 10 * (2 * first + 2 * rest) + 2 * first + 3 * rest
     assert of("wrn-40-2", "evaluation") / 2e9 == pytest.approx(0.33, abs=0.005)
     assert of("wrn-28-10", "evaluation") / 2e9 == pytest.approx(5.2, abs=0.05)
-
-
-# ------------------------------------------------------------------------------------------ both sides
 
 
 @pytest.fixture
@@ -190,9 +184,6 @@ def test_several_networks_are_timed(monkeypatch: pytest.MonkeyPatch) -> None:
     assert all(a < b for ticks in watch.ends.values() for a, b in itertools.pairwise(ticks))
 
 
-# ------------------------------------------------------------------------------------------ timing
-
-
 def test_time_in_which_any_network_works_is_counted_once() -> None:
     assert clock.covered([(0, 2), (1, 3), (1.5, 2), (5, 6)]) == 4
     watch = clock.Clock("cpu")
@@ -255,9 +246,6 @@ def test_a_way_that_the_library_fell_back_from_is_not_measured(tmp_path: Path, m
         measurements.run(wanted, context(tmp_path))
 
 
-# ------------------------------------------------------------------------------------------ what is planned
-
-
 def gpu(monkeypatch: pytest.MonkeyPatch) -> Runtime:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     return Runtime(device="cuda", precision="bfloat16", threads=16, compile=True, graphs=True)
@@ -279,9 +267,6 @@ def test_plan_has_every_measurement_once_with_all_it_depends_on(on_gpu: bool, mo
         if one.method in plan.IMAGES["cpu"] and one.method != "networks at once":
             workers = plan.workers_job(one.method, one.recipe["architecture"], runtime)
             assert jobs.index(workers) < jobs.index(one)  # the workers' best number is measured first
-
-
-# ------------------------------------------------------------------------------------------ the command
 
 
 ARGUMENTS = ("--device", "cpu", "--threads", "1")

@@ -135,9 +135,6 @@ def test_failed_job_has_status_1_and_says_why(command: Command, checkpoint: str)
     assert "Traceback" not in err
 
 
-# ---------------------------------------------------------------------------------------- pretrain
-
-
 def test_pretrain_prints_the_id_and_does_not_train_twice(command: Command, monkeypatch: pytest.MonkeyPatch) -> None:
     arguments = ("pretrain", "--corpus", "corpus", "--seed", "5", "--set", "epochs=1", *PLACE)
     status, out, _ = command(*arguments)
@@ -167,9 +164,6 @@ def test_settings_of_a_pretraining_may_say_so_and_a_damaged_checkpoint_is_refuse
     line = refused(command, *PRETRAIN)
     assert f"{path} is not a whole safetensors file" in line
     assert "delete it and make" in line
-
-
-# ---------------------------------------------------------------------------------------- status, publish, data
 
 
 def fill(store: Path, count: int, profile: str) -> list[Path]:
@@ -343,9 +337,6 @@ def test_data_list_says_where_it_looked_and_tells_the_rest_of_named_sets(command
     assert "the data root nowhere" in refused(command, "data", "list", "--data-root", "nowhere")
 
 
-# ---------------------------------------------------------------------------------------- show
-
-
 def shown(command: Command, *options: str) -> list[list[str]]:
     """The rows of ``robustness show calibration`` as words, without their header."""
     status, out, _ = command("show", "calibration", *options)
@@ -377,9 +368,6 @@ def test_show_says_whose_a_number_is_keeps_recipes_apart_and_can_be_restricted(c
     assert line == "error: no selected record has the dataset 'cifar10'; choose one of: synthetic"
 
 
-# ---------------------------------------------------------------------------------------- small readers
-
-
 @pytest.mark.parametrize(
     ("read", "text", "expected"),
     [
@@ -401,9 +389,6 @@ def test_lists(read: Callable[[str], object], text: str, expected: object) -> No
             read(text)
     else:
         assert read(text) == expected
-
-
-# ---------------------------------------------------------------------------------------- real processes
 
 
 @pytest.mark.parametrize(("number", "status", "word"), [("INT", 130, "interrupted"), ("TERM", 143, "terminated")])

@@ -33,9 +33,6 @@ from robustness_lib.runner.sweep import Outcome, Run, sweep
 PLAIN = {"precision": "float32", "threads": 1}
 
 
-# ---------------------------------------------------------------------------------------- processes
-
-
 def scheduler_child(folder: Path) -> None:
     async def serve() -> None:
         async with distributed.Scheduler(port=0, host="127.0.0.1", dashboard=False) as scheduler:
@@ -127,9 +124,6 @@ def empty(shared: Dask) -> Iterator[Dask]:
     shared.reduce()
 
 
-# ---------------------------------------------------------------------------------------- where jobs run
-
-
 def on(dask: Dask, jobs: Sequence[Job], run: Run, store: Path, **options: object) -> Outcome:
     with connect(dask.client, **PLAIN) as executor:
         return sweep(jobs, run, context(store), executor=executor, **options)
@@ -170,9 +164,6 @@ def test_the_command_on_a_cluster(dask: Dask, tmp_path: Path) -> None:
 def test_workers_of_this_machine_and_of_a_cluster_are_not_asked_for_together(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match="leave one of the two out"):
         registry.measure_section("calibration", "smoke", context(tmp_path), executor=pool, workers=2)
-
-
-# ---------------------------------------------------------------------------------------- workers come and go
 
 
 def die(job: Job, context: Context) -> Metrics:
@@ -225,9 +216,6 @@ def test_an_unfit_worker_is_refused(empty: Dask, tmp_path: Path, options: dict[s
     with pytest.raises(UserError, match=words):
         on(empty, [toy_job()], toy_run, tmp_path)
     assert stored(tmp_path) == {}
-
-
-# ---------------------------------------------------------------------------------------- mistakes
 
 
 @pytest.mark.parametrize("address", ["tcp://127.0.0.1:1", "nothing://127.0.0.1:8786"])

@@ -126,9 +126,6 @@ def test_two_values_of_one_seed_are_refused():
         evidence.compare(evidence.tidy(rows), SIDE, SIDE)
 
 
-# ---------------------------------------------------------------------------------------- metrics that follow
-
-
 def derived(**metrics):
     return evidence.tidy([record(**metrics)]).set_index("metric")["value"]
 

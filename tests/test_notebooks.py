@@ -22,6 +22,7 @@ from nbformat import NotebookNode
 from robustness_lib import paper
 from robustness_lib.errors import UserError
 from robustness_lib.notebook import CSV, check_parameters, write_page
+from robustness_lib.paper import numbers
 
 ROOT = Path(__file__).parents[1]
 SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
@@ -38,9 +39,6 @@ def code_cells(source: Path) -> list[NotebookNode]:
 
 def tags(cell: NotebookNode) -> list[str]:
     return list(cell.metadata.get("tags", []))
-
-
-# ---- what is in git
 
 
 def test_a_notebook_works_from_the_root_of_the_repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -155,8 +153,6 @@ def test_a_notebook_without_recorded_results_says_so(
         InteractiveShell.clear_instance()
 
 
-# ---- parameters
-
 DEFAULTS = 'profile = "smoke"  # scale\nseeds = "0,1,2"\nworkers = 0\nrate = 0.1\nquick = False'
 
 
@@ -212,9 +208,6 @@ def test_papermill_run_with_an_unsuitable_parameter_fails_in_its_first_cells(tmp
     assert max(filter(None, counts)) == 3  # the parameters, papermill's and the check
 
 
-# ---- pages
-
-
 def executed(path: Path, **change: object) -> Path:
     """An executed notebook as papermill writes it."""
     cell = {
@@ -258,8 +251,6 @@ def test_page_that_is_not_fit_to_publish_is_refused(tmp_path: Path, change: dict
     assert not (tmp_path / "page.ipynb").exists()
 
 
-# ---- numbers
-
 NOT_MEASURED = {95}
 """Percentages in prose that are nobody's result: the level of an interval."""
 
@@ -267,7 +258,7 @@ NOT_MEASURED = {95}
 @pytest.mark.parametrize("section", list(paper.SECTIONS))
 def test_no_result_is_typed_into_a_page(section: str) -> None:
     """A percentage or a difference in prose is the paper's or a setting, never ours."""
-    printed = paper.published(section)
+    printed = numbers.published(section)
     known = {float(text) for text in printed["printed"] if re.fullmatch(r"-?[\d.]+", text)} | NOT_MEASURED
     known |= {round(100 * level, 6) for level in printed["level"].dropna()}
     text = prose((ROOT / f"notebooks/{section}.py").read_text())

@@ -9,15 +9,13 @@ import pytest
 from robustness_lib import paper
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import registry
+from robustness_lib.paper import claims, numbers
 from robustness_lib.paper.claims import PRINTED, ZERO
 from robustness_lib.report import verdicts
 
 
 def claim(name: str) -> paper.Claim:
     return next(found for found in paper.CLAIMS if found.id == name)
-
-
-# ---- published numbers
 
 
 @pytest.mark.parametrize(
@@ -47,7 +45,7 @@ def test_spot_checks_of_published_numbers(section, locator, dataset, arm, method
 
 @pytest.mark.parametrize("section", paper.SECTIONS)
 def test_tables_are_complete_and_consistent(section):
-    table = paper.published(section)
+    table = numbers.published(section)
     assert (table["section"] == section).all()
     assert table["value"].notna().all()
     assert set(table["arm"]) <= {"scratch", "pre-trained", "none"}
@@ -97,7 +95,7 @@ def test_classwise_errors_of_figure_3_reproduce_table_3_by_truncation():
         )
         assert len(classes) == 10
         errors = classes if row["metric"] == "error" else classes[classes["position"] > 1]
-        below, above = paper.tolerance(pd.Series(row))
+        below, above = numbers.tolerance(pd.Series(row))
         # the class-wise values are themselves read to 0.1 points, so their mean is known to 0.05
         assert row["value"] - below - 5e-4 <= errors["value"].mean() <= row["value"] + above + 5e-4
 
@@ -114,12 +112,12 @@ def test_classwise_errors_of_figure_3_reproduce_table_3_by_truncation():
 )
 def test_tolerance(printed, value, precision, below_and_above):
     row = pd.Series({"printed": printed, "value": value, "precision": precision})
-    assert paper.tolerance(row) == pytest.approx(below_and_above)
+    assert numbers.tolerance(row) == pytest.approx(below_and_above)
 
 
 def test_unknown_names_are_refused_with_the_valid_ones():
     with pytest.raises(UserError, match="calibration"):
-        paper.published("calibrations")
+        numbers.published("calibrations")
     with pytest.raises(UserError, match="rms_calibration_error"):
         paper.metric("rms_calibration_eror")
 
@@ -130,9 +128,6 @@ def test_metric_names_with_prefix_and_suffix():
     assert paper.metric("history_error") == paper.metric("error")
     words = "RMS calibration error, last bin dropped, temperature scaling (%)"
     assert paper.metric("rms_calibration_error_dropped_bin_tempered").axis == words
-
-
-# ---- claims
 
 
 def test_claims_are_unique_and_of_a_section():
@@ -165,15 +160,15 @@ def test_every_claim_has_the_papers_numbers(found):
     paper.metric(found.treated.metric)
     for name in found.beside:
         assert name == "excess" or paper.metric(name)
-    printed = set(paper.published(found.section)["printed"])
+    printed = set(numbers.published(found.section)["printed"])
     shown = found.paper.split(", least effect")[0].replace(",", "").replace(";", "")
-    numbers = [word for word in shown.split() if word[0].isdigit()]
+    values = [word for word in shown.split() if word[0].isdigit()]
     if found.over not in ("mean", "excess"):
-        assert set(numbers) <= printed
+        assert set(values) <= printed
     if (
         found.section != "effective_robustness" and found.source != "our own"
     ):  # P2 shows most of its results in figures only
-        assert bool(numbers) is (found.id not in IN_WORDS)
+        assert bool(values) is (found.id not in IN_WORDS)
     if found.magnitude:
         assert found.stated is not None
         assert found.stated > 0
@@ -184,9 +179,9 @@ CONTRADICTED = {"noise-superior-cifar10", "ood-every-cifar100", "ood-every-tiny_
 SMALLER = {"imb-margin"}
 
 
-@pytest.mark.parametrize("found", [c for c in paper.CLAIMS if paper.paper_effect(c) is not None], ids=lambda c: c.id)
+@pytest.mark.parametrize("found", [c for c in paper.CLAIMS if claims.paper_effect(c) is not None], ids=lambda c: c.id)
 def test_papers_own_numbers_bear_out_their_claims(found):
-    effect = paper.paper_effect(found)
+    effect = claims.paper_effect(found)
     assert (verdicts.direction(found, effect, effect) == "supported") is (found.id not in CONTRADICTED)
     assert verdicts.size(found, effect, effect) in ("below" if found.id in SMALLER else "reached", "")
 
@@ -212,4 +207,4 @@ def test_papers_own_numbers_bear_out_their_claims(found):
 )
 def test_the_papers_numbers_of_a_claim(name, text, effect):
     assert claim(name).paper == text
-    assert effect is None or paper.paper_effect(claim(name)) == pytest.approx(effect, abs=1e-4)
+    assert effect is None or claims.paper_effect(claim(name)) == pytest.approx(effect, abs=1e-4)

@@ -48,9 +48,6 @@ def record(seed: int = 0, error: float = 0.25, **changes: Any) -> Record:
     return Record(job, {"error": error, "history_error": [0.5, error]}, {"seconds": 1.5, "date": "2020-01-01"})
 
 
-# ---------------------------------------------------------------------------------------- keys
-
-
 def test_key_is_the_same_on_every_machine_and_in_every_version() -> None:
     text = (
         '{"dataset":"cifar10","init":"scratch","level":null,"method":"standard","profile":"cpu","recipe":'
@@ -61,9 +58,6 @@ def test_key_is_the_same_on_every_machine_and_in_every_version() -> None:
     backwards = dict(reversed(list(JOB.recipe.items())))
     assert dataclasses.replace(JOB, recipe=backwards).key == JOB.key
     assert dataclasses.replace(JOB, level=1).key == dataclasses.replace(JOB, level=1.0).key
-
-
-# ---------------------------------------------------------------------------------------- records
 
 
 PLAIN = st.text(st.characters(codec="utf-8", categories=["L", "N"]), min_size=1, max_size=20)
@@ -142,9 +136,6 @@ def test_metrics_are_plain_finite_floats() -> None:
             check_metrics(bad)
 
 
-# ---------------------------------------------------------------------------------------- writing
-
-
 def full_disk(*arguments: object) -> None:
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -193,9 +184,6 @@ def test_a_store_that_cannot_be_read_is_not_an_empty_one(tmp_path: Path, monkeyp
         Store(tmp_path).records()
 
 
-# ---------------------------------------------------------------------------------------- store
-
-
 def test_store_round_trip(tmp_path: Path) -> None:
     store = Store(tmp_path)
     assert store.records() == []
@@ -225,9 +213,6 @@ def test_damaged_file_counts_as_not_recorded(tmp_path: Path, content: bytes) -> 
     assert store.get(JOB) is None
     assert [r.job.seed for r in store.records()] == [1]
     assert store.damaged() == [store.path(JOB)]
-
-
-# ---------------------------------------------------------------------------------------- publishing
 
 
 def test_publish_merges_sorts_and_changes_nothing_the_second_time(tmp_path: Path) -> None:
@@ -292,9 +277,6 @@ def test_two_publishes_at_once_lose_nothing(tmp_path: Path) -> None:
     assert sorted(r.job.seed for r in load_published("calibration", tmp_path)) == list(range(10))
 
 
-# ---------------------------------------------------------------------------------------- killed
-
-
 def deadly_child(act: Callable[..., object], *arguments: object, call: str, number: int) -> None:
     """Do something, but be killed in the midst of the ``number``-th file that is written."""
     real, calls = getattr(os, call), itertools.count(1)
@@ -319,9 +301,6 @@ def test_killed_while_merging_the_store_has_whole_records_only(tmp_path: Path) -
         assert store.damaged() == []
     assert merge(tmp_path / "out", store.folder) == Merged(added=3, same=7)
     assert store.records() == calm.records()
-
-
-# ---------------------------------------------------------------------------------------- provenance, distinctions
 
 
 def test_a_copy_in_another_repository_has_no_revision_of_its_own(

@@ -27,9 +27,6 @@ QUICK = [toy_job(seed, method="nothing") for seed in range(4)]
 TRAININGS = [toy_job(seed) for seed in range(8)]
 
 
-# ---------------------------------------------------------------------------------------- one process
-
-
 def test_recorded_jobs_are_skipped(tmp_path: Path) -> None:
     first = sweep(QUICK[:2], toy_run, context(tmp_path))
     assert (first.recorded, first.skipped) == (QUICK[:2], [])
@@ -84,9 +81,6 @@ def test_a_record_says_in_which_way_it_could_not_be_trained(tmp_path: Path, monk
     monkeypatch.setattr("robustness_lib.training.train_step.unavailable", {"graphs"})
     found = perform(toy_run, QUICK[0], asked).provenance
     assert (found["graphs"], found["compile"]) == (False, True)
-
-
-# ---------------------------------------------------------------------------------------- time budget
 
 
 @pytest.fixture
@@ -149,9 +143,6 @@ def test_what_another_process_recorded_counts_and_what_it_gave_up_is_measured(tm
     assert stored(tmp_path)[QUICK[0].key] == ({"theirs": 1.0} if recorded else {"seed": 0.0})
 
 
-# ---------------------------------------------------------------------------------------- killed
-
-
 def test_killed_by_sigkill_nothing_recorded_is_lost_and_the_rest_comes_out_the_same(tmp_path: Path) -> None:
     calm, store = tmp_path / "calm", tmp_path / "runs"
     sweep(TRAININGS, toy_run, context(calm))
@@ -206,9 +197,6 @@ def test_two_sweeps_on_one_store_divide_the_work(tmp_path: Path) -> None:
     assert sorted(seed for seed, _ in ran(tmp_path)) == list(range(12))  # each once
     assert len({pid for _, pid in ran(tmp_path)}) == 2
     assert stored(tmp_path) == {job.key: {"seed": float(job.seed)} for job in jobs}
-
-
-# ---------------------------------------------------------------------------------------- executors
 
 
 def test_an_executor_is_used_fully_and_its_jobs_note_their_own_images_only(tmp_path: Path) -> None:

@@ -56,9 +56,6 @@ def measured(seed: int = 0, date: str = "2020-01-01", **metrics: float) -> Recor
     return Record(toys.toy_job(seed), {"error": 0.25, **metrics}, {"seconds": 1.0, "date": date})
 
 
-# ---------------------------------------------------------------------------------------- --out
-
-
 def test_out_mirrors_what_the_jobs_have_in_the_store(command: Command) -> None:
     status, out, err = command(*RUN)
     assert (status, out) == (0, f"calibration: 4 recorded{SHOWS}\n")
@@ -153,9 +150,6 @@ def test_records_of_worker_processes_are_told_here_one_by_one(tmp_path: Path) ->
     assert sorted(record.job.seed for record in told) == [0, 1, 2, 3]
     sweep(jobs, toys.toy_run, toys.context(tmp_path), on_record=on_record)
     assert len(told) == 4  # what was recorded before is not told again
-
-
-# ---------------------------------------------------------------------------------------- merge
 
 
 def checkpoint(folder: str, name: str, weight: float) -> Path:

@@ -47,9 +47,6 @@ def judged(found: Claim, *records: list[Record]) -> verdicts.Verdict:
     return verdicts.all_verdicts(evidence.tidy([one for some in records for one in some]), [found])[0]
 
 
-# ---- effect and interval
-
-
 def test_an_effect_is_the_mean_over_seeds_of_the_paired_difference():
     # differences -0.10, -0.12, -0.08: mean -0.10, standard deviation 0.02, t(2 degrees, 97.5 %) = 4.303
     verdict = judged(claim("cal-error-cifar10"), both([0.30, 0.40, 0.50], [0.20, 0.28, 0.42], "error"))
@@ -84,9 +81,6 @@ def test_fewer_than_two_paired_seeds_are_not_measured_but_shown():
 def test_a_stand_in_takes_the_place_of_a_set_without_records():
     found = judged(claim("cal-error-tiny_imagenet"), both([0.3, 0.31], [0.2, 0.2], "error", dataset="tiny_imagenet32"))
     assert (found.comparison.dataset, found.direction) == ("tiny_imagenet32", "supported")
-
-
-# ---- direction
 
 
 LOWERED, FACTOR, SIMILAR, HARM = "cal-error-cifar10", "cal-factor", "adv-clean-accuracy-cifar10", "imb-excluded"
@@ -142,9 +136,6 @@ def test_a_side_may_be_the_number_zero():
     assert verdict.comparison.reference == pytest.approx([0, 0, 0])
 
 
-# ---- size
-
-
 @pytest.mark.parametrize(
     ("name", "low", "high", "size"),
     [
@@ -165,9 +156,6 @@ def test_size_is_judged_at_the_papers_scale_only():
     values = [0.20, 0.30, 0.40], [0.08, 0.11, 0.15]  # reductions 0.600, 0.633, 0.625
     assert judged(found, both(*values)).size == "not judged"
     assert judged(found, both(*values, profile="paper")).size == "reached"
-
-
-# ---- limits
 
 
 def test_two_pretrainings_of_one_seed_each_leave_a_claim_undecided():
@@ -238,9 +226,6 @@ def test_the_excess_area_needs_room_for_the_error_to_rise():
     assert judged(found, noise("none", "scratch", 0.5, 0.05), tuned).direction != "not testable here"
 
 
-# ---- several levels and sets
-
-
 def test_a_claim_about_every_level_stands_by_the_weakest():
     found = claim("imb-smote-cifar10")
     setting = {"section": "imbalance", "method": "normal"}
@@ -296,9 +281,6 @@ def test_curves_are_compared_at_half_of_the_epochs_and_at_the_end():
     assert verdict.comparison.treated == pytest.approx([0.2, 0.2, 0.2])
 
 
-# ---- beside, text and counts
-
-
 def test_what_is_shown_beside_an_effect():
     records = both([0.10, 0.11, 0.12], [0.05, 0.05, 0.05])
     errors = both([0.20, 0.21, 0.22], [0.25, 0.26, 0.27], "error")
@@ -329,9 +311,6 @@ def test_counts_by_section_and_verdict():
     assert list(counts.index) == [*SECTIONS, "all"]
     assert counts.loc["all"].tolist() == [1, 0, 0, 0, len(CLAIMS) - 1]
     assert counts.loc["calibration", "supported"] == 1
-
-
-# ---- the published records
 
 
 @pytest.fixture(scope="module")

@@ -95,9 +95,6 @@ def checksum(network: nn.Module) -> str:
     return weights_checksum(network.state_dict())
 
 
-# ---------------------------------------------------------------------------------------- jobs of a toy section
-
-
 def toy_job(seed: int = 0, **changes: object) -> Job:
     fields: dict[str, object] = {
         "section": "toy",
@@ -143,9 +140,6 @@ def context(store: Path, **changes: object) -> Context:
 def frame(records: Iterable[Record | None]) -> pd.DataFrame:
     """A row a record: what the job is, and its metrics."""
     return pd.DataFrame([{**vars(r.job), "arm": r.job.arm, **r.metrics} for r in records if r is not None])
-
-
-# ---------------------------------------------------------------------------------------- what children do
 
 
 @contextlib.contextmanager

@@ -13,10 +13,8 @@ The methods are:
 * ``image-by-image``: dominance probabilities of all pairs, and the images that no model gets right (P2 §5.4, C.10);
 * ``mixed``: the classifier that asks the weakest or the strongest model of the testbed at random (P2 D.1).
 
-**Which ImageNet models.** P2 does not say which state of the testbed's table it fits, nor which of the two formats of
-ImageNetV2's images. It names 204 models, as many as the state of 2020-08-31 has, 201 of them with both accuracies.
-Through these, with that state's values and the images in the format of ImageNet's validation set, slope, intercept and
-all three R² come out as printed, to every digit; with the other format or today's values they do not.
+The ImageNet models are those of the table of 2020-08-31, with ImageNetV2's images in the format of the validation set:
+with these alone slope, intercept and R² come out as P2 prints them. It does not say which it took.
 """
 
 from __future__ import annotations

@@ -1,8 +1,7 @@
 """Accuracy on shifted data as a line of accuracy on the original data, and what networks have beyond it (P2 §3, B.5).
 
 Over a testbed of ordinary networks the two accuracies follow a line on a suitable scale; what a network has beyond it
-is its effective robustness. "ID" is the distribution that networks were trained on, "OOD" the shifted one; accuracies
-and robustness are fractions, in arrays of any shape.
+is its effective robustness. "ID" is the original distribution, "OOD" the shifted one; all numbers are fractions.
 """
 
 from __future__ import annotations

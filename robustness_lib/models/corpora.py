@@ -20,8 +20,8 @@ _TRUE_WORDS = {
     "5be7f286af9a5f75a1acd2303fc34d6c83942e0bd791353da11ab7ff5bda4e2e": PERMUTED,  # cifar100/test
 }
 
-_WHOLE = {"": 1000, "no-cifar10": 847, "no-tiny": 800, "no-cifar10-tenth": 85}
-"""Classes of Downsampled ImageNet without those that a name leaves out."""
+_NAMES = {"miniplaces": "MiniPlaces", "places365": "Places365"}
+_WHOLE = {"": 1000, "no-cifar10": 847, "no-tiny": 800, "no-cifar10-tenth": 85}  # classes that Downsampled ImageNet has
 
 _WITHOUT = {
     "no-cifar10": ", without the classes related to CIFAR-10",
@@ -33,9 +33,6 @@ _WITHOUT = {
 def recognised(checksum: str) -> str | None:
     """What the set with this ``ImageDataset.checksum`` is, where its name would say something else; else None."""
     return _TRUE_WORDS.get(checksum)
-
-
-_NAMES = {"miniplaces": "MiniPlaces", "places365": "Places365"}
 
 
 def description(holds: str, checksum: str | None) -> str:

@@ -5,21 +5,7 @@ its first arXiv version, where it differs), **P2** *The Evolution of Out-of-Dist
 Fine-Tuning* (2021). Nothing here trains or reads a record; :mod:`robustness_lib.report.verdicts` judges the claims.
 """
 
-from robustness_lib.paper.claims import CLAIMS, Claim, Side, claims_of, paper_effect
-from robustness_lib.paper.numbers import SECTIONS, Metric, label, metric, network_label, published, select, tolerance
+from robustness_lib.paper.claims import CLAIMS, Claim, claims_of
+from robustness_lib.paper.numbers import SECTIONS, label, metric, network_label, select, tolerance
 
-__all__ = [
-    "CLAIMS",
-    "SECTIONS",
-    "Claim",
-    "Metric",
-    "Side",
-    "claims_of",
-    "label",
-    "metric",
-    "network_label",
-    "paper_effect",
-    "published",
-    "select",
-    "tolerance",
-]
+__all__ = ["CLAIMS", "SECTIONS", "Claim", "claims_of", "label", "metric", "network_label", "select", "tolerance"]

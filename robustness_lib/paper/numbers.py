@@ -94,8 +94,7 @@ _AFFIXES = {
     "_cifar10.1": ", CIFAR-10.1",
     "spread_": ", standard deviation over draws",
     "history_": "",
-}
-"""What may stand before or after the name of any metric, and the words that its label ends in then."""
+}  # what may stand before or after the name of any metric, and the words that its label ends in then
 
 
 def metric(name: str) -> Metric:

@@ -1,8 +1,6 @@
 """What the records say about each claim, in two answers: the direction of its effect, and its size.
 
-The effect of a claim is the mean over seeds of the paired difference (or ratio, or relative reduction) of its two
-sides, with the 95 % interval of Student's t distribution (:func:`robustness_lib.report.evidence.compare`). The
-scoreboard page (``notebooks/claims.py``) states the rule in words.
+The scoreboard page (``notebooks/claims.py``) states the rule in words.
 """
 
 from __future__ import annotations
@@ -14,8 +12,8 @@ from typing import Any, Literal, TypeAlias, get_args
 import numpy as np
 import pandas as pd
 
-from robustness_lib.paper import CLAIMS, SECTIONS, Claim, Side, claims_of, label, metric, tolerance
-from robustness_lib.paper.claims import EVERY, PRINTED, ZERO, at_place, printed_row, stated_row
+from robustness_lib.paper import CLAIMS, SECTIONS, Claim, claims_of, label, metric, tolerance
+from robustness_lib.paper.claims import EVERY, PRINTED, ZERO, Side, at_place, printed_row, stated_row
 from robustness_lib.report import evidence, markdown
 from robustness_lib.report.evidence import STAND_INS, Comparison
 from robustness_lib.report.markdown import DASH, Markdown, effect, spread, unit
@@ -27,8 +25,7 @@ Size: TypeAlias = Literal["reached", "below", "undecided", "not judged", ""]
 DIRECTIONS: tuple[Direction, ...] = get_args(Direction)
 SUPPORTED, CONTRADICTED, UNDECIDED, UNTESTABLE, UNMEASURED = DIRECTIONS
 
-NOTHING_LEARNED = 0.85
-"""Arms that both err on a larger share of the test images have learned next to nothing that could be compared."""
+NOTHING_LEARNED = 0.85  # both arms err on a larger share of the test images: nothing that could be compared
 
 
 @dataclass(frozen=True)

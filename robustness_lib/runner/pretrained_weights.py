@@ -18,16 +18,13 @@ from robustness_lib.training.config import ADVERSARIES, TORCHVISION
 
 
 def import_weights(weights: str, context: Context, *, corpus: str | None = None, adversary: str = "none") -> str:
-    """Take published weights into the store.
+    """Take published weights into the store; gives the checkpoint's id, the same for a file imported again.
 
     Args:
         weights: Path of a ``.pt`` file of P1's authors, or the name of a torchvision network, whose ImageNet weights
             (P2 B.6) a person has downloaded into the folder ``torchvision`` of the data root.
         corpus: The image set that the authors' network was trained on, which a file does not say.
         adversary: What it was trained against, one of :data:`robustness_lib.training.config.ADVERSARIES`.
-
-    Returns:
-        The checkpoint's id; a file that is imported again has the same.
     """
     if weights in TORCHVISION:
         if corpus is not None or adversary != ADVERSARIES[0]:

@@ -62,8 +62,7 @@ _PROVENANCE: dict[str, Fits] = {
     **dict.fromkeys(("data", "versions"), lambda value: _is_table(value, _FITS[str])),
     "trained_on": lambda value: isinstance(value, list) and all(map(_FITS[str], value)),
     "changed": lambda value: _is_table(value, _is_setting),
-}
-"""What each entry may be; further ones are settings."""
+}  # what each entry may be; further ones are settings
 
 _SETTING = {name: _FITS[kind] for name, kind in get_type_hints(TrainingConfig).items()}
 

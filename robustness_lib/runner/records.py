@@ -246,11 +246,8 @@ def publish(
 ) -> tuple[dict[str, tuple[int, int]], list[tuple[Record, Record]]]:
     """Merge records into the published files, one a section, sorted by key; a damaged file stays as it is.
 
-    With ``replace`` a record takes the place of a published one of the same job.
-
-    Returns:
-        By section, how many records the file holds now, and how many lines are new or changed; and the pairs of a
-        published and a new record of one job whose results differ and of which the published one was kept.
+    Returns by section how many records the file holds now, and how many lines are new or changed; and the pairs of a
+    published and a new record of one job whose results differ. ``replace`` takes the new one of these, else it stays.
     """
     records = list(records)
     counts: dict[str, tuple[int, int]] = {}

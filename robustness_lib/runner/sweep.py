@@ -1,8 +1,7 @@
 """Running many jobs: skip what is recorded, survive being killed, share one store.
 
 Jobs are independent, run in this process, in processes of this machine, or by another ``concurrent.futures`` executor
-such as Dask's (:mod:`robustness_lib.runner.dask_executor`). The only state is the store, which all processes share:
-done means that a whole record exists. Each job is locked while it runs, so several sweeps divide the work.
+such as Dask's. The only state is the store: done means that a whole record exists. Each job is locked while it runs.
 """
 
 from __future__ import annotations
@@ -246,8 +245,6 @@ def _completed(
             future.cancel()
         raise
 
-
-# --------------------------------------------------------------------------------------------- processes
 
 _WORKER: dict[tuple[str, str], Context] = {}
 
