@@ -178,8 +178,8 @@ def test_status_counts_and_names_damaged_files(command: Command) -> None:
     paths[0].write_text("{")
     own = calibration.jobs("smoke", overrides={"epochs": "3"})[0]
     Store("runs").add(Record(own, {"error": 0.5}, {"seconds": 1.0}))
-    foreign = dataclasses.replace(own, profile="gpu")
-    Store("runs").add(Record(foreign, {"error": 0.5}, {"seconds": 1.0}))
+    unknown = dataclasses.replace(own, profile="gpu")
+    Store("runs").add(Record(unknown, {"error": 0.5}, {"seconds": 1.0}))
     status, out, err = command("status", "--store", "runs")
     assert status == 0
     header, *rows, words = out.splitlines()

@@ -52,7 +52,7 @@ class Target:
         return corpus_name(self.corpus_holds)
 
     def against(self, adversary: str) -> Target:
-        """The target with recipes that train against one of :data:`robustness_lib.training.config.ADVERSARIES`."""
+        """The target with recipes that train against one of ``training.config.ADVERSARIES``."""
         if adversary == ADVERSARIES[0]:
             return self
         recipes = {

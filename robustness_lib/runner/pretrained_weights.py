@@ -24,7 +24,7 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
         weights: Path of a ``.pt`` file of P1's authors, or the name of a torchvision network, whose ImageNet weights
             (P2 B.6) a person has downloaded into the folder ``torchvision`` of the data root.
         corpus: The image set that the authors' network was trained on, which a file does not say.
-        adversary: What it was trained against, one of :data:`robustness_lib.training.config.ADVERSARIES`.
+        adversary: What it was trained against, one of ``training.config.ADVERSARIES``.
     """
     if weights in TORCHVISION:
         if corpus is not None or adversary != ADVERSARIES[0]:
