@@ -184,7 +184,8 @@ def test_a_killed_worker_costs_its_job_alone_which_dask_runs_again(dask: Dask, t
     assert job.seed == 1
     assert "was killed" in error
     times = Counter(seed for seed, _ in ran(tmp_path))
-    assert (times[1], times[2]) == (2, 2)  # the scheduler of these tests gives a job two lives
+    assert times[2] == 2  # the scheduler of these tests gives a job two lives
+    assert 1 <= times[1] <= 2  # Dask also counts the death of a worker on which a job only waits
     assert len(dask.alive()) == 1
 
 
