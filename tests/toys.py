@@ -168,9 +168,7 @@ def exit_code(target: Callable[..., None], *arguments: object) -> int | None:
 
 
 def sweep_child(jobs: Sequence[Job], store: Path, workers: int) -> None:
-    """A sweep whose workers are forked from the server, as starting Python and importing PyTorch takes long."""
     torch.set_num_threads(1)
-    multiprocessing.get_context = lambda method: CHILDREN  # type: ignore[assignment]
     sweep(jobs, toy_run, context(store), workers=workers)
 
 
