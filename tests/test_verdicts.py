@@ -336,6 +336,9 @@ def test_verdicts_of_the_audit(published):
     assert {name: published["direction"][name] for name in directions} == directions
     assert "photographs: −8.9 points" in published["note"]["ood-auroc-cifar100"]
     assert "89" in published["note"]["cal-rms-tiny_imagenet"]
+    assert "without a correction: −18.0 points [−21.1, −14.9]" in published["note"]["noise-trust-cifar10"]
+    assert "less that from scratch: +3.4 points [−4.3, +11.0], undecided" in published["note"]["er-dominance-maximum"]
+    assert "more data: 43.3 %; share among the others: 4.1 %" in published["note"]["er-rare"]  # 13 of 30, 7 of 171
 
 
 def test_claims_table_has_a_row_a_claim(published):

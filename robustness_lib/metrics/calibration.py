@@ -74,7 +74,7 @@ def rms_calibration_error(
     """Root mean square calibration error with adaptive bins, ``sqrt(sum_b w_b (conf_b - acc_b)^2)`` (P1 §4.2).
 
     With ``drop_last_bin`` the most confident bin is left out of the sum, but not of the weights' N, as in the authors'
-    released code. The published numbers were made so.
+    released code. The published numbers were probably made so.
     """
     gaps, weights = _gaps(confidence, correct, bin_size, drop_last_bin)
     return float(np.sqrt((weights * gaps**2).sum()))

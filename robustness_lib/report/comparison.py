@@ -15,11 +15,7 @@ _SHOWN = [*SETTING, "differs"]
 
 
 def distinctions(records: Sequence[Record]) -> dict[str, str]:
-    """What tells each record from the others of its setting, beside the seed; a mean may pool only equal ones.
-
-    Text by key: checkpoint, settings of the recipe, precision and checksums of image sets, each where the records of
-    one :data:`SETTING` differ in it.
-    """
+    """By key, in what a record differs from others of its setting, beside the seed; a mean may pool only equal ones."""
     words: dict[str, str] = {}
     groups: dict[tuple[Any, ...], dict[str, dict[str, str]]] = {}
     for record in records:
@@ -44,10 +40,7 @@ def _facts(record: Record) -> dict[str, str]:
 
 
 def summary(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
-    """The scalar metrics of one section: on each side one row a setting, what tells its records apart, and metric.
-
-    ``mean`` and ``sd`` (over the ``n`` seeds) are text.
-    """
+    """The scalar metrics of one section, as text: on each side a row per setting, distinction and metric."""
     import pandas as pd
 
     sides = pd.concat([_long(yours, timed=True).assign(whose="yours"), _long(book, timed=True).assign(whose="book's")])
@@ -88,9 +81,8 @@ def agreement(table: pd.DataFrame) -> str:
         "by more": far > 2,
         "differ where the book has one seed": far.isna(),
     }
-    return f"of {len(jobs)} numbers " + ", ".join(
-        f"{rows.sum()} {words}" for words, rows in kinds.items() if rows.any()
-    )
+    counts = [f"{rows.sum()} {words}" for words, rows in kinds.items() if rows.any()]
+    return f"of {len(jobs)} numbers " + ", ".join(counts)
 
 
 def places(yours: Sequence[Record], book: Sequence[Record]) -> list[str]:

@@ -116,7 +116,8 @@ def _main(rows: pd.DataFrame) -> set[str]:
 def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics that follow from recorded ones: ratios, means over the OOD sets of one kind, and values of lists.
 
-    ``high_share``: of a testbed's models with effective robustness above 1 point. ``mixed_gain``: effective robustness
+    ``high_share``: of a testbed's models with effective robustness above 1 point, and so of those that were trained on
+    more data and of the others. ``mixed_gain``: effective robustness
     of the best mix of two models beyond both.
     """
     found: dict[str, float] = {}
@@ -137,6 +138,10 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
             found |= {f"{name}_half": half[-1]} if half else {}
     if metrics.get("compared_count"):
         found["high_share"] = metrics["high_count"] / metrics["compared_count"]
+        if more := sum(metrics.get("more_data", [])):  # models that were trained on more data
+            found["high_share_more_data"] = metrics["high_more_data"] / more
+            count = metrics["high_count"] - metrics["high_more_data"]
+            found["high_share_standard"] = count / (metrics["compared_count"] - more)
     if "share" in metrics and "effective_robustness" in metrics:
         mixes = metrics["effective_robustness"]
         found["mixed_gain"] = max(mixes) - max(mixes[0], mixes[-1])

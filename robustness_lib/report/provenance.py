@@ -47,10 +47,7 @@ def _how_made(own: Sequence[Record]) -> list[str]:
 
 
 def rerun_command(group: Sequence[Record]) -> str:
-    """The command that measures records of one data set again, with the checkpoint and settings they had.
-
-    Settings in which only some of them differ from what the section plans are left out.
-    """
+    """The command that measures records of one data set again, with the checkpoint and changed settings they share."""
     job = group[0].job
     parts = ["robustness", "run", job.section, "--profile", job.profile, "--dataset", job.dataset]
     parts += ["--seeds", ",".join(map(str, sorted({record.job.seed for record in group})))]

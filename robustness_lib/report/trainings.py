@@ -125,11 +125,10 @@ def live_table(
     caption: str,
     name: str,
 ) -> Markdown:
-    """What was just measured, a row a data set, method, level and arm: mean and standard deviation over seeds.
+    """What was just measured, a row per data set, method, level and arm: mean and standard deviation over seeds.
 
     The recorded values of the same setting and scale stand below. A job without a record is "not run". What else tells
     records of one setting apart (:func:`robustness_lib.report.comparison.distinctions`) gives rows of their own.
-
     A row that has none of the ``metrics`` shows the first four of its own instead. ``live`` are the jobs' records,
     ``values`` the recorded results, of :func:`robustness_lib.report.evidence.tidy`.
     """

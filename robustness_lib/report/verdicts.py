@@ -241,9 +241,16 @@ def _margin(claim: Claim) -> str:
 
 
 def _beside(claim: Claim, name: str, records: _Records, dataset: str) -> str:
-    """The same comparison of another metric, or of the area without the value at level 0, in words."""
+    """Another comparison in words: of another metric, of the excess area, without a correction, or against scratch."""
     if name == "excess":
         other, words = replace(claim, over="excess"), "excess area"
+    elif name == "uncorrected":
+        other = replace(claim, treated=replace(claim.treated, method="none"))
+        words = "the same, pre-trained without a correction"
+    elif name.startswith("scratch:"):
+        treated = replace(claim.treated, metric=name.removeprefix("scratch:"))
+        other = replace(claim, treated=treated, reference=Side("scratch", "standard", treated.metric))
+        words = f"{metric(treated.metric).label}, less that from scratch"
     else:
         treated, reference = (replace(side, metric=name) for side in (claim.treated, claim.reference))
         other, words = replace(claim, treated=treated, reference=reference), metric(name).label
@@ -251,9 +258,9 @@ def _beside(claim: Claim, name: str, records: _Records, dataset: str) -> str:
     if not found.n:
         return ""
     name = other.treated.metric
-    if claim.reference.method == ZERO:
+    if other.reference.method == ZERO:
         return f"{words}: {spread(found.treated, name)}{unit(name)}"
-    return f"{words}: {effect(found, name)}"
+    return f"{words}: {effect(found, name)}" + ", undecided" * (found.low <= 0 <= found.high)
 
 
 def effect_text(verdict: Verdict) -> str:
