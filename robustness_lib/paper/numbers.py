@@ -29,6 +29,7 @@ import functools
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -136,6 +137,11 @@ def _table(section: str) -> pd.DataFrame:
     return rows[rows["section"] == section]
 
 
+@functools.cache
+def _is_curve(section: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
+    return _table(section)["metric"].str.match("history_|class_error$").to_numpy()
+
+
 def known(section: str) -> str:
     """The section's name, where it has pages and claims; else a UserError."""
     try:
@@ -166,15 +172,15 @@ def select(
     position) instead of single numbers.
     """
     table = _table(known(section))
-    keep = table["metric"].str.match("history_|class_error$").to_numpy() == curve
+    keep = _is_curve(section) == curve
     for column, wanted in (("dataset", dataset), ("arm", arm), ("method", method), ("metric", metric)):
         if wanted is not None:
             keep = keep & (table[column].to_numpy() == wanted)
     if level is not None:
         keep = keep & np.isclose(table["level"], level)
-    rows: pd.DataFrame = table[keep]
-    there = rows[rows["locator"] == locator]
-    return rows if there.empty else there
+    there = keep & (table["locator"].to_numpy() == locator)
+    rows: pd.DataFrame = table[there if there.any() else keep]
+    return rows
 
 
 def tolerance(row: pd.Series) -> tuple[float, float]:

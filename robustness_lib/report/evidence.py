@@ -18,7 +18,7 @@ from typing import Any, Literal, TypeAlias
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
 from robustness_lib.metrics.effective_robustness import LinearFit, accuracy_gap_share
 from robustness_lib.paper.claims import Floats, Kind, effect
@@ -107,7 +107,7 @@ def _main(rows: pd.DataFrame) -> set[str]:
     groups = pd.concat([rows.assign(own_start=False), own], ignore_index=True)
     same = groups.groupby([*SETTING, "own_start", "init", "recipe"], dropna=False)
     groups["group"], groups["seeds"] = same.ngroup(), same["seed"].transform("nunique")
-    groups["latest"] = same["date"].transform("max")
+    groups["latest"] = groups["date"].rank().groupby(groups["group"]).transform("max")
     groups = groups.sort_values(["seeds", "own_start", "latest"])
     best = groups.groupby(list(SETTING), dropna=False)["group"].transform("last")
     return set(groups["key"][groups["group"] == best])
@@ -220,7 +220,7 @@ def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float
     mean = float(numbers.mean())
     if len(numbers) < 2:
         return mean, -np.inf, np.inf
-    half = float(stats.t.ppf(0.975, len(numbers) - 1) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
+    half = float(stdtrit(len(numbers) - 1, 0.975) * numbers.std(ddof=1) / np.sqrt(len(numbers)))
     return mean, mean - half, mean + half
 
 
@@ -278,6 +278,8 @@ def paired(
         reduce: Reduce the levels that both sides have to the trapezoid ``"area"``, to that without the value at level 0
             (``"excess"``), or to the ``"mean"``; of an unfinished sweep the levels and seeds with the most values.
     """
+    if treated.empty or reference.empty:
+        return Comparison()
     tables = [_table(side, level, reduce) for side in (treated, reference)]
     seeds, levels = _complete(tables[0].keys() & tables[1].keys(), reduce)
     if not seeds or not levels:
@@ -291,8 +293,8 @@ def paired(
     if not fine.any():
         return Comparison()
     kept = [seed for seed, is_fine in zip(seeds, fine, strict=True) if is_fine]
-    sides = (where(side, arm=ARMS[1], seed=kept) for side in (treated, reference))
-    starts = (side["init"].nunique() for side in sides)
+    origins = (zip(side["arm"], side["seed"], side["init"], strict=True) for side in (treated, reference))
+    starts = (len({init for arm, seed, init in side if arm == ARMS[1] and seed in kept}) for side in origins)
     return Comparison(
         tuple(kept),
         one[fine],

@@ -79,26 +79,31 @@ def size(claim: Claim, low: float, high: float) -> Size:
     return "reached" if low >= least else "below" if high < least else "undecided"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Records:
-    """What a section has at one scale that counts, and its rows by data set, method and metric."""
+    """What a section has at one scale that counts, its rows by data set, method and metric, and the sides asked for."""
 
     profile: str
     table: pd.DataFrame
     rows: dict[Any, Any]
+    sides: dict[Any, pd.DataFrame] = field(default_factory=dict)
 
     def side(self, dataset: str, side: Side) -> pd.DataFrame:
-        name = f"{side.metric}_{side.at}" if side.at else side.metric
-        rows = self.table.take(self.rows.get((dataset, side.method, name), []))
-        return rows if side.arm == "none" else rows[rows["arm"].to_numpy() == side.arm]
+        if (dataset, side) not in self.sides:
+            name = f"{side.metric}_{side.at}" if side.at else side.metric
+            rows = self.table.take(self.rows.get((dataset, side.method, name), []))
+            self.sides[dataset, side] = rows if side.arm == "none" else rows[rows["arm"].to_numpy() == side.arm]
+        return self.sides[dataset, side]
 
 
 def _scales(values: pd.DataFrame, section: str) -> list[_Records]:
     """The records of a section that count, the highest scale first."""
     rows = evidence.where(values, section=section, main=True)
     rows = rows.astype(dict.fromkeys(("dataset", "method", "metric", "arm", "init", "checkpoint"), object))
-    scales = ((profile, rows[rows["profile"] == profile]) for profile in EVIDENCE)
-    return [_Records(name, some, some.groupby(["dataset", "method", "metric"]).indices) for name, some in scales]
+    needed = rows[["level", "seed", "value", "arm", "init", "checkpoint"]].copy()
+    scales = ((profile, (rows["profile"] == profile).to_numpy()) for profile in EVIDENCE)
+    groups = ((name, needed[here], rows[here].groupby(["dataset", "method", "metric"])) for name, here in scales)
+    return [_Records(name, some, group.indices) for name, some, group in groups]
 
 
 def all_verdicts(values: pd.DataFrame, claims: Sequence[Claim] = CLAIMS) -> list[Verdict]:
@@ -221,9 +226,9 @@ def _untestable(verdict: Verdict, records: _Records) -> str:
 
 def _clean_error(records: _Records, dataset: str, side: Side) -> float:
     """The mean test error of a side, at the lowest level where there are several; 0 where none is recorded."""
-    errors = records.side(dataset, Side(side.arm, side.method, "error")).fillna({"level": -1.0})
-    lowest = errors["value"][errors["level"] == errors["level"].min()]
-    return float(lowest.mean()) if len(lowest) else 0.0
+    errors = records.side(dataset, Side(side.arm, side.method, "error"))
+    levels = np.nan_to_num(errors["level"].to_numpy(), nan=-1.0)
+    return float(errors["value"].to_numpy()[levels == levels.min()].mean()) if len(levels) else 0.0
 
 
 def _two_pretrainings(verdict: Verdict, records: _Records) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Any, TypeAlias, get_type_hints
@@ -36,7 +37,8 @@ def _is_setting(value: object) -> bool:
 
 def _is_metric(value: object) -> bool:
     numbers: list[Any] = value if isinstance(value, list) else [value]
-    return set(map(type, numbers)) <= {int, float} and all(abs(number) < 2**1023 for number in numbers)
+    small = set(map(type, numbers)) <= {int, float} and max(map(abs, numbers), default=0) < 2**1023
+    return small and all(map(math.isfinite, numbers))
 
 
 def _is_table(value: Any, fits: Fits) -> bool:

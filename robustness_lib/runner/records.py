@@ -8,13 +8,14 @@ Lines file a section, which git tracks and the book reads.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
 import math
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -77,9 +78,9 @@ class Job:
 
     def as_dict(self) -> dict[str, Any]:
         """The job as plain JSON values."""
-        return vars(self) | {"recipe": dict(self.recipe)}
+        return {each.name: getattr(self, each.name) for each in fields(self)} | {"recipe": dict(self.recipe)}
 
-    @property
+    @functools.cached_property
     def key(self) -> str:
         """Sixteen hexadecimal digits, equal for equal jobs on every machine."""
         return short_hash(self.as_dict())
