@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import Executor, ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, Timer
 
@@ -83,15 +83,6 @@ def test_a_record_says_in_which_way_it_could_not_be_trained(tmp_path: Path, monk
     assert (found["graphs"], found["compile"]) == (False, True)
 
 
-@pytest.fixture
-def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Worker processes that have imported the library already."""
-    monkeypatch.setattr(
-        "robustness_lib.runner.sweep._start_process", lambda device: ProcessPoolExecutor(1, toys.CHILDREN)
-    )
-
-
-@pytest.mark.usefixtures("_forked")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_job_is_started_that_would_not_end_in_time(tmp_path: Path, workers: int) -> None:
     """By the longest recorded job of its kind: another method, network or length says nothing about it."""
@@ -225,7 +216,6 @@ def die(job: Job, context: Context) -> Metrics:
     return metrics
 
 
-@pytest.mark.usefixtures("_forked")
 def test_a_killed_worker_costs_its_job_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     jobs = [toy_job(seed, method="nothing") for seed in range(8)]
     outcome = sweep(jobs, die, context(tmp_path), workers=2)
@@ -241,7 +231,6 @@ def fail_or_sleep(job: Job, context: Context) -> Metrics:
     return run_badly(job, context) if job.seed == 4 else toy_run(job, context)
 
 
-@pytest.mark.usefixtures("_forked")
 def test_a_mistake_of_the_code_in_a_worker_ends_all(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         sweep([toy_job(4), toy_job(50, method="sleep")], fail_or_sleep, context(tmp_path), workers=2)
@@ -296,7 +285,6 @@ def run_shared(job: Job, context: Context) -> Metrics:
     return {"error": float(1 - result.correct[-1].mean())}
 
 
-@pytest.mark.usefixtures("_forked")
 def test_jobs_that_need_the_same_network_wait_for_each_other(tmp_path: Path) -> None:
     toys.write_bundle(tmp_path / "data", "bundle", 40, 4)
     outcome = sweep(QUICK, run_shared, context(tmp_path, data=tmp_path / "data"), workers=2)

@@ -303,8 +303,10 @@ def _processes(workers: int, runtime: Runtime) -> Executor:
 
 
 def _start_process(device: str) -> Executor:
-    spawn = multiprocessing.get_context("spawn")
-    return ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_worker, initargs=(device,))
+    way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
+    context = multiprocessing.get_context(way)
+    context.set_forkserver_preload([__name__, "torch._dynamo"])  # so that all workers import these once
+    return ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=(device,))
 
 
 def _start_worker(device: str) -> None:
