@@ -53,7 +53,7 @@ def test_examples_touch_few_files(title: str) -> None:
 
 
 def test_examples_run(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "robustness_lib", tmp_path / "robustness_lib", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copytree(ROOT / "robustness_lib", tmp_path / "robustness_lib")
     commands, tests = [], []
     for example in EXAMPLES.values():
         for block in blocks(example):
@@ -69,7 +69,17 @@ def test_examples_run(tmp_path: Path) -> None:
     code = ["from __future__ import annotations", *tests, RUN.format(commands=commands)]
     (tmp_path / "test_examples.py").write_text("\n\n".join(code))
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "test_examples.py"],
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-q",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:hypothesispytest",
+            "test_examples.py",
+        ],
         capture_output=True,
         text=True,
         cwd=tmp_path,

@@ -200,10 +200,10 @@ def test_what_a_section_cannot_measure_is_refused() -> None:
 def test_papermill_run_with_an_unsuitable_parameter_fails_in_its_first_cells(tmp_path: Path) -> None:
     """The real thing, once: kernel, injected cell, refusal, exit status."""
     out = tmp_path / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", "notebooks/ood.ipynb", str(out), "--no-progress-bar"]
-    done = subprocess.run([*command, "-p", "profile", "cpuu"], capture_output=True, text=True, cwd=ROOT, timeout=120)
+    command = [sys.executable, "-m", "papermill", "notebooks/claims.ipynb", str(out), "--no-progress-bar"]
+    done = subprocess.run([*command, "-p", "result", "x"], capture_output=True, text=True, cwd=ROOT, timeout=120)
     assert done.returncode != 0
-    assert "unknown profile 'cpuu' (did you mean 'cpu'?)" in done.stdout + done.stderr
+    assert "unknown parameter 'result' (did you mean 'results'?)" in done.stdout + done.stderr
     counts = [cell.get("execution_count") for cell in json.loads(out.read_text())["cells"]]
     assert max(filter(None, counts)) == 3  # the parameters, papermill's and the check
 
