@@ -23,6 +23,12 @@ PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # Everything here computes with tiny networks. `make book OMP_NUM_THREADS=8` has more threads.
 export OMP_NUM_THREADS ?= 1
+# Else every process of the tests would compile the library again.
+export PYTHONDONTWRITEBYTECODE :=
+# Pages are executed side by side, one per core.
+ifeq ($(MAKELEVEL),0)
+MAKEFLAGS += --jobs=$(shell nproc 2>/dev/null || echo 2) --output-sync
+endif
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -90,8 +96,10 @@ $(foreach file,$(RESULTS),$(eval book/executed/$(basename $(notdir $(file))).ipy
 $(PAGES): $(filter-out $(SOURCES:notebooks/%.py=book/results/%.jsonl),$(RESULTS))
 book/executed/index.ipynb book/executed/claims.ipynb book/executed/cost.ipynb book/executed/provenance.ipynb: $(RESULTS)
 
-_build/book: $(PAGES) $(PROSE) $(LIBRARY) $(SET_UP)
+# All pages are written anew unless nothing but results changed: their menus show the titles of all.
+_build/book: $(PAGES) $(SOURCES) $(PROSE) $(LIBRARY) $(SET_UP)
 	@mkdir -p $(@D)
-	@$(BIN)/jupyter-book build . --quiet --warningiserror --nitpick --keep-going --all > $@.log 2>&1 || \
-		{ grep -E 'WARNING|ERROR|Error' $@.log || cat $@.log; echo "The whole log: $@.log"; exit 1; } >&2
+	@$(BIN)/jupyter-book build . --quiet --warningiserror --nitpick --keep-going $(if $(filter-out $(PAGES),$?),--all) \
+		> $@.log 2>&1 || { grep -E 'WARNING|ERROR|Error' $@.log || cat $@.log; echo "The whole log: $@.log"; \
+		rm -rf _build/.doctrees; exit 1; } >&2
 	@touch $@

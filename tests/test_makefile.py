@@ -77,7 +77,11 @@ def test_book_notices_results_that_come_change_and_go(make: Make) -> None:
     for change in (lambda: replace(str(ood), "{}\n{}\n"), ood.unlink, lambda: ood.write_text("{}\n")):
         assert make("book") == []
         change()
-        assert {"ood", "claims"} <= executed(make("book"))
+        calls = make("book")
+        assert {"ood", "claims"} <= executed(calls)
+        assert "--all" not in calls[-1]
+    Path("notebooks/ood.py").write_text("# another title")
+    assert "--all" in make("book")[-1]
 
 
 def test_setup_makes_the_environment_and_nothing_else(make: Make) -> None:

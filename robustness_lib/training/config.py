@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import re
 import types
@@ -101,11 +102,10 @@ class TrainingConfig:
 
     def with_overrides(self, overrides: Mapping[str, str]) -> Self:
         """A copy with some settings replaced by values that are given as text."""
-        types_by_name = get_type_hints(type(self))
         values = {f.name: getattr(self, f.name) for f in fields(self)}
         for name, text in overrides.items():
             choose(name, values, "setting of a recipe")
-            values[name] = parse_value(text, types_by_name[name], name)
+            values[name] = parse_value(text, _hints(type(self))[name], name)
         return type(self)(**values)
 
     def training_part(self) -> TrainingConfig:
@@ -117,6 +117,8 @@ class TrainingConfig:
         count = min(self.observations, self.epochs)
         return sorted({round(self.epochs * (k + 1) / count) for k in range(count)})
 
+
+_hints: Callable[[type], dict[str, Any]] = functools.cache(get_type_hints)
 
 _RANGES: tuple[tuple[str, Callable[[Any], bool], str], ...] = (
     ("epochs batch_size attack_steps", lambda value: value >= 1, "at least 1"),
