@@ -75,7 +75,7 @@ def test_imagenet_weights_become_a_checkpoint(context: Context, monkeypatch: pyt
     with pytest.raises(UserError, match="no ImageNet weights of alexnet at nowhere/torchvision/"):
         import_weights("alexnet", dataclasses.replace(context, data=Path("nowhere")))
     weights = {"fc.weight": torch.arange(3.0)}
-    monkeypatch.setattr(pretrained_weights, "load_imagenet_weights", lambda architecture, folder: weights)
+    monkeypatch.setattr(pretrained_weights.checkpoints, "load_imagenet_weights", lambda architecture, folder: weights)
     name = import_weights("resnet18", context)
     assert name == "resnet18_imagenet_1281167x1000_v1"
     found = find_checkpoint(name, context.store)

@@ -34,7 +34,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from robustness_lib.errors import UserError, choose
+from robustness_lib.errors import choose
 
 DATA = Path(__file__).parent / "published"
 
@@ -144,10 +144,7 @@ def _is_curve(section: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
 
 def known(section: str) -> str:
     """The section's name, where it has pages and claims; else a UserError."""
-    try:
-        return choose(section, SECTIONS, "section")
-    except UserError as error:
-        raise UserError(f"{error}; a new one is added to SECTIONS in robustness_lib/paper/numbers.py") from None
+    return choose(section, SECTIONS, "section")
 
 
 def published(section: str) -> pd.DataFrame:

@@ -6,13 +6,7 @@ import re
 
 from robustness_lib.data import SOURCES, data_root
 from robustness_lib.errors import UserError, choose
-from robustness_lib.models.checkpoints import (
-    architecture_of,
-    load_authors_checkpoint,
-    load_imagenet_weights,
-    save_weights,
-    weights_checksum,
-)
+from robustness_lib.models import checkpoints
 from robustness_lib.runner.model_cache import Context
 from robustness_lib.training.config import ADVERSARIES, TORCHVISION
 
@@ -30,17 +24,17 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
         if corpus is not None or adversary != ADVERSARIES[0]:
             raise UserError(f"torchvision's {weights} was trained on ImageNet; leave out --corpus and --adversary")
         name = f"{weights}_imagenet_1281167x1000_v1"
-        state_dict = load_imagenet_weights(weights, data_root(context.data) / "torchvision")
+        state_dict = checkpoints.load_imagenet_weights(weights, data_root(context.data) / "torchvision")
     else:
-        state_dict = load_authors_checkpoint(weights)
+        state_dict = checkpoints.load_authors_checkpoint(weights)
         if corpus is None:
             raise UserError(f"{weights} does not say what it was trained on; name it, such as --corpus imagenet32")
         choose(corpus, SOURCES, "image set")
         choose(adversary, ADVERSARIES, "adversary")
-        architecture = architecture_of(state_dict)[0]
+        architecture = checkpoints.architecture_of(state_dict)[0]
         if architecture == "allconv" and re.search(r"64|tiny_imagenet$", corpus):
             architecture = "allconv-64"  # of equal shapes
         parts = [architecture, corpus, *([adversary] if adversary != ADVERSARIES[0] else [])]
-        name = "_".join([*parts, "authors", weights_checksum(state_dict)[:6]])
-    save_weights(context.store / "checkpoints" / f"{name}.safetensors", state_dict, {"id": name})
+        name = "_".join([*parts, "authors", checkpoints.weights_checksum(state_dict)[:6]])
+    checkpoints.save_weights(context.store / "checkpoints" / f"{name}.safetensors", state_dict, {"id": name})
     return name

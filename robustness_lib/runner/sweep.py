@@ -19,15 +19,8 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import (
-    BrokenExecutor,
-    CancelledError,
-    Executor,
-    Future,
-    ProcessPoolExecutor,
-    ThreadPoolExecutor,
-    as_completed,
-)
+from concurrent import futures
+from concurrent.futures import Executor, Future
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -102,14 +95,11 @@ def perform(run: Run, job: Job, context: Context) -> Record:
     return Record(job, metrics, provenance(seconds=seconds, data=own.take_used_data(), runtime=where))
 
 
-SMALL_NETWORK = 100_000
-"""Parameters below which a network computes with one CPU thread: more would wait for each other."""
-
-
 @functools.cache
 def _is_small(architecture: str) -> bool:
+    """Whether a network computes with one CPU thread, as more would wait for each other."""
     with contextlib.suppress(UserError), torch.device("meta"):
-        return count_parameters(build(architecture, 10)) < SMALL_NETWORK
+        return count_parameters(build(architecture, 10)) < 100_000
     return False
 
 
@@ -223,14 +213,14 @@ def _completed(
     pool: Executor, todo: Sequence[Job], call: Callable[[Job], tuple[Any, ...]]
 ) -> Iterator[tuple[Job, Result]]:
     """Jobs with what came of the call that each is done by, as they are done."""
-    futures: dict[Future[Result], Job] = {}
+    submitted: dict[Future[Result], Job] = {}
     try:
         for job in todo:
-            futures[pool.submit(*call(job))] = job
-        for future in as_completed(futures):
+            submitted[pool.submit(*call(job))] = job
+        for future in futures.as_completed(submitted):
             try:
                 result = future.result()
-            except CancelledError:
+            except futures.CancelledError:
                 raise UserError(
                     "the jobs were cancelled (has the Dask scheduler ended?); what was recorded is kept: run the same "
                     "command again"
@@ -239,9 +229,9 @@ def _completed(
                 if type(error).__name__ not in ("BrokenProcessPool", "KilledWorker"):
                     raise
                 result = KILLED
-            yield futures[future], result
+            yield submitted[future], result
     except BaseException:
-        for future in futures:
+        for future in submitted:
             future.cancel()
         raise
 
@@ -263,7 +253,7 @@ class _Processes(Executor):
     """
 
     def __init__(self, devices: Sequence[str]) -> None:
-        self.threads, self.ended = ThreadPoolExecutor(len(devices)), False
+        self.threads, self.ended = futures.ThreadPoolExecutor(len(devices)), False
         self.idle: queue.LifoQueue[tuple[str, Executor]] = queue.LifoQueue()
         for device in devices:
             self.idle.put((device, _start_process(device)))
@@ -278,7 +268,7 @@ class _Processes(Executor):
             for is_last in (False, True):
                 try:
                     return pool.submit(function, *arguments).result()
-                except BrokenExecutor:
+                except futures.BrokenExecutor:
                     if self.ended:
                         raise
                     pool = _start_process(device)
@@ -303,10 +293,9 @@ def _processes(workers: int, runtime: Runtime) -> Executor:
 
 
 def _start_process(device: str) -> Executor:
-    way = "forkserver" if "forkserver" in multiprocessing.get_all_start_methods() else "spawn"
-    context = multiprocessing.get_context(way)
+    context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
     context.set_forkserver_preload([__name__, "torch._dynamo"])  # so that all workers import these once
-    return ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=(device,))
+    return futures.ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=(device,))
 
 
 def _start_worker(device: str) -> None:
