@@ -28,19 +28,19 @@ def corpus_label(pretrainings: Iterable[Record], checkpoint: str) -> str:
 
 
 def trainings_table(
-    recorded: Sequence[Record], *, name: str, caption: str = "", methods: Iterable[str] | None = None
+    recorded: Sequence[Record], *, name: str, caption: str = "", methods: Sequence[str] = ()
 ) -> Markdown:
     """One row a recipe: network, images, schedule, dropout, and what was trained so; the corpora are in the caption.
 
     ``recorded`` is of :func:`robustness_lib.report.evidence.records_of`; records of ``smoke`` do not count.
     """
-    kept = None if methods is None else set(methods)
     rows, starts = [], set()
     for job in (record.job for record in recorded if record.job.section != PRETRAINING):
         recipe = job.recipe
-        if job.profile not in EVIDENCE or not recipe.get("epochs") or (kept is not None and job.method not in kept):
+        if job.profile not in EVIDENCE or not recipe.get("epochs") or (methods and job.method not in methods):
             continue
         starts |= {job.init} - {SCRATCH}
+        stands_in = job.method == "places365" and "_miniplaces_" in job.init
         images = f"{recipe['train_images']:,}" if recipe.get("train_images") else "all"
         if "largest" in recipe:
             images = f"{recipe['largest']:,} to {recipe['smallest']:,} a class"
@@ -53,7 +53,7 @@ def trainings_table(
                 "Schedule": f"batch {recipe['batch_size']}, rate {float(str(recipe['learning_rate'])):g}",
                 "Dropout": f"{float(str(recipe.get('dropout', 0))):g}",
                 "epochs": int(str(recipe["epochs"])),
-                "method": label(job.method),
+                "method": label("miniplaces" if stands_in else job.method),
                 "dataset": label(job.dataset),
             }
         )
