@@ -92,20 +92,23 @@ under = {name: against("maximum", "corrupted", ("pre-trained", name), tuned) for
 decided, lowered = ([name for name, one in some.items() if not one.low <= 0 <= one.high] for some in (effects, under))
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+scales, wanted = ["linear", "probit", "logit"], ["slope", "intercept"]
+peak, fall, end = against("maximum", "excluded"), against("lost", "excluded"), against("final", "corrupted")
 one = metrics[course("excluded", *tuned)["key"].iloc[0]]
 error = 100 * linear_fits.standard_error(
     *(one[f"history_{name}_excluded"][-1] for name in ("accuracy", "shifted_accuracy")),
     linear_fits.LinearFit(one["slope_excluded"], one["intercept_excluded"]),
     *(testbed[name] for name in ("images_excluded", "shifted_images_excluded")),
 )
-scales, wanted = ["linear", "probit", "logit"], ["slope", "intercept"]
-line = {name: markdown.number(public.loc[("imagenet", "fit-logit"), name], name) for name in wanted}
-squares = [markdown.number(public.loc[("imagenet", f"fit-{scale}"), "r_squared"], "r_squared") for scale in scales]
+rows = pd.MultiIndex.from_product([["imagenet"], ["testbed", "mixed", *(f"fit-{scale}" for scale in scales)]])
+columns = [*wanted, "r_squared", "compared_count", "high_count", "high_more_data", high]
+imagenet = public.reindex(rows, columns=columns).loc["imagenet"]  # NaN where nothing is recorded
+line = {name: markdown.number(imagenet.loc["fit-logit", name], name) for name in wanted}
+squares = [markdown.number(imagenet.loc[f"fit-{scale}", "r_squared"], "r_squared") for scale in scales]
 theirs = printed["imagenet"].str.replace("-", "−")
-bed, mixed = public.loc[("imagenet", "testbed")], public.loc[("imagenet", "mixed")]
+bed, mixed = imagenet.loc["testbed"], imagenet.loc["mixed"]
 rare = bed["high_count"] / bed["compared_count"]
-peak, fall, end = against("maximum", "excluded"), against("lost", "excluded"), against("final", "corrupted")
-hard, corrupted = effects["hard"], under["hard"]
+hard, corrupted = (some.get("hard", evidence.Comparison()) for some in (effects, under))
 beyond = [
     metrics[key][f"history_accuracy_{shift}"][-1] > metrics[key][f"highest_{shift}"]
     for shift in ("excluded", "corrupted")
@@ -471,6 +474,7 @@ style.legend_outside(figure, columns=2)
 style.show(figure, points[["x", "value", "more", "robustness"]])
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+bed = public.loc[("imagenet", "testbed")]
 markdown.Markdown(
     f"*Which networks?* The paper names 204. The testbed's table had {bed['model_count']:.0f} on 31 August 2020, "
     f"{bed['compared_count']:.0f} of them with both accuracies. With that day's values, and ImageNetV2's images in the format of "

@@ -22,6 +22,12 @@ from robustness_lib.files import as_path, write_atomically
 CSV = "text/csv"  # the format in which a notebook keeps a figure's numbers
 _INJECTED = "# Parameters\n"  # how the cell begins that papermill puts after the parameters cell
 _FOLDERS = ("data_root", "store", "results")  # parameters in which ~ is the home folder
+_GUARD = """try: ...
+except Exception as _error:
+    from matplotlib import pyplot
+    pyplot.close("all")  # a half-drawn figure
+    display({"text/markdown": f"*Not shown: records that this needs are missing* (`{_error!r:.99}`)."}, raw=True)
+"""
 
 
 def check_parameters(namespace: MutableMapping[str, Any], section: str | None = None) -> None:
@@ -29,7 +35,7 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
 
     A notebook that an editor started in its own folder goes on in the folder above, if that has the recorded results.
     The defaults in the parameters cell say of which kind each parameter is. Values in the namespace, the notebook's
-    ``globals()``, are converted (``-p seeds 0`` means ``"0"``). Where nothing is recorded, cells about that say so.
+    ``globals()``, are converted (``-p seeds 0`` means ``"0"``). With results of one's own, cells say what they lack.
     """
     history = [str(cell) for cell in namespace.get("In", ())]
     defaults = next(filter(None, map(_constants, history)), {})
@@ -50,8 +56,9 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
                 "their folder as the parameter results"
             )
         shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
-        if shell is not None and not any(folder.glob(f"{section or '*'}.jsonl")):
-            shell.ast_transformers.append(NothingRecorded())
+        own = folder != Path(defaults.get("results", folder))
+        if shell is not None and (own or not any(folder.glob(f"{section or '*'}.jsonl"))):
+            shell.ast_transformers.append(MissingRecords())
     if section is not None:
         from robustness_lib.experiments import registry
 
@@ -60,11 +67,10 @@ def check_parameters(namespace: MutableMapping[str, Any], section: str | None = 
         _name_run({name: namespace[name] for name in defaults if name not in _FOLDERS and namespace[name] != ""})
 
 
-class NothingRecorded(ast.NodeTransformer):
-    """Makes cells that need recorded results say that there are none, up to the cell that measures."""
+class MissingRecords(ast.NodeTransformer):
+    """Makes cells that fail for want of recorded results say so, up to the cell that measures."""
 
-    def __init__(self) -> None:
-        self.is_over = False
+    is_over = False
 
     def visit_Module(self, cell: ast.Module) -> ast.Module:
         """The cell with its statements guarded."""
@@ -73,8 +79,7 @@ class NothingRecorded(ast.NodeTransformer):
             return cell
         if isinstance(last := cell.body[-1], ast.Expr):
             last.value = ast.Call(ast.parse("get_ipython().displayhook", mode="eval").body, [last.value], [])
-        words = {"text/markdown": "*Nothing is recorded yet of what this cell shows.*"}
-        guarded = ast.parse(f"try: ...\nexcept Exception: display({words}, raw=True)")
+        guarded = ast.parse(_GUARD)
         guarded.body[0].body = cell.body  # type: ignore[attr-defined]
         return ast.fix_missing_locations(guarded)
 

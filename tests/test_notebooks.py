@@ -148,8 +148,30 @@ def test_a_notebook_without_recorded_results_says_so(
         for text in itertools.takewhile(lambda text: "measure_as_asked" not in text, cells):
             assert shell.run_cell(text, store_history=True).success, text
         shown = f"{shell.display_pub.outputs} {capsys.readouterr().out}"
-        assert re.search("Nothing is recorded|none recorded|not measured", shown)
+        assert re.search("Not shown|none recorded|not measured", shown)
     finally:
+        InteractiveShell.clear_instance()
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own results", "the book's results"])
+def test_a_page_goes_on_where_records_are_missing(tmp_path: Path, own: bool) -> None:
+    """With results of one's own; what fails with the book's, or while measuring, is an error."""
+    for folder in ("book", "own"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "ood.jsonl").touch()
+    shell = InteractiveShell.instance(display_pub_class=CapturingDisplayPublisher)
+    try:
+        shell.run_cell(f"results = {str(tmp_path / 'book')!r}", store_history=True)
+        shell.run_cell(f"# Parameters\nresults = {str(tmp_path / ('own' if own else 'book'))!r}", store_history=True)
+        shell.run_cell("from robustness_lib import notebook\nnotebook.check_parameters(globals())", store_history=True)
+        shell.run_cell("from matplotlib import pyplot\nerror = 0.1")
+        assert shell.run_cell("figure = pyplot.figure()\n{}['cifar100']").success is own
+        assert own == bool(re.search(r"Not shown.*KeyError\('cifar100'\)", str(shell.display_pub.outputs)))
+        assert own == (not shell.user_ns["pyplot"].get_fignums()), "a half-drawn figure"
+        assert shell.run_cell("assert error").success
+        assert not shell.run_cell("measure_as_asked").success
+    finally:
+        shell.user_ns["pyplot"].close("all")
         InteractiveShell.clear_instance()
 
 

@@ -139,7 +139,7 @@ def arms_table(rows: pd.DataFrame, *, caption: str, name: str, setting: str = ""
 
 
 EMPTY = "The recorded results support none of the sentences that were written here: there are none yet, or other ones."
-STALE = "*This sentence was written for other results than those recorded now, and no longer holds; see the table.*"
+STALE = "*This sentence was written for other results than those recorded here, which do not support it.*"
 
 
 def conclusion(condition: bool, text: str) -> str:
