@@ -161,8 +161,7 @@ def write_page(executed: Path, page: Path) -> None:
 def main() -> int:
     """Write one page from the command line; a mistake is one sentence on stderr and status 2."""
     try:
-        executed, page = map(Path, sys.argv[1:])
-        write_page(executed, page)
+        write_page(*map(Path, sys.argv[1:]))
     except UserError as error:
         print(error, file=sys.stderr)
         return 2

@@ -106,8 +106,7 @@ def use_style() -> None:
 def new_figure(columns: int = 1, rows: int = 1, height: float = 3.6) -> tuple[Figure, list[Axes]]:
     """A figure as wide as the text, and its ``rows * columns`` axes, row by row, each row ``height`` inches high."""
     with mpl.rc_context(STYLE):
-        size = 6.0, height * rows  # inches; as wide as a page's text
-        figure, axes = plt.subplots(rows, columns, figsize=size, sharey=columns > 1, squeeze=False)
+        figure, axes = plt.subplots(rows, columns, figsize=(6.0, height * rows), sharey=columns > 1, squeeze=False)
     return figure, list(np.ravel(axes))
 
 
@@ -123,13 +122,11 @@ def as_svg(figure: Figure) -> str:
 def show(figure: Figure, plotted: pd.DataFrame) -> None:
     """Show a figure with the frame that it plots, which the page offers as CSV; scale and seeds stand below it."""
     if "profile" in plotted and ("seed" in plotted or "n" in plotted):
-        note = basis(plotted).replace("`", "")
-        figure.supxlabel(note, x=0.995, ha="right", fontsize=9.5, color="#555555")
-    image = as_svg(figure)
+        figure.supxlabel(basis(plotted).replace("`", ""), x=0.995, ha="right", fontsize=9.5, color="#555555")
     from IPython.display import display  # of the extra "book"; the library does without
 
     numbers = plotted.to_csv(index=False, float_format="%.6g", lineterminator="\n")
-    display({"image/svg+xml": image, "text/csv": numbers}, raw=True)  # type: ignore[no-untyped-call]
+    display({"image/svg+xml": as_svg(figure), "text/csv": numbers}, raw=True)  # type: ignore[no-untyped-call]
 
 
 def legend_outside(figure: Figure, columns: int = 3, paper: bool = False) -> None:

@@ -67,8 +67,7 @@ def trainings_table(
         line = dict(zip(shared[1:], values[1:], strict=True))
         line["Schedule"] = f"{span} epochs, {line['Schedule']}"
         lines.append(line | {"For": sets if what == label("standard") else f"{what} ({sets})"})
-    corpora = "; ".join(sorted({corpus_label(recorded, start) for start in starts}))
-    before, whole, after = corpora.partition(STAND_IN)
+    before, whole, after = "; ".join(sorted({corpus_label(recorded, start) for start in starts})).partition(STAND_IN)
     corpora = before + whole + after.replace(STAND_IN, "the same")
     words = f"How the networks were trained. Pre-training corpora: {corpora}. {caption}"
     return table(lines, caption=words.strip(), name=name)
