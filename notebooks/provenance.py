@@ -140,13 +140,15 @@ markdown.Markdown(
 # | class imbalance, 40 records, in `93b6387`; 4 of them in `7a82df1` before, after which they had come back | batches of 128 and of 32; 14 to 58 epochs of normal training from scratch, 3 to 12 pre-trained | batches of 32; 69 to 115 and 14 to 23 epochs | error of normal training, mean of three imbalances, in batches of 32: then 67.1 → 40.5 %, now 44.2 → 34.0 % |
 #
 # The first imbalance settings trained too briefly, above all from scratch: with longer training the gain is less than half of
-# what it was. All settings were chosen from trials on held-out training images; where not the best of them was taken, the
-# section's page says so.
+# what it was. The settings of `cpu` were chosen from trials on held-out training images; where not the best of them was taken,
+# the section's page says so. Two were not: the length of adversarial pre-training was chosen after CIFAR-10's test result was
+# known ([adversarial robustness](adversarial.ipynb)), and of effective robustness no trials were recorded. `paper` follows the
+# papers; the pages say where it does not.
 #
 # ## What is promised
 #
-# The same job gives the same numbers, bit for bit, on one CPU machine. Across devices, drivers and library versions they
-# agree within the noise between seeds. A CPU without bfloat16 arithmetic trains in float32, which changes results in the
-# third digit; a record says its precision. Evaluation is always in float32.
+# The same job gives the same numbers, bit for bit, on one CPU machine. How far they differ between devices, drivers and
+# library versions was not measured; `robustness compare` shows it for yours. A CPU without bfloat16 arithmetic trains in
+# float32, which may change the third digit; a record says its precision. Evaluation is always in float32.
 #
 # Source of this page: {download}`provenance.py </notebooks/provenance.py>`.
