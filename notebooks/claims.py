@@ -48,7 +48,8 @@ against = rows[rows["direction"] == "contradicted"]
 markdown.table(
     pd.DataFrame(
         {
-            "Claim": against["statement"],
+            "Claim": against["statement"]
+            + [f"<br>*{text[0].upper()}{text[1:]}.*" if text else "" for text in against["note"]],
             "Paper": against["paper"],
             "Here": against["here"],
             "Effect [95 %]": against["interval"],

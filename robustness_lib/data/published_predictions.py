@@ -94,7 +94,7 @@ def imagenet_correctness(root: Path | str | None = None) -> Correctness:
 
 
 def imagenet_accuracies(root: Path | str | None = None) -> pd.DataFrame:
-    """The ImageNet testbed of 338 networks (Taori et al., 2020, with later ones): a row a network, by name.
+    """The ImageNet testbed of 338 networks (Taori et al., 2020, with later ones): a row per network, by name.
 
     Columns are ``model_type``, ``first_snapshot`` (one of ``SNAPSHOTS``), and accuracies as fractions, perhaps NaN,
     under the testbed's own names; those with ``@`` and a date have the values that the table had then.

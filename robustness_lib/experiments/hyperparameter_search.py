@@ -46,7 +46,7 @@ SIZES = ("5000", "2000")  # numbers of training images
 
 
 def jobs(profile_name: str, **filters: Unpack[Filters]) -> list[Job]:
-    """One job a candidate. Only the ``cpu`` profile had a choice to make: the recipes of ``paper`` are the paper's."""
+    """One job per candidate. Only ``cpu`` had a choice to make: the recipes of ``paper`` are the paper's."""
     if profile(profile_name).name != "cpu":
         return []
     filters["datasets"] = filters.get("datasets") or ["cifar10"]

@@ -90,7 +90,7 @@ def forward_loss(
 ) -> Tensor:
     """Cross-entropy, in nats, through a corruption matrix: -log Σ_k p(k | x) C[k, ỹ] (P1 §3.2, Patrini et al. 2017).
 
-    From logits [B, K], noisy labels ỹ (integers [B]) and C [K, K], a row a true class; in float32, or float64 as given.
+    From logits [B, K], noisy labels ỹ (integers [B]) and C [K, K], a row per true class; float32, or float64 as given.
     """
     shapes = [list(tensor.shape) for tensor in (logits, labels, matrix)]
     if logits.dim() != 2 or shapes[1:] != [shapes[0][:1], shapes[0][1:] * 2] or labels.is_floating_point():
@@ -130,7 +130,7 @@ class GoldLoss:
     ) -> None:
         self.matrix = copies_by_device(torch.from_numpy(check_matrix(matrix)).float())
         if trusted.dtype != torch.bool:
-            raise UserError(f"trusted is {trusted.dtype}; give bool, one value a training image")
+            raise UserError(f"trusted is {trusted.dtype}; give bool, one value per training image")
         self.trusted = copies_by_device(trusted)
         self.batch_size, self.separate_passes = batch_size, separate_passes
         self.static_shapes = not separate_passes  # else the two parts of a batch vary in size

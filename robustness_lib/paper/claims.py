@@ -1,6 +1,6 @@
 """What the two papers claim, each claim as a comparison of two sides that records can decide.
 
-The claims are the rows of ``published/claims.csv``, one column an attribute of :class:`Claim`; the papers' numbers are
+The claims are the rows of ``published/claims.csv``, one column per attribute of :class:`Claim`; the papers' numbers are
 looked up in :func:`robustness_lib.paper.numbers.published`. :mod:`robustness_lib.report.verdicts` judges them.
 """
 
@@ -28,7 +28,7 @@ ZERO, PRINTED = "zero", "printed"
 
 @dataclass(frozen=True)
 class Side:
-    """One side of a comparison: which records ("none": of either arm), and of a value an epoch, which one."""
+    """One side of a comparison: which records ("none": of either arm), and of a value per epoch, which one."""
 
     arm: str
     method: str

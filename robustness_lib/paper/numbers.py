@@ -1,6 +1,6 @@
 """Every number that the papers print, as one long table a section.
 
-The data files ``published/<section>.csv`` hold one number a row:
+The data files ``published/<section>.csv`` hold one number per row:
 
 * ``section``, and ``quantity``: what it is, in words
 * ``locator``: where it is printed: "P1 Table 5", "P1v1 Figure 4", "P2 Table 3"; "P1 log" are the training logs that

@@ -52,7 +52,7 @@ def summary(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
 def compare(yours: Sequence[Record], book: Sequence[Record]) -> pd.DataFrame:
     """Your numbers beside the book's, of everything that both measured.
 
-    For each setting and scalar metric (times and speeds left out) there is one row a seed that both have, and one whose
+    For each setting and scalar metric (times and speeds left out) there is a row per seed that both have, and one whose
     ``seed`` is "mean": over these seeds, or over all that each has where there are none. ``difference`` is yours less
     the book's, ``sd`` that of the book's value over its seeds; NaN of a single one.
     """
@@ -97,7 +97,7 @@ def places(yours: Sequence[Record], book: Sequence[Record]) -> list[str]:
 
 
 def _long(records: Sequence[Record], timed: bool = False) -> pd.DataFrame:
-    """A row a record and scalar metric: the setting as text, the job without its seed, and the value."""
+    """A row per record and scalar metric: the setting as text, the job without its seed, and the value."""
     import pandas as pd
 
     differs, rows = distinctions(records), []

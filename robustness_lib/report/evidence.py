@@ -1,4 +1,4 @@
-"""Recorded results as one tidy frame, a row a record and metric; what the book shows are filters of it.
+"""Recorded results as one tidy frame, a row per record and metric; what the book shows are filters of it.
 
 Seeds are paired: an effect is taken at each seed, as both sides share every random draw that is not compared, and its
 interval is the 95 % interval of Student's t distribution over seeds.
@@ -65,7 +65,7 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     """Records of any sections as a long frame; those of pre-trainings say which checkpoints differ by their seed alone.
 
     Returns:
-        One row a record and scalar metric, recorded or derived: ``section`` to ``level`` (NaN without one), ``seed``,
+        One row per record and scalar metric, recorded or derived: ``section`` to ``level`` (NaN without one), ``seed``,
         ``init``, ``checkpoint`` (equal where only its seed differs), ``recipe`` (canonical JSON), ``precision``,
         ``key``, ``metric``, ``value`` (in the unit of the record), and ``main``: whether the record counts where its
         setting was also measured with another checkpoint or recipe (:func:`_main`).
@@ -191,7 +191,7 @@ def _dominance(metrics: Mapping[str, Any], testbed: Mapping[str, Any] | None) ->
 
 
 def curves(records: Iterable[Record], y: str, x: str | None = None) -> pd.DataFrame:
-    """The list metric ``y`` as a long frame, a row a place of each main record, with the columns of :func:`tidy`.
+    """The list metric ``y`` as a long frame, a row per place of each main record, with the columns of :func:`tidy`.
 
     The list metric ``x`` has the places, such as ``"history_epoch"``; None: 1, 2, 3, ...
     """
@@ -229,7 +229,7 @@ class Comparison:
     """Two sides at the seeds that both have, ascending; where there are none, ``n`` is 0 and all numbers are NaN.
 
     Attributes:
-        treated: One value a seed; ``reference`` likewise.
+        treated: One value per seed; ``reference`` likewise.
         effect: Mean over seeds, with its 95 % interval from ``low`` to ``high``, infinite of one seed.
         levels: Those that were reduced to one value, or the only one.
         pretraining_seeds: From how many pre-trainings pre-trained sides start, the least of both; 0 without such.
@@ -329,7 +329,7 @@ def _complete(pairs: Set[tuple[int, float]], reduce: Reduce) -> tuple[list[int],
 
 
 def _reduced(numbers: Floats, levels: Sequence[float], reduce: Reduce) -> Floats:
-    """One number a row of values [seeds, levels]."""
+    """One number per row of values [seeds, levels]."""
     if reduce in ("area", "excess"):
         areas = np.asarray(np.trapezoid(numbers, levels, axis=1))
         return areas - numbers[:, 0] if reduce == "excess" else areas
@@ -374,7 +374,7 @@ def arms(
     profile: str | None = None,
     locator: str | None = None,
 ) -> pd.DataFrame:
-    """Both arms, their paired difference and the paper's values: a row a data set, method, level and metric.
+    """Both arms, their paired difference and the paper's values: a row per data set, method, level and metric.
 
     ``locator`` is the place in the paper that is preferred where it prints a number more than once. Means and standard
     deviations are over seeds; the paper's areas and means are over the levels that were measured; ``dataset`` is as

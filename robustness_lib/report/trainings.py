@@ -30,7 +30,7 @@ def corpus_label(pretrainings: Iterable[Record], checkpoint: str) -> str:
 def trainings_table(
     recorded: Sequence[Record], *, name: str, caption: str = "", methods: Sequence[str] = ()
 ) -> Markdown:
-    """One row a recipe: network, images, schedule, dropout, and what was trained so; the corpora are in the caption.
+    """One row per recipe: network, images, schedule, dropout, and what was trained so; the corpora are in the caption.
 
     ``recorded`` is of :func:`robustness_lib.report.evidence.records_of`; records of ``smoke`` do not count.
     """
@@ -92,7 +92,7 @@ def candidates_table(
     caption: str,
     name: str,
 ) -> Markdown:
-    """What was tried before recipes were fixed, a row a candidate, the best of each arm (at each level) in bold.
+    """What was tried before recipes were fixed, a row per candidate, the best of each arm (at each level) in bold.
 
     The records are of :mod:`robustness_lib.experiments.hyperparameter_search`. The last of the ``measures`` decides.
     ``train_images``: only candidates that were trained on so many; ``symbol``: of the level, where there are levels.

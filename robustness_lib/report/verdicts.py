@@ -316,7 +316,7 @@ def frame(values: pd.DataFrame, section: str | None = None) -> pd.DataFrame:
 
 
 def counts(rows: pd.DataFrame) -> pd.DataFrame:
-    """How many claims of a :func:`frame` have each direction: a row a section and "all", a column a direction."""
+    """How many claims of a :func:`frame` have each direction: a row per section and "all", a column per direction."""
     table = pd.crosstab(rows["section"], rows["direction"])
     table = table.reindex(index=list(SECTIONS), columns=list(DIRECTIONS), fill_value=0)
     return pd.concat([table, table.sum().to_frame("all").T])

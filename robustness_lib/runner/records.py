@@ -1,7 +1,7 @@
 """What a result is, and how it is stored.
 
 A :class:`Job` describes one measurement completely; its key is a hash of that. A :class:`Record` is a job with its
-metrics and where they come from. A :class:`Store` keeps one file a record; :func:`publish` merges them into one JSON
+metrics and where they come from. A :class:`Store` keeps one file per record; :func:`publish` merges them into one JSON
 Lines file a section, which git tracks and the book reads.
 """
 
@@ -161,7 +161,7 @@ def check_metrics(metrics: Metrics) -> Metrics:
 
 
 class Store:
-    """One file a record under ``<folder>/records/<section>/<key>.json``; a damaged one counts as not recorded."""
+    """One file per record under ``<folder>/records/<section>/<key>.json``; a damaged one counts as not recorded."""
 
     def __init__(self, folder: Path | str = "runs") -> None:
         self.folder = Path(folder)
