@@ -61,7 +61,7 @@ one_seed = first_seed.pivot_table(index=["arm", "method"], columns="metric", val
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 ten, hundred = (evidence.gain(values, ACCURACY, dataset=name, **MAIN) for name in datasets)
 clean, ratio = (evidence.gain(values, metric, dataset="cifar10", **MAIN) for metric in (CLEAN, RATIO))
-ratio_hundred = evidence.gain(values, RATIO, dataset="cifar100", **MAIN)
+clean_hundred, ratio_hundred = (evidence.gain(values, one, dataset="cifar100", **MAIN) for one in (CLEAN, RATIO))
 without, targeted = (
     evidence.compare(values, side(f"{kind}-pretraining"), side(arm="scratch")) for kind in ("clean", "targeted")
 )
@@ -87,10 +87,10 @@ markdown.findings(
         "images, and ten epochs of pre-training on a 275-class ImageNet stand-in.",
     ),
     (
-        clean.low > 0 and ratio.low < 0 < ratio.high and ratio_hundred.low > 0,
+        min(clean.low, clean_hundred.low) > 0 and ratio.low < 0 < ratio.high and ratio_hundred.low > 0,
         "Pre-training raises clean accuracy too, which the paper finds unchanged: on CIFAR-10 by "
-        f"{markdown.effect(clean, CLEAN)}. Whether the share of it that survives the attack changes is undecided there "
-        f"({markdown.effect(ratio, RATIO)}); on CIFAR-100 it rises ({markdown.effect(ratio_hundred, RATIO)}).",
+        f"{markdown.effect(clean, CLEAN)}, on CIFAR-100 by {markdown.effect(clean_hundred, CLEAN)}. Whether the share of it that "
+        f"survives the attack changes is undecided on CIFAR-10 ({markdown.effect(ratio, RATIO)}); on CIFAR-100 it rises ({markdown.effect(ratio_hundred, RATIO)}).",
     ),
     (
         hundred.n > 0 and short.mean() < ten.reference.mean(),

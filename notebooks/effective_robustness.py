@@ -272,8 +272,8 @@ verdicts.claims_table(verdicts.frame(evidence.tidy(everything), "effective_robus
 # **Without a new head.** A *class map* says which classes of pre-training stand for which class of CIFAR-10: convertibles
 # are automobiles. By it the pre-trained network answers before any fine-tuning, as a *zero-shot* network; a class of CIFAR-10
 # scores the maximum, mean or sum of the probabilities of its pre-training classes. Or this *pre-trained head* is fine-tuned
-# instead of a new one, with a *penalty* on its distance from where it began, or with *replay*: images of pre-training come
-# again, under their old labels.
+# instead of a new one; a *penalty* then is on its distance from where it began. *Replay*, with either head, trains on images
+# of pre-training again, under their old labels.
 #
 # **The public testbeds** need no training: accuracies of ImageNet networks {cite:p}`taori2020measuring`, and predictions on
 # ImageNet {cite:p}`recht2019imagenet` and on CIFAR-10 and CIFAR-10.1 {cite:p}`recht2018cifar`. Their lines, from the

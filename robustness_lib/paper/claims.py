@@ -68,7 +68,7 @@ class Claim:
     untestable_if: str = ""  # "Forward fails": only where Forward correction from scratch does no better than none
     caveat: str = ""  # what has to be known beside the verdict
     needs: str = ""  # what it takes to measure the claim, where it is not
-    beside: tuple[str, ...] = ()  # what is shown beside the effect: other metrics, or "excess"
+    beside: tuple[str, ...] = ()  # shown with it: metrics, "excess", "uncorrected", "scratch:METRIC"
 
     @property
     def source(self) -> str:
