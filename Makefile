@@ -44,7 +44,7 @@ book: _build/book ## set up, execute what changed, build the book and say where 
 	@echo "The book: file://$(CURDIR)/$(BOOK)"
 
 test: lint ## everything that CI runs: style, types, tests, and the book with warnings as errors
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 2 --dist loadscope --no-loadscope-reorder
 	@$(MAKE) --no-print-directory book
 
 lint: $(SET_UP) ## style and types

@@ -7,10 +7,10 @@ import math
 import multiprocessing
 import resource
 import sys
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import median
+from time import monotonic
 
 import torch
 from torch import Tensor, nn
@@ -39,7 +39,7 @@ class Clock:
         """Note that network number ``network`` has ended an epoch."""
         if self.device != "cpu":
             torch.cuda.synchronize(self.device)
-        self.ends.setdefault(network, []).append(time.monotonic())
+        self.ends.setdefault(network, []).append(monotonic())
 
     def observer(self, network: int = 0) -> Observe:
         """A hook for the library's training that ticks, and sees nothing."""
@@ -92,9 +92,9 @@ class Timing:
         """Run a side and time it; ``images`` is what an epoch of one network has."""
         forget_peak(device)
         clock = Clock(device)
-        started = time.monotonic()
+        started = monotonic()
         side(clock, epochs)
-        seconds = time.monotonic() - started
+        seconds = monotonic() - started
         ticks = sum(map(len, clock.ends.values()))
         timed = ticks - len(clock.ends)
         speed = images * timed / clock.busy() if timed else math.nan

@@ -196,7 +196,7 @@ def test_time_in_which_any_network_works_is_counted_once() -> None:
 def test_sides_run_in_turn_and_the_ratio_is_taken_round_by_round(monkeypatch: pytest.MonkeyPatch) -> None:
     """A made-up clock: our epochs take 1, 1 and 2 seconds, the others' 4, 5 and 6; ours starts in 7, then in half."""
     now, order = [0.0], []
-    monkeypatch.setattr(clock.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(clock, "monotonic", lambda: now[0])
     paces = {"ours": iter([1.0, 1.0, 1.0, 2.0]), "theirs": iter([4.0, 4.0, 5.0, 6.0])}
 
     def side(name: str) -> Any:
