@@ -156,7 +156,8 @@ def linear(seed: int, runtime: Runtime = PLAIN) -> tuple[nn.Module, list[float]]
     return network, train(network, images(), RECIPE, seed=seed, runtime=runtime).losses
 
 
-def test_compiled_training_equals_plain_training_and_compiles_once() -> None:
+def test_compiled_training_equals_plain_training_and_compiles_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch._inductor.config.compile_threads", 1)  # without a pool of processes to start
     compiled = dataclasses.replace(PLAIN, compile=True)
     torch._dynamo.utils.counters.clear()
     for seed in range(2):
