@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import importlib
+import itertools
 import re
 import tomllib
 from importlib import metadata
@@ -118,3 +120,15 @@ def test_pages_do_without_thebe(tmp_path: Path) -> None:
         )
         app.build()
         assert ("thebe" in (tmp_path / f"out{found}" / "index.html").read_text()) == found
+
+
+def test_descriptions_of_attributes_begin_without_a_colon() -> None:
+    """Sphinx would take what stands before it for the attribute's type."""
+    for path in sorted((ROOT / "robustness_lib").rglob("*.py")):
+        bodies = (getattr(node, "body", None) for node in ast.walk(ast.parse(path.read_text())))
+        for one, other in (pair for body in bodies if isinstance(body, list) for pair in itertools.pairwise(body)):
+            if isinstance(one, ast.Assign | ast.AnnAssign) and isinstance(
+                value := getattr(other, "value", 0), ast.Constant
+            ):
+                first = re.sub(r"``.*?``|:\w+:`.*?`", "", str(value.value).partition("\n")[0])
+                assert not isinstance(other, ast.Expr) or ": " not in first, f"{path}:{other.lineno}: {first}"

@@ -26,7 +26,7 @@ PARAMETERS: dict[str, tuple[float, ...]] = {
     "pixelate": (0.95, 0.9, 0.85, 0.75, 0.65),
     "jpeg_compression": (80, 65, 58, 50, 40),
 }
-"""By corruption, its parameter at each severity: the noise's standard deviation as a part of the value range, the
+"""By corruption, its parameter at each severity; the noise's standard deviation as a part of the value range, the
 blur's in pixels, the factor on the contrast, the factor on the side length, and the JPEG quality."""
 
 CORRUPTIONS = tuple(PARAMETERS)

@@ -60,7 +60,7 @@ class ImageDataset:
 
     @cached_property
     def checksum(self) -> str:
-        """SHA-256 (hexadecimal) of the content: shape, images, labels and class names, but not the name."""
+        """SHA-256 (hexadecimal) of the content (shape, images, labels and class names) without the name."""
         digest = hashlib.sha256(f"{list(self.images.shape)} {list(self.class_names)}".encode())
         for part in (self.images, self.labels):
             digest.update(part.detach().cpu().contiguous().numpy().data)

@@ -215,7 +215,7 @@ class Tuning:
 
     @cached_property
     def data(self) -> ImageDataset:
-        """The training images: a draw, or the easiest or hardest of each class."""
+        """The training images, a draw or the easiest or hardest of each class."""
         examples, count = self.config.examples, self.config.train_images
         if examples == "random":
             return target_images(self.described(), self.context)

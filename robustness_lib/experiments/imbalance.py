@@ -66,7 +66,7 @@ SIZES = {
     "cpu": {"cifar10": (10, 1000, 50), "cifar100": (100, 100, 6)},  # SMOTE with 5 neighbours needs 6 images
     "paper": {"cifar10": (10, 5000, 250), "cifar100": (100, 500, 25)},
 }
-"""By profile and data set: number of classes, images of the largest and of the smallest."""
+"""By profile and data set the number of classes, images of the largest and of the smallest."""
 
 IMAGES = {"smoke": {"scratch": 2000, "tuned": 600}, "cpu": {"scratch": 200_000, "tuned": 40_000}}
 """How many images a training processes, in whole epochs, so that all trainings of an arm are equally long. At ``paper``

@@ -22,7 +22,7 @@ PIXEL_MODELS = ("bayes", "neighbours", "ridge", "logistic", "forest", "random-fe
 """Models that see an image as a row of pixels."""
 
 Score = Callable[[ImageDataset], Tensor]
-"""Images to scores of the K classes, float [N, K]: the largest is the prediction."""
+"""Images to scores of the K classes, float [N, K]; the largest is the prediction."""
 
 
 def _pixel_rows(images: ImageDataset) -> NDArray[np.float32]:

@@ -88,7 +88,7 @@ def shared_classes(names: Sequence[str], corpus: Sequence[str]) -> tuple[list[st
 
 
 DUPLICATE = 0.65
-"""From which similarity on two images count as one photograph (:func:`nearest_images`): of pairs of CIFAR's and
+"""From which similarity on two images count as one photograph (:func:`nearest_images`); of pairs of CIFAR's and
 ImageNet's images, inspected by eye, nearly all above it are, and some below it too."""
 
 

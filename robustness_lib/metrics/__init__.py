@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from typing import SupportsFloat
 
 Metrics = dict[str, float | list[float]]
-"""Measured values by name: fractions (never percent), nats, or as the name says; lists for curves."""
+"""Measured values by name, as fractions (never percent), nats, or as the name says; lists for curves."""
 
 
 def rounded(values: Iterable[SupportsFloat], digits: int = 5) -> list[float]:

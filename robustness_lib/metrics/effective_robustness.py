@@ -74,7 +74,7 @@ PRINTED_LINES: dict[str, LinearFit] = {
     "cifar10": LinearFit(0.8318, -0.4736, "logit", r_squared=0.998),
     "imagenet": LinearFit(0.9225, -0.4896, "logit", r_squared=0.996),
 }
-"""The lines that P2 prints (Tables 2 and 3): CIFAR-10 to CIFAR-10.1, and ImageNet to ImageNetV2."""
+"""The lines that P2 prints (Tables 2 and 3), from CIFAR-10 to CIFAR-10.1, and from ImageNet to ImageNetV2."""
 
 
 def fit_line(id_accuracy: Array, ood_accuracy: Array, scaling: str = "logit") -> LinearFit:

@@ -17,7 +17,7 @@ _ID = re.compile(
 )
 
 STAND_INS = {"places365": "miniplaces"}
-"""What a method that asks for a corpus takes too: MiniPlaces has photographs of 100 of Places2's scenes."""
+"""What a method that asks for a corpus takes too; MiniPlaces has photographs of 100 of Places2's scenes."""
 
 
 def is_checkpoint_id(text: object) -> bool:

@@ -23,7 +23,7 @@ Test: TypeAlias = Literal["beyond", "similar", "within", "equal"]
 Floats: TypeAlias = npt.NDArray[np.float64]
 
 ZERO, PRINTED = "zero", "printed"
-"""Methods of a reference that is no measurement: the number 0, and the paper's number for the treated side."""
+"""Methods of a reference that is no measurement, the number 0, and the paper's number for the treated side."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +72,7 @@ class Claim:
 
     @property
     def source(self) -> str:
-        """Whose claim it is: "papers", "authors' logs" or "our own"."""
+        """Whose claim it is, "papers", "authors' logs" or "our own"."""
         return "our own" if self.locator == "own" else "authors' logs" if self.locator.endswith(" log") else "papers"
 
     @property
@@ -103,7 +103,7 @@ class Claim:
 
     @functools.cached_property
     def paper(self) -> str:
-        """The paper's numbers of the claim, as printed, and the stated size: "13.3 → 3.6 %; a factor of 4.1"."""
+        """The paper's numbers of the claim, as printed, and the stated size, as in "13.3 → 3.6 %; a factor of 4.1"."""
         if self.source == "our own":
             return "in no paper"
         if self.than is not None:

@@ -65,7 +65,7 @@ class Metric:
 
     @property
     def scale(self) -> float:
-        """Factor from the recorded value to the shown one: 100 for fractions, else 1."""
+        """Factor from the recorded value to the shown one, 100 for fractions, else 1."""
         return 100.0 if self.is_fraction else 1.0
 
     @property

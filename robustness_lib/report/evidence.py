@@ -65,7 +65,7 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     """Records of any sections as a long frame; those of pre-trainings say which checkpoints differ by their seed alone.
 
     Returns:
-        One row per record and scalar metric, recorded or derived: ``section`` to ``level`` (NaN without one), ``seed``,
+        One row per record and metric, recorded or derived, with ``section`` to ``level`` (NaN without one), ``seed``,
         ``init``, ``checkpoint`` (equal where only its seed differs), ``recipe`` (canonical JSON), ``precision``,
         ``key``, ``metric``, ``value`` (in the unit of the record), and ``main``: whether the record counts where its
         setting was also measured with another checkpoint or recipe (:func:`_main`).

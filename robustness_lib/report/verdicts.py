@@ -53,7 +53,7 @@ class Verdict:
 
     @property
     def words(self) -> str:
-        """Direction and size: "supported, size below"."""
+        """Direction and size, such as "supported, size below"."""
         return f"{self.direction}, size {self.size}" if self.size else self.direction
 
 

@@ -55,4 +55,4 @@ def code_revision() -> str:
 
 
 REVISION = code_revision()
-"""The code of this process: asked for when it begins, since commits are made while it runs."""
+"""The code of this process, asked for when it begins, since commits are made while it runs."""

@@ -108,7 +108,7 @@ LATE = "there is no time for it"
 KILLED = "the process that measured it was killed (out of memory?); run the same command again, with fewer --workers"
 
 Result = Record | UserError | str
-"""What came of a job: its record, an error that the user can mend, or one of the sentences above."""
+"""What came of a job, its record, an error that the user can mend, or one of the sentences above."""
 
 
 def attempt(run: Run, job: Job, context: Context, deadline: float | None = None, patient: bool = False) -> Result:

@@ -19,7 +19,7 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
     "cifar-p2": ((0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)),
     "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
 }
-"""Mean and standard deviation per channel, of images in [0, 1]: ``half`` maps to [-1, 1] (P1, almost everywhere),
+"""Mean and standard deviation per channel, of images in [0, 1]; ``half`` maps to [-1, 1] (P1, almost everywhere),
 ``cifar`` are CIFAR's statistics (P1's Forward and GLC), ``cifar-p2`` those that P2 prints for CIFAR (B.4),
 ``imagenet`` ImageNet's (P2)."""
 
@@ -34,7 +34,7 @@ ANCHORS = ("clean", "noised")
 """Kinds of adversarial training, and centers of the attack's ball (:class:`robustness_lib.methods.pgd.Threat`)."""
 
 SEED_LIMIT = 2**32 - 1
-"""Seeds are below it: NumPy's legacy generator takes 32 bits, and label noise is drawn from a job's seed + 1."""
+"""Seeds are below it, as NumPy's legacy generator takes 32 bits, and label noise is drawn from a job's seed + 1."""
 
 LARGEST = 10**9  # that a setting can be given
 
