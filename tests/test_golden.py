@@ -30,13 +30,17 @@ PUBLISHED = Path(__file__).parent.parent / records.PUBLISHED
 
 
 def jobs() -> list[dict[str, Any]]:
-    """For each selection in the golden file, count and hash of the keys of what it plans, and what must come first."""
+    """For each selection in the golden file, count and hash of the keys of what it plans, and what must come first.
+
+    Methods that came later do not count.
+    """
     found = []
     for row in golden("jobs"):
         name, scale, selection = what = row["section"], row["profile"], row["selection"]
         found.append(dict(zip(("section", "profile", "selection"), what, strict=True)))
         try:
             planned = registry.section(name).jobs(scale, **selection)
+            planned = [job for job in planned if job.method in golden("methods")[name]]
             own = [job for job in planned if job.init != selection.get("init")]
             first = sorted(checkpoint_id(job) for job in missing(own, selection.get("overrides"), None))
         except registry.UserError:
@@ -138,7 +142,7 @@ def golden(name: str) -> Any:
 
 def test_jobs_and_the_pretrainings_that_they_need_keep_their_keys() -> None:
     then = golden("jobs")
-    assert {row["section"] for row in then} == set(registry.SECTIONS)
+    assert {row["section"] for row in then} <= set(registry.SECTIONS)
     assert {row["profile"] for row in then} == set(PROFILES)
     assert jobs() == then
 
