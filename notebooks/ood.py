@@ -80,6 +80,7 @@ error, small_error = (gain("cifar100", "error", profile=scale) for scale in ("pa
 ten_error = gain("cifar10", "error")
 small = gain("cifar100", "auroc_photographs", profile="cpu")
 tiny = gain("tiny_imagenet", "error")
+measured = [name for name in ood_scores.SCORES if gain("cifar100", method=name).n]  # those that are recorded
 better = ("max-logit", "energy", "nearest-neighbours", "mahalanobis")
 others = [gain("cifar100", "auroc_photographs", name) for name in better]
 costs = [-x.effect for x in others]
