@@ -5,24 +5,30 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-import torch
-from hypothesis import settings
 
-from robustness_lib.data.synthetic import COUNTS
 
-settings.register_profile("any machine", deadline=None)  # how long an example takes says nothing on a busy one
-settings.load_profile("any machine")
+def pytest_configure(config: pytest.Config) -> None:
+    """How long one of hypothesis's examples takes says nothing on a busy machine."""
+    if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # else others run the tests
+        from hypothesis import settings
+
+        settings.register_profile("any machine", deadline=None)
+        settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
     """Tests run side by side; and numbers that are compared bit for bit are made with one thread."""
+    import torch
+
     torch.set_num_threads(1)
 
 
 @pytest.fixture(scope="module")
 def few_test_images() -> Iterator[None]:
     """The synthetic sets have 100 test images until the end of the module: evaluating takes most of a short job."""
+    from robustness_lib.data.synthetic import COUNTS
+
     with pytest.MonkeyPatch.context() as patch:
         for name, counts in COUNTS.items():
             patch.setitem(COUNTS, name, counts | {"test": 100})
