@@ -18,7 +18,7 @@ PAGES    := $(SOURCES:notebooks/%.py=book/executed/%.ipynb)
 LIBRARY  := $(shell find robustness_lib -type f -not -path '*/__pycache__/*')
 RESULTS  := $(sort $(wildcard book/results/*.jsonl))
 LIST     := book/executed/.results
-PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/*.bib book/_static/* book/_ext/*.py)
+PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/api/*.md book/*.bib book/_static/* book/_ext/*.py)
 
 export PYDEVD_DISABLE_FILE_VALIDATION := 1
 # Everything here computes with tiny networks. `make book OMP_NUM_THREADS=8` has more threads.
@@ -27,7 +27,7 @@ export OMP_NUM_THREADS ?= 1
 export PYTHONDONTWRITEBYTECODE :=
 # Pages are executed side by side, one per core.
 ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += --jobs=$(shell nproc 2>/dev/null || echo 2) --output-sync
+MAKEFLAGS += --jobs=$(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 endif
 
 .DELETE_ON_ERROR:

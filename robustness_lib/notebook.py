@@ -26,7 +26,7 @@ _GUARD = """try: ...
 except Exception as _error:
     from matplotlib import pyplot
     pyplot.close("all")  # a half-drawn figure
-    display({"text/markdown": f"*Not shown: records that this needs are missing* (`{_error!r:.99}`)."}, raw=True)
+    display({"text/markdown": f"*Not shown: this failed; are records missing?* (`{_error!r:.99}`)"}, raw=True)
 """
 
 

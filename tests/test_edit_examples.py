@@ -53,7 +53,7 @@ def test_examples_touch_few_files(title: str) -> None:
 
 
 def test_examples_run(tmp_path: Path) -> None:
-    shutil.copytree(ROOT / "robustness_lib", tmp_path / "robustness_lib")
+    shutil.copytree(ROOT / "robustness_lib", tmp_path / "robustness_lib", ignore=shutil.ignore_patterns("__pycache__"))
     commands, tests = [], []
     for example in EXAMPLES.values():
         for block in blocks(example):

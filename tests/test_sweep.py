@@ -7,7 +7,7 @@ import os
 import signal
 import time
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from pathlib import Path
 from threading import Barrier, Timer
 
@@ -81,6 +81,14 @@ def test_a_record_says_in_which_way_it_could_not_be_trained(tmp_path: Path, monk
     monkeypatch.setattr("robustness_lib.training.train_step.unavailable", {"graphs"})
     found = perform(toy_run, QUICK[0], asked).provenance
     assert (found["graphs"], found["compile"]) == (False, True)
+
+
+@pytest.fixture
+def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Worker processes that have imported the library already."""
+    monkeypatch.setattr(
+        "robustness_lib.runner.sweep._start_process", lambda device: ProcessPoolExecutor(1, toys.CHILDREN)
+    )
 
 
 @pytest.mark.parametrize("workers", [1, 2])

@@ -139,7 +139,7 @@ def context(store: Path, **changes: object) -> Context:
 
 def frame(records: Iterable[Record | None]) -> pd.DataFrame:
     """A row a record: what the job is, and its metrics."""
-    return pd.DataFrame([{**vars(r.job), "arm": r.job.arm, **r.metrics} for r in records if r is not None])
+    return pd.DataFrame([{**r.job.as_dict(), "arm": r.job.arm, **r.metrics} for r in records if r is not None])
 
 
 @contextlib.contextmanager

@@ -138,7 +138,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
             found |= {f"{name}_half": half[-1]} if half else {}
     if metrics.get("compared_count"):
         found["high_share"] = metrics["high_count"] / metrics["compared_count"]
-        if more := sum(metrics.get("more_data", [])):  # models that were trained on more data
+        if 0 < (more := sum(metrics.get("more_data", []))) < metrics["compared_count"]:  # trained on more data
             found["high_share_more_data"] = metrics["high_more_data"] / more
             count = metrics["high_count"] - metrics["high_more_data"]
             found["high_share_standard"] = count / (metrics["compared_count"] - more)

@@ -293,9 +293,8 @@ def _processes(workers: int, runtime: Runtime) -> Executor:
 
 
 def _start_process(device: str) -> Executor:
-    context = multiprocessing.get_context("spawn" if os.name == "nt" else "forkserver")
-    context.set_forkserver_preload([__name__, "torch._dynamo"])  # so that all workers import these once
-    return futures.ProcessPoolExecutor(1, mp_context=context, initializer=_start_worker, initargs=(device,))
+    spawn = multiprocessing.get_context("spawn")  # a fork server would keep the code and environment of its start
+    return futures.ProcessPoolExecutor(1, mp_context=spawn, initializer=_start_worker, initargs=(device,))
 
 
 def _start_worker(device: str) -> None:
