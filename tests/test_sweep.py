@@ -91,6 +91,7 @@ def _forked(monkeypatch: pytest.MonkeyPatch) -> None:
     )
 
 
+@pytest.mark.usefixtures("_forked")
 @pytest.mark.parametrize("workers", [1, 2])
 def test_no_job_is_started_that_would_not_end_in_time(tmp_path: Path, workers: int) -> None:
     """By the longest recorded job of its kind: another method, network or length says nothing about it."""
@@ -224,6 +225,7 @@ def die(job: Job, context: Context) -> Metrics:
     return metrics
 
 
+@pytest.mark.usefixtures("_forked")
 def test_a_killed_worker_costs_its_job_alone(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
     jobs = [toy_job(seed, method="nothing") for seed in range(8)]
     outcome = sweep(jobs, die, context(tmp_path), workers=2)
@@ -239,6 +241,7 @@ def fail_or_sleep(job: Job, context: Context) -> Metrics:
     return run_badly(job, context) if job.seed == 4 else toy_run(job, context)
 
 
+@pytest.mark.usefixtures("_forked")
 def test_a_mistake_of_the_code_in_a_worker_ends_all(tmp_path: Path) -> None:
     with pytest.raises(ZeroDivisionError):
         sweep([toy_job(4), toy_job(50, method="sleep")], fail_or_sleep, context(tmp_path), workers=2)
@@ -293,6 +296,7 @@ def run_shared(job: Job, context: Context) -> Metrics:
     return {"error": float(1 - result.correct[-1].mean())}
 
 
+@pytest.mark.usefixtures("_forked")
 def test_jobs_that_need_the_same_network_wait_for_each_other(tmp_path: Path) -> None:
     toys.write_bundle(tmp_path / "data", "bundle", 40, 4)
     outcome = sweep(QUICK, run_shared, context(tmp_path, data=tmp_path / "data"), workers=2)
