@@ -25,10 +25,7 @@ export PYDEVD_DISABLE_FILE_VALIDATION := 1
 export OMP_NUM_THREADS ?= 1
 # Else every process of the tests would compile the library again.
 export PYTHONDONTWRITEBYTECODE :=
-# Pages are executed side by side, one per core.
-ifeq ($(MAKELEVEL),0)
-MAKEFLAGS += --jobs=$(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
-endif
+CORES := $(shell env -u OMP_NUM_THREADS nproc 2>/dev/null || echo 2)
 
 .DELETE_ON_ERROR:
 .SUFFIXES:
@@ -40,7 +37,8 @@ help: ## this list
 
 setup: $(SET_UP) ## set up .venv only: the library, its command and its tools
 
-book: _build/book ## set up, execute what changed, build the book and say where it is
+book: $(SET_UP) ## set up, execute what changed, build the book and say where it is
+	@$(MAKE) --no-print-directory --jobs=$(CORES) _build/book  # pages side by side
 	@echo "The book: file://$(CURDIR)/$(BOOK)"
 
 test: lint ## everything that CI runs: style, types, tests, and the book with warnings as errors

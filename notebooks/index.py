@@ -151,7 +151,7 @@ markdown.findings(
     ),
     (
         shift.low < 0 < shift.high and set(printed) == {"supported"},
-        "**Effective robustness: public baseline confirmed to every digit; a rise in our own fine-tuning undecided** (`cpu`; "
+        "**Effective robustness: public ImageNet baseline confirmed to every digit; a rise in our own fine-tuning undecided** (`cpu`; "
         f"{markdown.effect(shift, 'maximum_effective_robustness')}).",
     ),
     (
