@@ -33,7 +33,7 @@ SHOWN_AS = {
 
 def options() -> Iterator[tuple[tuple[str, ...], str]]:
     """Every command with the name of each of its options and arguments that take a value."""
-    waiting = [((), typer.main.get_command(cli.app))]
+    waiting = [((), toys.get_command(cli.app))]
     for path, command in waiting:
         waiting += [((*path, name), inner) for name, inner in getattr(command, "commands", {}).items()]
         for option in command.params if path and not hasattr(command, "commands") else ():
@@ -79,7 +79,7 @@ def test_a_bad_value_of_an_option(command: Command, path: tuple[str, ...], name:
 
 
 def _params(path: tuple[str, ...]) -> list[typer.core.TyperOption]:
-    command = typer.main.get_command(cli.app)
+    command = toys.get_command(cli.app)
     for name in path:
         command = command.commands[name]
     return list(command.params)

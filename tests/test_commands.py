@@ -11,7 +11,6 @@ import formats
 import pytest
 import torch
 import toys
-import typer
 
 from robustness_lib import cli
 from robustness_lib.models.architectures import build
@@ -32,7 +31,7 @@ def printed(*pages: Path) -> list[str]:
 @pytest.mark.parametrize("line", [line for line in printed() if re.match(r"(torchrun .*-m )?robustness", line)])
 def test_a_command_can_be_read(line: str) -> None:
     words = shlex.split(line.partition("robustness")[2].removeprefix("_lib").partition(" > ")[0].rstrip("& "))
-    command = typer.main.get_command(cli.app)
+    command = toys.get_command(cli.app)
     while hasattr(command, "commands"):
         command = command.commands[words.pop(0)]
     command.make_context("robustness", words, resilient_parsing="--help" in words)

@@ -15,8 +15,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import dask as dask_library
-import distributed
 import pytest
 import torch
 import toys
@@ -35,6 +33,9 @@ PLAIN = {"precision": "float32", "threads": 1}
 
 
 def scheduler_child(folder: Path) -> None:
+    import dask
+    import distributed  # here and below, as one process of the tests needs it
+
     async def serve() -> None:
         async with distributed.Scheduler(port=0, host="127.0.0.1", dashboard=False) as scheduler:
             (folder / "address.new").write_text(scheduler.address)
@@ -43,13 +44,13 @@ def scheduler_child(folder: Path) -> None:
 
     _quietly(folder, "scheduler")
     # a job has two lives, and no worker is given a second job that would lose one of its own with the first
-    dask_library.config.set(
-        {f"distributed.scheduler.{k}": v for k, v in (("allowed-failures", 1), ("worker-saturation", 1.0))}
-    )
+    dask.config.set({f"distributed.scheduler.{k}": v for k, v in (("allowed-failures", 1), ("worker-saturation", 1.0))})
     asyncio.run(serve())
 
 
 def worker_child(address: str, folder: Path, change: Callable[[], None] | None, threads: int) -> None:
+    import distributed
+
     async def serve() -> None:
         async with distributed.Worker(
             address, nthreads=threads, local_directory=str(folder), dashboard=False
@@ -74,6 +75,8 @@ class Dask:
     """A scheduler, and the workers that a test asks for."""
 
     def __init__(self, folder: Path, stack: contextlib.ExitStack) -> None:
+        import distributed
+
         self.folder, self.stack = folder, stack
         self.workers: list[multiprocessing.process.BaseProcess] = []
         folder.mkdir()

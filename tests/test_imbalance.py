@@ -12,7 +12,6 @@ import numpy as np
 import pytest
 import torch
 import toys
-from imblearn.over_sampling import SMOTE
 from torch.nn import functional as F
 
 from robustness_lib import paper
@@ -117,6 +116,8 @@ def test_oversampling_repeats_images_until_classes_are_equal() -> None:
 
 
 def test_smote_is_that_of_imbalanced_learn_on_raw_pixels() -> None:
+    from imblearn.over_sampling import SMOTE  # takes a second
+
     data = thin()
     state = resampling._random_state(4, "smote")
     expected, labels = SMOTE(k_neighbors=5, random_state=state).fit_resample(rows(data), data.labels.numpy())

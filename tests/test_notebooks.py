@@ -12,7 +12,6 @@ import sys
 from pathlib import Path
 from types import ModuleType
 
-import jupytext
 import matplotlib as mpl
 import pytest
 from IPython.core.displaypub import CapturingDisplayPublisher
@@ -30,6 +29,8 @@ NOTEBOOKS = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.ste
 
 
 def read(path: Path) -> list[NotebookNode]:
+    import jupytext  # takes a second, and one process runs this file
+
     return list(jupytext.read(path).cells)
 
 

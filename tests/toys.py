@@ -16,9 +16,9 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 import pytest
 import torch
 import typer
@@ -37,9 +37,12 @@ from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.device import Runtime
 from robustness_lib.training.trainer import History, train
 
+if TYPE_CHECKING:
+    import pandas as pd
+
 CHILDREN = multiprocessing.get_context("forkserver")
-CHILDREN.set_forkserver_preload(
-    ["toys", "robustness_lib.experiments.calibration", "torch._dynamo", "torchvision", "distributed"]
+CHILDREN.set_forkserver_preload(  # this folder is not on its path: what tests and commands import
+    ["robustness_lib.experiments.calibration", "torchvision", "pandas", "pytest", "hypothesis", "typer", "distributed"]
 )
 
 PLAIN = Runtime(precision="float32", threads=1)
@@ -139,6 +142,8 @@ def context(store: Path, **changes: object) -> Context:
 
 def frame(records: Iterable[Record | None]) -> pd.DataFrame:
     """A row a record: what the job is, and its metrics."""
+    import pandas as pd  # children do without
+
     return pd.DataFrame([{**r.job.as_dict(), "arm": r.job.arm, **r.metrics} for r in records if r is not None])
 
 
@@ -189,7 +194,7 @@ def command_child(arguments: Sequence[str], folder: Path) -> None:
     cli.main()
 
 
-_CLICK = functools.cache(typer.main.get_command)
+get_command = functools.cache(typer.main.get_command)
 """Making it takes longer than most commands."""
 
 Command = Callable[..., tuple[int, str, str]]
@@ -202,7 +207,7 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     def run(*arguments: str) -> tuple[int, str, str]:
         threads = torch.get_num_threads()
         monkeypatch.setattr(sys, "argv", ["robustness", *arguments])
-        monkeypatch.setattr(typer.main, "get_command", _CLICK)
+        monkeypatch.setattr(typer.main, "get_command", get_command)
         capfd.readouterr()
         status = 0
         try:
