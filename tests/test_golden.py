@@ -6,6 +6,7 @@ where a difference is meant, and look at the diff.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import tempfile
@@ -136,6 +137,7 @@ def sha256(value: list[str]) -> str:
     return hashlib.sha256("\n".join(value).encode()).hexdigest()
 
 
+@functools.cache
 def golden(name: str) -> Any:
     return json.loads((GOLDEN / f"{name}.json").read_text())
 

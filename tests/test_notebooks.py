@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import dis
+import functools
 import itertools
 import json
 import re
@@ -28,6 +29,7 @@ SOURCES = sorted((ROOT / "notebooks").glob("*.py"))
 NOTEBOOKS = pytest.mark.parametrize("source", SOURCES, ids=lambda path: path.stem)
 
 
+@functools.cache
 def read(path: Path) -> list[NotebookNode]:
     import jupytext  # takes a second, and one process runs this file
 

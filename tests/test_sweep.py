@@ -158,20 +158,28 @@ def test_killed_by_sigkill_nothing_recorded_is_lost_and_the_rest_comes_out_the_s
     assert stored(store) == stored(calm)
 
 
-def test_workers_measure_the_same_and_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("_forked")
+def test_workers_measure_the_same(tmp_path: Path) -> None:
     calm, store = tmp_path / "calm", tmp_path / "runs"
     sweep(TRAININGS[:2], toy_run, context(calm))
-    asleep = [toy_job(seed, method="sleep") for seed in (50, 51)]
-    with toys.child(sweep_child, [*TRAININGS[:2], *asleep], store, 2) as parent:
-        wait_for(lambda: {50, 51} <= {seed for seed, _ in ran(store)})
-        workers = {pid for _, pid in ran(store)} - {parent.pid}
+    assert len(sweep(TRAININGS[:2], toy_run, context(store), workers=2).recorded) == 2
+    assert os.getpid() not in {pid for _, pid in ran(store)}
+    assert stored(store) == stored(calm)
+
+
+def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
+    """Spawned ones, as a user has them."""
+    quick, *asleep = (toy_job(seed, method="sleep" if seed else "nothing", recipe={}) for seed in (0, 50, 51))
+    with toys.child(sweep_child, [quick, *asleep], tmp_path, 2) as parent:
+        wait_for(lambda: {50, 51} <= {seed for seed, _ in ran(tmp_path)})
+        workers = {pid for _, pid in ran(tmp_path)} - {parent.pid}
         assert len(workers) == 2
         parent.kill()
     wait_for(lambda: not any(toys.alive(pid) for pid in workers), 60)
-    assert stored(store) == stored(calm)
+    assert stored(tmp_path) == {quick.key: {"seed": 0.0}}
 
     def is_free(job: Job) -> bool:
-        with Store(store).lock(job, wait=False) as free:
+        with Store(tmp_path).lock(job, wait=False) as free:
             return free
 
     wait_for(lambda: all(is_free(job) for job in asleep), 60)  # nothing is left that holds a lock
