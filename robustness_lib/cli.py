@@ -110,20 +110,6 @@ Settings = Annotated[
 PretrainingSettings = Annotated[
     list[str], Option("--set", help="NAME=VALUE or pretraining.NAME=VALUE, a setting of the pre-training's recipe.")
 ]
-SectionName = Annotated[str, Argument(help="Section, or pretraining.")]
-
-
-def _pretraining_overrides(settings: list[str]) -> dict[str, str]:
-    """The settings of a pre-training, by their names alone; those of another training are refused."""
-    ordered = sorted(registry.parse_overrides(settings).items(), key=lambda item: "." in item[0])
-    given = {name.removeprefix("pretraining."): value for name, value in ordered}  # those restricted to it win
-    for name in given:
-        if "." in name:
-            raise UserError(
-                f"{name} is a setting of another training, but 'robustness pretrain' only pre-trains; leave it out, or "
-                f"write {name.partition('.')[2]} for the pre-training's own"
-            )
-    return given
 
 
 def _context(
@@ -151,7 +137,10 @@ def run(
     seeds: Annotated[str, _text("0,1,2 or 0-4; the profile's by default.")] = "default",
     levels: Annotated[str, _text("Such as 0,0.5,1; the section's by default.")] = "all",
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
-    init: Annotated[str | None, _text("Id of a checkpoint to tune instead of the profile's.")] = None,
+    init: Annotated[
+        str | None,
+        _text("Id of a checkpoint to tune instead of the profile's; own: each seed that of its pre-training."),
+    ] = None,
     workers: Annotated[int | None, _number("Processes; by default one a GPU or CPU thread.", 1, MOST)] = None,
     scheduler: Annotated[
         str | None, _text("Address of a Dask scheduler, tcp://HOST:PORT, to run on its workers.")
@@ -239,7 +228,9 @@ def pretrain(
     scale = profile(profile_name)
     targets = list(scale.targets.values())
     target = next((target for target in targets if target.corpus == corpus), targets[0])
-    plan = partial(pretraining.job, scale, target, seed=seed, overrides=_pretraining_overrides(settings))
+    settings.sort(key=lambda pair: pair.startswith("pretraining."))  # those restricted to it win
+    given = registry.parse_overrides([pair.removeprefix("pretraining.") for pair in settings])
+    plan = partial(pretraining.job, scale, target, seed=seed, overrides=given)
     plan(corpus_holds=target.corpus)  # settings are refused before the store is touched
     job = plan(corpus_holds=pretraining.with_counts(context.images(corpus or target.corpus, "train")))
     name = records.checkpoint_id(job)
@@ -267,10 +258,7 @@ def pretrain(
 def import_weights(
     weights: Annotated[
         str,
-        Argument(
-            help="A .pt file of the first paper's authors; or a torchvision network, such as resnet18, whose weights a "
-            "person downloaded into the data root's folder torchvision."
-        ),
+        Argument(help="A .pt file of P1's authors, or a torchvision network of the data root's folder torchvision."),
     ],
     corpus: Annotated[str | None, _text("Image set that an authors' network was trained on.")] = None,
     adversary: Annotated[
@@ -295,9 +283,7 @@ def import_weights(
 def _own(store: Path) -> Store:
     """The store, to read from; refused if it was named but is not there."""
     if store != DEFAULT_STORE and not store.is_dir():
-        raise UserError(
-            f"there is no store {store}; name the folder that 'robustness run' filled, or leave --store out"
-        )
+        raise UserError(f"there is no store {store}; name one that 'robustness run' filled, or leave --store out")
     return Store(store)
 
 
@@ -329,7 +315,7 @@ def status(store: StoreFolder = DEFAULT_STORE) -> None:
 
 @app.command()
 def show(
-    section: SectionName,
+    section: Annotated[str, Argument(help="Section, or pretraining.")],
     profile_name: Profiles = "all",
     dataset: Datasets = "all",
     method: Methods = "all",
@@ -380,7 +366,7 @@ def compare(
         "book's value over its seeds, about what another seed changes. "
         "mean: over the seeds that both have; where there are none, over all that each has."
     )
-    print("\n".join([comparison.agreement(table), *comparison.places(yours, book)]))
+    print(comparison.agreement(table))
 
 
 def _restricted(table: pd.DataFrame, **chosen: str) -> pd.DataFrame:
@@ -431,9 +417,7 @@ def publish_records(
     replace: Annotated[
         bool, Option("--replace", help="Also where the book has other numbers of the same job: yours instead.")
     ] = False,
-    checkpoint: Annotated[
-        list[str], Option(help="Also this checkpoint, into book/checkpoints, in half precision.")
-    ] = [],  # noqa: B006 - typer takes the default's type from it
+    checkpoint: Annotated[list[str], Option(help="Also this checkpoint, in half precision.")] = [],  # noqa: B006
 ) -> None:
     """Merge the store's records into book/results, which the book reads: those that a profile plans."""
     from robustness_lib.runner import model_cache
@@ -458,9 +442,7 @@ def publish_records(
     for section, (count, fresh) in result.items():
         print(f"{PUBLISHED / section}.jsonl: {count} records, {fresh} of them new or changed")
     if others := len(evidence) - len(chosen):
-        print(
-            f"{others} with changed settings stay in {store}, as the book compares like with like; --changed takes them"
-        )
+        print(f"{others} with changed settings stay in {store}: the book compares like with like; --changed takes them")
     for published, new in kept:
         old, own = records.result_of(published), records.result_of(new)
         differing = (name for name in sorted(old | own) if old.get(name) != own.get(name))

@@ -159,7 +159,7 @@ def test_settings_of_a_pretraining_may_say_so_and_a_damaged_checkpoint_is_refuse
     assert command("pretrain", "--corpus", "corpus", *restricted, *PLACE)[:2] == plain[:2]
     [path] = Path("runs/checkpoints").iterdir()
     line = refused(command, "pretrain", "--corpus", "corpus", "--set", "tuned.epochs=1", *PLACE)
-    assert "tuned.epochs is a setting of another training" in line
+    assert "'tuned.epochs'" in line
     path.write_bytes(path.read_bytes()[:5000])  # though its record is there
     line = refused(command, *PRETRAIN)
     assert f"{path} is not a whole safetensors file" in line
@@ -211,7 +211,7 @@ def test_publish_then_status(command: Command) -> None:
 
 @pytest.mark.parametrize("arguments", ["status", "show calibration", "compare", "publish"])
 def test_a_store_that_is_not_there_is_no_empty_one(command: Command, arguments: str) -> None:
-    assert "there is no store missing; name the folder" in refused(command, *arguments.split(), "--store", "missing")
+    assert "there is no store missing; name one that" in refused(command, *arguments.split(), "--store", "missing")
     assert not Path("missing").exists()
     Path("file").write_text("not a folder")
     assert "--store is file, which is no folder" in refused(command, *arguments.split(), "--store", "file")
@@ -249,7 +249,7 @@ def test_compare_sets_yours_beside_the_books(command: Command) -> None:
     command("publish", "--store", "theirs")
     measured("cpu", "runs", {0: 0.2, 1: 0.35, 3: 0.9}, precision="float32")
     status, out, _ = command("compare", "calibration", "--profile", "cpu")
-    header, *rows, words, agree, place = out.splitlines()
+    header, *rows, words, agree = out.splitlines()
     assert status == 0
     assert header.split()[-6:] == ["metric", "seed", "yours", "book", "difference", "sd"]
     assert [row.split()[-6:] for row in rows] == [
@@ -259,7 +259,6 @@ def test_compare_sets_yours_beside_the_books(command: Command) -> None:
     ]
     assert "sd: of the book's value over its seeds" in words
     assert agree == "of 2 numbers 1 equal, 1 differ by at most one sd"
-    assert place == "2 jobs: yours on CPU x, float32; the book's on CPU x, bfloat16"
 
 
 def test_compare_takes_means_of_other_seeds_and_says_when_there_is_nothing(command: Command) -> None:
@@ -286,7 +285,7 @@ def test_run_says_what_the_book_has_and_in_which_precision(command: Command) -> 
     arguments = ("run", "calibration", "--method", "standard", "--seeds", "0", *settings, *PLACE, "--time-budget", "0")
     _, _, err = command(*arguments)
     assert "1 of the 2 jobs are in the book too; yours go to runs\n" in err
-    assert "this machine computes in float32, the book's calibration records at smoke were made in bfloat16" in err
+    assert "this machine computes in float32, the book's did in bfloat16: the third digit may differ" in err
     assert "third digit" not in command(*arguments, "--precision", "bfloat16")[2]
 
 

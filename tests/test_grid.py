@@ -11,6 +11,7 @@ from robustness_lib.errors import UserError
 from robustness_lib.experiments import pretraining, registry
 from robustness_lib.experiments.grid import SETTINGS, GridPoint, Method, expand
 from robustness_lib.experiments.presets import PROFILES, profile
+from robustness_lib.models.checkpoint_ids import OWN
 from robustness_lib.runner.model_cache import Training
 from robustness_lib.runner.records import SCRATCH, Job, canonical_json, checkpoint_id
 from robustness_lib.training.config import TrainingConfig
@@ -73,6 +74,9 @@ def test_what_a_user_selects_is_followed(section: Any) -> None:
     against = methods_of(section)[method].pretrained_against
     mine = OTHER.format(corpus="mine", against=f"_{against}" if against else "")
     assert {job.init for job in trained(section, "cpu", init=mine, **filters)} == {SCRATCH, mine}
+    tuned = [job for job in trained(section, "cpu", init=OWN, **filters) if job.init != SCRATCH]
+    made = {checkpoint_id(job): job.seed for job in pretraining.missing(tuned, None, None)}
+    assert {(job.seed, made[job.init], registry.is_planned(job)) for job in tuned} == {(8, 8, True), (7, 7, True)}
     assert not {job.key for job in jobs} & {job.key for job in trained(section, "cpu", **filters)}
 
 

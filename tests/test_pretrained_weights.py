@@ -64,13 +64,6 @@ def test_what_cannot_be_imported(context: Context, released: Path, tmp_path: Pat
     assert not (context.store / "checkpoints").exists()
 
 
-def test_the_two_allconvs_are_told_apart_by_their_corpus(context: Context, tmp_path: Path) -> None:
-    torch.save(build("allconv", 10).state_dict(), tmp_path / "a.pt")
-    for corpus, network in (("imagenet32", "allconv"), ("imagenet64-no-tiny", "allconv-64")):
-        name = import_weights(str(tmp_path / "a.pt"), context, corpus=corpus)
-        assert name.startswith(f"{network}_{corpus}_authors_")
-
-
 def test_imagenet_weights_become_a_checkpoint(context: Context, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(UserError, match="no ImageNet weights of alexnet at nowhere/torchvision/"):
         import_weights("alexnet", dataclasses.replace(context, data=Path("nowhere")))

@@ -36,6 +36,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from robustness_lib.data import SOURCES, ImageDataset, class_balanced_subset, data_root
+from robustness_lib.data.imagenet_downsampled import read_class_map
 from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments import evaluations, presets
 from robustness_lib.experiments import testbed as testbeds
@@ -57,6 +58,7 @@ from robustness_lib.training.trainer import History, predict, train
 
 SECTION = "effective_robustness"
 TESTBED, WHOLE_TESTBED, PENALTY = "testbed-model", "own-testbed", "head-penalty"
+ZERO_SHOT = {"zero-shot": "max", "zero-shot-mean": "mean", "zero-shot-sum": "sum"}  # and their rules
 
 PENALTIES = (0.0001, 0.001, 0.01, 0.1, 1.0, 10.0)  # P2's are not legible
 SHARES = tuple(tenths / 10 for tenths in range(11))  # of wise-ft: 0 is the pre-trained network, 1 the fine-tuned one
@@ -168,8 +170,8 @@ def run(job: Job, context: Context) -> Metrics:
         return testbed_metrics(model, tests)
     if job.method == WHOLE_TESTBED:
         return whole_testbed_metrics(testbed_of(job, tests, context), tests)
-    if job.init.startswith(PUBLIC) and job.method != "last-layer":
-        raise UserError(f"{job.init} gives features alone; choose the method last-layer, or another checkpoint")
+    if job.init.startswith(PUBLIC) and job.method not in ("last-layer", *ZERO_SHOT):
+        raise UserError(f"{job.init} is not tuned whole; choose last-layer or zero-shot methods, or another checkpoint")
     context.images(job.dataset, "train")  # noted for the provenance, though a kept network is not trained again
     result, further = TUNINGS.get(job.method, _new_head)(Tuning(job, tests, context))
     keep_outputs(job, context, {"epochs": result.epochs, **result.scores})
@@ -242,6 +244,11 @@ class Tuning:
 
     def old_head(self) -> tuple[nn.Module, Tensor]:
         """The pre-trained network with its old head, and which of its classes are which of the target's."""
+        classes = self.tests.sets[ORIGINAL].class_names
+        if self.job.init.startswith(PUBLIC):
+            network = fine_tuning.public_network(self.job.init.removeprefix(PUBLIC), self.config.image_size, head=True)
+            names = [name for _, name in sorted(read_class_map())]  # in the order of their WordNet ids
+            return network, class_mapping.class_map(self.job.dataset, classes, names)
         corpus = self.corpus("test")
         network = model_cache.initialise(self.described(), corpus.num_classes, self.context)
         path = find_checkpoint(self.job.init, self.context.store)
@@ -253,7 +260,6 @@ class Tuning:
                 f"classes ({misfit}); choose a method with a new head, such as standard, or another --init"
             )
         network.load_state_dict(weights, strict=False)
-        classes = self.tests.sets[ORIGINAL].class_names
         return network, class_mapping.class_map(self.job.dataset, classes, corpus.class_names)
 
     def mapped_head(self) -> tuple[nn.Module, Tensor]:
@@ -360,7 +366,7 @@ def _last_layer(tuning: Tuning) -> Tuned:
 
     def make() -> tuple[nn.Module, History]:
         if training.init.startswith(PUBLIC):
-            extractor = fine_tuning.public_features(training.init.removeprefix(PUBLIC), tuning.config.image_size)
+            extractor = fine_tuning.public_network(training.init.removeprefix(PUBLIC), tuning.config.image_size)
         else:
             extractor = fine_tuning.Features(tuning.new_head())
         return evaluations.train_head(training, extractor, tuning.data, tuning.tests, tuning.context)
@@ -424,9 +430,7 @@ TUNINGS: dict[str, Callable[[Tuning], Tuned]] = {
     "mse": partial(_new_head, added="mean squared error", loss=squared_error),
     "hardening": _hardening,
     "last-layer": _last_layer,
-    "zero-shot": partial(_zero_shot, rule="max"),
-    "zero-shot-mean": partial(_zero_shot, rule="mean"),
-    "zero-shot-sum": partial(_zero_shot, rule="sum"),
+    **{name: partial(_zero_shot, rule=rule) for name, rule in ZERO_SHOT.items()},
     **dict.fromkeys(("class-map", "class-map-replay", PENALTY), _class_map),
     "wise-ft": _wise_ft,
     "replay": partial(_replay, ratio=1),

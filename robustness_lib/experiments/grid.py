@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from itertools import product
 from typing import Any, TypedDict, TypeVar, Unpack
 
 from robustness_lib.errors import SettingError, UserError, choose
 from robustness_lib.experiments import pretraining
 from robustness_lib.experiments.presets import PROFILES, profile, read_toml, target_of
-from robustness_lib.models.checkpoint_ids import origin, trained_on
+from robustness_lib.models.checkpoint_ids import OWN, origin, trained_on
 from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id
 from robustness_lib.training.config import ADVERSARIES, SEED_LIMIT, TrainingConfig
 
@@ -30,7 +31,7 @@ class Filters(TypedDict, total=False):
     methods: Sequence[str] | None
     seeds: Sequence[int] | None
     overrides: Mapping[str, str] | None  # settings to change, as text by name (pretraining.overrides_for)
-    init: str | None  # id of a checkpoint to tune instead of the profile's
+    init: str | None  # id of a checkpoint to tune instead of the profile's, or OWN
     chosen_levels: Sequence[float] | None
 
 
@@ -99,15 +100,14 @@ def expand(
             configs = {  # of both arms, so that a wrong setting of either is refused
                 point.arm: _config(section, point, method, config_type, configure, overrides) for point in points
             }
-            starts = {"scratch": SCRATCH}
-            if "tuned" in method.arms:
-                starts["tuned"] = _checkpoint(points[1], method, configs["tuned"], filters.get("init"), overrides)
+            start = partial(_checkpoint, points[1], method, configs["tuned"], filters.get("init"), overrides)
+            shared = start(None) if filters.get("init") != OWN and "tuned" in method.arms else None
             jobs += [
                 Job(
                     section=section,
                     profile=scale.name,
                     dataset=dataset,
-                    init=starts[arm],
+                    init=SCRATCH if arm == "scratch" else shared or start(seed),
                     method=name,
                     level=level,
                     seed=seed,
@@ -148,9 +148,15 @@ def _config(
 
 
 def _checkpoint(
-    point: GridPoint, method: Method, config: TrainingConfig, given: str | None, overrides: Mapping[str, str] | None
+    point: GridPoint,
+    method: Method,
+    config: TrainingConfig,
+    given: str | None,
+    overrides: Mapping[str, str] | None,
+    seed: int | None,
 ) -> str:
-    """The id of the checkpoint that a method tunes: the user's where it suits, else the profile's."""
+    """The id of the checkpoint that a method tunes: the user's where it suits, else the profile's (of a ``seed``)."""
+    given = None if given == OWN else given
     name, against = point.method, method.pretrained_against or method.adversary
     made = None if given is None else origin(given)
     suits = method.pretrained_against in (None, ADVERSARIES[0] if made is None else made.adversary)
@@ -171,4 +177,4 @@ def _checkpoint(
         )
     own = {"adversary": against, "architecture": config.architecture}
     changes = own | pretraining.overrides_for("pretraining", overrides)
-    return checkpoint_id(pretraining.job(profile(point.profile), target, method.further, overrides=changes))
+    return checkpoint_id(pretraining.job(profile(point.profile), target, method.further, seed=seed, overrides=changes))

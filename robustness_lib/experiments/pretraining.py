@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from collections.abc import Iterable, Mapping
+from itertools import product
 from pathlib import Path
 
 from torch import nn
@@ -22,7 +23,7 @@ from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build
 from robustness_lib.models.checkpoint_ids import corpus_name
 from robustness_lib.models.checkpoints import load_weights
-from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint
+from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint, missing_checkpoint
 from robustness_lib.runner.records import PRETRAINING, SCRATCH, Job, Store, checkpoint_id
 from robustness_lib.training.config import ADVERSARIES, TrainingConfig
 from robustness_lib.training.trainer import History, predict, train
@@ -138,9 +139,11 @@ def overrides_for(arm: str, overrides: Mapping[str, str] | None) -> dict[str, st
     return everywhere | own
 
 
-def pretrainings(scale: Profile, target: Target, overrides: Mapping[str, str] | None = None) -> list[Job]:
+def pretrainings(
+    scale: Profile, target: Target, overrides: Mapping[str, str] | None = None, seed: int | None = None
+) -> list[Job]:
     """The different pre-trainings that methods may tune at a target: its main one first, then ``further`` ones."""
-    found = [job(scale, target, name, overrides=overrides) for name in ("", *target.further)]
+    found = [job(scale, target, name, seed=seed, overrides=overrides) for name in ("", *target.further)]
     return list({checkpoint_id(one): one for one in found}.values())
 
 
@@ -155,14 +158,13 @@ def missing(jobs: Iterable[Job], overrides: Mapping[str, str] | None, store: Pat
         changes = {"architecture": str(wanted.recipe["architecture"]), **overrides_for("pretraining", overrides)}
         kinds = [{"adversary": adversary, **changes} for adversary in ADVERSARIES]
         possible = (
-            one for target in scale.targets.values() for kind in kinds for one in pretrainings(scale, target, kind)
+            one
+            for seed, target, kind in product((None, wanted.seed), scale.targets.values(), kinds)
+            for one in pretrainings(scale, target, kind, seed)
         )
         made = next((one for one in possible if checkpoint_id(one) == wanted.init), None)
         if made is None:
-            raise UserError(
-                f"the checkpoint {wanted.init} is neither in {(store or Path()) / 'checkpoints'} nor in {SHIPPED}; "
-                "make it with 'robustness pretrain', or choose another with --init"
-            )
+            raise missing_checkpoint(wanted.init, store or Path())
         found[wanted.init] = made
     return list(found.values())
 

@@ -19,6 +19,7 @@ from robustness_lib.errors import UserError, choose
 from robustness_lib.experiments.presets import PROFILES
 from robustness_lib.files import as_path
 from robustness_lib.metrics import Metrics
+from robustness_lib.models.checkpoint_ids import OWN
 from robustness_lib.runner.records import SCRATCH, Job, Record, Store, checkpoint_id, load_published
 
 if TYPE_CHECKING:
@@ -127,11 +128,9 @@ def _tell_of_the_book(todo: Sequence[Job], published: Sequence[Record], context:
         print(f"{count} of the {len(todo)} jobs are in the book too; yours go to {context.store}", file=sys.stderr)
     precisions = {str(record.provenance["precision"]) for record in book if "precision" in record.provenance}
     if precisions and context.runtime.precision not in precisions:
+        here, there = context.runtime.precision, ", ".join(sorted(precisions))
         print(
-            f"this machine computes in {context.runtime.precision}, the book's {book[0].job.section} records at "
-            f"{', '.join(sorted(profiles))} were made in {', '.join(sorted(precisions))}: results may differ in the "
-            "third digit",
-            file=sys.stderr,
+            f"this machine computes in {here}, the book's did in {there}: the third digit may differ", file=sys.stderr
         )
 
 
@@ -194,8 +193,8 @@ def is_planned(job: Job) -> bool:
     if job.section not in SECTIONS:
         return True
     demanded = getattr(section(job.section).METHODS.get(job.method), "corpus", "")
-    init = job.init if demanded else None
-    return job.key in _planned_keys(job.section, job.profile, job.dataset, job.method, job.seed, init)
+    setting = job.section, job.profile, job.dataset, job.method, job.seed
+    return any(job.key in _planned_keys(*setting, init) for init in ([job.init] if demanded else [None, OWN]))
 
 
 @functools.cache

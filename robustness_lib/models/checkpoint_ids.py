@@ -16,6 +16,9 @@ _ID = re.compile(
     r"(_e(?P<epochs>\d+)_s(?P<seed>\d+)_\w+|_authors_\w+|_v\d+)"
 )
 
+OWN = "own"
+"""In place of an id: each seed tunes the pre-training of the same seed."""
+
 STAND_INS = {"places365": "miniplaces"}
 """What a method that asks for a corpus takes too; MiniPlaces has photographs of 100 of Places2's scenes."""
 

@@ -80,7 +80,7 @@ def load_authors_checkpoint(path: Path | str) -> StateDict:
 
 
 def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
-    """Architecture and number of classes of a Wide ResNet's or AllConv's weights (of ``allconv-64`` ``allconv``)."""
+    """Architecture and number of classes of a Wide ResNet's or AllConv's weights."""
     shapes = {name: tuple(value.shape) for name, value in state_dict.items()}
     blocks = {match[1] for name in shapes if (match := re.match(r"block1\.layer\.(\d+)\.", name))}
     first = shapes.get("block1.layer.0.conv1.weight", ())

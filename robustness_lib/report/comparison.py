@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -83,17 +82,6 @@ def agreement(table: pd.DataFrame) -> str:
     }
     counts = [f"{rows.sum()} {words}" for words, rows in kinds.items() if rows.any()]
     return f"of {len(jobs)} numbers " + ", ".join(counts)
-
-
-def places(yours: Sequence[Record], book: Sequence[Record]) -> list[str]:
-    """Device and precision of both, a line for each pair of them among the jobs that both have."""
-    names = "device", "precision"
-    own, published = (
-        {one.job.key: ", ".join(str(one.provenance.get(name, f"unknown {name}")) for name in names) for one in side}
-        for side in (yours, book)
-    )
-    pairs = Counter((place, published[key]) for key, place in own.items() if key in published)
-    return [f"{count} jobs: yours on {here}; the book's on {there}" for (here, there), count in pairs.items()]
 
 
 def _long(records: Sequence[Record], timed: bool = False) -> pd.DataFrame:

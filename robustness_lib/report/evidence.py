@@ -100,15 +100,17 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
 def _main(rows: pd.DataFrame) -> set[str]:
     """The keys of the records that count: one checkpoint and recipe a setting, by the most seeds, then the latest.
 
-    Records whose seeds each start from the pre-training of that seed, with equal settings, are one group, preferred at
-    equal numbers.
+    Records whose seeds each start from the pre-training of that seed, with equal settings, are one group. It is
+    preferred from three seeds on, and a checkpoint that someone else published (``timm/``) never to ours.
     """
     own = rows[rows["own_start"].astype(bool)].drop(columns="init").rename(columns={"checkpoint": "init"})
     groups = pd.concat([rows.assign(own_start=False), own], ignore_index=True)
     same = groups.groupby([*SETTING, "own_start", "init", "recipe"], dropna=False)
     groups["group"], groups["seeds"] = same.ngroup(), same["seed"].transform("nunique")
     groups["latest"] = groups["date"].rank().groupby(groups["group"]).transform("max")
-    groups = groups.sort_values(["seeds", "own_start", "latest"])
+    groups["ours"] = ~groups["init"].str.startswith("timm/")
+    groups["preferred"] = groups["own_start"] & (groups["seeds"] >= 3)
+    groups = groups.sort_values(["ours", "preferred", "seeds", "own_start", "latest"])
     best = groups.groupby(list(SETTING), dropna=False)["group"].transform("last")
     return set(groups["key"][groups["group"] == best])
 

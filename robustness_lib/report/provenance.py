@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from robustness_lib.experiments.presets import PROFILES
-from robustness_lib.models.checkpoint_ids import corpus_name, origin
+from robustness_lib.models.checkpoint_ids import OWN, corpus_name, origin
 from robustness_lib.report.markdown import Markdown
 from robustness_lib.runner.records import EVIDENCE, Record
 
@@ -27,7 +27,10 @@ def provenance_box(records: Iterable[Record], section: str) -> Markdown:
 def _how_made(own: Sequence[Record]) -> list[str]:
     """Lines about the records of one profile."""
     datasets = sorted({record.job.dataset for record in own})
-    commands = [rerun_command([record for record in own if record.job.dataset == name]) for name in datasets]
+    groups = [[record for record in own if record.job.dataset == name] for name in datasets]
+    commands = [rerun_command(group) for group in groups]
+    starts = ([one for one in group if getattr(origin(one.job.init), "seed", -1) == one.job.seed] for group in groups)
+    commands += [f"{rerun_command(own)} --init {OWN}" for own in starts if len({one.job.seed for one in own}) > 1]
     lines = [
         "These commands measure the recorded results again. What a page shows of methods on request and of trials "
         "has commands of its own there.",

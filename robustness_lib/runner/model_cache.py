@@ -211,6 +211,14 @@ def find_checkpoint(checkpoint: str, store: Path) -> Path | None:
     return next((p for folder in (SHIPPED, store / "checkpoints") if (p := folder / name).is_file()), None)
 
 
+def missing_checkpoint(checkpoint: str, store: Path) -> UserError:
+    """What is said where :func:`find_checkpoint` finds none."""
+    return UserError(
+        f"the checkpoint {checkpoint} is neither in {store / 'checkpoints'} nor in {SHIPPED}; make it with 'robustness "
+        "pretrain', or choose another with --init"
+    )
+
+
 def ship(checkpoint: str, store: Path) -> Path:
     """Put a checkpoint of the store among those that come with the repository, in half precision; give its file.
 
@@ -238,10 +246,7 @@ def initialise(training: Training, num_classes: int, context: Context) -> nn.Mod
         return network
     path = find_checkpoint(training.init, context.store)
     if path is None:
-        raise UserError(
-            f"the checkpoint {training.init} is neither in {context.store / 'checkpoints'} nor in {SHIPPED}; "
-            "make it with 'robustness pretrain', or choose another with --init"
-        )
+        raise missing_checkpoint(training.init, context.store)
     load_trunk(network, read_trained(path)[0])
     return new_head(network, num_classes, training.seed, recipe.head_bias)
 

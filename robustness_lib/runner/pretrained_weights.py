@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 from robustness_lib.data import SOURCES, data_root
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models import checkpoints
@@ -32,8 +30,6 @@ def import_weights(weights: str, context: Context, *, corpus: str | None = None,
         choose(corpus, SOURCES, "image set")
         choose(adversary, ADVERSARIES, "adversary")
         architecture = checkpoints.architecture_of(state_dict)[0]
-        if architecture == "allconv" and re.search(r"64|tiny_imagenet$", corpus):
-            architecture = "allconv-64"  # of equal shapes
         parts = [architecture, corpus, *([adversary] if adversary != ADVERSARIES[0] else [])]
         name = "_".join([*parts, "authors", checkpoints.weights_checksum(state_dict)[:6]])
     checkpoints.save_weights(context.store / "checkpoints" / f"{name}.safetensors", state_dict, {"id": name})

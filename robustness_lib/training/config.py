@@ -26,7 +26,7 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 TORCHVISION = ("resnet18", "resnet50", "resnet152", "alexnet", "vgg11_bn", "wide_resnet50_2")
 """The networks of P2 that torchvision provides (P2 B.6)."""
 
-ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", "allconv-64", *TORCHVISION)
+ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", *TORCHVISION)
 """What :func:`robustness_lib.models.architectures.build` can build; AllConv for images of 32 and of 64 pixels."""
 
 ADVERSARIES = ("none", "untargeted", "targeted")
