@@ -598,6 +598,15 @@ if own:
 #     --init timm/resnetv2_101x3_bit.goog_in21k --set image_size=224 \
 #     --set normalisation=cifar-p2 --set learning_rate=0.001
 # ```
+#
+# A network that was pre-trained on ImageNet-1k itself, EfficientNet-Lite0, whose weights come with the extra `models`. Its
+# records are not in this book yet:
+#
+# ```bash
+# robustness run effective_robustness --profile cpu \
+#     --method zero-shot,zero-shot-mean,zero-shot-sum,last-layer \
+#     --init timm/tf_efficientnet_lite0 --set image_size=224
+# ```
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 provenance.provenance_box(everything, "effective_robustness")
