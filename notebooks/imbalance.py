@@ -441,8 +441,8 @@ markdown.Markdown(
     markdown.conclusion(
         excluded.low > 0,
         "**Related classes excluded.** Pre-training without the ImageNet classes related to CIFAR-10 raises the total error by "
-        f"{markdown.effect(excluded, TOTAL)} (over {len(excluded.levels)} exponents; the paper: 2.1 points). One "
-        "pre-training each, so chance in pre-training is not ruled out.",
+        f"{markdown.effect(excluded, TOTAL)} (over {len(excluded.levels)} exponents; the paper: 2.1 points). "
+        "There is one pre-training without them, so chance in pre-training is not ruled out.",
     )
 )
 

@@ -370,7 +370,7 @@ markdown.Markdown(
         excluded.n > 0,
         "**Related classes excluded.** Pre-training without the ImageNet classes related to CIFAR-10 changes the area by "
         f"{markdown.effect(excluded, 'error')} here (over {len(excluded.levels)} strengths; the paper finds the two similar, "
-        "14.5 and 15.9 %). One pre-training each, so chance in pre-training is not ruled out. "
+        "14.5 and 15.9 %). There is one pre-training without them, so chance in pre-training is not ruled out. "
         "The paper's AllConv variant is not measured yet.",
     )
 )
@@ -383,7 +383,7 @@ scenes, objects = (
 noiseless = against(("pre-trained", "none-places365"), ("scratch", "none"), "cifar100", reduce=None, level=0.0)
 theirs = {claim.id: claim.paper for claim in CLAIMS}
 precision, other = (
-    ", ".join(sorted({one.provenance["precision"] for one in recorded if one.job.method == method}))
+    " and ".join(sorted({one.provenance["precision"] for one in recorded if one.job.method == method}))
     for method in ("none-places365", "none")
 )
 markdown.Markdown(
