@@ -71,7 +71,7 @@ markdown.table(
 # | --- | --- |
 # | supported | The interval lies wholly on the claimed side of no effect. |
 # | contradicted | It lies wholly on the other side. |
-# | undecided | It includes zero (or an end of the claim's margin); or two pre-trainings with one seed each are compared; or all seeds give the same value. |
+# | undecided | It includes zero (or an end of the claim's margin); or two pre-trainings are compared, of which one has a single seed; or all seeds give the same value. |
 # | not testable here | What is needed is private; or the method that is the reference fails here; or the networks have learned next to nothing: on clean test images, after training at the lowest recorded noise strength or exponent, both sides err on more than 85 % (one side, where the rise of the error is compared). |
 # | not measured | Fewer than two seeds have both sides. The note says what it takes. |
 #

@@ -173,10 +173,10 @@ def test_two_pretrainings_of_one_seed_each_leave_a_claim_undecided():
 
     one = judged_with(corpora, own_seed=False)
     assert (one.direction, one.comparison.pretraining_seeds) == ("undecided", 1)
-    assert "two pre-trainings with one seed each" in one.note
+    assert "of the two pre-trainings compared one has a single seed" in one.note
     several = judged_with(corpora, own_seed=True)
     assert (several.direction, several.comparison.pretraining_seeds) == ("supported", 3)
-    assert "one seed each" not in several.note
+    assert "a single seed" not in several.note
     same = judged_with(corpora | {"excluded": corpora["full"]}, own_seed=False)
     assert same.direction == "supported"  # one pre-training, two ways of tuning
 

@@ -197,7 +197,7 @@ def _limited(verdict: Verdict, records: _Records) -> Verdict:
         "all seeds give the same value: they sample no randomness" if is_constant else "",
         reason,
         verdict.note,
-        "two pre-trainings with one seed each" if is_single else "",
+        "of the two pre-trainings compared one has a single seed" if is_single else "",
         f"margin{_margin(claim)}: {claim.margin_reason}" if claim.margin_reason and not reason else "",
         claim.caveat,
         *(_beside(claim, name, records, found.dataset) for name in claim.beside),
