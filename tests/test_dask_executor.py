@@ -190,7 +190,7 @@ def test_a_killed_worker_costs_its_job_alone_which_dask_runs_again(dask: Dask, t
     times = Counter(seed for seed, _ in ran(tmp_path))
     assert times[2] == 2  # the scheduler of these tests gives a job two lives
     assert 1 <= times[1] <= 2  # Dask also counts the death of a worker on which a job only waits
-    assert len(dask.alive()) == 4 - 1 - times[1]
+    wait_for(lambda: len(dask.alive()) == 4 - 1 - times[1], 60)
 
 
 def test_a_worker_that_joins_is_used(empty: Dask, tmp_path: Path) -> None:
