@@ -205,9 +205,9 @@ noisy = torch.from_numpy(label_noise.corrupt_labels(true, matrix, seed=1))
 print(f"{(noisy.numpy() != true).mean():.1%} of the labels are wrong")
 for name, through in (("cross-entropy", np.eye(10)), ("Forward", matrix)):
     logits = torch.zeros(10, 10, requires_grad=True)  # one row for the image of each class
-    for _ in range(60):
+    for _ in range(200):
         loss = loss_correction.forward_loss(logits[true], noisy, torch.from_numpy(through))
-        logits = (logits - 60 * torch.autograd.grad(loss, logits)[0]).detach().requires_grad_()
+        logits = (logits - 30 * torch.autograd.grad(loss, logits)[0]).detach().requires_grad_()
     print(f"{name}: probability of the true class {logits.softmax(1).diag().mean():.2f}")
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]

@@ -9,9 +9,8 @@ from typing import Any
 
 import pytest
 
+# files that start child processes: the server that forks these takes seconds to start
 CHILDREN = ["benchmarks", "cli", "dask_executor", "distributed", "edit_examples", "records", "sweep", "sync", "trainer"]
-"""Tests of files that start child processes: the server that forks them takes seconds to start."""
-
 
 gc.disable()  # until all is imported: a fifth of the time that takes
 
