@@ -111,7 +111,7 @@ def points(found):
 
 
 improved = sum(row["low"] > 0 for row in rows)
-compared = {"label noise on CIFAR-10": area, "class imbalance on CIFAR-10": rare, "calibration on CIFAR-10": rms}
+compared = {"label noise": area, "class imbalance on CIFAR-10": rare, "calibration on CIFAR-10": rms}
 compared |= {"OOD detection on CIFAR-100": ood[0], "effective robustness": shift}
 compared |= {f"adversarial robustness on {label(name)}": one for name, one in zip(names, attacked, strict=True)}
 shared = [name for name, one in compared.items() if one.pretraining_seeds == 1]
