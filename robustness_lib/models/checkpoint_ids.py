@@ -17,7 +17,7 @@ _ID = re.compile(
 )
 
 OWN = "own"
-"""In place of an id: each seed tunes the pre-training of the same seed."""
+"""In place of an id, so that each seed tunes the pre-training of the same seed."""
 
 STAND_INS = {"places365": "miniplaces"}
 """What a method that asks for a corpus takes too; MiniPlaces has photographs of 100 of Places2's scenes."""
