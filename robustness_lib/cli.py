@@ -228,8 +228,8 @@ def pretrain(
     scale = profile(profile_name)
     targets = list(scale.targets.values())
     target = next((target for target in targets if target.corpus == corpus), targets[0])
-    settings.sort(key=lambda pair: pair.startswith("pretraining."))  # those restricted to it win
-    given = registry.parse_overrides([pair.removeprefix("pretraining.") for pair in settings])
+    ordered = sorted(settings, key=lambda pair: pair.startswith("pretraining."))  # those restricted to it win
+    given = registry.parse_overrides([pair.removeprefix("pretraining.") for pair in ordered])
     plan = partial(pretraining.job, scale, target, seed=seed, overrides=given)
     plan(corpus_holds=target.corpus)  # settings are refused before the store is touched
     job = plan(corpus_holds=pretraining.with_counts(context.images(corpus or target.corpus, "train")))
@@ -417,7 +417,7 @@ def publish_records(
     replace: Annotated[
         bool, Option("--replace", help="Also where the book has other numbers of the same job: yours instead.")
     ] = False,
-    checkpoint: Annotated[list[str], Option(help="Also this checkpoint, in half precision.")] = [],  # noqa: B006
+    checkpoint: Annotated[list[str], Option(help="Also this checkpoint, in half precision.")] = [],  # noqa: B006 - as above
 ) -> None:
     """Merge the store's records into book/results, which the book reads: those that a profile plans."""
     from robustness_lib.runner import model_cache

@@ -34,7 +34,7 @@ PLAIN = {"precision": "float32", "threads": 1}
 
 def scheduler_child(folder: Path) -> None:
     import dask
-    import distributed  # here and below, as one process of the tests needs it
+    import distributed  # here and below, as only one process of the tests needs it
 
     async def serve() -> None:
         async with distributed.Scheduler(port=0, host="127.0.0.1", dashboard=False) as scheduler:

@@ -49,9 +49,9 @@ from robustness_lib.methods.checks import Floats, check_whole
 from robustness_lib.methods.interfaces import Forward
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import difference, load_trunk
-from robustness_lib.models.checkpoint_ids import origin
+from robustness_lib.models.checkpoint_ids import PUBLIC, origin
 from robustness_lib.runner import model_cache
-from robustness_lib.runner.model_cache import PUBLIC, Context, Training, find_checkpoint, keep_outputs, target_images
+from robustness_lib.runner.model_cache import Context, Training, find_checkpoint, keep_outputs, target_images
 from robustness_lib.runner.records import SCRATCH, Job
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import History, predict, train

@@ -21,9 +21,9 @@ from robustness_lib.errors import UserError, choose, first_line
 from robustness_lib.experiments.presets import Profile, Target, profile
 from robustness_lib.metrics import Metrics
 from robustness_lib.models.architectures import build
-from robustness_lib.models.checkpoint_ids import corpus_name
+from robustness_lib.models.checkpoint_ids import PUBLIC, corpus_name
 from robustness_lib.models.checkpoints import load_weights
-from robustness_lib.runner.model_cache import PUBLIC, SHIPPED, Context, find_checkpoint, missing_checkpoint
+from robustness_lib.runner.model_cache import SHIPPED, Context, find_checkpoint, missing_checkpoint
 from robustness_lib.runner.records import PRETRAINING, SCRATCH, Job, Store, checkpoint_id
 from robustness_lib.training.config import ADVERSARIES, TrainingConfig
 from robustness_lib.training.trainer import History, predict, train

@@ -19,13 +19,16 @@ _ID = re.compile(
 OWN = "own"
 """In place of an id, so that each seed tunes the pre-training of the same seed."""
 
+PUBLIC = "timm/"
+"""What an initialisation begins with whose weights another library downloads; no checkpoint has this name."""
+
 STAND_INS = {"places365": "miniplaces"}
 """What a method that asks for a corpus takes too; MiniPlaces has photographs of 100 of Places2's scenes."""
 
 
 def is_checkpoint_id(text: object) -> bool:
     """Whether this can be a checkpoint's id, which names a file."""
-    return isinstance(text, str) and re.fullmatch(r"(timm/)?[\w+][\w.+-]{0,199}", text) is not None
+    return isinstance(text, str) and re.fullmatch(rf"({PUBLIC})?[\w+][\w.+-]{{0,199}}", text) is not None
 
 
 def check_id(checkpoint: str, given: str = "the checkpoint's id") -> str:

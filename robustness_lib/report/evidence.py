@@ -21,6 +21,7 @@ import pandas as pd
 from scipy.special import stdtrit
 
 from robustness_lib.metrics.effective_robustness import LinearFit, accuracy_gap_share
+from robustness_lib.models.checkpoint_ids import PUBLIC
 from robustness_lib.paper.claims import Floats, Kind, effect
 from robustness_lib.paper.numbers import SECTIONS, select
 from robustness_lib.runner.records import (
@@ -101,14 +102,14 @@ def _main(rows: pd.DataFrame) -> set[str]:
     """The keys of the records that count: one checkpoint and recipe a setting, by the most seeds, then the latest.
 
     Records whose seeds each start from the pre-training of that seed, with equal settings, are one group. It is
-    preferred from three seeds on, and a checkpoint that someone else published (``timm/``) never to ours.
+    preferred from three seeds on, and a checkpoint of someone else (:data:`PUBLIC`) never to ours.
     """
     own = rows[rows["own_start"].astype(bool)].drop(columns="init").rename(columns={"checkpoint": "init"})
     groups = pd.concat([rows.assign(own_start=False), own], ignore_index=True)
     same = groups.groupby([*SETTING, "own_start", "init", "recipe"], dropna=False)
     groups["group"], groups["seeds"] = same.ngroup(), same["seed"].transform("nunique")
     groups["latest"] = groups["date"].rank().groupby(groups["group"]).transform("max")
-    groups["ours"] = ~groups["init"].str.startswith("timm/")
+    groups["ours"] = ~groups["init"].str.startswith(PUBLIC)
     groups["preferred"] = groups["own_start"] & (groups["seeds"] >= 3)
     groups = groups.sort_values(["ours", "preferred", "seeds", "own_start", "latest"])
     best = groups.groupby(list(SETTING), dropna=False)["group"].transform("last")

@@ -30,14 +30,14 @@ def _how_made(own: Sequence[Record]) -> list[str]:
     groups = [[record for record in own if record.job.dataset == name] for name in datasets]
     commands = [rerun_command(group) for group in groups]
     starts = ([one for one in group if getattr(origin(one.job.init), "seed", -1) == one.job.seed] for group in groups)
-    commands += [f"{rerun_command(own)} --init {OWN}" for own in starts if len({one.job.seed for one in own}) > 1]
+    commands += [f"{rerun_command(some)} --init {OWN}" for some in starts if len({one.job.seed for one in some}) > 1]
     lines = [
         "These commands measure the recorded results again. What a page shows of methods on request and of trials "
         "has commands of its own there.",
         "",
         *("```bash", *commands, "```"),
     ]
-    if any("--init" in command or "--set" in command for command in commands):
+    if any("--init" in command or "--set" in command for command in commands[: len(groups)]):
         lines += ["", "What has `--init` or `--set` comes into the book by `robustness publish --changed`."]
     lines += ["", f"Scale\n: profile `{own[0].job.profile}`, {len(own)} records", ""]
     sources = [record.provenance for record in own]

@@ -32,9 +32,6 @@ from robustness_lib.training.trainer import History, Observe, predict, train
 SHIPPED = Path("book/checkpoints")
 """Pre-trained checkpoints that come with the repository, relative to its root."""
 
-PUBLIC = "timm/"
-"""What an initialisation begins with whose weights another library downloads; no checkpoint has this name."""
-
 
 class Kept(NamedTuple):
     """What a file of :func:`save_trained` holds."""
