@@ -180,7 +180,7 @@ def die(job: Job, context: Context) -> Metrics:
 
 
 def test_a_killed_worker_costs_its_job_alone_which_dask_runs_again(dask: Dask, tmp_path: Path) -> None:
-    dask.start(2)
+    dask.start(6)  # eight, so that no job waits on a worker that another kills, which would cost it a life
     jobs = [toy_job(seed, method="nothing") for seed in range(6)]
     outcome = on(dask, jobs, die, tmp_path)
     assert sorted(job.seed for job in outcome.recorded) == [0, 2, 3, 4, 5]
@@ -190,7 +190,7 @@ def test_a_killed_worker_costs_its_job_alone_which_dask_runs_again(dask: Dask, t
     times = Counter(seed for seed, _ in ran(tmp_path))
     assert times[2] == 2  # the scheduler of these tests gives a job two lives
     assert 1 <= times[1] <= 2  # Dask also counts the death of a worker on which a job only waits
-    wait_for(lambda: len(dask.alive()) == 4 - 1 - times[1], 60)
+    wait_for(lambda: len(dask.alive()) == 8 - 1 - times[1], 60)
 
 
 def test_a_worker_that_joins_is_used(empty: Dask, tmp_path: Path) -> None:
