@@ -200,7 +200,7 @@ verdicts.claims_table(verdicts.frame(values, "label_noise"), name="tab-label-noi
 
 # %%
 matrix = label_noise.corruption_matrix(num_classes=10, strength=0.6)
-true = np.arange(10).repeat(1000)
+true = np.arange(10).repeat(200)
 noisy = torch.from_numpy(label_noise.corrupt_labels(true, matrix, seed=1))
 print(f"{(noisy.numpy() != true).mean():.1%} of the labels are wrong")
 for name, through in (("cross-entropy", np.eye(10)), ("Forward", matrix)):

@@ -138,8 +138,7 @@ def run(
     levels: Annotated[str, _text("Such as 0,0.5,1; the section's by default.")] = "all",
     settings: Settings = [],  # noqa: B006 - typer takes the default's type from it
     init: Annotated[
-        str | None,
-        _text("Id of a checkpoint to tune instead of the profile's; own: for each seed that of its seed."),
+        str | None, _text("Id of a checkpoint to tune instead of the profile's; own: for each seed that of its seed.")
     ] = None,
     workers: Annotated[int | None, _number("Processes; by default one a GPU or CPU thread.", 1, MOST)] = None,
     scheduler: Annotated[

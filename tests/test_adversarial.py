@@ -20,13 +20,7 @@ from robustness_lib.experiments import adversarial, hyperparameter_search, pretr
 from robustness_lib.experiments.adversarial import METHODS, AdversarialConfig
 from robustness_lib.experiments.presets import profile
 from robustness_lib.methods.pgd import Threat
-from robustness_lib.metrics.robust_accuracy import (
-    attack,
-    correct_on,
-    fixed_subset,
-    worst_case,
-    zero_gradient_share,
-)
+from robustness_lib.metrics.robust_accuracy import attack, correct_on, fixed_subset, worst_case, zero_gradient_share
 from robustness_lib.models.architectures import build
 from robustness_lib.runner.model_cache import Context, Trained, find_checkpoint, read_trained
 from robustness_lib.runner.records import SCRATCH, Job, checkpoint_id

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 import yaml
-from sphinx.application import Sphinx
 
 from robustness_lib.report import style
 
@@ -107,6 +106,8 @@ def test_readme_shows_the_published_records(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 def test_pages_do_without_thebe(tmp_path: Path) -> None:
+    from sphinx.application import Sphinx  # takes a second
+
     (tmp_path / "index.md").write_text("# A page\n")
     (tmp_path / "conf.py").write_text(
         f"import sys\nsys.path.insert(0, {str(ROOT / 'book/_ext')!r})\n"

@@ -306,9 +306,7 @@ def test_stages_of_the_corrections(trainings: Callable[..., list[tuple[str, int]
     assert trainings("glc-10", separate_passes="true")[0] == stages[0]
 
 
-def test_each_setting_of_the_corrections_changes_the_network(
-    trainings: Callable[..., list[tuple[str, int]]],
-) -> None:
+def test_each_setting_of_the_corrections_changes_the_network(trainings: Callable[..., list[tuple[str, int]]]) -> None:
     settings = [{}, {"separate_passes": "true"}, {"nominal_divisor": "false"}, {"trusted": "random"}]
     assert len({trainings("glc-10", **changes)[-1] for changes in settings} | {trainings("glc-5")[-1]}) == 5
     assert trainings("forward")[-1] != trainings("forward", filter_outliers="false")[-1]

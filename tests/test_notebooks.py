@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import atexit
 import dis
 import functools
 import itertools
@@ -154,6 +155,7 @@ def test_a_notebook_without_recorded_results_says_so(
         assert re.search("Not shown|none recorded|not measured", shown)
     finally:
         InteractiveShell.clear_instance()
+        atexit.unregister(shell.atexit_operations)
 
 
 @pytest.mark.parametrize("own", [True, False], ids=["own results", "the book's results"])

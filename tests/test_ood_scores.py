@@ -19,14 +19,7 @@ from robustness_lib.data import load
 from robustness_lib.errors import UserError
 from robustness_lib.methods import ood_images
 from robustness_lib.methods.ood_images import make_noise_images, nearest_images, sample_ood_images, shared_classes
-from robustness_lib.methods.ood_scores import (
-    SCORES,
-    FeatureBank,
-    Outputs,
-    knn_score,
-    mahalanobis_score,
-    outputs,
-)
+from robustness_lib.methods.ood_scores import SCORES, FeatureBank, Outputs, knn_score, mahalanobis_score, outputs
 from robustness_lib.metrics.ood_detection import detection_metrics, roc_curve
 from robustness_lib.models.architectures import build
 from robustness_lib.training.trainer import predict

@@ -27,15 +27,7 @@ from robustness_lib.files import remove_leftovers, write_atomically
 from robustness_lib.report.comparison import distinctions
 from robustness_lib.runner import provenance
 from robustness_lib.runner.provenance import code_revision
-from robustness_lib.runner.records import (
-    Job,
-    Record,
-    Store,
-    canonical_json,
-    check_metrics,
-    load_published,
-    publish,
-)
+from robustness_lib.runner.records import Job, Record, Store, canonical_json, check_metrics, load_published, publish
 from robustness_lib.runner.sync import Merged, merge
 
 SETTING: dict[str, Any] = {"section": "calibration", "profile": "cpu", "dataset": "cifar10", "init": "scratch"}

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import multiprocessing
+import multiprocessing.forkserver
 import multiprocessing.process
 import os
 import signal
@@ -145,6 +146,11 @@ def frame(records: Iterable[Record | None]) -> pd.DataFrame:
     import pandas as pd  # children do without
 
     return pd.DataFrame([{**r.job.as_dict(), "arm": r.job.arm, **r.metrics} for r in records if r is not None])
+
+
+def start_server() -> None:
+    """What forks the children of :data:`CHILDREN`, and imports for seconds before the first one."""
+    multiprocessing.forkserver.ensure_running()
 
 
 @contextlib.contextmanager

@@ -6,7 +6,7 @@ A section is a dict of :class:`Method` by name, and one call of :func:`expand`.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
 from typing import Any, TypedDict, TypeVar, Unpack
@@ -137,7 +137,7 @@ def _config(
     changes = dict(method.changes)
     for key in method.settings or ("all", point.arm, point.dataset, point.method):
         changes |= own.get(key, {})
-    config = replace(config_type(**base.as_dict()), **changes)
+    config = config_type(**(base.as_dict() | changes))
     if configure is not None:
         config = configure(config, point)
     try:

@@ -8,10 +8,12 @@ import platform
 import subprocess
 from collections.abc import Mapping
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from functools import cache
+from importlib import metadata
 from pathlib import Path
 from typing import Any
 
+_version = cache(metadata.version)  # which reads files
 LIBRARIES = ("robustness-lib", "torch", "torchvision", "numpy", "scipy", "scikit-learn", "imbalanced-learn")
 
 
@@ -19,8 +21,8 @@ def provenance(*, seconds: float, data: Mapping[str, str], runtime: Mapping[str,
     """Seconds, SHA-256 of image sets by ``name/split``, device and precision, and code."""
     versions = {"python": platform.python_version()}
     for name in LIBRARIES:
-        with contextlib.suppress(PackageNotFoundError):
-            versions[name] = version(name)
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            versions[name] = _version(name)
     return {
         "seconds": round(seconds, 1),
         "data": dict(data),

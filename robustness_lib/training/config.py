@@ -7,7 +7,7 @@ import math
 import re
 import types
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from fractions import Fraction
 from typing import Any, Self, get_args, get_type_hints
 
@@ -102,11 +102,11 @@ class TrainingConfig:
 
     def with_overrides(self, overrides: Mapping[str, str]) -> Self:
         """A copy with some settings replaced by values that are given as text."""
-        values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name, text in overrides.items():
-            choose(name, values, "setting of a recipe")
-            values[name] = parse_value(text, _hints(type(self))[name], name)
-        return type(self)(**values)
+        hints = _hints(type(self))
+        for name in overrides:
+            choose(name, hints, "setting of a recipe")
+        new: dict[str, Any] = {name: parse_value(text, hints[name], name) for name, text in overrides.items()}
+        return replace(self, **new) if new else self
 
     def training_part(self) -> TrainingConfig:
         """Only what determines the trained network: a section's recipe without what the section adds to it."""
