@@ -125,8 +125,7 @@ def test_metrics_are_those_documented_and_of_the_kept_outputs(
     assert set(found) == PLAIN_METRICS | CURVES | tempered
     with np.load(context.store / "outputs" / "calibration" / f"{job.key}.npz") as file:
         kept = dict(file)
-    test = load("own", "test", root)
-    assert np.array_equal(kept["labels"], test.labels)
+    assert np.array_equal(kept["labels"], load("own", "test", root).labels)
     again = metrics.evaluate(kept["logits"], kept["labels"], 20)
     assert {name: found[name] for name in again} == again
     assert found["history_epoch"] == [1, 2]

@@ -181,8 +181,7 @@ def die(job: Job, context: Context) -> Metrics:
 
 def test_a_killed_worker_costs_its_job_alone_which_dask_runs_again(dask: Dask, tmp_path: Path) -> None:
     dask.start(6)  # eight, so that no job waits on a worker that another kills, which would cost it a life
-    jobs = [toy_job(seed, method="nothing") for seed in range(6)]
-    outcome = on(dask, jobs, die, tmp_path)
+    outcome = on(dask, [toy_job(seed, method="nothing") for seed in range(6)], die, tmp_path)
     assert sorted(job.seed for job in outcome.recorded) == [0, 2, 3, 4, 5]
     [(job, error)] = outcome.failed
     assert job.seed == 1

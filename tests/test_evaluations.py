@@ -23,7 +23,7 @@ from robustness_lib.experiments.evaluations import (
     right_among,
     target_tests,
 )
-from robustness_lib.methods.fine_tuning import Features
+from robustness_lib.methods.fine_tuning import without_head
 from robustness_lib.models.architectures import new_head
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.trainer import predict
@@ -109,8 +109,19 @@ def test_what_is_kept_is_what_the_network_says(tuning: Tuning) -> None:
     assert not np.array_equal(first.scores["shifted"], other.scores["shifted"])
 
 
+def test_what_a_published_network_says_of_images_is_asked_once(tuning: Tuning, monkeypatch: pytest.MonkeyPatch) -> None:
+    network, (images, others) = tuning.new_head(), tuning.tests.sets.values()
+    vars(network)["published"] = "a toy"
+    score = evaluations.scorer(network, tuning.config, tuning.context)
+    first, asked = score(images), []
+    monkeypatch.setattr(evaluations, "predict", lambda *_: asked.append(1) or torch.zeros(10, 10))
+    assert torch.equal(score(images), first)
+    assert not asked
+    assert torch.equal(score(others), torch.zeros(10, 10))
+
+
 def test_a_linear_layer_on_fixed_features_is_that_of_the_whole_loop(tuning: Tuning) -> None:
-    extractor = Features(tuning.new_head())
+    extractor = without_head(tuning.new_head())
     _, history = evaluations.train_head(tuning.described(), extractor, tuning.data, tuning.tests, tuning.context)
     frozen = dataclasses.replace(tuning.config, trainable="head")
     whole = tuning.fit(new_head(tuning.new_head().eval(), 10, 0), config=frozen)

@@ -48,8 +48,7 @@ def test_checkpoints_and_recipes_are_never_mixed():
     rows += [record(seed=s, init=start(1), error=0.4) for s in range(3)]
     rows += [record(seed=s, init=start(7), error=0.2) for s in range(2)]
     rows += [record(seed=s, init="timm/x", error=0.1) for s in range(4)]
-    values = evidence.tidy(rows)
-    assert set(evidence.where(values, main=True)["value"]) == {0.5, 0.4}
+    assert set(evidence.where(evidence.tidy(rows), main=True)["value"]) == {0.5, 0.4}
 
 
 def test_seeds_that_start_from_their_own_pretraining_are_one_group_if_only_the_seed_differs():

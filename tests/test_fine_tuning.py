@@ -20,13 +20,13 @@ from robustness_lib.errors import UserError
 from robustness_lib.methods import baseline_models, class_mapping, example_difficulty
 from robustness_lib.methods.example_difficulty import C_SCORES, c_scores, chosen_by_difficulty
 from robustness_lib.methods.fine_tuning import (
-    Features,
     at_size,
     head_penalty_loss,
     interpolated,
     public_network,
     renew_statistics,
     with_replay,
+    without_head,
 )
 from robustness_lib.models.architectures import build, head
 from robustness_lib.randomness import generator
@@ -40,7 +40,8 @@ def test_torchvision_networks_see_enlarged_images(name: str) -> None:
     with torch.no_grad():
         large = F.interpolate(images, (64, 64), mode="bilinear", align_corners=False)
         assert torch.allclose(network(images), network.network(large))
-        assert torch.allclose(head(network)(Features(network)(images)), network(images), atol=1e-5)
+        last, logits = head(network), network(images)
+        assert torch.allclose(last(without_head(network)(images)), logits, atol=1e-5)
     assert at_size(network, 0) is network
 
 
@@ -175,8 +176,7 @@ def test_models_of_pixels_learn_and_score_every_class(name: str) -> None:
     assert found.shape == (60, 5)
     assert (found[:, 4] == -torch.inf).all()
     assert float((found.argmax(1) == new.labels).double().mean()) > 0.45  # chance is 0.25
-    again = baseline_models.fit_pixel_model(name, wider, seed=0)(wider)
-    assert torch.equal(again, score(wider))
+    assert torch.equal(baseline_models.fit_pixel_model(name, wider, seed=0)(wider), score(wider))
 
 
 def test_corpus_classes_are_mapped_by_name() -> None:

@@ -142,8 +142,7 @@ def test_intervals_of_the_protocol_and_of_scipy() -> None:
 
 
 def test_the_matrix_is_that_of_all_pairs() -> None:
-    draw = np.random.default_rng(1)
-    correct = draw.random((7, 501)) < np.linspace(0.2, 0.9, 7)[:, None]
+    correct = np.random.default_rng(1).random((7, 501)) < np.linspace(0.2, 0.9, 7)[:, None]
     matrix = dominance_matrix(correct)
     for i, j in itertools.product(range(7), repeat=2):
         expected = (correct[min(i, j)] & ~correct[max(i, j)]).mean()  # rows rise in accuracy

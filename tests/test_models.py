@@ -296,8 +296,7 @@ def test_the_authors_files_are_read(form: Callable[[StateDict], object], classes
     torch.save(form(dict(source.state_dict())), path, _use_new_zipfile_serialization=classes > 10)
     weights = checkpoints.load_authors_checkpoint(path)
     assert checkpoints.architecture_of(weights) == ("wrn-10-1", classes)
-    missing = set(source.state_dict()) - set(weights)
-    assert missing <= {"fc.bias"}
+    assert set(source.state_dict()) - set(weights) <= {"fc.bias"}
     network = architectures.build("wrn-10-1", 3)
     architectures.load_trunk(network, weights)
     x = images()

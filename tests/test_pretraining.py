@@ -82,8 +82,7 @@ def test_trained_once_and_found_again(
     assert list(path.parent.iterdir()) == [path]
     assert load_weights(path)[0]["fc.weight"].shape[0] == 5
     monkeypatch.setattr(pretraining, "train", forbid)
-    again = pretraining.run(job, toys.context(tmp_path / "runs", data=root))
-    assert again == metrics
+    assert pretraining.run(job, toys.context(tmp_path / "runs", data=root)) == metrics
 
 
 def test_what_resumes_a_training_stays_until_its_result_is_written(
@@ -120,8 +119,7 @@ def test_a_checkpoint_is_shipped_in_half_precision(root: Path, tmp_path: Path, m
     for key, value in rounded.items():
         assert value.dtype == (torch.float16 if whole[key].is_floating_point() else whole[key].dtype)
         torch.testing.assert_close(value, whole[key], rtol=1e-3, atol=1e-7, check_dtype=False)
-    again = pretraining.run(job, context)
-    assert again["error"] == pytest.approx(metrics["error"], abs=0.11)  # an image or so of ten
+    assert pretraining.run(job, context)["error"] == pytest.approx(metrics["error"], abs=0.11)  # an image or so of ten
     assert ship(name, tmp_path / "elsewhere") == path
 
 
@@ -249,5 +247,4 @@ def test_settings_hold_for_the_arms_they_name() -> None:
     assert overrides_for("tuned", settings) == {"epochs": "3", "architecture": "wrn-16-1"}
     assert overrides_for("pretraining", settings) == {"epochs": "9", "architecture": "wrn-16-1"}
     assert overrides_for("tuned", None) == {}
-    backwards = dict(reversed(settings.items()))
-    assert overrides_for("tuned", backwards) == overrides_for("tuned", settings)
+    assert overrides_for("tuned", dict(reversed(settings.items()))) == overrides_for("tuned", settings)

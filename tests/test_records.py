@@ -47,8 +47,7 @@ def test_key_is_the_same_on_every_machine_and_in_every_version() -> None:
     )
     assert canonical_json(JOB.as_dict()) == text
     assert JOB.key == "6a56d4f2d8a19323"
-    backwards = dict(reversed(list(JOB.recipe.items())))
-    assert dataclasses.replace(JOB, recipe=backwards).key == JOB.key
+    assert dataclasses.replace(JOB, recipe=dict(reversed(list(JOB.recipe.items())))).key == JOB.key
     assert dataclasses.replace(JOB, level=1).key == dataclasses.replace(JOB, level=1.0).key
 
 

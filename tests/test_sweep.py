@@ -100,8 +100,7 @@ def test_no_job_is_started_that_would_not_end_in_time(tmp_path: Path, workers: i
         for seed, share in ((98, 1.0), (99, 0.1)):
             took = Record(dataclasses.replace(job, seed=seed), {"x": 1.0}, {"seconds": seconds * share})
             Store(tmp_path).add(took)
-    jobs = [*QUICK, TRAININGS[0]]
-    outcome = sweep(jobs, toy_run, context(tmp_path), time_budget=4000, workers=workers)
+    outcome = sweep([*QUICK, TRAININGS[0]], toy_run, context(tmp_path), time_budget=4000, workers=workers)
     assert sorted(job.seed for job in outcome.left) == [0, 1, 2, 3]
     assert outcome.recorded == [TRAININGS[0]]
     assert len(ran(tmp_path)) == 1

@@ -14,8 +14,7 @@ JOB = Job(**SETTING, method="standard", level=None, seed=0, recipe={"epochs": 1}
 
 
 def made(metrics: Metrics, precision: str = "float32", **changes: object) -> Record:
-    job = dataclasses.replace(JOB, **changes)  # type: ignore[arg-type]
-    return Record(job, metrics, {"seconds": 1.0, "precision": precision})
+    return Record(dataclasses.replace(JOB, **changes), metrics, {"seconds": 1.0, "precision": precision})
 
 
 def rows(*some: Record, metrics: tuple[str, ...] = ("error",), recorded: Sequence[Record] = ()) -> list[list[str]]:

@@ -80,8 +80,7 @@ def retrieve(address: str, known_hash: str | None, folder: Path) -> Path:
     """Download one file with pooch, which removes what has not the known hash."""
     import pooch
 
-    name = address.rsplit("/", 1)[-1]
-    return Path(pooch.retrieve(address, known_hash=known_hash, fname=name, path=folder))
+    return Path(pooch.retrieve(address, known_hash=known_hash, fname=address.rsplit("/", 1)[-1], path=folder))
 
 
 def torchvision_set(name: str, root: Path) -> None:

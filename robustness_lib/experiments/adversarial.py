@@ -165,8 +165,7 @@ def trained_and_evaluated(training: Training, context: Context, *, progress: str
 
 
 def _training(job: Job) -> Training:
-    config = AdversarialConfig.of(job.recipe)
-    return Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=config)
+    return Training(dataset=job.dataset, init=job.init, seed=job.seed, recipe=AdversarialConfig.of(job.recipe))
 
 
 def _threat(config: AdversarialConfig) -> Threat:

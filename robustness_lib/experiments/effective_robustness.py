@@ -368,7 +368,7 @@ def _last_layer(tuning: Tuning) -> Tuned:
         if training.init.startswith(PUBLIC):
             extractor = fine_tuning.public_network(training.init.removeprefix(PUBLIC), tuning.config.image_size)
         else:
-            extractor = fine_tuning.Features(tuning.new_head())
+            extractor = fine_tuning.without_head(tuning.new_head())
         return evaluations.train_head(training, extractor, tuning.data, tuning.tests, tuning.context)
 
     return evaluations.kept(training, tuning.context, make), {}
@@ -377,8 +377,9 @@ def _last_layer(tuning: Tuning) -> Tuned:
 def _zero_shot(tuning: Tuning, rule: str) -> Tuned:
     network, members = tuning.old_head()
     convert = partial(class_mapping.mapped_scores, members=members, rule=rule)
-    found = evaluations.evaluate_once(scorer(network, tuning.config, tuning.context, convert), tuning.tests)
-    return replace(found, classes=torch.nonzero(members.any(1)).flatten().tolist()), {}
+    found = tuning.tests.scores(scorer(network, tuning.config, tuning.context, convert))
+    scores = {name: value.numpy()[None] for name, value in found.items()}
+    return Evaluations(np.zeros(1), scores, classes=torch.nonzero(members.any(1)).flatten().tolist()), {}
 
 
 def _class_map(tuning: Tuning) -> Tuned:
@@ -408,8 +409,8 @@ def _wise_ft(tuning: Tuning) -> Tuned:
         mixed.load_state_dict(fine_tuning.interpolated(before, tuned.weights, share))
         if 0 < share < 1:
             fine_tuning.renew_statistics(mixed, tuning.data, config, context.runtime.device)
-        found.append(evaluations.evaluate_once(score, tuning.tests).scores)
-    scores = {name: np.concatenate([one[name] for one in found]) for name in found[0]}
+        found.append(tuning.tests.scores(score))
+    scores = {name: np.stack([one[name].numpy() for one in found]) for name in found[0]}
     return Evaluations(np.array(SHARES), scores, classes=torch.nonzero(known.any(1)).flatten().tolist()), {}
 
 
@@ -422,8 +423,7 @@ def _replay(tuning: Tuning, ratio: int) -> Tuned:
     how |= {"loss": class_mapping.two_headed_loss(old, len(tuning.data)), "convert": lambda logits: logits[:, old:]}
     result = tuning.fit(network, f"{tuning.job.method} of {buffer}", **how)
     network.load_state_dict(dict(result.weights))
-    after = tuning.source_accuracy(network)
-    return result, {"source_accuracy": after, "source_accuracy_before": before}
+    return result, {"source_accuracy": tuning.source_accuracy(network), "source_accuracy_before": before}
 
 
 TUNINGS: dict[str, Callable[[Tuning], Tuned]] = {

@@ -143,13 +143,17 @@ def kept(training: Training, context: Context, make: Callable[[], tuple[nn.Modul
 def scorer(
     network: nn.Module, config: TrainingConfig, context: Context, convert: Convert = lambda logits: logits
 ) -> Score:
-    """A network as what gives images their scores."""
-    return lambda images: convert(predict(network, images, config.normalisation, context.runtime))
+    """A network as what gives images their scores; those of a published one, which is large, are kept."""
 
+    def score(images: ImageDataset) -> Tensor:
+        if not (name := getattr(network, "published", "")):
+            return convert(predict(network, images, config.normalisation, context.runtime))
+        path = context.store / "published" / f"{short_hash([name, config.normalisation, images.checksum])}.npz"
+        if not path.exists():
+            write_npz(path, {"scores": predict(network, images, config.normalisation, context.runtime).numpy()})
+        return convert(torch.from_numpy(read_npz(path, ("scores",))["scores"]))
 
-def evaluate_once(score: Score, tests: TargetTests) -> Evaluations:
-    """What a model says without any training."""
-    return Evaluations(np.zeros(1), {name: value.numpy()[None] for name, value in tests.scores(score).items()})
+    return score
 
 
 def train_head(

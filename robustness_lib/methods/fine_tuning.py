@@ -14,7 +14,7 @@ from robustness_lib.data import ImageDataset
 from robustness_lib.errors import UserError, first_line
 from robustness_lib.methods.checks import check_same_size
 from robustness_lib.methods.interfaces import Forward, Loss, Sampler, copies_by_device
-from robustness_lib.models.architectures import features, head
+from robustness_lib.models.architectures import head, head_name
 from robustness_lib.training.config import TrainingConfig
 from robustness_lib.training.data_loader import normalise, to_unit_range
 
@@ -28,16 +28,10 @@ def at_size(network: nn.Module, size: int) -> nn.Module:
     return nn.Sequential(OrderedDict(enlarged=enlarged, network=network)) if size else network
 
 
-class Features(nn.Module):
-    """A network without its head: normalised images [N, 3, H, W] to what that sees, [N, D]."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Features of ``x``."""
-        return features(self.network, x)
+def without_head(network: nn.Module) -> nn.Module:
+    """A network that ends with what its head would see: normalised images [N, 3, H, W] to features [N, D]."""
+    network.set_submodule(head_name(network), nn.Identity())
+    return network
 
 
 def public_network(name: str, size: int, *, head: bool = False) -> nn.Module:
@@ -64,7 +58,9 @@ def public_network(name: str, size: int, *, head: bool = False) -> nn.Module:
             f"timm cannot provide {name} ({first_line(error)}); check its name and the connection, and that timm is "
             "installed (pip install robustness-lib[models])"
         ) from error
-    return at_size(network, size)
+    network = at_size(network, size)
+    vars(network)["published"] = f"{name}, {'logits' if head else 'features'}, {size} pixels"
+    return network
 
 
 def with_replay(
