@@ -16,7 +16,9 @@
 results = "book/results"  # folder of the recorded results
 
 # %% tags=["remove-cell", "remove-stderr"]
+import numpy as np
 import pandas as pd
+from scipy import stats
 
 from robustness_lib import notebook
 from robustness_lib.paper import CLAIMS, SECTIONS
@@ -100,6 +102,48 @@ markdown.Markdown(
         f"{markdown.sides(clean, 'clean_accuracy')} from scratch → pre-trained, so the test error is at the edge of "
         f"{100 * verdicts.NOTHING_LEARNED:.0f} %: with a slightly lower limit the claims that compare the two would not be testable.",
     )
+)
+
+# %% [markdown]
+# ## What would decide the undecided
+#
+# {numref}`tab-undecided` says about how many seeds an interval would need to leave out zero (or the end of a margin), if effect
+# and spread stayed as they are. These are orders of magnitude: the 95 % interval of a standard deviation from three values
+# reaches from half of it to six times. Where the arms start from several pre-trainings, each further seed needs one of its own.
+
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+MOST = 1000
+
+
+def seeds_needed(verdict):
+    claim, found, n = verdict.claim, verdict.comparison, verdict.comparison.n
+    if found.low == found.high or "of the two pre-trainings compared one has a single seed" in verdict.note:
+        return np.nan  # what is missing is no seed
+    ends = claim.bounds if claim.test != "beyond" else [float(claim.kind == "ratio")]
+    distance = min(abs(found.effect - end) for end in ends)
+    spread = (found.high - found.low) / 2 / stats.t.ppf(0.975, n - 1) * n**0.5
+    many = np.arange(n + 1, MOST + 1)
+    enough = many[stats.t.ppf(0.975, many - 1) * spread / many**0.5 < distance]
+    return enough[0] if len(enough) else np.inf
+
+
+undecided = [one for one in verdicts.all_verdicts(values) if one.direction == "undecided"]
+needed = pd.Series([seeds_needed(one) for one in undecided], dtype=float)
+words = {np.inf: f"more than {MOST:,}"}
+markdown.table(
+    pd.DataFrame(
+        {
+            "Claim": [one.claim.statement for one in undecided],
+            "Effect [95 %]": [verdicts.effect_text(one) for one in undecided],
+            "Scale": [f"`{one.scale}`" for one in undecided],
+            "Seeds": [one.comparison.n for one in undecided],
+            "Seeds needed": [words.get(n, "no number" if np.isnan(n) else f"{n:.0f}") for n in needed],
+        }
+    ).loc[needed.sort_values().index],
+    caption=f"Undecided claims, and about how many seeds would decide them: for {(needed <= 5).sum()} of {len(needed)} at most "
+    "five. *No number*: more seeds of fine-tuning decide nothing, since two pre-trainings are "
+    "compared of which one has a single seed, or nothing in the comparison is random.",
+    name="tab-undecided",
 )
 
 # %% [markdown]
