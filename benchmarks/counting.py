@@ -97,9 +97,11 @@ def count_step(work: str, recipe: TrainingConfig, precision: str, *, classes: in
             network.parameters(), recipe.learning_rate, recipe.momentum, nesterov=True, weight_decay=1e-4, fused=True
         )
 
+        attack = Adversary(steps=recipe.attack_steps)
+
         def step() -> None:
             with half_precision:
-                batch = Adversary()(forward, images, labels) if work == "adversarial training" else images
+                batch = attack(forward, images, labels) if work == "adversarial training" else images
                 loss = F.cross_entropy(forward(batch), labels)
             optimiser.zero_grad()
             torch.autograd.backward(loss)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 # files that start child processes: the server that forks these takes seconds to start
 CHILDREN = ["benchmarks", "cli", "dask_executor", "distributed", "edit_examples", "records", "sweep", "sync", "trainer"]
 
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # before numpy is loaded: tests run side by side
 gc.disable()  # until all is imported: a fifth of the time that takes
 
 

@@ -81,7 +81,7 @@ def test_operations_of_wide_resnets_are_the_known_ones() -> None:
     """By hand for one block; WRN-40-2 has 0.33, WRN-28-10 5.2 thousand million multiply-adds (Zagoruyko, Komodakis)."""
 
     def of(architecture: str, work: str) -> float:
-        recipe = TrainingConfig(architecture=architecture, batch_size=2)
+        recipe = TrainingConfig(architecture=architecture, batch_size=2, attack_steps=3)
         return float(counting.count_step(work, recipe, "float32", classes=10)[0] / 2)
 
     def convolution(kernel: int, ins: int, outs: int, side: int) -> int:
@@ -93,7 +93,7 @@ def test_operations_of_wide_resnets_are_the_known_ones() -> None:
     rest += convolution(1, 16, 32, 16) + convolution(1, 32, 64, 8) + 2 * 64 * 10
     assert of("wrn-10-1", "evaluation") == first + rest
     assert of("wrn-10-1", "training") == 2 * first + 3 * rest  # images need no gradient
-    assert of("wrn-10-1", "adversarial training") == 10 * (2 * first + 2 * rest) + 2 * first + 3 * rest
+    assert of("wrn-10-1", "adversarial training") == 3 * (2 * first + 2 * rest) + 2 * first + 3 * rest
     assert of("wrn-40-2", "evaluation") / 2e9 == pytest.approx(0.33, abs=0.005)
     assert of("wrn-28-10", "evaluation") / 2e9 == pytest.approx(5.2, abs=0.05)
 
