@@ -294,6 +294,8 @@ markdown.table(
 
 # %% mystnb={"figure": {"caption": "Corruption matrices on CIFAR-10 at strength 0.6, means over seeds: rows are true classes, columns observed labels; white is 0, the darkest blue 0.5 or more.", "name": "fig-label-noise-matrices"}, "image": {"alt": "Two rows of four heat maps, from scratch and pre-trained. The true matrix has a clear diagonal on an even ground; the estimates of Forward and of GLC are blurred versions of it, less so for the pre-trained network.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(columns=4, rows=2, height=1.7)
+layout = figure.get_layout_engine()
+figure.set_layout_engine("none")  # seaborn draws the whole figure at every panel
 kinds = {"true": "glc-10", "Forward": "forward", "GLC, 5 %": "glc-5", "GLC, 10 %": "glc-10"}
 for panel, (arm, (title, name)) in zip(panels, [(a, k) for a in evidence.ARMS for k in kinds.items()], strict=True):
     one = "true_matrix" if title == "true" else "estimated_matrix"
@@ -304,6 +306,7 @@ for panel, (arm, (title, name)) in zip(panels, [(a, k) for a in evidence.ARMS fo
     )
     panel.set_title(title if arm == "scratch" else "")
     panel.set_ylabel(label(arm) if title == "true" else "")
+figure.set_layout_engine(layout)
 style.show(figure, evidence.where(values, dataset="cifar10", level=0.6, metric="matrix_error", main=True))
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]

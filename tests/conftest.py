@@ -31,11 +31,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """How long one of hypothesis's examples takes says nothing on a busy machine."""
+    """How long one of hypothesis's examples takes says nothing on a busy machine; other ones are tried in every run."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # else others run the tests
         from hypothesis import settings
 
-        settings.register_profile("any machine", deadline=None)
+        settings.register_profile("any machine", deadline=None, max_examples=50)
         settings.load_profile("any machine")
 
 
