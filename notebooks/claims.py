@@ -134,10 +134,10 @@ markdown.table(
     pd.DataFrame(
         {
             "Claim": [one.claim.statement for one in undecided],
+            "Seeds needed": [words.get(n, "no number" if np.isnan(n) else f"{n:.0f}") for n in needed],
+            "Seeds": [one.comparison.n for one in undecided],
             "Effect [95 %]": [verdicts.effect_text(one) for one in undecided],
             "Scale": [f"`{one.scale}`" for one in undecided],
-            "Seeds": [one.comparison.n for one in undecided],
-            "Seeds needed": [words.get(n, "no number" if np.isnan(n) else f"{n:.0f}") for n in needed],
         }
     ).loc[needed.sort_values().index],
     caption=f"Undecided claims, and about how many seeds would decide them: for {(needed <= 5).sum()} of {len(needed)} at most "
