@@ -31,11 +31,11 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """How long one of hypothesis's examples takes says nothing on a busy machine; other ones are tried in every run."""
+    """How long one of hypothesis's examples takes says nothing on a busy machine."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):  # else others run the tests
         from hypothesis import settings
 
-        settings.register_profile("any machine", deadline=None, max_examples=50)
+        settings.register_profile("any machine", deadline=None)
         settings.load_profile("any machine")
 
 
@@ -47,7 +47,7 @@ def pytest_collection_finish() -> None:
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
-    """That server starts beside the first tests of the files that need it."""
+    """The server that forks children starts beside the first tests of the files that have them."""
     if item.path.stem.removeprefix("test_") in CHILDREN:
         import toys
 

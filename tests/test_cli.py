@@ -6,6 +6,8 @@ import dataclasses
 import os
 import shutil
 import signal
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -415,3 +417,14 @@ def test_an_interrupt_before_the_command_is_one_line(command: Command, monkeypat
         "",
         "terminated: what was recorded is kept; run the same command again to go on\n",
     )
+
+
+def test_command_as_installed_for_a_user_without_name_and_home(tmp_path: Path) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import pwd\ndef missing(user): raise KeyError(user)\npwd.getpwuid = pwd.getpwnam = missing\n"
+    )
+    path = os.pathsep.join([str(tmp_path), str(Path(cli.__file__).parents[1])])
+    words = [sys.executable, "-m", "robustness_lib", "run", "nothing"]
+    done = subprocess.run(words, cwd=tmp_path, env={"PYTHONPATH": path}, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == f"error: unknown section 'nothing'; choose one of: {', '.join(registry.SECTIONS)}\n"

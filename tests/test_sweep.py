@@ -166,20 +166,10 @@ def test_workers_measure_the_same(tmp_path: Path) -> None:
     assert stored(store) == stored(calm)
 
 
-def sweep_without_name_and_home(jobs: list[Job], store: Path, workers: int) -> None:
-    os.environ["PYTHONPATH"] = str(store)
-    (store / "sitecustomize.py").write_text(
-        "import pwd\ndef missing(user): raise KeyError(user)\npwd.getpwuid = pwd.getpwnam = missing\n"
-    )
-    for name in ("HOME", "USER", "LOGNAME"):
-        os.environ.pop(name, None)
-    sweep_child(jobs, store, workers)
-
-
 def test_workers_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
-    """Spawned ones, as a user has them, here one without name and home, as in a container."""
+    """Spawned ones, as a user has them."""
     quick, *asleep = (toy_job(seed, method="sleep" if seed else "nothing", recipe={}) for seed in (0, 50, 51))
-    with toys.child(sweep_without_name_and_home, [quick, *asleep], tmp_path, 2) as parent:
+    with toys.child(sweep_child, [quick, *asleep], tmp_path, 2) as parent:
         wait_for(lambda: {50, 51} <= {seed for seed, _ in ran(tmp_path)})
         workers = {pid for _, pid in ran(tmp_path)} - {parent.pid}
         assert len(workers) == 2

@@ -29,7 +29,7 @@ def at_size(network: nn.Module, size: int) -> nn.Module:
 
 
 def without_head(network: nn.Module) -> nn.Module:
-    """A network that ends with what its head would see: normalised images [N, 3, H, W] to features [N, D]."""
+    """The network itself, from now on without its head: normalised images [N, 3, H, W] to features [N, D]."""
     network.set_submodule(head_name(network), nn.Identity())
     return network
 
