@@ -7,7 +7,6 @@ import contextlib
 import io
 import multiprocessing.process
 import os
-import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -18,14 +17,12 @@ from typing import Any
 import pytest
 import torch
 import toys
-from toys import context, ran, stored, toy_job, toy_run, wait_for, write_bundle
+from toys import context, die, ran, stored, toy_job, toy_run, wait_for, write_bundle
 
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import registry
-from robustness_lib.metrics import Metrics
 from robustness_lib.runner import dask_executor
 from robustness_lib.runner.dask_executor import connect
-from robustness_lib.runner.model_cache import Context
 from robustness_lib.runner.records import Job, Store
 from robustness_lib.runner.sweep import Outcome, Run, sweep
 
@@ -168,15 +165,6 @@ def test_the_command_on_a_cluster(dask: Dask, tmp_path: Path) -> None:
 def test_workers_of_this_machine_and_of_a_cluster_are_not_asked_for_together(tmp_path: Path) -> None:
     with ThreadPoolExecutor(1) as pool, pytest.raises(UserError, match="leave one of the two out"):
         registry.measure_section("calibration", "smoke", context(tmp_path), executor=pool, workers=2)
-
-
-def die(job: Job, context: Context) -> Metrics:
-    """Job 1 kills its worker always, job 2 the first time."""
-    metrics = toy_run(job, context)
-    times = [seed for seed, _ in ran(context.store)].count(job.seed)
-    if job.seed == 1 or (job.seed == 2 and times == 1):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return metrics
 
 
 def test_a_killed_worker_costs_its_job_alone_which_dask_runs_again(dask: Dask, tmp_path: Path) -> None:

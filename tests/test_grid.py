@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from itertools import groupby, product
 from typing import Any
 
@@ -199,6 +200,15 @@ def test_sections_share_the_networks_of_ordinary_training(scale: str) -> None:
         recipes = {job.init: config_of(section).of(job.recipe) for job in jobs}
         keys.append({Training(dataset="a", init=init, seed=1, recipe=recipe).key for init, recipe in recipes.items()})
     assert keys[0] == keys[1] > keys[2]
+
+
+@pytest.mark.parametrize("name", ["calibration", "ood", "label_noise"])
+def test_other_numbers_of_images_change_nothing_else(name: str) -> None:
+    method = "none" if name == "label_noise" else "standard"
+    plan = partial(registry.section(name).jobs, "cpu", datasets=["cifar10"], seeds=[1])
+    plain, sized = ({job.init: job.recipe for job in plan(methods=[one])} for one in (method, f"{method}-10000"))
+    changes = {"train_images": 10_000, "observations": 1 if method == "none" else 0}
+    assert sized == {init: {**recipe, **changes} for init, recipe in plain.items()}
 
 
 def test_a_table_by_hand(monkeypatch: pytest.MonkeyPatch) -> None:

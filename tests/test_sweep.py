@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import signal
 import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
@@ -14,7 +13,7 @@ from threading import Barrier, Timer
 import pytest
 import torch
 import toys
-from toys import context, ran, stored, sweep_child, toy_job, toy_run, wait_for
+from toys import context, die, ran, stored, sweep_child, toy_job, toy_run, wait_for
 
 from robustness_lib.errors import UserError
 from robustness_lib.metrics import Metrics
@@ -221,15 +220,6 @@ def test_an_executor_is_used_fully_and_its_jobs_note_their_own_images_only(tmp_p
     sweep(jobs, look, context(tmp_path, data=tmp_path / "data"), executor=ThreadPoolExecutor(3))
     used = {record.job.dataset: list(record.provenance["data"]) for record in Store(tmp_path).records()}
     assert used == {name: [f"{name}/test"] for name in names}
-
-
-def die(job: Job, context: Context) -> Metrics:
-    """Job 1 kills its process always, job 2 the first time."""
-    metrics = toy_run(job, context)
-    times = [seed for seed, _ in ran(context.store)].count(job.seed)
-    if job.seed == 1 or (job.seed == 2 and times == 1):
-        os.kill(os.getpid(), signal.SIGKILL)
-    return metrics
 
 
 @pytest.mark.usefixtures("_forked")

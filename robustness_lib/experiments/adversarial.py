@@ -9,8 +9,7 @@ both arms, its pre-training included; ``last-layer`` tunes only the last layer o
 ``adversarial`` in further ways, to see whether their gradients mislead the attack. On request only:
 ``targeted-pretraining``, whose adversary aims at random wrong classes in pre-training; ``full`` and ``excluded``,
 adversarial tuning of a whole corpus's checkpoint and of one without the classes related to CIFAR-10, given by its id;
-``independent``, attacks of others' making on the networks of ``adversarial``, which need the optional extra
-``attacks``.
+``independent``, attacks of others' making on the networks of ``adversarial`` (with the extra ``attacks``).
 """
 
 from __future__ import annotations
@@ -250,8 +249,7 @@ def attack_independently(job: Job, network: nn.Module, data: ImageDataset, conte
         torch.manual_seed(0)
         ours = torch.cat([pgd(model, *part, threat) for part in parts])
         torch.manual_seed(0)
-        their_pgd = torchattacks.PGD(model, *strength, random_start=True)
-        theirs = torch.cat([their_pgd(*part) for part in parts])
+        theirs = torch.cat([torchattacks.PGD(model, *strength, random_start=True)(*part) for part in parts])
         options = {"eps": threat.epsilon, "norm": "Linf", "seed": 0, "device": runtime.device, "version": "custom"}
         adversary = autoattack.AutoAttack(model, attacks=["apgd-ce"], **options)
         adversary.verbose, adversary.apgd.n_restarts = False, 1

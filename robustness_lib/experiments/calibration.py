@@ -2,7 +2,8 @@
 
 Methods: ``standard`` trains on all training images; ``temperature`` trains on 90 % of them and tunes a softmax
 temperature on the rest. On request, and pre-trained only: ``places365`` is ``standard`` from a checkpoint of another
-corpus; ``low-rate`` and ``high-rate`` are ``standard`` tuned at a tenth of its learning rate and at ten times it.
+corpus; ``low-rate`` and ``high-rate`` are ``standard`` tuned at a tenth of its learning rate and at ten times it. On
+request, too, ``standard-1000`` and so on: with so many training images.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Unpack
 
-from robustness_lib.experiments.grid import Filters, Method, expand
+from robustness_lib.experiments.grid import SIZED, Filters, Method, expand
 from robustness_lib.methods.checks import check_whole
 from robustness_lib.metrics import Metrics, calibration, rounded
 from robustness_lib.runner.model_cache import Context, Training, held_out_split, keep_outputs, target_images, trained
@@ -23,6 +24,7 @@ METHODS = {
     **dict.fromkeys(("standard", "temperature"), Method()),
     "places365": Method(arms=["tuned"], profiles=(), corpus="places365"),
     **dict.fromkeys(("low-rate", "high-rate"), Method(arms=["tuned"], profiles=())),
+    **SIZED,
 }
 
 

@@ -91,11 +91,9 @@ OWN_METHODS = {
     **_tuned("zero-shot"),
     **_tuned("zero-shot-mean", "zero-shot-sum", profiles=_SLOW),
     **_tuned("hardening", "class-map-replay", "larger-network", profiles=()),
-    **_tuned("smaller-corpus", profiles=(), further="smaller-corpus"),
-    **_tuned("corpus-25", profiles=(), further="corpus-25"),
-    **_tuned("corpus-50", profiles=(), further="corpus-50"),
-    **_tuned("fewer-classes", profiles=(), further="fewer-classes"),
 }
+for _name in ("smaller-corpus", "corpus-25", "corpus-50", "fewer-classes"):
+    OWN_METHODS |= _tuned(_name, profiles=(), further=_name)
 METHODS = {**OWN_METHODS, **testbeds.METHODS}  # those that train networks, and those of published predictions
 
 

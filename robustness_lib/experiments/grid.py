@@ -20,6 +20,7 @@ from robustness_lib.training.config import ADVERSARIES, SEED_LIMIT, TrainingConf
 
 ARMS = ("scratch", "tuned")  # the two sides of a comparison: trained from scratch, and pre-trained then tuned
 SETTINGS = read_toml("settings.toml")  # changes to the profiles' configs, by section, profile, and what they hold for
+SIZES = (1000, 2000, 5000, 10_000, 20_000, 50_000)  # numbers of training images that are measured on request
 
 R = TypeVar("R", bound=TrainingConfig)
 
@@ -50,6 +51,9 @@ class Method:
     pretrained_against: str | None = None  # where a user's checkpoint counts only if its adversary was the same
     further: str = ""  # which of the target's further pre-trainings is tuned; empty for its main one
     corpus: str = ""  # what a checkpoint that the user must give is pre-trained on; empty where none must be given
+
+
+SIZED = {f"standard-{n}": Method(profiles=(), changes={"train_images": n, "observations": 0}) for n in SIZES}
 
 
 @dataclass(frozen=True)
@@ -134,9 +138,10 @@ def _config(
     """The profile's config, changed by the method and the section, then by the user."""
     base = getattr(target_of(point.profile, point.dataset).against(method.adversary), point.arm)
     own = SETTINGS.get(section, {}).get(point.profile, {})
-    changes = dict(method.changes)
-    for key in method.settings or ("all", point.arm, point.dataset, point.method):
+    changes: dict[str, Any] = {}
+    for key in method.settings or ("all", point.arm, point.dataset):
         changes |= own.get(key, {})
+    changes |= {**method.changes, **({} if method.settings else own.get(point.method, {}))}
     config = config_type(**(base.as_dict() | changes))
     if configure is not None:
         config = configure(config, point)

@@ -4,7 +4,7 @@ The networks are those of the calibration section, described in the same way, so
 image of the test set, which is in-distribution (ID), and of several OOD sets gets a score; OOD ones should have larger.
 
 Methods: ``standard`` is the papers' score; the others of :data:`robustness_lib.methods.ood_scores.SCORES` came after
-it. ``overlap`` counts what the OOD sets share with the corpus of pre-training.
+it. ``overlap`` counts what the OOD sets share with the corpus of pre-training. On request: ``standard-1000`` and so on.
 
 P1's "average of five runs" is over five draws of OOD images for one network; so it is here, with the same draws for
 both arms and all methods at one seed.
@@ -23,7 +23,7 @@ from robustness_lib.data import SOURCES, ImageDataset, class_balanced_subset, cl
 from robustness_lib.data.imagenet_downsampled import read_class_map
 from robustness_lib.data.io import MissingData
 from robustness_lib.errors import UserError
-from robustness_lib.experiments.grid import Filters, Method, expand
+from robustness_lib.experiments.grid import SIZED, Filters, Method, expand
 from robustness_lib.experiments.presets import profile
 from robustness_lib.files import locked
 from robustness_lib.methods import ood_images
@@ -40,7 +40,7 @@ from robustness_lib.training.config import TrainingConfig
 
 SECTION = "ood"
 OVERLAP = "overlap"
-METHODS = {**dict.fromkeys(SCORES, Method()), OVERLAP: Method(arms=["tuned"])}
+METHODS = {**dict.fromkeys(SCORES, Method()), OVERLAP: Method(arms=["tuned"]), **SIZED}
 
 MEASURES = ("auroc", "aupr", "fpr95")  # of metrics.ood_detection.detection_metrics
 OUT_PER_IN = 1 / 5  # OOD images for each ID one (P1 §4.1)
@@ -158,7 +158,13 @@ def run(job: Job, context: Context) -> Metrics:
     parts, rows, bank = _network_outputs(job, config, test, found, context)
     every = Outputs(*(torch.cat([getattr(part, kind) for part in parts.values()]) for kind in ("logits", "features")))
     ends = np.cumsum([len(part.logits) for part in parts.values()])
-    scores = dict(zip(parts, np.split(SCORES[job.method](every, bank), ends[:-1]), strict=True))
+    scores = dict(
+        zip(
+            parts,
+            np.split(SCORES.get(job.method, SCORES["standard"])(every, bank), ends[:-1]),
+            strict=True,
+        )
+    )
     metrics: Metrics = {"error": float((parts["known"].logits.argmax(1) != test.labels).double().mean())}
     by_draw: dict[str, Floats] = {}
     for name, draws in rows.items():

@@ -10,7 +10,7 @@ import importlib
 import math
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Executor
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar, Unpack, cast
@@ -91,7 +91,7 @@ def measure_section(
     with sync.mirrored(planned, context.store, out) as keep:
         todo = [job for job in planned if store.get(job) is None]
         if todo and executor is None:
-            _tell_of_the_book(todo, load_published(name), context)
+            _warn_of_precision({job.profile for job in todo}, load_published(name), context)
         needed = pretraining.missing(todo, filters.get("overrides"), context.store)  # refuses what cannot be made
         for dataset in {job.dataset for job in planned if _needs_images(job)}:
             context.images(dataset, "test")
@@ -120,13 +120,10 @@ def measure_section(
     return planned, outcome
 
 
-def _tell_of_the_book(todo: Sequence[Job], published: Sequence[Record], context: Context) -> None:
-    """Say, once and before anything is trained, what the book has of these jobs, and where its arithmetic differs."""
-    keys, profiles = {job.key for job in todo}, {job.profile for job in todo}
-    book = [record for record in published if record.job.profile in profiles]
-    if count := len(keys & {record.job.key for record in book}):
-        print(f"{count} of the {len(todo)} jobs are in the book too; yours go to {context.store}", file=sys.stderr)
-    precisions = {str(record.provenance["precision"]) for record in book if "precision" in record.provenance}
+def _warn_of_precision(profiles: Container[str], published: Sequence[Record], context: Context) -> None:
+    """Say, once and before anything is trained, where this machine's arithmetic differs from the book's."""
+    sources = [record.provenance for record in published if record.job.profile in profiles]
+    precisions = {str(source["precision"]) for source in sources if "precision" in source}
     if precisions and context.runtime.precision not in precisions:
         here, there = context.runtime.precision, ", ".join(sorted(precisions))
         print(

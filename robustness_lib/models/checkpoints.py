@@ -117,8 +117,7 @@ def load_imagenet_weights(architecture: str, folder: Path | str) -> StateDict:
 def _imagenet_address(architecture: str) -> str:
     import torchvision
 
-    weights = torchvision.models.get_model_weights(architecture)
-    return str(weights["IMAGENET1K_V1"].url)
+    return str(torchvision.models.get_model_weights(architecture)["IMAGENET1K_V1"].url)
 
 
 def _our_names(state_dict: StateDict) -> StateDict:

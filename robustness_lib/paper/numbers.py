@@ -16,10 +16,9 @@ The data files ``published/<section>.csv`` hold one number per row:
 * ``precision``: "rounded", "truncated", "read from figure" (to about 0.02 of the plotted unit), "about",
   "bound", "exact"
 
-P1's row "Pre-Training" of Table 3 is ``normal`` in the pre-trained
-arm; ``full`` and ``excluded`` are WRN-40-2 with and without the class-excluded corpus; ``longer`` is P1's Figure 1;
-``clean-pretraining`` and ``targeted-pretraining`` (P1 §3.1) have no numbers. Metrics of OOD detection name the set
-(``auroc_svhn``), ``auroc_mean`` is the mean over the eight sets.
+P1's row "Pre-Training" of Table 3 is ``normal`` in the pre-trained arm; ``full`` and ``excluded`` are WRN-40-2 with and
+without the class-excluded corpus; ``longer`` is P1's Figure 1. Metrics of OOD detection name the set (``auroc_svhn``),
+``auroc_mean`` is the mean over the eight sets.
 """
 
 from __future__ import annotations

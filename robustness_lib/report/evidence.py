@@ -120,8 +120,7 @@ def _derived(metrics: Mapping[str, Any]) -> dict[str, float]:
     """Metrics that follow from recorded ones: ratios, means over the OOD sets of one kind, and values of lists.
 
     ``high_share``: of a testbed's models with effective robustness above 1 point, and so of those that were trained on
-    more data and of the others. ``mixed_gain``: effective robustness
-    of the best mix of two models beyond both.
+    more data and of the others. ``mixed_gain``: effective robustness of the best mix of two models beyond both.
     """
     found: dict[str, float] = {}
     if metrics.get("clean_accuracy") and "adversarial_accuracy" in metrics:
@@ -261,8 +260,7 @@ def compare(values: pd.DataFrame, treated: dict[str, Any], reference: dict[str, 
     A side is given by conditions on the columns, at least section, profile, dataset, method and metric.
     """
     sides = (where(values, main=True, **conditions) for conditions in (treated, reference))
-    found = paired(*sides, **how)
-    return replace(found, profile=treated["profile"], dataset=treated["dataset"])
+    return replace(paired(*sides, **how), profile=treated["profile"], dataset=treated["dataset"])
 
 
 def paired(

@@ -184,8 +184,7 @@ class Store:
 
     def records(self, section: str | None = None) -> list[Record]:
         """All whole records (of one section), sorted by key."""
-        records = filter(None, map(_read_record, self._files(section)))
-        return sorted(records, key=lambda record: record.job.key)
+        return sorted(filter(None, map(_read_record, self._files(section))), key=lambda record: record.job.key)
 
     def damaged(self) -> list[Path]:
         """The files in the store that are not whole records."""
