@@ -277,7 +277,6 @@ def test_compare_takes_means_of_other_seeds_and_says_when_there_is_nothing(comma
 
 
 def test_run_says_in_which_precision_the_book_was_measured(command: Command) -> None:
-    measured("cpu", "theirs", {0: 0.2})
     jobs = calibration.jobs("smoke", methods=["standard"], seeds=[0], overrides={"epochs": "1", "train_images": "40"})
     lines = [Record(job, {"error": 0.5}, {"seconds": 1.0, "precision": "bfloat16"}).to_json() for job in jobs]
     Path("book/results/calibration.jsonl").write_text("\n".join(lines) + "\n")

@@ -39,6 +39,13 @@ def test_command(words) -> None:
     assert done.exit_code == 0, done.output
     arms = [record.job.init == "scratch" for record in Store("runs").records(words[1])]
     assert sorted(arms) == [False, True]
+
+
+def test_page() -> None:
+    page, few = {{}}, 'seeds, levels, overrides, results = "0", "100", "{settings}", "."'
+    first, code = open("notebooks/small_sets.py").read().split("\\n\\n# %% tags=[\\"remove-cell")
+    exec(f"{{first}}\\n{{few}}\\n# {{code}}", page)
+    assert (len(page["values"]), len(page["live"])) == (0, 2)
 """
 
 
@@ -70,6 +77,7 @@ def run_copy(folder: Path) -> None:
 
 def test_examples_run(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "robustness_lib", tmp_path / "robustness_lib")
+    (tmp_path / "notebooks").mkdir()
     commands, tests = [], []
     for example in EXAMPLES.values():
         for block in blocks(example):
@@ -82,7 +90,7 @@ def test_examples_run(tmp_path: Path) -> None:
         [command] = blocks(example, "bash")
         settings = FAST + (FAST_OOD if "run ood" in command else [])
         commands.append(shlex.split(command)[1:] + [word for setting in settings for word in ("--set", setting)])
-    code = ["from __future__ import annotations", *tests, RUN.format(commands=commands)]
+    code = ["from __future__ import annotations", *tests, RUN.format(commands=commands, settings=",".join(FAST))]
     (tmp_path / "test_examples.py").write_text("\n\n".join(code))
     assert toys.exit_code(run_copy, tmp_path) == 0, (tmp_path / "output").read_text()
-    assert f"{len(tests) + len(commands)} passed" in (tmp_path / "output").read_text()
+    assert f"{len(tests) + len(commands) + 1} passed" in (tmp_path / "output").read_text()
