@@ -74,7 +74,7 @@ markdown.table(
 # | supported | The interval lies wholly on the claimed side of no effect. |
 # | contradicted | It lies wholly on the other side. |
 # | undecided | It includes zero (or an end of the claim's margin); or two pre-trainings are compared, of which one has a single seed; or all seeds give the same value. |
-# | not testable here | What is needed is private; or the method that is the reference fails here; or the networks have learned next to nothing: on clean test images, after training at the lowest recorded noise strength or exponent, both sides err on more than 85 % (one side, where the rise of the error is compared). |
+# | not testable here | What is needed is private; or the method that is the reference fails here; or the networks have learned too little: on clean test images, after training at the lowest recorded noise strength or exponent, both sides err on more than 85 % (one side, where the rise of the error is compared). |
 # | not measured | Fewer than two seeds have both sides. The note says what it takes. |
 #
 # **Size**, where the paper states one: *reached* if the interval lies wholly at or beyond it, *below* if wholly short of
@@ -154,7 +154,7 @@ markdown.table(
 # means ± standard deviations over the seeds that both sides have, then the effect with its interval; *published* ones are
 # computed from published predictions. The paper's numbers are as printed; ours may be over fewer noise strengths, exponents
 # or OOD sets, and each section's first table has both over the same. Networks of both scales were pre-trained on a 275-class
-# ImageNet stand-in (Tiny ImageNet + mini-ImageNet).
+# ImageNet stand-in (Tiny ImageNet + mini-ImageNet) or a part of it, those of claims about Places365 on MiniPlaces.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 verdicts.claims_table(rows, name="tab-claims")

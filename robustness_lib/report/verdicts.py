@@ -219,8 +219,8 @@ def _untestable(verdict: Verdict, records: _Records) -> str:
         errors = [_clean_error(records, str(dataset), side) for side in sides]
         # where the rise of an error is measured, one side without room for it is enough
         if (max if claim.over == "excess" else min)(errors) > NOTHING_LEARNED:
-            words = " and ".join(f"{100 * error:.0f}" for error in dict.fromkeys(reversed(errors)))
-            return f"next to nothing was learned: test error {words} % on {label(str(dataset))}"
+            *own, limit = (f"{100 * x:.0f}" for x in (*dict.fromkeys(reversed(errors)), NOTHING_LEARNED))
+            return f"too little was learned: test error {' and '.join(own)} % on {label(str(dataset))}, limit {limit} %"
     return ""
 
 
