@@ -17,6 +17,7 @@ SOURCES  := $(wildcard notebooks/*.py)
 PAGES    := $(SOURCES:notebooks/%.py=book/executed/%.ipynb)
 LIBRARY  := $(shell find robustness_lib -type f -not -path '*/__pycache__/*')
 RESULTS  := $(sort $(wildcard book/results/*.jsonl))
+ALL      := index claims data_size cost provenance  # the pages that read the results of several sections
 LIST     := book/executed/.results
 PROSE    := README.md _config.yml _toc.yml $(wildcard book/*.md book/api/*.md book/*.bib book/_static/* book/_ext/*.py)
 
@@ -92,7 +93,7 @@ $(LIST): FORCE
 $(PAGES): $(LIST)
 $(foreach file,$(RESULTS),$(eval book/executed/$(basename $(notdir $(file))).ipynb: $(file)))
 $(PAGES): $(filter-out $(SOURCES:notebooks/%.py=book/results/%.jsonl),$(RESULTS))
-book/executed/index.ipynb book/executed/claims.ipynb book/executed/cost.ipynb book/executed/provenance.ipynb: $(RESULTS)
+$(ALL:%=book/executed/%.ipynb): $(RESULTS)
 
 # All pages are written anew unless nothing but results changed: their menus show the titles of all.
 _build/book: $(PAGES) $(SOURCES) $(PROSE) $(LIBRARY) $(SET_UP)

@@ -224,7 +224,8 @@ trainings.trainings_table(
 #
 # **Scale.** The network is smaller, its pre-training corpus is a 275-class ImageNet stand-in
 # ([data](../data.md)), and it is trained on 2,000 images of CIFAR instead of 50,000. Both arms are therefore much less
-# accurate than the paper's, and pre-training has more clean accuracy to give. From-scratch networks have no dropout here
+# accurate than the paper's, and pre-training has more clean accuracy to give. What is left at equal clean
+# accuracy has [a page of its own](data_size.ipynb). From-scratch networks have no dropout here
 # (the paper: 0.3). Batches hold 32 images instead of 128, so that a few passes over few images make enough updates.
 # {numref}`tab-label-noise-candidates` has the trainings that were tried on held-out images. Longer ones from scratch err less
 # on clean labels, so at weak noise the choice favours the pre-trained arm. That arm was tuned for 3 epochs, although 5 do

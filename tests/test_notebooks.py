@@ -56,7 +56,7 @@ def test_a_notebook_works_from_the_root_of_the_repository(tmp_path: Path, monkey
 
 
 def test_every_section_has_a_notebook() -> None:
-    assert {path.stem for path in SOURCES} == {*paper.SECTIONS, "index", "claims", "cost", "provenance"}
+    assert {path.stem for path in SOURCES} == {*paper.SECTIONS, "index", "claims", "data_size", "cost", "provenance"}
 
 
 @NOTEBOOKS
