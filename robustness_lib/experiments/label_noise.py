@@ -2,9 +2,9 @@
 
 Methods: ``none`` trains on the corrupted labels as they are; ``forward`` is Forward correction; ``glc-5`` and
 ``glc-10`` are Gold Loss Correction with 5 and 10 % trusted labels; ``longer`` (Figure 1) is ``none`` for many epochs.
-On request: ``none-allconv`` is another network; ``none-excluded`` and ``none-places365`` tune another corpus's
-checkpoint; ``none-1000`` and so on have so many training images. Noise of another kind than uniform is in the method's
-name (``forward-flip``). The image sets ``cifar10n-…`` have labels of annotators, and so no strength.
+On request: ``none-allconv``, another network; ``none-excluded`` and ``none-places365``, another corpus's checkpoint;
+``none-1000`` and so on, so many training images; ``none-1000-longer``, more epochs of tuning. Noise that is not uniform
+is in the method's name (``forward-flip``). The image sets ``cifar10n-…`` have labels of annotators, and no strength.
 
 At one seed both arms and all methods have the same labels. P1's code draws them with seed 1, which is the noise of
 seed 0 here. With GLC all labels are corrupted before the trusted ones are put back, where P1's code draws for the
@@ -49,6 +49,7 @@ METHODS = {
     "none-excluded": Method(arms=["tuned"], corpus="imagenet32-no-cifar10", **_ON_REQUEST),
     "none-places365": Method(arms=["tuned"], corpus="places365", **_ON_REQUEST),
     **{f"none-{n}": Method(changes={"train_images": n}, **_ON_REQUEST) for n in SIZES},
+    "none-1000-longer": Method(arms=["tuned"], changes={"train_images": 1000, "epochs": 20}, **_ON_REQUEST),
 }
 
 _HUMAN, _CLEAN = "cifar10n-", "cifar10"  # how sets with human labels are called, and where their true labels are
