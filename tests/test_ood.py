@@ -45,7 +45,7 @@ def test_paper_profile_has_the_papers_sets() -> None:
 
 def test_overlap_is_measured_once_and_where_the_checkpoint_names_its_corpus() -> None:
     found = ood.jobs("smoke", datasets=["own"], init="tiny")
-    assert {job.method for job in found} == set(ood_scores.SCORES)
+    assert {job.method for job in found} == set(ood_scores.SCORES) == set(ood.METHODS) - {ood.OVERLAP, *ood.SIZED}
     assert all(job.method != "overlap" for job in ood.jobs("cpu", seeds=[3, 4]))
     assert {job.seed for job in ood.jobs("cpu", seeds=[3, 4], methods=["overlap"])} == {3}
     assert ood._corpus("wrn-16-1_imagenet32_160000x275_untargeted_e10_s1_f8e138") == "imagenet32"

@@ -141,8 +141,7 @@ def test_a_part_of_the_corpus_is_a_pre_training_of_its_own(root: Path, tmp_path:
     assert metrics["images"] == 20
     assert metrics["classes"] == 5
     scale = dataclasses.replace(SCALE, targets={"own": target})
-    changes = {"train_images": "20"}
-    assert pretraining.job(scale, target, overrides=changes) == part
+    assert pretraining.job(scale, target, overrides={"train_images": "20"}) == part
 
 
 def test_a_kill_between_checkpoint_and_record_loses_no_record(

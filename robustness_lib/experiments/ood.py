@@ -158,13 +158,8 @@ def run(job: Job, context: Context) -> Metrics:
     parts, rows, bank = _network_outputs(job, config, test, found, context)
     every = Outputs(*(torch.cat([getattr(part, kind) for part in parts.values()]) for kind in ("logits", "features")))
     ends = np.cumsum([len(part.logits) for part in parts.values()])
-    scores = dict(
-        zip(
-            parts,
-            np.split(SCORES.get(job.method, SCORES["standard"])(every, bank), ends[:-1]),
-            strict=True,
-        )
-    )
+    score = SCORES["standard" if job.method in SIZED else job.method]
+    scores = dict(zip(parts, np.split(score(every, bank), ends[:-1]), strict=True))
     metrics: Metrics = {"error": float((parts["known"].logits.argmax(1) != test.labels).double().mean())}
     by_draw: dict[str, Floats] = {}
     for name, draws in rows.items():
