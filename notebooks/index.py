@@ -89,7 +89,8 @@ for section, dataset, name, method, reduce in SETTINGS[:-1]:  # effective robust
         ]
         mean, low, high = 100 * np.array(evidence.mean_interval(1 - bad[1] / bad[0]))
         row = {"row": f"{SECTIONS[section]}, {label(dataset)}", "paper": 100 * (1 - bad[3] / bad[2])}
-        row |= {"improved": min(metric(name).better * end for end in (found.low, found.high)) > 0}
+        ends = sorted(metric(name).better * end for end in (found.low, found.high))
+        row |= {"improved": ends[0] > 0, "worse": ends[1] < 0}
         rows.append(row | {"ours": mean, "low": low, "high": high, "profile": found.profile, "n": found.n})
 improved = sum(row["improved"] for row in rows)
 gold = [gain("label_noise", "error", method=name, reduce="excess") for name in ("glc-5", "glc-10")]
@@ -123,23 +124,15 @@ compared |= {"OOD detection on CIFAR-100": ood[0], "effective robustness": shift
 compared |= {f"adversarial robustness on {label(name)}": one for name, one in zip(names, attacked, strict=True)}
 separate = [name for name, one in compared.items() if one.pretraining_seeds > 1]
 apart = f", but in {' and '.join(separate)} each seed has a pre-training of its own" * bool(separate)
-
-
-def against_more(section, name, method, level=None):
-    """Pre-trained with 1,000 training images against 5,000 from scratch."""
-    side = {"section": section, "profile": "cpu", "dataset": "cifar10", "metric": name}
-    few, many = (f"{method}-1000", "standard" if section == "calibration" else f"{method}-5000")
-    sides = (side | {"method": few, "arm": "pre-trained"}, side | {"method": many, "arm": "scratch"})
-    return evidence.compare(values, *sides, level=level)
-
-
-noiseless, noisy = (against_more("label_noise", "error", "none", level) for level in (0.0, 0.6))
-calibrated = against_more("calibration", "rms_calibration_error", "standard")
+plenty = {"section": "label_noise", "profile": "cpu", "dataset": "cifar10", "metric": "error"}
+few = [plenty | {"arm": "pre-trained", "method": name} for name in ("none-1000", "none-1000-longer")]
+plenty |= {"arm": "scratch", "method": "none-5000"}
+short, long = (evidence.compare(values, one, plenty, level=0.6) for one in few)
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input", "readme"]
 markdown.findings(
     (
-        all(row["high"] > 0 and row["ours"] < row["paper"] for row in rows) and shift.low < 0 < shift.high,
+        all(not row["worse"] and row["ours"] < row["paper"] for row in rows) and shift.low < 0 < shift.high,
         f"**In short.** Pre-training improves {improved} of {len(rows)} main measures: the 95 % interval of the difference excludes zero. "
         "Each mean gain is a smaller share of the error than in the paper. The others are undecided, and so is a rise of effective robustness.",
     ),
@@ -155,20 +148,21 @@ markdown.findings(
         f"({points(clean[0])} and {points(clean[1])} points).",
     ),
     (
-        max(area.high, rare.high, *(x.high for x in gold)) < 0 and excess.low < 0 < excess.high,
+        all(one.high < 0 for one in (area, rare, *gold)) and excess.low < 0 < excess.high,
         f"**Label noise, class imbalance: lower error** (`cpu`). On CIFAR-10 the area under the error curve falls from {means(area)}, "
         f"the error on rare classes from {means(rare)}. With Gold Loss Correction pre-training also makes "
         "noise itself do less harm; without a correction that is undecided.",
     ),
     (
-        rms.profile == "paper" and rms.high < 0 and halved.low < 0.5 < halved.high and min(x.low for x in errors) > 0,
+        rms.profile == "paper" and rms.high < 0 and halved.low < 0.5 < halved.high and all(x.low > 0 for x in errors),
         f"**Calibration: better, but accuracy falls** (`paper`). On CIFAR-10 the RMS calibration error falls from {means(rms)}; "
         f"whether by half is undecided. The test error, lower in the authors' logs, rises from {means(errors[0])} "
         f"(CIFAR-100: {means(errors[1])}).",
     ),
     (
         ood[0].profile == "paper"
-        and min(ood[0].low, ood[1].low) > 0 > ood[2].high
+        and ood[0].low > 0
+        and ood[1].low > 0 > ood[2].high
         and all(one.n for one in noise)
         and [one.low > 0 for one in noise] == [False, True, False]
         and all(one.low < 0 < one.high for one in (noise[0], noise[2], *ood10)),
@@ -182,11 +176,10 @@ markdown.findings(
         f"{markdown.effect(shift, 'maximum_effective_robustness')}).",
     ),
     (
-        noisy.high < 0 < noiseless.effect and calibrated.low < 0 < calibrated.high,
-        "**Pre-training or more data?** (`cpu`, CIFAR-10) In calibration pre-training mostly [replaces data](data_size.ipynb): "
-        "fine-tuned on 1,000 images, a network has an RMS error like that of one from scratch on 5,000 "
-        f"({markdown.effect(calibrated, 'error')}). Against label noise it does more: with 60 % wrong labels it errs less than that one "
-        f"({markdown.effect(noisy, 'error')}), though more without noise.",
+        short.high < 0 and long.low < 0 < long.high,
+        "**Pre-training or more data?** (`cpu`, CIFAR-10, 60 % wrong labels) Fine-tuned for 3 epochs on 1,000 images, a network errs less "
+        f"than one from scratch on 5,000 ({markdown.effect(short, 'error')}); fine-tuned for 20, as long as that one, a difference is "
+        f"undecided ({markdown.effect(long, 'error')}). [At equal accuracy](data_size.ipynb) has calibration and OOD detection too.",
     ),
     (
         True,
