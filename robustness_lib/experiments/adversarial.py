@@ -249,7 +249,8 @@ def attack_independently(job: Job, network: nn.Module, data: ImageDataset, conte
         torch.manual_seed(0)
         ours = torch.cat([pgd(model, *part, threat) for part in parts])
         torch.manual_seed(0)
-        theirs = torch.cat([torchattacks.PGD(model, *strength, random_start=True)(*part) for part in parts])
+        their_pgd = torchattacks.PGD(model, *strength, random_start=True)
+        theirs = torch.cat([their_pgd(*part) for part in parts])
         options = {"eps": threat.epsilon, "norm": "Linf", "seed": 0, "device": runtime.device, "version": "custom"}
         adversary = autoattack.AutoAttack(model, attacks=["apgd-ce"], **options)
         adversary.verbose, adversary.apgd.n_restarts = False, 1

@@ -1,7 +1,8 @@
 """The scales at which everything can be measured, ``smoke``, ``cpu`` and ``paper``: the tables of ``profiles.toml``.
 
 A profile says on which images networks are pre-trained, on which data sets they are compared, and by which recipes
-they are pre-trained, trained from scratch and tuned. What sections change in these is in ``settings.toml``.
+they are pre-trained, trained from scratch and tuned. What sections change in these is in ``settings.toml``; any field
+can be overridden from the command line or a notebook's parameters cell.
 """
 
 from __future__ import annotations
