@@ -16,6 +16,7 @@ from robustness_lib.metrics.effective_robustness import (
     SCALINGS,
     LinearFit,
     accuracy_gap_share,
+    alone_of_three,
     binned_average,
     clopper_pearson,
     dominance_matrix,
@@ -147,6 +148,13 @@ def test_the_matrix_is_that_of_all_pairs() -> None:
     for i, j in itertools.product(range(7), repeat=2):
         expected = (correct[min(i, j)] & ~correct[max(i, j)]).mean()  # rows rise in accuracy
         assert matrix[i, j] == pytest.approx(expected, abs=1e-12)
+
+
+def test_alone_of_three_is_counted_triple_by_triple() -> None:
+    correct = np.random.default_rng(2).random((5, 301)) < 0.6
+    triples = [(i, *pair) for i in range(5) for pair in itertools.combinations(sorted({0, 1, 2, 3, 4} - {i}), 2)]
+    expected = [(correct[i] & ~correct[j] & ~correct[k]).mean() for i, j, k in triples]
+    np.testing.assert_allclose(alone_of_three(correct), expected, atol=1e-12)
 
 
 def test_hard_examples_and_who_gets_them_right() -> None:

@@ -11,6 +11,7 @@ The methods are:
   ``fit-logit-2021-09``, the same through other models of the same testbed, the variants of ``testbeds.toml``;
 * ``testbed``: the accuracies themselves, and effective robustness against the line that P2 prints;
 * ``image-by-image``: dominance probabilities of all pairs, and the images that no model gets right (P2 §5.4, C.10);
+* ``triplets``: how often one of three models alone is right, on both test sets (our reading of P2's Figure 20);
 * ``mixed``: the classifier that asks the weakest or the strongest model of the testbed at random (P2 D.1).
 
 The ImageNet models are those of the table of 2020-08-31, with ImageNetV2's images in the format of the validation set:
@@ -51,6 +52,7 @@ METHODS: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(_FITS, tuple(PAIRS)),
     **{f"{fit}-{variant}": ("imagenet",) for variant in VARIANTS for fit in _FITS},
     **dict.fromkeys(("testbed", "image-by-image", "mixed"), tuple(measures.PRINTED_LINES)),
+    "triplets": ("imagenet",),
 }
 """The methods, which train nothing, each with the pairs that have it."""
 
@@ -71,6 +73,8 @@ def _job(dataset: str, method: str) -> Job:
     recipe = VARIANTS[variant] if kind == "fit" and variant else PAIRS[dataset]
     if method == "image-by-image":
         recipe = {"source": "imagenet-answers" if dataset == "imagenet" else "cifar10-testbed", "images": dataset}
+    elif method == "triplets":
+        recipe = VARIANTS["answers"]
     elif kind == "fit":
         recipe = recipe | {"scaling": scaling}
     same: dict[str, Any] = {"section": SECTION, "profile": PROFILE, "init": SCRATCH, "level": None, "seed": 0}
@@ -200,6 +204,28 @@ def image_by_image(job: Job, context: Context) -> Metrics:
     }
 
 
+def triplets(job: Job, context: Context) -> Metrics:
+    """How often one of three models alone is right, ID and OOD, over all models and pairs of the others."""
+    answers = _answers(job, context)
+    whole = [model not in BROKEN for model in answers.models]
+    inside, outside = (
+        measures.alone_of_three(answers.correct[str(job.recipe[name])][whole]) for name in ("original", "shifted")
+    )
+    ratio = outside / inside
+    low, middle, high = np.percentile(ratio, (2.5, 50, 97.5))
+    return {
+        "model_count": float(sum(whole)),
+        "event_count": float(len(ratio)),
+        "id_share": float(inside.mean()),
+        "ood_share": float(outside.mean()),
+        "ratio_low": float(low),  # to ratio_high are 95 % of OOD ÷ ID share
+        "ratio_median": float(middle),
+        "ratio_high": float(high),
+        "more_often": float((ratio > 1).mean()),  # OOD than ID
+        "correlation": float(np.corrcoef(inside, outside)[0, 1]),
+    }
+
+
 def mixed(job: Job, context: Context) -> Metrics:
     """The classifier that asks the weaker of two models in a share of all cases."""
     models, _ = _models(job, context)
@@ -215,4 +241,4 @@ def mixed(job: Job, context: Context) -> Metrics:
     }
 
 
-_MEASURES = {"testbed": testbed, "image-by-image": image_by_image, "mixed": mixed}  # the others are fits
+_MEASURES = {"testbed": testbed, "image-by-image": image_by_image, "triplets": triplets, "mixed": mixed}

@@ -200,6 +200,20 @@ def dominance_matrix(correct: Array) -> Floats:
     return np.asarray((least - both) / right.shape[1])
 
 
+def alone_of_three(correct: Array) -> Floats:
+    """How often one of three models alone is right, as our reading of P2's Figure 20 (it refers to Mania and Sra 2020).
+
+    For each model, in order, and each pair of the others, [M (M - 1) (M - 2) / 2] in [0, 1], from where each is right,
+    [M, N].
+    """
+    right = check_correctness(correct, "correct", "[M, N]")
+    shares = []
+    for model, own in enumerate(right):
+        wrong = np.delete(~right[:, own], model, axis=0).astype(np.float64)
+        shares.append((wrong @ wrong.T)[np.triu_indices(len(wrong), 1)])
+    return np.concatenate(shares) / right.shape[1]
+
+
 def hard_examples(correct: Array) -> Bools:
     """The images, bool [N], that no model gets right, from where each is right [M, N] (P2 §5.4)."""
     return np.logical_not(check_correctness(correct, "correct", "[M, N]").any(0))
