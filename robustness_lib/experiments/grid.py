@@ -53,7 +53,19 @@ class Method:
     corpus: str = ""  # what a checkpoint that the user must give is pre-trained on; empty where none must be given
 
 
-SIZED = {f"standard-{n}": Method(profiles=(), changes={"train_images": n, "observations": 0}) for n in SIZES}
+TUNINGS: dict[str, dict[str, Any]] = {  # other ways of fine-tuning few images
+    "longer": {"epochs": 60},  # as many as `cpu` trains from scratch
+    "rate-0.001": {"learning_rate": 0.001},
+    "rate-0.01": {"learning_rate": 0.01},
+}
+
+
+def _sized(images: int, arms: Sequence[str] = ARMS, **changes: Any) -> Method:
+    return Method(arms=arms, profiles=(), changes={"train_images": images, "observations": 0, **changes})
+
+
+SIZED = {f"standard-{n}": _sized(n) for n in SIZES}
+SIZED |= {f"standard-{n}-{name}": _sized(n, ARMS[1:], **TUNINGS[name]) for n in SIZES[:2] for name in TUNINGS}
 
 
 @dataclass(frozen=True)

@@ -211,7 +211,7 @@ def alone_of_three(correct: Array) -> Floats:
     for model, own in enumerate(right):
         wrong = np.delete(~right[:, own], model, axis=0).astype(np.float64)
         shares.append((wrong @ wrong.T)[np.triu_indices(len(wrong), 1)])
-    return np.concatenate(shares) / right.shape[1]
+    return np.asarray(np.concatenate(shares) / right.shape[1])
 
 
 def hard_examples(correct: Array) -> Bools:
