@@ -65,7 +65,8 @@ markdown.table(
 # %% [markdown]
 # ## How a verdict is reached
 #
-# The two sides of a claim are compared at the same seed: they share every random draw but what is compared. Each seed gives
+# The two sides of a claim are compared at the same seed: they share every random draw but what is compared. (At `cpu`
+# some of their networks were trained in bfloat16, others in float32: *How this page was made* lists both.) Each seed gives
 # one effect, and the interval is the 95 % interval of Student's t distribution over the seeds. The highest scale with two
 # seeds decides, `paper` before `cpu`; `smoke` never counts.
 #
@@ -74,7 +75,7 @@ markdown.table(
 # | supported | The interval lies wholly on the claimed side of no effect. |
 # | contradicted | It lies wholly on the other side. |
 # | undecided | It includes zero (or an end of the claim's margin); or two pre-trainings are compared, of which one has a single seed; or all seeds give the same value. |
-# | not testable here | What is needed is private; or the method that is the reference fails here; or the networks have learned too little: on clean test images, after training at the lowest recorded noise strength or exponent, both sides err on more than 85 % (one side, where the rise of the error is compared). |
+# | not testable here | What is needed is private; or training without a correction is compared with Forward correction, which fails here; or the networks have learned too little: on clean test images, after training at the lowest recorded noise strength or exponent, both sides err on more than 85 % (one side, where the rise of the error is compared). |
 # | not measured | Fewer than two seeds have both sides. The note says what it takes. |
 #
 # **Size**, where the paper states one: *reached* if the interval lies wholly at or beyond it, *below* if wholly short of
@@ -84,7 +85,8 @@ markdown.table(
 # given with its reason: *supported* if the interval lies within the margin, *contradicted* if wholly outside.
 #
 # **Every level, class or OOD set.** Such a claim is supported where all of them support it, and contradicted where one
-# contradicts it; shown is the one whose interval lies least on the claimed side.
+# contradicts it. Shown is one that contradicts it, else one that is undecided; of several the one whose interval lies least
+# on the claimed side.
 #
 # **What the intervals leave out.** Where a page's caption says *one pre-training*, all seeds of the pre-trained arm start
 # from one checkpoint: an interval covers the randomness of fine-tuning and of training from scratch, not that of
