@@ -68,6 +68,7 @@ _NUMBERS = {scale: [float(number) for number, _ in enumerate(models, 1)] for sca
 _SLOW = ("cpu", "paper")  # what smoke leaves out: it shows that each piece of the machinery works
 _AS_IN_P2 = {"schedule": "constant", "nesterov": False, "weight_decay": 1e-4, "batch_size": 64}  # B.6
 _AS_IN_P1: dict[str, Any] = {"arms": ["scratch"], "settings": ["all", "testbed"], "seeds": 1}
+_FURTHER_CORPORA = ("smaller-corpus", "corpus-25", "corpus-50", "fewer-classes")  # each is its own pre-training
 _TUNED: dict[str, Any] = {"arms": ["tuned"], "further": "excluded", "changes": _AS_IN_P2}
 
 
@@ -91,9 +92,8 @@ OWN_METHODS = {
     **_tuned("zero-shot"),
     **_tuned("zero-shot-mean", "zero-shot-sum", profiles=_SLOW),
     **_tuned("hardening", "class-map-replay", "larger-network", profiles=()),
+    **{name: Method(**{**_TUNED, "profiles": (), "further": name}) for name in _FURTHER_CORPORA},
 }
-for _name in ("smaller-corpus", "corpus-25", "corpus-50", "fewer-classes"):
-    OWN_METHODS |= _tuned(_name, profiles=(), further=_name)
 METHODS = {**OWN_METHODS, **testbeds.METHODS}  # those that train networks, and those of published predictions
 
 
