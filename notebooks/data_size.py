@@ -31,7 +31,7 @@ style.use_style()
 every = evidence.where(evidence.load(results), main=True, dataset="cifar10")
 small = evidence.where(every, profile="cpu")
 values = small[small["method"].astype(str).str.fullmatch(r"(standard|none)(-\d+)?")]
-values = values.assign(images=values["recipe"].str.extract(r'"train_images":(\d+)')[0].astype(int))
+values = values.assign(images=evidence.train_images(values["recipe"]))
 MEASURES = {  # by title: section, metric, its noise strength, and that at which the test error beside it was measured
     "RMS calibration error": ("calibration", "rms_calibration_error", None, None),
     "Negative log-likelihood": ("calibration", "negative_log_likelihood", None, None),

@@ -66,7 +66,7 @@ against = "; ".join(words + f" ({', '.join(sets)})" * bool(sets) for words, sets
 tuned = evidence.where(values, main=True, profile="cpu", arm="pre-trained", section=list(SECTIONS))
 tuned = tuned[tuned["method"].isin(("adversarial", "none", "normal", "standard"))]["recipe"].drop_duplicates()
 networks = {network_label(name) for name in tuned.str.extract(r'"architecture":"(.+?)"')[0]}
-images = tuned.str.extract(r'"train_images":(\d+)')[0].astype(int).max()
+images = evidence.train_images(tuned).max()
 
 # %% tags=["remove-cell", "remove-stderr"]
 HEADLINES = {

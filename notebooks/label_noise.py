@@ -245,7 +245,7 @@ markdown.Markdown(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 trial = evidence.where(values, dataset="cifar10", level=0.6, metric="error", method=["none", "forward", "glc-10"])
-trial = trial.assign(images=trial["recipe"].str.extract(r'"train_images":(\d+)')[0].astype(int))
+trial = trial.assign(images=evidence.train_images(trial["recipe"]))
 trial = trial[trial["main"] | (trial["images"] > trial["images"].min())]
 means = trial.pivot_table(index=["images", "method"], columns="arm", values="value", observed=True)
 large = means.loc[means.index.max()[0]] if len(means) else means

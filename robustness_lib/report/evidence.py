@@ -216,6 +216,11 @@ def where(values: pd.DataFrame, **conditions: Any) -> pd.DataFrame:
     return values[keep]
 
 
+def train_images(recipes: pd.Series) -> pd.Series:
+    """On how many images networks were trained, by their recipes as :func:`tidy` has them; 0 for the whole set."""
+    return recipes.str.extract(r'"train_images":(\d+)')[0].astype(int)
+
+
 def mean_interval(values: Sequence[float] | Floats) -> tuple[float, float, float]:
     """Mean and two-sided 95 % t-interval; a single value has the interval (-inf, inf)."""
     numbers = np.asarray(values, dtype=float)
