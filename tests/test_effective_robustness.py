@@ -13,7 +13,6 @@ import toys
 from robustness_lib.errors import UserError
 from robustness_lib.experiments import effective_robustness as section
 from robustness_lib.experiments import evaluations
-from robustness_lib.experiments import testbed as testbeds
 from robustness_lib.experiments.effective_robustness import OWN_METHODS, SHARES, EffectiveRobustnessConfig, Tuning, jobs
 from robustness_lib.experiments.evaluations import ORIGINAL, Evaluations, TargetTests, target_tests
 from robustness_lib.experiments.testbed_comparison import metrics_against, testbed_metrics, whole_testbed_metrics
@@ -25,7 +24,7 @@ testbed_metrics.__test__ = False  # type: ignore[attr-defined]  # a function of 
 
 
 def own(scale: str, **selection: object) -> list[Job]:
-    return [job for job in jobs(scale, **selection) if not testbeds.is_job(job)]  # type: ignore[arg-type]
+    return [job for job in jobs(scale, **selection) if job.method in OWN_METHODS]  # type: ignore[arg-type]
 
 
 def test_what_a_method_changes() -> None:

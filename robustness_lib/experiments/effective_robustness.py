@@ -157,7 +157,7 @@ def run(job: Job, context: Context) -> Metrics:
 
     ``source_accuracy`` and ``source_accuracy_before`` are of the old head, where it is known, on the corpus.
     """
-    if testbeds.is_job(job):
+    if job.method in testbeds.METHODS:
         return testbeds.run(job, context)
     config = EffectiveRobustnessConfig.of(job.recipe)
     sizes = {"original": config.test_images, "shifted": config.shifted_images}

@@ -81,11 +81,6 @@ def _job(dataset: str, method: str) -> Job:
     return Job(dataset=dataset, method=method, recipe=recipe, **same)
 
 
-def is_job(job: Job) -> bool:
-    """Whether a job of the section is one of these, which need no image set and train nothing."""
-    return "source" in job.recipe
-
-
 def run(job: Job, context: Context) -> Metrics:
     """Compute one measurement from the published tables; accuracies, shares and probabilities are fractions."""
 
