@@ -23,7 +23,6 @@ from robustness_lib.metrics.effective_robustness import (
     effective_robustness,
     equal_accuracy_curve,
     fit_line,
-    from_scale,
     hard_examples,
     hard_share_correct,
     mixed_classifier,
@@ -70,6 +69,7 @@ def test_the_lines_are_those_of_the_papers_tables() -> None:
 def test_a_line_is_found_again(scaling: str) -> None:
     true = LinearFit(0.8, -0.1 if scaling == "linear" else -0.4, scaling)
     x = np.array([0.2, 0.5, 0.7, 0.9, 0.95])
+    np.testing.assert_allclose(to_scale(true.predict(x), scaling), 0.8 * to_scale(x, scaling) + true.intercept)
     found = fit_line(x, true.predict(x), scaling)
     assert (found.slope, found.intercept) == pytest.approx((true.slope, true.intercept))
     assert found.r_squared == pytest.approx(1)
@@ -77,13 +77,11 @@ def test_a_line_is_found_again(scaling: str) -> None:
     np.testing.assert_allclose(effective_robustness(x, found.predict(x) + 0.01, found), 0.01)
 
 
-def test_scales_against_the_standard_library_and_back() -> None:
+def test_scales_against_the_standard_library() -> None:
     x = np.array([0.003, 0.2, 0.5, 0.93])
     normal = statistics.NormalDist()
     np.testing.assert_allclose(to_scale(x, "probit"), [normal.inv_cdf(value) for value in x])
     np.testing.assert_allclose(to_scale(x, "logit"), np.log(x / (1 - x)))
-    for scaling in SCALINGS:
-        np.testing.assert_allclose(from_scale(to_scale(x, scaling), scaling), x)
 
 
 def test_r_squared_and_standard_errors_by_hand() -> None:

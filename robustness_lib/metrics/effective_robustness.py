@@ -14,7 +14,7 @@ import numpy.typing as npt
 from scipy.special import expit, logit, ndtr, ndtri
 
 from robustness_lib.errors import UserError, choose
-from robustness_lib.methods.checks import Bools, Floats, Shape, as_array, check_correctness, check_numbers, check_whole
+from robustness_lib.methods.checks import Bools, Floats, Shape, check_correctness, check_numbers, check_whole
 
 Array = npt.ArrayLike
 
@@ -44,11 +44,6 @@ def to_scale(accuracy: Array, scaling: str) -> Floats:
     return SCALINGS[choose(scaling, SCALINGS, "scaling")][0](_accuracies(accuracy, "accuracy"))
 
 
-def from_scale(values: Array, scaling: str) -> Floats:
-    """The inverse of :func:`to_scale`: accuracies from their places on a scale, which may be infinite."""
-    return SCALINGS[choose(scaling, SCALINGS, "scaling")][1](as_array(values, "values").astype(np.float64))
-
-
 @dataclass(frozen=True)
 class LinearFit:
     """A baseline: OOD accuracy as a line of ID accuracy, both on a scale (P2 §3, Table 3)."""
@@ -67,7 +62,7 @@ class LinearFit:
 
     def predict(self, id_accuracy: Array) -> Floats:
         """The OOD accuracy of an ordinary model of this ID accuracy, beta(x) = logit⁻¹(slope logit(x) + intercept)."""
-        return from_scale(self.slope * to_scale(id_accuracy, self.scaling) + self.intercept, self.scaling)
+        return SCALINGS[self.scaling][1](self.slope * to_scale(id_accuracy, self.scaling) + self.intercept)
 
 
 PRINTED_LINES: dict[str, LinearFit] = {
