@@ -285,7 +285,7 @@ NOT_MEASURED = {95}
 @pytest.mark.parametrize("section", list(paper.SECTIONS))
 def test_no_result_is_typed_into_a_page(section: str) -> None:
     """A percentage or a difference in prose is the paper's or a setting, never ours."""
-    printed = numbers.published(section)
+    printed = numbers._table(section)
     known = {float(text) for text in printed["printed"] if re.fullmatch(r"-?[\d.]+", text)} | NOT_MEASURED
     known |= {round(100 * level, 6) for level in printed["level"].dropna()}
     text = prose((ROOT / f"notebooks/{section}.py").read_text())

@@ -45,7 +45,7 @@ def test_spot_checks_of_published_numbers(section, locator, dataset, arm, method
 
 @pytest.mark.parametrize("section", paper.SECTIONS)
 def test_tables_are_complete_and_consistent(section):
-    table = numbers.published(section)
+    table = numbers._table(section)
     assert (table["section"] == section).all()
     assert table["value"].notna().all()
     assert set(table["arm"]) <= {"scratch", "pre-trained", "none"}
@@ -117,7 +117,7 @@ def test_tolerance(printed, value, precision, below_and_above):
 
 def test_unknown_names_are_refused_with_the_valid_ones():
     with pytest.raises(UserError, match="calibration"):
-        numbers.published("calibrations")
+        paper.select("calibrations")
     with pytest.raises(UserError, match="rms_calibration_error"):
         paper.metric("rms_calibration_eror")
 
@@ -160,7 +160,7 @@ def test_every_claim_has_the_papers_numbers(found):
     paper.metric(found.treated.metric)
     for name in found.beside:
         assert name in ("excess", "uncorrected") or paper.metric(name.removeprefix("scratch:"))
-    printed = set(numbers.published(found.section)["printed"])
+    printed = set(numbers._table(found.section)["printed"])
     shown = found.paper.split(", least effect")[0].replace(",", "").replace(";", "")
     values = [word for word in shown.split() if word[0].isdigit()]
     if found.over not in ("mean", "excess"):

@@ -1,7 +1,7 @@
 """What the two papers claim, each claim as a comparison of two sides that records can decide.
 
 The claims are the rows of ``published/claims.csv``, one column per attribute of :class:`Claim`; the papers' numbers are
-looked up in :func:`robustness_lib.paper.numbers.published`. :mod:`robustness_lib.report.verdicts` judges them.
+looked up in :func:`robustness_lib.paper.numbers.select`. :mod:`robustness_lib.report.verdicts` judges them.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from robustness_lib.paper.numbers import known, label, metric, rows_of, select, tolerance
+from robustness_lib.errors import choose
+from robustness_lib.paper.numbers import SECTIONS, label, metric, rows_of, select, tolerance
 
 Kind: TypeAlias = Literal["difference", "ratio", "reduction"]
 At: TypeAlias = Literal["last", "half"] | None
@@ -151,7 +152,7 @@ CLAIMS = tuple(map(_claim, rows_of("claims.csv")))
 
 def claims_of(section: str) -> list[Claim]:
     """The claims of one section."""
-    known(section)
+    choose(section, SECTIONS, "section")
     return [claim for claim in CLAIMS if claim.section == section]
 
 

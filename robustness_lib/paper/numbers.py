@@ -141,16 +141,6 @@ def _is_curve(section: str) -> np.ndarray[Any, np.dtype[np.bool_]]:
     return _table(section)["metric"].str.match("history_|class_error$").to_numpy()
 
 
-def known(section: str) -> str:
-    """The section's name, where it has pages and claims; else a UserError."""
-    return choose(section, SECTIONS, "section")
-
-
-def published(section: str) -> pd.DataFrame:
-    """All published numbers of one section: a copy, with the columns listed above, tables first."""
-    return _table(known(section)).copy()
-
-
 def select(
     section: str,
     *,
@@ -162,12 +152,12 @@ def select(
     locator: str | None = None,
     curve: bool = False,
 ) -> pd.DataFrame:
-    """The published numbers that match: rows of :func:`published`, in its order; None is no condition.
+    """The published numbers of a section that match, with the columns listed above, tables first; None: no condition.
 
     Where any of them is printed at ``locator``, only those are returned. ``curve`` asks for points of curves (with a
     position) instead of single numbers.
     """
-    table = _table(known(section))
+    table = _table(choose(section, SECTIONS, "section"))
     keep = _is_curve(section) == curve
     for column, wanted in (("dataset", dataset), ("arm", arm), ("method", method), ("metric", metric)):
         if wanted is not None:
