@@ -35,7 +35,7 @@ class Verdict:
     Attributes:
         size: "" where the paper states none; "not judged" of a direction that is supported at another scale than its.
         comparison: What decides; of a claim with :attr:`~Claim.than` its sides are gains.
-        level: Of a claim about every level, class or OOD set the one that bears it out least; ``levels`` is how many.
+        level: Of a claim about every level, class or OOD set the one that bears it out least.
     """
 
     claim: Claim
@@ -43,7 +43,6 @@ class Verdict:
     size: Size = ""
     comparison: Comparison = field(default_factory=Comparison)
     level: str | float | None = None
-    levels: int = 0
     note: str = ""
 
     @property
@@ -180,7 +179,7 @@ def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict:
     supporting = sum(one.direction == SUPPORTED for one in judged.values())
     several = {"level": "levels", "class": "classes", "set": "OOD sets"}[str(claim.over)]
     note = f"{supporting} of {len(judged)} {several} support the claim; shown is the one that does least"
-    return replace(judged[weakest], claim=claim, level=weakest, levels=len(judged), note=note)
+    return replace(judged[weakest], claim=claim, level=weakest, note=note)
 
 
 def _limited(verdict: Verdict, records: _Records) -> Verdict:
