@@ -28,8 +28,6 @@ from robustness_lib.runner.records import PRETRAINING, SCRATCH, Job, Store, chec
 from robustness_lib.training.config import ADVERSARIES, TrainingConfig
 from robustness_lib.training.trainer import History, predict, train
 
-SECTION = PRETRAINING
-
 
 def job(
     scale: Profile,
@@ -49,7 +47,7 @@ def job(
     adversary = choose(changes.get("adversary", ADVERSARIES[0]), ADVERSARIES, "adversary")
     recipe = target.against(adversary).pretraining.with_overrides(changes)
     return Job(
-        section=SECTION,
+        section=PRETRAINING,
         profile=scale.name,
         dataset=holds,
         init=SCRATCH,
@@ -186,7 +184,7 @@ def unrecorded(jobs: Iterable[Job], store: Path) -> list[Job]:
 
     Imported weights, and those that come with the repository, have no record to make.
     """
-    recorded = {checkpoint_id(record.job) for record in Store(store).records(SECTION)}
+    recorded = {checkpoint_id(record.job) for record in Store(store).records(PRETRAINING)}
     found = []
     for name in dict.fromkeys(job.init for job in jobs):
         path = find_checkpoint(name, store)
