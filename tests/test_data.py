@@ -320,6 +320,8 @@ def test_the_named_exclusions(tmp_path: Path) -> None:
     tenth = load("imagenet32-no-cifar10-tenth", root=tmp_path)
     assert (tenth.name, tenth.class_names) == ("imagenet32-no-cifar10-tenth_85x85", related.class_names[::10])
     assert torch.equal(tenth.images, related.images[::10])
+    assert torch.equal(tenth.labels, related.labels[::10] // 10)
+    assert load("imagenet32-no-cifar10-tenth", "test", tmp_path).class_names == tenth.class_names
     left = load("imagenet32-no-tiny", "test", tmp_path)
     assert left.name == "imagenet32-no-tiny_800x800"
     tiny = load("tiny_imagenet32", "test", tmp_path)

@@ -106,16 +106,3 @@ def test_imagenet_s_images_by_whether_pre_training_leaves_their_classes_out(tmp_
     assert torch.equal(load("cifar10-imagenet-included", "test", tmp_path).images, included.images)
     with pytest.raises(UserError, match="no train split"):
         load("cifar10-imagenet-included", "train", tmp_path)
-
-
-def test_every_tenth_class_of_a_corpus(tmp_path: Path) -> None:
-    related = {NUMBERS[wnid] for wnid in class_list("cifar10_related")}
-    labels = [number for number in range(1, 60) if number not in related]
-    formats.write_downsampled(tmp_path, [labels * 2], labels)
-    whole, part = (load(f"imagenet32-no-cifar10{end}", "train", tmp_path) for end in ("", "-tenth"))
-    assert part.class_names == whole.class_names[::10]
-    assert len(part) == 2 * part.num_classes
-    assert part.name == f"imagenet32-no-cifar10-tenth_{len(part)}x{part.num_classes}"
-    for label in range(part.num_classes):
-        assert torch.equal(part.images[part.labels == label], whole.images[whole.labels == 10 * label])
-    assert load("imagenet32-no-cifar10-tenth", "test", tmp_path).class_names == part.class_names
