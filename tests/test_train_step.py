@@ -75,11 +75,6 @@ def imitated(work: Callable[[], None], generator: torch.Generator) -> Callable[[
     return replay
 
 
-@pytest.fixture
-def _imitated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train_step, "record", imitated)
-
-
 def noisy(network: Forward, batch: Tensor, labels: Tensor) -> Tensor:
     """An attack in one step with a random start."""
     start = (batch + 0.03 * torch.rand_like(batch)).requires_grad_()
@@ -102,7 +97,6 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
-@pytest.mark.usefixtures("_imitated")
 @pytest.mark.parametrize(
     ("option", "trainable"), [("plain", "all"), ("plain", "head"), ("attacked", "all"), ("weighted", "all")]
 )
