@@ -68,7 +68,6 @@ REFUSED: dict[str, Callable[[], object]] = {
     "a negative label": lambda: loss_correction.forward_loss(torch.zeros(1, 2), torch.tensor([-1]), torch.eye(2)),
     "another matrix": lambda: loss_correction.forward_loss(torch.zeros(1, 2), torch.tensor([1]), torch.ones(1, 1)),
     "a matrix of NaN": lambda: check_matrix([[math.nan, 1.0], [0.0, 1.0]]),
-    "a mask of bytes": lambda: loss_correction.GoldLoss(np.eye(2), torch.ones(2, dtype=torch.uint8), batch_size=1),
     "no images to trust": lambda: loss_correction.trusted_split(torch.arange(0), 0.5, "balanced", 0),
     "a seed of 33 bits": lambda: corrupt_labels([0], np.eye(2), 2**32),
     "one prediction for all": lambda: imbalance.evaluate([0], [0, 1], [2, 1]),

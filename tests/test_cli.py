@@ -85,7 +85,7 @@ def test_small_run_then_nothing_to_do(command: Command, checkpoint: str) -> None
         (("run", "calibration", "--set", "architecture=wrn-11-1"), ["wrn-11-1", "multiple of 6"]),
         (("run", "calibration", "--seeds", "3-1"), ["seeds='3-1'", "0,1,2"]),
         (("run", "calibration", "--levels", "0.5"), ["calibration has no levels"]),
-        (("run", "calibration", "--init", "mine"), ["checkpoint mine", "robustness pretrain"]),
+        (("run", "calibration", "--init", "mine"), ["the checkpoint mine is neither in", "robustness pretrain"]),
         (
             ("run", "calibration", "--data-root", "nowhere", "--dataset", "own"),
             ["nowhere", "--data-root", "ROBUSTNESS_DATA"],
@@ -141,10 +141,7 @@ def test_pretrain_prints_the_id_and_does_not_train_twice(command: Command, monke
     assert where.startswith(f"runs/checkpoints/{name}.safetensors: validation error ")
     made = Path(f"runs/checkpoints/{name}.safetensors").read_bytes()
 
-    def forbid(*arguments: object, **options: object) -> None:
-        raise AssertionError("trained again")
-
-    monkeypatch.setattr(pretraining, "train", forbid)
+    monkeypatch.setattr(pretraining, "train", toys.forbid)
     assert command(*arguments)[:2] == (0, out)
     assert Path(f"runs/checkpoints/{name}.safetensors").read_bytes() == made
 

@@ -113,7 +113,7 @@ def test_gold_loss_by_hand() -> None:
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: GoldLoss(np.eye(2), torch.ones(1), batch_size=1), "trusted is torch.float32; give bool"),
+        (lambda: GoldLoss(np.eye(2), torch.ones(1).byte(), batch_size=1), "trusted is torch.uint8; give bool"),
         (lambda: estimate_glc_matrix(np.eye(3)[:2], [0, 1]), "class 2 has no trusted image"),
         (lambda: estimate_glc_matrix(np.eye(3), [0, 1]), r"the shape of labels is \[2\]; give \[3\]"),
         (lambda: estimate_forward_matrix(np.ones((4, 3))), "row 0 of predictions sums to 3 instead of 1"),

@@ -61,10 +61,6 @@ def test_id_changes_with_all_that_determines_the_network_and_only_that() -> None
     assert checkpoint_id(change(job, profile="cpu")) == checkpoint_id(job)
 
 
-def forbid(*arguments: object, **options: object) -> None:
-    raise AssertionError("trained again")
-
-
 @pytest.mark.parametrize("validated", [True, False])
 def test_trained_once_and_found_again(
     root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, validated: bool
@@ -81,7 +77,7 @@ def test_trained_once_and_found_again(
     assert path == context.store / "checkpoints" / f"{checkpoint_id(job)}.safetensors"
     assert list(path.parent.iterdir()) == [path]
     assert load_weights(path)[0]["fc.weight"].shape[0] == 5
-    monkeypatch.setattr(pretraining, "train", forbid)
+    monkeypatch.setattr(pretraining, "train", toys.forbid)
     assert pretraining.run(job, toys.context(tmp_path / "runs", data=root)) == metrics
 
 
@@ -153,7 +149,7 @@ def test_a_kill_between_checkpoint_and_record_loses_no_record(
     assert unrecorded([tuning, tuning, change(job, init="scratch"), change(job, init="elsewhere")], context.store) == [
         job
     ]
-    monkeypatch.setattr(pretraining, "train", forbid)
+    monkeypatch.setattr(pretraining, "train", toys.forbid)
     sweep(unrecorded([tuning], context.store), pretraining.run, context).check()
     [record] = Store(context.store).records("pretraining")
     assert (record.job, record.metrics) == (job, measured)
@@ -213,14 +209,6 @@ def test_missing_pretraining_is_planned_once_and_made_first(
         Store(store).path(record.job).unlink()
     shutil.rmtree(root / "corpus")
     assert measured() == made
-
-
-def test_unknown_checkpoint_is_one_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    jobs = [change(job, init="nothing-like-this") for job in tuning_jobs(monkeypatch)]
-    with pytest.raises(UserError, match="the checkpoint nothing-like-this is neither in") as caught:
-        missing(jobs, None, tmp_path)
-    assert "robustness pretrain" in str(caught.value)
-    assert "\n" not in str(caught.value)
 
 
 def test_tuning_starts_from_the_trunk_under_a_new_head(root: Path, tmp_path: Path) -> None:

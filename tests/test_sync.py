@@ -48,10 +48,6 @@ def tree(folder: Path | str) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(Path(folder).rglob("*")) if p.is_file()}
 
 
-def forbid(*arguments: object, **options: object) -> None:
-    raise AssertionError("trained again")
-
-
 def measured(seed: int = 0, date: str = "2020-01-01", **metrics: float) -> Record:
     return Record(toys.toy_job(seed), {"error": 0.25, **metrics}, {"seconds": 1.0, "date": date})
 
@@ -70,14 +66,14 @@ def test_nothing_is_lost_with_the_machine(command: Command, monkeypatch: pytest.
     command(*RUN, "--method", "standard")
     first = tree("out")
     shutil.rmtree("runs")
-    monkeypatch.setattr(pretraining, "train", forbid)
+    monkeypatch.setattr(pretraining, "train", toys.forbid)
     status, out, err = command(*RUN)
     assert (status, out) == (0, f"calibration: 2 recorded, 2 recorded before and not measured again{SHOWS}\n")
     assert "out: 4 records and checkpoints added to runs, 0 were there already\n" in err
     assert first.items() < tree("out").items()
     before = tree("out")
     shutil.rmtree("runs")
-    monkeypatch.setattr(model_cache, "train", forbid)
+    monkeypatch.setattr(model_cache, "train", toys.forbid)
     assert command(*RUN)[:2] == (0, f"calibration: 0 recorded, 4 recorded before and not measured again{SHOWS}\n")
     assert tree("out") == before
 

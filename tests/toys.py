@@ -236,6 +236,11 @@ def command(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) 
     return run
 
 
+def forbid(*arguments: object, **options: object) -> None:
+    """In place of a training that must not be done."""
+    raise AssertionError("trained again")
+
+
 def wait_for(condition: Callable[[], bool], seconds: float = 240.0) -> None:
     """Wait until a function returns true."""
     deadline = time.monotonic() + seconds
