@@ -145,19 +145,15 @@ SWEPT += ["class-map-replay", "hardening"]
 CHECKPOINT = "wrn-10-1_synthetic-source_4000x40_e0_s1_aaaaaa"
 
 
-def few_models(patch: pytest.MonkeyPatch) -> None:
-    patch.setitem(section.TESTBEDS, "smoke", MODELS)
-    few = dataclasses.replace(OWN_METHODS["testbed-model"], levels={"smoke": [1.0, 2.0, 3.0]})
-    patch.setitem(OWN_METHODS, "testbed-model", few)
-
-
 @pytest.fixture(scope="module")
 def swept(few_test_images: None, tmp_path_factory: pytest.TempPathFactory) -> tuple[Store, list[Job], pd.DataFrame]:
     """The methods at a tiny scale, on the synthetic set."""
     context = toys.context(tmp_path_factory.mktemp("sweep") / "runs")
     toys.keep_checkpoint(context.store, CHECKPOINT, classes=40)
     with pytest.MonkeyPatch.context() as patch:
-        few_models(patch)
+        patch.setitem(section.TESTBEDS, "smoke", MODELS)
+        few = dataclasses.replace(OWN_METHODS["testbed-model"], levels={"smoke": [1.0, 2.0, 3.0]})
+        patch.setitem(OWN_METHODS, "testbed-model", few)
         patch.setattr(evaluations, "cross_validated_scores", lambda data, *_: np.linspace(0, 1, len(data)))
         planned = []
         for method in SWEPT:

@@ -128,11 +128,7 @@ def smoke(store: Path) -> dict[str, Any]:
         folder: sorted(p.relative_to(store / folder).as_posix() for p in (store / folder).rglob("*") if p.is_file())
         for folder in folders
     }
-    return {"made on": made_on(), "metrics": metrics, "files": kept}
-
-
-def made_on() -> str:
-    return f"{cpu_name()}, torch {torch.__version__}"
+    return {"made on": f"{cpu_name()}, torch {torch.__version__}", "metrics": metrics, "files": kept}
 
 
 def sha256(value: list[str]) -> str:

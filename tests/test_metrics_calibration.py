@@ -128,9 +128,6 @@ def test_temperature_at_the_ends_of_the_interval() -> None:
     assert tune_temperature(np.zeros((3, 2)), [0, 1, 0]) == pytest.approx(5, abs=1e-3)  # no slope at all
 
 
-LOGITS = [[0.0, 1.0]]
-
-
 @pytest.mark.parametrize(
     ("call", "message"),
     [
@@ -139,7 +136,7 @@ LOGITS = [[0.0, 1.0]]
         (lambda: mad_calibration_error([0.5, 0.6], [1, 0.5]), "other than 0 and 1"),
         (lambda: negative_log_likelihood(np.zeros((0, 3)), []), "at least 1"),
         (lambda: evaluate([[0.0, math.nan]], [0]), "not a finite number"),
-        (lambda: brier_score(LOGITS, [2]), "whole numbers from 0 to 1"),
+        (lambda: brier_score([[0.0, 1.0]], [2]), "whole numbers from 0 to 1"),
     ],
 )
 def test_bad_input_is_one_sentence(call: Callable[[], object], message: str) -> None:

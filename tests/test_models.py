@@ -147,15 +147,15 @@ def test_torchvision_networks_come_through_the_same_door(architecture: str, feat
         assert torch.equal(architectures.head(network)(architectures.features(network, x)), network(x))
 
 
-BAD_REQUESTS = [
-    (("wrn-41-2", 10), "architecture is 'wrn-41-2', .* a depth 4 more than a .*"),
-    (("allconv-32", 10), r"unknown architecture 'allconv-32' .*did you mean 'allconv.*wrn-<depth>-<width>"),
-    (("wrn-10-1", 0), "at least 1 class, not 0"),
-    (("wrn-10-1", 10, math.nan), "dropout must be at least 0 and below 1"),
-]
-
-
-@pytest.mark.parametrize(("arguments", "message"), BAD_REQUESTS)
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("wrn-41-2", 10), "architecture is 'wrn-41-2', .* a depth 4 more than a .*"),
+        (("allconv-32", 10), r"unknown architecture 'allconv-32' .*did you mean 'allconv.*wrn-<depth>-<width>"),
+        (("wrn-10-1", 0), "at least 1 class, not 0"),
+        (("wrn-10-1", 10, math.nan), "dropout must be at least 0 and below 1"),
+    ],
+)
 def test_bad_requests_are_refused(arguments: tuple[str, int], message: str) -> None:
     with pytest.raises(UserError, match=message):
         architectures.build(*arguments)
