@@ -3,8 +3,6 @@
 Torchvision's classes get the MD5 sums of the small files for the length of a test.
 """
 
-from __future__ import annotations
-
 import hashlib
 import pickle
 from collections.abc import Iterable, Sequence

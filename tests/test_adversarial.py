@@ -1,7 +1,5 @@
 """The adversarial section: its jobs, what it measures, its tables and figures, and attacks of others' making."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path

@@ -1,7 +1,5 @@
 """Whatever is given to an option or a setting, it is one sentence that names it, status 2 and an untouched store."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 from collections.abc import Iterator

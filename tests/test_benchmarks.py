@@ -1,7 +1,5 @@
 """The benchmarks compare like with like, count rightly, and record what they measured once."""
 
-from __future__ import annotations
-
 import importlib
 import itertools
 import os

@@ -1,7 +1,5 @@
 """The book's scaffold: complete, consistent, and the same as what the code says."""
 
-from __future__ import annotations
-
 import ast
 import importlib
 import itertools

@@ -1,7 +1,5 @@
 """The calibration section: its jobs, what it measures, and what it keeps."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 from typing import Any

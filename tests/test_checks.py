@@ -1,7 +1,5 @@
 """What enters as an array: every type gives the right value or one sentence, never another number."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 from typing import Any

@@ -1,7 +1,5 @@
 """The command: what it prints, and that a mistake is one sentence and exit status 2."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import shutil

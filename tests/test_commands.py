@@ -1,7 +1,5 @@
 """Every command that the README and the book print can be given as printed, from a fresh clone."""
 
-from __future__ import annotations
-
 import re
 import shlex
 import subprocess

@@ -1,7 +1,5 @@
 """Names of corpora and ids of checkpoints: what is written is what is read, and corpora are called what they are."""
 
-from __future__ import annotations
-
 import pytest
 
 from robustness_lib.experiments import pretraining

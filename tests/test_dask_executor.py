@@ -1,7 +1,5 @@
 """Sweeps on a Dask cluster: a real scheduler, and worker processes that come, go and are killed."""
 
-from __future__ import annotations
-
 import asyncio
 import contextlib
 import io

@@ -1,7 +1,5 @@
 """Image sets: the type, every reader against small files in the published format, damage, the registry."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import pickle

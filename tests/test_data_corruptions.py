@@ -1,7 +1,5 @@
 """The images that shifted test sets are made of: common corruptions, and parts of ImageNet."""
 
-from __future__ import annotations
-
 import io
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Downloads against a server on this machine: what arrives whole is kept, and nothing else, at every call."""
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import http.server

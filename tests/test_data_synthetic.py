@@ -1,7 +1,5 @@
 """The synthetic image sets: the same at every call, and of the classes that they say."""
 
-from __future__ import annotations
-
 import pytest
 import torch
 

@@ -1,7 +1,5 @@
 """Training by several processes is training by one: same loss curve, same weights, within rounding."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import socket

@@ -1,7 +1,5 @@
 """The worked examples of book/edit.md work: each block is appended to its file in a copy of the library, and run."""
 
-from __future__ import annotations
-
 import os
 import re
 import shlex

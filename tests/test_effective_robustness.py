@@ -1,7 +1,5 @@
 """The effective robustness section's own trainings: jobs, metrics against a testbed, records."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

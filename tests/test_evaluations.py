@@ -1,7 +1,5 @@
 """Shifted test sets, and what models say about them."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

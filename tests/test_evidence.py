@@ -1,7 +1,5 @@
 """The evidence frame: what counts, how seeds are paired and levels reduced."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from scipy import stats

@@ -1,7 +1,5 @@
 """What fine-tuning needs: enlarged images, features, replay, weight space, difficulty, pixel models, class maps."""
 
-from __future__ import annotations
-
 import dataclasses
 import sys
 import types

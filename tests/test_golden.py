@@ -4,8 +4,6 @@ The files in ``golden/`` were made at commit b0a55c5. ``python tests/test_golden
 where a difference is meant, and look at the diff.
 """
 
-from __future__ import annotations
-
 import functools
 import hashlib
 import json

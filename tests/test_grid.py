@@ -1,7 +1,5 @@
 """What all sections promise alike: their jobs follow their table of methods, the profile and what a user selects."""
 
-from __future__ import annotations
-
 from functools import partial
 from itertools import groupby, product
 from typing import Any

@@ -1,7 +1,5 @@
 """The class imbalance section: class sizes, remedies, and what it measures."""
 
-from __future__ import annotations
-
 import csv
 import dataclasses
 from collections import Counter

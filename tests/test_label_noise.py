@@ -1,7 +1,5 @@
 """The label noise section: its losses and estimates, its jobs, and what it measures."""
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace

@@ -1,7 +1,5 @@
 """Imports point down only, from the command line to the ground; a section imports no other section."""
 
-from __future__ import annotations
-
 import ast
 import subprocess
 import sys

@@ -1,7 +1,5 @@
 """What `make` makes again, and what not, in a folder whose tools only write down that they were called."""
 
-from __future__ import annotations
-
 import os
 import shutil
 import subprocess

@@ -1,7 +1,5 @@
 """Corruption matrices and the labels drawn from them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 from hypothesis import given

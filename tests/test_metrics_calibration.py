@@ -1,7 +1,5 @@
 """Calibration and likelihood against golden values, other implementations, brute force and properties."""
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable
 

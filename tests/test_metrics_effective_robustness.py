@@ -1,7 +1,5 @@
 """Baselines, effective robustness, intervals and dominance, against values worked out elsewhere."""
 
-from __future__ import annotations
-
 import itertools
 import statistics
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Networks, heads and weight files."""
 
-from __future__ import annotations
-
 import hashlib
 import math
 import os

@@ -1,7 +1,5 @@
 """The notebooks: in step with their sources, small, labelled; their parameters are checked."""
 
-from __future__ import annotations
-
 import ast
 import atexit
 import dis

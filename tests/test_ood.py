@@ -1,7 +1,5 @@
 """The section on out-of-distribution detection: its jobs, and what it measures."""
 
-from __future__ import annotations
-
 import dataclasses
 import json
 import shutil

@@ -1,7 +1,5 @@
 """Out-of-distribution detection: metrics, scores and OOD images, against other implementations and by hand."""
 
-from __future__ import annotations
-
 import numpy as np
 import pytest
 import torch

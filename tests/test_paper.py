@@ -1,7 +1,5 @@
 """The published numbers, and the claims as the papers make them."""
 
-from __future__ import annotations
-
 import numpy as np
 import pandas as pd
 import pytest

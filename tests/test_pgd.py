@@ -1,7 +1,5 @@
 """The attack against cases that can be worked out, against the released code's bug, and inside recorded steps."""
 
-from __future__ import annotations
-
 import dataclasses
 import math
 import re

@@ -1,7 +1,5 @@
 """Weights of others: taken into the store under an id that says what they are, and tuned from there."""
 
-from __future__ import annotations
-
 import dataclasses
 from pathlib import Path
 

@@ -1,7 +1,5 @@
 """Pre-training is a job whose checkpoint says what it saw, is made once and found again."""
 
-from __future__ import annotations
-
 import dataclasses
 import re
 import shutil

@@ -1,7 +1,5 @@
 """What stands behind a page: commands, revisions, checksums."""
 
-from __future__ import annotations
-
 import dataclasses
 
 from robustness_lib.experiments import ood

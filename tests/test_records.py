@@ -1,7 +1,5 @@
 """Keys, canonical JSON, the store, damaged files, publishing, and what tells records apart."""
 
-from __future__ import annotations
-
 import dataclasses
 import errno
 import fcntl

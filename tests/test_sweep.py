@@ -1,7 +1,5 @@
 """Sweeps: what is recorded stays, whatever happens to the processes that work on it."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import time

@@ -1,7 +1,5 @@
 """Results of several machines: what ``--out`` mirrors while work goes on, and ``merge``."""
 
-from __future__ import annotations
-
 import dataclasses
 import os
 import re

@@ -3,8 +3,6 @@
 The real tables are tested where the data root has them, small ones in the published formats everywhere.
 """
 
-from __future__ import annotations
-
 import importlib.util
 from pathlib import Path
 

@@ -5,8 +5,6 @@ and wrote, and replays them there: whatever a step had taken from the host would
 named ``cuda`` do the same with real graphs, where there is a GPU.
 """
 
-from __future__ import annotations
-
 import dataclasses
 import warnings
 from collections.abc import Callable, Iterator

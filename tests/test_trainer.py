@@ -1,7 +1,5 @@
 """The training loop against a plain one, its random streams, its promises when killed, and bad recipes."""
 
-from __future__ import annotations
-
 import dataclasses
 import io
 import json

@@ -1,7 +1,5 @@
 """The table of a live run: every job that was run is in it, whatever its method measures."""
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Sequence
 

@@ -1,7 +1,5 @@
 """The rule of the verdicts, on intervals that were computed by hand, and what the records of the book give."""
 
-from __future__ import annotations
-
 import dataclasses
 import itertools
 import math
