@@ -1,7 +1,5 @@
 """Files that are whole or absent, and locks that end with their process."""
 
-from __future__ import annotations
-
 import contextlib
 import fcntl
 import os

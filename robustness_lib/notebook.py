@@ -5,8 +5,6 @@ called in the cell after the parameters cell, refuses such a run. ``python -m ro
 writes the copy that the book shows (:func:`write_page`).
 """
 
-from __future__ import annotations
-
 import ast
 import json
 import os

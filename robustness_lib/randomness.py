@@ -4,8 +4,6 @@ So a change of one purpose, a longer training for instance, never changes anothe
 and arms that are compared at one seed share every draw but those that are compared.
 """
 
-from __future__ import annotations
-
 import hashlib
 
 import torch

@@ -1,7 +1,5 @@
 """CIFAR-10, CIFAR-100 and what others made of them: CIFAR-10.1 and CIFAR-10N."""
 
-from __future__ import annotations
-
 import io
 import zipfile
 from pathlib import Path

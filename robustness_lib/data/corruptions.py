@@ -4,8 +4,6 @@ Five of CIFAR-10-C's fifteen, with its parameters (Hendrycks and Dietterich 2019
 are ours, so images are not those of the published files.
 """
 
-from __future__ import annotations
-
 import io
 
 import numpy as np

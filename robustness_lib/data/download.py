@@ -1,7 +1,5 @@
 """Downloads, only on request: into a temporary folder, checked there, then moved into place."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import shutil

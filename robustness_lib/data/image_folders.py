@@ -3,8 +3,6 @@
 Decoded images are kept in ``<root>/.cache``, under names that change with the files' content.
 """
 
-from __future__ import annotations
-
 import contextlib
 import hashlib
 import os

@@ -1,7 +1,5 @@
 """Downsampled ImageNet at 32 and 64 pixels (Chrabaszcz et al., 2017), the corpus of P1's pre-training."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from functools import cache

@@ -1,7 +1,5 @@
 """Reading arrays from files that others wrote, checked as far as formats allow; nothing in them is run."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import zipfile

@@ -4,8 +4,6 @@ Only lists, dictionaries with texts as keys, numbers, texts and NumPy arrays of 
 NumPy's functions, are known. Nothing that a file names is imported.
 """
 
-from __future__ import annotations
-
 import pickle
 import re
 from collections.abc import Callable

@@ -1,7 +1,5 @@
 """Every image set and table of published predictions, the rows of ``sets.csv``: where it is, whether it is intact."""
 
-from __future__ import annotations
-
 import csv
 import os
 import re

@@ -5,8 +5,6 @@ pre-training domain, ``synthetic-source``, and ten more with every shape and tex
 ``synthetic-shifted`` is the target fainter, in a coloured light, with more noise and busier backgrounds.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 from pathlib import Path

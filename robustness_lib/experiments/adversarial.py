@@ -12,8 +12,6 @@ adversarial tuning of a whole corpus's checkpoint and of one without the classes
 ``independent``, attacks of others' making on the networks of ``adversarial`` (with the extra ``attacks``).
 """
 
-from __future__ import annotations
-
 import importlib
 from dataclasses import dataclass, field, replace
 from typing import Any, Unpack

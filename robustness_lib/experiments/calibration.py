@@ -7,8 +7,6 @@ both arms, ``standard-1000`` and so on are ``standard`` with so many training im
 so on that tuned otherwise (:data:`robustness_lib.experiments.grid.TUNINGS`).
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Unpack
 

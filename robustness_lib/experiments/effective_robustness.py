@@ -22,8 +22,6 @@ On request only: ``hardening``, where the easiest images go one by one; ``class-
 and ``corpus-50`` (per cent), and ``fewer-classes`` (as few images as the first, of a tenth of the classes).
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace

@@ -5,8 +5,6 @@ model chooses among these classes alone, as P2's testbed does for ImageNet-R ("s
 model are its scores, so that the same can be computed for any part of the classes.
 """
 
-from __future__ import annotations
-
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field

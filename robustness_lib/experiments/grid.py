@@ -3,8 +3,6 @@
 A section is a dict of :class:`Method` by name, and one call of :func:`expand`.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial

@@ -7,8 +7,6 @@ Methods: ``held-out`` is ordinary training; ``imbalanced`` is training on an imb
 ``adversarial`` is adversarial training, judged by accuracy under attack.
 """
 
-from __future__ import annotations
-
 from dataclasses import replace
 from typing import Any, Unpack
 

@@ -8,8 +8,6 @@ the size of its class; ``oversampling`` repeats images of the smaller classes un
 without the classes related to CIFAR-10.
 """
 
-from __future__ import annotations
-
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

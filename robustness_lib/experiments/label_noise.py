@@ -11,8 +11,6 @@ seed 0 here. With GLC all labels are corrupted before the trusted ones are put b
 untrusted images alone; and both stages of a correction begin with the same weights, where it draws the second's anew.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial

@@ -10,8 +10,6 @@ P1's "average of five runs" is over five draws of OOD images for one network; so
 both arms and all methods at one seed.
 """
 
-from __future__ import annotations
-
 from dataclasses import dataclass
 from typing import Unpack
 

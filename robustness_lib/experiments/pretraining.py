@@ -4,8 +4,6 @@ The id names the network, the corpus with its counts of images and classes, the 
 the first digits of the job's key, so that two checkpoints that differ in any setting never share an id.
 """
 
-from __future__ import annotations
-
 import contextlib
 import json
 from collections.abc import Iterable, Mapping

@@ -3,8 +3,6 @@
 Everything is computed from kept scores (:class:`robustness_lib.experiments.evaluations.Evaluations`), without training.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -3,8 +3,6 @@
 Networks, and for low accuracies models of pixels, which P2 does not name (ours are scikit-learn's).
 """
 
-from __future__ import annotations
-
 import functools
 import warnings
 from collections.abc import Callable

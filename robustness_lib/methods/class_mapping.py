@@ -4,8 +4,6 @@ A pre-trained head that knows a "convertible" can answer for "automobile" withou
 fine-tuned in place of a new one. A class map is bool [K, J]: which J classes of the corpus are which K of the target.
 """
 
-from __future__ import annotations
-
 from collections import Counter
 from collections.abc import Sequence
 

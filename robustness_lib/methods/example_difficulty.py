@@ -4,8 +4,6 @@ P2 ranks images by the C-score (Jiang et al. 2020): how likely networks that wer
 right. Scores are [N], the higher the easier.
 """
 
-from __future__ import annotations
-
 from pathlib import Path
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What P2's factors of fine-tuning need: enlarged images, public features, replay, and weights between networks."""
 
-from __future__ import annotations
-
 import importlib.util
 from collections import OrderedDict
 from collections.abc import Mapping

@@ -1,7 +1,5 @@
 """How a training calls what a method changes in it: the network, its loss, its perturbation."""
 
-from __future__ import annotations
-
 import functools
 from collections.abc import Callable
 

@@ -4,8 +4,6 @@ Row i, column j of a corruption matrix is the probability that an image of class
 with NumPy's legacy generator, so that one seed gives the labels of P1's code bit for bit.
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

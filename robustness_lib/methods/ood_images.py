@@ -1,7 +1,5 @@
 """OOD images of P1 §4.1: noise that is made here, samples of any set, and what a set shares with a corpus."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -3,8 +3,6 @@
 Scores are functions of a network's logits and penultimate features; larger means more out-of-distribution (OOD).
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

@@ -5,8 +5,6 @@ L∞ ball of radius epsilon around the image and into [0, 1] (Madry et al. 2018)
 a wrong class instead. Images are in [0, 1] and normalised by the network, so epsilon is in units of the image.
 """
 
-from __future__ import annotations
-
 import math
 from dataclasses import dataclass
 

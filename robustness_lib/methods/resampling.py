@@ -1,7 +1,5 @@
 """Imbalanced training sets, and what is usually done about them (P1 §3.3)."""
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 
 import numpy as np

@@ -1,7 +1,5 @@
 """What is measured of a network's predictions."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable
 from typing import SupportsFloat
 

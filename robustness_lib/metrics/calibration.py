@@ -4,8 +4,6 @@ Functions of logits [N, K] and labels [N], or of the confidence [N] (largest sof
 prediction was right [N].
 """
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 from scipy.special import log_softmax, softmax

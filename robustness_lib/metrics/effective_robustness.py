@@ -4,8 +4,6 @@ Over a testbed of ordinary networks the two accuracies follow a line on a suitab
 is its effective robustness. "ID" is the original distribution, "OOD" the shifted one; all numbers are fractions.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from dataclasses import dataclass
 

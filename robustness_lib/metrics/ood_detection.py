@@ -1,7 +1,5 @@
 """How well scores separate OOD images, the positive class, from in-distribution (ID) ones (P1 §4.1)."""
 
-from __future__ import annotations
-
 import numpy as np
 import numpy.typing as npt
 

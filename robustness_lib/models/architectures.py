@@ -4,8 +4,6 @@ From normalised float images [N, 3, H, W] to logits [N, K]. The *head* is the la
 else. Parameter names and shapes are those of P1's released checkpoints.
 """
 
-from __future__ import annotations
-
 import contextlib
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping

@@ -1,7 +1,5 @@
 """What is read from names of corpora (``imagenet32_160000x275``) and from ids of checkpoints, which hold these."""
 
-from __future__ import annotations
-
 import re
 from dataclasses import dataclass
 

@@ -1,7 +1,5 @@
 """Files of weights: our own (safetensors), and those of P1's authors and torchvision, in which no code is run."""
 
-from __future__ import annotations
-
 import hashlib
 import io
 import json

@@ -1,7 +1,5 @@
 """What image sets are in true words: by the checksum of their content, since a name says only what they stand for."""
 
-from __future__ import annotations
-
 from robustness_lib.models.checkpoint_ids import corpus_counts, corpus_name
 
 STAND_IN = "a 275-class ImageNet stand-in (Tiny ImageNet + mini-ImageNet)"

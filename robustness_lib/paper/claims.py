@@ -4,8 +4,6 @@ The claims are the rows of ``published/claims.csv``, one column per attribute of
 looked up in :func:`robustness_lib.paper.numbers.select`. :mod:`robustness_lib.report.verdicts` judges them.
 """
 
-from __future__ import annotations
-
 import functools
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal, TypeAlias

@@ -21,8 +21,6 @@ without the class-excluded corpus; ``longer`` is P1's Figure 1. Metrics of OOD d
 ``auroc_mean`` is the mean over the eight sets.
 """
 
-from __future__ import annotations
-
 import csv
 import functools
 import re

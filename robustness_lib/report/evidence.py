@@ -4,8 +4,6 @@ Seeds are paired: an effect is taken at each seed, as both sides share every ran
 interval is the 95 % interval of Student's t distribution over seeds.
 """
 
-from __future__ import annotations
-
 import functools
 import itertools
 import json

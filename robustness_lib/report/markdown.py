@@ -4,8 +4,6 @@ A cell that returns one of these has the metadata ``mystnb={"markdown_format": "
 tables; plain Jupyter shows the same as HTML.
 """
 
-from __future__ import annotations
-
 import html
 import math
 import re

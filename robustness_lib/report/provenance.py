@@ -1,7 +1,5 @@
 """Where each number of a page was measured, and the commands that measure it again."""
 
-from __future__ import annotations
-
 import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any

@@ -4,8 +4,6 @@ Colours are Okabe and Ito's, which colour-blind readers tell apart; an arm has a
 The background is light, since pages have a dark mode; 12-point text is still readable at half the width, on a phone.
 """
 
-from __future__ import annotations
-
 import io
 import sys
 from typing import Any

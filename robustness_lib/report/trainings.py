@@ -1,7 +1,5 @@
 """How the recorded networks were trained, what was tried before, and what a live run measured."""
 
-from __future__ import annotations
-
 from collections.abc import Iterable, Sequence
 
 import pandas as pd

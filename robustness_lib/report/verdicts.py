@@ -3,8 +3,6 @@
 The scoreboard page (``notebooks/claims.py``) states the rule in words.
 """
 
-from __future__ import annotations
-
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, TypeAlias, get_args

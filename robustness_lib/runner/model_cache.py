@@ -4,8 +4,6 @@ A network is described by a :class:`Training`, made by :func:`trained`, and kept
 description. Pre-trained checkpoints are found by their id.
 """
 
-from __future__ import annotations
-
 import contextlib
 import io
 import json

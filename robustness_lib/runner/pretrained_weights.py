@@ -1,7 +1,5 @@
 """Weights that others published, taken into the store as checkpoints that trainings start from."""
 
-from __future__ import annotations
-
 from robustness_lib.data import SOURCES, data_root
 from robustness_lib.errors import UserError, choose
 from robustness_lib.models import checkpoints

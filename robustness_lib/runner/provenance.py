@@ -1,7 +1,5 @@
 """Where a number comes from: the code, the libraries, and how long it took."""
 
-from __future__ import annotations
-
 import contextlib
 import os
 import platform

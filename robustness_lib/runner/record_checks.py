@@ -1,7 +1,5 @@
 """What a record may hold, whoever made it: its text reaches pages, terminals and names of files."""
 
-from __future__ import annotations
-
 import functools
 import math
 import re

@@ -3,8 +3,6 @@
 The folder is laid out as a store, and every file in it is whole at any moment.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 import sys

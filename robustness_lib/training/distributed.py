@@ -4,8 +4,6 @@ Every batch is divided between them; order, crops and the mean gradient are thos
 statistics of batch normalisation too. On CPUs, which ``SyncBatchNorm`` does not know, each normalises its own part.
 """
 
-from __future__ import annotations
-
 import contextlib
 import os
 from collections.abc import Iterator
