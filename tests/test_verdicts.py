@@ -179,6 +179,15 @@ def test_two_pretrainings_of_one_seed_each_leave_a_claim_undecided():
     assert same.direction == "supported"  # one pre-training, two ways of tuning
 
 
+def test_gains_from_two_pretrainings_of_one_seed_each_leave_a_claim_undecided():
+    scratch, other = [0.30, 0.31, 0.32], CHECKPOINT.replace("imagenet32", "imagenet32-no-tiny")
+    for start, direction in ((CHECKPOINT, "supported"), (other, "undecided")):
+        tiny = {"dataset": "tiny_imagenet", "metric": "rms_calibration_error"}
+        records = both(scratch, [0.10, 0.11, 0.121], dataset="cifar100")
+        records += [*seeds("scratch", scratch, **tiny), *seeds(start, [0.25, 0.262, 0.27], **tiny)]
+        assert judged(claim("cal-gain-tiny_imagenet"), records).direction == direction
+
+
 def test_seeds_that_all_give_the_same_value_decide_nothing():
     verdict = judged(claim("cal-error-cifar10"), both([0.3, 0.3, 0.3], [0.2, 0.2, 0.2], "error"))
     assert (verdict.direction, verdict.comparison.n) == ("undecided", 3)

@@ -55,10 +55,15 @@ _MAKERS: dict[str, Any] = {
     "numpy.dtype": _Dtype,
     "_codecs.encode": lambda text, encoding: text.encode("latin1"),
 }
-for _core in ("numpy.core", "numpy._core"):
-    _MAKERS[f"{_core}.multiarray._reconstruct"] = _Array
-    _MAKERS[f"{_core}.multiarray.scalar"] = lambda dtype, data: _array(data, dtype, ())[()]
-    _MAKERS[f"{_core}.numeric._frombuffer"] = _array
+_MAKERS |= {
+    f"{core}.{name}": make
+    for core in ("numpy.core", "numpy._core")
+    for name, make in (
+        ("multiarray._reconstruct", _Array),
+        ("multiarray.scalar", lambda dtype, data: _array(data, dtype, ())[()]),
+        ("numeric._frombuffer", _array),
+    )
+}
 
 
 class _Reader(pickle._Unpickler):

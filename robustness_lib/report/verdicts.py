@@ -152,7 +152,8 @@ def _gains_compared(claim: Claim, records: _Records, dataset: str) -> Comparison
     own, *others = (_compared(replace(claim, than=None), records, place) for place in places)
     against = next((found for found in others if found.n), Comparison())
     gains = ({"seed": one.seeds, "value": one.treated - one.reference} for one in (own, against))
-    return evidence.paired(*(pd.DataFrame(one).assign(level=np.nan, arm="none", init="") for one in gains))
+    found = evidence.paired(*(pd.DataFrame(one).assign(level=np.nan, arm="none", init="") for one in gains))
+    return replace(found, pretraining_seeds=min(own.pretraining_seeds, against.pretraining_seeds))
 
 
 def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict:
@@ -229,9 +230,13 @@ def _clean_error(records: _Records, dataset: str, side: Side) -> float:
 
 
 def _two_pretrainings(verdict: Verdict, records: _Records) -> bool:
-    """Whether the two sides are pre-trained from different checkpoints, other than by their seeds."""
+    """Whether the two sides, or gains, are pre-trained from different checkpoints, other than by their seeds."""
     claim = verdict.claim if verdict.level is None else at_place(verdict.claim, verdict.level)
-    sides = (records.side(verdict.comparison.dataset, side) for side in (claim.treated, claim.reference))
+    here = verdict.comparison.dataset
+    sides = [records.side(here, side) for side in (claim.treated, claim.reference)]
+    if claim.than is not None:
+        others = [records.side(name, claim.treated) for name in (claim.than, STAND_INS.get(claim.than, claim.than))]
+        sides[1] = others[1] if others[0].empty else others[0]
     starts = [set(rows["checkpoint"][rows["arm"] == "pre-trained"]) for rows in sides]
     return all(starts) and starts[0] != starts[1]
 

@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from robustness_lib.errors import UserError
+from robustness_lib.errors import UserError, first_line
 
 
 def rank_and_count() -> tuple[int, int]:
@@ -42,7 +42,7 @@ def join(device: str) -> Iterator[int]:
         dist.init_process_group("nccl" if on_gpu else "gloo")
     except (RuntimeError, ValueError) as error:
         raise UserError(
-            f"the processes of torchrun did not find each other ({str(error).splitlines()[0]}); start them with "
+            f"the processes of torchrun did not find each other ({first_line(error)}); start them with "
             "'torchrun --nproc-per-node N -m robustness_lib pretrain …'"
         ) from error
     try:
