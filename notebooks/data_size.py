@@ -30,7 +30,9 @@ notebook.check_parameters(globals())
 style.use_style()
 every = evidence.where(evidence.load(results), main=True, dataset="cifar10")
 small = evidence.where(every, profile="cpu")
-values = small[small["method"].astype(str).str.fullmatch(r"(standard|none)(-\d+)?")]
+named = small["method"].astype(str).str.extract(r"^(?:standard|none)(?:-\d+)?(?:-(longer|rate-.+))?$")[0].fillna("")
+sized = small["method"].astype(str).str.match(r"(standard|none)(-\d|$)")
+values = small.assign(tuning=named)[sized]
 values = values.assign(images=evidence.train_images(values["recipe"]))
 MEASURES = {  # by title: section, metric, its noise strength, and that at which the test error beside it was measured
     "RMS calibration error": ("calibration", "rms_calibration_error", None, None),
@@ -40,22 +42,27 @@ MEASURES = {  # by title: section, metric, its noise strength, and that at which
 }
 
 
-def column(section, name, level):
-    rows = evidence.where(values, section=section, metric=name)
+def column(section, name, level, tuning):
+    rows = evidence.where(values, section=section, metric=name, tuning=tuning)
     rows = rows[rows["level"].isna() if level is None else np.isclose(rows["level"], level)]
     rows = rows.sort_values("method").drop_duplicates(place := ["images", "arm", "seed"])  # also called by its size
     return rows.set_index(place)["value"]
 
 
-def measured(section, name, level, clean):
-    """Values and test errors at the numbers of images at which both arms have three seeds."""
-    both = {"value": column(section, name, level), "error": column(section, "error", clean)}
-    rows = pd.DataFrame(both).dropna().reset_index()
+def measured(title, tuning=""):
+    """Values and test errors, with another way of fine-tuning those of the pre-trained arm."""
+    section, name, level, clean = MEASURES[title]
+    both = {"value": column(section, name, level, tuning), "error": column(section, "error", clean, tuning)}
+    return pd.DataFrame(both).dropna().reset_index().assign(profile="cpu")
+
+
+def complete(rows):
+    """Those at the numbers of images at which both arms have three seeds."""
     rows = rows[rows.groupby(["images", "seed"])["arm"].transform("nunique") == 2]
-    return rows[rows.groupby("images")["seed"].transform("nunique") >= 3].assign(profile="cpu")
+    return rows[rows.groupby("images")["seed"].transform("nunique") >= 3]
 
 
-points = {title: measured(*setting) for title, setting in MEASURES.items()}
+points = {title: complete(measured(title)) for title in MEASURES}
 sizes = {title: sorted(rows["images"].unique()) for title, rows in points.items()}
 
 
@@ -68,17 +75,18 @@ def bent(x, y, place):
     return np.polyval(np.polyfit(x, y, 2), place)
 
 
-def from_scratch(title, images, what="value", at="error", curve=straight):
+def from_scratch(title, images, what="value", at="error", curve=straight, tuning=""):
     """By seed, the pre-trained network's value, and ``what`` one from scratch would have at the same number ``at``."""
-    for _, run in points[title].groupby("seed"):
-        scratch, tuned = (evidence.where(run, arm=arm).sort_values(at) for arm in evidence.ARMS)
-        for row in evidence.where(tuned, images=images).to_dict("records"):
+    tuned = evidence.where(measured(title, tuning) if tuning else points[title], images=images, arm="pre-trained")
+    for seed, run in evidence.where(points[title], arm="scratch").groupby("seed"):
+        scratch = run.sort_values(at)
+        for row in evidence.where(tuned, seed=seed).to_dict("records"):
             yield row["value"], curve(scratch[at], scratch[what], row[at])
 
 
-def difference(title, images, at="error", curve=straight):
+def difference(title, images, at="error", curve=straight, tuning=""):
     """Pre-trained less scratch with the 95 % interval, ``at`` the same number of ``images`` or test ``error``."""
-    pairs = from_scratch(title, images, at=at, curve=curve)
+    pairs = from_scratch(title, images, at=at, curve=curve, tuning=tuning)
     return evidence.mean_interval([own - other for own, other in pairs])
 
 
