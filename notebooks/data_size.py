@@ -86,14 +86,14 @@ def from_scratch(title, images, what="value", at="error", curve=straight, tuning
 
 def difference(title, images, at="error", curve=straight, tuning=""):
     """Pre-trained less scratch with the 95 % interval, ``at`` the same number of ``images`` or test ``error``."""
-    pairs = from_scratch(title, images, at=at, curve=curve, tuning=tuning)
-    return evidence.mean_interval([own - other for own, other in pairs])
+    pairs = list(from_scratch(title, images, at=at, curve=curve, tuning=tuning))
+    return evidence.mean_interval([own - other for own, other in pairs]) if pairs else (np.nan,) * 3
 
 
 def worth(images):
     """On how many images a network from scratch reaches the pre-trained one's test error, with the 95 % interval."""
-    logs = from_scratch(RMS, images, "images", curve=lambda x, y, place: straight(x, np.log(y), place))
-    return np.exp(evidence.mean_interval([number for _, number in logs]))
+    logs = list(from_scratch(RMS, images, "images", curve=lambda x, y, place: straight(x, np.log(y), place)))
+    return np.exp(evidence.mean_interval([number for _, number in logs])) if logs else np.full(3, np.nan)
 
 
 def less(title, images, at="error"):
@@ -112,7 +112,7 @@ def equivalent(images):
 
 
 # %% tags=["remove-cell"]
-RMS, _, AUROC, NOISE = MEASURES
+RMS, LIKELIHOOD, AUROC, NOISE = MEASURES
 FEW = (1000, 2000)
 shared = {"profile": "cpu", "dataset": "cifar10", "metric": "error", "section": "label_noise"}
 plenty = shared | {"method": "none-5000", "arm": "scratch"}
@@ -120,14 +120,33 @@ clean, noisy = (
     evidence.compare(small, shared | {"method": "none-1000-longer", "arm": "pre-trained"}, plenty, level=level)
     for level in (0.0, 0.6)
 )
-short = evidence.where(values, section="label_noise", images=1000).groupby("arm", observed=True)["recipe"].first()
+short = (
+    evidence.where(values, section="label_noise", images=1000, tuning="")
+    .groupby("arm", observed=True)["recipe"]
+    .first()
+)
 epochs = short.str.extract(r'"epochs":(\d+)')[0].astype(int)
 tried = evidence.where(evidence.load(results), section="recipe_choice", method="held-out", arm="scratch")
 tried = tried[tried["recipe"].str.contains('"train_images":5000,')]
 tried = tried.assign(epochs=tried["recipe"].str.extract(r'"epochs":(\d+)')[0].astype(int))
 tried = tried.pivot_table(index="epochs", columns="metric", values="value", observed=True)
 
+
+def longer(title):
+    """At equal test error, with as many epochs of fine-tuning as from scratch."""
+    return [difference(title, images, tuning="longer") for images in FEW]
+
+
+def settings(tuning, arm="pre-trained"):
+    """How the networks of calibration were trained on few images: epochs and rate."""
+    rows = evidence.where(values, section="calibration", arm=arm, tuning=tuning, images=list(FEW))
+    found = [rows["recipe"].str.extract(rf'"{name}":([\d.]+)')[0].unique() for name in ("epochs", "learning_rate")]
+    return [", ".join(one) for one in found]
+
+
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+errors = [measured(RMS, way).groupby(["images", "arm"], observed=True)["error"].mean() for way in ("", "longer")]
+changes = [errors[1].get((n, "pre-trained"), np.nan) - errors[0].get((n, "pre-trained"), np.nan) for n in FEW]
 same, equal = ([[difference(title, n, at) for n in FEW] for title in (RMS, AUROC)] for at in ("images", "error"))
 markdown.findings(
     (
@@ -153,10 +172,21 @@ markdown.findings(
         f"{markdown.sides(noisy, 'error')}, {markdown.effect(noisy, 'error')} (without noise {markdown.effect(clean, 'error')}).",
     ),
     (
+        settings("longer")[0] == settings("", "scratch")[0]
+        and all(abs(rise) < 0.01 for rise in changes)
+        and all(one[1] > 0 for title in (RMS, LIKELIHOOD) for one in longer(title))
+        and all(one[1] < 0 < one[2] for one in longer(AUROC)),
+        "**Calibration: what is left turns into its opposite with longer fine-tuning.** The networks above were fine-tuned for "
+        f"{settings('')[0]} epochs, and trained from scratch for {settings('', 'scratch')[0]}. Fine-tuned for as many, too, they have about the same test error "
+        "({numref}`tab-data-size-tuning`), but are worse calibrated: at the same test error pre-training then *raises* the RMS calibration error, "
+        f"by {' and '.join(map(in_points, longer(RMS)))}, and the negative log-likelihood. AUROC stays undecided "
+        f"({' and '.join(map(in_points, longer(AUROC)))}). So at equal accuracy it is fine-tuning that decides whether calibration is better or worse.",
+    ),
+    (
         len(tried) > 2
         and tried["error"].is_monotonic_decreasing
         and tried["rms_calibration_error"].is_monotonic_increasing,
-        "What is left of the other gains may come from the length of training as well, which differs between the arms: from scratch "
+        "From scratch, too, longer training trades calibration for accuracy: "
         f"on 5,000 images, {', '.join(map(str, tried.index))} epochs give test errors of "
         f"{', '.join(markdown.number(x, 'error') for x in tried['error'])} % and RMS calibration errors of "
         f"{', '.join(markdown.number(x, 'error') for x in tried['rms_calibration_error'])} % (one seed, held-out images).",
@@ -164,9 +194,10 @@ markdown.findings(
 )
 
 # %% [markdown]
-# {numref}`fig-data-size` shows each measure against accuracy, {numref}`tab-data-size` the numbers.
+# {numref}`fig-data-size` shows each measure against accuracy, {numref}`tab-data-size` the numbers, and
+# {numref}`tab-data-size-tuning` other ways of fine-tuning.
 
-# %% mystnb={"figure": {"caption": "Each measure against the test error of the same network, on CIFAR-10; the numbers of training images stand beside the points, in thousands. If pre-training only replaced data, both lines would be one curve. For label noise the test error is that without noise. Bars: one standard deviation over seeds.", "name": "fig-data-size"}, "image": {"alt": "Four panels, a line from scratch and one pre-trained in each. For calibration error, negative log-likelihood and AUROC the pre-trained line continues the one from scratch, or lies a little on its better side. For the error at 60 % label noise it lies about ten points below.", "width": "100%"}} tags=["hide-input"]
+# %% mystnb={"figure": {"caption": "Each measure against the test error of the same network, on CIFAR-10; the numbers of training images stand beside the points, in thousands. If pre-training only replaced data, both lines would be one curve. Open triangles: fine-tuned for as many epochs as from scratch. For label noise the test error is that without noise. Bars: one standard deviation over seeds.", "name": "fig-data-size"}, "image": {"alt": "Four panels, a line from scratch and one pre-trained in each. For calibration error, negative log-likelihood and AUROC the pre-trained line continues the one from scratch, or lies a little on its better side; the triangles of longer fine-tuning lie on its worse side for the first two. For the error at 60 % label noise it lies about ten points below.", "width": "100%"}} tags=["hide-input"]
 figure, axes = plt.subplots(2, 2, figsize=(6.0, 6.4))
 for panel, (title, rows) in zip(axes.flat, points.items(), strict=True):
     shown = metric(MEASURES[title][1])
@@ -179,6 +210,10 @@ for panel, (title, rows) in zip(axes.flat, points.items(), strict=True):
         for images in mean.index:
             look = {"xytext": (6, 7 if arm == "scratch" else -14), "textcoords": "offset points", "fontsize": 10}
             panel.annotate(f"{images / 1000:g}", (x[images], y[images]), **look, color=style.arm_style(arm)["color"])
+    for images, group in evidence.where(measured(title, "longer"), arm="pre-trained").groupby("images"):
+        x, y = 100 * group["error"].mean(), shown.scale * group["value"].mean()
+        panel.plot(x, y, "^", mfc="none", color=style.arm_style("pre-trained")["color"], label="pre-trained, longer")
+        panel.annotate(f"{images / 1000:g}", (x, y), xytext=(6, 4), textcoords="offset points", fontsize=10)
     panel.set(title=f"{title} ({shown.unit})", xlabel="test error (%)")
 style.legend_outside(figure)
 style.show(figure, pd.concat(rows.assign(measure=title) for title, rows in points.items()))
@@ -201,6 +236,28 @@ markdown.table(
     "own (275-class ImageNet stand-in). A dash: no network from scratch in the table has this test error. Negative log-likelihood "
     "in nats, all else in per cent, with differences in points.",
     name="tab-data-size",
+)
+
+# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
+cells = []
+for images in FEW:
+    for tuning in ("", "longer", "rate-0.01", "rate-0.001"):
+        row = {"Images": f"{images:,}"} | dict(zip(("Epochs", "Rate"), settings(tuning), strict=True))
+        for words, title in {"RMS": RMS, "AUROC": AUROC}.items():
+            found = evidence.where(measured(title, tuning), arm="pre-trained", images=images, seed=[0, 1, 2])
+            if words == "RMS":
+                row["Test error (%)"] = markdown.spread(found["error"], "error")
+            row[f"{words} (%)"] = markdown.spread(found["value"], MEASURES[title][1])
+            apart = markdown.interval(*difference(title, images, tuning=tuning), MEASURES[title][1])
+            row[f"{words} at equal test error [95 %]"] = apart
+        if row["RMS (%)"] != markdown.DASH:
+            cells.append(row)
+markdown.table(
+    cells,
+    caption="Other ways of fine-tuning: RMS calibration error, AUROC on photographs, and their differences from training from scratch "
+    f"({' epochs at a rate of '.join(settings('', 'scratch'))}) at the same test error. CIFAR-10, `cpu`, 3 seeds, each with a pre-training of its own. "
+    "These ways were chosen when the results with the first were known.",
+    name="tab-data-size-tuning",
 )
 
 # %% [markdown]
@@ -259,10 +316,15 @@ markdown.Markdown(
 #     --method standard,standard-1000,standard-2000
 # robustness run ood --profile cpu --dataset cifar10 --init own \
 #     --method standard,standard-1000,standard-2000
+# robustness run calibration --profile cpu --dataset cifar10 --init own \
+#     --method standard-1000-longer,standard-1000-rate-0.01
+# robustness run ood --profile cpu --dataset cifar10 --init own \
+#     --method standard-1000-longer,standard-1000-rate-0.01
 # robustness run label_noise --profile cpu --dataset cifar10 --init own \
 #     --method none,none-1000,none-1000-longer,none-5000 --levels 0,0.6
 # ```
 #
-# Other numbers of images, up to 50,000, are called alike: `robustness run calibration --method help` lists them.
+# Other numbers of images, up to 50,000, and other ways of fine-tuning are called alike: `robustness run calibration
+# --method help` lists them.
 #
 # Source of this page: {download}`data_size.py </notebooks/data_size.py>`.
