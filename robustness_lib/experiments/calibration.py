@@ -4,7 +4,7 @@ Methods: ``standard`` trains on all training images; ``temperature`` trains on 9
 temperature on the rest. On request, and pre-trained only: ``places365`` is ``standard`` from a checkpoint of another
 corpus; ``low-rate`` and ``high-rate`` are ``standard`` tuned at a tenth of its learning rate and at ten times it. In
 both arms, ``standard-1000`` and so on are ``standard`` with so many training images, and ``standard-1000-longer`` and
-so on that tuned otherwise (:data:`robustness_lib.experiments.grid.TUNINGS`).
+so on that tuned otherwise (``TUNINGS`` of :mod:`robustness_lib.experiments.grid`).
 """
 
 from dataclasses import dataclass
