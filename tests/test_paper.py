@@ -128,6 +128,11 @@ def test_metric_names_with_prefix_and_suffix():
     assert paper.metric("rms_calibration_error_dropped_bin_tempered").axis == words
 
 
+def test_claims_are_unique_and_of_a_section():
+    assert len({found.id for found in paper.CLAIMS}) == len(paper.CLAIMS)
+    assert {found.section for found in paper.CLAIMS} <= set(paper.SECTIONS)
+
+
 @pytest.mark.parametrize("found", [one for one in paper.CLAIMS if one.needs], ids=lambda found: found.id)
 def test_what_is_not_measured_could_be(found):
     """A misspelt method would leave a claim unmeasured for ever; measured claims are tested with the verdicts."""
