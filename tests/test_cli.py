@@ -79,10 +79,13 @@ def test_small_run_then_nothing_to_do(command: Command, checkpoint: str) -> None
         (("run", "calibration", "--dataset", "cifar11"), ["'cifar11'", "cifar10", "cifar100", "synthetic", "own"]),
         (("run", "calibration", "--method", "temper"), ["'temper'", "standard, temperature"]),
         (("run", "calibration", "--set", "epoch=5"), ["'epoch'", "did you mean 'epochs'", "learning_rate", "bin_size"]),
+        (("run", "calibration", "--set", "tune.epochs=5"), ["'tune'", "scratch, tuned, pretraining"]),
         (("run", "calibration", "--set", "epochs"), ["'epochs'", "NAME=VALUE"]),
         (("run", "calibration", "--set", "architecture=wrn-11-1"), ["wrn-11-1", "multiple of 6"]),
         (("run", "calibration", "--seeds", "3-1"), ["seeds='3-1'", "0,1,2"]),
         (("run", "calibration", "--levels", "0.5"), ["calibration has no levels"]),
+        (("run", "label_noise", "--levels", "2"), ["corruption strength is 2", "[0, 1]"]),
+        (("run", "label_noise", "--method", "none-excluded"), ["--corpus imagenet32-no-cifar10", "--init"]),
         (("run", "calibration", "--init", "mine"), ["the checkpoint mine is neither in", "robustness pretrain"]),
         (
             ("run", "calibration", "--data-root", "nowhere", "--dataset", "own"),
