@@ -437,8 +437,7 @@ markdown.table(
 # %% [markdown]
 # **Pre-trained on ImageNet itself.** EfficientNet-Lite0 {cite:p}`tan2019efficientnet` was pre-trained on ImageNet-1k. It sees
 # CIFAR-10 enlarged to 224 pixels, as the paper's networks do. {numref}`tab-er-public` has it as it is, by CINIC-10's class map
-# (whose only class for deer is bison), and with a new last layer on its fixed features; {numref}`fig-er-public` has the course
-# of the latter.
+# (whose only class for deer is bison), and with a new last layer on its fixed features.
 
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
@@ -463,13 +462,6 @@ markdown.table(
     "sum over the classes of ImageNet, one network without randomness. Last layer: three draws of 5,000 training images, 100 epochs, batch 64, rate 0.01.",
     name="tab-er-public",
 )
-
-# %% mystnb={"figure": {"caption": "Effective robustness of a new last layer on EfficientNet-Lite0's features during its training, as in {numref}`fig-er`.", "name": "fig-er-public"}, "image": {"alt": "Two panels. On ImageNet images of excluded classes the curve scatters about zero up to an accuracy of 60 per cent and falls below it from 75 per cent on. Under common corruptions it lies below zero throughout, lowest at the end.", "width": "100%"}} tags=["hide-input"]
-look = style.arm_style("pre-trained")
-series = {"EfficientNet-Lite0, last layer": (("pre-trained", "last-layer"), look)}
-if lite:
-    figure, panels, plotted = courses(lite, {shifts[name]: (name, series) for name in ("excluded", "corrupted")})
-    style.show(figure, plotted)
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 lost, memory = (

@@ -267,7 +267,7 @@ for name, change in {"as they are": np.positive, "stretched": np.exp, "reversed"
 # %% [markdown]
 # **Draws and seeds.** The paper's "average of five runs" is over five draws of OOD images for *one* trained network. Here
 # too each value is a mean over five draws, the same for both arms; and there are several seeds, each with networks and draws
-# of its own. All intervals are over seeds. {numref}`tab-ood-spread` compares the two spreads.
+# of its own. All intervals are over seeds.
 #
 # **Networks.** They are those of the [calibration](calibration.ipynb) page, trained once and used twice.
 
@@ -324,24 +324,6 @@ markdown.Markdown(
         f"{markdown.sides(synthetic, 'auroc_mean')} there, and {markdown.sides(photos, 'auroc_mean')} on photographs. How "
         "confident a network is about noise may depend on how it happens to extrapolate.",
     )
-)
-
-# %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-rows = []
-for name, metric in [(name, metric) for name in both for metric in ("auroc", "aupr", "fpr95")]:
-    cells = {"ID set, measure": f"{label(name)}, {metric.upper()}"}
-    for arm in evidence.ARMS:
-        side = {"main": True, "profile": "paper", "dataset": name, "method": "standard", "arm": arm}
-        over_draws = evidence.where(values, metric=f"spread_{metric}_mean", **side)["value"]
-        over_seeds = evidence.where(values, metric=f"{metric}_mean", **side)["value"]
-        cells[f"Draws, {label(arm)}"] = markdown.number(np.sqrt((over_draws**2).mean()), "auroc_mean", digits=2)
-        cells[f"Seeds, {label(arm)}"] = markdown.number(over_seeds.std(), "auroc_mean", digits=2)
-    rows.append(cells)
-markdown.table(
-    rows,
-    caption="Standard deviation (points) of the mean over OOD sets at `paper`: over the draws for one network (root mean "
-    "square over networks), and over the seeds.",
-    name="tab-ood-spread",
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
@@ -474,31 +456,6 @@ markdown.Markdown(
         f"({markdown.effect(further[0], 'auroc_mean')}) and with CIFAR-100 ({markdown.effect(further[1], 'auroc_mean')}).",
     )
 )
-
-# %% [markdown]
-# **Confidence.** {numref}`fig-ood-confidence` shows the distributions behind the numbers of CIFAR-100.
-
-
-# %% mystnb={"figure": {"caption": "Confidence on CIFAR-100, mean over seeds: ID images as a grey area, OOD sets as lines. The vertical axis is logarithmic above 1 %.", "name": "fig-ood-confidence"}, "image": {"alt": "Two histograms of the confidence, from scratch and pre-trained. The ID images are a grey area that rises to full confidence. From scratch, Gaussian and Rademacher noise rise to full confidence with the ID images, and blobs do not. After pre-training, noise and blobs stay at low confidence, and textures and CIFAR-10 run close to the ID images throughout.", "width": "100%"}} tags=["hide-input"]
-figure, panels = style.new_figure(columns=2, height=3.4)
-plotted = []
-for panel, arm in zip(panels, evidence.ARMS, strict=True):
-    for place, name in enumerate(["known", *noise, "textures", "cifar10"]):
-        setting = {"dataset": "cifar100", "profile": "paper", "arm": arm}
-        rows = evidence.where(evidence.curves(recorded, f"histogram_{name}"), **setting)
-        shares = 100 * rows.groupby("x")["value"].mean().to_numpy()[::-1]
-        edges = np.linspace(0, 100, len(shares) + 1)
-        if name == "known":
-            panel.stairs(shares, edges, fill=True, color="#BBBBBB", label="ID images")
-        else:
-            panel.stairs(shares, edges, color=style.series_style(place - 1)["color"], lw=1.8, label=label(name))
-        plotted.append(rows.assign(images=name, confidence=100 - 100 * (rows["x"] - 1) / len(shares)))
-    panel.set_yscale("symlog", linthresh=1)
-    panel.set_yticks([0, 1, 10, 100], ["0", "1", "10", "100"])
-    panel.set(title=label(arm), xlabel="confidence (%)", xlim=(0, 100), ylim=(0, 100))
-panels[0].set_ylabel("share of the images (%)")
-style.legend_outside(figure)
-style.show(figure, pd.concat(plotted)[["profile", "images", "arm", "seed", "confidence", "value"]])
 
 # %% [markdown]
 # ## Run it yourself
