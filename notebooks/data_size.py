@@ -169,7 +169,7 @@ markdown.findings(
         "**Calibration at equal accuracy is a matter of fine-tuning.** The networks above were fine-tuned for "
         f"{' epochs at a rate of '.join(settings(''))}. With {settings('longer')[0]} epochs, as many as from scratch, the test error is about the "
         "same, but compared with a network from scratch of that test error, pre-training then *raises* the RMS calibration error, by "
-        f"{' and '.join(map(in_points, tuned_as(RMS, 'longer')))}, and the negative log-likelihood. At a rate of {settings('rate-0.01')[1]} it "
+        f"{' and '.join(map(in_points, tuned_as(RMS, 'longer')))}, and the negative log-likelihood (1,000 and 2,000 images). At a rate of {settings('rate-0.01')[1]} it "
         f"lowers the RMS by more, {' and '.join(map(in_points, slower))} ({{numref}}`tab-data-size-tuning`). AUROC is undecided with both. "
         "Training from scratch was not varied in this way ([lengths tried](calibration.ipynb)).",
     ),
