@@ -148,7 +148,7 @@ same, equal = ([[difference(title, n, at) for n in FEW] for title in (RMS, AUROC
 markdown.findings(
     (
         worth(1000)[1] > 2000 and worth(2000)[1] > 2000,
-        "On CIFAR-10 at `cpu` scale, pre-training is worth data. Fine-tuned on 1,000 images, a network has the test error that "
+        "On CIFAR-10 at `cpu` scale, pre-training is worth data. With the training of the [calibration](calibration.ipynb) page, a network fine-tuned on 1,000 images has the test error that "
         f"one from scratch reaches on about {equivalent(1000)}; on 2,000, that of about {equivalent(2000)}.",
     ),
     (
@@ -156,7 +156,7 @@ markdown.findings(
         and all(one[1] > 0 and two[1] < 0 < two[2] for one, two in zip(same[1], equal[1], strict=True))
         and all(two[0] < one[0] / 2 for one, two in zip(same[1], equal[1], strict=True)),
         "**Calibration, OOD detection: with the usual fine-tuning less than half is left at equal accuracy.** With 1,000 images pre-training lowers the RMS "
-        f"calibration error by {less(RMS, 1000, 'images')}; compared with a network from scratch of the same test error, by "
+        f"calibration error by {less(RMS, 1000, 'images')}; compared with one from scratch of the same test error (interpolated), by "
         f"{less(RMS, 1000)}. With 2,000 images these are {less(RMS, 2000, 'images')} and {less(RMS, 2000)}. AUROC on photographs changes "
         f"by {' and '.join(map(in_points, same[1]))}; at the same test error a difference is undecided ({' and '.join(map(in_points, equal[1]))}).",
     ),
@@ -166,16 +166,16 @@ markdown.findings(
         and all(one[1] > 0 for title in (RMS, LIKELIHOOD) for one in tuned_as(title, "longer"))
         and all(slow[2] < 0 and slow[0] < usual[0] for slow, usual in zip(slower, equal[0], strict=True))
         and all(one[1] < 0 < one[2] for way in ("longer", "rate-0.01") for one in tuned_as(AUROC, way)),
-        "**Calibration at equal accuracy is a matter of fine-tuning.** The networks above were fine-tuned for "
+        "**Whether calibration at equal accuracy is better or worse depends on fine-tuning.** The networks above were fine-tuned for "
         f"{' epochs at a rate of '.join(settings(''))}. With {settings('longer')[0]} epochs, as many as from scratch, the test error is about the "
         "same, but compared with a network from scratch of that test error, pre-training then *raises* the RMS calibration error, by "
         f"{' and '.join(map(in_points, tuned_as(RMS, 'longer')))}, and the negative log-likelihood (1,000 and 2,000 images). At a rate of {settings('rate-0.01')[1]} it "
         f"lowers the RMS by more, {' and '.join(map(in_points, slower))} ({{numref}}`tab-data-size-tuning`). AUROC is undecided with both. "
-        "Training from scratch was not varied in this way ([lengths tried](calibration.ipynb)).",
+        "The sign may depend on the training from scratch, too, which was not varied here ([lengths tried](calibration.ipynb) with one seed).",
     ),
     (
         difference(NOISE, 1000)[2] < 0 and noisy.low < 0 < noisy.high and clean.low < 0 < clean.high,
-        "**Label noise: what is left goes with short fine-tuning.** With 1,000 images, 60 % of the labels wrong, pre-training lowers "
+        "**Label noise: what is left is seen with short fine-tuning only.** With 1,000 images, 60 % of the labels wrong, pre-training lowers "
         f"the test error by {less(NOISE, 1000, 'images')}; compared with a network from scratch that errs as often when trained without "
         f"noise, by {less(NOISE, 1000)}. But it is fine-tuned for {epochs.get('pre-trained')} epochs, and the other is trained for "
         f"{epochs.get('scratch')}. Fine-tuned for as many, it is not seen to be better than one from scratch on 5,000 images: "
@@ -227,7 +227,7 @@ markdown.table(
     cells,
     caption="Pre-trained less from scratch, at the same test error and at the same number of training images, with the paired "
     f"95 % interval: CIFAR-10, `cpu`, {evidence.basis(pd.concat(points.values())).partition(', ')[2]}, each with a pre-training of its "
-    "own (275-class ImageNet stand-in). A dash: no network from scratch in the table has this test error. Negative log-likelihood "
+    "own (275-class ImageNet stand-in). A dash: for a seed or more this test error lies outside those from scratch. Negative log-likelihood "
     "in nats, all else in per cent, with differences in points.",
     name="tab-data-size",
 )
@@ -250,7 +250,7 @@ markdown.table(
     cells,
     caption="Other ways of fine-tuning: RMS calibration error, AUROC on photographs, and their differences from training from scratch "
     f"({' epochs at a rate of '.join(settings('', 'scratch'))}) at the same test error. CIFAR-10, `cpu`, 3 seeds, each with a pre-training of its own. "
-    "These ways were chosen when the results with the first were known.",
+    "All but the first way of each were chosen when its results were known. A dash as above.",
     name="tab-data-size-tuning",
 )
 

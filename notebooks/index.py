@@ -191,7 +191,7 @@ markdown.findings(
         and long.low < 0 < long.high
         and rms_longer.low > 0 > rms_slower.high
         and all(abs(one.effect) < 0.02 for one in (error_longer, error_slower)),
-        "**[Pre-training or more data?](data_size.ipynb)** (`cpu`, CIFAR-10) At equal accuracy, that depends on fine-tuning. With 60 % wrong "
+        "**[Pre-training or more data?](data_size.ipynb)** (`cpu`, CIFAR-10) Whether a gain beyond accuracy is left depends on fine-tuning. With 60 % wrong "
         f"labels and 1,000 images a network fine-tuned for 3 epochs errs less than one from scratch on 5,000 ({markdown.effect(short, 'error')}); "
         f"fine-tuned for 20 epochs, as many as that one, a difference is undecided ({markdown.effect(long, 'error')}). On 2,000 images 60 epochs of "
         f"fine-tuning instead of 20 raise the RMS calibration error from {means(rms_longer)}, and a third of the rate lowers it "
