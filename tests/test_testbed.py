@@ -223,6 +223,18 @@ def test_a_small_testbed_by_hand(small: Path) -> None:
     assert pairs["dominance"] == pytest.approx(expected, abs=5e-5)
     assert pairs["accuracy"] == pytest.approx(correct.mean(1), abs=5e-6)
     assert pairs["hard_count"] == (~correct).all(0).sum()
+    triplets = measure(small, "imagenet", "triplets")  # of three models: each with the pair of the others
+    shares = [
+        [(right[k] & ~np.delete(right, k, axis=0).any(0)).mean() for k in range(3)]
+        for right in ((answers(part) == LABELS)[:3] for part in (3, 4))
+    ]
+    assert (triplets["id_share"], triplets["ood_share"]) == pytest.approx(tuple(map(np.mean, shares)))
+    ratio = [there / here for here, there in zip(*shares, strict=True) if here]  # one never happens on ID images
+    assert len(ratio) == 2
+    assert triplets["ratio_median"] == pytest.approx(np.median(ratio))
+    assert triplets["more_often"] == pytest.approx(np.mean([one > 1 for one in ratio]))
+    assert triplets["correlation"] == pytest.approx(np.corrcoef(shares)[0, 1])
+    assert (triplets["model_count"], triplets["event_count"]) == (3, 3)
 
 
 def test_models_are_those_that_the_table_had(small: Path) -> None:

@@ -11,7 +11,7 @@ The methods are:
   ``fit-logit-2021-09``, the same through other models of the same testbed, the variants of ``testbeds.toml``;
 * ``testbed``: the accuracies themselves, and effective robustness against the line that P2 prints;
 * ``image-by-image``: dominance probabilities of all pairs, and the images that no model gets right (P2 §5.4, C.10);
-* ``triplets``: how often one of three models alone is right, on both test sets (our reading of P2's Figure 20);
+* ``triplets``: how often a model is right where two others are wrong, on both test sets (our reading of P2 Figure 20);
 * ``mixed``: the classifier that asks the weakest or the strongest model of the testbed at random (P2 D.1).
 
 The ImageNet models are those of the table of 2020-08-31, with ImageNetV2's images in the format of the validation set:
@@ -200,17 +200,17 @@ def image_by_image(job: Job, context: Context) -> Metrics:
 
 
 def triplets(job: Job, context: Context) -> Metrics:
-    """How often one of three models alone is right, ID and OOD, over all models and pairs of the others."""
+    """How often a model is right where two others are both wrong, ID and OOD, over all that are not broken."""
     answers = _answers(job, context)
     whole = [model not in BROKEN for model in answers.models]
     inside, outside = (
         measures.alone_of_three(answers.correct[str(job.recipe[name])][whole]) for name in ("original", "shifted")
     )
-    ratio = outside / inside
+    ratio = outside[inside > 0] / inside[inside > 0]  # of what happens on ID images at all
     low, middle, high = np.percentile(ratio, (2.5, 50, 97.5))
     return {
         "model_count": float(sum(whole)),
-        "event_count": float(len(ratio)),
+        "event_count": float(len(inside)),
         "id_share": float(inside.mean()),
         "ood_share": float(outside.mean()),
         "ratio_low": float(low),  # to ratio_high are 95 % of OOD ÷ ID share
