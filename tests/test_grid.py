@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from robustness_lib.errors import UserError
-from robustness_lib.experiments import pretraining, registry
+from robustness_lib.experiments import calibration, ood, pretraining, registry
 from robustness_lib.experiments.grid import SETTINGS, GridPoint, Method, expand
 from robustness_lib.experiments.presets import PROFILES, profile
 from robustness_lib.models.checkpoint_ids import OWN
@@ -57,6 +57,21 @@ def test_jobs_are_those_of_the_table(section: Any, scale: str) -> None:
         assert (job.section, job.profile) == (section.SECTION, scale)
         canonical_json(job.as_dict())
         assert config_of(section).of(job.recipe).as_dict() == job.recipe
+
+
+@pytest.mark.parametrize("section", [calibration, ood])
+def test_few_images_are_trained_in_other_ways(section: Any) -> None:
+    usual = {"epochs": 20, "learning_rate": 0.03}
+    others = {"longer": {"epochs": 60}, "rate-0.01": {"learning_rate": 0.01}, "rate-0.001": {"learning_rate": 0.001}}
+    for images, (name, change) in product((1000, 2000), others.items()):
+        method = f"standard-{images}-{name}"
+        [job] = section.jobs("cpu", datasets=["cifar10"], methods=[method], seeds=[1])
+        assert job.init != SCRATCH
+        assert registry.is_planned(job)
+        found = {setting: job.recipe[setting] for setting in ("train_images", "epochs", "learning_rate")}
+        assert found == {"train_images": images} | usual | change
+    [job] = section.jobs("cpu", datasets=["cifar10"], methods=["standard-5000-shorter"], seeds=[1])
+    assert (job.init, job.recipe["train_images"], job.recipe["epochs"]) == (SCRATCH, 5000, 30)
 
 
 @SECTIONS

@@ -3,8 +3,9 @@
 Methods: ``standard`` trains on all training images; ``temperature`` trains on 90 % of them and tunes a softmax
 temperature on the rest. On request, and pre-trained only: ``places365`` is ``standard`` from a checkpoint of another
 corpus; ``low-rate`` and ``high-rate`` are ``standard`` tuned at a tenth of its learning rate and at ten times it. In
-both arms, ``standard-1000`` and so on are ``standard`` with so many training images, and ``standard-1000-longer`` and
-so on that tuned otherwise (``TUNINGS`` of :mod:`robustness_lib.experiments.grid`).
+both arms, ``standard-1000`` and so on are ``standard`` with so many training images. ``standard-1000-longer`` and so on
+are the same, pre-trained only and tuned in other ways (``TUNINGS`` of :mod:`robustness_lib.experiments.grid`), and
+``standard-5000-shorter``, from scratch only and for 30 epochs.
 """
 
 from dataclasses import dataclass
