@@ -205,18 +205,10 @@ for excess in (0, 0.1):
 # would be the root of the mean of $p(1-p)/99$, where $p$ is the share of correct predictions in a bin.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-lines = []
+lines, plain_rms = [], evidence.where(values, main=True, method="standard", metric=RMS)
 for name, found in zip(cifar, net, strict=True):
     for arm, less in zip(evidence.ARMS, (found.reference, found.treated), strict=True):
-        whole = {
-            "main": True,
-            "profile": found.profile,
-            "dataset": name,
-            "method": "standard",
-            "arm": arm,
-            "metric": RMS,
-        }
-        whole = evidence.where(values, **whole, seed=list(found.seeds))
+        whole = evidence.where(plain_rms, profile=found.profile, dataset=name, arm=arm, seed=list(found.seeds))
         line = {"Setting": f"{label(name)}, {label(arm)}", "RMS (%)": markdown.spread(whole["value"], RMS)}
         line["By chance (%)"] = markdown.number(chance.reindex(whole["key"]).mean(), RMS)
         lines.append(line | {"Without chance (%)": markdown.spread(less, RMS)})
@@ -278,15 +270,15 @@ markdown.table(
 
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-def rate(metric, method, dataset="cifar10", arm="pre-trained", scale="paper"):
+def pretrained_with(metric, method, dataset="cifar10", arm="pre-trained", scale="paper"):
     shared = {"section": "calibration", "profile": scale, "dataset": dataset, "metric": metric}
     sides = ({"arm": "pre-trained", "method": method}, {"arm": arm, "method": "standard"})
     return evidence.compare(values, *(shared | side for side in sides))
 
 
-faster = [rate(metric, "high-rate") for metric in (ERROR, RMS)]
-ruined = [rate(metric, "high-rate", arm="scratch", scale="cpu") for metric in (ERROR, RMS)]
-slower = [rate(metric, "low-rate", arm="scratch", scale="cpu") for metric in (ERROR, RMS)]
+faster = [pretrained_with(metric, "high-rate") for metric in (ERROR, RMS)]
+ruined = [pretrained_with(metric, "high-rate", arm="scratch", scale="cpu") for metric in (ERROR, RMS)]
+slower = [pretrained_with(metric, "low-rate", arm="scratch", scale="cpu") for metric in (ERROR, RMS)]
 markdown.Markdown(
     markdown.conclusion(
         faster[0].effect < 0 < faster[1].effect and faster[0].n == 1,
@@ -319,7 +311,7 @@ markdown.Markdown(
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 bins = evidence.arms(values, [RMS, f"{RMS}_dropped_bin"], **all_three).pivot(index="dataset", columns="metric")
 lost = [100 * (bins[side, RMS] - bins[side, f"{RMS}_dropped_bin"]).abs() for side in ("scratch", "tuned")]
-lost = pd.concat(lost, axis=1).max(axis=1)
+lost = pd.concat(lost, axis=1).max(axis=1, skipna=False)
 markdown.Markdown(
     markdown.conclusion(
         lost[cifar].max(skipna=False) < 0.005 and lost["tiny_imagenet"] < 0.5,
@@ -515,14 +507,7 @@ precision, other = (
     for corpus in ("places365", "standard")
 )
 scenes, objects = (
-    [
-        evidence.compare(
-            values,
-            course | {"arm": "pre-trained", "method": corpus, "metric": metric},
-            course | {"arm": "scratch", "method": "standard", "metric": metric},
-        )
-        for metric in (RMS, ERROR, LIKELIHOOD)
-    ]
+    [pretrained_with(metric, corpus, arm="scratch", scale="cpu") for metric in (RMS, ERROR, LIKELIHOOD)]
     for corpus in ("places365", "standard")
 )
 [theirs] = (claim.paper for claim in CLAIMS if claim.id == "cal-places365")
