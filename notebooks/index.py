@@ -54,7 +54,7 @@ WORDS = {
     "imb-minority": "rare classes do worse than with SMOTE" + " at the weakest of four imbalances" * at_weakest,
     "ood-every": "AUROC is not higher on every OOD set",
     "cal-error": "the test error is higher, not lower",
-    "er-rare": f"effective robustness is not rare ({judged.set_index('id').at['er-rare', 'here']} of public networks, "
+    "er-rare": f"effective robustness is not rare among all public networks ({judged.set_index('id').at['er-rare', 'here']}; "
     f"{100 * alone.mean():.1f} % of those trained on ImageNet alone)",
 }
 lost = {}  # of the claims that are contradicted, by what they are about, the data sets
@@ -130,12 +130,9 @@ plenty |= {"arm": "scratch", "method": "none-5000"}
 short, long = (evidence.compare(values, one, plenty, level=0.6) for one in few)
 sure = {"section": "calibration", "profile": "cpu", "dataset": "cifar10", "arm": "pre-trained"}
 brief, prolonged, slower = (sure | {"method": f"standard-2000{way}"} for way in ("", "-longer", "-rate-0.01"))
-(error_longer, rms_longer), (error_slower, rms_slower) = (
-    [
-        evidence.compare(values, one | {"metric": name}, brief | {"metric": name})
-        for name in ("error", "rms_calibration_error")
-    ]
-    for one in (prolonged, slower)
+(error_longer, error_slower), (rms_longer, rms_slower) = (
+    [evidence.compare(values, one | {"metric": name}, brief | {"metric": name}) for one in (prolonged, slower)]
+    for name in ("error", "rms_calibration_error")
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input", "readme"]
@@ -191,7 +188,7 @@ markdown.findings(
         and long.low < 0 < long.high
         and rms_longer.low > 0 > rms_slower.high
         and all(abs(one.effect) < 0.02 for one in (error_longer, error_slower)),
-        "**[Pre-training or more data?](data_size.ipynb)** (`cpu`, CIFAR-10) Whether a gain beyond accuracy is left depends on fine-tuning. With 60 % wrong "
+        "**[Pre-training or more data?](data_size.ipynb)** (`cpu`, CIFAR-10) The answer depends on how one fine-tunes. With 60 % wrong "
         f"labels and 1,000 images a network fine-tuned for 3 epochs errs less than one from scratch on 5,000 ({markdown.effect(short, 'error')}); "
         f"fine-tuned for 20 epochs, as many as that one, a difference is undecided ({markdown.effect(long, 'error')}). On 2,000 images 60 epochs of "
         f"fine-tuning instead of 20 raise the RMS calibration error from {means(rms_longer)}, and a third of the rate lowers it "
