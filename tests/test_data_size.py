@@ -4,7 +4,7 @@ import itertools
 import json
 import re
 from pathlib import Path
-from statistics import mean
+from statistics import mean, stdev
 from typing import Any
 
 import pytest
@@ -25,17 +25,17 @@ def page() -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def recorded() -> dict[tuple[int, bool, int], tuple[float, float]]:
-    """Test error and RMS calibration error by number of images, arm and seed; pre-training has the same seed."""
+def recorded() -> dict[tuple[str, bool, int], tuple[float, float]]:
+    """Test error and RMS calibration error by number of images and tuning, arm and seed, which pre-training shares."""
     found = {}
     for line in (ROOT / "book/results/calibration.jsonl").read_text().splitlines():
         record = json.loads(line)
         job, metrics = record["job"], record["metrics"]
-        place = job["recipe"]["train_images"], job["init"] != "scratch", job["seed"]
-        here = (job["profile"], job["dataset"]) == ("cpu", "cifar10") and job["seed"] < 3
-        named = job["method"] == ("standard" if place[0] == 5000 else f"standard-{place[0]}")
-        if here and named and (not place[1] or f"_160000x275_e10_s{job['seed']}_" in job["init"]):
-            found[place] = metrics["error"], metrics["rms_calibration_error"]
+        is_tuned, seed = job["init"] != "scratch", job["seed"]
+        here = (job["profile"], job["dataset"]) == ("cpu", "cifar10") and seed < 3
+        if here and (not is_tuned or f"_160000x275_e10_s{seed}_" in job["init"]):
+            name = {"standard": "5000"}.get(job["method"], job["method"].removeprefix("standard-"))
+            found[name, is_tuned, seed] = metrics["error"], metrics["rms_calibration_error"]
     return found
 
 
@@ -45,16 +45,20 @@ def at(place: float, points: list[tuple[float, float]]) -> float:
     return y0 + (y1 - y0) * (place - x0) / (x1 - x0)
 
 
+@pytest.mark.parametrize("tuning", ["", "longer", "rate-0.01"])
 @pytest.mark.parametrize("images", SIZES[:2])
 def test_the_difference_at_equal_test_error(
-    page: dict[str, Any], recorded: dict[tuple[int, bool, int], tuple[float, float]], images: int
+    page: dict[str, Any], recorded: dict[tuple[str, bool, int], tuple[float, float]], images: int, tuning: str
 ) -> None:
-    expected = []
+    expected, name = [], "-".join(filter(None, (str(images), tuning)))
     for seed in range(3):
-        error, rms = recorded[images, True, seed]
-        scratch = sorted(recorded[size, False, seed] for size in SIZES)
+        error, rms = recorded[name, True, seed]
+        scratch = sorted(recorded[str(size), False, seed] for size in SIZES)
         expected.append(rms - at(error, scratch))
-    assert page["difference"](page["RMS"], images)[0] == pytest.approx(mean(expected))
-    plain = [recorded[images, True, seed][1] - recorded[images, False, seed][1] for seed in range(3)]
-    assert page["difference"](page["RMS"], images, "images")[0] == pytest.approx(mean(plain))
-    assert abs(mean(expected)) < abs(mean(plain))
+    half = 4.302653 * stdev(expected) / 3**0.5  # Student's t with two degrees of freedom
+    ends = mean(expected), mean(expected) - half, mean(expected) + half
+    assert page["difference"](page["RMS"], images, tuning=tuning) == pytest.approx(ends)
+    if not tuning:
+        plain = [recorded[name, True, seed][1] - recorded[name, False, seed][1] for seed in range(3)]
+        assert page["difference"](page["RMS"], images, "images")[0] == pytest.approx(mean(plain))
+        assert abs(mean(expected)) < abs(mean(plain))
