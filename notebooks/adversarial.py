@@ -426,12 +426,9 @@ markdown.Markdown(
 
 # %% mystnb={"figure": {"caption": "Adversarial accuracy on CIFAR-10 by steps of the attack (left; mean and one standard deviation over seeds; diamonds: the paper, pre-trained) and by its radius (right; 20 steps, one seed). Training uses a radius of 8/255.", "name": "fig-adversarial-curves"}, "image": {"alt": "Two panels. Left: both curves fall in the first five steps from the random start and are flat after ten. Right: both fall with the radius, most steeply between 4 and 16, and end near zero; the pre-trained one is higher up to 8 and about equal from 16 on.", "width": "100%"}} tags=["hide-input"]
 figure, panels = style.new_figure(columns=2, height=3.4)
-steps = evidence.where(
-    evidence.curves(recorded, f"{ACCURACY}_by_steps", "curve_steps"), method="adversarial", profile="cpu"
-)
-radii = evidence.where(
-    evidence.curves(recorded, f"{ACCURACY}_by_epsilon", "curve_epsilon"), method="checks", profile="cpu"
-)
+steps, radii = (evidence.curves(recorded, f"{ACCURACY}_by_{name}", f"curve_{name}") for name in ("steps", "epsilon"))
+steps = evidence.where(steps, method="adversarial", profile="cpu")
+radii = evidence.where(radii, method="checks", profile="cpu")
 for panel, curve, words in zip(panels, (steps, radii), ("steps of the attack", "radius (255ths)"), strict=True):
     rows = evidence.where(curve, dataset="cifar10")
     for arm in evidence.ARMS:

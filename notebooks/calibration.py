@@ -502,10 +502,8 @@ markdown.arms_table(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 course = {"section": "calibration", "profile": "cpu", "dataset": "cifar10"}
-precision, other = (
-    ", ".join(sorted(evidence.where(values, **course, method=corpus)["precision"].unique()))
-    for corpus in ("places365", "standard")
-)
+both_corpora = (evidence.where(values, **course, method=corpus) for corpus in ("places365", "standard"))
+precision, other = (", ".join(sorted(rows["precision"].unique())) for rows in both_corpora)
 scenes, objects = (
     [pretrained_with(metric, corpus, arm="scratch", scale="cpu") for metric in (RMS, ERROR, LIKELIHOOD)]
     for corpus in ("places365", "standard")

@@ -388,9 +388,7 @@ figure, panels = style.new_figure(columns=2, height=0.25 * len(shown) + 1)
 plotted = []
 for panel, shift in zip(panels, ("excluded", "corrupted"), strict=True):
     for place, (words, (arm, name)) in enumerate(shown.items()):
-        found = evidence.where(
-            values, main=True, **ours, arm=arm, method=name, metric=f"maximum_effective_robustness_{shift}"
-        )
+        found = evidence.where(values, main=True, **ours, arm=arm, method=name, metric=f"{high}_{shift}")
         look = style.arm_style(arm)
         dots = {"color": look["color"], "marker": look["marker"], "ls": "none"}
         panel.plot(100 * found["value"], [place] * len(found), ms=3, alpha=0.6, **dots)

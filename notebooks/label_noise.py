@@ -401,10 +401,8 @@ scenes, objects = (
 )
 noiseless = against(("pre-trained", "none-places365"), ("scratch", "none"), "cifar100", reduce=None, level=0.0)
 theirs = {claim.id: claim.paper for claim in CLAIMS}
-precision, other = (
-    " and ".join(sorted({one.provenance["precision"] for one in recorded if one.job.method == method}))
-    for method in ("none-places365", "none")
-)
+by_corpus = ([one for one in recorded if one.job.method == method] for method in ("none-places365", "none"))
+precision, other = (" and ".join(sorted({one.provenance["precision"] for one in some})) for some in by_corpus)
 markdown.Markdown(
     markdown.conclusion(
         all(found.n for found in (*scenes, *objects, noiseless)),

@@ -161,7 +161,7 @@ markdown.Markdown(
 
 # %% [markdown]
 # At `cpu` two seeds of calibration and [OOD detection](ood.ipynb) were added when the results of three were known; and so
-# were the other ways of [fine-tuning few images](data_size.ipynb) when those of the usual one were.
+# were the other ways of [training on few images](data_size.ipynb) when those of the usual one were.
 #
 # The settings of `cpu` were chosen from trials on held-out training images; where not the best of them was taken,
 # the section's page says so. Two were not: the length of adversarial pre-training was chosen after CIFAR-10's test result was
