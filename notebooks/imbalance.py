@@ -42,11 +42,8 @@ recorded = evidence.records_of("imbalance", results)
 values = evidence.where(evidence.tidy(recorded), profile="cpu")
 datasets = ["cifar10", "cifar100"]
 remedies = ["cost-sensitive", "oversampling", "smote"]
-starts = {one.job.init for one in recorded if one.job.method in remedies}
-remedied = evidence.tidy(
-    [one for one in recorded if one.job.init in starts]
-)  # from the pre-trainings that remedies have
-remedied = evidence.where(remedied, profile="cpu")
+starts = {one.job.init for one in recorded if one.job.method in remedies}  # the pre-trainings that remedies have
+remedied = evidence.where(evidence.tidy([one for one in recorded if one.job.init in starts]), profile="cpu")
 TOTAL, MINORITY = "error", "minority_error"
 NORMAL = {"section": "imbalance", "method": "normal"}
 PANELS = [(metric, name) for metric in (TOTAL, MINORITY) for name in datasets]
