@@ -471,8 +471,9 @@ top, worst = of_lite("last-layer", "highest_excluded"), of_lite("last-layer", f"
 last = of_lite("last-layer", "history_accuracy_excluded")
 markdown.Markdown(
     markdown.conclusion(
-        fell[1] < 0 < min(lost, default=0)
-        and max(worst, default=0) < 0
+        fell[1] < 0
+        and len(lost) == len(worst) == 3
+        and all(x > 0 for x in (*lost, *-worst))
         and memory.mean() > 0.2
         and all(abs(x) < error / 100 for x in near)
         and all(x < 0 for x in below)
@@ -622,8 +623,8 @@ markdown.Markdown(
         f"choices among {triples['model_count']:.0f} networks (without the broken `fv_16k`) on {100 * triples['id_share']:.1f} % of ImageNet's images in the mean, on "
         f"{100 * triples['ood_share']:.1f} % of ImageNetV2's, with a correlation of {triples['correlation']:.2f}. The second share is "
         f"{triples['ratio_median']:.2f} times the first in the median, and {triples['ratio_low']:.2f} to {triples['ratio_high']:.2f} times "
-        "in 95 % of the choices: it carries over. This is one pattern of right and wrong, our reading of the paper's Figure 20, which takes its definition "
-        "from a paper that we did not have. That 99.8 % of such events lie inside a cone, as it says, is not judged.",
+        "in 95 % of the choices: it carries over. We read the paper's Figure 20 so; its definition is in a paper that we did not have. "
+        "That 99.8 % of such events lie inside a cone, as it says, is not judged.",
     )
 )
 

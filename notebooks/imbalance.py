@@ -57,9 +57,8 @@ def gain(metric, name, level=None, **settings):
 def against(treated, reference, metric, name, level=None, rows=values):
     sides = [dict(zip(("arm", "method"), side, strict=True)) for side in (treated, reference)]
     shared = {"section": "imbalance", "profile": "cpu", "dataset": name, "metric": metric}
-    return evidence.compare(
-        rows, *(shared | side for side in sides), level=level, reduce="mean" if level is None else None
-    )
+    how = {"level": level, "reduce": "mean" if level is None else None}
+    return evidence.compare(rows, *(shared | side for side in sides), **how)
 
 
 def paper_means(name):
@@ -82,13 +81,15 @@ def minority_part(name, level=None):
 total = {name: gain(TOTAL, name) for name in datasets}
 tuned = ("pre-trained", "normal")
 places = [(way, TOTAL, name, level) for name in datasets for way in remedies for level in (None, *total[name].levels)]
-beaten = [against(tuned, ("scratch", way), *place) for way, *place in places]
+beaten = [against(tuned, ("scratch", way), *place) for way, *place in places if place[-1] is not None]
 from_scratch = [against(("scratch", way), ("scratch", "normal"), *place) for way, *place in places]
 weighted = [against(("pre-trained", "cost-sensitive"), tuned, MINORITY, name, rows=remedied) for name in datasets]
 mild = {way: against(tuned, ("scratch", way), MINORITY, "cifar100", 2.0) for way in remedies}
 best = min((found.reference.mean() for found in mild.values() if found.n), default=0)
 longer = evidence.where(values, main=False, dataset="cifar100", method="normal", level=2.0, metric=MINORITY)
 longer = longer[longer["recipe"].str.contains('"epochs":40,')]
+alike = {"dataset": "cifar100", "arm": "pre-trained", "method": "normal", "level": 2.0, "metric": MINORITY}
+usual = evidence.where(remedied, main=True, **alike, seed=list(longer["seed"]))  # from the same pre-training
 smote = evidence.where(values, main=True, dataset="cifar100", arm="scratch", method="smote", metric=MINORITY)
 ahead = evidence.paired(longer, smote, level=2.0)
 stacked = {"section": "imbalance", "datasets": datasets, "methods": remedies, "reduce": "mean"}
@@ -125,19 +126,19 @@ markdown.findings(
     (
         mild["cost-sensitive"].low > 0 < mild["smote"].low
         and mild["oversampling"].low < 0 < mild["oversampling"].high
-        and longer["value"].max() < best,
+        and (longer["value"] < best).all(),
         "Against the paper: on CIFAR-100 at γ = 2 the pre-trained network errs more on minority classes than SMOTE from scratch, by "
         f"{markdown.effect(mild['smote'], MINORITY)}, and than cost-sensitive training, by "
         f"{markdown.effect(mild['cost-sensitive'], MINORITY)} (oversampling: {markdown.effect(mild['oversampling'], MINORITY)}, "
         "undecided). When this was known, 40 epochs of tuning were tried instead of 12 (no other length is recorded): the mean is then below all "
         f"three, {markdown.spread(longer['value'], MINORITY)} % ({len(longer)} seeds) instead of "
-        f"{markdown.spread(mild['smote'].treated, MINORITY)} %; against SMOTE {markdown.effect(ahead, MINORITY)}.",
+        f"{markdown.spread(usual['value'], MINORITY)} %; against SMOTE {markdown.effect(ahead, MINORITY)}.",
     ),
     (
         all(found.high < 0 for found in weighted),
         "A remedy on top of pre-training helps, which the paper does not try: weighting the loss changes the minority error by a further "
         f"{markdown.effect(weighted[0], MINORITY)} on CIFAR-10 and {markdown.effect(weighted[1], MINORITY)} "
-        f"on CIFAR-100 ({basis.rpartition(', ')[2]}).",
+        f"on CIFAR-100 (both: {basis.rpartition(', ')[2]}).",
     ),
 )
 
@@ -156,9 +157,8 @@ def draw(shown, names, paper=True, beside=None):
         rows = evidence.where(shown, dataset=name, metric=metric)
         others = evidence.where(rows, arm="scratch", method=remedies)
         ends = 100 * others.pivot_table("value", "level", "method", observed=True).agg(["min", "max"], axis=1)
-        panel.fill_between(
-            ends.index, ends["min"], ends["max"], color="#888888", alpha=0.4, label="remedies from scratch"
-        )
+        grey = {"color": "#888888", "alpha": 0.4, "label": "remedies from scratch"}
+        panel.fill_between(ends.index, ends["min"], ends["max"], **grey)
         for arm in evidence.ARMS:
             style.band(panel, evidence.where(rows, method="normal"), arm)
             if beside is not None:
@@ -353,9 +353,8 @@ markdown.table(
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 def as_table_3(name):
-    columns = {label(way): ("scratch", way) for way in ("normal", *remedies)} | {
-        "pre-trained": ("pre-trained", "normal")
-    }
+    columns = {label(way): ("scratch", way) for way in ("normal", *remedies)}
+    columns["pre-trained"] = ("pre-trained", "normal")
     cells = []
     for level in total[name].levels:
         for source in ("paper", "ours"):

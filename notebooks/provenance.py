@@ -160,8 +160,8 @@ markdown.Markdown(
 )
 
 # %% [markdown]
-# At `cpu` two seeds of calibration and [OOD detection](ood.ipynb) were added when the results of three were known; and so
-# were the other ways of [training on few images](data_size.ipynb) when those of the usual one were.
+# At `cpu` two seeds of calibration and [OOD detection](ood.ipynb) were added when the results of three were known. The
+# other ways of [training on few images](data_size.ipynb) were added when those of the usual way were known.
 #
 # The settings of `cpu` were chosen from trials on held-out training images; where not the best of them was taken,
 # the section's page says so. Two were not: the length of adversarial pre-training was chosen after CIFAR-10's test result was

@@ -62,3 +62,15 @@ def test_the_difference_at_equal_test_error(
         plain = [recorded[name, True, seed][1] - recorded[name, False, seed][1] for seed in range(3)]
         assert page["difference"](page["RMS"], images, "images")[0] == pytest.approx(mean(plain))
         assert abs(mean(expected)) < abs(mean(plain))
+
+
+def test_against_a_shorter_training_from_scratch(
+    page: dict[str, Any], recorded: dict[tuple[str, bool, int], tuple[float, float]]
+) -> None:
+    """At about the same test error, the sign of the difference depends on the rate of fine-tuning."""
+    for tuning, sign in (("", 1), ("-rate-0.01", -1)):
+        expected = [
+            recorded[f"1000{tuning}", True, seed][1] - recorded["5000-shorter", False, seed][1] for seed in range(3)
+        ]
+        assert page["against_short"](page["RMS_NAME"], tuning).effect == pytest.approx(mean(expected))
+        assert sign * mean(expected) > 0.03

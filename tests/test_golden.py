@@ -160,20 +160,23 @@ def test_published_records_stay_and_are_planned() -> None:
 def test_smoke_gives_the_same_numbers_and_files(tmp_path: Path) -> None:
     """Bit for bit where the processor and PyTorch are those of the golden file.
 
-    Rounding differs elsewhere, and training amplifies it: there a fourth of a job's numbers may differ by more than the
-    bound, but not its test error. (On an Intel Xeon, 26 of 1,429 did, at most 5 of 25 in a job.)
+    Rounding differs elsewhere, and training amplifies it: there one number in twenty may differ by more than the
+    bound, less than a fourth of a job's, and not its test error. (On an Intel Xeon, 26 of 1,429 did, at most 5 of 25.)
     """
     now, then = json.loads(json.dumps(smoke(tmp_path))), golden("smoke")
     assert now["files"] == then["files"]
     assert now["metrics"].keys() == then["metrics"].keys()
     if now["made on"] == then["made on"]:
         assert now["metrics"] == then["metrics"]
+    every: list[bool] = []
     for job, metrics in then["metrics"].items():
         found, expected = dict(leaves(now["metrics"][job])), dict(leaves(metrics))
         assert found.keys() == expected.keys(), job
         near = {place: found[place] == pytest.approx(value, rel=1e-2, abs=2e-2) for place, value in expected.items()}
-        assert all(near.get((name,), True) for name in ("error", "accuracy")), job
+        assert {near.get((name,)) for name in ("error", "accuracy")} in ({True}, {True, None}), job
         assert np.mean(list(near.values())) > 0.75, job
+        every += near.values()
+    assert np.mean(every) > 0.95
 
 
 def leaves(value: Any, *place: str | int) -> Iterator[tuple[tuple[str | int, ...], Any]]:

@@ -51,7 +51,7 @@ class Method:
     corpus: str = ""  # what a checkpoint that the user must give is pre-trained on; empty where none must be given
 
 
-TUNINGS: dict[str, dict[str, Any]] = {  # other ways of fine-tuning few images, other than those of `cpu`
+TUNINGS: dict[str, dict[str, Any]] = {  # ways of fine-tuning few images beside that of `cpu`
     "longer": {"epochs": 60},  # as many as `cpu` trains from scratch
     "rate-0.001": {"learning_rate": 0.001},
     "rate-0.01": {"learning_rate": 0.01},

@@ -213,7 +213,7 @@ def triplets(job: Job, context: Context) -> Metrics:
         "event_count": float(len(inside)),
         "id_share": float(inside.mean()),
         "ood_share": float(outside.mean()),
-        "ratio_low": float(low),  # to ratio_high are 95 % of OOD ÷ ID share
+        "ratio_low": float(low),  # to ratio_high are 95 % of OOD ÷ ID share, where the latter is not 0
         "ratio_median": float(middle),
         "ratio_high": float(high),
         "more_often": float((ratio > 1).mean()),  # OOD than ID

@@ -196,7 +196,7 @@ def dominance_matrix(correct: Array) -> Floats:
 def alone_of_three(correct: Array) -> Floats:
     """How often a given model is right where two others are both wrong, our reading of P2's Figure 20.
 
-    For each model, in order, and each pair of the others (a row of the upper triangle after the other),
+    For each model, in order, and each pair of the others, in the order of ``numpy.triu_indices``,
     [M (M - 1) (M - 2) / 2] in [0, 1], from where each of at least three models is right, [M, N]. P2 refers to Mania and
     Sra (2020) for the definition. Errors: those of :func:`dominance_matrix`.
     """
