@@ -191,7 +191,7 @@ markdown.findings(
         f"a network from scratch has about the test error of one fine-tuned on 1,000 ({markdown.sides(alike[0], 'error')}; that of a rate of {settings('rate-0.01')[1]}: "
         f"{markdown.spread(alike[1].treated, 'error')} %). The usual fine-tuning has a *higher* RMS ({markdown.sides(rms_usual, RMS_NAME)}, "
         f"{markdown.effect(rms_usual, RMS_NAME)}) and negative log-likelihood, the lower rate a lower RMS ({markdown.spread(rms_slow.treated, RMS_NAME)} %, "
-        f"{markdown.effect(rms_slow, RMS_NAME)}; its likelihood is undecided). So is AUROC ({markdown.effect(auroc, 'auroc_photographs')}).",
+        f"{markdown.effect(rms_slow, RMS_NAME)}; its likelihood is undecided). AUROC is undecided, too ({markdown.effect(auroc, 'auroc_photographs')}).",
     ),
     (
         difference(NOISE, 1000)[2] < 0
