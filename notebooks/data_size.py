@@ -198,6 +198,7 @@ markdown.findings(
         and long_noise[1] < 0 < long_noise[2]
         and noisy.high < 0
         and clean.low < 0 < clean.high
+        and abs(clean.effect) < 0.01
         and epochs.get(("pre-trained", "longer")) == epochs.get(("scratch", "")),
         "**Label noise: a gain is left after short fine-tuning; after longer it is undecided.** With 1,000 images, 60 % of the labels wrong, pre-training lowers "
         f"the test error by {less(NOISE, 1000, 'images')}; compared with a network from scratch that errs as often when trained without "

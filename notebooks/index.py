@@ -194,7 +194,7 @@ markdown.findings(
         and clean10.low < 0 < clean10.high
         and long.low < 0 < long.high
         and all(low > 0 for low in (rms_usual.low, rms_longer.low, -rms_slower.high))
-        and all(abs(one.effect) < 0.01 for one in as_often),
+        and all(abs(one.effect) < 0.01 for one in (clean10, *as_often)),
         "**[Pre-training or more data?](data_size.ipynb)** (`cpu`, CIFAR-10) The answer depends on how the networks are trained. On 10,000 images, with "
         f"about equal errors on clean labels, pre-training and fine-tuning for 3 epochs lower the error at 60 % wrong labels from {means(short)}. A network "
         f"fine-tuned for 20 epochs, as many as from scratch, on 1,000 images is not seen to differ from one from scratch on 5,000 ({markdown.effect(long, 'error')}). From scratch, 5,000 images and "
