@@ -109,10 +109,12 @@ def test_wide_resnet_computes_what_the_description_says(size: int) -> None:
         assert not torch.allclose(network(x), expected, atol=1e-3)  # other draws, other values
 
 
-def test_allconv_computes_what_the_description_says() -> None:
-    network, x = lively("allconv"), images(2, 32)
+@pytest.mark.parametrize(("name", "parameters"), [("allconv", 1_409_674), ("allconv-24", 89_770)])  # the authors'; ours
+def test_allconv_computes_what_the_description_says(name: str, parameters: int) -> None:
+    network, x = lively(name), images(2, 32)
     state = network.state_dict()
-    assert (architectures.count_parameters(network), len(state)) == (1_409_674, 65)  # the authors'
+    assert (architectures.count_parameters(network), len(state)) == (parameters, 65)
+    assert checkpoints.architecture_of(state) == (name, 10)
 
     def stage(x: Tensor, index: int, padding: int = 1) -> Tensor:
         entries = ("running_mean", "running_var", "weight", "bias")
@@ -149,7 +151,7 @@ def test_torchvision_networks_come_through_the_same_door(architecture: str, feat
     ("arguments", "message"),
     [
         (("wrn-41-2", 10), "architecture is 'wrn-41-2', .* a depth 4 more than a .*"),
-        (("allconv-32", 10), r"unknown architecture 'allconv-32' .*did you mean 'allconv.*wrn-<depth>-<width>"),
+        (("allconv-0", 10), r"unknown architecture 'allconv-0' .*did you mean 'allconv.*wrn-<depth>-<width>"),
         (("wrn-10-1", 0), "at least 1 class, not 0"),
         (("wrn-10-1", 10, math.nan), "dropout must be at least 0 and below 1"),
     ],

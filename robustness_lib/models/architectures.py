@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from robustness_lib.errors import UserError
 from robustness_lib.randomness import generator
-from robustness_lib.training.config import wrn_depth_and_width
+from robustness_lib.training.config import allconv_channels, wrn_depth_and_width
 
 StateDict = dict[str, Tensor]
 
@@ -84,21 +84,25 @@ class AllConv(nn.Module):
     """All-convolutional network (Salimans and Kingma 2016, as P1's code has it; P1 §3.2, No Correction).
 
     Released checkpoints depend on two quirks: the 1x1 convolutions are padded by 1, and the 8x8 average pooling that
-    follows sees only the top left of their 10x10 map.
+    follows sees only the top left of their 10x10 map. The first three convolutions
+    have ``channels``, the others twice as many.
     """
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, channels: int = 96) -> None:
         super().__init__()
+        wide = 2 * channels
 
         def stage(in_width: int, out_width: int, kernel: int, padding: int) -> list[nn.Module]:
             return [nn.Conv2d(in_width, out_width, kernel, padding=padding), nn.BatchNorm2d(out_width), _SigmoidGELU()]
 
+        narrow = (*stage(3, channels, 3, 1), *stage(channels, channels, 3, 1), *stage(channels, channels, 3, 1))
         self.features = nn.Sequential(
-            *(*stage(3, 96, 3, 1), *stage(96, 96, 3, 1), *stage(96, 96, 3, 1), nn.MaxPool2d(2), nn.Dropout(0.5)),
-            *(*stage(96, 192, 3, 1), *stage(192, 192, 3, 1), *stage(192, 192, 3, 1), nn.MaxPool2d(2), nn.Dropout(0.5)),
-            *(*stage(192, 192, 3, 0), *stage(192, 192, 1, 1), *stage(192, 192, 1, 1), nn.AvgPool2d(8)),
+            *(*narrow, nn.MaxPool2d(2), nn.Dropout(0.5)),
+            *(*stage(channels, wide, 3, 1), *stage(wide, wide, 3, 1), *stage(wide, wide, 3, 1)),
+            *(nn.MaxPool2d(2), nn.Dropout(0.5)),
+            *(*stage(wide, wide, 3, 0), *stage(wide, wide, 1, 1), *stage(wide, wide, 1, 1), nn.AvgPool2d(8)),
         )
-        self.classifier = nn.Linear(192, num_classes)
+        self.classifier = nn.Linear(wide, num_classes)
         _initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -140,8 +144,8 @@ def build(architecture: str, num_classes: int, dropout: float = 0.0, seed: int |
     with contextlib.nullcontext() if seed is None else _initialised_from(generator(seed, "init")):
         if size := wrn_depth_and_width(architecture):
             network: nn.Module = WideResNet(*size, num_classes, dropout)
-        elif architecture == "allconv":
-            network = AllConv(num_classes)
+        elif channels := allconv_channels(architecture):
+            network = AllConv(num_classes, channels)
         else:
             import torchvision  # takes seconds
 

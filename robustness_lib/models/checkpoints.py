@@ -86,7 +86,8 @@ def architecture_of(state_dict: Mapping[str, Tensor]) -> tuple[str, int]:
     if blocks and "fc.weight" in heads and len(first) == 4 and first[0] >= 16:
         return f"wrn-{4 + 6 * len(blocks)}-{first[0] // 16}", heads["fc.weight"]
     if "features.28.weight" in shapes and "classifier.weight" in heads:
-        return "allconv", heads["classifier.weight"]
+        channels = shapes["features.0.weight"][0]
+        return "allconv" if channels == 96 else f"allconv-{channels}", heads["classifier.weight"]
     some = ", ".join(repr(name) for name in list(shapes)[:3])
     raise UserError(
         "these are not the weights of a Wide ResNet ('conv1', 'block1.layer.…', 'fc') or an AllConv "

@@ -26,8 +26,8 @@ NORMALISATIONS: dict[str, tuple[tuple[float, float, float], tuple[float, float, 
 TORCHVISION = ("resnet18", "resnet50", "resnet152", "alexnet", "vgg11_bn", "wide_resnet50_2")
 """The networks of P2 that torchvision provides (P2 B.6)."""
 
-ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", *TORCHVISION)
-"""What :func:`robustness_lib.models.architectures.build` can build; AllConv for images of 32 and of 64 pixels."""
+ARCHITECTURES = ("wrn-40-2", "wrn-28-10", "wrn-<depth>-<width>", "allconv", "allconv-<channels>", *TORCHVISION)
+"""What :func:`robustness_lib.models.architectures.build` can build; P1's AllConv has 96 channels, then 192."""
 
 ADVERSARIES = ("none", "untargeted", "targeted")
 ANCHORS = ("clean", "noised")
@@ -140,8 +140,16 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
         raise SettingError(name, f" is {shortened(value)} but must be {expected}; give another value")
 
 
+def allconv_channels(architecture: str) -> int | None:
+    """Channels of the first stage of ``allconv`` or ``allconv-<channels>``; None for another name."""
+    match = re.fullmatch(r"allconv(?:-([1-9][0-9]?))?", architecture)
+    return match and int(match[1] or 96)
+
+
 def wrn_depth_and_width(architecture: str) -> tuple[int, int] | None:
     """Depth and width of a Wide ResNet called ``wrn-<depth>-<width>``; None for another network that there is."""
+    if allconv_channels(architecture):
+        return None
     if not architecture.startswith("wrn"):
         choose(architecture, ARCHITECTURES, "architecture")
         return None
