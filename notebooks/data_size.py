@@ -120,9 +120,6 @@ FEW = (1000, 2000)
 noise = {"section": "label_noise", "profile": "cpu", "dataset": "cifar10", "metric": "error", "method": "none-10000"}
 sides = [noise | {"arm": arm} for arm in evidence.ARMS[::-1]]
 clean, noisy = (evidence.compare(small, *sides, level=level) for level in (0.0, 0.6))
-noise = evidence.where(values, section="label_noise", images=1000)
-noise = noise.assign(epochs=noise["recipe"].str.extract(r'"epochs":(\d+)')[0].astype(int))
-epochs = noise.groupby(["arm", "tuning"], observed=True)["epochs"].first()
 
 
 def tuned_as(title, tuning):
@@ -138,80 +135,69 @@ def against_short(name, tuning=""):
     return evidence.compare(small, *(side | one | {"metric": name} for one in sides))
 
 
-def settings(tuning, arm="pre-trained", images=FEW):
-    """How the networks of calibration were trained on few images: epochs and rate."""
-    rows = evidence.where(values, section="calibration", arm=arm, tuning=tuning, images=list(images))
+def settings(tuning, arm="pre-trained", images=FEW, section="calibration"):
+    """How networks were trained: epochs and learning rate."""
+    rows = evidence.where(values, section=section, arm=arm, tuning=tuning, images=list(images))
     found = [rows["recipe"].str.extract(rf'"{name}":([\d.]+)')[0].unique() for name in ("epochs", "learning_rate")]
     return [", ".join(one) for one in found]
 
 
+def noise_epochs(tuning="", arm="pre-trained"):
+    return settings(tuning, arm, [1000], "label_noise")[0]
+
+
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-errors = [measured(RMS, way).groupby(["images", "arm"], observed=True)["error"].mean() for way in ("", "longer")]
-changes = [errors[1].get((n, "pre-trained"), np.nan) - errors[0].get((n, "pre-trained"), np.nan) for n in FEW]
-slower = tuned_as(RMS, "rate-0.01")
-long_noise = difference(NOISE, 1000, tuning="longer")
-alike = [against_short("error", way) for way in ("", "-rate-0.01")]
-rms_usual, rms_slow = (against_short(RMS_NAME, way) for way in ("", "-rate-0.01"))
-likelihood = [against_short(MEASURES[LIKELIHOOD][1], way) for way in ("", "-rate-0.01")]
-auroc = against_short(MEASURES[AUROC][1])
 same, equal = ([[difference(title, n, at) for n in FEW] for title in (RMS, AUROC)] for at in ("images", "error"))
+usual, longer, lower = (tuned_as(RMS, way)[0] for way in ("", "longer", "rate-0.01"))
+alike = [against_short("error", way) for way in ("", "-rate-0.01")]
+usual_short, longer_short, lower_short = (against_short(RMS_NAME, way) for way in ("", "-longer", "-rate-0.01"))
+long_noise = difference(NOISE, 1000, tuning="longer")
+curved = [[difference(title, images, curve=bent) for images in FEW] for title in (RMS, AUROC)]
+errors = [measured(RMS, way).groupby(["arm", "images"], observed=True)["error"].mean() for way in ("", "rate-0.001")]
+gained = [errors[0].get(("scratch", n), np.nan) - errors[1].get(("pre-trained", n), np.nan) for n in FEW]
+slowest = difference(AUROC, 2000, tuning="rate-0.001")
+detected = [one for way in ("", "longer", "rate-0.01") for one in tuned_as(AUROC, way)]
 markdown.findings(
     (
-        worth(1000)[1] > 2000 and worth(2000)[1] > 2000,
-        "On CIFAR-10 at `cpu` scale, pre-training is worth data. With the training of the [calibration](calibration.ipynb) page, a network fine-tuned on 1,000 images has the test error that "
-        f"one from scratch reaches on about {equivalent(1000)}; on 2,000, that of about {equivalent(2000)}.",
+        worth(1000)[1] > 2000
+        and worth(2000)[1] > 2000
+        and abs(alike[0].effect) < 0.01
+        and all(x < 0.01 for x in gained),
+        "**Pre-training can replace data** (CIFAR-10, `cpu`). Fine-tuned on 1,000 images, a network has the test error that one from scratch reaches on about "
+        f"{equivalent(1000)}, trained for {settings('', 'scratch')[0]} epochs, or on 5,000 for {settings('shorter', 'scratch', [5000])[0]}; on 2,000, that of about {equivalent(2000)} "
+        f"({settings('', 'scratch')[0]} epochs). At a learning rate of {settings('rate-0.001')[1]} hardly anything is gained ({{numref}}`tab-data-size-tuning`).",
     ),
     (
-        all(one[2] < 0 and two[2] < 0 and two[0] > one[0] / 2 for one, two in zip(same[0], equal[0], strict=True))
-        and all(one[1] > 0 and two[1] < 0 < two[2] for one, two in zip(same[1], equal[1], strict=True))
-        and all(two[0] < one[0] / 2 for one, two in zip(same[1], equal[1], strict=True)),
-        "**Calibration, OOD detection: with these trainings the mean gain is less than half as large at equal accuracy.** With 1,000 images pre-training lowers the RMS "
-        f"calibration error by {less(RMS, 1000, 'images')}; compared with one from scratch of the same test error (interpolated), by "
-        f"{less(RMS, 1000)}. With 2,000 images these are {less(RMS, 2000, 'images')} and {less(RMS, 2000)}. AUROC on photographs changes "
-        f"by {' and '.join(map(in_points, same[1]))}; at the same test error a difference is undecided ({' and '.join(map(in_points, equal[1]))}).",
+        (usual[2] < 0 and longer[1] > 0 and lower[2] < 0 and lower[0] < usual[0])
+        and all(one.low < 0 < one.high for one in alike)
+        and all(low > 0 for low in (usual_short.low, longer_short.low, -lower_short.high)),
+        "**Calibration: better or worse at equal accuracy, depending on both trainings.** Fine-tuned on 1,000 images for "
+        f"{settings('')[0]} epochs, a network has a lower RMS calibration error than an equally accurate one trained from scratch for {settings('', 'scratch')[0]} "
+        f"({in_points(usual)}), and a higher one than after {settings('shorter', 'scratch', [5000])[0]} ({markdown.effect(usual_short, RMS_NAME)}). "
+        f"Fine-tuned for {settings('longer')[0]} epochs, its RMS is higher than both; at a learning rate of {settings('rate-0.01')[1]} instead of {settings('')[1]}, lower than both.",
     ),
     (
-        settings("longer")[0] == settings("", "scratch")[0]
-        and all(abs(rise) < 0.01 for rise in changes)
-        and all(one[1] > 0 for title in (RMS, LIKELIHOOD) for one in tuned_as(title, "longer"))
-        and all(slow[2] < 0 and slow[0] < usual[0] for slow, usual in zip(slower, equal[0], strict=True))
-        and all(one[1] < 0 < one[2] for way in ("longer", "rate-0.01") for one in tuned_as(AUROC, way)),
-        "**Whether calibration at equal accuracy is better or worse depends on fine-tuning.** The networks above were fine-tuned for "
-        f"{' epochs at a rate of '.join(settings(''))}. With {settings('longer')[0]} epochs, as many as from scratch, the test error is about the "
-        "same, but compared with a network from scratch of that test error, pre-training then *raises* the RMS calibration error, by "
-        f"{' and '.join(map(in_points, tuned_as(RMS, 'longer')))}, and the negative log-likelihood (1,000 and 2,000 images). At a rate of {settings('rate-0.01')[1]} the RMS "
-        f"is lower, and by more: {' and '.join(map(in_points, slower))} ({{numref}}`tab-data-size-tuning`). AUROC is undecided with both.",
+        all(one[1] > 0 for one in same[1])
+        and all(low < 0 < high for _, low, high in detected)
+        and (curved[1][0][1] > 0 > curved[1][1][1] and slowest[1] > 0),
+        f"**OOD detection: a gain beyond accuracy is mostly undecided.** With equally many images AUROC on photographs rises by {' (1,000) and '.join(map(in_points, same[1]))} "
+        f"(2,000). At the same test error the difference is undecided ({' and '.join(map(in_points, equal[1]))}), but above zero "
+        f"with a parabola for the interpolation (1,000: {in_points(curved[1][0])}) or a learning rate of {settings('rate-0.001')[1]} (2,000: {in_points(slowest)}).",
     ),
     (
-        equal[0][0][2] < 0
-        and all(one.low < 0 < one.high and abs(one.effect) < 0.01 for one in alike)
-        and all(low > 0 for low in (rms_usual.low, likelihood[0].low, -rms_slow.high))
-        and all(one.low < 0 < one.high for one in (likelihood[1], auroc)),
-        f"**It depends on the training from scratch, too.** Trained on 5,000 images for {settings('shorter', 'scratch', [5000])[0]} epochs instead of {settings('', 'scratch', [5000])[0]}, "
-        f"a network from scratch has about the test error of one fine-tuned on 1,000 ({markdown.sides(alike[0], 'error')}; that of a rate of {settings('rate-0.01')[1]}: "
-        f"{markdown.spread(alike[1].treated, 'error')} %). The usual fine-tuning has a *higher* RMS ({markdown.sides(rms_usual, RMS_NAME)}, "
-        f"{markdown.effect(rms_usual, RMS_NAME)}) and negative log-likelihood, the lower rate a lower RMS ({markdown.spread(rms_slow.treated, RMS_NAME)} %, "
-        f"{markdown.effect(rms_slow, RMS_NAME)}; its likelihood is undecided). AUROC is undecided, too ({markdown.effect(auroc, 'auroc_photographs')}).",
-    ),
-    (
-        difference(NOISE, 1000)[2] < 0
+        (difference(NOISE, 1000)[2] < 0 and noisy.high < 0 and clean.low < 0 < clean.high and abs(clean.effect) < 0.01)
         and long_noise[1] < 0 < long_noise[2]
-        and noisy.high < 0
-        and clean.low < 0 < clean.high
-        and abs(clean.effect) < 0.01
-        and epochs.get(("pre-trained", "longer")) == epochs.get(("scratch", "")),
-        "**Label noise: a gain is left after short fine-tuning; after longer it is undecided.** With 1,000 images, 60 % of the labels wrong, pre-training lowers "
-        f"the test error by {less(NOISE, 1000, 'images')}; compared with a network from scratch that errs as often when trained without "
-        f"noise, by {less(NOISE, 1000)}. With 10,000 images the errors without noise hardly differ ({markdown.sides(clean, 'error')}); at 60 % noise "
-        f"they do ({markdown.sides(noisy, 'error')}, {markdown.effect(noisy, 'error')}). But fine-tuning takes {epochs.get(('pre-trained', ''))} epochs, "
-        f"training from scratch {epochs.get(('scratch', ''))}. Fine-tuned on 1,000 images for as many epochs (rates differ still), "
-        f"at equal test error without noise, a difference at 60 % noise is undecided ({in_points(long_noise)}).",
+        and noise_epochs("longer") == noise_epochs("", "scratch"),
+        f"**Label noise: lower error after {noise_epochs()} epochs of fine-tuning, undecided after {noise_epochs('longer')}.** With 10,000 images the errors "
+        f"without noise hardly differ ({markdown.sides(clean, 'error')}); with 60 % of the labels wrong they do ({markdown.sides(noisy, 'error')}, "
+        f"{markdown.effect(noisy, 'error')}). But training from scratch takes {noise_epochs('', 'scratch')} epochs, and fewer epochs alone may protect from wrong labels. At equal error without noise, "
+        f"with 1,000 images, the difference is {in_points(difference(NOISE, 1000))} after {noise_epochs()} epochs and undecided after {noise_epochs('longer')} ({in_points(long_noise)}).",
     ),
 )
 
 # %% [markdown]
 # {numref}`fig-data-size` shows each measure against accuracy, {numref}`tab-data-size` the numbers, and
-# {numref}`tab-data-size-tuning` other ways of fine-tuning.
+# {numref}`tab-data-size-tuning` other schedules.
 
 # %% mystnb={"figure": {"caption": "Each measure against the test error of the same network, on CIFAR-10; the numbers of training images stand beside the points, in thousands. If pre-training only replaced data, both lines would be one curve. Open triangles: 1,000 images (right) and 2,000, fine-tuned for as many epochs as from scratch, or at a rate of 0.01; for label noise 1,000 alone. Open square: 5,000 images from scratch for half as many epochs (not for label noise). For label noise the test error is that without noise. Bars: one standard deviation over seeds.", "name": "fig-data-size"}, "image": {"alt": "Four panels, a line from scratch and one pre-trained in each. For calibration error, negative log-likelihood and AUROC the pre-trained line continues the one from scratch, or lies a little on its better side. For the first two, more epochs of fine-tuning lie above both lines and the lower rate below, far below for calibration error. For the error at 60 % label noise the pre-trained line lies about ten points below, and more epochs bring it up to the line from scratch. Fewer epochs from scratch lie below both lines for calibration error and negative log-likelihood, and near them for AUROC.", "width": "100%"}} tags=["hide-input"]
 WAYS = (("longer", "pre-trained", "^", "more epochs"), ("rate-0.01", "pre-trained", "v", "lower rate"))
@@ -242,43 +228,55 @@ style.show(figure, pd.concat(plotted))
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 cells = []
-for title, rows in points.items():
-    name = MEASURES[title][1]
-    for images in sizes[title]:
-        row = {"Measure": title, "Images": f"{images:,}"}
-        for words, at in {"At equal test error": "error", "At equal images": "images"}.items():
-            row[f"{words} [95 %]"] = markdown.interval(*difference(title, images, at), name)
-        for words, arm in zip(("From scratch", "Pre-trained"), evidence.ARMS, strict=True):
-            row[words] = markdown.spread(evidence.where(rows, images=images, arm=arm)["value"], name)
-        cells.append(row)
+ways = [(title, images, "") for title in MEASURES for images in sizes[title]]
+for title, images, way in [*ways, (NOISE, 1000, "longer")]:
+    section, name, *_ = MEASURES[title]
+    row = {"Measure": title, "Images": f"{images:,}"}
+    tunings = dict(zip(evidence.ARMS, ("", way), strict=True))
+    row["Epochs"] = " → ".join(settings(tuning, arm, [images], section)[0] for arm, tuning in tunings.items())
+    rows = {arm: measured(title, tuning) if tuning else points[title] for arm, tuning in tunings.items()}
+    rows = {arm: evidence.where(found, images=images, arm=arm) for arm, found in rows.items()}
+    row["Test error"] = markdown.arrow([found["error"].mean() for found in rows.values()], "error")
+    for words, at in {"At equal test error": "error", "At equal images": "images"}.items():
+        row[f"{words} [95 %]"] = markdown.interval(*difference(title, images, at, tuning=way), name)
+    for words, found in zip(("From scratch", "Pre-trained"), rows.values(), strict=True):
+        row[words] = markdown.spread(found["value"], name)
+    cells.append(row)
 markdown.table(
     cells,
-    caption="Pre-trained less from scratch, at the same test error and at the same number of training images, with the paired "
+    caption="Pre-trained minus from scratch, at the same test error and at the same number of training images, with the paired "
     f"95 % interval: CIFAR-10, `cpu`, {evidence.basis(pd.concat(points.values())).partition(', ')[2]}, each with a pre-training of its "
-    "own (275-class ImageNet stand-in). For label noise the test error without noise is equal. A dash: for a seed or more this test error lies outside those from scratch. Negative log-likelihood "
+    "own (275-class ImageNet stand-in). For label noise the test error without noise is equal. A dash: the test error of a seed lies outside those from scratch. Negative log-likelihood "
     "in nats, all else in per cent, with differences in points.",
     name="tab-data-size",
 )
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
 cells = []
-for images in FEW:
-    for tuning in ("", "longer", "rate-0.01", "rate-0.001"):
-        row = {"Images": f"{images:,}"} | dict(zip(("Epochs", "Rate"), settings(tuning), strict=True))
-        for words, title in {"RMS": RMS, "AUROC": AUROC}.items():
-            found = evidence.where(measured(title, tuning), arm="pre-trained", images=images, seed=[0, 1, 2])
-            if words == "RMS":
-                row["Test error (%)"] = markdown.spread(found["error"], "error")
-            row[f"{words} (%)"] = markdown.spread(found["value"], MEASURES[title][1])
-            apart = markdown.interval(*difference(title, images, tuning=tuning), MEASURES[title][1])
-            row[f"{words} at equal test error [95 %]"] = apart
-        if row["RMS (%)"] != markdown.DASH:
-            cells.append(row)
+ways = [(images, "pre-trained", way) for images in FEW for way in ("", "longer", "rate-0.01", "rate-0.001")]
+for images, arm, way in [(5000, "scratch", "shorter"), *ways]:
+    row = {"Arm": label(arm), "Images": f"{images:,}"}
+    row |= dict(zip(("Epochs", "Learning rate"), settings(way, arm, [images]), strict=True))
+    found = {title: evidence.where(measured(title, way), arm=arm, images=images, seed=[0, 1, 2]) for title in MEASURES}
+    row["Test error"] = markdown.spread(found[RMS]["error"], "error")
+    row["RMS"] = markdown.spread(found[RMS]["value"], RMS_NAME)
+    row["NLL"] = markdown.spread(found[LIKELIHOOD]["value"], MEASURES[LIKELIHOOD][1])
+    apart = {title: difference(title, images, tuning=way) if arm == "pre-trained" else (np.nan,) * 3 for title in found}
+    row["RMS minus A [95 %]"] = markdown.interval(*apart[RMS], RMS_NAME)
+    short = against_short(RMS_NAME, f"-{way}" * bool(way))
+    is_alike = images == 1000 and way != "rate-0.001"  # whose test error is another
+    row["RMS minus B [95 %]"] = (
+        markdown.interval(short.effect, short.low, short.high, RMS_NAME) if is_alike else markdown.DASH
+    )
+    row["AUROC minus A [95 %]"] = markdown.interval(*apart[AUROC], MEASURES[AUROC][1])
+    if row["RMS"] != markdown.DASH:
+        cells.append(row)
 markdown.table(
     cells,
-    caption="Other ways of fine-tuning: RMS calibration error, AUROC on photographs, and their differences from training from scratch "
-    f"({' epochs at a rate of '.join(settings('', 'scratch'))}) at the same test error. CIFAR-10, `cpu`, 3 seeds, each with a pre-training of its own. "
-    "All but the first way of each were chosen when its results were known. A dash as above.",
+    caption="Other schedules, compared at the same test error: with networks from scratch trained for "
+    f"{' epochs at a learning rate of '.join(settings('', 'scratch'))} (A, interpolated), and with those of the first row (B, where the test errors are about the same). "
+    "RMS: RMS calibration error; NLL: negative log-likelihood in nats; AUROC: on photographs; all but NLL in per cent. CIFAR-10, `cpu`, 3 seeds. "
+    f"All but the default ({' epochs at a learning rate of '.join(settings(''))}) were chosen when results were known. A dash: not compared, or as above.",
     name="tab-data-size-tuning",
 )
 
@@ -287,7 +285,7 @@ markdown.table(
 #
 # The networks are WRN-16-1, trained as on the pages of [calibration](calibration.ipynb), of
 # [OOD detection](ood.ipynb) (the same networks) and of [label noise](label_noise.ipynb), with another number of training
-# images and nothing else changed: so many epochs, whatever the number of images. At one seed a smaller training set is a part
+# images and the same number of epochs. At one seed a smaller training set is a part
 # of a larger one, and both arms have the same images, labels and order; each seed has a pre-training of its own.
 #
 # *At equal test error*: at each seed the value from scratch is interpolated linearly between the two numbers of
@@ -300,12 +298,11 @@ markdown.table(
 # of label noise, for 2,000, are not the best that were tried ([label noise](label_noise.ipynb)). With fewer images there are
 # fewer updates, which may be too few from scratch; and as many epochs on 1,000 images are fewer updates than on the 3,400
 # of an equally accurate network from scratch. Some networks on 5,000 images (calibration, OOD detection) and on 2,000 (label
-# noise) were trained in bfloat16, the others in float32. The shorter training from scratch was chosen because a
-# [trial](calibration.ipynb) with one seed, on held-out images, had the least RMS calibration error of the
-# lengths tried with it, and the highest test error.
+# noise) were trained in bfloat16, the others in float32. The shorter training from scratch was chosen because, of the
+# lengths in a [trial](calibration.ipynb) with one seed, on held-out images, it had the least RMS calibration error, which favours
+# training from scratch, and the highest test error.
 
 # %% mystnb={"markdown_format": "myst"} tags=["remove-input"]
-curved = [[difference(title, images, curve=bent) for images in FEW] for title in (RMS, AUROC)]
 prolonged = [difference(RMS, images, curve=bent, tuning="longer") for images in FEW]
 markdown.Markdown(
     markdown.conclusion(
@@ -315,7 +312,7 @@ markdown.Markdown(
         and all(one[1] > 0 for one in prolonged),
         "**Straight lines.** The curves from scratch bend. With a parabola through the points, at the same test error, pre-training "
         f"changes the RMS by {' and '.join(map(in_points, curved[0]))} and AUROC by {' and '.join(map(in_points, curved[1]))}, so that with "
-        "1,000 images AUROC is better; both are still less than half of the gain at equal numbers of images. Fine-tuned for longer, the RMS "
+        "1,000 images AUROC is a little better. The means are still less than half of those at equal numbers of images. Fine-tuned for longer, the RMS "
         f"is higher all the same ({' and '.join(map(in_points, prolonged))}).",
     )
 )
@@ -327,12 +324,12 @@ side = {"section": "calibration", "profile": "cpu", "dataset": "cifar10", "metri
 slow = {"method": "low-rate", "arm": "pre-trained"}, {"method": "standard", "arm": "scratch"}
 slow = evidence.compare(small, *(side | one for one in slow))
 markdown.Markdown(
-    f"**Range.** From {least} to {most} images of CIFAR-10 (label noise: to {beyond}), and one network. "
+    f"**Range.** From {least} to {most} images of CIFAR-10 (label noise: to {beyond}), and one architecture; adversarial robustness and class imbalance were not measured. "
     + markdown.conclusion(
         whole.low > 0 and slow.low > 0,
-        "At `paper` scale, with all 50,000 images, WRN-40-2 and a smaller rate of fine-tuning, pre-training *raises* the test error "
-        f"({markdown.effect(whole, 'error')}). So does a tenth of the rate here, with 5,000 images ({markdown.effect(slow, 'error')}): "
-        "the number of images is not all that decides.",
+        "At `paper` scale, with all 50,000 images, WRN-40-2 and a smaller learning rate of fine-tuning, pre-training *raises* the test error "
+        f"({markdown.effect(whole, 'error')}). Here, fine-tuned on 5,000 images at a tenth of the learning rate, a network also errs more "
+        f"than one from scratch ({markdown.effect(slow, 'error')}): the number of images is not all that decides.",
     )
 )
 
@@ -352,7 +349,7 @@ markdown.Markdown(
 #     --method none,none-1000,none-1000-longer,none-5000,none-10000 --levels 0,0.6
 # ```
 #
-# With 2,000 images the other ways are called `standard-2000-…`. For other numbers of images, up to 50,000, `robustness run
-# calibration --method help` lists the names. What the other ways mean is set for `cpu`.
+# With 2,000 images the other schedules are called `standard-2000-…`; `robustness run calibration --method help` lists all
+# names. These schedules are meant for `cpu`.
 #
 # Source of this page: {download}`data_size.py </notebooks/data_size.py>`.
