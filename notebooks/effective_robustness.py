@@ -28,6 +28,7 @@ results = "book/results"  # folder of the recorded results
 # %% tags=["remove-cell", "remove-stderr"]
 import numpy as np
 import pandas as pd
+from scipy.stats import binomtest
 
 from robustness_lib import notebook
 from robustness_lib.experiments import registry
@@ -317,8 +318,8 @@ for panel, (shift, words) in zip(panels, shifts.items(), strict=True):
     sides = {"x": testbed[f"accuracy_{shift}"], "value": testbed[f"shifted_accuracy_{shift}"]}
     pairs = pd.DataFrame({"shift": shift} | sides)
     count = testbed[f"shifted_images_{shift}"]
-    ends = linear_fits.clopper_pearson((pairs["value"] * count).round(), count)
-    errors = 100 * np.abs(np.stack(ends) - pairs["value"].to_numpy())
+    ends = [binomtest(round(value * count), int(count)).proportion_ci() for value in pairs["value"]]
+    errors = 100 * np.abs(np.transpose(ends) - pairs["value"].to_numpy())
     dots = {"ls": "none", "marker": "o", "ms": 3, "lw": 0.6, "color": "#555555"}
     panel.errorbar(100 * pairs["x"], 100 * pairs["value"], errors, **dots)
     line = linear_fits.fit_line(pairs["x"], pairs["value"])

@@ -237,6 +237,7 @@ def pretrain(
         distributed.join(context.runtime.device) as rank,
         sync.mirrored([job], store, out if rank == 0 else None) as mirror,
     ):
+        distributed.wait()  # for what is taken from ``out``
         path = model_cache.find_checkpoint(name, store)
         if rank > 0:
             if path is None:  # it cannot be made before this process helps

@@ -7,7 +7,6 @@ import io
 import os
 import tarfile
 import threading
-import time
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -28,13 +27,12 @@ from robustness_lib.errors import UserError
 class Server:
     """Answers with ``content`` by path.
 
-    Of what is in ``cut`` it sends half under the full length, of what is in ``slow`` a byte every 50 milliseconds.
+    Of what is in ``cut`` it sends half under the full length.
     """
 
     address: str = ""
     content: dict[str, bytes] = field(default_factory=dict)
     cut: set[str] = field(default_factory=set)
-    slow: set[str] = field(default_factory=set)
     asked: list[str] = field(default_factory=list)
 
 
@@ -54,9 +52,6 @@ def server() -> Iterator[Server]:
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             with contextlib.suppress(OSError):  # the client has left
-                for byte in body if name in state.slow else ():
-                    self.wfile.write(bytes([byte]))
-                    time.sleep(0.05)
                 self.wfile.write(body[: len(body) // 2] if name in state.cut else body)
 
         do_HEAD = do_GET
@@ -170,21 +165,6 @@ def test_torchvisions_sets(server: Server, tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(DTD, "_MD5", hashlib.md5(body).hexdigest())
     assert fetch("textures", root).message == "test: 6 images, 32x32, 2 classes"
     assert not list(root.rglob("*.tar.gz"))
-
-
-@pytest.mark.parametrize("name", ["cifar10.1-v6", "svhn"])
-def test_a_download_ends_however_slowly_it_goes_on(
-    server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
-) -> None:
-    """Bytes that drip reach no time-out of a single answer. The one library is pooch, the other torchvision."""
-    serve_cifar101(server, tmp_path, monkeypatch)
-    serve_svhn(server, tmp_path, monkeypatch)
-    server.slow = set(server.content)
-    monkeypatch.setattr(download, "TIME_LIMIT", 0.5)
-    with pytest.raises(UserError, match=r"downloading .* failed: it took more than 0\.00014 hours; try again"):
-        fetch(name, tmp_path / "root")
-    assert not list((tmp_path / "root").iterdir())
-    time.sleep(0.6)  # no alarm is left behind
 
 
 def test_human_labels_are_checked_by_content(server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

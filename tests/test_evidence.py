@@ -161,11 +161,17 @@ def test_the_share_of_the_accuracy_gap_that_is_closed():
 def test_dominance_is_compared_with_that_of_ordinary_pairs():
     pairs = {"model_accuracy": [0.5, 0.55, 0.9], "dominance": [0.1, 0.4, 0.3]}  # of (1, 2), (1, 3) and (2, 3)
     network = {
-        "maximum_at_excluded": 0.0,
+        "recipe": {"shifts": "included,corrupted,excluded"},
+        "maximum_at_corrupted": 1.0,
+        "maximum_at_excluded": 1.0,
+        "maximum_at_included": 0.0,  # the first shift's counts
         "history_accuracy": [0.52, 0.85],
         "dominance_at_maximum": [0.2, 0.3, 0.9],
         "dominance_at_end": [0.9, 0.9, 0.12],
     }
-    found = evidence.tidy([record(method="own-testbed", **pairs), record(**network)]).set_index("metric")["value"]
+    testbed = record(method="own-testbed", hard_images=9.0, **pairs)
+    found = evidence.tidy([testbed, record(hard_images=9.0, **network)]).set_index("metric")["value"]
     assert found["dominance_excess_at_maximum"] == pytest.approx(0.25 - 0.1)  # models 1 and 2 are near
     assert found["dominance_excess_at_end"] == pytest.approx(0.12 - 0.1)  # model 3 is
+    partial = record(hard_images=5.0, **network)  # among some of the classes, or on other images
+    assert "dominance_excess_at_end" not in set(evidence.tidy([testbed, partial])["metric"])

@@ -6,7 +6,6 @@ from collections.abc import Callable
 
 import numpy as np
 import pytest
-from scipy.stats import binomtest
 
 from robustness_lib.errors import UserError
 from robustness_lib.metrics.effective_robustness import (
@@ -16,7 +15,6 @@ from robustness_lib.metrics.effective_robustness import (
     accuracy_gap_share,
     alone_of_three,
     binned_average,
-    clopper_pearson,
     dominance_matrix,
     effective_robustness,
     equal_accuracy_curve,
@@ -129,15 +127,6 @@ def test_points_are_averaged_in_bins_of_one_per_cent() -> None:
     np.testing.assert_allclose(binned_average([[0.305, 0.605]] * 2, [[0.0, 0.04], [0.04, 0.05]]).mean, [0.02, 0.045])
 
 
-def test_intervals_of_the_protocol_and_of_scipy() -> None:
-    lower, upper = clopper_pearson([1800, 9000, 0, 10], [2000, 10000, 10, 10])
-    np.testing.assert_allclose(lower, [0.8860, 0.8940, 0, 0.6915], atol=5e-5)
-    np.testing.assert_allclose(upper, [0.9128, 0.9058, 0.3085, 1], atol=5e-5)
-    for right, total in ((3, 17), (17, 17), (0, 5), (1, 1)):
-        expected = binomtest(right, total).proportion_ci(0.95, "exact")
-        assert clopper_pearson(right, total) == pytest.approx((expected.low, expected.high))
-
-
 def test_the_matrix_is_that_of_all_pairs() -> None:
     correct = np.random.default_rng(1).random((7, 501)) < np.linspace(0.2, 0.9, 7)[:, None]
     matrix = dominance_matrix(correct)
@@ -175,7 +164,6 @@ THREE = [0.1, 0.2, 0.3]
         (lambda: mixed_classifier((0.2, 0.2), (0.9, 0.8), 1.5), "share holds a value outside"),
         (lambda: binned_average([], []), "at least one point"),
         (lambda: binned_average([0.1], [0.1], bins=0), "bins is 0"),
-        (lambda: clopper_pearson(5, 4), "0 <= correct <= total"),
         (lambda: dominance_matrix([[1, 0], [1, 2]]), "correct holds values other than 0 and 1"),
     ],
 )

@@ -167,21 +167,6 @@ def binned_average(id_accuracy: Array, values: Array, bins: int = BINS) -> Binne
     return BinnedAverage((filled + 0.5) / bins, np.bincount(index, points) / counts, spread, counts)
 
 
-def clopper_pearson(correct: Array, total: Array) -> tuple[Floats, Floats]:
-    """Ends of the exact 95 % intervals of accuracies, ``correct`` of ``total`` images (Clopper and Pearson 1934)."""
-    from scipy.stats import beta
-
-    right = check_numbers(correct, "correct")
-    count = check_numbers(total, "total", right.shape if np.ndim(total) else "")
-    whole = (right == np.floor(right)).all() and (count == np.floor(count)).all()
-    if not (whole and (right >= 0).all() and (count >= 1).all() and (right <= count).all()):
-        raise UserError("correct and total must be whole numbers, 0 <= correct <= total and total >= 1; give counts")
-    tail = (1 - 0.95) / 2
-    with np.errstate(invalid="ignore"):
-        lower, upper = beta.ppf(tail, right, count - right + 1), beta.isf(tail, right + 1, count - right)
-    return np.where(right == 0, 0.0, lower), np.where(right == count, 1.0, upper)
-
-
 def dominance_matrix(correct: Array) -> Floats:
     """How often the less accurate of two models is right where the other is wrong (P2 C.10, Mania and Sra 2020).
 

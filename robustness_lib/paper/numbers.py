@@ -121,8 +121,9 @@ def label(name: str) -> str:
 
 
 def network_label(architecture: str) -> str:
-    """A network as it is usually written: "WRN-40-2", "ResNet-18", "AllConv"."""
-    return re.sub(r"^resnet(?=\d)", "ResNet-", re.sub("^wrn-", "WRN-", label(architecture)))
+    """A network as it is usually written: "WRN-40-2", "ResNet-18", "AllConv", "AllConv-24"."""
+    usual = {"^wrn-": "WRN-", "^allconv": "AllConv", r"^resnet(?=\d)": "ResNet-"}
+    return functools.reduce(lambda name, pattern: re.sub(pattern, usual[pattern], name), usual, architecture)
 
 
 @functools.cache

@@ -27,6 +27,7 @@ from robustness_lib.runner.records import (
     PRETRAINING,
     PUBLISHED,
     SETTING,
+    Job,
     Record,
     canonical_json,
     checkpoint_id,
@@ -71,7 +72,7 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
     """
     records = list(records)
     made = {checkpoint_id(record.job): record.job for record in records if record.job.section == PRETRAINING}
-    testbeds = {(r.job.profile, r.job.dataset): r.metrics for r in records if r.job.method == "own-testbed"}
+    testbeds = {_test_set(record.job): record.metrics for record in records if record.job.method == "own-testbed"}
     rows: list[dict[str, Any]] = []
     for record in records:
         job, start = record.job, made.get(record.job.init)
@@ -86,7 +87,7 @@ def tidy(records: Iterable[Record]) -> pd.DataFrame:
             "own_start": start is not None and start.seed == job.seed,
         }
         scalars = {name: value for name, value in record.metrics.items() if not isinstance(value, list)}
-        derived = _derived(record.metrics) | _dominance(record.metrics, testbeds.get((job.profile, job.dataset)))
+        derived = _derived(record.metrics) | _dominance(record, testbeds.get(_test_set(job)))
         rows += [{**base, "metric": name, "value": float(value)} for name, value in (scalars | derived).items()]
     columns = [*SETTING, "seed", "init", "checkpoint", "recipe", "precision", "key", "metric", "value"]
     frame = pd.DataFrame(rows, columns=[*columns, "date", "own_start"])
@@ -160,6 +161,8 @@ def _gap_share(metrics: Mapping[str, Any]) -> dict[str, float]:
         return {}
     line, accuracy = LinearFit(metrics[f"slope_{shift}"], metrics[f"intercept_{shift}"]), accuracy[kept]
     shares = accuracy_gap_share(accuracy, line.predict(accuracy) + robustness[kept], line)
+    if np.isnan(shares).any():  # there is no gap
+        return {}
     half = len(shares) // 2
     return {"gap_share_early": float(shares[:half].mean()), "gap_share_late": float(shares[half:].mean())}
 
@@ -173,16 +176,26 @@ def _natural_shift(prefix: str, metrics: Mapping[str, Any]) -> str:
 NEAR = 0.1  # models are compared by their dominance probability where their accuracies differ by less
 
 
-def _dominance(metrics: Mapping[str, Any], testbed: Mapping[str, Any] | None) -> dict[str, float]:
-    """A network's mean dominance probability with testbed models near it, less that of pairs of them (P2 §5.4)."""
-    if testbed is None or "dominance_at_end" not in metrics:
+def _test_set(job: Job) -> tuple[Any, ...]:
+    """What decides on which images a network and its testbed are compared."""
+    return job.profile, job.dataset, job.recipe.get("test_images")
+
+
+def _dominance(record: Record, testbed: Mapping[str, Any] | None) -> dict[str, float]:
+    """A network's mean dominance probability with testbed models near it, less that of pairs of them (P2 §5.4).
+
+    Nothing for a network that knows some of the classes alone, as its testbed was not compared among these.
+    """
+    metrics: Mapping[str, Any] = record.metrics
+    if testbed is None or "dominance_at_end" not in metrics or metrics["hard_images"] != testbed["hard_images"]:
         return {}
     models = np.asarray(testbed["model_accuracy"], dtype=float)
     low, high = np.triu_indices(len(models), 1)
     ordinary = np.asarray(testbed["dominance"], dtype=float)[np.abs(models[high] - models[low]) < NEAR].mean()
-    shift = _natural_shift("maximum_at", metrics)
+    shifts = re.split("[,:]", str(record.job.recipe["shifts"]))  # the maximum is that of the first
+    first = next(metrics[name] for shift in shifts if (name := f"maximum_at_{shift.strip()}") in metrics)
     found = {}
-    for when, place in (("maximum", int(metrics[f"maximum_at_{shift}"])), ("end", -1)):
+    for when, place in (("maximum", int(first)), ("end", -1)):
         near = np.abs(models - metrics["history_accuracy"][place]) < NEAR
         if near.any():
             values = np.asarray(metrics[f"dominance_at_{when}"], dtype=float)[near]

@@ -161,8 +161,8 @@ def _at_every_place(claim: Claim, records: _Records, dataset: str) -> Verdict:
     places: list[Any] = sorted(records.side(dataset, claim.treated)["level"].unique())
     if claim.over != "level":
         prefix = f"{claim.treated.metric}_"
-        names = (name.removeprefix(prefix) for place, _, name in records.rows if place == dataset and prefix in name)
-        places = [name for name in dict.fromkeys(names) if name not in ("mean", *evidence.OOD_SETS)]
+        names = dict.fromkeys(name for place, _, name in records.rows if place == dataset and name.startswith(prefix))
+        places = [one for name in names if (one := name[len(prefix) :]) not in ("mean", *evidence.OOD_SETS)]
     judged = {place: _judged(at_place(claim, place), records, dataset) for place in places}
     most = max((min(one.comparison.n, 2) for one in judged.values()), default=0)
     judged = {place: one for place, one in judged.items() if one.comparison.n and min(one.comparison.n, 2) == most}

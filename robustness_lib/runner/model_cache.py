@@ -319,7 +319,7 @@ def save_trained(path: Path, network: nn.Module, history: History, description: 
     metadata = {
         "training": json.dumps(description, sort_keys=True),
         "losses": json.dumps([round(loss, 5) for loss in history.losses]),
-        "images_per_second": f"{history.images / max(history.seconds, 1e-9):.0f}",
+        "images_per_second": f"{history.images / max(history.seconds, 1e-9):.6g}",
         "trained_on": json.dumps(history.trained_on),
     }
     save_weights(path, tensors, metadata)

@@ -315,5 +315,5 @@ def _attempt_in_worker(run: Run, job: Job, context: Context, deadline: float | N
     """As :func:`attempt`; image sets stay in the worker's memory from one job to the next."""
     kept = _WORKER.setdefault((str(context.store.resolve()), str(context.data)), context)
     device = os.environ.get("ROBUSTNESS_WORKER_DEVICE", context.runtime.device)
-    own = replace(kept, runtime=replace(context.runtime, device=device))
+    own = replace(kept, store=context.store, runtime=replace(context.runtime, device=device))
     return attempt(run, job, own, deadline, patient)

@@ -142,7 +142,7 @@ def _require(condition: bool, name: str, value: object, expected: str) -> None:
 
 def allconv_channels(architecture: str) -> int | None:
     """Channels of the first stage of ``allconv`` or ``allconv-<channels>``; None for another name."""
-    match = re.fullmatch(r"allconv(?:-([1-9][0-9]?))?", architecture)
+    match = re.fullmatch(r"allconv(?:-(?!96)([1-9][0-9]?))?", architecture)
     return match and int(match[1] or 96)
 
 

@@ -51,6 +51,12 @@ def join(device: str) -> Iterator[int]:
         dist.destroy_process_group()
 
 
+def wait() -> None:
+    """Wait until all processes within :func:`join` are here."""
+    if rank_and_count()[1] > 1:
+        dist.barrier()
+
+
 def distributed(network: nn.Module) -> nn.Module:
     """What training calls instead of ``network``, which is on its device and gets the first process's weights."""
     if rank_and_count()[1] == 1:
