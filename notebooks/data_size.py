@@ -98,11 +98,6 @@ def worth(images):
     return np.exp(evidence.mean_interval([number for _, number in logs])) if logs else np.full(3, np.nan)
 
 
-def less(title, images, at="error"):
-    mean, low, high = (-100 * end for end in difference(title, images, at))
-    return f"{mean:.1f} points [{high:.1f}, {low:.1f}]"
-
-
 def in_points(found):
     mean, _, ends = markdown.interval(*found, "error").partition(" ")
     return f"{mean} points {ends}"
@@ -115,8 +110,7 @@ def equivalent(images):
 
 # %% tags=["remove-cell"]
 RMS, LIKELIHOOD, AUROC, NOISE = MEASURES
-RMS_NAME = MEASURES[RMS][1]
-FEW = (1000, 2000)
+RMS_NAME, FEW = MEASURES[RMS][1], (1000, 2000)
 noise = {"section": "label_noise", "profile": "cpu", "dataset": "cifar10", "metric": "error", "method": "none-10000"}
 sides = [noise | {"arm": arm} for arm in evidence.ARMS[::-1]]
 clean, noisy = (evidence.compare(small, *sides, level=level) for level in (0.0, 0.6))
